@@ -1,0 +1,37 @@
+"""What can go wrong, one class per exit status.
+
+A message says what happened, where, and what to do next; ``cli.main`` prints it and exits with ``exit_status``.
+Anything that is not an ``OvernightError`` is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class OvernightError(Exception):
+    """The work failed. Exit status 1."""
+
+    exit_status = 1
+
+
+class UsageError(OvernightError):
+    """The command line, a configuration file or the target is wrong. Exit status 2."""
+
+    exit_status = 2
+
+
+class EnvironmentProblem(OvernightError):
+    """Something outside is missing or broken (Docker, model server, disk). Exit status 3. Never costs an idea its trial."""
+
+    exit_status = 3
+
+
+class ModelUnavailable(EnvironmentProblem):
+    """The model server cannot be reached, refuses the key, or does not have the model."""
+
+
+class PatchRejected(OvernightError):
+    """A reply holds no edit that can be applied. The message quotes the nearest real lines, for the repair round."""
+
+
+class ReplyRejected(OvernightError):
+    """A reply was understood and breaks a rule (outside the bounds, not in the asked form). The message names the rule."""

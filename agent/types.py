@@ -1,0 +1,160 @@
+"""The frozen data that the stages of a session hand to one another, and their JSON form.
+
+Every type survives ``from_json(Type, to_json(value))`` unchanged, which is what lets the ledger be the only memory.
+A failure has no value: ``None``, never 0 and never 100.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Value = int | float | str | bool
+
+ParamKind = Literal["int", "float", "categorical"]
+Role = Literal["calibrate", "screen", "confirm", "incumbent", "reserve", "replay", "test"]
+Status = Literal["ok", "crash", "oom", "diverged", "timeout", "over_budget", "invalid"]
+Ending = Literal["patch_rejected", "duplicate", "no_effect", "model_failed"]  # proposals that never ran
+Decision = Literal["keep", "revert"]
+Goal = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Param:
+    """One value of the hyperparameter block that a search method may change. ``low`` and ``high`` are inclusive."""
+
+    name: str
+    kind: ParamKind
+    default: Value
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    power_of_two: bool = False
+    choices: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One idea: a unified diff against ``parent``, or the reason why there is none (``ending``)."""
+
+    proposer: str
+    source: str  # what drew the point or wrote the diff: llm, cma, gp, tpe, random, ...
+    parent: str  # commit that the diff applies to
+    diff: str
+    params: Mapping[str, Value] | None = None
+    subject: str = ""
+    rationale: str = ""
+    category: str = ""
+    model: str = ""
+    transcript: str = ""  # path inside the run directory
+    ending: Ending | None = None
+    reason: str = ""  # why it ended before it ran
+    text: str | None = None  # the whole edited file when the proposer has applied its own diff
+    usage: Mapping[str, float] = field(default_factory=dict)  # calls, tokens in and out, seconds
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One training run of one commit, scored or failed."""
+
+    commit: str
+    role: Role
+    seed: int
+    device: str
+    status: Status
+    value: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)  # startup, training, scoring, overhead
+    peak_memory_gb: float | None = None
+    reason: str = ""  # one line: what failed, or what was caught
+    log_tail: str = ""
+    self_reported: bool = False  # the number was printed by the code that was edited
+    trace: str = ""  # path of the run's files inside the run directory
+    initial_hash: str = ""  # of the weights before training; equal under different seeds means a pinned seed
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge decided, and all it knew. ``gain`` is positive when the candidate is better, whatever the goal."""
+
+    decision: Decision
+    value: float | None
+    best_before: float | None
+    gain: float | None
+    gain_se: float | None
+    n: int
+    n_before: int
+    dof: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial: a fold of the ledger."""
+
+    number: int
+    proposal: Proposal
+    candidate: str | None = None  # commit with the edit; none for proposals that never ran
+    runs: tuple[Measurement, ...] = ()
+    verdict: Verdict | None = None
+    accepted: str | None = None  # commit on head, when kept
+    started: float = 0.0  # seconds since the epoch
+    ended: float | None = None
+
+    @property
+    def decision(self) -> Decision:
+        return self.verdict.decision if self.verdict else "revert"
+
+    @property
+    def status(self) -> str:
+        """``ok``, the status of the failed run, or why the proposal never ran."""
+        if self.proposal.ending:
+            return self.proposal.ending
+        failed = [run.status for run in self.runs if run.status != "ok"]
+        return failed[0] if failed else ("ok" if self.runs else "lost")
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return tuple(run.value for run in self.runs if run.value is not None)
+
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:
+    """A structure of dicts, lists, strings, numbers and None for any type of this module."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(v) for v in value]
+    return value
+
+
+def from_json(kind: type[T], data: Any) -> T:
+    """Rebuild ``kind`` from ``to_json``'s structure. Unknown keys are an error, missing ones take their default.
+
+    Raises:
+        TypeError: a key is not a field of ``kind``.
+    """
+    hints = get_type_hints(kind)
+    return kind(**{key: _revive(hints[key], item) if key in hints else item for key, item in data.items()})
+
+
+def _revive(hint: Any, item: Any) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if item is None or hint is Any:
+        return item
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_json(hint, item)
+    if origin is tuple:
+        return tuple(_revive(args[0], v) for v in item)
+    if origin in (Union, types.UnionType):
+        inner = [a for a in args if a is not type(None)]
+        return _revive(inner[0], item) if len(inner) == 1 else item
+    return item
