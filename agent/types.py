@@ -10,6 +10,7 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Value = int | float | str | bool
@@ -114,12 +115,13 @@ class Record:
         """``ok``, the status of the failed run, or why the proposal never ran."""
         if self.proposal.ending:
             return self.proposal.ending
-        failed = [run.status for run in self.runs if run.status != "ok"]
+        failed = [run.status for run in self.runs if run.status != "ok" and run.role != "test"]
         return failed[0] if failed else ("ok" if self.runs else "lost")
 
     @property
     def values(self) -> tuple[float, ...]:
-        return tuple(run.value for run in self.runs if run.value is not None)
+        """Of the runs on the validation split; the test split is for people, and apart."""
+        return tuple(run.value for run in self.runs if run.value is not None and run.role != "test")
 
 
 T = TypeVar("T")
@@ -142,8 +144,13 @@ def from_json(kind: type[T], data: Any) -> T:
     Raises:
         TypeError: a key is not a field of ``kind``.
     """
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     return kind(**{key: _revive(hints[key], item) if key in hints else item for key, item in data.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)  # slow: resolves every annotation from its text
 
 
 def _revive(hint: Any, item: Any) -> Any:

@@ -1,0 +1,298 @@
+"""The append-only log of a run, and the fold that turns it into the state of the session.
+
+One JSON line per event, fsynced before the step that it announces is relied upon. Nothing else is remembered: whoever
+holds the ledger can rebuild everything. A torn last line (power loss in the middle of a write) is dropped; any other
+line that does not parse is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.errors import EnvironmentProblem, OvernightError
+from agent.types import Measurement, Proposal, Record, Verdict, from_json, to_json
+
+SCHEMA = 1
+EVENTS = (
+    "session",
+    "asked",
+    "candidate",
+    "run_started",
+    "measured",
+    "judged",
+    "told",
+    "moved",
+    "lost",
+    "resumed",
+    "ended",
+)
+
+Event = Mapping[str, Any]
+
+
+class LedgerDamaged(OvernightError):
+    """A line in the middle of the ledger does not parse."""
+
+
+def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
+    """The events of a ledger's bytes, and how many of the bytes hold whole lines.
+
+    Raises:
+        LedgerDamaged: a line other than a torn last one is not an event of this schema.
+    """
+    events: list[Event] = []
+    good = 0
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        last = number == len(lines)
+        if last:  # what stands behind the last line feed was never finished
+            break
+        try:
+            event = json.loads(line)
+            if not isinstance(event, dict) or event.get("event") not in EVENTS:
+                raise ValueError("not an event")
+            if event.get("v") != SCHEMA:
+                raise ValueError(f"schema {event.get('v')!r}, this version reads {SCHEMA}")
+        except ValueError as error:
+            if number == len(lines) - 1 and not lines[-1]:  # torn, then closed by a line feed of a file system
+                break
+            raise LedgerDamaged(
+                f"{name}, line {number}: {error}. The lines before it are sound; "
+                f"move the damaged line out of the file to go on without it."
+            ) from None
+        events.append(event)
+        good += len(line) + 1
+    return events, good
+
+
+def read(path: Path) -> list[Event]:
+    """All events of a ledger file; [] for one that does not exist yet."""
+    try:
+        return parse(path.read_bytes(), str(path))[0]
+    except FileNotFoundError:
+        return []
+
+
+class Ledger:
+    """An open ledger: the only writer of its file."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time):
+        self.path = path
+        self._clock = clock
+        data = path.read_bytes() if path.exists() else b""
+        events, good = parse(data, str(path))
+        self.events: list[Event] = events
+        self._folder = _Folder()
+        for event in events:
+            self._folder.take(event)
+        try:
+            self._file = path.open("r+b" if path.exists() else "w+b")
+            self._file.truncate(good)
+            self._file.seek(good)
+            os.fsync(self._file.fileno())
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot write {path}: {error.strerror}.") from error
+
+    def append(self, event: str, **fields: Any) -> Event:
+        """Write one event and return it once it is on disk.
+
+        Raises:
+            EnvironmentProblem: the disk is full or gone. The file is cut back to its last whole line.
+        """
+        line = {"v": SCHEMA, "event": event, "time": round(self._clock(), 3), **to_json(fields)}
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        start = self._file.tell()
+        try:
+            self._file.write(text)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file = _reopen(self.path, start)
+            raise EnvironmentProblem(
+                f"cannot write {self.path}: {error.strerror}. Free some space, then `overnight resume`."
+            ) from error
+        self.events.append(line)
+        self._folder.take(line)
+        return line
+
+    @property
+    def state(self) -> State:
+        """The fold of everything written so far."""
+        return self._folder.state()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _reopen(path: Path, end: int) -> Any:
+    """The buffered half of a failed write must not reach the file later: open it anew, cut at the last whole line."""
+    file = path.open("r+b")
+    file.truncate(end)
+    file.seek(end)
+    return file
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a ledger says. ``records[k]`` is trial ``k + 1``; trial 0 is the baseline, whose runs are in ``baseline_runs``."""
+
+    session: Mapping[str, Any] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+    runs: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)  # by measured commit, in order of time
+    started: tuple[Event, ...] = ()  # runs that were started and neither measured nor lost
+    told: frozenset[int] = frozenset()
+    moved: Mapping[int, str] = field(default_factory=dict)  # trial → accepted commit
+    lost: int = 0
+    resumed: int = 0
+    ended: str | None = None
+    last_time: float = 0.0
+
+    @property
+    def baseline(self) -> str:
+        return str(self.session.get("baseline", ""))
+
+    @property
+    def head(self) -> str:
+        """The accepted commit that the branch stands on."""
+        return list(self.moved.values())[-1] if self.moved else self.baseline
+
+    @property
+    def incumbent(self) -> str:
+        """The measured commit with the tree of ``head``: the baseline, or the candidate of the last kept trial."""
+        kept = [r for r in self.records if r.verdict and r.verdict.decision == "keep"]
+        return kept[-1].candidate or self.baseline if kept else self.baseline
+
+    @property
+    def baseline_runs(self) -> tuple[Measurement, ...]:
+        return self.runs.get(self.baseline, ())
+
+    @property
+    def open_record(self) -> Record | None:
+        """The trial under way: asked, neither judged nor ended before it ran."""
+        if self.records and self.records[-1].verdict is None and self.records[-1].proposal.ending is None:
+            return self.records[-1]
+        return None
+
+    @property
+    def finished(self) -> tuple[Record, ...]:
+        return tuple(r for r in self.records if r.verdict is not None or r.proposal.ending is not None)
+
+    @property
+    def kept(self) -> tuple[Record, ...]:
+        return tuple(r for r in self.records if r.verdict is not None and r.verdict.decision == "keep")
+
+    def of_trial(self, number: int) -> Record | None:
+        return self.records[number - 1] if 1 <= number <= len(self.records) else None
+
+
+class _Folder:
+    """Mutable while it folds, so that 10,000 trials take a second and not an hour."""
+
+    def __init__(self) -> None:
+        self.session: Mapping[str, Any] = {}
+        self.records: list[Record] = []
+        self.runs: dict[str, list[Measurement]] = {}
+        self.started: list[Event] = []
+        self.told: set[int] = set()
+        self.moved: dict[int, str] = {}
+        self.lost = self.resumed = 0
+        self.ended: str | None = None
+        self.last_time = 0.0
+
+    def take(self, event: Event) -> None:
+        self.last_time = float(event["time"])
+        getattr(self, "on_" + event["event"])(event)
+
+    def on_session(self, event: Event) -> None:
+        self.session = event
+
+    def on_asked(self, event: Event) -> None:
+        proposal = from_json(Proposal, event["proposal"])
+        ended = event["time"] if proposal.ending else None
+        self.records.append(Record(event["trial"], proposal, started=event.get("started", event["time"]), ended=ended))
+
+    def on_candidate(self, event: Event) -> None:
+        self._change(event["trial"], candidate=event["commit"])
+
+    def on_run_started(self, event: Event) -> None:
+        self.started.append(event)
+
+    def on_measured(self, event: Event) -> None:
+        run = from_json(Measurement, event["measurement"])
+        self.started = [s for s in self.started if s["trace"] != run.trace]
+        self.runs.setdefault(run.commit, []).append(run)
+        number = event["trial"]
+        if number and run.commit == self.records[number - 1].candidate:
+            self._change(number, runs=(*self.records[number - 1].runs, run))
+
+    def on_lost(self, event: Event) -> None:
+        self.started = [s for s in self.started if s["trace"] != event["trace"]]
+        self.lost += 1
+
+    def on_judged(self, event: Event) -> None:
+        self._change(event["trial"], verdict=from_json(Verdict, event["verdict"]), ended=event["time"])
+
+    def on_told(self, event: Event) -> None:
+        self.told.add(event["trial"])
+
+    def on_moved(self, event: Event) -> None:
+        self.moved[event["trial"]] = event["commit"]
+        self._change(event["trial"], accepted=event["commit"])
+
+    def on_resumed(self, event: Event) -> None:
+        self.resumed += 1
+        self.ended = None
+
+    def on_ended(self, event: Event) -> None:
+        self.ended = event["reason"]
+
+    def _change(self, number: int, **changes: Any) -> None:
+        self.records[number - 1] = replace(self.records[number - 1], **changes)
+
+    def state(self) -> State:
+        return State(
+            self.session,
+            tuple(self.records),
+            {commit: tuple(runs) for commit, runs in self.runs.items()},
+            tuple(self.started),
+            frozenset(self.told),
+            dict(self.moved),
+            self.lost,
+            self.resumed,
+            self.ended,
+            self.last_time,
+        )
+
+
+def fold(events: Iterable[Event]) -> State:
+    """The state that a list of events describes. ``fold(a + b)`` depends on nothing but the events."""
+    folder = _Folder()
+    for event in events:
+        folder.take(event)
+    return folder.state()
+
+
+def iterate(events: Iterable[Event], kind: str) -> Iterator[Event]:
+    """The events of one kind, in order."""
+    return (event for event in events if event["event"] == kind)

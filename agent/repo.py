@@ -1,0 +1,291 @@
+"""Git plumbing: commits are built from blobs and trees, refs move by compare-and-swap, nothing is ever checked out.
+
+The user's checkout, index and HEAD are read and never written. Hooks and filters of the target's repository are never
+run: the object database is read directly (no smudge filters), and every git command gets an empty hooks path.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import EnvironmentProblem, UsageError
+
+if TYPE_CHECKING:
+    import git
+
+REFS = "refs/autoresearch"
+AUTHOR = ("Overnight", "overnight@localhost")
+_SAFE = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "core.pager=cat",
+    "diff.external=",
+    "protocol.allow=never",
+)
+
+
+class RefMoved(EnvironmentProblem):
+    """Somebody else moved a ref since it was read."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a reader of the history needs of one commit."""
+
+    sha: str
+    parents: tuple[str, ...]
+    subject: str
+    body: str
+    when: int
+    tree: str
+
+
+class Repo:
+    """A folder of a git repository: the target."""
+
+    def __init__(self, folder: Path):
+        import git
+
+        try:
+            self._repo: git.Repo = git.Repo(folder, search_parent_directories=True)
+        except (git.InvalidGitRepositoryError, git.NoSuchPathError):
+            raise UsageError(
+                f"{folder} is not in a git repository. Make one: git init, git add, git commit; or start with `overnight init DIR`."
+            ) from None
+        if self._repo.bare or self._repo.working_tree_dir is None:
+            raise UsageError(f"{folder} is a bare repository. Clone it, and name the folder of the clone.")
+        self._git = self._repo.git
+        self._git.set_persistent_git_options(c=list(_SAFE), no_optional_locks=True)
+        self.top = Path(self._repo.working_tree_dir).resolve()
+        self.folder = folder.resolve()
+        prefix = PurePosixPath(self.folder.relative_to(self.top).as_posix())
+        self.prefix = "" if str(prefix) == "." else f"{prefix}/"
+
+    def close(self) -> None:
+        self._repo.close()
+
+    # reading
+
+    def head(self) -> str:
+        """The commit that HEAD points to. Raises ``UsageError`` for a repository without commits."""
+        found = self.resolve("HEAD")
+        if found is None:
+            raise UsageError(f"the repository {self.top} has no commit yet: git add the target, and commit it.")
+        return found
+
+    def resolve(self, revision: str) -> str | None:
+        """The full hash of a commit, or None."""
+        return self._try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
+    def dirty(self) -> list[str]:
+        """Tracked files of the target that differ from HEAD."""
+        text = self._git.execute(
+            self._argv(
+                "status", "--porcelain", "-z", "--untracked-files=no", "--ignore-submodules=all", "--", str(self.folder)
+            )
+        )
+        return [entry[3:] for entry in str(text).split("\0") if len(entry) > 3]
+
+    def read(self, commit: str, path: str) -> str:
+        """The text of one file of the target in a commit, bytes unchanged but for UTF-8 decoding."""
+        try:
+            blob = self._repo.commit(commit).tree / (self.prefix + path)
+        except KeyError:
+            raise UsageError(f"commit {commit[:12]} has no file {self.prefix}{path}: is it committed?") from None
+        return bytes(blob.data_stream.read()).decode("utf-8", "surrogateescape")
+
+    def export(self, commit: str, directory: Path) -> None:
+        """Write the target's files of a commit into a directory. Links and submodules cannot lead out: they are left out."""
+        root = self._repo.commit(commit).tree
+        if self.prefix:
+            root = root / self.prefix.rstrip("/")
+        for item in root.traverse():
+            blob: Any = item
+            if blob.type != "blob" or (blob.mode & 0o170000) != 0o100000:
+                continue
+            relative = PurePosixPath(blob.path).relative_to(self.prefix or ".")
+            if relative.is_absolute() or ".." in relative.parts:
+                continue
+            place = directory / relative
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(blob.data_stream.read())
+            place.chmod(0o755 if blob.mode & 0o111 else 0o644)
+
+    def commit(self, sha: str) -> Commit:
+        raw = self._repo.commit(sha)
+        subject, _, body = str(raw.message).partition("\n")
+        return Commit(
+            raw.hexsha,
+            tuple(p.hexsha for p in raw.parents),
+            subject,
+            body.strip("\n"),
+            raw.committed_date,
+            raw.tree.hexsha,
+        )
+
+    def history(self, revisions: str) -> list[Commit]:
+        """Commits of a range or a tip, oldest first, following first parents."""
+        text = self._try("rev-list", "--first-parent", "--reverse", "--end-of-options", revisions)
+        return [self.commit(sha) for sha in (text or "").split()]
+
+    def diff(self, before: str, after: str) -> str:
+        """The unified diff between two commits, by git itself, without external drivers."""
+        return (
+            str(self._git.execute(self._argv("diff", "--no-ext-diff", "--no-textconv", "--no-color", before, after)))
+            + "\n"
+        )
+
+    # refs
+
+    def refs(self, prefix: str) -> dict[str, str]:
+        text = str(self._git.execute(self._argv("for-each-ref", "--format=%(refname) %(objectname)", prefix)))
+        pairs = (line.split(" ", 1) for line in text.splitlines())
+        return {name: sha for name, sha in pairs}
+
+    def ref(self, name: str) -> str | None:
+        return self._try("rev-parse", "--verify", "--quiet", name)
+
+    def move(self, name: str, new: str, old: str | None) -> None:
+        """Compare-and-swap: ``old`` is None for a ref that must not exist yet.
+
+        Raises:
+            RefMoved: the ref is not where it was expected, or git's lock on it is held.
+        """
+        import git
+
+        try:
+            self._git.execute(
+                self._argv("update-ref", "--create-reflog", "-m", "overnight", name, new, old or "0" * 40)
+            )
+        except git.GitCommandError as error:
+            now = self.ref(name)
+            if now == new:
+                return
+            raise RefMoved(
+                f"cannot move {name} to {new[:12]}: it is at {(now or 'nothing')[:12]}, expected {(old or 'nothing')[:12]} "
+                f"({_last_line(error.stderr)})."
+            ) from None
+
+    def delete(self, name: str, old: str) -> None:
+        self._git.execute(self._argv("update-ref", "-d", name, old))
+
+    def checked_out(self, branch: str) -> Path | None:
+        """The worktree that has a branch checked out, if any."""
+        where: Path | None = None
+        for line in str(self._git.execute(self._argv("worktree", "list", "--porcelain"))).splitlines():
+            if line.startswith("worktree "):
+                where = Path(line[9:])
+            elif line == f"branch refs/heads/{branch}":
+                return where
+        return None
+
+    # writing
+
+    def build(
+        self, parent: str, files: Mapping[str, str], message: str, when: int, *, parents: tuple[str, ...] | None = None
+    ) -> str:
+        """A commit with ``parent``'s tree and the given texts in place of the target's files; no ref moves.
+
+        The hash depends on the arguments alone: author and committer are fixed, the date is ``when`` (seconds, UTC).
+        """
+        tree = self._tree(parent, files) if files else self.commit(parent).tree
+        return self.commit_tree(tree, (parent,) if parents is None else parents, message, when)
+
+    def commit_tree(self, tree: str, parents: tuple[str, ...], message: str, when: int) -> str:
+        flags = [flag for parent in parents for flag in ("-p", parent)]
+        name, mail = AUTHOR
+        date = f"{when} +0000"
+        who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER")
+               for part, value in (("NAME", name), ("EMAIL", mail), ("DATE", date))}  # fmt: skip
+        return self._feed(message.encode(), "commit-tree", tree, *flags, "-F", "-", env=who)
+
+    def _tree(self, parent: str, files: Mapping[str, str]) -> str:
+        with tempfile.TemporaryDirectory(prefix="overnight-index-") as scratch:
+            env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+            self._git.execute(self._argv("read-tree", parent), env=env)
+            for path, text in files.items():
+                blob = self._feed(text.encode("utf-8", "surrogateescape"), "hash-object", "-w", "--stdin")
+                old = self._repo.commit(parent).tree / (self.prefix + path)
+                self._git.execute(
+                    self._argv("update-index", "--cacheinfo", f"{old.mode:06o},{blob},{self.prefix}{path}"), env=env
+                )
+            return str(self._git.execute(self._argv("write-tree"), env=env))
+
+    def _feed(self, data: bytes, *words: str, env: Mapping[str, str] | None = None) -> str:
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(data)
+            stdin.seek(0)
+            return str(self._git.execute(self._argv(*words), istream=stdin, env=dict(env or {})))
+
+    def _try(self, *words: str) -> str | None:
+        import git
+
+        try:
+            return str(self._git.execute(self._argv(*words))) or None
+        except git.GitCommandError:
+            return None
+
+    @staticmethod
+    def _argv(*words: str) -> list[str]:
+        options = [flag for setting in _SAFE for flag in ("-c", setting)]
+        return ["git", "--no-optional-locks", *options, *words]
+
+
+class RunRefs:
+    """The refs of one run: every attempt, the accepted head, and the branch that mirrors it."""
+
+    def __init__(self, repo: Repo, tag: str):
+        self.repo = repo
+        self.tag = tag
+        self.head_name = f"{REFS}/{tag}/head"
+        self.branch = f"autoresearch/{tag}"
+
+    def attempt_name(self, number: int) -> str:
+        return f"{REFS}/{self.tag}/{number:04d}"
+
+    def existing(self) -> Iterator[str]:
+        """Refs that an earlier run of this tag left."""
+        yield from self.repo.refs(f"{REFS}/{self.tag}/")
+        if self.repo.ref(f"refs/heads/{self.branch}"):
+            yield f"refs/heads/{self.branch}"
+
+    def mirror(self, head: str, known: frozenset[str]) -> str:
+        """Bring the branch to ``head``; "" when done, else why it waits.
+
+        ``known`` are the commits that this session put there itself: a branch that stands anywhere else was moved by
+        the user, and stays where it is.
+        """
+        name = f"refs/heads/{self.branch}"
+        now = self.repo.ref(name)
+        if now == head:
+            return ""
+        where = self.repo.checked_out(self.branch)
+        if where:
+            return (
+                f"branch {self.branch} is checked out in {where}; it follows once another branch is checked out there"
+            )
+        if now is not None and now not in known:
+            return f"branch {self.branch} was moved to {now[:12]} by hand; it follows once it is deleted or moved back"
+        try:
+            self.repo.move(name, head, now)
+        except RefMoved as error:
+            return str(error)
+        return ""
+
+
+def _last_line(text: str | None) -> str:
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return lines[-1].strip("'") if lines else "no message"
+
+
+def scrub_environment() -> None:
+    """Git variables of the caller (a hook, a rebase) must not redirect our plumbing to another repository."""
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"):
+        os.environ.pop(name, None)
