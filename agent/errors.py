@@ -20,7 +20,7 @@ class UsageError(OvernightError):
 
 
 class EnvironmentProblem(OvernightError):
-    """Something outside is missing or broken (Docker, model server, disk). Exit status 3. Never costs an idea its trial."""
+    """Something outside is missing or broken (Docker, model, disk). Exit status 3. No idea loses its trial by it."""
 
     exit_status = 3
 
@@ -33,5 +33,9 @@ class PatchRejected(OvernightError):
     """A reply holds no edit that can be applied. The message quotes the nearest real lines, for the repair round."""
 
 
+class NoEffect(PatchRejected):
+    """The edit applies and the program stays the same: nothing would be measured but noise."""
+
+
 class ReplyRejected(OvernightError):
-    """A reply was understood and breaks a rule (outside the bounds, not in the asked form). The message names the rule."""
+    """A reply was understood and breaks a rule (out of bounds, not in the asked form). The message names the rule."""

@@ -1,0 +1,208 @@
+"""What a program is, apart from how it is written: the test for repeats, for edits without effect, and for size.
+
+Two sources have the same normal form if their syntax trees agree after comments and formatting (never in the tree),
+docstrings and other bare constants, the spelling of numbers (``2**19`` is ``524288``, ``1e-3`` is ``0.001``), needless
+``pass`` and the order of keyword arguments that are plain names or constants are gone. Names stay: a renamed variable
+is another program. The form is a hash of the tree as this version of Python has it; compare only within one version.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import operator
+import re
+import warnings
+from collections.abc import Callable
+
+_SEED_NAME = re.compile(r"(?:^|_)(?:seeds?|random_state)$", re.IGNORECASE)
+_SEED_CALLS = {
+    "manual_seed", "manual_seed_all", "seed", "seed_all", "set_seed", "seed_everything", "default_rng", "RandomState",
+    "Random", "PRNGKey", "SeedSequence",
+}  # fmt: skip
+_MAX_FOLDED = 2**128  # larger numbers stay as they are written
+_OPERATIONS: dict[type[ast.operator], Callable[[int | float, int | float], object]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
+}  # fmt: skip
+_BITS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.LShift: operator.lshift, ast.RShift: operator.rshift, ast.BitAnd: operator.and_, ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+}  # fmt: skip
+
+
+def normal_form(source: str) -> str:
+    """A hash (64 hexadecimal digits) that is equal for sources of the same program. Raises SyntaxError."""
+    return _hash(_tree(source))
+
+
+def same_program(one: str, other: str) -> bool:
+    """Whether the two sources have the same normal form. Raises SyntaxError."""
+    return one == other or normal_form(one) == normal_form(other)
+
+
+def only_seed_changes(before: str, after: str) -> bool:
+    """Whether the programs differ, and in nothing but seeds: their values, and calls that only set one."""
+    if same_program(before, after):
+        return False
+    return _hash(_tree(before, seeds=False)) == _hash(_tree(after, seeds=False))
+
+
+def tree_size(source: str) -> int:
+    """Number of nodes of the normal form's tree: how much program there is. Raises SyntaxError."""
+    skipped = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
+    return sum(not isinstance(node, skipped) for node in ast.walk(_tree(source)))
+
+
+def _tree(source: str, seeds: bool = True) -> ast.AST:
+    """The syntax tree in normal form; without ``seeds``, also without what only chooses a seed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree: ast.AST = ast.parse(source)
+        if not seeds:
+            tree = _NoSeeds().visit(tree)
+        keep_docstrings = any(_last_name(node) == "__doc__" for node in ast.walk(tree))
+        result: ast.AST = _Normal(keep_docstrings).visit(tree)
+        return result
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(f"not parsable: {error}") from None
+
+
+def _hash(tree: ast.AST) -> str:
+    try:
+        return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(f"not parsable: {error}") from None
+
+
+def _number(node: ast.AST) -> int | float | None:
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+class _Normal(ast.NodeTransformer):
+    """Folds arithmetic of numbers and drops statements that do nothing."""
+
+    def __init__(self, keep_docstrings: bool) -> None:
+        self.keep_docstrings = keep_docstrings
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        node = super().visit(node)
+        for name in ("body", "orelse", "finalbody"):
+            body = getattr(node, name, None)
+            if isinstance(body, list):
+                kept = [item for item in body if not self._idle(item)]
+                needed = name == "body" and not isinstance(node, ast.Module)
+                setattr(node, name, kept or ([ast.Pass()] if needed else []))
+        return node
+
+    def _idle(self, statement: ast.AST) -> bool:
+        if isinstance(statement, ast.Pass):
+            return True
+        if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+            return False
+        return not (self.keep_docstrings and isinstance(statement.value.value, str))
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        node.kind = None  # u"text" is "text"
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if all(word.arg and isinstance(word.value, ast.Constant | ast.Name) for word in node.keywords):
+            node.keywords.sort(key=lambda word: word.arg or "")
+        return node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        value = _number(node.operand)
+        if value is None or not isinstance(node.op, ast.USub | ast.UAdd):
+            return node
+        return ast.Constant(-value if isinstance(node.op, ast.USub) else value)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        left, right = _number(node.left), _number(node.right)
+        if left is None or right is None:
+            return node
+        value = _folded(node.op, left, right)
+        return node if value is None else ast.Constant(value)
+
+
+def _folded(kind: ast.operator, left: int | float, right: int | float) -> int | float | None:
+    if isinstance(kind, ast.Pow | ast.LShift) and not abs(right) <= 1024:
+        return None
+    if isinstance(left, int) and isinstance(kind, ast.Pow) and abs(left) > _MAX_FOLDED:
+        return None
+    try:
+        if type(kind) in _OPERATIONS:
+            value = _OPERATIONS[type(kind)](left, right)
+        elif type(kind) in _BITS and isinstance(left, int) and isinstance(right, int):
+            value = _BITS[type(kind)](left, right)
+        else:
+            return None
+    except (ArithmeticError, ValueError):
+        return None
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) <= _MAX_FOLDED):
+        return value
+    return None
+
+
+class _NoSeeds(ast.NodeTransformer):
+    """Replaces every seed by the same constant, and drops statements that only set one."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if _last_name(node.func) in _SEED_CALLS:
+            node.args, node.keywords = [], []
+        for word in node.keywords:
+            if word.arg and _SEED_NAME.search(word.arg):
+                word.value = ast.Constant(0)
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.value, ast.Call) and _last_name(node.value.func) in _SEED_CALLS:
+            return ast.Pass()
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        self.generic_visit(node)
+        if all(_SEED_NAME.search(_last_name(target)) for target in node.targets):
+            node.value = ast.Constant(0)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        self.generic_visit(node)
+        if node.value is not None and _SEED_NAME.search(_last_name(node.target)):
+            node.value = ast.Constant(0)
+        return node
+
+    def visit_Dict(self, node: ast.Dict) -> ast.AST:
+        self.generic_visit(node)
+        for at, key in enumerate(node.keys):
+            if isinstance(key, ast.Constant) and isinstance(key.value, str) and _SEED_NAME.search(key.value):
+                node.values[at] = ast.Constant(0)
+        return node
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        self.generic_visit(node)
+        positional = [*node.posonlyargs, *node.args]
+        for at in range(1, len(node.defaults) + 1):
+            if _SEED_NAME.search(positional[-at].arg):
+                node.defaults[-at] = ast.Constant(0)
+        for at, arg in enumerate(node.kwonlyargs):
+            if node.kw_defaults[at] is not None and _SEED_NAME.search(arg.arg):
+                node.kw_defaults[at] = ast.Constant(0)
+        return node
+
+
+def _last_name(node: ast.AST) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        return str(node.slice.value)
+    return ""

@@ -1,0 +1,283 @@
+"""Applies the edit in a model's reply to one file, or says exactly why not.
+
+    after = apply_reply(before, reply, "train.py")      # raises PatchRejected, or NoEffect
+
+``agent.reply`` finds the diffs, ``agent.placing`` places their hunks by content. Here is what an edit may be: only
+lines of the one file change; no rename, copy, mode, link, binary, new or deleted file; bounded in size; the result is
+Python and another program than before. All or nothing: an edit that does not fit as a whole changes nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+
+from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
+
+from agent.choosing import NotPlaced, Place, splice
+from agent.errors import NoEffect, PatchRejected
+from agent.normal_form import same_program
+from agent.placing import locate
+from agent.reply import FileDiff, Hunk, Line, read_diffs
+
+MAX_REPLY = 1_000_000  # characters
+MAX_RESULT = 500_000  # characters
+MAX_ADDED_LINE = 4_000  # characters
+_WIDTH = 160  # characters of a line that a message quotes
+_AROUND = 3  # real lines that a message quotes before and after a place
+_BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_OTHER_SIDE = re.compile(r"^(?:old|new|orig|original|modified|updated|before|after)/")
+_ELIDED = re.compile(
+    r"^\s*#\s*\[?(?:(?:\.\.\.|…)\s*$|.*(?:\.\.\.|…).*\b(?:existing|unchanged|rest|same|remaining|previous|omitted)\b|"
+    r".*\b(?:existing|unchanged|rest|same|remaining|previous|omitted)\b.*(?:\.\.\.|…))",
+    re.IGNORECASE,
+)
+
+
+def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
+    """``text`` with the edit that ``reply`` describes; the rest of the reply does not matter.
+
+    ``path`` is the file's name as the diff should have it, relative, with slashes. Raises PatchRejected with a message
+    that quotes the nearest real lines, NoEffect if the program would stay the same.
+    """
+    if len(reply) > MAX_REPLY:
+        raise PatchRejected(f"the reply has {len(reply)} characters; at most {MAX_REPLY} are read")
+    diffs = _without_repeats([diff for diff in read_diffs(reply) if _allowed(diff, path)])
+    if not any(hunk.changes for diff in diffs for hunk in diff.hunks):
+        raise PatchRejected(_nothing_found(reply, path))
+    for diff in diffs:
+        for hunk in diff.hunks:
+            _check_added(hunk, text)
+    ends = _split(text)
+    lines = [line for line, _ in ends]
+    places: list[Place] = []
+    for number, diff in enumerate(diffs):
+        try:
+            places += locate(lines, diff.hunks)
+        except NotPlaced as problem:
+            raise PatchRejected(_explain(problem, diff, lines, number if len(diffs) > 1 else None)) from None
+    spans = sorted(place.span for place in places)
+    if any(one[1] > other[0] or one == other for one, other in pairwise(spans)):
+        raise PatchRejected("the reply holds several diffs that change the same lines; send one diff")
+    marked = any(not line.ended for diff in diffs for hunk in diff.hunks for line in hunk.old)
+    after = _joined(splice(0, len(lines), places), ends, marked)
+    _check_result(text, after, path)
+    return after
+
+
+def unified_diff(before: str, after: str, path: str) -> str:
+    """The unified diff (a/ and b/ headers, three lines of context) between two texts; empty if they are equal."""
+    old, new = ([line + end for line, end in _split(text)] for text in (before, after))
+    out: list[str] = []
+    for line in difflib.unified_diff(old, new, f"a/{path}", f"b/{path}"):
+        out.append(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
+    return "".join(out)
+
+
+def changed_lines(diff: str) -> int:
+    """Number of lines that a diff adds and deletes."""
+    try:
+        files = PatchSet(diff)
+        return int(sum(file.added + file.removed for file in files))
+    except UnidiffParseError:
+        signs = (line for line in diff.split("\n") if not line.startswith(("+++ ", "--- ")))
+        return sum(line.startswith(("+", "-")) for line in signs)
+
+
+# --- what an edit may be --------------------------------------------------------------------------------------------
+
+
+def _allowed(diff: FileDiff, path: str) -> bool:
+    """True, or PatchRejected: every name in the header must be the file's own."""
+    if diff.problems:
+        raise PatchRejected(f"the diff cannot be applied: {visible(diff.problems[0])}")
+    for name in diff.names:
+        clean = _clean_name(name)
+        if clean.split("\t")[0] == "/dev/null":
+            raise PatchRejected(f"the diff creates or deletes a file; only lines of {path} may change")
+        if not _names(clean, path):
+            raise PatchRejected(f"the diff touches {visible(clean)}; only {path} may change")
+    return True
+
+
+def _clean_name(name: str) -> str:
+    name = name.split("\t")[0].strip()
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'`" else name
+
+
+def _names(name: str, path: str) -> bool:
+    """Whether a header's name means ``path``: itself, behind a/ or b/, or its last parts alone."""
+    options = {name, re.sub(r"^[abciow12]/", "", name), _OTHER_SIDE.sub("", name)}
+    options |= {option.removeprefix("./") for option in options}
+    for option in options:
+        plain = re.sub(r"(?:\.orig|\.old|\.bak)?(?:\s+[(\d].*)?$", "", option)
+        if any(word and (word == path or path.endswith(f"/{word}")) for word in (option, plain)):
+            return True
+    return False
+
+
+def _without_repeats(diffs: list[FileDiff]) -> list[FileDiff]:
+    """A diff that is only said again, whole or in part, counts once."""
+    kept: list[FileDiff] = []
+    bodies = [[[(line.sign, line.text.rstrip()) for line in hunk.lines] for hunk in diff.hunks] for diff in diffs]
+    for at, diff in enumerate(diffs):
+        again = any(
+            all(body in other for body in bodies[at]) and (len(other) > len(bodies[at]) or place < at)
+            for place, other in enumerate(bodies)
+            if place != at
+        )
+        if not again:
+            kept.append(diff)
+    return kept
+
+
+def _check_added(hunk: Hunk, text: str) -> None:
+    for line in hunk.lines:
+        if line.sign != "+":
+            continue
+        if len(line.text) > MAX_ADDED_LINE:
+            raise PatchRejected(f"an added line has {len(line.text)} characters; at most {MAX_ADDED_LINE} are allowed")
+        bad = [char for char in line.text if char in _BIDI or (unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp"))]
+        bad = [char for char in bad if char != "\t"]
+        if bad and line.text not in text:
+            raise PatchRejected(f"an added line holds the control character {bad[0]!a}: {visible(line.text)}")
+        if _ELIDED.match(line.text) and line.text.strip() not in text:
+            raise PatchRejected(f"an added line stands for code that was left out: {visible(line.text.strip())}")
+
+
+def _check_result(before: str, after: str, path: str) -> None:
+    if len(after) > max(MAX_RESULT, len(before)):
+        raise PatchRejected(f"the edited file would have {len(after)} characters; at most {MAX_RESULT} are allowed")
+    if not path.endswith(".py"):
+        if after == before:
+            raise NoEffect(f"the edit leaves {path} as it was")
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(after)
+    except SyntaxError as error:
+        lines = after.split("\n")
+        number = min(error.lineno or 1, len(lines))
+        quoted = f"\n{number:5d}: {visible(lines[number - 1])}"
+        raise PatchRejected(f"the edited {path} is not Python: {error.msg}, line {error.lineno}{quoted}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise PatchRejected(f"the edited {path} is not Python: {visible(str(error)) or type(error).__name__}") from None
+    if after == before or _same(before, after):
+        raise NoEffect(f"the edit changes nothing that {path} does: the program is the same as before")
+
+
+def _same(before: str, after: str) -> bool:
+    try:
+        return same_program(before, after)
+    except SyntaxError:
+        return False
+
+
+# --- lines and their ends -------------------------------------------------------------------------------------------
+
+
+def _split(text: str) -> list[tuple[str, str]]:
+    """Lines with their ends (LF, CRLF, or nothing for the last one). Only LF ends a line, as in Git."""
+    pieces = text.split("\n")
+    out = [(line[:-1], "\r\n") if line.endswith("\r") else (line, "\n") for line in pieces[:-1]]
+    return [*out, (pieces[-1], "")] if pieces[-1] else out
+
+
+def _joined(items: list[int | Line], ends: list[tuple[str, str]], marked: bool) -> str:
+    """The text of the edited file. An added line ends as its neighbour; the file ends as before, or as it is told.
+
+    ``marked``: the diff knows that the file ends without a newline, so that an added line without that mark has one.
+    """
+    usual = "\r\n" if sum(end == "\r\n" for _, end in ends) * 2 > len(ends) else "\n"
+    unended = bool(ends) and ends[-1][1] == ""
+    out: list[str] = []
+    near = usual
+    for item in items:
+        if isinstance(item, int):
+            line, end = ends[item]
+            near = end or near
+            out.append(line + (end or near))
+        else:
+            out.append(item.text.rstrip("\r") + near)
+    if not items:
+        return ""
+    last = items[-1]
+    told = isinstance(last, Line) and not last.ended
+    kept = unended and isinstance(last, int) and last == len(ends) - 1
+    if told or kept or (unended and isinstance(last, Line) and not marked):
+        out[-1] = out[-1].removesuffix("\n").removesuffix("\r")
+    return "".join(out)
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+
+def visible(text: str) -> str:
+    """``text`` on one line, cut, with every character that could act on a terminal or hide as an escape."""
+    harmless = (char in " \t" or unicodedata.category(char)[0] not in "CZ" for char in text[:_WIDTH])
+    shown = "".join(char if fine else ascii(char)[1:-1] for char, fine in zip(text, harmless, strict=False))
+    return shown + ("…" if len(text) > _WIDTH else "")
+
+
+def _nothing_found(reply: str, path: str) -> str:
+    if not reply.strip():
+        return "the reply is empty"
+    if re.search(r"^<{5,} ?SEARCH", reply, re.MULTILINE):
+        return "the reply holds search and replace blocks; send a unified diff with --- and +++ headers and @@ hunks"
+    if re.search(r"^(?:```|~~~)", reply, re.MULTILINE):
+        return f"the reply holds a code block and no unified diff of {path}; send only the lines that change, as a diff"
+    return f"the reply holds no unified diff of {path} outside its reasoning"
+
+
+def _explain(problem: NotPlaced, diff: FileDiff, lines: Sequence[str], number: int | None) -> str:
+    hunk = diff.hunks[problem.hunk]
+    which = f"hunk {problem.hunk + 1}" + (f" of diff {number + 1}" if number is not None else "")
+    out = [f"{which} cannot be placed: {problem}"]
+    if problem.at:
+        for start in problem.at[:3]:
+            out += [f"  it fits at line {start + 1}:", *_quote(lines, start, min(len(hunk.old), 4))]
+        out.append("  quote more of the lines around the change, so that only one place is left")
+        return "\n".join(out)
+    nearest = _nearest(hunk, lines)
+    if nearest is None:
+        return "\n".join(out)
+    start, missing = nearest
+    if missing is not None:
+        out.append(f"  not in the file there: {visible(missing)}")
+    out += [f"  the nearest lines of the file, from line {max(0, start - 1) + 1}:"]
+    out += _quote(lines, max(0, start - 1), min(len(hunk.old) + 2, 14))
+    return "\n".join(out)
+
+
+def _quote(lines: Sequence[str], start: int, count: int) -> list[str]:
+    return [f"{at + 1:5d}: {visible(lines[at])}" for at in range(start, min(start + count, len(lines)))]
+
+
+def _nearest(hunk: Hunk, lines: Sequence[str]) -> tuple[int, str | None] | None:
+    """Where most of the hunk's old lines stand, weighed by how rare they are, and the first that does not."""
+    where: dict[str, list[int]] = {}
+    for at, line in enumerate(lines):
+        where.setdefault(line.strip(), []).append(at)
+    old = [line.text.strip() for line in hunk.old]
+    votes: dict[int, float] = {}
+    for offset, text in enumerate(old):
+        hits = where.get(text, []) if text else []
+        for at in hits[:200]:
+            for near, weight in ((0, 1.0), (-1, 0.5), (1, 0.5)):
+                start = at - offset + near
+                votes[start] = votes.get(start, 0.0) + weight / len(hits)
+    if not votes:
+        longest = max(old, key=len, default="")[:300]
+        close = difflib.get_close_matches(longest, [key[:300] for key in list(where)[:3000] if key], n=1, cutoff=0.5)
+        found = next((hits[0] for key, hits in where.items() if close and key[:300] == close[0]), None)
+        return (max(0, found - _AROUND), longest) if found is not None else None
+    start = max(votes, key=lambda start: (votes[start], -start))
+    real = {line.strip() for line in lines[max(0, start) : start + len(old) + 1]}
+    return max(0, start), next((text for text in old if text and text not in real), None)

@@ -1,0 +1,58 @@
+"""Takes a model's reasoning out of its reply: what stands inside never counts as an answer.
+
+Reasoning is tagged (``<think>`` and its relatives, ``[THINK]``, the channels of gpt-oss), may be unclosed (then it runs
+to the end of the reply) or only closed (then it runs from the start of the reply). A tag in quotes is a mention, not a
+tag; a tag inside a line that a diff adds or deletes makes the reply unclear, and it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+
+from agent.errors import PatchRejected
+
+_NAMES = r"(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|analysis|inner_monologue|seed:think)"
+_TAG = re.compile(
+    rf"<(?P<a>/?)\s*{_NAMES}(?:\s[^<>\n]{{0,80}})?\s*>|\[(?P<b>/?)THINK\]|◁(?P<c>/?)think▷|<\|(?P<d>begin|end)_of_thought\|>",
+    re.IGNORECASE,
+)
+_FINAL = re.compile(r"<\|channel\|>\s*final\s*(?:<\|constrain\|>[^<\n]*)?<\|message\|>")
+_CHANNEL = re.compile(r"<\|channel\|>\s*(?:analysis|commentary)")
+
+
+def strip_reasoning(reply: str) -> str:
+    """The reply without what stands inside reasoning tags; each piece taken out leaves a line break."""
+    finals = list(_FINAL.finditer(reply))
+    if finals:
+        reply = re.split(r"<\|(?:end|return|start|call)\|>", reply[finals[-1].end() :], maxsplit=1)[0]
+    elif opened := _CHANNEL.search(reply):
+        reply = reply[: opened.start()]
+    kept: list[str] = []
+    depth = position = 0
+    for tag in _TAG.finditer(reply):
+        if _quoted(reply, tag):
+            continue
+        closing = "/" in tag.group(0)[:2] or (tag.group("d") or "").lower() == "end"
+        if depth == 0:
+            _refuse_tag_in_change(reply, tag, closing)
+            kept.append(reply[position : tag.start()] + "\n")
+            if closing:
+                kept.clear()  # the reply began inside its reasoning
+        depth = max(0, depth - 1) if closing else depth + 1
+        position = tag.end()
+    if depth == 0:
+        kept.append(reply[position:])
+    return "".join(kept)
+
+
+def _quoted(reply: str, tag: re.Match[str]) -> bool:
+    before, after = reply[max(0, tag.start() - 1) : tag.start()], reply[tag.end() : tag.end() + 1]
+    return before != "" and before in "\"'`" and before == after
+
+
+def _refuse_tag_in_change(reply: str, tag: re.Match[str], closing: bool) -> None:
+    start = reply.rfind("\n", 0, tag.start()) + 1
+    end = reply.find("\n", tag.end())
+    before, after = reply[start : tag.start()], reply[tag.end() : end if end >= 0 else len(reply)]
+    if before[:1] in ("+", "-") and before.strip("+- \t") and (after.strip() or not closing):
+        raise PatchRejected(f"the reasoning tag {tag.group(0)!r} stands inside a changed line: what counts is unclear")
