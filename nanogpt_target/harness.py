@@ -1,0 +1,240 @@
+"""The frozen side of a training run: seed, data order, clock, progress, checkpoint.
+
+The host runs ``train.py`` in a sandbox, waits for the event ``ready``, lets the training shards appear in the data
+directory, and starts its own clock. What is measured here (times, loss, tokens) is information for people; what counts
+is measured outside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nanogpt_target.batches import Batches
+
+_now = time.monotonic  # taken at import: code that patches the time module does not move this clock
+_sleep = time.sleep
+DIVERGED = 3  # exit code
+EVENTS_PER_SECOND = 4.0
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a model must know of the data before it may see any."""
+
+    vocab_size: int
+    sequence_length: int
+
+
+class Run:
+    """One training run. ``train.py`` reads ``meta``, ``device``, ``progress``, ``training`` and ``step``."""
+
+    def __init__(self) -> None:
+        if "OVERNIGHT_DATA" not in os.environ:
+            raise SystemExit(
+                "train.py is run by a session, which gives it data, a seed and a clock: overnight run --target DIR\n"
+                "To try it by hand: python -m nanogpt_target.by_hand"
+            )
+        self._data = Path(os.environ["OVERNIGHT_DATA"])
+        self._out = Path(os.environ["OVERNIGHT_OUT"])
+        self._seed = int(os.environ["OVERNIGHT_SEED"])
+        kind, _, amount = os.environ["OVERNIGHT_BUDGET"].partition(":")
+        self._kind, self._amount = kind, float(amount)
+        threads = int(os.environ.get("OVERNIGHT_THREADS", "0"))
+        if threads:
+            torch.set_num_threads(threads)
+        self.device = torch.device(os.environ.get("OVERNIGHT_DEVICE", "cpu"))
+        self.meta = Meta(**json.loads((self._data / "meta.json").read_text()))
+        self._schedule = _read_trace(os.environ.get("OVERNIGHT_TRACE", ""))
+        random.seed(self._seed)
+        np.random.seed(self._seed)
+        torch.manual_seed(self._seed)
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        self.step = 0
+        self.tokens = 0
+        self.progress = 0.0
+        self._losses: list[float] = []
+        self._began = self._last_event = self._last_step = 0.0
+        self._initial_hash = ""
+        self._batches: Batches | None = None
+        self._curve: Any = None
+        self._trace: Any = None
+
+    # before the clock
+
+    def warmup_batches(self, rows: int, count: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Random ids in the shape of real batches, so that kernels compile before the clock starts."""
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(count):
+            ids = torch.randint(self.meta.vocab_size, (rows, self.meta.sequence_length + 1), generator=generator)
+            yield ids[:, :-1].to(self.device), ids[:, 1:].to(self.device)
+
+    def begin(self, model: nn.Module) -> None:
+        """Say that everything is ready, wait for the training data, and start the clock."""
+        self._initial_hash = _hash_weights(model)
+        self._parameters = sum(p.numel() for p in model.parameters())
+        torch.manual_seed(self._seed + 1)  # the warm-up must not decide what dropout draws
+        self._curve = (self._out / "curve.jsonl").open("w")
+        self._trace = (self._out / "trace.jsonl").open("w")
+        self._note(self._trace, seed=self._seed, threads=torch.get_num_threads(), torch=torch.__version__)
+        self._emit(event="ready", parameters=self._parameters)
+        while not (self._data / "manifest.json").exists():
+            _sleep(0.002)
+        self._began = self._last_step = _now()
+        self._batches = Batches(self._data, self._seed, self.device)
+        self._emit(event="start")
+
+    # the clock
+
+    @property
+    def training(self) -> bool:
+        """Whether there is budget for another step; brings ``progress`` up to date."""
+        if self._schedule is not None:
+            if self.step >= len(self._schedule):
+                return False
+            self.progress = self._schedule[self.step]
+        else:
+            self.progress = self._spent() / self._amount
+        if self.progress >= 1.0:
+            return False
+        self._note(self._trace, step=self.step, progress=self.progress)
+        return True
+
+    def _spent(self) -> float:
+        if self._kind == "seconds":
+            elapsed = _now() - self._began
+            typical = elapsed / self.step if self.step else 0.0
+            return elapsed + 0.5 * typical  # half a step early or late on average, never a whole one
+        return float(self.step if self._kind == "steps" else self.tokens)
+
+    def batch(self, rows: int) -> tuple[Tensor, Tensor]:
+        """The next ids and targets, each int64 [rows, T]; the order belongs to the seed."""
+        assert self._batches is not None, "call begin(model) first"
+        ids, targets = self._batches.next(rows)
+        self.tokens += ids.numel()
+        return ids, targets
+
+    def finish_step(self, loss: Tensor) -> None:
+        """Count a step. Reports now and then, and ends a run whose loss is not finite."""
+        self.step += 1
+        now = _now()
+        due = now - self._last_event > 1 / EVENTS_PER_SECOND or self.step == 1
+        if not due and self.device.type == "cuda" and self.step % 10:
+            return  # reading the loss would wait for the GPU
+        value = float(loss)
+        self._losses = [*self._losses[-19:], value]
+        if not np.isfinite(value):
+            self._emit(event="diverged", step=self.step)
+            raise SystemExit(DIVERGED)
+        seconds = now - self._began
+        self._note(self._curve, step=self.step, progress=round(self.progress, 4), loss=round(value, 5),
+                   seconds=round(seconds, 3), tokens=self.tokens)  # fmt: skip
+        if due:
+            self._last_event = now
+            self._emit(event="step", step=self.step, loss=round(value, 4), progress=round(self.progress, 4),
+                       tokens=self.tokens, tokens_per_second=round(self.tokens / max(seconds, 1e-9)),
+                       memory_gb=_memory_gb(self.device))  # fmt: skip
+
+    # after
+
+    def save(self, model: nn.Module, extra: dict[str, Any] | None = None) -> None:
+        """Write the checkpoint (safetensors, nothing that can run) and the summary."""
+        seconds = _now() - self._began
+        tensors: dict[str, Tensor] = {}
+        seen: dict[int, str] = {}
+        for name, tensor in model.state_dict().items():
+            pointer = tensor.data_ptr()
+            tensors[name] = tensor.detach().cpu().clone() if pointer in seen else tensor.detach().cpu().contiguous()
+            seen[pointer] = name
+        save_file(tensors, self._out / "model.safetensors")
+        (self._out / "model.json").write_text(json.dumps({**asdict(self.meta), **(extra or {})}))
+        summary = {
+            "initial_hash": self._initial_hash,
+            "parameters": self._parameters,
+            "steps": self.step,
+            "tokens": self.tokens,
+            "train_loss": float(np.mean(self._losses)) if self._losses else None,
+            "train_seconds": seconds,
+            "tokens_per_second": self.tokens / max(seconds, 1e-9),
+            "memory_gb": _memory_gb(self.device),
+        }
+        (self._out / "summary.json").write_text(json.dumps(summary))
+        for file in (self._curve, self._trace):
+            file.close()
+        self._emit(event="saved", steps=self.step, tokens=self.tokens, train_seconds=round(seconds, 3))
+        if self._batches is not None:
+            self._batches.close()
+
+    @staticmethod
+    def _emit(**event: Any) -> None:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+    @staticmethod
+    def _note(file: Any, **line: Any) -> None:
+        file.write(json.dumps(line) + "\n")
+
+
+_run: Run | None = None
+
+
+def start() -> Run:
+    """Seed everything, and read what the host has decided."""
+    global _run
+    _run = Run()
+    return _run
+
+
+def save(model: nn.Module, extra: dict[str, Any] | None = None) -> None:
+    """End the run: the last call of ``main``. ``extra`` is small JSON that ``load`` needs beside the weights."""
+    assert _run is not None, "call start() first"
+    _run.save(model, extra)
+
+
+def read_checkpoint(directory: str, device: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights by name, and what stands in model.json."""
+    folder = Path(directory)
+    return load_file(folder / "model.safetensors", device=device), json.loads((folder / "model.json").read_text())
+
+
+def _hash_weights(model: nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+    return digest.hexdigest()
+
+
+def _memory_gb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError):
+        return 0.0
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e9, 3)
+
+
+def _read_trace(path: str) -> list[float] | None:
+    """The progress at each step of an earlier run, to be followed exactly."""
+    if not path:
+        return None
+    lines = (json.loads(line) for line in Path(path).read_text().splitlines())
+    return [float(line["progress"]) for line in lines if "progress" in line]
+
+
+Loader = Callable[[str, str], Callable[[Tensor], Tensor]]  # the signature of ``load`` in train.py
