@@ -1,0 +1,156 @@
+"""Starts one job, watches it, and leaves no process of it behind. Runs on its own: standard library, no package.
+
+    python -I -S supervisor.py CONFIG-AS-JSON
+
+It is the subreaper of the job: daemons that detach themselves become its children, so it finds and kills them all. It
+dies by SIGTERM when its parent dies, and takes the job with it. The result goes to file descriptor ``status``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+LOOK_EVERY = 0.1  # seconds between looks at memory and disk
+
+
+def descendants() -> list[int]:
+    """All processes below this one."""
+    parents: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    fields = file.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(name))
+    found, todo = [], [os.getpid()]
+    while todo:
+        children = parents.get(todo.pop(), [])
+        found += children
+        todo += children
+    return found
+
+
+def resident(pids: list[int]) -> int:
+    """Bytes of memory that these processes hold."""
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/statm") as file:
+                fields = file.read().split()
+        except OSError:
+            continue
+        total += (int(fields[1]) - int(fields[2])) * resource.getpagesize()  # without what is shared with files
+    return total
+
+
+def disk_usage(folder: str) -> int:
+    total = 0
+    for where, _folders, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(where, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def kill_all() -> None:
+    """Kill until nothing is left: a process that forks while it is killed is found in the next round."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        pids = descendants()
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
+        while True:
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    break
+            except ChildProcessError:
+                return
+        time.sleep(0.005)
+
+
+def prepare_child(config: dict) -> None:
+    os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    for file in config["groups"]:
+        with open(file, "w") as group:
+            group.write(str(os.getpid()))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit = config["file_bytes"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if config["processes"]:
+        resource.setrlimit(resource.RLIMIT_NPROC, (config["processes"], config["processes"]))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def main() -> int:
+    config = json.loads(sys.argv[1])
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the session to decide on
+    if os.getppid() != config["parent"]:
+        return 1
+    child = os.fork()
+    if child == 0:
+        try:
+            prepare_child(config)
+            os.chdir(config["cwd"])
+            os.execvpe(config["argv"][0], config["argv"], config["env"])
+        except OSError as error:
+            os.write(2, f"cannot start {config['argv'][0]}: {error.strerror}\n".encode())
+        os._exit(127)
+    status, peak, problems, memory = None, 0, [], False
+    while status is None and not stop:
+        done, code = os.waitpid(child, os.WNOHANG)
+        if done:
+            status = code
+            break
+        held = resident(descendants()) if config["watch"] else 0
+        peak = max(peak, held)
+        if held > config["memory"]:
+            memory = True
+            problems.append(f"used more than {config['memory'] / 2**30:.3g} GiB of memory")
+            break
+        if config["out"] and disk_usage(config["out"]) > config["disk"]:
+            problems.append(f"wrote more than {config['disk'] / 2**30:.3g} GiB")
+            break
+        end = time.monotonic() + LOOK_EVERY
+        while time.monotonic() < end and not stop:
+            done, code = os.waitpid(child, os.WNOHANG)
+            if done:
+                status = code
+                break
+            time.sleep(0.005)
+    left = len(descendants()) - (status is None)
+    if status is not None and left > 0:
+        problems.append(f"left {left} processes behind; killed")
+    kill_all()
+    if status is None:
+        status = signal.SIGKILL
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = {"status": status, "peak": max(peak, usage.ru_maxrss * 1024), "memory": memory, "problems": problems}
+    os.write(config["status"], json.dumps(result).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
