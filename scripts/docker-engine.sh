@@ -58,9 +58,12 @@ plain_image() {
 }
 
 bootstrap() {
-    rm -rf --one-file-system "${1:?}"/* && timeout 900 debootstrap --variant=minbase \
-        --include=python3,python3-venv,ca-certificates "$SUITE" "$1" </dev/null >"$CACHE/debootstrap.log" 2>&1 \
-        || { tail -n 5 "$CACHE/debootstrap.log" >&2; return 1; }
+    rm -rf --one-file-system "${1:?}"/*
+    if ! timeout 900 debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$SUITE" "$1" \
+            </dev/null >"$CACHE/debootstrap.log" 2>&1; then
+        tail -n 5 "$CACHE/debootstrap.log" >&2
+        return 1
+    fi
 }
 
 # pip inside a build must trust what pip trusts here, and find the wheel folders that it finds here.
@@ -79,7 +82,7 @@ COPY wheels /opt/wheels
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_FIND_LINKS=/opt/wheels PIP_DEFAULT_TIMEOUT=180
 CMD ["/bin/sh"]
 DOCKERFILE
-    docker build -q --network=host -t "$BASE_IMAGE" "$context" >/dev/null
+    docker build -q --network=host -t "$BASE_IMAGE" "$context" >"$ENGINE/base.log" 2>&1 || { cat "$ENGINE/base.log" >&2; return 1; }
     rm -rf "$context"
     say "built $BASE_IMAGE"
 }
@@ -87,8 +90,8 @@ DOCKERFILE
 project_image() {
     [ -f "$ROOT/Dockerfile" ] || die "no Dockerfile in $ROOT"
     retry timeout 1500 docker build --network=host --build-arg "BASE_IMAGE=$BASE_IMAGE" \
-        --build-arg "TORCH_SPEC=$TORCH_SPEC" -t "$IMAGE" "$ROOT" </dev/null >"$ENGINE.build.log" 2>&1 \
-        || { tail -n 30 "$ENGINE.build.log" >&2; die "building $IMAGE failed: see $ENGINE.build.log"; }
+        --build-arg "TORCH_SPEC=$TORCH_SPEC" -t "$IMAGE" "$ROOT" </dev/null >"$ENGINE/build.log" 2>&1 \
+        || { tail -n 30 "$ENGINE/build.log" >&2; die "building $IMAGE failed: see $ENGINE/build.log"; }
     say "built $IMAGE"
 }
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Shared by the scripts that set up real parts (Docker engine, model server, browser) for `make e2e`. Sourced, not run.
 
 set -euo pipefail
@@ -44,7 +45,7 @@ apt_install() {
 # alive PIDFILE NAME: true when the recorded process runs and is still the program that was started.
 alive() {
     local pid
-    [ -s "$1" ] && pid="$(cat "$1")" && [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q -- "$2"
+    [ -s "$1" ] && pid="$(cat "$1")" && [ -r "/proc/$pid/cmdline" ] && grep -qs -- "$2" "/proc/$pid/cmdline"
 }
 
 # stop_recorded PIDFILE NAME SECONDS: ends the recorded process, asking first; forgets it.

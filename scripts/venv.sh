@@ -30,7 +30,11 @@ quietly() { "$@" </dev/null >>"$LOG" 2>&1; }
 
 pip_install() { quietly "$VENV/bin/python" -m pip install --disable-pip-version-check --timeout 60 --retries 3 "$@"; }
 
-torch_installed() { "$VENV/bin/python" -m pip show torch 2>/dev/null | grep -qE "^Version: ${TORCH_SPEC#torch==}(\+|$)"; }
+torch_installed() {
+    local version
+    version="$("$VENV/bin/python" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null)" || return 1
+    [ "${version%%+*}" = "${TORCH_SPEC#torch==}" ]
+}
 
 install_torch() {
     torch_installed && return
@@ -47,7 +51,7 @@ install_torch() {
 install_project() {
     local attempt
     for attempt in 1 2 3; do
-        pip_install -c "$ROOT/constraints.txt" -e "$ROOT[$EXTRAS]" && return
+        pip_install -c "$ROOT/constraints.txt" -e "${ROOT}[$EXTRAS]" && return
         say "try $attempt of 3 failed"
         sleep $((attempt * 2))
     done
