@@ -15,6 +15,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from unidiff.errors import UnidiffParseError
@@ -40,6 +41,10 @@ _ELIDED = re.compile(
 )
 
 
+class NotPython(PatchRejected):
+    """The edit has a place, and its result does not parse."""
+
+
 def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
     """``text`` with the edit that ``reply`` describes; the rest of the reply does not matter.
 
@@ -54,6 +59,25 @@ def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
     for diff in diffs:
         for hunk in diff.hunks:
             _check_added(hunk, text)
+    try:
+        after = _applied(text, diffs)
+        _check_result(text, after, path)
+    except NotPython as problem:
+        closer = _without_space_after_sign(diffs)
+        if closer is None:
+            raise
+        try:
+            after = _applied(text, closer)
+            _check_result(text, after, path)
+        except NoEffect:
+            raise
+        except PatchRejected:
+            raise problem from None
+    return after
+
+
+def _applied(text: str, diffs: list[FileDiff]) -> str:
+    """``text`` with all hunks of all diffs applied. Raises PatchRejected if one has no place."""
     ends = _split(text)
     lines = [line for line, _ in ends]
     places: list[Place] = []
@@ -66,9 +90,7 @@ def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
     if any(one[1] > other[0] or one == other for one, other in pairwise(spans)):
         raise PatchRejected("the reply holds several diffs that change the same lines; send one diff")
     marked = any(not line.ended for diff in diffs for hunk in diff.hunks for line in hunk.old)
-    after = _joined(splice(0, len(lines), places), ends, marked)
-    _check_result(text, after, path)
-    return after
+    return _joined(_spelled_alike(splice(0, len(lines), places), lines), ends, marked)
 
 
 def unified_diff(before: str, after: str, path: str) -> str:
@@ -166,9 +188,9 @@ def _check_result(before: str, after: str, path: str) -> None:
         lines = after.split("\n")
         number = min(error.lineno or 1, len(lines))
         quoted = f"\n{number:5d}: {visible(lines[number - 1])}"
-        raise PatchRejected(f"the edited {path} is not Python: {error.msg}, line {error.lineno}{quoted}") from None
+        raise NotPython(f"the edited {path} is not Python: {error.msg}, line {error.lineno}{quoted}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise PatchRejected(f"the edited {path} is not Python: {visible(str(error)) or type(error).__name__}") from None
+        raise NotPython(f"the edited {path} is not Python: {visible(str(error)) or type(error).__name__}") from None
     if after == before or _same(before, after):
         raise NoEffect(f"the edit changes nothing that {path} does: the program is the same as before")
 
@@ -180,6 +202,21 @@ def _same(before: str, after: str) -> bool:
         return False
 
 
+def _without_space_after_sign(diffs: list[FileDiff]) -> list[FileDiff] | None:
+    """The diffs without the blank that some models put after every sign; None if this is not how they are written."""
+    signed = [line for diff in diffs for hunk in diff.hunks for line in hunk.lines if line.sign != " "]
+    if any(line.text.strip() and not line.text.startswith(" ") for line in signed):
+        return None
+
+    def closer(line: Line) -> Line:
+        return line if line.sign == " " else line._replace(text=line.text.removeprefix(" "))
+
+    return [
+        FileDiff(diff.names, [replace(hunk, lines=tuple(map(closer, hunk.lines))) for hunk in diff.hunks])
+        for diff in diffs
+    ]
+
+
 # --- lines and their ends -------------------------------------------------------------------------------------------
 
 
@@ -188,6 +225,18 @@ def _split(text: str) -> list[tuple[str, str]]:
     pieces = text.split("\n")
     out = [(line[:-1], "\r\n") if line.endswith("\r") else (line, "\n") for line in pieces[:-1]]
     return [*out, (pieces[-1], "")] if pieces[-1] else out
+
+
+def _spelled_alike(items: list[int | Line], lines: Sequence[str]) -> list[int | Line]:
+    """Added lines that are indented with tabs, with spaces, if the file is indented with nothing else."""
+    if any(line.startswith("\t") for line in lines) or not any(line.startswith("  ") for line in lines):
+        return items
+    return [item if isinstance(item, int) else item._replace(text=_spaced(item.text)) for item in items]
+
+
+def _spaced(text: str) -> str:
+    rest = text.lstrip(" \t")
+    return text[: len(text) - len(rest)].expandtabs(4) + rest
 
 
 def _joined(items: list[int | Line], ends: list[tuple[str, str]], marked: bool) -> str:

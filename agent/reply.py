@@ -59,7 +59,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Hunk:
-    """Lines to find and to change. ``start`` and ``new_start``: what the header claims, from 1; None if it is silent."""
+    """Lines to find and to change. ``start`` and ``new_start``: what the header claims, from 1; None: not said."""
 
     lines: tuple[Line, ...]
     start: int | None = None
@@ -285,15 +285,14 @@ def _end_of_body(lines: list[str], begin: int, counts: tuple[int, int] | None, f
     old = new = 0
     for at in range(begin, len(lines)):
         line = lines[at]
-        if _ends_body(lines, at, counts is not None and old < counts[0] and new < counts[1]):
+        wanted = counts is not None and old < counts[0] and new < counts[1]
+        if _ends_body(lines, at, wanted):
             return at
-        if not fenced:
-            if not line.strip():
-                rest = next((other for other in lines[at:] if other.strip()), "")
-                if rest[:1] not in (" ", "\t", "+", "-", "\\") or rest.strip() == "---":
-                    done = counts is not None and old < counts[0] and new < counts[1]
-                    return at + done  # a blank context line that the counts still ask for
-            elif line[0] not in " \t+-\\":
+        if not fenced and line and line[0] not in " \t+-\\":
+            return at
+        if not fenced and not line and not wanted:
+            rest = next((other for other in lines[at:] if other), "")
+            if rest[:1] not in (" ", "\t", "+", "-", "\\") or rest.strip() == "---":
                 return at
         old += line[:1] not in ("+", "\\")
         new += line[:1] not in ("-", "\\")
