@@ -1,0 +1,145 @@
+"""The edits of a run, as a table for people and as a list for programs.
+
+``log_json`` is schema ``overnight.log/1``: a list with one object per finished attempt, in order. Keys:
+trial, decision (keep, revert), status (ok, a failure, or why it never ran), value (null for a failure), best_before,
+gain (positive is better), gain_se, commit (the attempt's; null if there is none), accepted (on the branch; null),
+runs (how many on the validation split), seconds (of all its runs), subject, category, source, proposer, reason,
+self_reported. Keys may be added within a schema; none changes its meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from agent.ledger import State
+from agent.types import Record
+from agent.views import text
+from agent.views.summary import cost, summarize
+
+SCHEMA = "overnight.log/1"
+STYLES = {"keep": "green", "revert": "dim", "ok": "dim"}  # failures are yellow
+
+
+def log_json(state: State) -> list[dict[str, Any]]:
+    return [attempt_json(record) for record in state.finished]
+
+
+def attempt_json(record: Record) -> dict[str, Any]:
+    verdict, proposal = record.verdict, record.proposal
+    return {
+        "trial": record.number,
+        "decision": record.decision,
+        "status": record.status,
+        "value": verdict.value if verdict else None,
+        "best_before": verdict.best_before if verdict else None,
+        "gain": verdict.gain if verdict else None,
+        "gain_se": verdict.gain_se if verdict else None,
+        "commit": record.candidate,
+        "accepted": record.accepted,
+        "runs": sum(1 for run in record.runs if run.role != "test"),
+        "seconds": round(cost(record), 3),
+        "subject": text.line(proposal.subject),
+        "category": text.line(proposal.category),
+        "source": text.line(proposal.source),
+        "proposer": text.line(proposal.proposer),
+        "reason": text.line(reason(record)),
+        "self_reported": any(run.self_reported for run in record.runs),
+    }
+
+
+def reason(record: Record) -> str:
+    """Why it ended as it did: the failure before the verdict, which would only repeat that it failed."""
+    failed = next((run.reason for run in record.runs if run.status != "ok" and run.reason), "")
+    return record.proposal.reason or failed or (record.verdict.reason if record.verdict else "")
+
+
+def select(records: Iterable[Record], status: str = "", source: str = "", words: str = "") -> list[Record]:
+    """The records with this status (or decision), from this source, and with these words in what was proposed."""
+    return [
+        record
+        for record in records
+        if (not status or status in (record.status, record.decision))
+        and (not source or record.proposal.source == source)
+        and words.lower() in f"{record.proposal.subject} {record.proposal.rationale} {record.proposal.category}".lower()
+    ]
+
+
+def log_table(state: State, all: bool = False, status: str = "", source: str = "", words: str = "") -> RenderableType:
+    """The accepted edits; with ``all``, every attempt."""
+    summary = summarize(state)
+    records = select(state.finished if all else state.kept, status, source, words)
+    if not records:
+        return Text(_nothing(state, bool(status or source or words)))
+    table = _Attempts(records, text.line(summary.metric), all)
+    return Group(table, Text(text.LEGEND, style="dim")) if summary.self_reported else table
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """The table, with as many columns as the console is wide."""
+
+    records: list[Record]
+    metric: str
+    all: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width - (16 if self.all else 0)
+        hidden = {name for name, least in _LEAST_WIDTH.items() if width < least} | (set() if self.all else {"outcome"})
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for name in _COLUMNS:
+            if name not in hidden:
+                shown = {"value": self.metric, "outcome": ""}.get(name, name)
+                right = name in ("trial", "value", "runs", "cost")
+                table.add_column(shown, justify="right" if right else "left", no_wrap=name != "edit")
+        for record in self.records:
+            cells = _cells(record)
+            style = "dim" if record.status == "ok" and record.decision != "keep" else ""
+            table.add_row(*(cell for name, cell in cells.items() if name not in hidden), style=style)
+        yield table
+
+
+_COLUMNS = ("trial", "outcome", "value", "gain ± se", "runs", "cost", "source", "category", "edit")
+_LEAST_WIDTH = {"runs": 60, "cost": 76, "source": 100, "category": 100}  # of the console, to show the column
+
+
+def _cells(record: Record) -> dict[str, Text]:
+    """The text of every column, in order."""
+    verdict, data = record.verdict, attempt_json(record)
+    edit = text.safe(record.proposal.subject or "(no subject)")
+    if record.status != "ok":
+        edit.append(" · ").append_text(text.safe(reason(record), "dim"))
+    edit.no_wrap = True
+    cells = (
+        Text(str(record.number)),
+        outcome_text(record.decision if record.status == "ok" else record.status),
+        Text(text.number(verdict.value if verdict else None, data["self_reported"])),
+        Text(text.gain(data["gain"], data["gain_se"])),
+        Text(str(data["runs"])),
+        Text(text.duration(data["seconds"]) if data["runs"] else text.MISSING),
+        text.safe(record.proposal.source, width=12),
+        text.safe(record.proposal.category or text.MISSING, width=16),
+        edit,
+    )
+    return dict(zip(_COLUMNS, cells, strict=True))
+
+
+def outcome_text(outcome: str) -> Text:
+    return Text(outcome.replace("_", " "), style=STYLES.get(outcome, "yellow"))
+
+
+def _nothing(state: State, filtered: bool) -> str:
+    if filtered:
+        return "No attempt matches."
+    tried = len(state.finished)
+    if not tried:
+        return "No attempt has been judged yet."
+    return (
+        f"No edit was kept: none of {text.count(tried, 'attempt')} was better than the branch by more than the noise "
+        f"allows. --all lists them."
+    )

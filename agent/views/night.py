@@ -1,0 +1,115 @@
+"""The picture of a session at work: what it is doing, how far it has come, what came of the last trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from agent.ledger import State
+from agent.types import Record
+from agent.views import text
+from agent.views.log import outcome_text, reason
+from agent.views.status import gained_text, seconds_left, trials_text
+from agent.views.summary import Summary, summarize
+
+PHASES = {"startup": "starting up", "training": "training", "scoring": "scoring", "model": "asking for an idea"}
+ROLES = {"calibrate": "baseline", "incumbent": "best so far, again", "test": "test split", "confirm": "confirming run"}
+RECENT = 6
+
+
+@dataclass
+class Activity:
+    """What the session is doing now, as its progress messages tell."""
+
+    phase: str = ""
+    trial: int = 0
+    role: str = ""
+    step: int | None = None
+    loss: float | None = None
+    progress: float | None = None
+    tokens_per_second: float | None = None
+    memory_gb: float | None = None
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    losses: list[float] = field(default_factory=list)
+    note: str = ""
+
+
+def night_panel(state: State, activity: Activity, now: float, recent: int = RECENT) -> RenderableType:
+    summary = summarize(state)
+    parts: list[RenderableType] = [_now(activity), _bar(activity)]
+    if activity.losses:
+        spark = text.sparkline(activity.losses, 48)
+        parts.append(Text.assemble(("loss ", "dim"), (spark, "cyan"), f" {activity.losses[-1]:.3f}"))
+    figures = Table.grid(padding=(0, 2))
+    figures.add_column(style="dim", no_wrap=True)
+    figures.add_column(ratio=1)
+    figures.add_row("gained", gained_text(summary))
+    figures.add_row("trials", trials_text(summary))
+    left = seconds_left(state, summary, now)
+    if left is not None:
+        figures.add_row("time left", Text(f"about {text.duration(left)}"))
+    parts += [Text(), figures]
+    last = state.finished[-recent:]
+    if last and recent:
+        parts += [Text(), _recent(last, summary)]
+    if activity.note:
+        parts += [Text(), text.safe(activity.note, "yellow")]
+    if summary.self_reported:
+        parts.append(Text(text.LEGEND, style="dim"))
+    title = Text.assemble(" overnight ", text.safe(summary.tag, "bold"), " ")
+    return Panel(Group(*parts), title=title, title_align="left", border_style="dim", padding=(0, 1))
+
+
+def _now(activity: Activity) -> Text:
+    what = PHASES.get(activity.phase, text.line(activity.phase) or "getting ready")
+    where = "calibration" if activity.role == "calibrate" else f"trial {activity.trial}" if activity.trial else ""
+    role = ROLES.get(activity.role, "")
+    return Text(" · ".join(part for part in (where, role, what) if part), style="bold")
+
+
+def _bar(activity: Activity) -> RenderableType:
+    """The phase's bar, pulsing while nobody knows how far it is."""
+    known = activity.progress is not None and activity.phase == "training"
+    done = min(1.0, max(0.0, activity.progress or 0.0))
+    bar = ProgressBar(total=1.0 if known else None, completed=done, pulse=not known, width=32)
+    words = [f"{done:.0%}"] if known else [text.duration(activity.seconds)]
+    if activity.seconds_left is not None and activity.phase == "training":
+        words.append(f"{text.duration(activity.seconds_left)} left")
+    if activity.step is not None:
+        words.append(f"step {activity.step}")
+    if activity.tokens_per_second:
+        words.append(f"{activity.tokens_per_second:,.0f} tokens/s")
+    if activity.memory_gb:
+        words.append(f"{activity.memory_gb:.1f} GB")
+    line = Table.grid(padding=(0, 2))
+    line.add_row(bar, Text(" · ".join(words), overflow="ellipsis", no_wrap=True))
+    return line
+
+
+def _recent(records: Sequence[Record], summary: Summary) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(justify="right", style="dim")
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for record in records:
+        verdict = record.verdict
+        failed = record.status != "ok"
+        words = text.safe(reason(record) if failed else record.proposal.subject, "dim" if failed else "")
+        words.no_wrap = True
+        table.add_row(
+            str(record.number),
+            outcome_text(record.status if failed else record.decision),
+            Text(text.number(verdict.value if verdict else None, summary.self_reported and not failed)),
+            Text(text.gain(verdict.gain, verdict.gain_se) if verdict else text.MISSING),
+            words,
+        )
+    return table

@@ -1,0 +1,96 @@
+"""All runs of a folder, one line each.
+
+``runs_json`` is schema ``overnight.list/1``: a list of objects with tag, state (running, ended, interrupted), reason
+(why it ended; null), metric, goal, proposer, started (seconds since the epoch), trials, planned (null without a bound),
+kept, failed, baseline, best, gain, gain_se, self_reported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from agent.ledger import State
+from agent.views import text
+from agent.views.summary import Summary, summarize
+
+SCHEMA = "overnight.list/1"
+Row = tuple[str, State, bool]  # tag, state, whether a session is at work on it
+
+
+def condition(state: State, running: bool) -> str:
+    return "running" if running else "ended" if state.ended else "interrupted"
+
+
+def runs_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    found = []
+    for tag, state, running in rows:
+        summary = summarize(state)
+        found.append(
+            {
+                "tag": tag,
+                "state": condition(state, running),
+                "reason": text.line(state.ended) if state.ended and not running else None,
+                "metric": text.line(summary.metric),
+                "goal": summary.goal,
+                "proposer": text.line(str(state.session.get("proposer", ""))),
+                "started": state.session.get("time"),
+                "trials": summary.trials,
+                "planned": summary.planned,
+                "kept": summary.kept,
+                "failed": summary.failed,
+                "baseline": summary.baseline.value if summary.baseline else None,
+                "best": summary.best.value if summary.best else None,
+                "gain": summary.gain,
+                "gain_se": summary.gain_se,
+                "self_reported": summary.self_reported,
+            }
+        )
+    return found
+
+
+def runs_table(rows: Iterable[Row]) -> RenderableType:
+    rows = list(rows)
+    if not rows:
+        return Text("No runs yet. `overnight demo` makes one in a few minutes.")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("run", "state", "started", "proposer"):
+        table.add_column(name, no_wrap=name in ("run", "state"))
+    for name in ("trials", "kept", "failed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("best", no_wrap=True)
+    table.add_column("gain ± se", no_wrap=True)
+    summaries = [summarize(state) for _, state, _ in rows]
+    for (tag, state, running), summary in zip(rows, summaries, strict=True):
+        table.add_row(
+            text.safe(tag, "bold"),
+            condition_text(condition(state, running)),
+            Text(_moment(state.session.get("time"))),
+            text.safe(str(state.session.get("proposer", text.MISSING))),
+            Text(f"{summary.trials}/{summary.planned}" if summary.planned else str(summary.trials)),
+            Text(str(summary.kept), style="green" if summary.kept else ""),
+            Text(str(summary.failed), style="yellow" if summary.failed else ""),
+            best_text(summary),
+            Text(text.gain(summary.gain, summary.gain_se)),
+        )
+    marked = any(s.self_reported for s in summaries)
+    return Group(table, *([Text(text.LEGEND, style="dim")] if marked else []))
+
+
+def best_text(summary: Summary) -> Text:
+    """``val_bpb 1.0334``."""
+    value = text.number(summary.best.value if summary.best else None, summary.self_reported)
+    return Text(f"{text.line(summary.metric)} {value}")
+
+
+def condition_text(name: str) -> Text:
+    return Text(name, style={"running": "bold cyan", "ended": "green"}.get(name, "yellow"))
+
+
+def _moment(seconds: float | None) -> str:
+    return text.MISSING if seconds is None else time.strftime("%b %d %H:%M", time.localtime(seconds))

@@ -1,0 +1,145 @@
+"""The figures of a night, from its state: what the terminal, the report and ``status --json`` all say."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from agent.ledger import State
+from agent.types import Measurement, Record
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over ``n`` runs."""
+
+    value: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a night came to. Gains are positive when better, whatever the goal; None where nothing was measured."""
+
+    tag: str
+    metric: str
+    goal: str
+    self_reported: bool
+    planned: int | None
+    trials: int  # finished: judged, or ended before they ran
+    kept: int
+    reverted: int  # measured, and not better
+    failures: Mapping[str, int]  # by status, most frequent first
+    baseline: Estimate | None
+    best: Estimate | None  # of the commit that the branch stands on
+    gain: float | None
+    gain_se: float | None
+    test_baseline: float | None
+    test_best: float | None
+    test_gain: float | None
+    test_gain_se: float | None
+    noise_sd: float | None  # between runs of one commit, pooled
+    noise_dof: int
+    runs: int
+    seconds: Mapping[str, float]  # per phase, over all runs
+    wall_seconds: float
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+
+def summarize(state: State) -> Summary:
+    session = state.session
+    goal = str(session.get("goal", "minimize"))
+    measured = [run for runs in state.runs.values() for run in runs]
+    sd, dof = pooled_sd(values_of(runs) for runs in state.runs.values())
+    baseline, best = estimate(state.baseline_runs), estimate(state.runs.get(state.incumbent, ()))
+    test_baseline, test_best = test_value(state.baseline_runs), test_value(state.runs.get(state.incumbent, ()))
+    gained = difference(baseline.value if baseline else None, best.value if best else None, goal)
+    moved = bool(state.kept)
+    return Summary(
+        tag=str(session.get("tag", "")),
+        metric=str(session.get("metric", "val_bpb")),
+        goal=goal,
+        self_reported=bool(session.get("self_reported")) or any(run.self_reported for run in measured),
+        planned=session.get("trials"),
+        trials=len(state.finished),
+        kept=len(state.kept),
+        reverted=sum(1 for r in state.finished if r.status == "ok" and r.decision != "keep"),
+        failures=dict(Counter(r.status for r in state.finished if r.status != "ok").most_common()),
+        baseline=baseline,
+        best=best,
+        gain=gained if moved else None,
+        gain_se=_se(sd, baseline, best) if moved else None,
+        test_baseline=test_baseline,
+        test_best=test_best,
+        test_gain=difference(test_baseline, test_best, goal) if moved else None,
+        test_gain_se=sd * math.sqrt(2) if moved and sd is not None else None,  # one checkpoint on each side
+        noise_sd=sd,
+        noise_dof=dof,
+        runs=sum(1 for run in measured if run.role != "test"),
+        seconds=phases(measured),
+        wall_seconds=max(0.0, state.last_time - float(session.get("time", state.last_time))),
+    )
+
+
+def values_of(runs: Iterable[Measurement]) -> list[float]:
+    """Values on the validation split; the test split is apart."""
+    return [run.value for run in runs if run.value is not None and run.role != "test"]
+
+
+def estimate(runs: Iterable[Measurement]) -> Estimate | None:
+    """The mean of a commit's runs. The run that got an edit screened in was lucky on average: later runs replace it."""
+    runs = list(runs)
+    later = values_of(run for run in runs if run.role != "screen")
+    values = later or values_of(runs)
+    return Estimate(fmean(values), len(values)) if values else None
+
+
+def test_value(runs: Iterable[Measurement]) -> float | None:
+    found = [run.value for run in runs if run.role == "test" and run.value is not None]
+    return found[-1] if found else None
+
+
+def pooled_sd(groups: Iterable[list[float]]) -> tuple[float | None, int]:
+    """Standard deviation between runs of one commit, pooled over commits, and its degrees of freedom."""
+    squares, dof = 0.0, 0
+    for values in groups:
+        if len(values) > 1:
+            mean = fmean(values)
+            squares += sum((v - mean) ** 2 for v in values)
+            dof += len(values) - 1
+    return (math.sqrt(squares / dof), dof) if dof else (None, 0)
+
+
+def difference(before: float | None, after: float | None, goal: str) -> float | None:
+    """How much better ``after`` is."""
+    if before is None or after is None:
+        return None
+    return after - before if goal == "maximize" else before - after
+
+
+def phases(runs: Iterable[Measurement]) -> dict[str, float]:
+    """Seconds per phase. A test score repeats the times of the run whose checkpoint it scored, and is left out."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for run in runs:
+        if run.role != "test":
+            for phase, seconds in run.seconds.items():
+                total[phase] += max(0.0, seconds)
+    order = ("startup", "training", "scoring", "overhead")
+    return {p: total[p] for p in (*order, *sorted(set(total) - set(order) - {"done"})) if p in total}
+
+
+def cost(record: Record) -> float:
+    """Seconds that an attempt's runs took."""
+    return sum(phases(record.runs).values())
+
+
+def _se(sd: float | None, before: Estimate | None, after: Estimate | None) -> float | None:
+    if sd is None or before is None or after is None:
+        return None
+    return sd * math.sqrt(1 / before.n + 1 / after.n)

@@ -1,0 +1,99 @@
+"""Words and numbers for people: made harmless first, then made short.
+
+Whatever came from a model, a diff or a log may hold sequences that a terminal obeys (colours, cursor moves, titles,
+clipboard), characters that turn the writing direction, and text that looks like Rich markup or HTML. ``clean`` makes
+such text inert without hiding anything: what cannot be shown is spelled out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from rich.text import Text
+
+STAR = "*"  # behind every value that was printed by the code under test
+LEGEND = "* self-reported: printed by the code that was edited, measured by nobody else"
+MISSING = "–"
+
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and line feed; C1 holds one-byte forms of ESC [
+    "\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, or turns the direction
+    "\ud800-\udfff"  # lone surrogates cannot be encoded at all
+    "\U000e0000-\U000e0fff]"  # invisible tags
+)
+
+
+def clean(text: str) -> str:
+    """Text without anything that a terminal or a browser obeys. Colours go; other hidden characters are spelled out."""
+    text = _COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _HIDDEN.sub(lambda found: _spelled(found.group()), text)
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def line(text: str, width: int = 0) -> str:
+    """``clean``, on one line, cut to ``width`` characters (0: not cut)."""
+    text = " ".join(clean(text).split())
+    return text if not width or len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+def safe(text: str, style: str = "", width: int = 0) -> Text:
+    """One line of foreign text for Rich: cleaned, and never read as markup."""
+    return Text(line(text, width), style=style, overflow="ellipsis")
+
+
+def number(value: float | None, self_reported: bool = False) -> str:
+    """A metric: four decimals, fewer for large numbers; a dash for a failure, which has no value."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    size = abs(value)
+    text = f"{value:.4f}" if 1e-3 <= size < 1e5 or size == 0 else f"{value:.4g}"
+    return text + (STAR if self_reported else "")
+
+
+def gain(value: float | None, se: float | None = None) -> str:
+    """``+0.0123 ± 0.0021``; positive is better, whatever the goal."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    decimals = 4 if max(abs(value), se or 0.0) < 100 else 1
+    text = f"{value:+.{decimals}f}"
+    return text if se is None or not math.isfinite(se) else f"{text} ± {se:.{decimals}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """``8.4 s``, ``5 min 26 s``, ``7 h 02 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    seconds = max(0.0, seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def sparkline(values: Sequence[float], width: int, low: float | None = None, high: float | None = None) -> str:
+    """A row of block characters, one per bucket of neighbouring values. Values that are not finite are left out."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite or width < 1:
+        return ""
+    width = min(width, len(finite))
+    buckets = [finite[k * len(finite) // width : (k + 1) * len(finite) // width] for k in range(width)]
+    means = [sum(b) / len(b) for b in buckets]
+    bottom = min(means) if low is None else low
+    span = ((max(means) if high is None else high) - bottom) or 1.0
+    return "".join("▁▂▃▄▅▆▇█"[min(7, max(0, int((m - bottom) / span * 7.999)))] for m in means)
