@@ -1,7 +1,7 @@
 """Make a small language model with random weights, so that a real model server has something to serve.
 
-It talks nonsense, but everything around it is real: tokens, limits, streaming, errors, and structured outputs, which force
-even random weights into a grammar. Runs in the model server's environment (torch, transformers, tokenizers).
+It talks nonsense, but everything around it is real: tokens, limits, streaming, errors, and structured outputs, which
+force even random weights into a grammar. Runs in the model server's environment (torch, transformers, tokenizers).
 
     python make_tiny_model.py DIRECTORY
 """

@@ -2,6 +2,7 @@
 # A real vLLM server on a machine without a GPU, for the end-to-end tests: the project's users run the same server.
 #
 #   vllm-server.sh install       its own environment (it pins much) and a tiny model with random weights
+#   vllm-server.sh installed     exit status 0 when that is there
 #   vllm-server.sh serve PORT    runs the server in the foreground on 127.0.0.1; ends with the process that called it
 
 . "$(dirname "$0")/lib.sh"
@@ -34,8 +35,10 @@ install_model() {
     say "made a tiny model in $MODEL"
 }
 
+is_installed() { [ -e "$HOME_DIR/installed" ] && [ -d "$MODEL" ]; }
+
 serve() {
-    [ -d "$MODEL" ] || die "not installed: run '$0 install' first"
+    is_installed || die "not installed: run '$0 install' first"
     export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
     export PATH="$HOME_DIR/venv/bin:$PATH"
     # SIGTERM when the caller dies: even a test run that was killed leaves no server behind.
@@ -49,6 +52,7 @@ case "${1:-}" in
         exec 9>"$HOME_DIR/lock"; flock -w 1800 9 || die "another set-up has been running for half an hour"
         install_environment
         install_model ;;
+    installed) is_installed ;;
     serve) serve "${2:?serve needs a port}" ;;
-    *) die "usage: $0 install | serve PORT" ;;
+    *) die "usage: $0 install | installed | serve PORT" ;;
 esac

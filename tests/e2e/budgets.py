@@ -1,0 +1,15 @@
+"""Every time bound of the end-to-end tests, in one table.
+
+A bound is what a test may take on a slow, busy machine with two cores before something must be broken; nothing here
+is a statement about speed. README.md has what each part really took.
+"""
+
+# Seconds that one test of a file may take; a test file without a line here does not run.
+TEST_SECONDS = {
+    "test_vllm_server.py": 300,
+}
+
+SERVER_START_SECONDS = 420  # vLLM on a CPU: 15 to 45 s when nothing else runs
+SERVER_STOP_SECONDS = 60
+COMMAND_SECONDS = 120  # one `overnight` command that trains nothing
+SESSION_SECONDS = 600  # one `overnight run` or `overnight demo`

@@ -1,0 +1,184 @@
+"""Real parts for the end-to-end tests: the project's image, a vLLM server, and the command as a person runs it.
+
+`make e2e` sets up what is needed and sets OVERNIGHT_E2E=1: then a missing part is a failure. Without it, a test whose
+part is not there is skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import budgets
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIRED = os.environ.get("OVERNIGHT_E2E") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bound each test by the table; fixtures that start servers have bounds of their own."""
+    for item in items:
+        if not item.path.is_relative_to(Path(__file__).parent):
+            continue
+        if item.path.name not in budgets.TEST_SECONDS:
+            raise pytest.UsageError(f"{item.path.name} has no line in tests/e2e/budgets.py")
+        item.add_marker(pytest.mark.timeout(budgets.TEST_SECONDS[item.path.name], func_only=True))
+
+
+def missing(what: str) -> NoReturn:
+    """A part is not there: a failure when the run promised to bring it."""
+    if REQUIRED:
+        pytest.fail(f"{what}; OVERNIGHT_E2E=1 says that it is here", pytrace=False)
+    pytest.skip(f"{what}: run `make e2e`")
+
+
+@pytest.fixture(scope="session")
+def docker_image() -> str:
+    """The name of the project's image, on an engine that answers."""
+    name = os.environ.get("OVERNIGHT_IMAGE", "overnight-train:latest")
+    try:
+        found = subprocess.run(
+            ["docker", "image", "inspect", name],
+            capture_output=True,
+            text=True,
+            timeout=budgets.COMMAND_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        missing("no `docker` command")
+    if found.returncode != 0:
+        missing(f"no image {name}: {found.stderr.strip()}")
+    return name
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """A running model server."""
+
+    base_url: str  # ends in /v1
+    model: str
+    context: int  # tokens, prompt and answer together
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """A real vLLM server with a tiny model of random weights, for the whole test run."""
+    script = ROOT / "scripts" / "vllm-server.sh"
+    if subprocess.run([script, "installed"], stdin=subprocess.DEVNULL, capture_output=True).returncode != 0:
+        missing("no vLLM environment")
+    port = free_port()
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [script, "serve", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until_healthy(server, f"http://127.0.0.1:{port}/health", log)
+        yield ModelServer(base_url=f"http://127.0.0.1:{port}/v1", model="tiny", context=8192)
+    finally:
+        stop_group(server)
+
+
+def free_port() -> int:
+    """A port on the loopback that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Return when the server answers; fail with the end of its log when it ends or never does."""
+    deadline = time.monotonic() + budgets.SERVER_START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.5)
+    state = "still starting" if server.poll() is None else f"ended with status {server.returncode}"
+    end = log.read_text("utf-8", "replace")[-4000:]
+    pytest.fail(f"the model server does not answer ({state}):\n{end}", pytrace=False)
+
+
+def stop_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads its session, and everything it started."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(budgets.SERVER_STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+class Overnight(Protocol):
+    """The installed command, run as a person runs it; its output is kept apart: data and progress."""
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        status: int | None = 0,
+        seconds: float = budgets.COMMAND_SECONDS,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="session")
+def overnight() -> Overnight:
+    """Run `overnight ARGUMENTS`; any other exit status than the expected one fails the test with both outputs."""
+    program = Path(sys.executable).parent / "overnight"
+    if not program.exists():
+        missing(f"no {program}")
+
+    def run(
+        *arguments: str | Path,
+        status: int | None = 0,
+        seconds: float = budgets.COMMAND_SECONDS,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        command = [str(program), *map(str, arguments)]
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            pytest.fail(f"`{' '.join(command)}` ran for more than {seconds} s\n{out}\n{err}", pytrace=False)
+        if status is not None and process.returncode != status:
+            pytest.fail(
+                f"`{' '.join(command)}` ended with {process.returncode}, not {status}\n"
+                f"stdout:\n{out[-6000:]}\nstderr:\n{err[-6000:]}",
+                pytrace=False,
+            )
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run
