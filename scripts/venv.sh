@@ -40,9 +40,10 @@ install_torch() {
     torch_installed && return
     say "installing $TORCH_SPEC for the CPU (about 200 MB)"
     # Only Linux has a separate build for CPUs; no other index than PyTorch's own (or a local folder) offers "+cpu".
-    if [ "$(uname -s)" != Linux ]; then pip_install "$TORCH_SPEC"; return; fi
+    if [ "$(uname -s)" != Linux ]; then pip_install "$TORCH_SPEC" || { tail -n 5 "$LOG" >&2; return 1; }; return; fi
     pip_install "$TORCH_SPEC+cpu" && return
     pip_install --timeout 15 --retries 1 --extra-index-url "$TORCH_INDEX" "$TORCH_SPEC+cpu" && return
+    tail -n 3 "$LOG" >&2
     say "found no build of $TORCH_SPEC for the CPU, neither where pip is configured to look nor at $TORCH_INDEX."
     say "name another index with 'make TORCH_INDEX=URL', or a folder that holds the wheel with PIP_FIND_LINKS=FOLDER"
     return 1
@@ -64,6 +65,6 @@ if ! [ -x "$VENV/bin/python" ]; then
     "$python" -m venv "$VENV" || { say "could not make it: on Debian and Ubuntu, install python3-venv"; exit 1; }
 fi
 : >"$LOG"
-install_torch || { tail -n 5 "$LOG" >&2; exit 1; }
+install_torch || exit 1
 say "installing overnight[$EXTRAS]"
 install_project || { tail -n 20 "$LOG" >&2; say "the whole output: $LOG"; exit 1; }
