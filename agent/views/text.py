@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
@@ -97,3 +97,14 @@ def sparkline(values: Sequence[float], width: int, low: float | None = None, hig
     bottom = min(means) if low is None else low
     span = ((max(means) if high is None else high) - bottom) or 1.0
     return "".join("▁▂▃▄▅▆▇█"[min(7, max(0, int((m - bottom) / span * 7.999)))] for m in means)
+
+
+def clean_json(value: object) -> object:
+    """The same structure with every string cleaned, so that it can be printed to a terminal as JSON."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {clean(str(key)): clean_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean_json(item) for item in value]
+    return value

@@ -1,0 +1,161 @@
+"""One attempt: why it failed, what it changed, what it was for, how its runs went, its curve beside its parent's.
+
+``show_json`` is schema ``overnight.show/1``: the object of ``log --json`` for this attempt, and schema, parent, model,
+rationale, diff, params (null), ending (null), transcript, verdict (null while under way), started and ended (seconds
+since the epoch; null), failure (list of lines), curve and parent_curve (lists of [progress, loss]), and measurements:
+one object per run with the fields of the ledger. Control characters in texts are spelled out; git has the exact bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from agent.ledger import State
+from agent.types import Measurement, Record, to_json
+from agent.views import text
+from agent.views.curves import Point, curve_of, thin
+from agent.views.diff import diff_text, size_of
+from agent.views.failure import failure_lines
+from agent.views.log import attempt_json, outcome_text, reason
+from agent.views.summary import phases
+
+SCHEMA = "overnight.show/1"
+WIDTH = 60  # of a sparkline
+
+
+def show_json(record: Record, state: State, run_dir: Path) -> dict[str, Any]:
+    proposal = record.proposal
+    data: dict[str, Any] = {
+        "schema": SCHEMA,
+        **attempt_json(record),
+        "parent": proposal.parent,
+        "model": proposal.model,
+        "rationale": proposal.rationale,
+        "diff": proposal.diff,
+        "params": dict(proposal.params) if proposal.params is not None else None,
+        "ending": proposal.ending,
+        "transcript": proposal.transcript,
+        "verdict": to_json(record.verdict),
+        "started": record.started,
+        "ended": record.ended,
+        "failure": failure_lines(record, run_dir),
+        "curve": _pairs(curve_of(run_dir, record.runs)),
+        "parent_curve": _pairs(curve_of(run_dir, parent_runs(record, state))),
+        "measurements": [to_json(run) for run in record.runs],
+    }
+    cleaned = text.clean_json(data)
+    assert isinstance(cleaned, dict)
+    return cleaned
+
+
+def show_view(record: Record, state: State, run_dir: Path) -> RenderableType:
+    proposal = record.proposal
+    parts: list[RenderableType] = [_headline(record), *_failure(record, run_dir), *_figures(record, state)]
+    if proposal.rationale.strip():
+        parts += [_heading("why"), Padding(Text(text.clean(proposal.rationale).strip()), (0, 2))]
+    if proposal.diff.strip():
+        added, removed = size_of(proposal.diff)
+        parts += [_heading(f"edit  +{added} −{removed}"), Padding(diff_text(proposal.diff), (0, 2))]
+    if record.runs:
+        parts += [_heading("runs"), Padding(runs_table(record.runs), (0, 2))]
+    curve = curve_of(run_dir, record.runs)
+    if curve:
+        parts += [_heading("loss in training"), *_curves(curve, curve_of(run_dir, parent_runs(record, state)))]
+    if any(run.self_reported for run in record.runs):
+        parts += [Text(), Text(text.LEGEND, style="dim")]
+    return Group(*parts)
+
+
+def parent_runs(record: Record, state: State) -> Sequence[Measurement]:
+    """The runs of what the attempt started from: an accepted commit has the tree of a kept candidate, which was run."""
+    parent = record.proposal.parent
+    for trial, accepted in state.moved.items():
+        kept = state.of_trial(trial)
+        if accepted == parent and kept is not None:
+            return kept.runs
+    return state.runs.get(parent, ())
+
+
+def runs_table(runs: Sequence[Measurement]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    spent = [name for name in phases(runs) if name in ("startup", "training", "scoring", "overhead")]
+    for name in ("role", "status"):
+        table.add_column(name, no_wrap=True)
+    for name in ("value", *spent, "memory", "seed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in runs:
+        table.add_row(
+            run.role,
+            outcome_text(run.status),
+            Text(text.number(run.value, run.self_reported)),
+            *(Text(text.duration(run.seconds.get(name)) if run.role != "test" else "") for name in spent),
+            Text(f"{run.peak_memory_gb:.1f} GB" if run.peak_memory_gb else text.MISSING),
+            str(run.seed),
+        )
+    return table
+
+
+def _headline(record: Record) -> Text:
+    open_ = record.verdict is None and record.proposal.ending is None
+    outcome = "under way" if open_ else record.decision if record.status == "ok" else record.status
+    subject = text.safe(record.proposal.subject or "(no subject)", "bold")
+    return Text.assemble(f"trial {record.number}  ", outcome_text(outcome), "  ", subject)
+
+
+def _failure(record: Record, run_dir: Path) -> list[RenderableType]:
+    if record.status in ("ok", "lost"):
+        return []
+    lines = failure_lines(record, run_dir)
+    shown = [Text(line, style="yellow") for line in lines]
+    return [text.safe(reason(record), "bold yellow"), *(Padding(line, (0, 2)) for line in shown)]
+
+
+def _figures(record: Record, state: State) -> list[RenderableType]:
+    verdict, proposal = record.verdict, record.proposal
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    if verdict is not None and verdict.value is not None:
+        metric = text.line(str(state.session.get("metric", "value")))
+        reported = any(run.self_reported for run in record.runs)
+        value = f"{text.number(verdict.value, reported)} ({text.count(verdict.n, 'run')})"
+        before = f"{text.number(verdict.best_before, reported)} ({text.count(verdict.n_before, 'run')})"
+        grid.add_row(metric, Text(f"{value}, best before {before}"))
+        grid.add_row("gain ± se", Text(text.gain(verdict.gain, verdict.gain_se)))
+        grid.add_row("verdict", text.safe(verdict.reason))
+    origin = [proposal.proposer, proposal.source, proposal.category, proposal.model]
+    grid.add_row("from", text.safe(" · ".join(dict.fromkeys(part for part in origin if part))))
+    commits = [("candidate", record.candidate), ("accepted", record.accepted), ("parent", proposal.parent)]
+    grid.add_row("commits", text.safe(", ".join(f"{name} {sha[:10]}" for name, sha in commits if sha)))
+    if record.ended is not None and record.started:
+        grid.add_row("took", Text(text.duration(record.ended - record.started)))
+    return [grid]
+
+
+def _curves(curve: list[Point], parent: list[Point]) -> list[RenderableType]:
+    """Both on one scale. The first tenth, where every loss falls from its start, would flatten the rest."""
+    tails = [[p for p in points if p.progress >= 0.1] or points for points in (curve, parent)]
+    losses = [p.loss for points in tails for p in points]
+    rows: list[RenderableType] = []
+    for name, points, style in (("this", tails[0], "cyan"), ("parent", tails[1], "dim")):
+        if points:
+            width = round(WIDTH * min(1.0, max(0.05, points[-1].progress)))  # a run that broke off is shorter
+            spark = text.sparkline([p.loss for p in points], width, min(losses), max(losses))
+            row = Text.assemble((f"{name:<7}", "dim"), (spark, style), f" {points[-1].loss:.4f}")
+            rows.append(Padding(row, (0, 2)))
+    return rows
+
+
+def _heading(words: str) -> Text:
+    return Text(f"\n{words}", style="bold")
+
+
+def _pairs(points: list[Point]) -> list[list[float]]:
+    return [[point.progress, point.loss] for point in thin(points, 500)]
