@@ -149,6 +149,7 @@ class _Choice:
         """The result in which every hunk stands exactly at its number, if the numbers are believable."""
         chosen: list[Place] = []
         growth = 0
+        witness = any(len(places) == 1 for places in viable)  # its number is right, as the loop makes sure
         for (_, hunk), places in zip(self.parts, viable, strict=True):
             if not hunk.exact or hunk.start is None or hunk.new_start is None:
                 return None
@@ -158,9 +159,17 @@ class _Choice:
             spot = next((spot for spot in places if spot.start == start and spot.strict), None)
             if spot is None or new - start != growth or not self._in_section(spot, hunk.section, nearest=False):
                 return None
+            if len(places) > 2 and not witness and not self._full_context(spot, hunk):
+                return None  # with many places, a wrong number soon hits one of them by chance
             growth += hunk.growth
             chosen.append(spot)
         return tuple(chosen) if self._apart(chosen) else None
+
+    def _full_context(self, spot: Place, hunk: Hunk) -> bool:
+        """Whether the hunk has three lines of context on both sides, as programs write it, or touches the file's ends."""
+        context = "".join(line.sign for line in hunk.lines)
+        lead, trail = (len(context) - len(rest) for rest in (context.lstrip(), context.rstrip()))
+        return (lead >= 3 or spot.start == 0) and (trail >= 3 or spot.end == len(self.lines))
 
     def _by_section(self, viable: list[list[Place]]) -> Result | None:
         narrowed = [

@@ -59,20 +59,21 @@ def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
     for diff in diffs:
         for hunk in diff.hunks:
             _check_added(hunk, text)
+    closer = _without_space_after_sign(diffs)
+    if closer and _is_spaced(text, diffs, closer):
+        return _checked(text, closer, path)
     try:
-        after = _applied(text, diffs)
-        _check_result(text, after, path)
+        return _checked(text, diffs, path)
     except NotPython as problem:
-        closer = _without_space_after_sign(diffs)
-        if closer is None:
-            raise
         try:
-            after = _applied(text, closer)
-            _check_result(text, after, path)
-        except NoEffect:
-            raise
-        except PatchRejected:
+            return _checked(text, closer or diffs, path)
+        except NotPython:
             raise problem from None
+
+
+def _checked(text: str, diffs: list[FileDiff], path: str) -> str:
+    after = _applied(text, diffs)
+    _check_result(text, after, path)
     return after
 
 
@@ -215,6 +216,28 @@ def _without_space_after_sign(diffs: list[FileDiff]) -> list[FileDiff] | None:
         FileDiff(diff.names, [replace(hunk, lines=tuple(map(closer, hunk.lines))) for hunk in diff.hunks])
         for diff in diffs
     ]
+
+
+def _is_spaced(text: str, diffs: list[FileDiff], closer: list[FileDiff]) -> bool:
+    """Whether every sign certainly has a blank after it: by the deleted lines, else by where the added ones begin."""
+    hunks = [hunk for diff in diffs for hunk in diff.hunks]
+    if any(line.sign == "-" for hunk in hunks for line in hunk.lines):
+        return _deletes_from(text, closer) and not _deletes_from(text, diffs)
+    for hunk in hunks:  # context at multiples of four columns, what is added between it one further
+        full = [(line.sign, len(line.text) - len(line.text.lstrip())) for line in hunk.lines if line.text.strip()]
+        for (sign, column), (other, beside) in pairwise(full):
+            if sign != other and (column % 4, beside % 4) != ((1, 0) if sign == "+" else (0, 1)):
+                return False
+        if any(sign == "+" and column % 4 != 1 for sign, column in full):
+            return False
+    return any(line.sign == "+" and line.text.strip() for hunk in hunks for line in hunk.lines)
+
+
+def _deletes_from(text: str, diffs: list[FileDiff]) -> bool:
+    """Whether the diffs delete something, and only lines that the text has."""
+    lines = {line.rstrip() for line in text.split("\n")}
+    deleted = [line.text.rstrip() for diff in diffs for hunk in diff.hunks for line in hunk.lines if line.sign == "-"]
+    return any(deleted) and lines.issuperset(deleted)
 
 
 # --- lines and their ends -------------------------------------------------------------------------------------------

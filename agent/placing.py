@@ -4,7 +4,7 @@ A hunk is placed by its old lines (context and deletions), never by its number. 
 first step that finds any place is the last one taken:
 
 1. the lines themselves, but for white space at their ends;
-2. the same with two slips of the pen undone: a blank line between added lines that has lost its plus, or context lines
+2. the same with two slips of the pen undone: a blank line beside added lines that has lost its plus, or context lines
    that have all lost their marker;
 3. blank context lines may be missing or too many, where nothing is added or deleted beside them;
 4. 1 and 3 with indentation that is off by the same amount everywhere, or written with tabs; added lines move with it;
@@ -13,8 +13,9 @@ first step that finds any place is the last one taken:
 No line of context is ever dropped or guessed, and lines that are kept stay as the file has them. All hunks of a diff
 are placed together: in their order, their changes apart. If that leaves one result, the text has determined the place.
 If it leaves several, the header numbers decide only if they are believable: every header of the diff well formed, every
-count right, the numbers consistent with each other, and every hunk exactly at its number. Failing that, the text after
-the second ``@@`` may decide, if exactly one result lies in that section. Anything else is ``NotPlaced``.
+count right, the numbers consistent with each other, and every hunk exactly at its number (a hunk with little context
+and more than two places also needs a hunk beside it whose place is certain). Failing that, the text after the second
+``@@`` may decide, if exactly one result lies in that section. Anything else is ``NotPlaced``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def locate(lines: Sequence[str], hunks: Sequence[Hunk]) -> Result:
     found: list[list[Place]] = []
     for number, hunk in enumerate(hunks):
         if not hunk.changes:
+            if hunk.lines and not any(_together(source, hunk, loose=False)):
+                raise NotPlaced("it changes nothing, and its lines are not in the file", number)
             continue
         if not hunk.old and lines:
             raise NotPlaced("it only adds lines and quotes none of the file: add a line of context", number)
@@ -99,6 +102,9 @@ class _Source:
 
 def _places(source: _Source, hunk: Hunk) -> list[Place]:
     """Every place of the first step that finds one."""
+    verbatim = source.index(loose=False, dense=False)[1]
+    if not hunk.exact and any(line.sign != " " and line.raw.rstrip() in verbatim for line in hunk.lines):
+        return []  # a line of the file that begins with a sign, or a changed line: nobody can tell
     readings = [hunk, *_slips(hunk)]
     steps: list[tuple[_Search, Hunk, bool]] = [
         *((_together, reading, False) for reading in readings),
@@ -116,14 +122,15 @@ def _slips(hunk: Hunk) -> Iterator[Hunk]:
     """Other readings of a hunk: what it says if the pen slipped in one of the common ways."""
     lines = hunk.lines
     blank = [line.sign == " " and not line.raw.strip() for line in lines]
-    pluses = list(lines)
-    for at, line in enumerate(lines):
-        before = next((lines[k].sign for k in range(at - 1, -1, -1) if not blank[k]), "")
-        after = next((lines[k].sign for k in range(at + 1, len(lines)) if not blank[k]), "")
-        if blank[at] and before == after == "+":
-            pluses[at] = line._replace(sign="+", text="")
-    if tuple(pluses) != lines and any(line.sign != "+" for line in pluses):
-        yield replace(hunk, lines=tuple(pluses), exact=False)
+    for least in (2, 1):  # on how many sides of the blank line something is added
+        pluses = list(lines)
+        for at, line in enumerate(lines):
+            before = next((lines[k].sign for k in range(at - 1, -1, -1) if not blank[k]), "")
+            after = next((lines[k].sign for k in range(at + 1, len(lines)) if not blank[k]), "")
+            if blank[at] and (before, after).count("+") >= least:
+                pluses[at] = line._replace(sign="+", text="")
+        if tuple(pluses) != lines and any(line.sign != "+" for line in pluses):
+            yield replace(hunk, lines=tuple(pluses), exact=False)
     unmarked = tuple(line._replace(text=line.raw) if line.sign == " " else line for line in lines)
     if unmarked != lines:
         yield replace(hunk, lines=unmarked, exact=False)
@@ -157,13 +164,13 @@ def _apart(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
     needle = [line.text.strip() if loose else line.text.rstrip() for line in hunk.old if line.text.strip()]
     for first in _search(needle, hay, where):
         numbers = source.full[first : first + len(needle)]
-        aligned = _aligned(hunk, numbers)
-        if aligned and (spot := _filled(source, aligned, range(numbers[0], numbers[-1] + 1), loose)):
+        aligned = _aligned(source, hunk, numbers)
+        if aligned and (spot := _filled(source, *aligned, loose)):
             yield spot
 
 
-def _aligned(hunk: Hunk, numbers: list[int]) -> Hunk | None:
-    """``hunk`` with the blank lines that the file has between the lines ``numbers``; None if one of them matters.
+def _aligned(source: _Source, hunk: Hunk, numbers: list[int]) -> tuple[Hunk, range] | None:
+    """``hunk`` with the blank lines that the file has, and the lines it covers; None if a blank line matters.
 
     ``numbers`` are the places of the old lines that are not blank; all lines of the file between them are.
     """
@@ -175,10 +182,16 @@ def _aligned(hunk: Hunk, numbers: list[int]) -> Hunk | None:
         else:
             firm.append(line)
             gaps.append([])
-    lead, trail = ("".join(line.sign for line in gap) for gap in (gaps[0], gaps[-1]))
-    if not (re.fullmatch(r" *\+*", lead) and re.fullmatch(r"\+* *", trail)):
-        return None  # something is added or deleted between blank lines that cannot be told apart
-    lines = [line for line in gaps[0] if line.sign == "+"]
+    covered = []
+    for side in (0, -1):  # blank lines at the ends of the hunk count only if something changes beside them
+        if all(line.sign == " " for line in gaps[side]):
+            gaps[side] = []
+        covered.append(sum(line.sign != "+" for line in gaps[side]))
+    begin, end = numbers[0] - covered[0], numbers[-1] + 1 + covered[1]
+    ends = source.tight[max(begin, 0) : numbers[0]] + source.tight[numbers[-1] + 1 : end]
+    if any(ends) or len(ends) != sum(covered):
+        return None
+    lines = gaps[0]
     for at, line in enumerate(firm):
         lines.append(line)
         if at + 1 == len(firm):
@@ -189,7 +202,7 @@ def _aligned(hunk: Hunk, numbers: list[int]) -> Hunk | None:
                 return None
             gap = [Line(" ", "", "")] * blank
         lines += gap
-    return replace(hunk, lines=(*lines, *(line for line in gaps[-1] if line.sign == "+")), exact=False)
+    return replace(hunk, lines=(*lines, *gaps[-1]), exact=False), range(begin, end)
 
 
 def _filled(source: _Source, hunk: Hunk, numbers: range, loose: bool) -> Place | None:
