@@ -29,6 +29,10 @@ class ModelUnavailable(EnvironmentProblem):
     """The model server cannot be reached, refuses the key, or does not have the model."""
 
 
+class ModelMisconfigured(ModelUnavailable):
+    """The server answers, and waiting will not help: wrong key, unknown model, a request that it does not accept."""
+
+
 class PatchRejected(OvernightError):
     """A reply holds no edit that can be applied. The message quotes the nearest real lines, for the repair round."""
 
@@ -39,3 +43,11 @@ class NoEffect(PatchRejected):
 
 class ReplyRejected(OvernightError):
     """A reply was understood and breaks a rule (out of bounds, not in the asked form). The message names the rule."""
+
+
+class ContextOverflow(ReplyRejected):
+    """The request is longer than the server's context window: ``window`` tokens, None if it does not say."""
+
+    def __init__(self, message: str, window: int | None = None) -> None:
+        super().__init__(message)
+        self.window = window
