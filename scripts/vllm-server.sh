@@ -42,8 +42,10 @@ serve() {
     export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
     export PATH="$HOME_DIR/venv/bin:$PATH"
     # SIGTERM when the caller dies: even a test run that was killed leaves no server behind.
+    # No free white space between JSON's parts: random weights would fill an answer with it up to the token limit.
     exec setpriv --pdeathsig TERM "$HOME_DIR/venv/bin/vllm" serve "$MODEL" --served-model-name tiny \
-        --host 127.0.0.1 --port "$1" --max-model-len 8192 --enforce-eager --dtype float32
+        --host 127.0.0.1 --port "$1" --max-model-len 8192 --enforce-eager --dtype float32 \
+        --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'
 }
 
 case "${1:-}" in
