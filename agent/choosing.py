@@ -166,7 +166,7 @@ class _Choice:
         return tuple(chosen) if self._apart(chosen) else None
 
     def _full_context(self, spot: Place, hunk: Hunk) -> bool:
-        """Whether the hunk has three lines of context on both sides, as programs write it, or touches the file's ends."""
+        """Whether the hunk has three lines of context on both sides, as programs write it, but for the file's ends."""
         context = "".join(line.sign for line in hunk.lines)
         lead, trail = (len(context) - len(rest) for rest in (context.lstrip(), context.rstrip()))
         return (lead >= 3 or spot.start == 0) and (trail >= 3 or spot.end == len(self.lines))

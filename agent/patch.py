@@ -10,6 +10,7 @@ Python and another program than before. All or nothing: an edit that does not fi
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import re
 import unicodedata
@@ -25,6 +26,7 @@ from agent.choosing import NotPlaced, Place, splice
 from agent.errors import NoEffect, PatchRejected
 from agent.normal_form import same_program
 from agent.placing import locate
+from agent.reasoning import strip_reasoning
 from agent.reply import FileDiff, Hunk, Line, read_diffs
 
 MAX_REPLY = 1_000_000  # characters
@@ -55,29 +57,30 @@ def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
         raise PatchRejected(f"the reply has {len(reply)} characters; at most {MAX_REPLY} are read")
     diffs = _without_repeats([diff for diff in read_diffs(reply) if _allowed(diff, path)])
     if not any(hunk.changes for diff in diffs for hunk in diff.hunks):
-        raise PatchRejected(_nothing_found(reply, path))
+        raise PatchRejected("the diff adds and deletes nothing" if diffs else _nothing_found(reply, path))
     for diff in diffs:
         for hunk in diff.hunks:
             _check_added(hunk, text)
-    closer = _without_space_after_sign(diffs)
+    closer = _without_space_after_sign(diffs) if path.endswith(".py") else None
     if closer and _is_spaced(text, diffs, closer):
-        return _checked(text, closer, path)
+        with contextlib.suppress(NotPlaced):
+            return _checked(text, closer, path)
     try:
         return _checked(text, diffs, path)
     except NotPython as problem:
         try:
             return _checked(text, closer or diffs, path)
-        except NotPython:
+        except (NotPython, NotPlaced):
             raise problem from None
 
 
 def _checked(text: str, diffs: list[FileDiff], path: str) -> str:
-    after = _applied(text, diffs)
+    after = _applied(text, diffs, path.endswith(".py"))
     _check_result(text, after, path)
     return after
 
 
-def _applied(text: str, diffs: list[FileDiff]) -> str:
+def _applied(text: str, diffs: list[FileDiff], python: bool) -> str:
     """``text`` with all hunks of all diffs applied. Raises PatchRejected if one has no place."""
     ends = _split(text)
     lines = [line for line, _ in ends]
@@ -86,12 +89,14 @@ def _applied(text: str, diffs: list[FileDiff]) -> str:
         try:
             places += locate(lines, diff.hunks)
         except NotPlaced as problem:
-            raise PatchRejected(_explain(problem, diff, lines, number if len(diffs) > 1 else None)) from None
+            message = _explain(problem, diff, lines, number if len(diffs) > 1 else None)
+            raise NotPlaced(message, problem.hunk, problem.at) from None
     spans = sorted(place.span for place in places)
     if any(one[1] > other[0] or one == other for one, other in pairwise(spans)):
         raise PatchRejected("the reply holds several diffs that change the same lines; send one diff")
     marked = any(not line.ended for diff in diffs for hunk in diff.hunks for line in hunk.old)
-    return _joined(_spelled_alike(splice(0, len(lines), places), lines), ends, marked)
+    items = splice(0, len(lines), places)
+    return _joined(_spelled_alike(items, lines) if python else items, ends, marked)
 
 
 def unified_diff(before: str, after: str, path: str) -> str:
@@ -106,11 +111,12 @@ def unified_diff(before: str, after: str, path: str) -> str:
 def changed_lines(diff: str) -> int:
     """Number of lines that a diff adds and deletes."""
     try:
-        files = PatchSet(diff)
-        return int(sum(file.added + file.removed for file in files))
+        if files := PatchSet(diff):
+            return int(files.added + files.removed)
     except UnidiffParseError:
-        signs = (line for line in diff.split("\n") if not line.startswith(("+++ ", "--- ")))
-        return sum(line.startswith(("+", "-")) for line in signs)
+        pass
+    signs = (line for line in diff.split("\n") if not line.startswith(("+++ ", "--- ")))
+    return sum(line.startswith(("+", "-")) for line in signs)
 
 
 # --- what an edit may be --------------------------------------------------------------------------------------------
@@ -267,7 +273,7 @@ def _joined(items: list[int | Line], ends: list[tuple[str, str]], marked: bool) 
 
     ``marked``: the diff knows that the file ends without a newline, so that an added line without that mark has one.
     """
-    usual = "\r\n" if sum(end == "\r\n" for _, end in ends) * 2 > len(ends) else "\n"
+    usual = max(("\n", "\r\n"), key=[end for _, end in ends].count)
     unended = bool(ends) and ends[-1][1] == ""
     out: list[str] = []
     near = usual
@@ -301,11 +307,14 @@ def visible(text: str) -> str:
 def _nothing_found(reply: str, path: str) -> str:
     if not reply.strip():
         return "the reply is empty"
+    reply = strip_reasoning(reply)
+    if not reply.strip():
+        return "the reply holds nothing outside its reasoning"
     if re.search(r"^<{5,} ?SEARCH", reply, re.MULTILINE):
         return "the reply holds search and replace blocks; send a unified diff with --- and +++ headers and @@ hunks"
     if re.search(r"^(?:```|~~~)", reply, re.MULTILINE):
         return f"the reply holds a code block and no unified diff of {path}; send only the lines that change, as a diff"
-    return f"the reply holds no unified diff of {path} outside its reasoning"
+    return f"the reply holds no unified diff of {path}"
 
 
 def _explain(problem: NotPlaced, diff: FileDiff, lines: Sequence[str], number: int | None) -> str:
@@ -319,7 +328,8 @@ def _explain(problem: NotPlaced, diff: FileDiff, lines: Sequence[str], number: i
         return "\n".join(out)
     nearest = _nearest(hunk, lines)
     if nearest is None:
-        return "\n".join(out)
+        first = next((line.text for line in hunk.old if line.text.strip()), "")
+        return "\n".join([*out, f"  nothing like it is in the file: {visible(first)}"] if first else out)
     start, missing = nearest
     if missing is not None:
         out.append(f"  not in the file there: {visible(missing)}")
