@@ -41,11 +41,29 @@ serve() {
     is_installed || die "not installed: run '$0 install' first"
     export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
     export PATH="$HOME_DIR/venv/bin:$PATH"
-    # SIGTERM when the caller dies: even a test run that was killed leaves no server behind.
     # No free white space between JSON's parts: random weights would fill an answer with it up to the token limit.
-    exec setpriv --pdeathsig TERM "$HOME_DIR/venv/bin/vllm" serve "$MODEL" --served-model-name tiny \
+    setsid "$HOME_DIR/venv/bin/vllm" serve "$MODEL" --served-model-name tiny \
         --host 127.0.0.1 --port "$1" --max-model-len 8192 --enforce-eager --dtype float32 \
-        --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'
+        --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}' </dev/null &
+    SERVER=$!
+    trap end_server EXIT
+    trap 'exit 143' TERM INT HUP
+    # Stays until the server ends or the caller does: even a test run that was killed leaves no server behind.
+    local caller=$PPID
+    while kill -0 "$SERVER" 2>/dev/null && [ "$(cut -d' ' -f4 "/proc/$$/stat")" = "$caller" ]; do
+        sleep 1 &
+        wait $! || true
+    done
+    if kill -0 "$SERVER" 2>/dev/null; then exit 143; fi
+    wait "$SERVER"
+}
+
+# The server leads a session of its own: what its workers do not end by themselves is killed with it.
+end_server() {
+    local waited=0
+    kill -TERM "$SERVER" 2>/dev/null || true
+    while kill -0 "$SERVER" 2>/dev/null && [ "$waited" -lt 20 ]; do sleep 1; waited=$((waited + 1)); done
+    kill -KILL -- "-$SERVER" 2>/dev/null || true
 }
 
 case "${1:-}" in
