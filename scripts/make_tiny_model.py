@@ -44,7 +44,7 @@ def save_tokenizer(directory: Path) -> int:
 
 
 def save_model(directory: Path, vocabulary: int) -> None:
-    """Save a two-layer Llama of half a million parameters; the same weights every time."""
+    """Save a two-layer Llama of under a million parameters; the same weights every time."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
