@@ -105,7 +105,11 @@ def block(text: str, info: str = "") -> str:
 def load_notes(path: Path) -> str:
     """The user's notes.md: the text that steers the model; empty if there is no such file. A very long one is cut."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        return cut_notes(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
         return ""
+
+
+def cut_notes(text: str) -> str:
+    text = text.strip()
     return text if len(text) <= NOTES_LIMIT else text[:NOTES_LIMIT] + "\n[the notes go on; the rest is left out]"

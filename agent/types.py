@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 Value = int | float | str | bool
 
@@ -53,6 +53,7 @@ class Proposal:
     transcript: str = ""  # path inside the run directory
     ending: Ending | None = None
     reason: str = ""  # why it ended before it ran
+    form: str = ""  # normal form of the edited file: two proposals with the same one are the same program
     text: str | None = None  # the whole edited file when the proposer has applied its own diff
     usage: Mapping[str, float] = field(default_factory=dict)  # calls, tokens in and out, seconds
 
@@ -144,13 +145,13 @@ def from_json(kind: type[T], data: Any) -> T:
     Raises:
         TypeError: a key is not a field of ``kind``.
     """
-    hints = _hints(kind)
+    hints = _hints(cast(Hashable, kind))
     return kind(**{key: _revive(hints[key], item) if key in hints else item for key, item in data.items()})
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)  # slow: resolves every annotation from its text
+def _hints(kind: Hashable) -> dict[str, Any]:
+    return get_type_hints(cast(type, kind))  # slow: resolves every annotation from its text
 
 
 def _revive(hint: Any, item: Any) -> Any:
