@@ -53,6 +53,14 @@ def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
     ``path`` is the file's name as the diff should have it, relative, with slashes. Raises PatchRejected with a message
     that quotes the nearest real lines, NoEffect if the program would stay the same.
     """
+    after = edited(text, reply, path)
+    if after == text or (path.endswith(".py") and _same(text, after)):
+        raise NoEffect(f"the edit changes nothing that {path} does: the program is the same as before")
+    return after
+
+
+def edited(text: str, reply: str, path: str = "train.py") -> str:
+    """Like ``apply_reply``, for edits that may leave the program as it is, such as those of comments."""
     if len(reply) > MAX_REPLY:
         raise PatchRejected(f"the reply has {len(reply)} characters; at most {MAX_REPLY} are read")
     diffs = _without_repeats([diff for diff in read_diffs(reply) if _allowed(diff, path)])
@@ -184,8 +192,6 @@ def _check_result(before: str, after: str, path: str) -> None:
     if len(after) > max(MAX_RESULT, len(before)):
         raise PatchRejected(f"the edited file would have {len(after)} characters; at most {MAX_RESULT} are allowed")
     if not path.endswith(".py"):
-        if after == before:
-            raise NoEffect(f"the edit leaves {path} as it was")
         return
     try:
         with warnings.catch_warnings():
@@ -198,8 +204,6 @@ def _check_result(before: str, after: str, path: str) -> None:
         raise NotPython(f"the edited {path} is not Python: {error.msg}, line {error.lineno}{quoted}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise NotPython(f"the edited {path} is not Python: {visible(str(error)) or type(error).__name__}") from None
-    if after == before or _same(before, after):
-        raise NoEffect(f"the edit changes nothing that {path} does: the program is the same as before")
 
 
 def _same(before: str, after: str) -> bool:
@@ -229,13 +233,12 @@ def _is_spaced(text: str, diffs: list[FileDiff], closer: list[FileDiff]) -> bool
     hunks = [hunk for diff in diffs for hunk in diff.hunks]
     if any(line.sign == "-" for hunk in hunks for line in hunk.lines):
         return _deletes_from(text, closer) and not _deletes_from(text, diffs)
-    for hunk in hunks:  # context at multiples of four columns, what is added between it one further
+    for hunk in hunks:  # what is added begins one column after the context beside it, or after a multiple of four
         full = [(line.sign, len(line.text) - len(line.text.lstrip())) for line in hunk.lines if line.text.strip()]
-        for (sign, column), (other, beside) in pairwise(full):
-            if sign != other and (column % 4, beside % 4) != ((1, 0) if sign == "+" else (0, 1)):
+        for one, other in pairwise(full):
+            (_, context), (_, added) = sorted((one, other))  # " " sorts before "+"
+            if one[0] != other[0] and added != context + 1 and (added % 4, context % 4) != (1, 0):
                 return False
-        if any(sign == "+" and column % 4 != 1 for sign, column in full):
-            return False
     return any(line.sign == "+" and line.text.strip() for hunk in hunks for line in hunk.lines)
 
 

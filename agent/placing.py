@@ -105,17 +105,16 @@ def _places(source: _Source, hunk: Hunk) -> list[Place]:
     verbatim = source.index(loose=False, dense=False)[1]
     if not hunk.exact and any(line.sign != " " and line.raw.rstrip() in verbatim for line in hunk.lines):
         return []  # a line of the file that begins with a sign, or a changed line: nobody can tell
-    readings = [hunk, *_slips(hunk)]
+    if places := list(_together(source, hunk, False)):
+        return [replace(spot, strict=True) for spot in places]
+    slips = list(_slips(hunk))
     steps: list[tuple[_Search, Hunk, bool]] = [
-        *((_together, reading, False) for reading in readings),
-        *((_apart, reading, False) for reading in readings),
+        *((_together, reading, False) for reading in slips),
+        *((_apart, reading, False) for reading in [hunk, *slips]),
         (_together, hunk, True),
         (_apart, hunk, True),
     ]
-    for number, (search, reading, loose) in enumerate(steps):
-        if places := list(search(source, reading, loose)):
-            return [replace(spot, strict=True) for spot in places] if number == 0 else places
-    return []
+    return next((places for search, reading, loose in steps if (places := list(search(source, reading, loose)))), [])
 
 
 def _slips(hunk: Hunk) -> Iterator[Hunk]:
@@ -207,22 +206,23 @@ def _aligned(source: _Source, hunk: Hunk, numbers: list[int]) -> tuple[Hunk, ran
 
 def _filled(source: _Source, hunk: Hunk, numbers: range, loose: bool) -> Place | None:
     """The place with its new lines; None if no one indentation explains what the hunk quotes."""
-    added = [line.text for line in hunk.lines if line.sign == "+"]
+    lines: Sequence[Line] = hunk.lines
     if loose:
         pairs = [(line.sign, line.text, source.lines[at]) for line, at in zip(hunk.old, numbers, strict=True)]
-        moved = moved_along(pairs, added, source.unit)
+        moved = moved_along(pairs, [line.text for line in lines if line.sign == "+"], source.unit)
         if moved is None:
             return None
-        added = moved
-    texts, olds = iter(added), iter(numbers)
+        texts = iter(moved)
+        lines = [line._replace(text=next(texts)) if line.sign == "+" else line for line in lines]
     new: list[int | Line] = []
-    for line in hunk.lines:
+    number = numbers.start
+    for line in lines:
         if line.sign == "+":
-            new.append(line._replace(text=next(texts)))
-        else:
-            number = next(olds)
-            if line.sign == " ":
-                new.append(number)
+            new.append(line)
+            continue
+        if line.sign == " ":
+            new.append(number)
+        number += 1
     return Place(numbers.start, numbers.stop, tuple(new))
 
 

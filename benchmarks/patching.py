@@ -27,8 +27,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.errors import NoEffect, PatchRejected
-from agent.patch import apply_reply, unified_diff
+from agent.errors import PatchRejected
+from agent.patch import edited, unified_diff
 from agent.placing import place
 from agent.reply import read_diffs
 from benchmarks.sloppy import KINDS, Draft, Kind, combination, draft
@@ -138,9 +138,7 @@ def determined(before: str, sloppy: Draft) -> bool:
 
 def ours(before: str, sloppy: Draft) -> str | None:
     try:
-        return apply_reply(before, sloppy.reply(), NAME)
-    except NoEffect:  # a change of comments: what was applied has to be seen all the same
-        return apply_reply(before, sloppy.reply().replace(NAME, "program.txt"), "program.txt")
+        return edited(before, sloppy.reply(), NAME)
     except PatchRejected:
         return None
 
@@ -196,7 +194,7 @@ def show(counts: Counter[tuple[str, bool, str, str]], tools: list[str]) -> None:
     """One row per kind: shares right / wrong / rejected where determined, and right / wrong where not."""
     names = [*KINDS, "random combinations"]
     print("Determined by the text: right / wrong / rejected in %; in brackets: right / wrong where it is not")
-    print(f"{'kind':28}{'cases':>6}" + "".join(f"{tool:>31}" for tool in tools))
+    print(f"{'kind':28}{'cases':>6}" + "".join(f"{tool:>34}" for tool in tools))
     for name in [*names, "all"]:
         chosen = names if name == "all" else [name]
         cases = sum(n for (kind, _, tool, _), n in counts.items() if kind in chosen and tool == tools[0])
@@ -208,7 +206,7 @@ def show(counts: Counter[tuple[str, bool, str, str]], tools: list[str]) -> None:
                 share = [100 * n / max(1, sum(got)) for n in got]
                 words = [f"{value:.1f}" for value in (share if clear else share[:2])]
                 cells.append(" / ".join(words) if sum(got) else "-")
-            row += f"{cells[0] + ' [' + cells[1] + ']':>31}"
+            row += f"{cells[0] + ' [' + cells[1] + ']':>34}"
         print(row)
 
 
