@@ -121,7 +121,7 @@ def _cells(record: Record) -> dict[str, Text]:
         Text(text.number(verdict.value if verdict else None, data["self_reported"])),
         Text(text.gain(data["gain"], data["gain_se"])),
         Text(str(data["runs"])),
-        Text(text.duration(data["seconds"]) if data["runs"] else text.MISSING),
+        Text(text.duration(data["seconds"], brief=True) if data["runs"] else text.MISSING),
         text.safe(record.proposal.source, width=12),
         text.safe(record.proposal.category or text.MISSING, width=16),
         edit,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from agent.ledger import State
+from agent.noise import pooled_noise
 from agent.types import Measurement, Record
 
 
@@ -56,7 +57,8 @@ def summarize(state: State) -> Summary:
     session = state.session
     goal = str(session.get("goal", "minimize"))
     measured = [run for runs in state.runs.values() for run in runs]
-    sd, dof = pooled_sd(values_of(runs) for runs in state.runs.values())
+    noise = pooled_noise(values_of(runs) for runs in state.runs.values())
+    sd = noise.sd
     baseline, best = estimate(state.baseline_runs), estimate(state.runs.get(state.incumbent, ()))
     test_baseline, test_best = test_value(state.baseline_runs), test_value(state.runs.get(state.incumbent, ()))
     gained = difference(baseline.value if baseline else None, best.value if best else None, goal)
@@ -80,7 +82,7 @@ def summarize(state: State) -> Summary:
         test_gain=difference(test_baseline, test_best, goal) if moved else None,
         test_gain_se=sd * math.sqrt(2) if moved and sd is not None else None,  # one checkpoint on each side
         noise_sd=sd,
-        noise_dof=dof,
+        noise_dof=noise.dof,
         runs=sum(1 for run in measured if run.role != "test"),
         seconds=phases(measured),
         wall_seconds=max(0.0, state.last_time - float(session.get("time", state.last_time))),
@@ -103,17 +105,6 @@ def estimate(runs: Iterable[Measurement]) -> Estimate | None:
 def test_value(runs: Iterable[Measurement]) -> float | None:
     found = [run.value for run in runs if run.role == "test" and run.value is not None]
     return found[-1] if found else None
-
-
-def pooled_sd(groups: Iterable[list[float]]) -> tuple[float | None, int]:
-    """Standard deviation between runs of one commit, pooled over commits, and its degrees of freedom."""
-    squares, dof = 0.0, 0
-    for values in groups:
-        if len(values) > 1:
-            mean = fmean(values)
-            squares += sum((v - mean) ** 2 for v in values)
-            dof += len(values) - 1
-    return (math.sqrt(squares / dof), dof) if dof else (None, 0)
 
 
 def difference(before: float | None, after: float | None, goal: str) -> float | None:

@@ -66,8 +66,8 @@ def gain(value: float | None, se: float | None = None) -> str:
     return text if se is None or not math.isfinite(se) else f"{text} ± {se:.{decimals}f}"
 
 
-def duration(seconds: float | None) -> str:
-    """``8.4 s``, ``5 min 26 s``, ``7 h 02 min``."""
+def duration(seconds: float | None, brief: bool = False) -> str:
+    """``8.4 s``, ``5 min 26 s``, ``7 h 02 min``; in brief ``5 min``."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     seconds = max(0.0, seconds)
@@ -76,6 +76,8 @@ def duration(seconds: float | None) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
+    if whole < 3600 and brief:
+        return f"{round(seconds / 60)} min"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,162 @@
+"""report.html and progress.png of a run, from its ledger, run.toml and trials/: ``python -m agent.report RUN_DIR``.
+
+One self-contained page: no network, charts as inline vector images, one small script. Texts of models and logs are
+hostile: every value that reaches the template is cleaned and escaped, and a content security policy allows no script
+but the page's own, by its hash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import logging
+import sys
+import time
+import tomllib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.errors import EnvironmentProblem, OvernightError, UsageError
+from agent.ledger import State, fold, read
+from agent.views import charts, morning, picture, text
+from agent.views.parameters import parameter_charts
+from agent.views.status import SETUP
+from agent.views.summary import Summary, summarize
+
+MOST_BYTES = 3 << 20
+DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # characters: of kept edits, of all others
+TEMPLATES = Path(__file__).parent / "templates"
+log = logging.getLogger(__name__)
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write report.html, and progress.png where matplotlib is installed; return the path of the former.
+
+    Raises:
+        UsageError: this is not the directory of a run.
+        EnvironmentProblem: Jinja2 is not installed, or the files cannot be written.
+    """
+    if not run_dir.is_dir() or not ((run_dir / "ledger.jsonl").exists() or (run_dir / "run.toml").exists()):
+        raise UsageError(f"{run_dir} has neither ledger.jsonl nor run.toml: this is not the directory of a run.")
+    state, run = fold(read(run_dir / "ledger.jsonl")), read_run(run_dir / "run.toml")
+    summary = summarize(state)
+    place = run_dir / "report.html"
+    try:
+        _replace(place, page(state, run, run_dir))
+        try:
+            picture.draw_progress(state, summary, run_dir / "progress.png")
+        except ImportError:
+            log.warning("no progress.png: it needs matplotlib (pip install 'overnight[report]').")
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
+    return place
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The tables of run.toml; {} for one that is missing or damaged, since the report can do without."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return {}
+
+
+def page(state: State, run: Mapping[str, Any], run_dir: Path) -> str:
+    """The whole page. Long nights show less of each edit, until it fits into ``MOST_BYTES``."""
+    render = _renderer()
+    summary = summarize(state)
+    fixed = _fixed(state, run, summary)
+    html = ""
+    for kept, others in DIFF_LIMITS:
+        rows = {
+            "kept": morning.kept_rows(state, run_dir, kept),
+            "attempts": morning.attempt_rows(state, run_dir, others),
+        }
+        html = render({**fixed, **rows})
+        if len(html.encode()) <= MOST_BYTES:
+            break
+    return html
+
+
+def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
+    """Everything of the page but the edits themselves."""
+    parts = morning.time_parts(summary)
+    words = {name: text.duration(seconds) for name, seconds in parts.items()}
+    table = run.get("run")
+    settings = table if isinstance(table, Mapping) else {}
+    script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    return {
+        "summary": summary,
+        "tag": summary.tag or str(settings.get("tag", "")) or "run",
+        "setup": [str(state.session[k]) for k in SETUP if state.session.get(k)],
+        "as_of": time.strftime("%Y-%m-%d %H:%M", time.localtime(state.last_time)) if state.last_time else "",
+        "ended": state.ended,
+        "lost": state.lost,
+        "resumed": state.resumed,
+        "headline": morning.headline(summary),
+        "how_sure": morning.how_sure(summary),
+        "carries_over": morning.carries_over(summary),
+        "legend": text.LEGEND if summary.self_reported else "",
+        "progress": [charts.progress_chart(state, summary, *size) for size in ((960, 400), (420, 330))],
+        "gains": [charts.gain_chart(state, summary, *size) for size in ((960, 300), (420, 260))],
+        "parameters": parameter_charts(state),
+        "failures": morning.failure_rows(state, summary),
+        "sources": morning.source_rows(state),
+        "usage": morning.usage_rows(state),
+        "time_bar": charts.share_bar(parts, words),
+        "time_words": list(words.items()),
+        "environment": morning.environment_tables(state, run),
+        "script": script,
+        "style": style,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+
+
+def _renderer() -> Any:
+    """The template as a function of its values."""
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ImportError:
+        raise EnvironmentProblem("the report needs Jinja2: pip install 'overnight[report]'.") from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=partial(_inert, Markup),
+    )
+    environment.filters.update(number=text.number, gain=text.gain, duration=text.duration, count=text.count)
+    template = environment.get_template("report.html")
+    return lambda values: template.render(values, own=Markup)
+
+
+def _inert(markup: type, value: Any) -> Any:
+    """What every expression of the template passes through before it is escaped."""
+    return text.clean(value) if isinstance(value, str) and not isinstance(value, markup) else value
+
+
+def _replace(path: Path, content: str) -> None:
+    """A reader sees the old page or the new one, never half of one."""
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.write_text(content, encoding="utf-8")
+    scratch.replace(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m agent.report", description="Write the report of a run.")
+    parser.add_argument("run_dir", type=Path, help="the directory of the run, such as runs/jun12")
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    try:
+        print(write_report(parser.parse_args(argv).run_dir))
+    except OvernightError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
