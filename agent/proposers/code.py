@@ -25,6 +25,7 @@ from agent.keys import scrub
 from agent.normal_form import normal_form, only_seed_changes
 from agent.patch import apply_reply, unified_diff
 from agent.prompting import block, fill, one_line
+from agent.proposers.grammar import answer_grammar
 from agent.proposers.header import read_header
 from agent.proposers.prompt import SMALLEST_ANSWER, Prompt, build_prompt, margin, user
 from agent.types import Ending, Proposal, Record
@@ -57,6 +58,8 @@ class CodeProposer:
         repeats: further rounds per ask for ideas that were tried before or change nothing.
         temperature: of the first request.
         plateau_after: attempts without a keep after which the prompt asks for something else; 0 never does.
+        enforce: hold the form of the answer with a grammar where the server can. A model that thinks needs a server that
+            parses its reasoning (vLLM: --reasoning-parser): the form binds what follows the reasoning.
     """
 
     name = "code"
@@ -70,10 +73,11 @@ class CodeProposer:
         repeats: int = 3,
         temperature: float = 0.7,
         plateau_after: int = 8,
+        enforce: bool = True,
     ) -> None:
         self.model, self.path = model, path
         self.rounds = {"repair": repairs, "repeat": repeats}
-        self.temperature, self.plateau_after = temperature, plateau_after
+        self.temperature, self.plateau_after, self.enforce = temperature, plateau_after, enforce
 
     def ask(self, context: Context) -> Proposal:
         """One idea as a candidate file, or the reason why the model had none.
@@ -81,7 +85,7 @@ class CodeProposer:
         Raises:
             ModelUnavailable: the model server fails, or the file does not fit its context.
         """
-        talk = Talk(self.model, context, self.temperature, self.plateau_after)
+        talk = Talk(self.model, context, self.temperature, self.plateau_after, self.enforce)
         reply = talk.begin()
         while True:
             try:
@@ -170,14 +174,18 @@ class Talk:
     context: Context
     temperature: float
     plateau_after: int
+    enforce: bool
     rounds: Counter[str] = field(default_factory=Counter)
     calls: list[Reply] = field(default_factory=list)
     prompt: Prompt = field(init=False)
     window: int | None = field(init=False)
+    grammar: str | None = field(init=False)
 
     def begin(self) -> Reply:
         """Send the prompt; one that the server finds too long is cut further."""
-        self.window = self.model.describe().max_model_len
+        info = self.model.describe()
+        self.window = info.max_model_len
+        self.grammar = answer_grammar(self.context.path) if self.enforce and "grammar" in info.structured else None
         for _ in range(OVERFLOWS):
             self.prompt = build_prompt(self.context, self.model, self.window, self.plateau_after)
             try:
@@ -212,6 +220,7 @@ class Talk:
         self._write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
         reply = self.model.complete(
             messages,
+            grammar=self.grammar,
             temperature=min(WARMEST, self.temperature + WARMER * self.rounds["repeat"]),
             seed=attempt_seed(self.context.seed, self.context.trial, len(self.calls)),
             max_tokens=max_tokens,

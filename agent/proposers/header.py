@@ -88,7 +88,9 @@ def _from_json(text: str) -> Header | None:
 
 
 def _header(category: str, subject: str, rationale: str) -> Header:
-    subject = one_line(subject, 4 * SUBJECT_LIMIT).strip(" *_`#>\"'-")
+    subject = one_line(subject, 4 * SUBJECT_LIMIT).strip(" *_#>-")
+    if len(subject) > 2 and subject[0] == subject[-1] and subject[0] in "\"'`":
+        subject = subject[1:-1]
     if len(subject) > SUBJECT_LIMIT:
         subject = subject[: SUBJECT_LIMIT - 1].rsplit(" ", 1)[0] + "…"
     return Header(normal_category(category), subject, one_line(rationale, RATIONALE_LIMIT).strip(" *_"))
