@@ -43,11 +43,14 @@ def headline(summary: Summary) -> str:
     start = text.number(summary.baseline.value, star)
     if not summary.trials:
         return f"No attempt has been judged yet. The baseline stands at {metric} {start}."
+    if summary.failed == summary.trials:
+        return f"Nothing was kept: {'the only attempt' if summary.trials == 1 else f'all {tried}'} failed."
     if summary.best is None or not summary.kept:
         return f"Nothing was kept: none of {tried} beat the baseline ({metric} {start}) by more than the noise allows."
-    edits = "edit was" if summary.kept == 1 else "edits were"
+    verb = "was" if summary.kept == 1 else "were"
     reached = text.number(summary.best.value, star)
-    return f"{summary.kept} of {summary.trials} {edits} kept. {metric} went from {start} to {reached}."
+    edits = text.count(summary.trials, "edit")
+    return f"{summary.kept} of {edits} {verb} kept. {metric} went from {start} to {reached}."
 
 
 def how_sure(summary: Summary) -> str:
@@ -209,7 +212,7 @@ def environment_tables(state: State, run: Mapping[str, Any]) -> list[tuple[str, 
         if isinstance(table, Mapping):
             tables.append((text.line(str(name), 40), list(_flat(table))))
     if single:
-        tables.append(("run", list(_flat(dict(single)))))
+        tables.append(("made", list(_flat(dict(single)))))
     return [(name, rows) for name, rows in tables if rows]
 
 

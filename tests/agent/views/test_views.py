@@ -39,7 +39,7 @@ KINDS = {
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda name: name.replace(" ", "-"))
 def night(request, tmp_path_factory):
-    folder = write_night(tmp_path_factory.mktemp("runs") / "jun12", **{"trials": 25, **KINDS[request.param]})
+    folder = write_night(tmp_path_factory.mktemp("runs") / "jun12", **{"trials": 12, **KINDS[request.param]})
     return folder, fold(read(folder / "ledger.jsonl")), request.param
 
 
