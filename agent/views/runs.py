@@ -70,8 +70,8 @@ def runs_table(rows: Iterable[Row]) -> RenderableType:
         table.add_row(
             text.safe(tag, "bold"),
             condition_text(condition(state, running)),
-            Text(_moment(state.session.get("time"))),
-            text.safe(str(state.session.get("proposer", text.MISSING))),
+            _giving(Text(_moment(state.session.get("time")))),
+            _giving(text.safe(str(state.session.get("proposer", text.MISSING)))),
             Text(f"{summary.trials}/{summary.planned}" if summary.planned else str(summary.trials)),
             Text(str(summary.kept), style="green" if summary.kept else ""),
             Text(str(summary.failed), style="yellow" if summary.failed else ""),
@@ -80,6 +80,12 @@ def runs_table(rows: Iterable[Row]) -> RenderableType:
         )
     marked = any(s.self_reported for s in summaries)
     return Group(table, *([Text(text.LEGEND, style="dim")] if marked else []))
+
+
+def _giving(cell: Text) -> Text:
+    """A cell that is cut, and not wrapped, where the console is narrow."""
+    cell.no_wrap, cell.overflow = True, "ellipsis"
+    return cell
 
 
 def best_text(summary: Summary) -> Text:
