@@ -72,4 +72,5 @@ class Batches:
 
     def _row(self, k: int) -> np.ndarray:
         shard = int(np.searchsorted(self._starts, k, side="right")) - 1
-        return self._shards[shard][k - self._starts[shard]]
+        row: np.ndarray = self._shards[shard][k - self._starts[shard]]
+        return row

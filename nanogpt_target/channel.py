@@ -1,12 +1,18 @@
 """How the scorer and a model process exchange fixed-size messages: files in a folder that both see.
 
-The scorer makes every file with its final size, writes requests, and reads answers by ``pread`` into memory of its own.
-It maps nothing: a file that the other side cuts short is a short read, not a crash. Another transport (CUDA IPC) has
-the same two classes.
+The scorer makes every file with its final size before it writes the header, writes requests, and reads answers by
+``pread`` into memory of its own. It maps nothing and follows no link: a file that the other side cuts short is a short
+read, not a crash. The model process holds a lock as long as it lives, so that its death is seen at once and across
+namespaces. Another transport (CUDA IPC) has the same two classes.
+
+    header.json  version and shapes, by the scorer            logits    float32 [rows, T, V], by the model
+    ids          int64 [rows, T], by the scorer               answered  int64 sequence number, int64 code, by the model
+    asked        int64 sequence number, by the scorer         alive     one byte and a lock, by the model
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
@@ -15,69 +21,120 @@ from pathlib import Path
 
 import numpy as np
 
-STOP = -1
+VERSION = 1
+STOP = -1  # instead of a sequence number
+OK, WRONG_SHAPE, WRONG_TYPE = range(3)  # codes of an answer
+PAUSE = 0.0005  # seconds between two looks
 
 
-class ChannelError(Exception):
-    """The other side broke the protocol, or is gone."""
+class Rejected(Exception):
+    """The model broke the scoring contract."""
+
+
+class ModelGone(Exception):
+    """The model process ended before it had answered."""
+
+
+_REASONS = {
+    WRONG_SHAPE: "the model did not return one row of logits per position, [B, T, V]",
+    WRONG_TYPE: "the model did not return floating point logits",
+}
 
 
 class ScorerSide:
     """Asks. ``rows`` × ``length`` ids go out, ``rows`` × ``length`` × ``vocab`` float32 logits come back."""
 
     def __init__(self, folder: Path, rows: int, length: int, vocab: int):
-        self._shape = (rows, length, vocab)
         self._bytes = rows * length * vocab * 4
-        self._folder = folder
-        self._files = {
-            name: _make(folder / name, size)
-            for name, size in (("ids", rows * length * 8), ("logits", self._bytes), ("asked", 8), ("answered", 8))
-        }
-        header = folder / "header.new"
-        header.write_text(json.dumps({"rows": rows, "length": length, "vocab": vocab}))
-        header.rename(folder / "header.json")
+        self._files: dict[str, int] = {}
         self._sequence = 0
+        self.cancelled = False
+        sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
+        try:
+            for name, size in sizes.items():
+                self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered", "alive"))
+            header = _make(folder / "header.new", 0, writable=False)
+            os.pwrite(
+                header, json.dumps({"version": VERSION, "rows": rows, "length": length, "vocab": vocab}).encode(), 0
+            )
+            os.close(header)
+            (folder / "header.new").rename(folder / "header.json")
+        except (FileExistsError, FileNotFoundError, IsADirectoryError) as error:
+            raise Rejected(f"the model process interfered with the channel ({error.strerror})") from error
 
     def ask(self, ids: np.ndarray, deadline: float, out: np.ndarray) -> None:
         """Send int64 [rows, T] and read the answer into ``out``, float32 [rows, T, V].
 
         Raises:
             TimeoutError: no answer before ``deadline`` (monotonic).
-            ChannelError: the model process ended, or cut a file.
+            ModelGone: the model process ended.
+            Rejected: it answered something else, or cut a file.
         """
         self._sequence += 1
         os.pwrite(self._files["ids"], np.ascontiguousarray(ids, np.int64).tobytes(), 0)
         os.pwrite(self._files["asked"], struct.pack("<q", self._sequence), 0)
-        while os.pread(self._files["answered"], 8, 0) != struct.pack("<q", self._sequence):
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            if (self._folder / "gone").exists():
-                raise ChannelError("the model process ended before it had answered")
-            time.sleep(0.0005)
-        view = memoryview(out).cast("B")
+        code = self._await(deadline)
+        if code != OK:
+            raise Rejected(_REASONS.get(code, "the model process answered with an unknown code"))
+        view = out.reshape(-1).data.cast("B")
         done = 0
         while done < self._bytes:
             got = os.preadv(self._files["logits"], [view[done:]], done)
             if got == 0:
-                raise ChannelError("the model process cut its answer short")
+                raise Rejected("the model process cut its answer short")
             done += got
 
+    def _await(self, deadline: float) -> int:
+        looks = 0
+        while True:
+            answer = os.pread(self._files["answered"], 16, 0)
+            if len(answer) != 16:
+                raise Rejected("the model process cut its answer short")
+            number, code = struct.unpack("<qq", answer)
+            if number == self._sequence:
+                return int(code)
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            if self.cancelled or (looks % 64 == 63 and self._gone()):
+                raise ModelGone("the model process ended before it had answered")
+            looks += 1
+            time.sleep(PAUSE)
+
+    def _gone(self) -> bool:
+        if os.pread(self._files["alive"], 1, 0) != b"\x01":
+            return False  # not there yet
+        try:
+            fcntl.flock(self._files["alive"], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        # it may have answered, and ended, since the last look
+        return os.pread(self._files["answered"], 8, 0) != struct.pack("<q", self._sequence)
+
     def close(self) -> None:
-        os.pwrite(self._files["asked"], struct.pack("<q", STOP), 0)
+        """Tell the model process to end."""
+        if "asked" in self._files:
+            os.pwrite(self._files["asked"], struct.pack("<q", STOP), 0)
         for file in self._files.values():
             os.close(file)
+        self._files = {}
 
 
 class ModelSide:
-    """Answers, in the untrusted process."""
+    """Answers, in the untrusted process. Made first, before anything is loaded, so that its lock tells of any crash."""
 
     def __init__(self, folder: Path):
+        self._folder = folder
         while not (folder / "header.json").exists():
             time.sleep(0.005)
+        self._alive = (folder / "alive").open("r+b", buffering=0)
+        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._alive.write(b"\x01")
         header = json.loads((folder / "header.json").read_text())
-        self.rows, self.length, self.vocab = header["rows"], header["length"], header["vocab"]
-        self._ids = np.memmap(folder / "ids", np.int64, "r", shape=(self.rows, self.length))
-        self.logits = np.memmap(folder / "logits", np.float32, "r+", shape=(self.rows, self.length, self.vocab))
+        if header["version"] != VERSION:
+            raise SystemExit(f"the scorer speaks version {header['version']} of the channel, this process {VERSION}")
+        self.shape: tuple[int, int, int] = (header["rows"], header["length"], header["vocab"])
+        self._ids = np.memmap(folder / "ids", np.int64, "r", shape=self.shape[:2])
+        self._logits = np.memmap(folder / "logits", np.float32, "r+", shape=self.shape)
         self._asked = (folder / "asked").open("rb", buffering=0)
         self._answered = (folder / "answered").open("r+b", buffering=0)
         self._sequence = 0
@@ -89,16 +146,25 @@ class ModelSide:
             if number == STOP:
                 return None
             if number == self._sequence + 1:
+                self._sequence += 1
                 return np.array(self._ids)
-            time.sleep(0.0005)
+            time.sleep(PAUSE)
 
-    def answered(self) -> None:
-        self._sequence += 1
-        os.pwrite(self._answered.fileno(), struct.pack("<q", self._sequence), 0)
+    def answer(self, logits: np.ndarray) -> None:
+        """float32 [rows, T, V]."""
+        np.copyto(self._logits, logits)
+        self._send(OK)
+
+    def complain(self, code: int) -> None:
+        self._send(code)
+
+    def _send(self, code: int) -> None:
+        os.pwrite(self._answered.fileno(), struct.pack("<qq", self._sequence, code), 0)
 
 
-def _make(path: Path, size: int) -> int:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    os.fchmod(file, 0o666)  # the model process is another user
-    os.ftruncate(file, size)
+def _make(path: Path, size: int, writable: bool) -> int:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if size:
+        os.posix_fallocate(file, 0, size)  # a full disk is an error here, not a signal later
+    os.fchmod(file, 0o666 if writable else 0o644)  # the model process may be another user
     return file

@@ -1,24 +1,31 @@
-"""Where text comes from: the installed Python, files of the user, or a data set on a hub."""
+"""Where text comes from: the installed Python, or files of the user (and of a hub, once they are downloaded)."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 # Standard library modules that no trainer imports: validation and test text comes from here alone, and sandboxes that
-# protect hide these files. What an installation lacks is passed over.
+# protect hide these files. What an installation lacks is passed over. distutils is not here: setuptools carries a copy
+# of it into every environment.
 HELD_OUT = (
     "_pydecimal.py", "aifc.py", "antigravity.py", "binhex.py", "cgi.py", "cgitb.py", "chunk.py", "crypt.py", "curses",
-    "dbm", "distutils", "ensurepip", "ftplib.py", "idlelib", "imaplib.py", "imghdr.py", "lib2to3", "mailbox.py", "mailcap.py",
-    "msilib", "nntplib.py", "pipes.py", "poplib.py", "pydoc_data", "rlcompleter.py", "sched.py", "smtpd.py", "smtplib.py",
-    "sndhdr.py", "sqlite3", "sunau.py", "telnetlib.py", "this.py", "tkinter", "turtle.py", "turtledemo", "uu.py",
-    "wave.py", "webbrowser.py", "wsgiref", "xdrlib.py", "xmlrpc", "zipapp.py",
+    "dbm", "ensurepip", "ftplib.py", "idlelib", "imaplib.py", "imghdr.py", "lib2to3", "mailbox.py", "mailcap.py",
+    "msilib", "nntplib.py", "pipes.py", "poplib.py", "pydoc_data", "rlcompleter.py", "sched.py", "smtpd.py",
+    "smtplib.py", "sndhdr.py", "sqlite3", "sunau.py", "telnetlib.py", "this.py", "tkinter", "turtle.py", "turtledemo",
+    "uu.py", "wave.py", "webbrowser.py", "wsgiref", "xdrlib.py", "xmlrpc", "zipapp.py",
 )  # fmt: skip
-_NEVER = {"site-packages", "dist-packages", "test", "tests", "__pycache__", "config-3.11-x86_64-linux-gnu"}
+NO_TEXT = {"site-packages", "dist-packages", "__pycache__", "distutils", "encodings", "lib-dynload"}
+TESTS = {"test", "tests", "idle_test"}
+FORMATS = (".txt", ".jsonl", ".parquet")
+FEWEST = 12  # documents, for three splits
+LEAST = 200  # characters of a file of the standard library
+PIECE = 2000  # characters, at least, of a document cut from a txt file
 
 
 class DataError(ValueError):
@@ -27,107 +34,206 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Splits:
-    """Documents by split. ``masked`` names what a sandbox must hide, relative to the standard library's folder."""
+    """Documents by split; training text may be read more than once, and is never held as a whole.
 
-    train: list[str]
+    ``masked`` names what a sandbox must hide, relative to the standard library's folder.
+    """
+
+    train: Callable[[], Iterator[str]]
     validation: list[str]
     test: list[str]
     masked: tuple[str, ...] = ()
 
 
-def builtin(train_bytes: int | None = None) -> Splits:
-    """Source and documentation of the running Python's standard library."""
-    root = Path(sysconfig.get_path("stdlib"))
-    held = [name for name in HELD_OUT if (root / name).exists()]
-    groups: dict[str, list[str]] = {"validation": [], "test": []}
-    # alternate by size, so that both splits have about the same amount of text on every installation
-    sized = sorted(held, key=lambda name: (-sum(len(t) for t in _documents(root / name)), name))
-    for k, name in enumerate(sized):
-        groups["validation" if k % 4 in (0, 3) else "test"] += _documents(root / name)
-    apart = {_digest(t) for texts in groups.values() for t in texts}
-    train, size = [], 0
-    for path in sorted(root.iterdir(), key=lambda p: hashlib.sha256(p.name.encode()).digest()):
-        if path.name in HELD_OUT or path.name in _NEVER or path.name.startswith(("_sysconfigdata", "config-")):
-            continue
-        for text in _documents(path):
-            if _digest(text) not in apart and (train_bytes is None or size < train_bytes):
-                train.append(text)
-                size += len(text)
-    return Splits(train, groups["validation"], groups["test"], tuple(held))
+def builtin(train_bytes: int = 0, root: Path | None = None) -> Splits:
+    """Source and documentation of the running Python's standard library; at most ``train_bytes`` to train on, 0: all.
+
+    The order is by hash of the name, so that a part is a fair sample; the library's own tests come last.
+    """
+    root = root or Path(sysconfig.get_path("stdlib"))
+    masked = tuple(name for name in HELD_OUT if (root / name).exists())
+    held: list[str] = []
+    for name in masked:
+        held += [text for path in _sources(root / name, NO_TEXT | TESTS) if (text := _source(path))]
+    apart = {_digest(text) for text in held}
+    held = list(dict.fromkeys(held))
+    top = sorted(
+        (p for p in root.iterdir() if p.name not in HELD_OUT), key=lambda p: hashlib.sha256(p.name.encode()).digest()
+    )
+    top = [p for p in top if p.name not in NO_TEXT and not p.name.startswith(("_sysconfigdata", "config-"))]
+    files = [path for place in top if place.name not in TESTS for path in _sources(place, NO_TEXT | TESTS)]
+    tests = [path for place in top for path in _sources(place, NO_TEXT)]
+    order = list(dict.fromkeys([*files, *tests]))
+
+    def train() -> Iterator[str]:
+        size, seen = 0, set(apart)
+        for path in order:
+            if train_bytes and size >= train_bytes:
+                return
+            text = _source(path)
+            digest = _digest(text)
+            if text and digest not in seen:
+                seen.add(digest)
+                size += len(text.encode())
+                yield text
+
+    return Splits(
+        train,
+        [text for text in held if _digest(text)[0] % 2 == 0],
+        [text for text in held if _digest(text)[0] % 2 == 1],
+        masked,
+    )
 
 
-def _documents(place: Path) -> list[str]:
-    paths = [place] if place.is_file() else sorted(p for p in place.rglob("*") if not _NEVER & set(p.parts[len(place.parts) :]))
-    found = []
-    for path in paths:
-        if path.suffix in (".py", ".txt", ".rst") and path.is_file():
-            try:
-                text = path.read_text(encoding="utf-8")
-            except (UnicodeDecodeError, OSError):
-                continue
-            if len(text) > 200:
-                found.append(text)
-    return found
+def _sources(place: Path, without: set[str]) -> list[Path]:
+    found = [place] if place.is_file() else sorted(place.rglob("*"))
+    return [
+        path
+        for path in found
+        if path.suffix in (".py", ".txt", ".rst")
+        and not without.intersection(path.parts[len(place.parts) - 1 :])
+        and path.is_file()
+    ]
 
 
-def from_files(path: Path, held_out_share: float = 0.1) -> Splits:
-    """txt, jsonl (key ``text``), parquet (column ``text``), or a folder of them; split by a hash of each document.
+def _source(path: Path) -> str:
+    """The text of a file; empty if there is little, or none that reads as UTF-8 (some tests are broken on purpose)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
+        return ""
+    return text if len(text) >= LEAST else ""
+
+
+def from_files(path: Path, validation_bytes: int, test_bytes: int) -> Splits:
+    """txt, jsonl (key ``text``), parquet (column ``text``), or a folder of them, split by a hash of each document.
+
+    The documents with the lowest hashes are validation, the next are test: as many as hold the wanted bytes, but never
+    more than a tenth of all documents each. Of documents that are equal, one is used.
 
     Raises:
         DataError: nothing there, nothing readable, or too few documents for three splits.
     """
+    files = _files(path)
+    sizes: dict[bytes, int] = {}
+    for text in _texts(files):
+        sizes.setdefault(_digest(text), len(text.encode()))
+    if not sizes:
+        raise DataError(f"{path} holds no text.")
+    if len(sizes) < FEWEST:
+        raise DataError(
+            f"{path} holds {len(sizes)} different document{'s' if len(sizes) > 1 else ''}; training, validation and "
+            f"test need at least {FEWEST} in all. (A txt file is cut at empty lines, at {PIECE} characters or more.)"
+        )
+    ranked = iter(sorted(sizes))
+    most = max(1, len(sizes) // 10)
+    held = {"validation": _take(ranked, sizes, validation_bytes, most), "test": _take(ranked, sizes, test_bytes, most)}
+    texts: dict[str, list[str]] = {split: [] for split in held}
+    wanted = {digest: split for split, digests in held.items() for digest in digests}
+    for text in _texts(files):
+        if split := wanted.pop(_digest(text), ""):
+            texts[split].append(text)
+    apart = held["validation"] | held["test"]
+
+    def train() -> Iterator[str]:
+        seen = set(apart)
+        for text in _texts(files):
+            digest = _digest(text)
+            if digest not in seen:
+                seen.add(digest)
+                yield text
+
+    return Splits(train, texts["validation"], texts["test"])
+
+
+def _take(ranked: Iterator[bytes], sizes: dict[bytes, int], wanted: int, most: int) -> set[bytes]:
+    taken, size = set(), 0
+    for digest in itertools.islice(ranked, most):
+        taken.add(digest)
+        size += sizes[digest]
+        if size >= wanted:
+            break
+    return taken
+
+
+def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path} does not exist.")
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    known = [f for f in files if f.suffix in (".txt", ".md", ".py", ".jsonl", ".parquet")]
+    known = [f for f in files if f.suffix in FORMATS]
     if not known:
-        raise DataError(f"{path} holds no txt, jsonl or parquet file.")
-    documents = list({_digest(t): t for f in known for t in _read(f) if t.strip()}.values())
-    if len(documents) < 10:
         raise DataError(
-            f"{path} holds {len(documents)} documents; training, validation and test need at least 10 in all. "
-            f"In a txt file, an empty line ends a document."
+            f"{path} {'holds' if path.is_dir() else 'is'} no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file."
         )
-    documents.sort(key=_digest)
-    count = max(1, int(len(documents) * held_out_share))
-    return Splits(documents[2 * count :], documents[:count], documents[count : 2 * count])
+    return known
 
 
-def _read(path: Path) -> Iterator[str]:
+def _texts(files: list[Path]) -> Iterator[str]:
+    for file in files:
+        for text in _READERS[file.suffix](file):
+            if text.strip():
+                yield text
+
+
+def _read_jsonl(path: Path) -> Iterator[str]:
     try:
-        if path.suffix == ".jsonl":
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-                if line.strip():
-                    try:
-                        yield str(json.loads(line)["text"])
-                    except (ValueError, KeyError, TypeError):
-                        raise DataError(f"{path}, line {number}: not a JSON object with a key \"text\".") from None
-        elif path.suffix == ".parquet":
-            import pyarrow.parquet as parquet
-
-            table = parquet.ParquetFile(path)
-            if "text" not in table.schema_arrow.names:
-                raise DataError(f"{path} has no column \"text\": {', '.join(table.schema_arrow.names)}.")
-            for batch in table.iter_batches(columns=["text"]):
-                yield from (str(text) for text in batch.column(0).to_pylist() if text)
-        else:
-            text = path.read_text(encoding="utf-8")
-            yield from _paragraphs(text) if path.suffix == ".txt" else [text]
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    text = json.loads(line)["text"]
+                except (ValueError, KeyError, TypeError, IndexError):
+                    text = None
+                if not isinstance(text, str):
+                    raise DataError(f'{path}, line {number}: not a JSON object with a string under the key "text".')
+                yield text.encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}).") from None
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}).") from None
 
 
-def _paragraphs(text: str, least: int = 2000) -> Iterator[str]:
-    """Cut at empty lines, into documents of at least ``least`` characters."""
-    held = ""
-    for part in text.split("\n\n"):
-        held += part + "\n\n"
-        if len(held) >= least:
-            yield held
-            held = ""
-    if held.strip():
-        yield held
+def _read_parquet(path: Path) -> Iterator[str]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise DataError(f"{path}: reading parquet needs pyarrow. Install it: pip install pyarrow") from None
+    try:
+        with parquet.ParquetFile(path) as table:
+            if "text" not in table.schema_arrow.names:
+                raise DataError(f'{path} has no column "text"; it has: {", ".join(table.schema_arrow.names)}.')
+            for batch in table.iter_batches(batch_size=1024, columns=["text"]):
+                for text in batch.column(0).to_pylist():
+                    if isinstance(text, str):
+                        yield text
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is no parquet file that can be read: {error}") from None
+
+
+def _read_txt(path: Path) -> Iterator[str]:
+    """Cut at empty lines, or where none comes at a line's end, into documents of at least ``PIECE`` characters."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            held: list[str] = []
+            size = 0
+            while line := lines.readline(PIECE):
+                held.append(line)
+                size += len(line)
+                if size >= PIECE and (not line.strip() or size >= 4 * PIECE):
+                    yield "".join(held)
+                    held, size = [], 0
+            if size:
+                yield "".join(held)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}).") from None
+
+
+_READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+    ".txt": _read_txt,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

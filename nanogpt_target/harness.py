@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
+import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ class Run:
         if "OVERNIGHT_DATA" not in os.environ:
             raise SystemExit(
                 "train.py is run by a session, which gives it data, a seed and a clock: overnight run --target DIR\n"
-                "To try it by hand: python -m nanogpt_target.by_hand"
+                "To train and score it once, by hand: python -m nanogpt_target.by_hand --target ."
             )
         self._data = Path(os.environ["OVERNIGHT_DATA"])
         self._out = Path(os.environ["OVERNIGHT_OUT"])
@@ -57,7 +59,8 @@ class Run:
         if threads:
             torch.set_num_threads(threads)
         self.device = torch.device(os.environ.get("OVERNIGHT_DEVICE", "cpu"))
-        self.meta = Meta(**json.loads((self._data / "meta.json").read_text()))
+        meta = json.loads((self._data / "meta.json").read_text())
+        self.meta = Meta(meta["vocab_size"], meta["sequence_length"])
         self._schedule = _read_trace(os.environ.get("OVERNIGHT_TRACE", ""))
         random.seed(self._seed)
         np.random.seed(self._seed)
@@ -68,6 +71,9 @@ class Run:
         self.tokens = 0
         self.progress = 0.0
         self._losses: list[float] = []
+        self._last_loss: Tensor | None = None  # not yet looked at
+        self._planned = -1  # the last step that ``training`` has let begin
+        self._parameters = 0
         self._began = self._last_event = self._last_step = 0.0
         self._initial_hash = ""
         self._batches: Batches | None = None
@@ -90,7 +96,9 @@ class Run:
         torch.manual_seed(self._seed + 1)  # the warm-up must not decide what dropout draws
         self._curve = (self._out / "curve.jsonl").open("w")
         self._trace = (self._out / "trace.jsonl").open("w")
-        self._note(self._trace, seed=self._seed, threads=torch.get_num_threads(), torch=torch.__version__)
+        versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
+        self._note(self._trace, seed=self._seed, budget=f"{self._kind}:{self._amount:g}", device=str(self.device),
+                   threads=torch.get_num_threads(), versions=versions)  # fmt: skip
         self._emit(event="ready", parameters=self._parameters)
         while not (self._data / "manifest.json").exists():
             _sleep(0.002)
@@ -102,15 +110,16 @@ class Run:
 
     @property
     def training(self) -> bool:
-        """Whether there is budget for another step; brings ``progress`` up to date."""
-        if self._schedule is not None:
-            if self.step >= len(self._schedule):
-                return False
-            self.progress = self._schedule[self.step]
-        else:
+        """Whether there is budget for another step. Fixes ``progress``, in [0, 1), for the step that begins."""
+        if self._planned == self.step:
+            return True  # asked twice
+        if self._schedule is None:
             self.progress = self._spent() / self._amount
+        else:
+            self.progress = self._schedule[self.step] if self.step < len(self._schedule) else 1.0
         if self.progress >= 1.0:
             return False
+        self._planned = self.step
         self._note(self._trace, step=self.step, progress=self.progress)
         return True
 
@@ -118,7 +127,7 @@ class Run:
         if self._kind == "seconds":
             elapsed = _now() - self._began
             typical = elapsed / self.step if self.step else 0.0
-            return elapsed + 0.5 * typical  # half a step early or late on average, never a whole one
+            return elapsed + 0.5 * typical  # ends within half a step of the budget
         return float(self.step if self._kind == "steps" else self.tokens)
 
     def batch(self, rows: int) -> tuple[Tensor, Tensor]:
@@ -129,17 +138,14 @@ class Run:
         return ids, targets
 
     def finish_step(self, loss: Tensor) -> None:
-        """Count a step. Reports now and then, and ends a run whose loss is not finite."""
+        """Count a step; ``loss`` is its mean loss. Reports now and then, and ends a run whose loss is not finite."""
         self.step += 1
         now = _now()
         due = now - self._last_event > 1 / EVENTS_PER_SECOND or self.step == 1
         if not due and self.device.type == "cuda" and self.step % 10:
-            return  # reading the loss would wait for the GPU
-        value = float(loss)
-        self._losses = [*self._losses[-19:], value]
-        if not np.isfinite(value):
-            self._emit(event="diverged", step=self.step)
-            raise SystemExit(DIVERGED)
+            self._last_loss = loss  # reading it would wait for the GPU
+            return
+        value = self._finite(loss)
         seconds = now - self._began
         self._note(self._curve, step=self.step, progress=round(self.progress, 4), loss=round(value, 5),
                    seconds=round(seconds, 3), tokens=self.tokens)  # fmt: skip
@@ -149,21 +155,29 @@ class Run:
                        tokens=self.tokens, tokens_per_second=round(self.tokens / max(seconds, 1e-9)),
                        memory_gb=_memory_gb(self.device))  # fmt: skip
 
+    def _finite(self, loss: Tensor) -> float:
+        value = float(loss)
+        self._last_loss = None
+        if not math.isfinite(value):
+            self._emit(event="diverged", step=self.step)
+            raise SystemExit(DIVERGED)
+        self._losses = [*self._losses[-19:], value]
+        return value
+
     # after
 
     def save(self, model: nn.Module, extra: dict[str, Any] | None = None) -> None:
         """Write the checkpoint (safetensors, nothing that can run) and the summary."""
+        if self._last_loss is not None:
+            self._finite(self._last_loss)
         seconds = _now() - self._began
-        tensors: dict[str, Tensor] = {}
-        seen: dict[int, str] = {}
-        for name, tensor in model.state_dict().items():
-            pointer = tensor.data_ptr()
-            tensors[name] = tensor.detach().cpu().clone() if pointer in seen else tensor.detach().cpu().contiguous()
-            seen[pointer] = name
+        # copies, since safetensors refuses tensors that share memory (tied weights)
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         save_file(tensors, self._out / "model.safetensors")
         (self._out / "model.json").write_text(json.dumps({**asdict(self.meta), **(extra or {})}))
         summary = {
             "initial_hash": self._initial_hash,
+            "final_hash": _hash_weights(model),
             "parameters": self._parameters,
             "steps": self.step,
             "tokens": self.tokens,
@@ -215,18 +229,14 @@ def _hash_weights(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"")
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError):
-        return 0.0
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e9, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)  # Linux counts in kB
 
 
 def _read_trace(path: str) -> list[float] | None:
@@ -235,6 +245,3 @@ def _read_trace(path: str) -> list[float] | None:
         return None
     lines = (json.loads(line) for line in Path(path).read_text().splitlines())
     return [float(line["progress"]) for line in lines if "progress" in line]
-
-
-Loader = Callable[[str, str], Callable[[Tensor], Tensor]]  # the signature of ``load`` in train.py

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from nanogpt_target.channel import ModelSide
+from nanogpt_target.channel import WRONG_SHAPE, WRONG_TYPE, ModelSide
 
 
 def main() -> None:
-    sys.path.insert(0, str(Path.cwd()))
-    threads = int(os.environ.get("OVERNIGHT_THREADS", "0"))
-    if threads:
+    side = ModelSide(Path(os.environ["OVERNIGHT_CHANNEL"]))
+    import torch  # after the lock: whatever goes wrong from here on, the scorer sees that this process has ended
+
+    if threads := int(os.environ.get("OVERNIGHT_THREADS", "0")):
         torch.set_num_threads(threads)
     device = os.environ.get("OVERNIGHT_DEVICE", "cpu")
-    import train  # the committed train.py; importing it trains nothing
+    sys.path.insert(0, str(Path.cwd()))
+    load = importlib.import_module("train").load  # the committed train.py; importing it trains nothing
 
-    model = train.load(os.environ["OVERNIGHT_CHECKPOINT"], device)
-    side = ModelSide(Path(os.environ["OVERNIGHT_CHANNEL"]))
+    model = load(os.environ["OVERNIGHT_CHECKPOINT"], device)
     with torch.inference_mode():
         while (ids := side.next()) is not None:
             logits = model(torch.from_numpy(ids).to(device))
-            if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (side.rows, side.length, side.vocab):
-                raise SystemExit(f"load() returned {getattr(logits, 'shape', type(logits))}, not logits [B, T, V]")
-            if not logits.is_floating_point():
-                raise SystemExit(f"load() returned {logits.dtype}, not floating point logits")
-            np.copyto(side.logits, logits.float().cpu().numpy())
-            side.answered()
+            if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != side.shape:
+                side.complain(WRONG_SHAPE)
+            elif not logits.is_floating_point():
+                side.complain(WRONG_TYPE)
+            else:
+                side.answer(logits.float().cpu().numpy())
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +29,11 @@ from nanogpt_target.corpus import DataError, Splits
 
 __all__ = ["DataError", "Prepared", "prepare", "release", "stage_before"]
 
-VERSION = 1
-SHARD_ROWS = 1 << 18
+VERSION = 2
+SHARD_BYTES = 1 << 28
+TOKENIZER_CHARACTERS = 4_000_000  # of training text that the tokenizer is trained on
+CHECKED_BYTES = 1 << 24  # files up to this size are hashed at every use, larger ones when asked
+FEWEST_ROWS = {"train": 64, "validation": 4, "test": 4}
 DEFAULTS: Mapping[str, Any] = {
     "source": "builtin",
     "files": [],
@@ -37,7 +42,9 @@ DEFAULTS: Mapping[str, Any] = {
     "validation_tokens": 60_000,
     "test_tokens": 60_000,
     "train_bytes": 0,  # of the built-in corpus; 0: all
+    "download_gb": 2.0,  # of a hub data set whose files are not named
 }
+_KINDS = {str: "a text", list: "a list of names", int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,12 @@ class Prepared:
     vocab_size: int
     sequence_length: int
     tokens: Mapping[str, int]
-    masked: tuple[str, ...]
+    masked: tuple[str, ...]  # names in the standard library's folder that sandboxes hide
+
+    @property
+    def meta(self) -> dict[str, int]:
+        """What a trial may know before the clock starts."""
+        return {"vocab_size": self.vocab_size, "sequence_length": self.sequence_length}
 
 
 def prepare(
@@ -67,7 +79,9 @@ def prepare(
         key = hashlib.sha256(json.dumps([VERSION, spec, _origin(spec)], sort_keys=True).encode()).hexdigest()[:16]
         place = cache / key
         if not (place / "manifest.json").exists():
-            say(f"preparing data ({spec['source']}): vocabulary {spec['vocab_size']}, rows of {spec['sequence_length']}")
+            say(
+                f"preparing data ({spec['source']}): vocabulary {spec['vocab_size']}, rows of {spec['sequence_length']}"
+            )
             _make(spec, _read(spec, cache, say), place)
         prepared = _load(place)
         if problem := _damage(place, full=verify):
@@ -77,8 +91,7 @@ def prepare(
 
 def stage_before(prepared: Prepared, data: Path) -> None:
     """What a trial may see before the clock starts: sizes, no text."""
-    meta = {"vocab_size": prepared.vocab_size, "sequence_length": prepared.sequence_length}
-    (data / "meta.json").write_text(json.dumps(meta))
+    (data / "meta.json").write_text(json.dumps(prepared.meta))
 
 
 def release(prepared: Prepared, data: Path) -> None:
@@ -109,8 +122,11 @@ def _check(spec: Mapping[str, Any]) -> dict[str, Any]:
             raise DataError(f"unknown key {key!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
     full = {**DEFAULTS, **spec}
     for key, default in DEFAULTS.items():
-        if not isinstance(full[key], type(default)) or isinstance(full[key], bool):
-            raise DataError(f"{key} must be a {type(default).__name__}, not {full[key]!r}.")
+        kinds = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(full[key], kinds) or isinstance(full[key], bool):
+            raise DataError(f"{key} must be {_KINDS[type(default)]}, not {full[key]!r}.")
+    if not all(isinstance(name, str) for name in full["files"]):
+        raise DataError(f"files must be a list of names, not {full['files']!r}.")
     if not 300 <= full["vocab_size"] <= 65_536:
         raise DataError(f"vocab_size = {full['vocab_size']} must be between 300 and 65536.")
     if full["sequence_length"] < 8 or full["validation_tokens"] < 1 or full["test_tokens"] < 1:
@@ -120,7 +136,7 @@ def _check(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _origin(spec: Mapping[str, Any]) -> str:
     """What the text depends on besides the settings."""
-    source = spec["source"]
+    source: str = spec["source"]
     if source == "builtin":
         return sys.version
     if source.startswith("hub:"):
@@ -133,43 +149,37 @@ def _origin(spec: Mapping[str, Any]) -> str:
 def _read(spec: Mapping[str, Any], cache: Path, say: Callable[[str], None]) -> Splits:
     source = spec["source"]
     if source == "builtin":
-        return corpus.builtin(spec["train_bytes"] or None)
-    if source.startswith("hub:"):
-        name = source[4:]
-        if not spec["files"]:
-            raise DataError(f"{source}: name its files, such as files = [\"shard_00000.parquet\"].")
-        folder = cache / "hub" / name.replace("/", "--")
-        hub.download(name, spec["files"], folder, say)
-        return corpus.from_files(folder, 0.02)
-    return corpus.from_files(Path(source).expanduser())
+        return corpus.builtin(spec["train_bytes"])
+    # at most as many bytes as tokens times a long token; packing takes what it needs
+    held = [8 * spec[f"{split}_tokens"] for split in ("validation", "test")]
+    if not source.startswith("hub:"):
+        return corpus.from_files(Path(source).expanduser(), *held)
+    name = source.removeprefix("hub:")
+    wanted = hashlib.sha256(json.dumps([spec["files"], spec["download_gb"]]).encode()).hexdigest()[:8]
+    folder = cache / "hub" / name.replace("/", "--") / wanted
+    hub.download(name, spec["files"], folder, say, most_bytes=spec["download_gb"] * 1e9)
+    return corpus.from_files(folder, *held)
 
 
 def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
     try:
-        sample, size = [], 0
-        for text in splits.train:
-            sample.append(text)
-            size += len(text)
-            if size > 4_000_000:
-                break
-        tokenizer.train(sample, spec["vocab_size"], scratch / "tokenizer.json")
-        counts = tokenizer.token_bytes(scratch / "tokenizer.json")
+        tokenizer.train(_sample(splits.train()), spec["vocab_size"], scratch / "tokenizer.json")
+        coder = tokenizer.load(scratch / "tokenizer.json")
+        counts = tokenizer.token_bytes(coder)
         np.save(scratch / "token_bytes.npy", counts)
         length = spec["sequence_length"]
         tokens = {}
-        for split in ("validation", "test"):
-            ids = tokenizer.encode(scratch / "tokenizer.json", getattr(splits, split))
-            rows = _pack(ids, length)[: max(1, spec[f"{split}_tokens"] // length)]
-            tokens[split] = _enough(rows, split, 4, length) * length
+        for split, texts in (("validation", splits.validation), ("test", splits.test)):
+            rows = np.concatenate(list(_pack(_encode(coder, texts, counts), length)))
+            wanted = max(1, spec[f"{split}_tokens"] // length)
+            rows = rows[
+                np.sort(np.random.default_rng(0).permutation(len(rows))[:wanted])
+            ]  # a fair part of all documents
+            tokens[split] = _enough(len(rows), split, length)
             rows.tofile(scratch / f"{split}.bin")
-        rows = _pack(tokenizer.encode(scratch / "tokenizer.json", splits.train), length)
-        tokens["train"] = _enough(rows, "train", 64, length) * length
-        shards = []
-        for k in range(0, len(rows), SHARD_ROWS):
-            shards.append(f"train-{k // SHARD_ROWS:05d}.bin")
-            rows[k : k + SHARD_ROWS].tofile(scratch / shards[-1])
+        shards, count = _write_shards(_pack(_encode(coder, splits.train(), counts), length), length, scratch)
+        tokens["train"] = _enough(count, "train", length)
         manifest = {
             "version": VERSION,
             "spec": dict(spec),
@@ -182,39 +192,94 @@ def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
         }
         (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1))
         for file in scratch.iterdir():
-            file.chmod(0o644)
+            file.chmod(0o444)  # a trial's data directory shares these files
         scratch.chmod(0o755)
+        shutil.rmtree(place, ignore_errors=True)  # one without a manifest
         scratch.rename(place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _enough(rows: np.ndarray, split: str, least: int, length: int) -> int:
-    if len(rows) < least:
-        raise DataError(
-            f"too little text: {len(rows)} rows of {length} tokens for {split}, at least {least} are needed. "
-            f"Use more text, or a smaller sequence_length."
-        )
-    return len(rows)
+def _sample(texts: Iterator[str]) -> Iterator[str]:
+    left = TOKENIZER_CHARACTERS
+    for text in texts:
+        yield text[:left]
+        left -= len(text)
+        if left <= 0:
+            return
 
 
-def _pack(documents: list[np.ndarray], length: int) -> np.ndarray:
-    """uint16 [N, length + 1]: every row begins with BOS (0), so does every document; what does not fit goes on in the next."""
-    pieces: list[np.ndarray] = []
-    room = 0
+def _encode(coder: Any, texts: Iterable[str], counts: np.ndarray) -> Iterator[np.ndarray]:
+    """Ids of each text, about a million characters at a time. A lost byte would make the score wrong."""
+    held: list[str] = []
+    for text in itertools.chain(texts, [None]):
+        if text is not None:
+            held.append(text)
+        if held and (text is None or sum(map(len, held)) > 1_000_000 or len(held) >= 1000):
+            for original, ids in zip(held, tokenizer.encode(coder, held), strict=True):
+                if int(counts[ids].sum()) != len(original.encode()):
+                    raise DataError(f"the tokenizer lost bytes of a document that begins {original[:60]!r}.")
+                yield ids
+            held = []
+
+
+def _pack(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """Blocks of rows, uint16 [N, length + 1]. Every row and every document begins with BOS (0).
+
+    What does not fit goes on in the next row; the last row is filled up only if it is the only one.
+    """
     bos = np.zeros(1, np.uint16)
-    for ids in documents:
+    pieces: list[np.ndarray] = []
+    size, room, made = 0, 0, False
+    for document in documents:
+        ids = document
         while len(ids):
-            if room < 2:  # a new row; a last single token of room is filled with BOS
+            if room < 2:  # a new row; a last single place is filled with BOS
                 pieces.append(bos[:room])
+                size += room
                 room = length + 1
-            part = ids[: room - 1]
+            part, ids = ids[: room - 1], ids[room - 1 :]
             pieces += [bos, part]
-            ids = ids[len(part) :]
+            size += len(part) + 1
             room -= len(part) + 1
-    flat = np.concatenate(pieces) if pieces else np.empty(0, np.uint16)
-    whole = len(flat) // (length + 1)
-    return flat[: whole * (length + 1)].reshape(whole, length + 1)
+        if size >= 1 << 22:
+            flat = np.concatenate(pieces)
+            whole = size // (length + 1) * (length + 1)
+            yield flat[:whole].reshape(-1, length + 1)
+            pieces, size, made = [flat[whole:]], size - whole, True
+    flat = np.concatenate([np.empty(0, np.uint16), *pieces])
+    whole = size // (length + 1) * (length + 1)
+    if whole or not made:
+        yield flat[:whole].reshape(-1, length + 1)
+
+
+def _write_shards(blocks: Iterator[np.ndarray], length: int, folder: Path) -> tuple[list[str], int]:
+    """Names of the shards, and how many rows they hold in all."""
+    most = max(1, SHARD_BYTES // (2 * (length + 1)))
+    names: list[str] = []
+    count, left = 0, 0
+    for block in blocks:
+        rows = block
+        while len(rows):
+            if left == 0:
+                names.append(f"train-{len(names):05d}.bin")
+                left = most
+            part, rows = rows[:left], rows[left:]
+            with (folder / names[-1]).open("ab") as file:
+                part.tofile(file)
+            left -= len(part)
+            count += len(part)
+    return names, count
+
+
+def _enough(rows: int, split: str, length: int) -> int:
+    least = FEWEST_ROWS[split]
+    if rows < least:
+        raise DataError(
+            f"too little text: {split} has {rows * length:,} tokens ({rows} rows of {length}), at least "
+            f"{least * length:,} are needed. Use more text, or a smaller sequence_length."
+        )
+    return rows * length
 
 
 def _load(place: Path) -> Prepared:
@@ -222,19 +287,25 @@ def _load(place: Path) -> Prepared:
         manifest = json.loads((place / "manifest.json").read_text())
         digest = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()[:16]
         return Prepared(
-            place, digest, manifest["vocab_size"], manifest["sequence_length"], manifest["tokens"], tuple(manifest["masked"])
+            place,
+            digest,
+            manifest["vocab_size"],
+            manifest["sequence_length"],
+            manifest["tokens"],
+            tuple(manifest["masked"]),
         )
     except (ValueError, KeyError) as error:
         raise DataError(f"{place}/manifest.json is damaged ({error}). Delete the folder; it is made again.") from None
 
 
 def _damage(place: Path, full: bool) -> str:
+    """What is wrong with a prepared folder; "" when nothing is."""
     files = json.loads((place / "manifest.json").read_text())["files"]
     for name, (size, digest) in files.items():
         path = place / name
         if not path.exists() or path.stat().st_size != size:
             return f"{name} is missing or has another size"
-        if (full or size < 1 << 24) and _sha256(path) != digest:  # large files only on --verify
+        if (full or size <= CHECKED_BYTES) and _sha256(path) != digest:
             return f"{name} has another hash"
     return ""
 
@@ -253,15 +324,22 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m nanogpt_target.prepare")
-    parser.add_argument("--cache", type=Path, default=Path("~/.cache/overnight/data").expanduser())
-    parser.add_argument("--source", default="builtin")
+    parser = argparse.ArgumentParser(prog="python -m nanogpt_target.prepare", description="Text to packed rows, once.")
+    parser.add_argument("--target", type=Path, default=Path(__file__).parent, help="folder with a target.toml")
+    parser.add_argument("--data", help="txt, jsonl, parquet, a folder of them, hub:owner/name, or builtin")
+    parser.add_argument("--cache", type=Path, default=Path("~/.cache/overnight/data"))
+    parser.add_argument("--verify", action="store_true", help="check all files by hash, the large ones too")
     arguments = parser.parse_args()
+    spec = tomllib.loads((arguments.target / "target.toml").read_text())["data"]
+    if arguments.data:
+        spec |= {"source": arguments.data, "files": []}
     try:
-        print(prepare({"source": arguments.source}, arguments.cache, lambda t: print(t, file=sys.stderr)).directory)
+        cache = arguments.cache.expanduser()
+        prepared = prepare(spec, cache, lambda text: print(text, file=sys.stderr), arguments.verify)
     except DataError as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 2
+    print(prepared.directory)
     return 0
 
 

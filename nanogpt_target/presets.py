@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tomllib
 from pathlib import Path
 
@@ -15,6 +14,7 @@ README = """# A target for Overnight
 
     overnight run --target . --proposer cma-es --trials 50     # search over the hyperparameter block, no model needed
     overnight run --target . --llm-base-url http://127.0.0.1:8000/v1 --hours 8
+    python -m nanogpt_target.by_hand --target .                # one run and its score, by hand and unprotected
 """
 
 
@@ -24,21 +24,24 @@ def choose_preset() -> str:
 
 
 def write_target(preset: str, directory: Path) -> list[Path]:
-    """Write train.py, target.toml and README.md of a preset into a folder; returns their paths."""
-    text = (PACKAGE / "presets" / f"{preset}.toml").read_text()
-    values = tomllib.loads(text)["preset"]
-    target = directory / "target.toml"
-    target.write_text(text.split("[preset]")[0].rstrip() + "\n")
-    train = directory / "train.py"
-    shutil.copyfile(PACKAGE / "train.py", train)
-    source = train.read_text()
-    for name, value in values.items():
-        source, count = re.subn(rf"(?m)^{name} = [^#\n]*?(  #|$)", lambda m, n=name, v=value: f"{n} = {_literal(v)}{m[1]}", source)
-        assert count == 1, f"preset {preset}: {name} stands {count} times in train.py"
-    train.write_text(source)
-    readme = directory / "README.md"
-    readme.write_text(README)
-    return [train, target, readme]
+    """Write train.py, target.toml and README.md of a preset into a folder; returns their paths.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}.")
+    text = (PACKAGE / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
+    source = (PACKAGE / "train.py").read_text(encoding="utf-8")
+    for name, value in tomllib.loads(text)["preset"].items():
+        source, count = re.subn(rf"(?m)^{name} = [^#\n]*?(?=  #|$)", f"{name} = {_literal(value)}", source)
+        if count != 1:
+            raise ValueError(f"preset {preset}: {name} stands {count} times in train.py.")
+    written = {"train.py": source, "target.toml": text.split("[preset]")[0].rstrip() + "\n", "README.md": README}
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, content in written.items():
+        (directory / file).write_text(content, encoding="utf-8")
+    return [directory / file for file in written]
 
 
 def _literal(value: object) -> str:

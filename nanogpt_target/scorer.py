@@ -3,8 +3,10 @@
     python -m nanogpt_target.scorer --data DIR --split validation --channel-a DIR --channel-b DIR --result FILE
 
 Pass A scores the full rows. Pass B asks a fresh model process for a sample of the rows, shuffled, each cut at a random
-place with a suffix from the training text: logits before the cut must agree with pass A, and so must the loss at the cut.
-A model that looks ahead, or that keeps state between calls, cannot make them agree.
+place with a suffix from the training text. The log-probability of every target before its cut must agree with pass A,
+and so must the mean loss of the last target before the cut. A model that looks ahead, at other rows, or back at earlier
+calls cannot make them agree: both passes would have to see the same future. A peek on a share p of the positions stays
+unseen with a probability of at most (1 - p) ** rows.
 
 Bits per byte = -sum over targets of log2 p(target) / sum of their raw bytes. Targets that are BOS stand for no byte of
 text and count on neither side.
@@ -18,151 +20,202 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nanogpt_target.channel import ChannelError, ScorerSide
+from nanogpt_target.channel import ModelGone, Rejected, ScorerSide
 
 BATCH_BYTES = 32 << 20  # of logits in one message
-SAMPLE_ROWS = 96  # of pass B; a peek on a share p of the positions goes unseen with probability (1 - p)^rows at the cuts
-REPEATED_BATCHES = 1  # of pass A, to know the model's own noise
+CHUNK = 1 << 18  # logits that go through the softmax at a time: they stay in the cache
+SAMPLED_ROWS = 256  # of pass B
+REPEATED_ROWS = 64  # of pass A, at least: how far the model is from itself
 LOSS_TOLERANCE = 0.0002  # bits per byte, mean over the cuts
-FLOOR, CAP = 2e-3, 0.25  # of the tolerance for a single log-probability, in nats
+FLOOR, CAP = 2e-3, 0.25  # nats: bounds of the tolerance for one log-probability
+NOISE_FACTOR = 8.0  # that tolerance, in units of the largest difference within pass A
+LN2 = float(np.log(2.0))
 
-Ask = Callable[[np.ndarray, np.ndarray], None]
-
-
-class Rejected(Exception):
-    """The model broke the scoring contract."""
+Ask = Callable[[np.ndarray, np.ndarray], None]  # from int64 [B, T] into float32 [B, T, V]
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean bits per byte, and what it was taken over."""
+    """Bits per byte, and what it was taken over."""
 
     value: float
     tokens: int
     bytes: int
-    noise: float
+    noise: float  # nats, largest difference between two answers of one model process
     rows_b: int
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What pass B asks: ``ids`` [N, T] of ``rows``, foreign from position ``cut`` on; so targets before it are fair."""
+
+    rows: np.ndarray
+    cuts: np.ndarray
+    ids: np.ndarray
+
+    @property
+    def fair(self) -> np.ndarray:
+        """bool [N, T]: the inputs up to and at this position are those of pass A."""
+        return np.arange(self.ids.shape[1])[None, :] < self.cuts[:, None]
+
+
 def log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Natural log-softmax in float32 at the targets. ``logits`` float32 [N, V] is overwritten; returns float64 [N].
+    """Log-softmax in nats at the targets. ``logits`` float32 [N, V] is overwritten; ``targets`` [N]; float64 [N].
 
     Raises:
         Rejected: a logit is not finite.
     """
-    highest = logits.max(axis=1)
-    if not np.isfinite(highest).all():
-        raise Rejected("logits are not finite")
-    chosen = logits[np.arange(len(targets)), targets].astype(np.float64)
-    np.subtract(logits, highest[:, None], out=logits)
-    np.exp(logits, out=logits)
-    total = logits.sum(axis=1, dtype=np.float32)
-    if not np.isfinite(total).all():  # NaN or -inf elsewhere than at the maximum
-        raise Rejected("logits are not finite")
-    return chosen - highest.astype(np.float64) - np.log(total.astype(np.float64))
+    found = np.empty(len(targets), np.float64)
+    step = max(1, CHUNK // logits.shape[1])
+    for start in range(0, len(targets), step):
+        part, target = logits[start : start + step], targets[start : start + step]
+        highest = part.max(axis=1)  # NaN and inf come through
+        if not (np.isfinite(highest).all() and np.isfinite(part.min())):
+            raise Rejected("logits are not finite")
+        chosen = part[np.arange(len(target)), target].astype(np.float64)
+        with np.errstate(over="ignore", under="ignore"):  # finite numbers may be further apart than float32 can say
+            np.subtract(part, highest[:, None], out=part)
+            np.exp(part, out=part)
+        total = part.sum(axis=1, dtype=np.float32).astype(np.float64)
+        found[start : start + step] = chosen - highest.astype(np.float64) - np.log(total)
+    return found
 
 
-class Passes:
-    """The two passes over one split. ``ask_a`` and ``ask_b`` fill float32 [B, T, V] from int64 [B, T]."""
-
-    def __init__(self, rows: np.ndarray, token_bytes: np.ndarray, decoys: np.ndarray, batch: int, vocab: int):
-        self.ids = rows[:, :-1].astype(np.int64)
-        self.targets = rows[:, 1:].astype(np.int64)
-        self.weights = token_bytes[self.targets]
-        self.decoys, self.batch, self.vocab = decoys, batch, vocab
-        self.random = np.random.default_rng(int.from_bytes(os.urandom(8), "little"))  # the model must not guess the cuts
-        self.buffer = np.empty((batch, self.ids.shape[1], vocab), np.float32)
-
-    def run(self, ids: np.ndarray, targets: np.ndarray, ask: Ask) -> np.ndarray:
-        """Log-probability of each target, float64 [N, T]. The last batch is filled up with its own rows."""
-        found = np.empty(ids.shape, np.float64)
-        for start in range(0, len(ids), self.batch):
-            part = np.arange(start, start + self.batch) % len(ids)
-            ask(ids[part], self.buffer)
-            values = log_probabilities(self.buffer.reshape(-1, self.vocab), targets[part].reshape(-1))
-            keep = min(self.batch, len(ids) - start)
-            found[start : start + keep] = values.reshape(self.batch, -1)[:keep]
-        return found
-
-    def score(self, ask_a: Ask, ask_b: Ask) -> Score:
-        a = self.run(self.ids, self.targets, ask_a)
-        repeat = min(len(self.ids), REPEATED_BATCHES * self.batch)
-        order = self.random.permutation(len(self.ids))[:repeat]
-        again = self.run(self.ids[order], self.targets[order], ask_a)
-        noise = float(np.abs(again - a[order]).max())
-        sample = self.compare(a, noise, ask_b)
-        counted = self.weights > 0
-        total, size = float(-a[counted].sum() / np.log(2)), int(self.weights.sum())
-        if size == 0:
-            raise Rejected("the split has no bytes")
-        return Score(total / size, int(counted.sum()), size, noise, sample)
-
-    def compare(self, a: np.ndarray, noise: float, ask_b: Ask) -> int:
-        """Pass B. Raises ``Rejected`` when what comes before a cut depends on what comes after it."""
-        rows, length = self.ids.shape
-        sample = self.random.permutation(rows)[: min(rows, SAMPLE_ROWS)]
-        cuts = self.random.integers(1, length, size=len(sample))
-        ids = self.ids[sample].copy()
-        after = np.arange(length)[None, :] >= cuts[:, None]
-        decoys = self.decoys[self.random.integers(len(self.decoys), size=len(sample)), :length].astype(np.int64)
-        ids[after] = decoys[after]
-        b = self.run(ids, self.targets[sample], ask_b)
-        tolerance = min(max(FLOOR, 8 * noise), CAP)
-        apart = np.abs(b - a[sample])
-        apart[after] = 0.0
-        if apart.max() > tolerance:
-            row = int(apart.max(axis=1).argmax())
-            raise Rejected(
-                f"looks ahead: changing what comes later moved log-probabilities of {int((apart > tolerance).sum())} "
-                f"earlier targets, by up to {apart.max():.3g} nats (row {int(sample[row])}, tolerance {tolerance:.2g})"
-            )
-        at = (np.arange(len(sample)), cuts - 1)
-        size = max(1, int(self.weights[sample][at].sum()))
-        difference = abs(float((b[at] - a[sample][at])[self.weights[sample][at] > 0].sum())) / np.log(2) / size
-        if difference > max(LOSS_TOLERANCE, 0.0):
-            raise Rejected(f"looks ahead: the loss at the cuts differs by {difference:.2g} bits per byte")
-        return len(sample)
+def run(ids: np.ndarray, targets: np.ndarray, ask: Ask, batch: int, vocab: int) -> np.ndarray:
+    """Log-probability of each target, float64 [N, T]. The last batch is filled up with rows of the first."""
+    found = np.empty(ids.shape, np.float64)
+    buffer = np.empty((batch, ids.shape[1], vocab), np.float32)
+    for start in range(0, len(ids), batch):
+        part = np.arange(start, start + batch) % len(ids)
+        ask(ids[part], buffer)
+        values = log_probabilities(buffer.reshape(-1, vocab), targets[part].reshape(-1))
+        keep = min(batch, len(ids) - start)
+        found[start : start + keep] = values.reshape(batch, -1)[:keep]
+    return found
 
 
-def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Rows [N, T + 1], bytes of each token [V], decoy rows, and the vocabulary's size."""
+def draw(ids: np.ndarray, decoys: np.ndarray, vocab: int, random: np.random.Generator) -> Sample:
+    """The rows of pass B, shuffled, each with the suffix of a training row from a random place on.
+
+    The first foreign token is never the true one, so that a peek at the next token sees something else at every cut.
+    """
+    length = ids.shape[1]
+    rows = random.permutation(len(ids))[:SAMPLED_ROWS]
+    cuts = random.integers(1, length, size=len(rows))
+    mixed = Sample(rows, cuts, ids[rows].copy())
+    foreign = decoys[random.integers(len(decoys), size=len(rows)), :length].astype(np.int64)
+    mixed.ids[~mixed.fair] = foreign[~mixed.fair]
+    first = (np.arange(len(rows)), cuts)
+    same = mixed.ids[first] == ids[rows, cuts]
+    mixed.ids[first] = np.where(same, (mixed.ids[first] + 1) % vocab, mixed.ids[first])
+    return mixed
+
+
+def compare(a: np.ndarray, b: np.ndarray, sample: Sample, weights: np.ndarray, noise: float) -> None:
+    """Log-probabilities [N, T] of the sampled rows in pass A and in pass B; ``weights``: bytes of their targets.
+
+    Raises:
+        Rejected: what comes before a cut depends on what comes after it.
+    """
+    tolerance = min(max(FLOOR, NOISE_FACTOR * noise), CAP)
+    apart = np.where(sample.fair, np.abs(b - a), 0.0)
+    if apart.max() > tolerance:
+        raise Rejected(
+            f"looks ahead: other text after a position moved {int((apart > tolerance).sum())} of "
+            f"{int(sample.fair.sum())} log-probabilities before it, by up to {apart.max():.3g} nats "
+            f"(tolerance {tolerance:.2g})"
+        )
+    last = (np.arange(len(a)), sample.cuts - 1)
+    counted = weights[last] > 0
+    difference = abs(float((b[last] - a[last])[counted].sum())) / LN2 / max(1, int(weights[last].sum()))
+    if difference > LOSS_TOLERANCE:
+        raise Rejected(
+            f"looks ahead: the loss just before other text differs by {difference:.2g} bits per byte "
+            f"(tolerance {LOSS_TOLERANCE:g})"
+        )
+
+
+def score(
+    rows: np.ndarray,
+    token_bytes: np.ndarray,
+    decoys: np.ndarray,
+    ask_a: Ask,
+    ask_b: Ask,
+    batch: int,
+    random: np.random.Generator,
+    cancel: Callable[[], None] = lambda: None,
+) -> Score:
+    """Both passes at once over ``rows`` [N, T + 1]. ``cancel`` is called when pass A fails, and must end pass B.
+
+    Raises:
+        Rejected: the model broke the contract.
+    """
+    ids, targets = rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
+    weights, vocab = token_bytes[targets], len(token_bytes)
+    sample = draw(ids, decoys, vocab, random)
+    again = random.permutation(len(ids))[: max(batch, REPEATED_ROWS)]
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(run, sample.ids, targets[sample.rows], ask_b, batch, vocab)
+        try:
+            a = run(ids, targets, ask_a, batch, vocab)
+            noise = float(np.abs(run(ids[again], targets[again], ask_a, batch, vocab) - a[again]).max())
+        except BaseException:
+            cancel()
+            raise
+        b = second.result()
+    compare(a[sample.rows], b, sample, weights[sample.rows], noise)
+    counted = weights > 0
+    size = int(weights.sum())
+    return Score(float(-a[counted].sum()) / LN2 / size, int(counted.sum()), size, noise, len(sample.rows))
+
+
+def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows uint16 [N, T + 1], raw bytes of each token [V], and decoy rows from the training text."""
     manifest = json.loads((data / "manifest.json").read_text())
     length = manifest["sequence_length"] + 1
     rows = np.fromfile(data / f"{split}.bin", np.uint16).reshape(-1, length)
     shard = np.memmap(data / manifest["train_shards"][0], np.uint16, "r").reshape(-1, length)
-    return rows, np.load(data / "token_bytes.npy"), np.array(shard[-512:]), manifest["vocab_size"]
+    return rows, np.load(data / "token_bytes.npy"), np.array(shard[-1024:])
 
 
-def score(data: Path, split: str, channel_a: Path, channel_b: Path, timeout: float) -> dict[str, object]:
-    """The result as JSON: status ``ok``, ``invalid``, ``crash`` or ``timeout``, and the value."""
-    rows, token_bytes, decoys, vocab = read_split(data, split)
-    length = rows.shape[1] - 1
-    batch = int(max(1, min(len(rows), BATCH_BYTES // (length * vocab * 4))))
-    sides = [ScorerSide(channel, batch, length, vocab) for channel in (channel_a, channel_b)]
+def score_channels(
+    data: Path, split: str, channel_a: Path, channel_b: Path, timeout: float, seed: int | None = None
+) -> dict[str, object]:
+    """The result as JSON: ``status`` (ok, invalid, crash, timeout), ``value`` or None, ``reason``, and counts."""
     began = time.monotonic()
     deadline = began + timeout
+    rows, token_bytes, decoys = read_split(data, split)
+    length, vocab = rows.shape[1] - 1, len(token_bytes)
+    batch = max(1, min(len(rows), SAMPLED_ROWS, BATCH_BYTES // (length * vocab * 4)))
+    random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if seed is None else seed)
+    sides: list[ScorerSide] = []
 
-    def ask(side: ScorerSide) -> Ask:
+    def asker(side: ScorerSide) -> Ask:
         return lambda ids, out: side.ask(ids, deadline, out)
 
+    def cancel() -> None:
+        sides[1].cancelled = True
+
     try:
-        found = Passes(rows, token_bytes, decoys, batch, vocab).score(ask(sides[0]), ask(sides[1]))
+        for channel in (channel_a, channel_b):
+            sides.append(ScorerSide(channel, batch, length, vocab))
+        found = score(rows, token_bytes, decoys, asker(sides[0]), asker(sides[1]), batch, random, cancel)
     except Rejected as error:
         return {"status": "invalid", "value": None, "reason": str(error)}
-    except ChannelError as error:
+    except ModelGone as error:
         return {"status": "crash", "value": None, "reason": f"scoring: {error}"}
     except TimeoutError:
-        return {"status": "timeout", "value": None, "reason": f"scoring took more than {timeout:.0f} s"}
+        return {"status": "timeout", "value": None, "reason": f"scoring took more than {timeout:g} s"}
     finally:
         for side in sides:
             side.close()
-    seconds = round(time.monotonic() - began, 3)
-    return {"status": "ok", "reason": "", **found.__dict__, "seconds": seconds}
+    return {"status": "ok", "reason": "", **asdict(found), "seconds": {"total": round(time.monotonic() - began, 3)}}
 
 
 def main() -> int:
@@ -170,12 +223,13 @@ def main() -> int:
     parser.add_argument("--split", choices=("validation", "test"), required=True)
     for name in ("data", "channel-a", "channel-b", "result"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--timeout", type=float, default=300.0)
-    arguments = parser.parse_args()
-    found = score(arguments.data, arguments.split, arguments.channel_a, arguments.channel_b, arguments.timeout)
-    scratch = arguments.result.with_suffix(".new")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds, from here to the result")
+    parser.add_argument("--seed", type=int, help="of the cuts; without it they cannot be foreseen, as it should be")
+    given = parser.parse_args()
+    found = score_channels(given.data, given.split, given.channel_a, given.channel_b, given.timeout, given.seed)
+    scratch = given.result.with_suffix(".new")
     scratch.write_text(json.dumps(found))
-    scratch.rename(arguments.result)
+    scratch.rename(given.result)
     return 0
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-BOS = "<|bos|>"
+BOS = "<|bos|>"  # token 0
 
 
 def train(texts: Iterable[str], vocab_size: int, path: Path) -> None:
@@ -17,31 +18,32 @@ def train(texts: Iterable[str], vocab_size: int, path: Path) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=[BOS],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.save(str(path))
 
 
-def encode(path: Path, texts: list[str]) -> list[np.ndarray]:
+def load(path: Path) -> Any:
+    """The tokenizer; a text that spells BOS out is text."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def encode(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
     """Token ids of each text, uint16, without BOS."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path))
-    return [np.array(e.ids, np.uint16) for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    return [np.array(e.ids, np.uint16) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def token_bytes(path: Path) -> np.ndarray:
+def token_bytes(tokenizer: Any) -> np.ndarray:
     """Raw bytes of each token, int32 [V]: a character of the byte-level alphabet is one byte. BOS is none."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path))
     counts = np.zeros(tokenizer.get_vocab_size(), np.int32)
     for token, number in tokenizer.get_vocab().items():
         counts[number] = 0 if token == BOS else len(token)

@@ -1,13 +1,17 @@
 """Train a small GPT for a fixed budget. This is the one file that changes; everything it imports stays as it is.
 
-    python train.py        # inside a session: `overnight run`
+    overnight run --target .                        # a session runs it, edits it, and keeps what helps
+    python -m nanogpt_target.by_hand --target .     # once, by hand: prepare, train, score
 
 The harness owns the seed, the data and its order, the clock and the checkpoint. Everything else is here, top to bottom:
 hyperparameters, model, optimiser, schedule, loop.
 """
 
+# mypy: disable-error-code="arg-type, index, misc, no-any-return, union-attr"
+import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +37,8 @@ WINDOW_PATTERN = "SSSL"  # attention span by layer: S half the context, L all of
 # --- end of hyperparameters ---
 
 SOFTCAP = 15.0  # logits are squashed into ±SOFTCAP
-MUON_MOMENTUM = 0.95
+MUON_MOMENTUM = 0.95  # reached after MOMENTUM_STEPS, from 0.85
+MOMENTUM_STEPS = 300
 ADAM_BETAS = (0.8, 0.95)
 
 
@@ -53,10 +58,13 @@ class Config:
     def heads(self) -> int:
         return self.width // self.head_dim
 
-    def window(self, layer: int) -> int:
+    @property
+    def short_window(self) -> int:
+        return max(1, self.sequence_length // 2)
+
+    def is_short(self, layer: int) -> bool:
         letter = self.window_pattern[layer % len(self.window_pattern)]
-        short = letter == "S" and layer < self.depth - 1
-        return max(1, self.sequence_length // 2) if short else self.sequence_length
+        return letter == "S" and layer < self.depth - 1
 
 
 def norm(x: Tensor) -> Tensor:
@@ -64,11 +72,18 @@ def norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.size(-1),))
 
 
-def rotary_tables(length: int, head_dim: int, device: torch.device, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+def rotary_tables(length: int, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
     """cos and sin of shape [length, head_dim / 2]."""
-    frequency = base ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
-    angle = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequency)
+    frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)
     return angle.cos(), angle.sin()
+
+
+def window_mask(length: int, window: int) -> Tensor:
+    """bool [length, length]: a query sees itself and the ``window - 1`` positions before it."""
+    position = torch.arange(length)
+    back = position[:, None] - position[None, :]
+    return (back >= 0) & (back < window)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -79,24 +94,21 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with QK norm and a window of the last ``window`` positions."""
+    """Causal self-attention with QK norm. ``mask`` [T, T] is True where a query may look; None: all before it."""
 
-    def __init__(self, config: Config, layer: int):
+    def __init__(self, config: Config):
         super().__init__()
-        self.heads, self.window = config.heads, config.window(layer)
+        self.heads = config.heads
         self.q = nn.Linear(config.width, config.width, bias=False)
         self.k = nn.Linear(config.width, config.width, bias=False)
         self.v = nn.Linear(config.width, config.width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, masks: dict[int, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         rows, length, width = x.shape
         q, k, v = (f(x).view(rows, length, self.heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
-        if self.window >= length:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=masks[self.window][:length, :length])
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.out(y.transpose(1, 2).reshape(rows, length, width))
 
 
@@ -113,13 +125,13 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: Config, layer: int):
+    def __init__(self, config: Config):
         super().__init__()
-        self.attention = Attention(config, layer)
+        self.attention = Attention(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, masks: dict[int, Tensor]) -> Tensor:
-        x = x + self.attention(norm(x), cos, sin, masks)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.attention(norm(x), cos, sin, mask)
         return x + self.mlp(norm(x))
 
 
@@ -128,14 +140,18 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         self.residual_scale = nn.Parameter(torch.ones(config.depth))
         self.input_scale = nn.Parameter(torch.zeros(config.depth))  # how much of the embedding each block sees again
+        cos, sin = rotary_tables(config.sequence_length, config.head_dim)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self.register_buffer("short", window_mask(config.sequence_length, config.short_window), persistent=False)
         self.initialise()
 
     def initialise(self) -> None:
-        """Unit embeddings, uniform matrices of variance 1 / width, and zeros where a block joins the residual stream."""
+        """Unit embeddings, matrices of variance 1 / width, and zeros where a block joins the residual stream."""
         nn.init.normal_(self.embedding.weight, std=1.0)
         nn.init.normal_(self.head.weight, std=0.001)
         bound = (3.0 / self.config.width) ** 0.5
@@ -145,23 +161,20 @@ class GPT(nn.Module):
             nn.init.zeros_(block.attention.out.weight)
             nn.init.zeros_(block.mlp.down.weight)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Token ids [B, T] → logits of the next token [B, T, V], float32."""
+    def forward(self, ids: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Ids [B, T] → float32 logits of the next token [B, T, V]; with targets [B, T], their mean loss in nats."""
         length = ids.size(1)
-        cos, sin = rotary_tables(length, self.config.head_dim, ids.device)
-        masks = self.masks(length, ids.device)
-        x = first = norm(self.embedding(ids))
+        cos, sin, short = self.cos[:length], self.sin[:length], self.short[:length, :length]
+        x = norm(self.embedding(ids))
+        if x.is_cuda:
+            x = x.bfloat16()  # the residual stream is most of the memory
+        first = x
         for layer, block in enumerate(self.blocks):
-            x = self.residual_scale[layer] * x + self.input_scale[layer] * first
-            x = block(x, cos, sin, masks)
+            x = self.residual_scale[layer].to(x) * x + self.input_scale[layer].to(x) * first
+            x = block(x, cos, sin, short if self.config.is_short(layer) else None)
         logits = self.head(norm(x)).float()
-        return SOFTCAP * torch.tanh(logits / SOFTCAP)
-
-    def masks(self, length: int, device: torch.device) -> dict[int, Tensor]:
-        """One mask [T, T] for every window that is shorter than the context: True where attention may look."""
-        windows = {self.config.window(layer) for layer in range(self.config.depth)}
-        back = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
-        return {w: (back >= 0) & (back < w) for w in windows if w < length}
+        logits = SOFTCAP * torch.tanh(logits / SOFTCAP)
+        return logits if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 # optimiser
@@ -169,7 +182,7 @@ class GPT(nn.Module):
 
 @torch.no_grad()
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices of g [N, R, C], by a quintic Newton-Schulz iteration (Jordan et al. 2024)."""
+    """The nearest semi-orthogonal matrices of g [N, R, C], by a Newton-Schulz iteration (Jordan et al. 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = g.bfloat16() if g.is_cuda else g
     tall = x.size(-2) > x.size(-1)
@@ -181,48 +194,77 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if tall else x).to(g.dtype)
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised: matrices of one shape are stacked and updated together. Decoupled weight decay."""
+@dataclass
+class Group:
+    """Parameters that share a learning rate, and the state of their optimiser."""
 
-    def __init__(self, matrices: list[Tensor], lr: float, momentum: float, weight_decay: float):
+    params: list[Tensor]
+    peak_lr: float
+    lr: float = 0.0
+    state: dict[str, list[Tensor]] = field(default_factory=dict)
+
+
+class AdamW:
+    """Adam with bias correction (Kingma and Ba 2015), here without decay: for all that is not a matrix of a block."""
+
+    def __init__(self, groups: list[Group], betas: tuple[float, float], eps: float = 1e-10):
+        self.groups, self.betas, self.eps, self.steps = groups, betas, eps, 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.steps += 1
+        b1, b2 = self.betas
+        for group in self.groups:
+            gradients = [p.grad for p in group.params]
+            if not group.state:
+                group.state = {name: [torch.zeros_like(p) for p in group.params] for name in ("mean", "square")}
+            mean, square = group.state["mean"], group.state["square"]
+            torch._foreach_lerp_(mean, gradients, 1 - b1)
+            torch._foreach_mul_(square, b2)
+            torch._foreach_addcmul_(square, gradients, gradients, 1 - b2)
+            size = torch._foreach_div(square, 1 - b2**self.steps)
+            torch._foreach_sqrt_(size)
+            torch._foreach_add_(size, self.eps)
+            torch._foreach_addcdiv_(group.params, mean, size, -group.lr / (1 - b1**self.steps))
+
+
+class Muon:
+    """Momentum, orthogonalised (Jordan et al. 2024). Matrices of one shape are a group, and are updated together."""
+
+    def __init__(self, matrices: list[Tensor], peak_lr: float, momentum: float, weight_decay: float):
         shapes: dict[torch.Size, list[Tensor]] = {}
         for matrix in matrices:
             shapes.setdefault(matrix.shape, []).append(matrix)
-        super().__init__(
-            [{"params": group} for group in shapes.values()],
-            {"lr": lr, "momentum": momentum, "weight_decay": weight_decay},
-        )
+        self.groups = [Group(group, peak_lr) for group in shapes.values()]
+        self.momentum, self.weight_decay = momentum, weight_decay
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            matrices = group["params"]
-            gradient = torch.stack([m.grad for m in matrices])
-            state = self.state[matrices[0]]
-            velocity = state.setdefault("velocity", torch.zeros_like(gradient))
-            velocity.lerp_(gradient, 1 - group["momentum"])
-            update = orthogonalise(gradient.lerp_(velocity, group["momentum"]))
+    def step(self) -> None:
+        for group in self.groups:
+            gradient = torch.stack([p.grad for p in group.params])
+            if not group.state:
+                group.state = {"velocity": [torch.zeros_like(gradient)]}
+            (velocity,) = group.state["velocity"]
+            velocity.lerp_(gradient, 1 - self.momentum)
+            update = orthogonalise(gradient.lerp_(velocity, self.momentum))  # Nesterov
             scale = max(1.0, update.size(-2) / update.size(-1)) ** 0.5
-            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(matrices, list(update.unbind()), alpha=-group["lr"] * scale)
+            torch._foreach_mul_(group.params, 1 - group.lr * self.weight_decay)
+            torch._foreach_add_(group.params, list(update.unbind()), alpha=-group.lr * scale)
 
 
-def make_optimisers(model: GPT, device: torch.device) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for the rest; AdamW's rates shrink with the root of the width."""
+def make_optimisers(model: GPT) -> tuple[AdamW, Muon]:
+    """Muon for the matrices of the blocks, AdamW for the rest; the rates of tables fall with the root of the width."""
     scale = (model.config.width / 768) ** -0.5
-    groups = [
-        {"params": [model.embedding.weight], "lr": EMBEDDING_LR * scale},
-        {"params": [model.head.weight], "lr": UNEMBEDDING_LR * scale},
-        {"params": [model.residual_scale], "lr": SCALAR_LR * 0.01},
-        {"params": [model.input_scale], "lr": SCALAR_LR},
-    ]
-    fused = device.type == "cuda"
-    adamw = torch.optim.AdamW(groups, betas=ADAM_BETAS, eps=1e-10, weight_decay=0.0, fused=fused)
-    muon = Muon([p for p in model.blocks.parameters() if p.ndim == 2], MATRIX_LR, MUON_MOMENTUM, WEIGHT_DECAY)
-    for optimiser in (adamw, muon):
-        for group in optimiser.param_groups:
-            group["peak_lr"] = group["lr"]
-    return [adamw, muon]
+    adamw = AdamW(
+        [
+            Group([model.embedding.weight], EMBEDDING_LR * scale),
+            Group([model.head.weight], UNEMBEDDING_LR * scale),
+            Group([model.residual_scale], SCALAR_LR * 0.01),
+            Group([model.input_scale], SCALAR_LR),
+        ],
+        ADAM_BETAS,
+    )
+    return adamw, Muon([p for p in model.blocks.parameters() if p.ndim == 2], MATRIX_LR, MUON_MOMENTUM, WEIGHT_DECAY)
 
 
 # schedule
@@ -238,14 +280,12 @@ def learning_rate_share(progress: float) -> float:
     return left + (1 - left) * FINAL_LR_FRAC
 
 
-def set_schedule(optimisers: list[torch.optim.Optimizer], progress: float, step: int) -> None:
+def set_schedule(adamw: AdamW, muon: Muon, progress: float, step: int) -> None:
     share = learning_rate_share(progress)
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak_lr"] * share
-            if isinstance(optimiser, Muon):
-                group["momentum"] = 0.85 + (MUON_MOMENTUM - 0.85) * min(1.0, step / 300)
-                group["weight_decay"] = WEIGHT_DECAY * (1 - progress)
+    for group in adamw.groups + muon.groups:
+        group.lr = group.peak_lr * share
+    muon.momentum = 0.85 + (MUON_MOMENTUM - 0.85) * min(1.0, step / MOMENTUM_STEPS)
+    muon.weight_decay = WEIGHT_DECAY * (1 - progress)
 
 
 # loop
@@ -255,39 +295,41 @@ def main() -> None:
     run = harness.start()
     device = run.device
     model = GPT(Config(run.meta.vocab_size, run.meta.sequence_length)).to(device)
-    optimisers = make_optimisers(model, device)
-    forward = torch.compile(model, dynamic=False) if device.type == "cuda" else model
+    loss_of = torch.compile(model, dynamic=False) if device.type == "cuda" else model
     accumulation = max(1, TOTAL_BATCH_SIZE // (DEVICE_BATCH_SIZE * run.meta.sequence_length))
 
     def micro_step(ids: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = forward(ids)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        (loss / accumulation).backward()
+            loss = loss_of(ids, targets) / accumulation
+        loss.backward()
         return loss.detach()
 
     def update(progress: float, step: int) -> None:
-        set_schedule(optimisers, progress, step)
-        for optimiser in optimisers:
-            optimiser.step()
+        set_schedule(adamw, muon, progress, step)
+        adamw.step()
+        muon.step()
         model.zero_grad(set_to_none=True)
 
-    # random batches: kernels compile and memory is taken before the clock starts; the weights stay as they were
+    # on random batches, so that kernels compile and memory is taken before the clock starts; then all is put back
+    fresh = copy.deepcopy(model.state_dict())
+    adamw, muon = make_optimisers(model)
     for ids, targets in run.warmup_batches(DEVICE_BATCH_SIZE):
         micro_step(ids, targets)
-    model.zero_grad(set_to_none=True)
+        update(progress=0.5, step=0)
+    model.load_state_dict(fresh)
+    adamw, muon = make_optimisers(model)
 
     run.begin(model)
     while run.training:
         loss = torch.zeros((), device=device)
         for _ in range(accumulation):
-            loss += micro_step(*run.batch(DEVICE_BATCH_SIZE)) / accumulation
+            loss += micro_step(*run.batch(DEVICE_BATCH_SIZE))
         update(run.progress, run.step)
         run.finish_step(loss)
     harness.save(model)
 
 
-def load(checkpoint: str, device: str):  # type: ignore[no-untyped-def]
+def load(checkpoint: str, device: str) -> Callable[[Tensor], Tensor]:
     """A function from ids int64 [B, T] to logits float32 [B, T, V] of the next token, without state between calls."""
     weights, meta = harness.read_checkpoint(checkpoint, device)
     model = GPT(Config(meta["vocab_size"], meta["sequence_length"])).to(device)
