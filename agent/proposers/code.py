@@ -58,8 +58,8 @@ class CodeProposer:
         repeats: further rounds per ask for ideas that were tried before or change nothing.
         temperature: of the first request.
         plateau_after: attempts without a keep after which the prompt asks for something else; 0 never does.
-        enforce: hold the form of the answer with a grammar where the server can. A model that thinks needs a server that
-            parses its reasoning (vLLM: --reasoning-parser): the form binds what follows the reasoning.
+        enforce: hold the form of the answer with a grammar where the server can. For a model that thinks, the server
+            must know its reasoning (vLLM: --reasoning-parser): then the form binds only what follows it.
     """
 
     name = "code"

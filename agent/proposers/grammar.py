@@ -10,11 +10,12 @@ import json
 from agent.history import CATEGORIES
 
 _TEMPLATE = r"""
-root ::= "Category: " category "\nSubject: " text "\nRationale: " text "\n\n```diff\n" files hunk+ "```"
+root ::= "Category: " category "\nSubject: " subject "\nRationale: " rationale "\n\n```diff\n" files hunk+ "```"
 category ::= {categories}
-text ::= [^ \n] [^\n]*
+subject ::= [^ \n] [^\n]{{0,79}}
+rationale ::= [^ \n] [^\n]{{0,599}}
 files ::= {files}
-hunk ::= "@@ " [^\n@]* " @@" [^\n]* "\n" context* change line*
+hunk ::= "@@ " [^\n@]{{0,40}} " @@" [^\n]{{0,80}} "\n" context* change line*
 context ::= " " [^\n]* "\n"
 change ::= [+-] [^\n]* "\n"
 line ::= context | change
