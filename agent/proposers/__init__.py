@@ -1,0 +1,59 @@
+"""Who proposes. ``make_proposer`` returns a search method by its name; it loads only what that method needs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import UsageError
+from agent.types import Value
+
+if TYPE_CHECKING:
+    from agent.chat import Chat
+    from agent.proposers.protocol import SuggestingMethod
+    from agent.space import SearchSpace
+
+METHODS = {  # name: module, class, whether it talks to a model
+    "cma-es": ("agent.proposers.cma", "CmaEs", False),
+    "tpe": ("agent.proposers.tpe", "Tpe", False),
+    "random": ("agent.proposers.tpe", "RandomSearch", False),
+}
+
+
+def make_proposer(
+    name: str,
+    space: SearchSpace,
+    seed: int = 0,
+    llm: Chat | None = None,
+    baseline: Mapping[str, Value] | None = None,
+    **options: Any,
+) -> SuggestingMethod:
+    """The search method ``name`` over ``space``. Values that it is told are minimised.
+
+    Args:
+        llm: the model, for the methods that talk to one.
+        baseline: the configuration to start from, which is known and never proposed; default the values in the block.
+        options: what the method's class takes besides.
+
+    Raises:
+        UsageError: no such method or option, no model for a method that needs one, a baseline outside the space.
+        EnvironmentProblem: the method needs a package that is not installed.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}"
+        raise UsageError(f"no search method {name!r}; {hint}")
+    module, attribute, needs_model = METHODS[name]
+    if needs_model:
+        if llm is None:
+            raise UsageError(f"{name} talks to a model and was given none; name its server with --llm-base-url")
+        options["llm"] = llm
+    try:
+        method: SuggestingMethod = getattr(import_module(module), attribute)(space, seed, baseline, **options)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise UsageError(f"{name} has no option {str(error).rsplit(' ', 1)[-1]}") from None
+    return method

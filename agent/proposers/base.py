@@ -1,0 +1,150 @@
+"""What search methods share: counting asks, checking tells, no configuration twice, and a state that can be replayed.
+
+The state is a fold over asks and tells in their order. The k-th ask draws from (seed, k) and from that state alone, so
+a replay comes to the same next ask bit for bit, and never has to compute the asks in between again.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.errors import ReplyRejected, UsageError
+from agent.proposers.protocol import Suggestion
+from agent.space import Key, SearchSpace, Unit
+from agent.types import Value
+
+_UNIFORM = 200  # uniform draws before the values of a finite space are gone through one by one
+
+
+@dataclass(frozen=True)
+class Told:
+    """One result. ``value`` is None exactly if it failed; ``x`` [dimensions] is the point of the unit cube."""
+
+    params: Mapping[str, Value]
+    key: Key
+    x: Unit
+    value: float | None
+    n: int
+    status: str
+    memory_gb: float | None
+    source: str = ""  # who drew it; empty if nobody here did
+
+
+class Method(ABC):
+    """A search method. ``baseline`` is where it starts: known, so never proposed."""
+
+    source = ""  # what its suggestions are labelled with
+
+    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Mapping[str, Value] | None = None) -> None:
+        if baseline is not None and (wrong := space.valid(baseline)):
+            raise UsageError(f"the baseline cannot be searched from: {'; '.join(wrong)}")
+        self.space, self.seed = space, seed % 2**63
+        self.baseline = dict(baseline) if baseline is not None else space.defaults
+        self.asks = 0
+        self.told: list[Told] = []
+        self.open: dict[Key, Suggestion] = {}  # asked and not told, in the order of asking
+        self.seen: set[Key] = {space.key(self.baseline)}
+        self._sources: dict[Key, str] = {}
+
+    @abstractmethod
+    def propose(self, ask: int) -> Suggestion:
+        """The suggestion of the ``ask``-th ask (from 0). Must not change what later asks depend on."""
+
+    def asked(self, suggestion: Suggestion, ask: int) -> None:  # noqa: B027 - most methods need not know
+        """``suggestion`` was given out by the ``ask``-th ask, now or before a resume."""
+
+    def learn(self, told: Told) -> None:  # noqa: B027 - random search learns nothing
+        """A result was added to ``self.told``."""
+
+    def suggest(self) -> Suggestion:
+        try:
+            suggestion = self.propose(self.asks)
+        except ReplyRejected:
+            self.replay(None)
+            raise
+        self.replay(suggestion)
+        return suggestion
+
+    def ask(self) -> dict[str, Value]:
+        return dict(self.suggest().params)
+
+    def replay(self, suggestion: Suggestion | None) -> None:
+        ask, self.asks = self.asks, self.asks + 1
+        if suggestion is None:
+            return
+        key = self.space.key(suggestion.params)
+        self.asked(suggestion, ask)
+        self.seen.add(key)
+        self.open[key] = suggestion
+        self._sources[key] = suggestion.source
+
+    def tell(
+        self,
+        params: Mapping[str, Value],
+        value: float | None,
+        *,
+        n: int = 1,
+        status: str = "ok",
+        memory_gb: float | None = None,
+    ) -> None:
+        """Take in a result. A status other than ``ok``, no value, or one that is not finite is a failure.
+
+        Raises:
+            UsageError: ``params`` are not a configuration of this space.
+        """
+        if wrong := self.space.valid(params):
+            raise UsageError(f"told about a configuration that is not in the search space: {'; '.join(wrong)}")
+        good = status == "ok" and value is not None and math.isfinite(value)
+        memory = memory_gb if memory_gb is not None and math.isfinite(memory_gb) and memory_gb > 0 else None
+        key = self.space.key(params)
+        told = Told(
+            dict(params),
+            key,
+            self.space.to_unit(params),
+            float(value) if good and value is not None else None,
+            max(1, n),
+            status if good or status != "ok" else "failed",
+            memory,
+            self._sources.get(key, ""),
+        )
+        self.open.pop(key, None)
+        self.seen.add(key)
+        self.told.append(told)
+        self.learn(told)
+
+    def stream(self, ask: int, name: str = "") -> np.random.Generator:
+        """The random numbers of the ``ask``-th ask, a stream of its own for each ``name``."""
+        return np.random.default_rng([self.seed, ask, *name.encode()])
+
+    def unseen(self, draw: Callable[[], Mapping[str, Value]], ask: int, tries: int = 50) -> dict[str, Value]:
+        """The first of ``draw``'s configurations that was neither asked nor told; after ``tries``, a uniform one.
+
+        A finite space in which everything was seen gives a repetition.
+        """
+        for _ in range(tries):
+            params = dict(draw())
+            if self.space.key(params) not in self.seen:
+                return params
+        random = self.stream(ask, "uniform")
+        for _ in range(_UNIFORM):
+            params = self.space.from_unit(random.random(self.space.dimensions))
+            if self.space.key(params) not in self.seen:
+                return params
+        if self.space.size <= 100_000:
+            left = [every for every in self.space.every() if self.space.key(every) not in self.seen]
+            if left:
+                return left[int(random.integers(len(left)))]
+        return params
+
+    @property
+    def successes(self) -> list[Told]:
+        return [told for told in self.told if told.value is not None]
+
+    @property
+    def best(self) -> Told | None:
+        return min(self.successes, key=lambda told: told.value or 0.0, default=None)

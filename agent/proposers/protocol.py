@@ -1,0 +1,61 @@
+"""Ask and tell: what every search method over the hyperparameter block can do.
+
+Values are minimised; who maximises flips the sign before telling. A failure has no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agent.types import Value
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A configuration, and who drew it."""
+
+    params: Mapping[str, Value]
+    source: str  # cma, gp, tpe, random, smac, llm
+    rationale: str = ""
+    model: str = ""
+    transcript: str = ""  # the conversation with a model, as Markdown
+    usage: Mapping[str, float] = field(default_factory=dict)  # calls, tokens in and out, seconds
+
+
+class SearchMethod(Protocol):
+    """The least that is needed; also for other people's objectives."""
+
+    def ask(self) -> dict[str, Value]:
+        """The next configuration to try. Several may be open."""
+        ...
+
+    def tell(
+        self,
+        params: Mapping[str, Value],
+        value: float | None,
+        *,
+        n: int = 1,
+        status: str = "ok",
+        memory_gb: float | None = None,
+    ) -> None:
+        """What came of a configuration, asked or not: the mean of ``n`` runs; None and a status for a failure."""
+        ...
+
+
+class SuggestingMethod(SearchMethod, Protocol):
+    """What a session needs besides: who drew a point, and the state after a resume."""
+
+    def suggest(self) -> Suggestion:
+        """``ask``, with the source of the point.
+
+        Raises:
+            ModelUnavailable: no model answered. Nothing changed: the same call may be made again.
+            ReplyRejected: a model answered, and there is no point in it. This ask is used up.
+        """
+        ...
+
+    def replay(self, suggestion: Suggestion | None) -> None:
+        """An ask of an earlier life of the session, with what it gave; None if it ended in ReplyRejected."""
+        ...
