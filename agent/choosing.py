@@ -33,7 +33,8 @@ class Place:
     start: int
     end: int
     new: tuple[int | Line, ...]
-    strict: bool = False  # found in step 1
+    strict: bool = False  # the old lines stand there as they are, but for white space at their ends
+    loose: bool = False  # they are indented differently
 
     @cached_property
     def span(self) -> tuple[int, int]:

@@ -15,7 +15,11 @@ def moved_along(pairs: Sequence[Quoted], added: list[str], unit: int) -> list[st
     """
     firm = [pair for pair in pairs if pair[2].strip()]
     tabs = any(real.startswith("\t") for _, _, real in firm)
-    for width in (unit if unit > 1 else 4, 8, 4, 2):
+    # A width of tabs that explains everything by itself is more likely than one that leaves an offset.
+    widths = sorted(
+        (4, 8, 2), key=lambda width: any(_column(real, width) != _column(quoted, width) for _, quoted, real in firm)
+    )
+    for width in widths:
         offsets: dict[str, set[int]] = {" ": set(), "-": set()}
         for sign, quoted, real in firm:
             offsets[sign].add(_column(real, width) - _column(quoted, width))

@@ -56,6 +56,10 @@ def locate(lines: Sequence[str], hunks: Sequence[Hunk]) -> Result:
                 raise NotPlaced("its lines are not in the file", number)
             parts.append((number, part))
             found.append(places)
+    if any(places[0].loose for places in found):  # where indentation has slipped once, it proves nothing elsewhere
+        for (_, part), places in zip(parts, found, strict=True):
+            known = {spot.start for spot in places}
+            places += [spot for spot in _together(source, part, True) if spot.start not in known]
     return choose(lines, parts, found)
 
 
@@ -120,19 +124,28 @@ def _places(source: _Source, hunk: Hunk) -> list[Place]:
 def _slips(hunk: Hunk) -> Iterator[Hunk]:
     """Other readings of a hunk: what it says if the pen slipped in one of the common ways."""
     lines = hunk.lines
-    blank = [line.sign == " " and not line.raw.strip() for line in lines]
-    for least in (2, 1):  # on how many sides of the blank line something is added
+    blank = [line.sign == " " and not line.raw for line in lines]
+    for least in () if hunk.exact else (2, 1):  # on how many sides of the blank line something is added
         pluses = list(lines)
         for at, line in enumerate(lines):
             before = next((lines[k].sign for k in range(at - 1, -1, -1) if not blank[k]), "")
             after = next((lines[k].sign for k in range(at + 1, len(lines)) if not blank[k]), "")
             if blank[at] and (before, after).count("+") >= least:
                 pluses[at] = line._replace(sign="+", text="")
-        if tuple(pluses) != lines and any(line.sign != "+" for line in pluses):
-            yield replace(hunk, lines=tuple(pluses), exact=False)
+        reading = replace(hunk, lines=tuple(pluses))
+        if reading != hunk and reading.old and (least == 2 or reading.growth == hunk.claimed):
+            yield reading
     unmarked = tuple(line._replace(text=line.raw) if line.sign == " " else line for line in lines)
-    if unmarked != lines:
+    if unmarked != lines and not _off_by_one(lines):
         yield replace(hunk, lines=unmarked, exact=False)
+
+
+def _off_by_one(lines: Sequence[Line]) -> bool:
+    """Whether all lines may have lost one column, rather than only context its marker."""
+    if any(line.sign == "-" or (line.sign == " " and line.raw[:1] not in ("", " ")) for line in lines):
+        return False
+    added = [line.text for line in lines if line.sign == "+" and line.text.strip()]
+    return all((len(text) - len(text.lstrip())) % 4 == 3 for text in added)
 
 
 def _search(needle: list[str], hay: list[str], where: dict[str, list[int]]) -> Iterator[int]:
@@ -159,6 +172,8 @@ def _together(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
 
 def _apart(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
     """Places where the lines that are not blank stand as the hunk has them, and blank lines differ harmlessly."""
+    if (hunk.claimed or 0) > hunk.growth and not all(line.raw for line in hunk.lines):
+        return  # a blank line without its marker may be one that is to be added
     hay, where = source.index(loose, dense=True)
     needle = [line.text.strip() if loose else line.text.rstrip() for line in hunk.old if line.text.strip()]
     for first in _search(needle, hay, where):
@@ -181,11 +196,10 @@ def _aligned(source: _Source, hunk: Hunk, numbers: list[int]) -> tuple[Hunk, ran
         else:
             firm.append(line)
             gaps.append([])
-    covered = []
-    for side in (0, -1):  # blank lines at the ends of the hunk count only if something changes beside them
-        if all(line.sign == " " for line in gaps[side]):
-            gaps[side] = []
-        covered.append(sum(line.sign != "+" for line in gaps[side]))
+    for side in (0, -1):
+        if not any(line.raw for line in gaps[side]):
+            gaps[side] = []  # layout: blank lines after the header, or before what follows
+    covered = [sum(line.sign != "+" for line in gap) for gap in (gaps[0], gaps[-1])]
     begin, end = numbers[0] - covered[0], numbers[-1] + 1 + covered[1]
     ends = source.tight[max(begin, 0) : numbers[0]] + source.tight[numbers[-1] + 1 : end]
     if any(ends) or len(ends) != sum(covered):
@@ -196,7 +210,9 @@ def _aligned(source: _Source, hunk: Hunk, numbers: list[int]) -> tuple[Hunk, ran
         if at + 1 == len(firm):
             break
         gap, blank = gaps[at + 1], numbers[at + 1] - numbers[at] - 1
-        if sum(other.sign != "+" for other in gap) != blank:
+        if (quoted := sum(other.sign != "+" for other in gap)) != blank:
+            if quoted > blank and any(not other.raw for other in gap):
+                return None  # a blank line without its marker may be one that is to be added
             if "".join(other.sign for other in (line, *gap, firm[at + 1])).strip():
                 return None
             gap = [Line(" ", "", "")] * blank
@@ -223,7 +239,7 @@ def _filled(source: _Source, hunk: Hunk, numbers: range, loose: bool) -> Place |
         if line.sign == " ":
             new.append(number)
         number += 1
-    return Place(numbers.start, numbers.stop, tuple(new))
+    return Place(numbers.start, numbers.stop, tuple(new), loose=loose)
 
 
 # --- dots -----------------------------------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ class Hunk:
     new_start: int | None = None
     exact: bool = False  # the header is well formed and its counts are those of the lines
     section: str = ""  # text after the second @@
+    claimed: int | None = None  # lines by which the file grows, as the header says
 
     @property
     def old(self) -> tuple[Line, ...]:
@@ -118,7 +119,7 @@ def read_diffs(reply: str) -> list[FileDiff]:
 def _segments(text: str) -> Iterator[_Segment]:
     part, indent, ticks = _Segment(), "", ""
     hunk_seen = False
-    for raw in text.split("\n"):
+    for raw in text.removesuffix("\n").split("\n"):
         line = raw.rstrip("\r")
         fence = _FENCE.match(line)
         if fence and part.fenced:
@@ -357,12 +358,12 @@ def _tolerant(header: str, counted: re.Match[str] | None, body: list[str]) -> Hu
             lines.append(Line(raw[0], raw[1:], raw))
         else:
             lines.append(Line(" ", raw.removeprefix(" "), raw))
-    while lines and not lines[-1].raw.strip():
+    while lines and not lines[-1].raw:
         lines.pop()
-    section = _section(counted[5] if counted else _NUMBERED.sub("", header))
-    return Hunk(
-        tuple(lines), int(counted[1]) if counted else None, int(counted[3]) if counted else None, False, section
-    )
+    if counted is None:
+        return Hunk(tuple(lines), section=_section(_NUMBERED.sub("", header)))
+    grows = int(counted[4] or 1) - int(counted[2] or 1)
+    return Hunk(tuple(lines), int(counted[1]), int(counted[3]), section=_section(counted[5]), claimed=grows)
 
 
 def _unend(lines: list[Line]) -> None:

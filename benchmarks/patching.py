@@ -13,7 +13,6 @@ Made-up edits keep the file Python, as a model's good edits do, so that a result
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import random
 import statistics
@@ -22,12 +21,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import PatchRejected
+from agent.normal_form import same_program
 from agent.patch import edited, unified_diff
 from agent.placing import place
 from agent.reply import read_diffs
@@ -85,7 +84,7 @@ def _edited(text: str, rng: random.Random) -> str:
         size = min(left, rng.randint(1, 8))
         tries += 1
         changed = "\n".join(_changed(text.split("\n"), size, rng))
-        if changed != text and _is_python(changed):
+        if _is_good(text, changed):
             left -= size
             text = changed
     return text
@@ -108,14 +107,12 @@ def _changed(lines: list[str], size: int, rng: random.Random) -> list[str]:
     return lines
 
 
-def _is_python(text: str) -> bool:
+def _is_good(text: str, changed: str) -> bool:
+    """Whether an edit leaves Python, and does not put code into a docstring, as nobody does."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
+        return changed != text and (not same_program(text, changed) or changed.count("\n") == text.count("\n"))
     except SyntaxError:
         return False
-    return True
 
 
 def _plain(text: str) -> list[str]:
@@ -182,11 +179,13 @@ def measure(edits: list[Edit], seed: int, tools: list[str], combinations: int) -
                 kind(sloppy, rng)
             clear = determined(before, sloppy)
             for tool in tools:
-                verdict = outcome(TOOLS[tool](before, sloppy), after)
+                result = TOOLS[tool](before, sloppy)
+                verdict = outcome(result, after)
                 counts[name, clear, tool, verdict] += 1
                 if tool == "ours" and verdict == "wrong":
                     words = ", ".join(kind.__name__ for kind in kinds)
-                    print(f"WRONG ({words}):\n{sloppy.diff()}", file=sys.stderr)
+                    off = unified_diff(after, result or "", "wanted")
+                    print(f"WRONG ({words}):\n{sloppy.diff()}\nDIFFERS:\n{off}", file=sys.stderr)
     return counts
 
 

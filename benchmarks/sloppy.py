@@ -190,9 +190,11 @@ def indentation_lost(draft: Draft, rng: random.Random) -> None:
 
 def space_after_sign(draft: Draft, rng: random.Random) -> None:
     draft.loose = True
-    draft.write.append(lambda lines: [
-        f"{line[0]} {line[1:]}" if line[:1] in ("+", "-") and line[:3] not in ("+++", "---") else line for line in lines
-    ])  # fmt: skip
+
+    def spaced(line: str) -> str:
+        return f"{line[0]} {line[1:]}" if line[:1] in ("+", "-") and line[:4] not in ("+++ ", "--- ") else line
+
+    draft.write.append(lambda lines: [spaced(line) for line in lines])
 
 
 def dots_in_context(draft: Draft, rng: random.Random) -> None:

@@ -111,7 +111,7 @@ def test_any_hunks_are_placed_where_their_lines_are_or_refused(before: list[str]
 
 
 def hunk(text: str, start: int | None = None, new: int | None = None, exact: bool = False, section: str = "") -> Hunk:
-    return Hunk(tuple(Line(line[0], line[1:], line) for line in text.split("\n")), start, new, exact, section)
+    return Hunk(tuple(Line(line[:1] or " ", line[1:], line) for line in text.split("\n")), start, new, exact, section)
 
 
 FILE = """\
@@ -167,3 +167,22 @@ def test_lines_added_without_context_have_no_place() -> None:
     with pytest.raises(NotPlaced, match="only adds lines"):
         locate(FILE, [hunk("+import os", 1, 1, exact=True)])
     assert place([], [hunk("+import os")])[0] == Line("+", "import os", "+import os")
+
+
+def test_a_slip_of_indentation_makes_exact_places_doubtful() -> None:
+    before = ["try:", "    a = 1", "def f():", "    try:", "        b = 2"]
+    slipped = hunk("+    c = 3\n     b = 2")
+    assert locate(before, [hunk(" try:\n+    x = 1")])[0].start == 0
+    with pytest.raises(NotPlaced):
+        locate(before, [hunk(" try:\n+    x = 1"), slipped])
+
+
+def test_marked_blank_context_is_never_dropped() -> None:
+    with pytest.raises(NotPlaced):
+        locate(["a", "b"], [hunk(" a\n-b\n+c\n ")])
+    assert [str(line) for line in place(["a", "", "b", "c"], [hunk(" a\n b\n-c")])] == ["a", "", "b"]
+
+
+def test_a_bare_blank_line_between_added_lines_is_added() -> None:
+    result = place(["a", "b"], [hunk(" a\n+x\n\n+y\n b")])
+    assert [line if isinstance(line, str) else line.text for line in result] == ["a", "x", "", "y", "b"]
