@@ -170,8 +170,8 @@ def test_lines_added_without_context_have_no_place() -> None:
 
 
 def test_a_slip_of_indentation_makes_exact_places_doubtful() -> None:
-    before = ["try:", "    a = 1", "def f():", "    try:", "        b = 2"]
-    slipped = hunk("+    c = 3\n     b = 2")
+    before = ["try:", "    a = 1", "def f():", "    try:", "        b = 2", "        d = 4"]
+    slipped = hunk("     d = 4\n+    c = 3")
     assert locate(before, [hunk(" try:\n+    x = 1")])[0].start == 0
     with pytest.raises(NotPlaced):
         locate(before, [hunk(" try:\n+    x = 1"), slipped])
