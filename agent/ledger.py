@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from agent.errors import EnvironmentProblem, OvernightError
@@ -88,7 +89,7 @@ class Ledger:
         data = path.read_bytes() if path.exists() else b""
         events, good = parse(data, str(path))
         self.events: list[Event] = events
-        self._folder = _Folder()
+        self._folder = Folder()
         for event in events:
             self._folder.take(event)
         try:
@@ -107,7 +108,7 @@ class Ledger:
             EnvironmentProblem: the disk is full or gone. The file is cut back to its last whole line.
         """
         line = {"v": SCHEMA, "event": event, "time": round(self._clock(), 3), **to_json(fields)}
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
         start = self._file.tell()
         try:
             self._file.write(text)
@@ -118,9 +119,10 @@ class Ledger:
             raise EnvironmentProblem(
                 f"cannot write {self.path}: {error.strerror}. Free some space, then `overnight resume`."
             ) from error
-        self.events.append(line)
-        self._folder.take(line)
-        return line
+        written: Event = json.loads(text)  # what a reader will see: half a surrogate, say, does not survive
+        self.events.append(written)
+        self._folder.take(written)
+        return written
 
     @property
     def state(self) -> State:
@@ -155,7 +157,7 @@ def _sync_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class State:
-    """What a ledger says. ``records[k]`` is trial ``k + 1``; trial 0 is the baseline, whose runs are in ``baseline_runs``."""
+    """What a ledger says. ``records[k]`` is trial ``k + 1``; trial 0 is the baseline, with its ``baseline_runs``."""
 
     session: Mapping[str, Any] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
@@ -205,9 +207,18 @@ class State:
     def of_trial(self, number: int) -> Record | None:
         return self.records[number - 1] if 1 <= number <= len(self.records) else None
 
+    @property
+    def baseline_record(self) -> Record:
+        """Trial 0: the unchanged target, as the search methods and results.tsv see it."""
+        values = [run.value for run in self.baseline_runs if run.value is not None and run.role != "test"]
+        value = fmean(values) if values else None
+        verdict = Verdict("keep", value, None, None, None, len(values), 0, max(len(values) - 1, 0), "baseline")
+        proposal = Proposal("baseline", "baseline", self.baseline, "", subject="baseline")
+        return Record(0, proposal, candidate=self.baseline, runs=self.baseline_runs, verdict=verdict)
 
-class _Folder:
-    """Mutable while it folds, so that 10,000 trials take a second and not an hour."""
+
+class Folder:
+    """Folds events one by one. Mutable, so that 10,000 trials take a second and not an hour."""
 
     def __init__(self) -> None:
         self.session: Mapping[str, Any] = {}
@@ -287,7 +298,7 @@ class _Folder:
 
 def fold(events: Iterable[Event]) -> State:
     """The state that a list of events describes. ``fold(a + b)`` depends on nothing but the events."""
-    folder = _Folder()
+    folder = Folder()
     for event in events:
         folder.take(event)
     return folder.state()

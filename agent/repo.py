@@ -57,7 +57,8 @@ class Repo:
             self._repo: git.Repo = git.Repo(folder, search_parent_directories=True)
         except (git.InvalidGitRepositoryError, git.NoSuchPathError):
             raise UsageError(
-                f"{folder} is not in a git repository. Make one: git init, git add, git commit; or start with `overnight init DIR`."
+                f"{folder} is not in a git repository. Make one (git init, git add, git commit), "
+                f"or start with `overnight init DIR`."
             ) from None
         if self._repo.bare or self._repo.working_tree_dir is None:
             raise UsageError(f"{folder} is a bare repository. Clone it, and name the folder of the clone.")
@@ -102,7 +103,7 @@ class Repo:
         return bytes(blob.data_stream.read()).decode("utf-8", "surrogateescape")
 
     def export(self, commit: str, directory: Path) -> None:
-        """Write the target's files of a commit into a directory. Links and submodules cannot lead out: they are left out."""
+        """Write the target's files of a commit into a directory. Links and submodules, which can lead out, are not."""
         root = self._repo.commit(commit).tree
         if self.prefix:
             root = root / self.prefix.rstrip("/")
@@ -146,8 +147,7 @@ class Repo:
 
     def refs(self, prefix: str) -> dict[str, str]:
         text = str(self._git.execute(self._argv("for-each-ref", "--format=%(refname) %(objectname)", prefix)))
-        pairs = (line.split(" ", 1) for line in text.splitlines())
-        return {name: sha for name, sha in pairs}
+        return dict(line.split(" ", 1) for line in text.splitlines())
 
     def ref(self, name: str) -> str | None:
         return self._try("rev-parse", "--verify", "--quiet", name)
@@ -169,8 +169,8 @@ class Repo:
             if now == new:
                 return
             raise RefMoved(
-                f"cannot move {name} to {new[:12]}: it is at {(now or 'nothing')[:12]}, expected {(old or 'nothing')[:12]} "
-                f"({_last_line(error.stderr)})."
+                f"cannot move {name} to {new[:12]}: it is at {(now or 'nothing')[:12]}, "
+                f"expected {(old or 'nothing')[:12]} ({_last_line(error.stderr)})."
             ) from None
 
     def delete(self, name: str, old: str) -> None:

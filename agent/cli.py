@@ -1,0 +1,173 @@
+"""The command line: parses, dispatches, and turns every error into one message and the documented exit status.
+
+Only the standard library is imported here; each command loads what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import types
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from agent import __version__
+from agent.config import Settings
+from agent.errors import OvernightError
+
+EPILOG = """exit status: 0 done, 1 failed, 2 usage or configuration, 3 environment (no daemon, no model server),
+130 interrupted; data goes to stdout, progress to stderr"""
+
+EXTRAS = {  # package: the extra that brings it
+    "torch": "train", "pyarrow": "train", "optuna": "hpo", "sklearn": "hpo", "docker": "docker", "jinja2": "report",
+    "matplotlib": "report", "ray": "ray", "smac": "smac",
+}  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="overnight",
+        description="Runs a code-editing research agent through the night, and keeps only edits that hold up.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"overnight {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, function: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        sub.set_defaults(function=function)
+        return sub
+
+    demo = command("demo", "a complete short session on a CPU: no Docker, no model server", "agent.commands:demo")
+    demo.add_argument("--trials", type=int, default=24, help="trials to run (default: 24)")
+    demo.add_argument(
+        "--sandbox", choices=("auto", "bwrap", "process"), default="auto", help="default: bwrap, else process"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="seed of the session (default: 0)")
+    add_places(demo)
+
+    init = command("init", "a fresh git repository with the nanoGPT target", "agent.commands:init")
+    init.add_argument("directory", type=Path, metavar="DIR")
+    init.add_argument("--preset", choices=("demo", "cpu", "gpu"), help="size of model and budget; default: by hardware")
+
+    prepare = command("prepare", "prepare data and tokenizer of a target", "agent.commands:prepare")
+    prepare.add_argument("--target", default=".", help="folder with a target.toml (default: .)")
+    prepare.add_argument("--data", help="a txt, jsonl or parquet file, a folder of them, or hub:OWNER/NAME")
+    prepare.add_argument("--verify", action="store_true", help="check the hash of every prepared file")
+    add_places(prepare)
+
+    run = command("run", "start a session", "agent.commands:run")
+    add_settings(run)
+    resume = command("resume", "continue a run after any interruption", "agent.commands:resume")
+    resume.add_argument("tag", metavar="TAG")
+    add_settings(resume, leave_out=("tag", "target", "runs"))
+    add_places(resume, cache=False)
+    stop = command("stop", "end a session after its running trial", "agent.commands:stop")
+    stop.add_argument("tag", metavar="TAG")
+    stop.add_argument("--now", action="store_true", help="end at once; the trial runs again at the next resume")
+    add_places(stop)
+
+    for name, text in (
+        ("list", "the runs"),
+        ("status", "one run at a glance"),
+        ("log", "accepted edits of a run"),
+        ("show", "one attempt: diff, reason, curve, failure"),
+        ("report", "write report.html and progress.png of a run"),
+    ):
+        sub = command(name, text, f"agent.commands:{name}_")
+        if name != "list":
+            sub.add_argument("tag", metavar="TAG", nargs="?" if name == "status" else None)
+        if name == "show":
+            sub.add_argument("number", type=int, metavar="N", help="number of the trial")
+        if name == "log":
+            sub.add_argument("--all", action="store_true", help="every attempt, not only the kept ones")
+        if name != "report":
+            sub.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
+        add_places(sub)
+
+    judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
+    judge.add_argument("file", type=Path, metavar="FILE.tsv")
+    judge.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")
+    judge.add_argument("--policy", default="confirm", help="greedy, margin or confirm (default: confirm)")
+    judge.add_argument("--json", action="store_true", help="for programs")
+
+    doctor = command("doctor", "checks of GPU, Docker, model server, disk, git, data", "agent.doctor:doctor")
+    doctor.add_argument(
+        "--sandbox", action="store_true", help="also run the contract suite against this machine's sandbox"
+    )
+    doctor.add_argument("--llm-base-url", default="http://127.0.0.1:8000/v1", help="model server to look for")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    add_places(doctor)
+    return parser
+
+
+def add_places(parser: argparse.ArgumentParser, cache: bool = True) -> None:
+    parser.add_argument("--runs", default="runs", help="folder of the run directories (default: runs)")
+    if cache:
+        parser.add_argument("--cache", default="~/.cache/overnight", help="folder of prepared data")
+
+
+def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
+    """One flag for each field of ``Settings``; a flag that is not given stays out of the namespace."""
+    hints = get_type_hints(Settings)
+    parser.add_argument("--config", type=Path, help="TOML file with any of these settings")
+    for item in dataclasses.fields(Settings):
+        if item.name in leave_out:
+            continue
+        flag = "--" + item.name.replace("_", "-")
+        default = f" (default: {item.default})" if item.default not in (None, "", False) else ""
+        options: dict[str, Any] = {"help": item.metadata["help"] + default, "default": argparse.SUPPRESS}
+        if hints[item.name] is bool:
+            on = item.default is False
+            name = flag if on else "--no-" + item.name.replace("_", "-")
+            text = options["help"] if on else f"not: {item.metadata['help']}"
+            parser.add_argument(
+                name, dest=item.name, action="store_true" if on else "store_false", default=argparse.SUPPRESS, help=text
+            )
+            continue
+        kind = plain_type(hints[item.name])
+        metavar = "|".join(item.metadata["choices"]) if 0 < len(item.metadata["choices"]) < 5 else kind.__name__.upper()
+        parser.add_argument(flag, type=kind, metavar=metavar, **options)
+
+
+def plain_type(hint: Any) -> Callable[[str], Any]:
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(a for a in get_args(hint) if a is not type(None))
+    return hint  # type: ignore[no-any-return]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status. A traceback is for bugs."""
+    arguments = vars(build_parser().parse_args(argv))
+    module, _, function = arguments.pop("function").partition(":")
+    arguments.pop("command")
+    try:
+        status = getattr(import_module(module), function)(**arguments)
+        sys.stdout.flush()
+        return int(status or 0)
+    except OvernightError as error:
+        print(f"overnight: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("overnight: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        mend = f"pip install 'overnight[{extra}]'"
+        print(f"overnight: {error.name} is not installed. Do: {mend}", file=sys.stderr)
+        return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""What each command does: read its arguments, call the part that does the work, print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.config import load_target, make_settings
+from agent.errors import EnvironmentProblem, UsageError
+from agent.ledger import State, fold, parse
+from agent.rundir import RunDirectory, find_runs, new_tag
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
+    """A real session on the built-in corpus. Everything it makes lies in its run directory and the cache."""
+    from agent import launch
+    from sandbox import make_sandbox
+    from sandbox.types import SandboxUnavailable
+
+    began = time.monotonic()
+    if trials < 1:
+        raise UsageError(f"--trials {trials}: must be at least 1.")
+    if sandbox == "auto":
+        try:
+            make_sandbox("bwrap").check()
+            sandbox = "bwrap"
+        except SandboxUnavailable:
+            sandbox = "process"
+    root = Path(runs)
+    tag = new_tag(root, "demo-")
+    target = root / "targets" / tag
+    make_target(target, "demo")
+    settings = make_settings(
+        {"tag": tag, "target": str(target), "proposer": "cma-es", "sandbox": sandbox, "device": "cpu",
+         "policy": "margin", "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
+        None,
+    )  # fmt: skip
+    say(f"A short night: {trials} trials of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
+    directory = launch.start(settings, _live_view(), say)
+    report = write_report(directory)
+    state, _ = load(directory)
+    console = _console()
+    from agent.views.log import log_table
+
+    console.print(log_table(state))
+    if not state.kept:
+        print(f"No edit was kept: none of the {len(state.finished)} beat the baseline by more than the noise allows.")
+    print(f"The branch: git -C {target} log autoresearch/{tag}")
+    print(f"The report: {report}")
+    say(f"done in {time.monotonic() - began:.0f} s")
+    return 0
+
+
+def init(directory: Path, preset: str | None) -> int:
+    from nanogpt_target.presets import choose_preset
+
+    preset = preset or choose_preset()
+    make_target(directory, preset)
+    print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
+    print(f"Next: overnight run --target {directory}")
+    return 0
+
+
+def make_target(directory: Path, preset: str) -> None:
+    """A git repository with one commit: the target."""
+    from nanogpt_target.presets import write_target
+
+    if directory.exists() and any(directory.iterdir()):
+        raise UsageError(f"{directory} is not empty. Name a new folder.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_target(preset, directory)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {directory}: {error.strerror}.") from error
+    identity = ["-c", "user.name=Overnight", "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]
+    for words in (
+        ["init", "-q", "-b", "main"],
+        ["add", "-A"],
+        [*identity, "commit", "-q", "-m", f"Start from preset {preset}"],
+    ):
+        done = subprocess.run(
+            ["git", "-C", str(directory), "-c", "core.hooksPath=/dev/null", *words], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise EnvironmentProblem(f"git {words[0]} failed in {directory}: {done.stderr.strip()}")
+
+
+def prepare(target: str, data: str | None, verify: bool, runs: str, cache: str) -> int:
+    from nanogpt_target import prepare as preparation
+
+    spec = dict(load_target(Path(target))[0].data)
+    if data:
+        spec["source"] = data
+    try:
+        prepared = preparation.prepare(spec, Path(cache).expanduser() / "data", progress=say, verify=verify)
+    except preparation.DataError as error:
+        raise UsageError(str(error)) from None
+    print(prepared.directory)
+    for split, count in prepared.tokens.items():
+        say(f"{split}: {count:,} tokens")
+    return 0
+
+
+def run(config: Path | None = None, **flags: Any) -> int:
+    from agent import launch
+
+    target_run = load_target(Path(flags.get("target", ".")))[1]
+    settings = make_settings(flags, config, target_run)
+    if settings.detach:
+        return detach(flags, settings.runs)
+    directory = launch.start(settings, _live_view(), say)
+    return _end(directory)
+
+
+def detach(flags: Mapping[str, Any], runs: str) -> int:
+    """The same command again, in a session of its own, its output in session.log."""
+    root = Path(runs)
+    tag = str(flags.get("tag") or new_tag(root))
+    root.mkdir(parents=True, exist_ok=True)
+    words = [w for w in sys.argv[1:] if w != "--detach"] + ([] if flags.get("tag") else ["--tag", tag])
+    log = root / f"{tag}.log"
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "agent.cli", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    print(tag)
+    say(f"run {tag} goes on in the background (process {child.pid}), its output in {log}")
+    return 0
+
+
+def resume(tag: str, runs: str, config: Path | None = None, **changes: Any) -> int:
+    from agent import launch
+
+    directory = existing(runs, tag)
+    if config is not None:
+        raise UsageError("--config belongs to `overnight run`; give the changed settings as flags.")
+    changes.pop("detach", None)
+    launch.resume(Path(runs), directory.tag, changes, _live_view(), say)
+    return _end(directory)
+
+
+def stop(tag: str, now: bool, runs: str, cache: str) -> int:
+    directory = existing(runs, tag)
+    if not directory.running():
+        raise UsageError(f"run {tag} is not going on; there is nothing to stop.")
+    directory.ask_to_stop(now)
+    say(f"run {tag} ends {'at once' if now else 'after its running trial'}")
+    return 0
+
+
+def list_(json: bool, runs: str, cache: str) -> int:
+    from agent.views.runs import runs_json, runs_table
+
+    rows = []
+    for tag in find_runs(Path(runs)):
+        directory = RunDirectory(Path(runs), tag)
+        rows.append((tag, load(directory)[0], directory.running()))
+    return _show(json, lambda: runs_json(rows), lambda: runs_table(rows))
+
+
+def status_(tag: str | None, json: bool, runs: str, cache: str) -> int:
+    from agent.views.status import status_json, status_panel
+
+    directory = existing(runs, tag)
+    state, settings = load(directory)
+    now, running = time.time(), directory.running()
+    return _show(
+        json, lambda: status_json(state, settings, now, running), lambda: status_panel(state, settings, now, running)
+    )
+
+
+def log_(tag: str, all: bool, json: bool, runs: str, cache: str) -> int:
+    from agent.views.log import log_json, log_table
+
+    state, _ = load(existing(runs, tag))
+    return _show(json, lambda: log_json(state), lambda: log_table(state, all=all))
+
+
+def show_(tag: str, number: int, json: bool, runs: str, cache: str) -> int:
+    from agent.views.show import show_json, show_view
+
+    directory = existing(runs, tag)
+    state, _ = load(directory)
+    record = state.of_trial(number)
+    if record is None:
+        raise UsageError(f"run {directory.tag} has no trial {number}: it has 1 to {len(state.records)}.")
+    return _show(
+        json, lambda: show_json(record, state, directory.path), lambda: show_view(record, state, directory.path)
+    )
+
+
+def report_(tag: str, runs: str, cache: str) -> int:
+    print(write_report(existing(runs, tag)))
+    return 0
+
+
+def judge(file: Path, noise_sd: float, policy: str, json: bool) -> int:
+    from agent.judge import policy_from
+    from agent.published import judge_published, published_table, read_tsv
+
+    if noise_sd < 0:
+        raise UsageError(f"--noise-sd {noise_sd}: cannot be negative.")
+    rows = judge_published(read_tsv(file), noise_sd, policy_from(policy))
+    return _show(json, lambda: rows, lambda: published_table(rows))
+
+
+def write_report(directory: RunDirectory) -> Path:
+    from agent.report import write_report as write
+
+    return write(directory.path)
+
+
+def existing(runs: str, tag: str | None) -> RunDirectory:
+    """The run with this tag; the newest one without."""
+    import difflib
+
+    known = find_runs(Path(runs))
+    if tag is None:
+        if not known:
+            raise UsageError(f"there are no runs in {runs}. `overnight demo` makes one.")
+        tag = known[-1]
+    if tag not in known:
+        close = difflib.get_close_matches(tag, known, n=3, cutoff=0.3) or known[-3:]
+        raise UsageError(f"no run {tag!r} in {runs}." + (f" Nearest: {', '.join(close)}." if close else ""))
+    return RunDirectory(Path(runs), tag)
+
+
+def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
+    try:
+        data = directory.ledger.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    return fold(parse(data, str(directory.ledger))[0]), directory.read_settings()
+
+
+def _end(directory: RunDirectory) -> int:
+    state, _ = load(directory)
+    say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
+    say(f"overnight log {directory.tag} · overnight report {directory.tag} · git log autoresearch/{directory.tag}")
+    return 0
+
+
+def _show(as_json: bool, data: Any, renderable: Any) -> int:
+    if as_json:
+        print(json.dumps(data(), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        _console().print(renderable())
+    return 0
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # a file or a pipe has no width: lines there are as long as their content, up to what a wide terminal shows
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def _live_view() -> Any:
+    from rich.console import Console
+
+    from agent.views.live import LiveView
+
+    return LiveView(Console(stderr=True, highlight=False))

@@ -1,0 +1,389 @@
+"""From settings to a running session: every check comes before anything is made, and before any GPU starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.config import NEED_MODEL, Settings, Target, load_target, make_settings, parse_budget
+from agent.context import Context, Proposer
+from agent.errors import EnvironmentProblem, UsageError
+from agent.judge import Policy, default_calibration, needs_noise, policy_from
+from agent.ledger import Ledger, State
+from agent.repo import Repo, RunRefs, scrub_environment
+from agent.rundir import RunDirectory, environment, new_tag
+from agent.session import Session
+from agent.trial import Experiment
+from sandbox import make_sandbox, missing, protects
+from sandbox.types import Device, Sandbox, SandboxUnavailable
+
+if TYPE_CHECKING:
+    from agent.views.live import View
+    from nanogpt_target.prepare import Prepared
+
+# Seconds that one call bears with a failing server; who waits asks again, and looks for reasons to stop in between.
+MODEL_PATIENCE = {"wait": 30.0, "stop": 300.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a session is made of, checked and ready; nothing has been written yet."""
+
+    settings: Settings
+    target: Target
+    repo: Repo
+    sandbox: Sandbox
+    device: Device
+    prepared: Prepared | None
+    proposer: Proposer
+    policy: Policy
+    calibration: int
+
+
+def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
+    """Check the target, the repository, the sandbox, the data and the model server, in this order.
+
+    Raises:
+        UsageError, EnvironmentProblem: what is wrong, where, and what to do.
+    """
+    folder = Path(settings.target)
+    target, _ = load_target(folder)
+    if settings.budget:
+        target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
+    check_ends(settings)
+    scrub_environment()
+    repo = Repo(folder)
+    device = find_device(settings)
+    sandbox = find_sandbox(settings, say)
+    policy = policy_from(settings.policy, keep_simpler=settings.keep_simpler)
+    calibration = settings.calibrate
+    if calibration is None:
+        calibration = default_calibration(policy, settings.trials)
+    if calibration < 2 and needs_noise(policy):
+        raise UsageError(
+            f"--calibrate {calibration}: the policy {policy.name} needs at least 2 runs of the baseline to know "
+            f"the noise. "
+            f"Use --calibrate 3 or more, or --policy greedy."
+        )
+    source = repo.read(repo.head(), target.path)
+    proposer = make_session_proposer(settings, target, source)
+    return Parts(
+        settings,
+        target,
+        repo,
+        sandbox,
+        device,
+        prepare_data(settings, target, say),
+        proposer,
+        policy,
+        max(calibration, 1),
+    )
+
+
+def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
+    """The sandbox that was named; code that a model wrote is refused where nothing protects the machine from it."""
+    try:
+        sandbox = make_sandbox(settings.sandbox, image=settings.image)
+        sandbox.check()
+    except SandboxUnavailable as error:
+        if settings.sandbox != "auto" or settings.proposer in ("code",):
+            raise EnvironmentProblem(str(error)) from None
+        sandbox = make_sandbox("process")  # methods that change nothing but numbers may do without
+        sandbox.check()
+    if not protects(sandbox):
+        lacking = "; ".join(g.value for g in missing(sandbox))
+        if settings.proposer == "code" and settings.sandbox != sandbox.name:
+            raise EnvironmentProblem(
+                f"the sandbox {sandbox.name} does not promise: {lacking}. Edits to code need more: use --sandbox "
+                f"docker or bwrap, or name --sandbox {sandbox.name} if this machine may be harmed."
+            )
+        say(f"sandbox {sandbox.name} does not promise: {lacking}")
+    return sandbox
+
+
+def find_device(settings: Settings) -> Device:
+    """One GPU by its UUID, or the CPU."""
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    if settings.device == "cpu":
+        return Device("cpu", threads=threads)
+    uuids = gpu_uuids()
+    if settings.device in ("auto", "cuda"):
+        if uuids:
+            return Device("cuda", uuids[0], threads)
+        if settings.device == "cuda":
+            raise EnvironmentProblem("--device cuda: nvidia-smi lists no GPU. Use --device cpu, or mend the driver.")
+        return Device("cpu", threads=threads)
+    if settings.device not in uuids:
+        raise EnvironmentProblem(f"--device {settings.device}: no such GPU. There are: {', '.join(uuids) or 'none'}.")
+    return Device("cuda", settings.device, threads)
+
+
+def gpu_uuids() -> list[str]:
+    import subprocess
+
+    try:
+        out = subprocess.run(
+            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in out.stdout.splitlines() if line.startswith("GPU-")] if out.returncode == 0 else []
+
+
+def prepare_data(settings: Settings, target: Target, say: Callable[[str], None]) -> Prepared | None:
+    if target.score != "trusted":
+        return None
+    from nanogpt_target.prepare import DataError, prepare
+
+    try:
+        return prepare(target.data, Path(settings.cache).expanduser() / "data", progress=say)
+    except DataError as error:
+        raise UsageError(f"{target.folder / 'target.toml'}, [data]: {error}") from None
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot prepare the data in {settings.cache}: {error}") from None
+
+
+def make_session_proposer(settings: Settings, target: Target, source: str) -> Proposer:
+    model = None
+    if settings.proposer in NEED_MODEL:
+        from agent.llm import ChatModel
+
+        patience = MODEL_PATIENCE[settings.on_llm_failure]
+        model = ChatModel(
+            settings.llm_base_url, settings.llm_model or None, timeout=settings.llm_timeout, patience=patience
+        )
+        model.describe()  # a server that is not there is said before anything is made
+    if settings.proposer == "code":
+        from agent.proposers.code import CodeProposer
+
+        assert model is not None
+        return CodeProposer(model, path=target.path, repairs=settings.repairs, temperature=settings.llm_temperature)
+    from agent.proposers.block import BlockProposer
+
+    return BlockProposer.from_settings(settings, target, source, model)
+
+
+def check_ends(settings: Settings) -> None:
+    for name in ("trials", "hours", "train_hours"):
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be more than 0.")
+    if settings.until:
+        parse_until(settings.until, datetime.now())
+
+
+def parse_until(text: str, now: datetime) -> datetime:
+    """The next time that a clock shows ``HH:MM``."""
+    try:
+        at = datetime.strptime(text, "%H:%M")
+    except ValueError:
+        raise UsageError(f"--until {text}: write a time of day such as 07:30.") from None
+    end = now.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0)
+    return end if end > now else end + timedelta(days=1)
+
+
+def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDirectory:
+    """A new run, from the checks to its end."""
+    root = Path(settings.runs)
+    settings = dataclasses.replace(settings, tag=settings.tag or new_tag(root))
+    directory = RunDirectory(root, settings.tag)
+    if directory.path.exists():
+        raise UsageError(
+            f"{directory.path} exists. `overnight resume {settings.tag}` goes on with it; "
+            f"another --tag starts a new run."
+        )
+    parts = assemble(settings, say)
+    repo, refs = parts.repo, RunRefs(parts.repo, settings.tag)
+    if dirty := repo.dirty():
+        raise UsageError(
+            f"the target has uncommitted changes ({', '.join(dirty[:3])}). The baseline is a commit: "
+            f"git commit or git stash them."
+        )
+    if old := list(refs.existing()):
+        raise UsageError(
+            f"{old[0]} exists from an earlier run. Choose another --tag, or delete it: git update-ref -d {old[0]}"
+        )
+    directory.create(record_of(parts))
+    with directory.lock(), Ledger(directory.ledger) as ledger:
+        ledger.append("session", **session_event(parts, directory))
+        run(parts, directory, ledger, refs, view)
+    return directory
+
+
+def resume(root: Path, tag: str, changes: Mapping[str, Any], view: View, say: Callable[[str], None]) -> RunDirectory:
+    """Go on with a run after any interruption, under the settings it was started with and the given changes."""
+    directory = RunDirectory(root, tag)
+    saved = directory.read_settings()["run"]
+    settings = dataclasses.replace(make_settings({**saved, **changes}, None), runs=str(root), tag=tag)
+    with directory.lock():
+        parts = assemble(settings, say)
+        with Ledger(directory.ledger) as ledger:
+            if not ledger.events:
+                ledger.append("session", **session_event(parts, directory))
+            check_same(ledger.state, parts)
+            directory.forget_stop()
+            ledger.append("resumed", attempt=ledger.state.resumed + 1)
+            run(parts, directory, ledger, RunRefs(parts.repo, tag), view)
+    return directory
+
+
+def check_same(state: State, parts: Parts) -> None:
+    """Values measured on other data cannot be compared with these."""
+    data = parts.prepared.hash if parts.prepared else ""
+    if state.session.get("data", "") != data:
+        raise UsageError(
+            "the prepared data differs from that of the run: its values could not be compared. Start a new run."
+        )
+
+
+def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, view: View) -> None:
+    stopper = Stopper(directory)
+    parts.sandbox.sweep(f"{directory.path.resolve()}")
+    experiment = Experiment(
+        parts.repo,
+        parts.target,
+        parts.sandbox,
+        parts.device,
+        f"{directory.path.resolve()}",
+        parts.prepared,
+        stopper.now,
+    )
+    session = Session(
+        directory=directory,
+        ledger=ledger,
+        repo=parts.repo,
+        refs=refs,
+        experiment=experiment,
+        proposer=parts.proposer,
+        policy=parts.policy,
+        calibration=parts.calibration,
+        goal=parts.target.goal,
+        seed=parts.settings.seed,
+        view=view,
+        reason_to_stop=EndOfNight(parts.settings, stopper),
+        describe=lambda state: describe(state, parts, directory),
+        wait_for_model=parts.settings.on_llm_failure == "wait",
+    )
+    with stopper.listening(), view:
+        session.run()
+
+
+def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
+    """What a proposer may know: everything but the test split."""
+    number = len(state.records) + 1
+    head = state.head
+    noise = Session.noise(state)
+    finished = state.finished
+    since_keep = next((k for k, r in enumerate(reversed(finished)) if r.decision == "keep"), len(finished))
+    without_test = tuple(dataclasses.replace(r, runs=tuple(m for m in r.runs if m.role != "test")) for r in finished)
+    incumbent = tuple(m for m in state.runs.get(state.incumbent, ()) if m.role != "test")
+    return Context(
+        parent=head,
+        source=parts.repo.read(head, parts.target.path),
+        path=parts.target.path,
+        history=without_test,
+        incumbent_runs=incumbent,
+        noise_sd=noise.sd,
+        notes=directory.notes.read_text(encoding="utf-8", errors="replace") if directory.notes.exists() else "",
+        hardware=f"{parts.device.kind}, {parts.device.threads} threads, {parts.target.memory_gb:g} GB",
+        budget=str(parts.target.budget),
+        trial=number,
+        seed=parts.settings.seed,
+        plateau=since_keep,
+        metric=parts.target.metric,
+        goal=parts.target.goal,
+        transcripts=directory.trial(number),
+        run_directory=directory.path,
+    )
+
+
+class EndOfNight:
+    """Why the session should end now, if it should."""
+
+    def __init__(self, settings: Settings, stopper: Stopper):
+        self.settings, self.stopper = settings, stopper
+        self.begun = time.monotonic()
+        self.until = parse_until(settings.until, datetime.now()) if settings.until else None
+
+    def __call__(self, state: State) -> str:
+        if asked := self.stopper.asked():
+            if asked == "now" or state.open_record is None:
+                return "stopped by the user"
+            return ""
+        if state.open_record is not None:
+            return ""  # what was begun is finished: its runs are paid for
+        limits = self.settings
+        if limits.trials is not None and len(state.finished) >= limits.trials:
+            return f"all {limits.trials} trials done"
+        if limits.hours is not None and time.monotonic() - self.begun >= limits.hours * 3600:
+            return f"{limits.hours:g} hours are over"
+        if self.until is not None and datetime.now() >= self.until:
+            return f"it is {limits.until}"
+        trained = sum(m.seconds.get("training", 0.0) for runs in state.runs.values() for m in runs if m.role != "test")
+        if limits.train_hours is not None and trained >= limits.train_hours * 3600:
+            return f"{limits.train_hours:g} hours of training are over"
+        return ""
+
+
+class Stopper:
+    """Ctrl-C once ends after the running trial, twice at once; ``overnight stop`` asks for the same through a file."""
+
+    def __init__(self, directory: RunDirectory):
+        self.directory, self.signals = directory, 0
+
+    def asked(self) -> str:
+        return "now" if self.now() else self.directory.stop_asked() or ("after" if self.signals else "")
+
+    def now(self) -> bool:
+        return self.signals > 1 or self.directory.stop_asked() == "now"
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        def count(_signal: int, _frame: object) -> None:
+            self.signals += 1
+            if self.signals == 1:
+                print("\nending after the running trial; once more ends at once", file=sys.stderr)
+
+        before = {s: signal.signal(s, count) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def session_event(parts: Parts, directory: RunDirectory) -> dict[str, Any]:
+    settings, target = parts.settings, parts.target
+    return {
+        "tag": directory.tag,
+        "baseline": parts.repo.head(),
+        "metric": target.metric,
+        "goal": target.goal,
+        "proposer": settings.proposer,
+        "sandbox": parts.sandbox.name,
+        "policy": parts.policy.name,
+        "seed": settings.seed,
+        "budget": str(target.budget),
+        "trials": settings.trials,
+        "device": parts.device.uuid or parts.device.kind,
+        "target": target.name,
+        "path": target.path,
+        "self_reported": target.score == "stdout",
+        "data": parts.prepared.hash if parts.prepared else "",
+    }
+
+
+def record_of(parts: Parts) -> dict[str, Any]:
+    """run.toml: everything that was decided at the start."""
+    target = dataclasses.asdict(parts.target)
+    data = {"hash": parts.prepared.hash, **dict(parts.prepared.tokens)} if parts.prepared else {}
+    run_settings = {**dataclasses.asdict(parts.settings), "target": str(Path(parts.settings.target).resolve())}
+    return {"run": run_settings, "target": target, "data": data, **environment()}

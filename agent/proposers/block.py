@@ -1,0 +1,107 @@
+"""Adapts any search method over the hyperparameter block to a proposer of unified diffs.
+
+Whatever draws the point, it reaches the trainer the way a model's edit does: rendered into the block, turned into a
+diff, and put through the one patch path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from agent.context import Context
+from agent.ledger import Event, Folder
+from agent.patch import unified_diff
+from agent.proposers import make_proposer
+from agent.proposers.protocol import SuggestingMethod, Suggestion
+from agent.space import SearchSpace
+from agent.types import Goal, Proposal, Record, Value, from_json
+
+if TYPE_CHECKING:
+    from agent.config import Settings, Target
+    from agent.llm import ChatModel
+
+
+class BlockProposer:
+    """``ask`` edits the block of the present best file; ``tell`` reports the mean over a trial's runs, once."""
+
+    def __init__(self, name: str, method: SuggestingMethod, space: SearchSpace, goal: Goal):
+        self.name, self.method, self.space = name, method, space
+        self._sign = 1.0 if goal == "minimize" else -1.0  # search methods minimise
+
+    @classmethod
+    def from_settings(cls, settings: Settings, target: Target, source: str, model: ChatModel | None) -> BlockProposer:
+        space = SearchSpace.from_toml(target.folder / "target.toml", source=source)
+        method = make_proposer(settings.proposer, space, seed=settings.seed, llm=model)
+        return cls(settings.proposer, method, space, target.goal)
+
+    def ask(self, context: Context) -> Proposal:
+        before = self.space.read(context.source)
+        suggestion = self.method.suggest()
+        text = self.space.render(context.source, suggestion.params)
+        diff = unified_diff(context.source, text, context.path)
+        changed = {k: v for k, v in suggestion.params.items() if before.get(k) != v}
+        return Proposal(
+            proposer=self.name,
+            source=suggestion.source,
+            parent=context.parent,
+            diff=diff,
+            params=dict(suggestion.params),
+            subject=subject(before, changed),
+            rationale=suggestion.rationale,
+            category="hyperparameters",
+            model=suggestion.model,
+            ending=None if diff else "no_effect",
+            reason="" if diff else "the same values as the present best",
+        )
+
+    def tell(self, record: Record) -> None:
+        params = record.proposal.params if record.number else self.space.defaults
+        if params is None:
+            return
+        values = record.values
+        failed = record.status != "ok"
+        self.method.tell(
+            dict(params),
+            None if failed or not values else self._sign * fmean(values),
+            n=max(len(values), 1),
+            status=record.status,
+            memory_gb=max((r.peak_memory_gb or 0.0 for r in record.runs), default=0.0) or None,
+        )
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Bring the method to where the ledger's asks and tells left it."""
+        folder = Folder()
+        for event in events:
+            folder.take(event)
+            if event["event"] == "asked":
+                proposal = from_json(Proposal, event["proposal"])
+                if proposal.params is not None:
+                    self.method.replay(
+                        Suggestion(params=dict(proposal.params), source=proposal.source, rationale=proposal.rationale)
+                    )
+            elif event["event"] == "told":
+                state = folder.state()  # as it was then: later runs of the same commit were not known
+                record = state.of_trial(event["trial"])
+                self.tell(record or state.baseline_record)
+
+
+def subject(before: Mapping[str, Value], changed: Mapping[str, Value]) -> str:
+    """``MATRIX_LR 0.04 → 0.05, DEPTH 8 → 9, and 3 more``: the largest relative changes first."""
+    if not changed:
+        return "No change"
+
+    def size(name: str) -> float:
+        old, new = before.get(name), changed[name]
+        if isinstance(old, (int, float)) and isinstance(new, (int, float)):
+            return abs(new - old) / max(abs(old), abs(new), 1e-12)
+        return 0.5
+
+    names = sorted(changed, key=size, reverse=True)
+    shown = ", ".join(f"{n} {_short(before.get(n))} → {_short(changed[n])}" for n in names[:2])
+    return shown + (f", and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def _short(value: Value | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,431 @@
+"""One training run of one commit: export, train in the sandbox under the host's clock, score outside, measure.
+
+The trial reports its own times and losses as information. What counts comes from here: the host's monotonic clock,
+and a scorer that is a process of its own and the only one that has validation text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.config import Target
+from agent.errors import EnvironmentProblem
+from agent.repo import Repo
+from agent.types import Measurement, Role, Status
+from sandbox.types import Collect, Device, Job, Limits, Mount, Outcome, Running, Sandbox
+
+if TYPE_CHECKING:
+    from nanogpt_target.prepare import Prepared
+
+Progress = Callable[[str, Mapping[str, Any]], None]
+
+CHECKPOINT = (Collect("model.safetensors", 8 << 30), Collect("model.json", 1 << 20))
+REPORTS = (Collect("summary.json", 1 << 20), Collect("curve.jsonl", 4 << 20), Collect("trace.jsonl", 32 << 20))
+DONE = "done"  # between phases: time of the host's own, which is in no phase
+GRACE = 5.0  # seconds that the scorer has to notice the end of a model process by itself
+_SHOWN = ("steps", "tokens", "train_loss", "parameters", "tokens_per_second", "train_seconds", "mfu")  # of summary.json
+
+
+class Interrupted(Exception):
+    """The user wants the running trial to end now."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    status: Status
+    reason: str
+
+
+@dataclass
+class _Clock:
+    """Seconds per phase, by the host's monotonic clock."""
+
+    phase: str = "startup"
+    since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.since = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.since
+
+    def enter(self, phase: str) -> None:
+        if self.phase != DONE:
+            self.seconds[self.phase] = round(self.seconds.get(self.phase, 0.0) + self.age, 3)
+        self.phase, self.since = phase, time.monotonic()
+
+
+class Experiment:
+    """Trains and scores commits of one target in one sandbox."""
+
+    def __init__(
+        self,
+        repo: Repo,
+        target: Target,
+        sandbox: Sandbox,
+        device: Device,
+        owner: str,
+        prepared: Prepared | None = None,
+        stop_now: Callable[[], bool] = lambda: False,
+    ):
+        self.repo, self.target, self.sandbox, self.device = repo, target, sandbox, device
+        self.owner, self.prepared, self._stop_now = owner, prepared, stop_now
+        if target.score == "trusted" and prepared is None:
+            raise EnvironmentProblem("a target with a trusted score needs prepared data: run `overnight prepare`.")
+
+    def measure(
+        self, commit: str, role: Role, seed: int, directory: Path, trace: str, attempt: int, progress: Progress
+    ) -> Measurement:
+        """Train and score ``commit`` once. ``directory`` receives train.log, result.json, curve.jsonl.
+
+        Raises:
+            SandboxBroken, EnvironmentProblem: the machinery failed; the commit is not to blame.
+            Interrupted: ``stop_now`` turned true.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        clock = _Clock()
+        with workspace() as work:
+            code, data = work / "code", work / "data"
+            self._stage(commit, code, data)
+            outcome, failure = self._train(code, data, directory, seed, clock, progress)
+            value: float | None = None
+            metrics: dict[str, float] = {}
+            reported: dict[str, Any] = {}
+            if failure is None:
+                reported = _summary(outcome.collected.get("summary.json"))
+                if self.target.score == "stdout":
+                    value, failure = self._printed_value(directory / "train.log")
+                else:
+                    clock.enter("scoring")
+                    value, metrics, failure = self._score(code, directory, "validation", seed, progress)
+                    clock.enter(DONE)
+        measurement = Measurement(
+            commit=commit,
+            role=role,
+            seed=seed,
+            device=self.device.uuid or self.device.kind,
+            status=failure.status if failure else "ok",
+            value=None if failure else value,
+            metrics={**{k: v for k in _SHOWN if (v := _number(reported.get(k))) is not None}, **metrics},
+            seconds=clock.seconds,
+            peak_memory_gb=outcome.peak_memory_gb,
+            reason=failure.reason if failure else "; ".join(outcome.problems),
+            log_tail=outcome.log_tail[-4000:] if failure else "",
+            self_reported=self.target.score == "stdout",
+            trace=trace,
+            initial_hash=str(reported.get("initial_hash", ""))[:64],
+            attempt=attempt,
+        )
+        (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
+        return measurement
+
+    def score_test(self, commit: str, directory: Path, seed: int, progress: Progress) -> float | None:
+        """The test split's value of the checkpoint that a measured run left in ``directory``; None if it fails."""
+        if self.target.score != "trusted" or not (directory / CHECKPOINT[0].name).exists():
+            return None
+        with workspace() as work:
+            self._stage(commit, work / "code", work / "data")
+            return self._score(work / "code", directory, "test", seed, progress)[0]
+
+    # training
+
+    def _stage(self, commit: str, code: Path, data: Path) -> None:
+        code.mkdir()
+        data.mkdir()
+        self.repo.export(commit, code)
+        if self.prepared is not None:
+            import nanogpt_target
+            from nanogpt_target.prepare import stage_before
+
+            frozen = code / "nanogpt_target"  # the installed package, never the tree's own copy of it
+            shutil.rmtree(frozen, ignore_errors=True)
+            source = Path(nanogpt_target.__file__).parent
+            shutil.copytree(
+                source, frozen, ignore=shutil.ignore_patterns("__pycache__", "presets", "train.py", "*.toml")
+            )
+            stage_before(self.prepared, data)
+        for place in (code, *code.rglob("*")):
+            place.chmod(0o755 if place.is_dir() else 0o644)
+
+    def _train(
+        self, code: Path, data: Path, directory: Path, seed: int, clock: _Clock, progress: Progress
+    ) -> tuple[Outcome, Failure | None]:
+        trusted = self.target.score == "trusted"
+        mounts = {"code": Mount(code), "data": Mount(data)}
+        mounts |= {f"mount{k}": Mount(Path(p).expanduser()) for k, p in enumerate(self.target.mounts)}
+        job = Job(
+            argv=tuple("{python}" if w in ("python", "python3") else w for w in self.target.train),
+            mounts=mounts,
+            workdir="code",
+            env={
+                "OVERNIGHT_DATA": "{data}",
+                "OVERNIGHT_OUT": "{out}",
+                "OVERNIGHT_SEED": str(seed),
+                "OVERNIGHT_BUDGET": self.target.budget.encoded,
+                **self._hardware(),
+            },
+            limits=self._limits(),
+            device=self.device,
+            collect=(*CHECKPOINT, *REPORTS) if trusted else (),
+            collect_to=directory,
+            log=directory / "train.log",
+            masked=self.prepared.masked if self.prepared else (),
+            owner=self.owner,
+        )
+        if not trusted:
+            clock.enter("training")  # a foreign trainer says nothing of its start-up
+        running = self.sandbox.start(job)
+        try:
+            late, last = self._follow(running, clock, data, progress)
+        except BaseException:
+            running.kill()
+            running.finish()
+            raise
+        outcome = running.finish()
+        phase = clock.phase
+        clock.enter(DONE)
+        return outcome, self._judge_run(outcome, late, last, phase, clock.seconds, trusted)
+
+    def _follow(self, running: Running, clock: _Clock, data: Path, progress: Progress) -> tuple[str, Mapping[str, Any]]:
+        """Read the job's events until it ends; release the data and start the clock when it is ready.
+
+        Returns: why the job was killed ("" if it ended by itself), and its last event.
+        """
+        budget = self.target.budget
+        last: Mapping[str, Any] = {}
+        while True:
+            bound = budget.startup_seconds if clock.phase == "startup" else budget.kill_seconds
+            if clock.age > bound:
+                running.kill()
+                return f"{clock.phase} took more than {bound:.0f} s", last
+            if self._stop_now():
+                raise Interrupted
+            lines = running.read(timeout=min(0.5, max(0.0, bound - clock.age) + 0.01))
+            if lines is None:
+                return "", last
+            for event in _events(lines):
+                last = event
+                if event["event"] == "ready" and clock.phase == "startup" and self.prepared is not None:
+                    from nanogpt_target.prepare import release
+
+                    clock.enter("training")
+                    release(self.prepared, data)
+                elif event["event"] == "step":
+                    left = max(0.0, budget.wall_seconds - clock.age) if budget.kind == "seconds" else None
+                    progress(clock.phase, {**event, "seconds": clock.age, "seconds_left": left})
+            if not lines:
+                progress(clock.phase, {"seconds": clock.age})
+
+    def _judge_run(
+        self,
+        outcome: Outcome,
+        late: str,
+        last: Mapping[str, Any],
+        phase: str,
+        seconds: Mapping[str, float],
+        trusted: bool,
+    ) -> Failure | None:
+        if late:
+            return Failure("timeout", late)
+        if outcome.out_of_memory or re.search(r"OutOfMemoryError|^MemoryError|out of memory", outcome.log_tail, re.M):
+            return Failure("oom", f"out of memory (limit {self.target.memory_gb:g} GB)")
+        if last.get("event") == "diverged":
+            return Failure("diverged", f"the loss was not finite at step {last.get('step', '?')}")
+        if outcome.signal is not None:
+            return Failure("crash", f"killed by signal {outcome.signal}")
+        if outcome.exit_code != 0:
+            return Failure("crash", _decisive_line(outcome.log_tail) or f"exit status {outcome.exit_code}")
+        if trusted and phase != "training":
+            return Failure("crash", "ended without training: it never asked for the clock to start")
+        if seconds.get("training", 0.0) > self.target.budget.allowed_seconds:
+            took = seconds["training"]
+            return Failure(
+                "over_budget", f"trained for {took:.1f} s, allowed {self.target.budget.allowed_seconds:.1f} s"
+            )
+        if trusted and CHECKPOINT[0].name not in outcome.collected:
+            why = f" ({'; '.join(outcome.problems)})" if outcome.problems else ""
+            return Failure("crash", f"left no checkpoint{why}")
+        return None
+
+    def _printed_value(self, log: Path) -> tuple[float | None, Failure | None]:
+        """Self-reported: the last match of the target's pattern in what it printed."""
+        text = log.read_text(errors="replace") if log.exists() else ""
+        found = re.findall(self.target.pattern, text, re.M)
+        value = _number(found[-1]) if found else None
+        if value is None:
+            return None, Failure("crash", f"printed no number that matches {self.target.pattern!r}")
+        return value, None
+
+    # scoring
+
+    def _score(
+        self, code: Path, directory: Path, split: str, seed: int, progress: Progress
+    ) -> tuple[float | None, dict[str, float], Failure | None]:
+        """The trusted scorer asks two fresh model processes, each in a sandbox of its own, for logits."""
+        assert self.prepared is not None
+        seconds = self.target.budget.score_seconds
+        with workspace(memory=True) as channels, workspace() as work:
+            checkpoint = work / "checkpoint"
+            checkpoint.mkdir()
+            for item in CHECKPOINT:
+                if (directory / item.name).exists():
+                    shutil.copyfile(directory / item.name, checkpoint / item.name)
+            result = work / "result.json"
+            sides: list[Running] = []
+            argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(self.prepared.directory)]
+            argv += ["--split", split, "--result", str(result), "--timeout", f"{seconds:g}"]
+            for side in ("a", "b"):
+                channel = channels / side
+                channel.mkdir()
+                channel.chmod(0o777)  # the model process is another, unprivileged user
+                argv += [f"--channel-{side}", str(channel)]
+            scorer = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+            try:
+                sides += [self._model_process(code, checkpoint, channels / side) for side in ("a", "b")]
+                problem = self._await_scorer(scorer, sides, seconds + self.target.budget.startup_seconds, progress)
+            finally:
+                scorer.kill()
+                for running in sides:
+                    running.kill()
+                outcomes = [running.finish() for running in sides]
+            complaint = scorer.communicate()[1]
+            if problem:
+                return None, {}, problem
+            if not result.exists():
+                raise EnvironmentProblem(f"the scorer failed: {_decisive_line(complaint) or 'no message'}")
+            verdict = json.loads(result.read_text())
+        if verdict["status"] == "ok":
+            metrics = {
+                k: float(verdict[k]) for k in ("tokens", "bytes", "noise") if _number(verdict.get(k)) is not None
+            }
+            return float(verdict["value"]), {f"{split}_{k}": v for k, v in metrics.items()}, None
+        tails = next((line for o in outcomes if (line := _decisive_line(o.log_tail))), "")
+        reason = f"{verdict['reason']}{f': {tails}' if tails and verdict['status'] != 'invalid' else ''}"
+        status: Status = verdict["status"] if verdict["status"] in ("invalid", "timeout") else "crash"
+        return None, {}, Failure(status, reason)
+
+    def _model_process(self, code: Path, checkpoint: Path, channel: Path) -> Running:
+        return self.sandbox.start(
+            Job(
+                argv=("{python}", "-m", "nanogpt_target.model_server"),
+                mounts={
+                    "code": Mount(code),
+                    "checkpoint": Mount(checkpoint),
+                    "channel": Mount(channel, readonly=False),
+                },
+                workdir="code",
+                env={
+                    "OVERNIGHT_CHECKPOINT": "{checkpoint}",
+                    "OVERNIGHT_CHANNEL": "{channel}",
+                    **self._hardware(),
+                },
+                limits=self._limits(),
+                device=self.device,
+                masked=self.prepared.masked if self.prepared else (),
+                owner=self.owner,
+            )
+        )
+
+    def _await_scorer(
+        self, scorer: subprocess.Popen[str], sides: list[Running], bound: float, progress: Progress
+    ) -> Failure | None:
+        """Wait for the scorer while draining what the model processes print; why it never came to an end, if so.
+
+        The scorer itself notices a model process that ends early; one that dies before it has opened the channel only
+        its sandbox can notice.
+        """
+        start = time.monotonic()
+        ended: float | None = None
+        while scorer.poll() is None:
+            now = time.monotonic()
+            if now - start > bound:
+                return Failure("timeout", f"scoring took more than {bound:.0f} s")
+            if ended is not None and now - ended > GRACE:
+                return Failure("crash", "a model process ended before it had answered")
+            if self._stop_now():
+                raise Interrupted
+            for running in sides:
+                if running.read(timeout=0.02) is None and ended is None:
+                    ended = now
+            progress("scoring", {"seconds": now - start})
+        return None
+
+    def _hardware(self) -> dict[str, str]:
+        return {"OVERNIGHT_DEVICE": self.device.kind, "OVERNIGHT_THREADS": str(self.device.threads)}
+
+    def _limits(self) -> Limits:
+        target = self.target
+        return Limits(target.memory_gb, target.disk_gb, target.processes, vram_gb=target.vram_gb)
+
+
+@contextmanager
+def workspace(memory: bool = False) -> Iterator[Path]:
+    """A temporary folder that sandboxed users may enter; in memory for what two processes exchange."""
+    shared = Path("/dev/shm")
+    place = shared if memory and shared.is_dir() else None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="overnight-", dir=place))
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot make a temporary folder: {error.strerror}. Free some space.") from error
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _events(lines: list[str]) -> Iterator[dict[str, Any]]:
+    """The harness's events among whatever else was printed."""
+    for line in lines:
+        if line.startswith('{"event"'):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and isinstance(event.get("event"), str):
+                yield {k: v for k, v in event.items() if isinstance(v, (int, float, str)) and _plain(v)}
+
+
+def _plain(value: float | str) -> bool:
+    return len(value) < 200 if isinstance(value, str) else abs(value) < 1e300
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _summary(path: Path | None) -> dict[str, Any]:
+    """What the harness says of its run: information, from the untrusted side."""
+    try:
+        data = json.loads(path.read_text()) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _decisive_line(log: str) -> str:
+    """The line of a log that says why: the exception at the end of a traceback, else the last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith('{"event"')]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line)]
+    return (errors or lines or [""])[-1][:300]
+
