@@ -105,7 +105,7 @@ class Session:
         (self.directory.trial(number) / "proposal.diff").write_text(proposal.diff, encoding="utf-8", errors="replace")
         self.write("asked", trial=number, started=round(started, 3), proposal=replace(proposal, text=None))
         if proposal.ending:
-            self.tell(self.state.records[-1])
+            self.finish(self.state.records[-1])
 
     def commit_candidate(self, record: Record) -> None:
         """Every attempt that became code gets a commit and a ref; the same proposal always gives the same hash."""
@@ -215,7 +215,7 @@ class Session:
         self.finish(self.state.records[-1])
 
     def finish(self, record: Record) -> None:
-        """What follows a verdict. Also run at a resume, for a session that died before it got here."""
+        """What follows the end of a trial. Also run at a resume, for a session that died before it got here."""
         state = self.state
         if record.decision == "keep" and record.number not in state.moved:
             self.accept(record, state)
@@ -282,13 +282,10 @@ class Session:
         for started in state.started:
             self.write("lost", trial=started["trial"], trace=started["trace"], reason="the session died")
         self.proposer.replay(self.ledger.events)
+        if state.records and state.open_record is None:
+            self.finish(state.records[-1])
         if 0 in state.told:
             self.directory.rewrite_results([state.baseline_record, *state.finished])
-        if state.records and state.open_record is None:
-            self.finish(state.records[-1]) if state.records[-1].verdict else None
-            if state.records[-1].proposal.ending and state.records[-1].number not in state.told:
-                self.tell(state.records[-1])
-        if 0 in state.told:
             self.restore_refs()
 
     def restore_refs(self) -> None:

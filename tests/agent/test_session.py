@@ -1,0 +1,247 @@
+"""Whole sessions with real git, real processes and a target that trains in a moment."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from openai_server import Answer, OpenAIServer
+from sessions import check_replay, check_whole, killed, refs_of, resume, start, state_of
+from targets import TOML, TRAIN, git, make_bowl
+
+from agent.errors import EnvironmentProblem, OvernightError
+from agent.ledger import fold, read
+from agent.patch import unified_diff
+from agent.rundir import RunDirectory
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return make_bowl(tmp_path / "target")
+
+
+def answer(old: str, new: str, subject: str) -> str:
+    """A model's reply that edits the bowl's train.py."""
+    assert old in TRAIN
+    diff = unified_diff(TRAIN, TRAIN.replace(old, new), "train.py")
+    return f"Category: optimiser\nSubject: {subject}\nRationale: It may help.\n\n```diff\n{diff}```\n"
+
+
+def checkout_of(target: Path) -> list[str]:
+    """What a session must not touch."""
+    return [git(target, *words.split()) for words in ("status --porcelain", "rev-parse HEAD", "branch --show-current")]
+
+
+def test_a_night_leaves_its_branch_its_refs_and_its_table(target: Path, tmp_path: Path) -> None:
+    before = checkout_of(target)
+    directory = start(target, tmp_path / "runs", trials=8, seed=3)
+    check_whole(directory, target, 8)
+    check_replay(directory, target, {"seed": 3})
+    assert checkout_of(target) == before
+    state = state_of(directory)
+    assert state.ended == "all 8 trials done"
+    assert {m.role for m in state.baseline_runs} >= {"calibrate"}
+    assert all(m.self_reported for runs in state.runs.values() for m in runs)
+
+
+def test_a_kept_edit_is_told_in_its_commit(target: Path, tmp_path: Path) -> None:
+    directory = start(target, tmp_path / "runs", trials=10, seed=1, policy="greedy", calibrate=3)
+    state = state_of(directory)
+    assert state.kept, "ten greedy trials on a slope kept nothing"
+    record = state.kept[-1]
+    message = git(target, "log", "-1", "--format=%B", str(record.accepted))
+    trailers = git(target, "log", "-1", "--format=%(trailers:only,unfold)", str(record.accepted))
+    found = dict(line.split(": ", 1) for line in trailers.splitlines())
+    assert found["Trial"] == str(record.number)
+    assert found["Val-Bpb"] == f"{record.verdict.value:.6f} (self-reported)"  # type: ignore[union-attr]
+    assert found["Source"] == "cma"
+    assert found["Session"] == "night"
+    assert message.splitlines()[0] == record.proposal.subject
+    attempt = git(target, "log", "-1", "--format=%(trailers:only,unfold)", str(record.candidate))
+    assert "Val-Bpb" not in attempt, "an attempt is committed before its value is known"
+
+
+def test_edits_of_a_model_end_as_they_deserve(target: Path, tmp_path: Path) -> None:
+    good = answer("(RATE / 0.1) ** 2", "(RATE / 0.1) ** 2 / 2", "Halve the penalty")
+    replies = [
+        good,
+        answer("() + noise", "() + noise + 0.5", "Make it worse"),
+        "I think that we should use a larger model.",
+        answer("import math", "import boom", "Crash"),
+        answer("best at 0.1", "best at 0.2", "Change a comment"),
+        Answer(text="", refusal="I must not"),
+    ]
+    with OpenAIServer(replies, at_end=Answer(text="nothing more")) as server:
+        directory = start(
+            target, tmp_path / "runs", proposer="code", sandbox="process", trials=6, repairs=0,
+            llm_base_url=server.base_url,
+        )  # fmt: skip
+    state = state_of(directory)
+    assert [r.status for r in state.records] == ["ok", "ok", "patch_rejected", "crash", "no_effect", "model_failed"]
+    assert [r.decision for r in state.records] == ["keep"] + ["revert"] * 5
+    assert "No module named 'boom'" in state.records[3].runs[0].reason
+    assert [r.candidate is not None for r in state.records] == [True, True, False, True, False, False]
+    found = refs_of(target)
+    assert sorted(found) == ["0001", "0002", "0004", "head", "refs/heads/autoresearch/night", "refs/heads/main"]
+    kept = git(target, "show", f"{found['head']}:train.py")
+    assert kept + "\n" == TRAIN.replace("(RATE / 0.1) ** 2", "(RATE / 0.1) ** 2 / 2")
+    for record in state.records:
+        assert (directory.path / record.proposal.transcript / "prompt.md").is_file()
+        assert (directory.path / record.proposal.transcript / "reply.md").is_file()
+    check_whole(directory, target, 6)
+
+
+def test_notes_steer_the_next_prompt(target: Path, tmp_path: Path) -> None:
+    with OpenAIServer([], at_end=Answer(text="no diff today")) as server:
+        directory = start(
+            target, tmp_path / "runs", proposer="code", trials=1, repairs=0, llm_base_url=server.base_url
+        )
+        directory.notes.write_text("Leave DEPTH alone, it was tried by hand.")
+        resume(tmp_path / "runs", trials=2)
+    prompts = [(directory.trial(n) / "prompt.md").read_text() for n in (1, 2)]
+    assert ["tried by hand" in text for text in prompts] == [False, True]
+
+
+def test_a_baseline_that_fails_ends_the_session_with_the_reason(tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target", TRAIN.replace("def value", "1 / 0\n\n\ndef value"))
+    with pytest.raises(OvernightError, match=r"the unchanged target fails \(crash: ZeroDivisionError"):
+        start(target, tmp_path / "runs")
+    assert "ZeroDivisionError" in str(state_of(RunDirectory(tmp_path / "runs", "night")).ended)
+    assert set(refs_of(target)) == {"refs/heads/main"}
+
+
+def test_an_endless_trial_is_killed_and_costs_only_itself(tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target", toml=TOML.replace("seconds = 20", "seconds = 1"))
+    hang = answer("def value():", "import time\ntime.sleep(600)\n\n\ndef value():", "Sleep")
+    with OpenAIServer([hang, answer("RATE = 0.01", "RATE = 0.05", "Faster")]) as server:
+        directory = start(target, tmp_path / "runs", proposer="code", trials=2, llm_base_url=server.base_url)
+    assert [r.status for r in state_of(directory).records] == ["timeout", "ok"]
+
+
+# a session is killed at every kind of step, and goes on
+
+POINTS = [
+    (when, what, count)
+    for when in ("before", "after")
+    for what, count in (
+        ("session", 1), ("run_started", 2), ("measured", 3), ("told", 1), ("asked", 2), ("candidate", 1), ("judged", 1),
+        ("moved", 1), ("told", 2), ("move", 1), ("move", 2), ("move", 3), ("ended", 1),
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("when", "what", "count"), POINTS)
+def test_killed_anywhere_nothing_is_lost(target: Path, tmp_path: Path, when: str, what: str, count: int) -> None:
+    seen = []
+
+    def kill(now: str, event: str) -> bool:
+        if (now, event) == (when, what):
+            seen.append(event)
+        return len(seen) == count
+
+    runs = tmp_path / "runs"
+    settings = {"policy": "greedy", "seed": 1, "trials": 3}  # greedy: the first step downhill is kept
+    assert killed(lambda: start(target, runs, **settings), kill), "the point was never reached"
+    directory = resume(runs)
+    check_whole(directory, target, 3)
+    check_replay(directory, target, settings)
+    assert state_of(directory).resumed == 1
+
+
+def test_killed_again_and_again(target: Path, tmp_path: Path) -> None:
+    runs, left = tmp_path / "runs", [5]
+
+    def soon(now: str, _event: str) -> bool:
+        left[0] -= now == "after"
+        return left[0] == 0
+
+    assert killed(lambda: start(target, runs), soon)
+    lives = 1
+    while killed(lambda: resume(runs), soon):
+        lives += 1
+        assert lives < 60
+    check_whole(RunDirectory(runs, "night"), target, 4)
+
+
+def test_lost_refs_come_back_from_the_ledger(target: Path, tmp_path: Path) -> None:
+    directory = start(target, tmp_path / "runs", policy="greedy", seed=1)
+    for name in ("head", "0001", "0002"):
+        git(target, "update-ref", "-d", f"refs/autoresearch/night/{name}")
+    git(target, "branch", "-D", "autoresearch/night")
+    resume(tmp_path / "runs")
+    check_whole(directory, target, 4)
+
+
+def test_a_branch_that_is_checked_out_follows_later(target: Path, tmp_path: Path) -> None:
+    directory = start(target, tmp_path / "runs", policy="greedy", seed=1, trials=1)
+    git(target, "checkout", "-q", "autoresearch/night")
+    was = git(target, "rev-parse", "HEAD")
+    resume(tmp_path / "runs", trials=8)
+    state = state_of(directory)
+    assert state.head != was, "no edit was kept while the branch was checked out"
+    assert git(target, "rev-parse", "HEAD") == was
+    assert git(target, "status", "--porcelain") == ""
+    git(target, "checkout", "-q", "main")
+    resume(tmp_path / "runs", trials=9)
+    check_whole(directory, target, 9)
+
+
+def test_a_branch_that_the_user_moved_stays_where_it_is(target: Path, tmp_path: Path) -> None:
+    directory = start(target, tmp_path / "runs", policy="greedy", seed=1, trials=1)
+    git(target, "checkout", "-q", "autoresearch/night")
+    git(target, "commit", "-q", "--allow-empty", "-m", "Mine")
+    mine = git(target, "rev-parse", "HEAD")
+    git(target, "checkout", "-q", "main")
+    resume(tmp_path / "runs", trials=8)
+    assert git(target, "rev-parse", "autoresearch/night") == mine
+    assert refs_of(target)["head"] == state_of(directory).head
+
+
+def test_a_run_goes_on_after_its_target_was_moved(target: Path, tmp_path: Path) -> None:
+    start(target, tmp_path / "runs", trials=1)
+    shutil.move(target, tmp_path / "elsewhere")
+    directory = resume(tmp_path / "runs", trials=2, target=str(tmp_path / "elsewhere"))
+    check_whole(directory, tmp_path / "elsewhere", 2)
+
+
+def test_a_machine_that_breaks_costs_no_idea(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sandbox.process import ProcessSandbox
+    from sandbox.types import SandboxBroken
+
+    real, calls = ProcessSandbox.start, []
+
+    def flaky(self, job):  # type: ignore[no-untyped-def]
+        calls.append(job)
+        if len(calls) in (5, 6):
+            raise SandboxBroken("the daemon went away")
+        return real(self, job)
+
+    monkeypatch.setattr(ProcessSandbox, "start", flaky)
+    directory = start(target, tmp_path / "runs")
+    check_whole(directory, target, 4)
+    lost = [e for e in read(directory.ledger) if e["event"] == "lost"]
+    assert [e["reason"] for e in lost] == ["the daemon went away"] * 2
+
+
+def test_a_machine_that_stays_broken_ends_the_session(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sandbox.process import ProcessSandbox
+    from sandbox.types import SandboxBroken
+
+    def broken(self, job):  # type: ignore[no-untyped-def]
+        raise SandboxBroken("the daemon went away")
+
+    monkeypatch.setattr(ProcessSandbox, "start", broken)
+    with pytest.raises(EnvironmentProblem, match=r"3 runs in a row were lost to the machine.*daemon went away"):
+        start(target, tmp_path / "runs")
+    monkeypatch.undo()
+    check_whole(resume(tmp_path / "runs"), target, 4)
+
+
+def test_the_fold_of_a_prefix_never_fails(target: Path, tmp_path: Path) -> None:
+    events = read(start(target, tmp_path / "runs").ledger)
+    for end in range(1, len(events) + 1):
+        state = fold(events[:end])
+        assert len(state.finished) <= len(state.records) <= 4
