@@ -13,7 +13,6 @@ SUITE=bookworm
 PLAIN_IMAGE="overnight-debian:$SUITE"    # debootstrap's result and nothing else
 BASE_IMAGE="overnight-base:$SUITE"       # the same, able to run pip the way this machine does
 IMAGE="${OVERNIGHT_IMAGE:-overnight-train:latest}"
-TORCH_SPEC="${TORCH_SPEC:-$(grep -E '^torch==' "$ROOT/constraints.txt")}"
 
 ENGINE="$CACHE/docker"                   # the engine's data, its log, and its pid if we started it
 PIDFILE="$ENGINE/dockerd.pid"
@@ -90,7 +89,7 @@ DOCKERFILE
 project_image() {
     [ -f "$ROOT/Dockerfile" ] || die "no Dockerfile in $ROOT"
     retry timeout 1500 docker build --network=host --build-arg "BASE_IMAGE=$BASE_IMAGE" \
-        --build-arg "TORCH_SPEC=$TORCH_SPEC" -t "$IMAGE" "$ROOT" </dev/null >"$ENGINE/build.log" 2>&1 \
+        --build-arg "TORCH_INDEX=${TORCH_INDEX:-}" --build-arg PACKAGES= -t "$IMAGE" "$ROOT" </dev/null >"$ENGINE/build.log" 2>&1 \
         || { tail -n 30 "$ENGINE/build.log" >&2; die "building $IMAGE failed: see $ENGINE/build.log"; }
     say "built $IMAGE"
 }
