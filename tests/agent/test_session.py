@@ -69,16 +69,16 @@ def test_edits_of_a_model_end_as_they_deserve(target: Path, tmp_path: Path) -> N
         answer("() + noise", "() + noise + 0.5", "Make it worse"),
         "I think that we should use a larger model.",
         answer("import math", "import boom", "Crash"),
-        answer("best at 0.1", "best at 0.2", "Change a comment"),
         Answer(text="", refusal="I must not"),
     ]
-    with OpenAIServer(replies, at_end=Answer(text="nothing more")) as server:
+    comment = answer("best at 0.1", "best at 0.2", "Change a comment")
+    with OpenAIServer(replies, at_end=Answer(text=comment)) as server:
         directory = start(
             target, tmp_path / "runs", proposer="code", sandbox="process", trials=6, repairs=0,
             llm_base_url=server.base_url,
         )  # fmt: skip
     state = state_of(directory)
-    assert [r.status for r in state.records] == ["ok", "ok", "patch_rejected", "crash", "no_effect", "model_failed"]
+    assert [r.status for r in state.records] == ["ok", "ok", "patch_rejected", "crash", "model_failed", "no_effect"]
     assert [r.decision for r in state.records] == ["keep"] + ["revert"] * 5
     assert "No module named 'boom'" in state.records[3].runs[0].reason
     assert [r.candidate is not None for r in state.records] == [True, True, False, True, False, False]
