@@ -204,7 +204,7 @@ def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDire
     repo, refs = parts.repo, RunRefs(parts.repo, settings.tag)
     if dirty := repo.dirty():
         raise UsageError(
-            f"the target has uncommitted changes ({', '.join(dirty[:3])}). The baseline is a commit: "
+            f"the target has uncommitted changes ({', '.join(map(str, dirty[:3]))}). The baseline is a commit: "
             f"git commit or git stash them."
         )
     if old := list(refs.existing()):

@@ -85,14 +85,12 @@ class Repo:
         """The full hash of a commit, or None."""
         return self._try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
-    def dirty(self) -> list[str]:
-        """Tracked files of the target that differ from HEAD."""
-        text = self._git.execute(
-            self._argv(
-                "status", "--porcelain", "-z", "--untracked-files=no", "--ignore-submodules=all", "--", str(self.folder)
-            )
-        )
-        return [entry[3:] for entry in str(text).split("\0") if len(entry) > 3]
+    def dirty(self) -> list[PurePosixPath]:
+        """Files of the target in HEAD that look different in the working tree.
+
+        Read and compared here: ``git status`` runs the clean filters that the repository configures.
+        """
+        return [relative for relative, blob in self._files(self.head()) if _differs(self.folder / relative, blob)]
 
     def read(self, commit: str, path: str) -> str:
         """The text of one file of the target in a commit, bytes unchanged but for UTF-8 decoding."""
@@ -104,20 +102,23 @@ class Repo:
 
     def export(self, commit: str, directory: Path) -> None:
         """Write the target's files of a commit into a directory. Links and submodules, which can lead out, are not."""
+        for relative, blob in self._files(commit):
+            place = directory / relative
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(blob.data_stream.read())
+            place.chmod(0o755 if blob.mode & 0o111 else 0o644)
+
+    def _files(self, commit: str) -> Iterator[tuple[PurePosixPath, Any]]:
+        """The target's regular files in a commit: their paths and blobs."""
         root = self._repo.commit(commit).tree
         if self.prefix:
             root = root / self.prefix.rstrip("/")
         for item in root.traverse():
             blob: Any = item
-            if blob.type != "blob" or (blob.mode & 0o170000) != 0o100000:
-                continue
-            relative = PurePosixPath(blob.path).relative_to(self.prefix or ".")
-            if relative.is_absolute() or ".." in relative.parts:
-                continue
-            place = directory / relative
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(blob.data_stream.read())
-            place.chmod(0o755 if blob.mode & 0o111 else 0o644)
+            if blob.type == "blob" and (blob.mode & 0o170000) == 0o100000:
+                relative = PurePosixPath(blob.path).relative_to(self.prefix or ".")
+                if not relative.is_absolute() and ".." not in relative.parts:
+                    yield relative, blob
 
     def commit(self, sha: str) -> Commit:
         raw = self._repo.commit(sha)
@@ -170,7 +171,7 @@ class Repo:
                 return
             raise RefMoved(
                 f"cannot move {name} to {new[:12]}: it is at {(now or 'nothing')[:12]}, "
-                f"expected {(old or 'nothing')[:12]} ({_last_line(error.stderr)})."
+                f"expected {(old or 'nothing')[:12]} ({_complaint(error.stderr)})."
             ) from None
 
     def delete(self, name: str, old: str) -> None:
@@ -201,7 +202,7 @@ class Repo:
     def commit_tree(self, tree: str, parents: tuple[str, ...], message: str, when: int) -> str:
         flags = [flag for parent in parents for flag in ("-p", parent)]
         name, mail = AUTHOR
-        date = f"{when} +0000"
+        date = f"@{when} +0000"
         who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER")
                for part, value in (("NAME", name), ("EMAIL", mail), ("DATE", date))}  # fmt: skip
         return self._feed(message.encode(), "commit-tree", tree, *flags, "-F", "-", env=who)
@@ -280,9 +281,20 @@ class RunRefs:
         return ""
 
 
-def _last_line(text: str | None) -> str:
-    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return lines[-1].strip("'") if lines else "no message"
+def _differs(path: Path, blob: Any) -> bool:
+    """Whether a file of the working tree holds something else than its blob; line ends do not count."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return True
+    kept: bytes = blob.data_stream.read()
+    return data != kept and data.replace(b"\r\n", b"\n") != kept.replace(b"\r\n", b"\n")
+
+
+def _complaint(text: str | None) -> str:
+    """The line of git's complaint that says what is wrong."""
+    lines = [line.strip().strip("'") for line in (text or "").splitlines() if line.strip()]
+    return next((line for line in lines if "fatal: " in line or "error: " in line), lines[0] if lines else "no message")
 
 
 def scrub_environment() -> None:

@@ -1,0 +1,146 @@
+"""The ledger on a real disk: what was written is read back, whatever broke off in the middle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nights import write_night
+
+from agent import ledger
+from agent.errors import EnvironmentProblem
+from agent.ledger import Folder, Ledger, LedgerDamaged, fold, parse, read
+from agent.types import Measurement, Proposal, Record, Verdict, from_json, to_json
+
+TEXT = st.text(max_size=20)  # any character, half surrogates too
+NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+VALUE = st.one_of(st.integers(-(2**53), 2**53), NUMBER, TEXT, st.booleans())
+PROPOSALS = st.builds(
+    Proposal, proposer=TEXT, source=TEXT, parent=TEXT, diff=TEXT, params=st.none() | st.dictionaries(TEXT, VALUE),
+    subject=TEXT, ending=st.sampled_from([None, "duplicate", "model_failed"]), text=st.none() | TEXT,
+    usage=st.dictionaries(TEXT, NUMBER),
+)  # fmt: skip
+MEASUREMENTS = st.builds(
+    Measurement, commit=TEXT, role=st.sampled_from(["screen", "confirm", "test"]), seed=st.integers(0, 2**31),
+    device=TEXT, status=st.sampled_from(["ok", "crash"]), value=st.none() | NUMBER,
+    metrics=st.dictionaries(TEXT, NUMBER), peak_memory_gb=st.none() | NUMBER, reason=TEXT, log_tail=TEXT,
+)  # fmt: skip
+VERDICTS = st.builds(
+    Verdict, decision=st.sampled_from(["keep", "revert"]), value=st.none() | NUMBER, best_before=st.none() | NUMBER,
+    gain=st.none() | NUMBER, gain_se=st.none() | NUMBER, n=st.integers(0, 9), n_before=st.integers(0, 9),
+    dof=st.integers(0, 9), reason=TEXT,
+)  # fmt: skip
+RECORDS = st.builds(
+    Record, number=st.integers(1, 9), proposal=PROPOSALS, candidate=st.none() | TEXT,
+    runs=st.lists(MEASUREMENTS, max_size=2).map(tuple), verdict=st.none() | VERDICTS, ended=st.none() | NUMBER,
+)  # fmt: skip
+
+
+@given(RECORDS)
+def test_every_type_survives_json(record: Record) -> None:
+    text = json.dumps(to_json(record))
+    assert from_json(Record, json.loads(text)) == record
+
+
+@given(st.lists(st.tuples(TEXT, VALUE), max_size=6), st.data())
+def test_a_ledger_cut_anywhere_keeps_its_whole_lines(notes: list[tuple[str, Any]], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        with Ledger(path) as open_ledger:
+            for text, value in notes:
+                open_ledger.append("session", note=text, value=value)
+            written = list(open_ledger.events)
+        whole = path.read_bytes()
+        assert read(path) == written
+        cut = int(len(whole) * data.draw(st.floats(0, 1)))
+        path.write_bytes(whole[:cut])
+        kept = whole[:cut].count(b"\n")
+        assert read(path) == written[:kept]
+        with Ledger(path) as again:
+            assert again.events == written[:kept]
+            again.append("ended", reason="after the cut")
+        assert [e["event"] for e in read(path)] == ["session"] * kept + ["ended"]
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_a_clear_error_or_a_torn_line(data: bytes) -> None:
+    if b"\n" not in data[:-1]:  # one line, whole or torn
+        assert parse(data) == ([], 0)
+    else:
+        with pytest.raises(LedgerDamaged, match=r"ledger.jsonl, line \d+: "):
+            parse(data)
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    directory = write_night(tmp_path / "night", 3)
+    path = directory / "ledger.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:4], lines[4][:20], *lines[5:]]))
+    with pytest.raises(LedgerDamaged, match=r"ledger.jsonl, line 5: .*lines before it are sound"):
+        read(path)
+
+
+def test_a_line_of_another_schema_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text('{"v": 2, "event": "session", "time": 0}\n' * 2)
+    with pytest.raises(LedgerDamaged, match="line 1: schema 2, this version reads 1"):
+        read(path)
+
+
+def test_folding_step_by_step_is_folding_at_once(tmp_path: Path) -> None:
+    events = read(write_night(tmp_path / "night", 30, failures=0.2) / "ledger.jsonl")
+    folder = Folder()
+    for end, event in enumerate(events, start=1):
+        folder.take(event)
+        if end % 17 == 0 or end == len(events):
+            assert folder.state() == fold(events[:end])
+
+
+def test_half_a_surrogate_does_not_stop_the_night(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.jsonl") as open_ledger:
+        event = open_ledger.append("ended", reason="bad \ud800 text")
+    assert read(tmp_path / "ledger.jsonl") == [event]
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from agent.errors import EnvironmentProblem
+from agent.ledger import Ledger
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path(sys.argv[1])
+with Ledger(path) as ledger:
+    ledger.append("session", note="x" * 300)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+    try:
+        ledger.append("session", note="y" * 300)
+    except EnvironmentProblem as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    ledger.append("ended", reason="space again")
+"""
+
+
+def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Free some space, then `overnight resume`" in done.stdout
+    assert [e["event"] for e in read(path)] == ["session", "ended"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((EnvironmentProblem, NotADirectoryError), match="file"):
+        Ledger(tmp_path / "file" / "ledger.jsonl")
+
+
+def test_every_event_has_a_fold() -> None:
+    assert all(hasattr(Folder, "on_" + event) for event in ledger.EVENTS)
