@@ -1,10 +1,10 @@
 """Namespaces by bubblewrap, as root or as an ordinary user.
 
 Covers: no network; nothing of the host is visible but Python, the system's libraries and the job's mounts, all of it
-read-only; the whole tree dies with the job; named files of the standard library are hidden; memory by a control group,
-else by a watchdog that looks ten times a second; what it writes by a watchdog and a limit per file; processes by a control
-group, or for an ordinary user by rlimit. Does not cover, against Docker: system calls are not filtered, and the kernel is
-the host's. As root, the job is another user inside its namespace and has no capabilities.
+read-only; the whole tree dies with the job; named files of the standard library are hidden; memory by a control
+group, else by a watchdog that looks ten times a second; what it writes by a watchdog and a limit per file; processes by
+a control group, or for an ordinary user by rlimit. Does not cover, against Docker: system calls are not filtered, and
+the kernel is the host's. As root, the job is another user inside its namespace and has no capabilities.
 """
 
 from __future__ import annotations

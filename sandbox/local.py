@@ -136,14 +136,13 @@ class LocalRunning:
         if self._output.truncated:
             problems.append(f"printed {self._output.dropped} bytes too many; dropped")
         status = told["status"]
-        signalled = os.WIFSIGNALED(status)
-        code = None if signalled else os.WEXITSTATUS(status)
-        number = os.WTERMSIG(status) if signalled else None
-        if code is not None and code > 128:  # bubblewrap reports a signal the way a shell does
-            code, number = None, code - 128
+        number = status & 0x7F
+        code = status >> 8
+        if self._namespace and not number and code > 128:  # bubblewrap reports a signal the way a shell does
+            number = code - 128
         return Outcome(
-            exit_code=code,
-            signal=number,
+            exit_code=None if number else code,
+            signal=number or None,
             out_of_memory=out_of_memory,
             seconds=round(seconds, 3),
             peak_memory_gb=round(peak / 1e9, 3) if peak else None,

@@ -67,6 +67,10 @@ class Output:
         if kept:
             self._publish(self._split(kept))
 
+    def skip(self, count: int) -> None:
+        """Of the next bytes, ``count`` were dropped on the way here."""
+        self.received += count
+
     def end(self) -> None:
         """No more bytes will come. Writes the end of a cut output into the log and closes it."""
         last = [] if self._skipping or not self._partial else [clean_bytes(bytes(self._partial))]

@@ -6,6 +6,9 @@ It is the subreaper of the job: daemons that detach themselves become its childr
 dies by SIGTERM when its parent dies, and takes the job with it. The result goes to file descriptor ``status``.
 """
 
+# Every import costs each job its time: no pathlib here.
+# ruff: noqa: PTH118, PTH208
+
 from __future__ import annotations
 
 import ctypes
@@ -15,6 +18,7 @@ import resource
 import signal
 import sys
 import time
+from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LOOK_EVERY = 0.1  # seconds between looks at memory and disk
@@ -82,7 +86,7 @@ def kill_all() -> None:
         time.sleep(0.005)
 
 
-def prepare_child(config: dict) -> None:
+def prepare_child(config: dict[str, Any]) -> None:
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for file in config["groups"]:
@@ -116,7 +120,7 @@ def main() -> int:
             os.chdir(config["cwd"])
             os.execvpe(config["argv"][0], config["argv"], config["env"])
         except OSError as error:
-            os.write(2, f"cannot start {config['argv'][0]}: {error.strerror}\n".encode())
+            os.write(2, f"cannot start {config['argv'][0]}: {error}\n".encode())
         os._exit(127)
     status, peak, problems, memory = None, 0, [], False
     while status is None and not stop:

@@ -111,7 +111,7 @@ class Running(Protocol):
     """A job under way."""
 
     def read(self, timeout: float) -> list[str] | None:
-        """Lines printed since the last call: at once if there are any, [] after ``timeout`` seconds, None at the end."""
+        """Lines printed since the last call: at once if any, [] after ``timeout`` seconds, None at the end."""
         ...
 
     def kill(self) -> None:
@@ -127,7 +127,11 @@ class Sandbox(Protocol):
     """A place where a job runs."""
 
     name: str
-    guarantees: frozenset[Guarantee]
+
+    @property
+    def guarantees(self) -> frozenset[Guarantee]:
+        """What holds on this machine."""
+        ...
 
     def check(self) -> None:
         """Raise ``SandboxUnavailable`` unless a job could start now."""
