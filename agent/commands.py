@@ -250,10 +250,12 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
 
 
 def _end(directory: RunDirectory) -> int:
+    from agent.session import AT_ONCE
+
     state, _ = load(directory)
     say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     say(f"overnight log {directory.tag} · overnight report {directory.tag} · git log autoresearch/{directory.tag}")
-    return 0
+    return 130 if state.ended == AT_ONCE else 0
 
 
 def _show(as_json: bool, data: Any, renderable: Any) -> int:

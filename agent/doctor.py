@@ -92,7 +92,7 @@ def _model_finding(base_url: str) -> Finding:
     from agent.llm import ChatModel
 
     try:
-        info = ChatModel(base_url, timeout=5.0, patience=0.0).describe()
+        info = ChatModel(base_url, timeout=5.0, patience=0.0, connect_patience=0.0).describe()
     except OvernightError as error:
         return Finding("model server", False, str(error).split(". ")[0], "vllm serve MODEL, then --llm-base-url URL")
     return Finding("model server", True, f"{info.id} at {base_url}")

@@ -25,6 +25,7 @@ from agent.trial import Experiment, Interrupted, Progress
 from agent.types import Goal, Measurement, Proposal, Record, Role, Verdict
 from sandbox.types import SandboxBroken
 
+AT_ONCE = "stopped at once; the running trial is run again at the next resume"
 RETRIES = 3  # of a run whose machinery failed, before the session gives up on the machine
 
 
@@ -59,7 +60,7 @@ class Session:
             while not (reason := self.reason_to_stop(self.state)):
                 self.advance()
         except Interrupted:
-            reason = "stopped at once; the running trial goes on at the next resume"
+            reason = AT_ONCE
         except OvernightError as error:
             self.write("ended", reason=str(error))
             raise
