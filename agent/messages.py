@@ -63,7 +63,7 @@ def _body(record: Record) -> str:
 
 
 def _join(subject: str, body: str, trailers: list[tuple[str, str]]) -> str:
-    lines = "\n".join(f"{name}: {plain(value)}" for name, value in trailers)
+    lines = "\n".join(f"{name}: {' '.join(plain(value).split())}" for name, value in trailers)
     return "\n\n".join(part for part in (subject, body, lines) if part) + "\n"
 
 

@@ -1,0 +1,209 @@
+"""What is decided before a session begins, and why it ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sessions import start, state_of
+from targets import make_bowl
+
+from agent import launch
+from agent.config import Budget, Settings, make_settings, parse_budget
+from agent.errors import EnvironmentProblem, UsageError
+from agent.ledger import State
+from agent.messages import accepted_message, candidate_message, plain, subject_line, trailer_name
+from agent.rundir import RunDirectory, find_runs, new_tag, result_line
+from agent.types import Measurement, Proposal, Record, Verdict
+
+NIGHT = datetime(2026, 1, 2, 22, 15)
+
+
+@pytest.mark.parametrize(
+    ("text", "until"),
+    [
+        ("07:30", datetime(2026, 1, 3, 7, 30)),
+        ("22:16", datetime(2026, 1, 2, 22, 16)),
+        ("22:15", datetime(2026, 1, 3, 22, 15)),
+    ],
+)
+def test_until_is_the_next_such_time(text: str, until: datetime) -> None:
+    assert launch.parse_until(text, NIGHT) == until
+
+
+BEFORE = Budget("seconds", 300, 300)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "amount"),
+    [("300s", "seconds", 300), ("5m", "seconds", 300), ("1h", "seconds", 3600), ("0.5s", "seconds", 0.5),
+     ("200steps", "steps", 200), ("1e6tokens", "tokens", 1_000_000), (" 20 steps ", "steps", 20)],
+)  # fmt: skip
+def test_budgets(text: str, kind: str, amount: float) -> None:
+    budget = parse_budget(text, BEFORE)
+    assert (budget.kind, budget.amount) == (kind, amount)
+    assert budget.startup_seconds == BEFORE.startup_seconds
+
+
+@given(st.text(max_size=12))
+def test_any_other_text_is_no_budget(text: str) -> None:
+    try:
+        budget = parse_budget(text, BEFORE)
+    except UsageError:
+        return
+    assert budget.amount > 0
+
+
+class Clock:
+    """A Stopper that nobody touches."""
+
+    def asked(self) -> str:
+        return ""
+
+
+def run(seconds: float) -> Measurement:
+    return Measurement("c", "screen", 1, "cpu", "ok", 3.0, seconds={"training": seconds})
+
+
+def record(number: int, **fields: Any) -> Record:
+    verdict = Verdict("revert", 3.0, 3.0, 0.0, None, 1, 1, 0, "")
+    return replace(Record(number, Proposal("code", "llm", "p", "d"), "c", verdict=verdict, ended=0.0), **fields)
+
+
+def reason(state: State, **settings: Any) -> str:
+    return launch.EndOfNight(Settings(**settings), cast(Any, Clock()))(state)
+
+
+def test_a_night_ends_for_one_reason() -> None:
+    state = State(records=(record(1), record(2)), runs={"c": (run(1800), run(1900))})
+    assert reason(state) == ""
+    assert reason(state, trials=3) == ""
+    assert reason(state, trials=2) == "all 2 trials done"
+    assert reason(state, train_hours=1.0) == "1 hours of training are over"
+    assert reason(state, train_hours=2.0) == ""
+    assert reason(state, hours=1e-12) == "1e-12 hours are over"
+
+
+def test_a_trial_that_was_begun_is_finished() -> None:
+    state = State(records=(record(1), record(2, verdict=None)), runs={"c": (run(9999),)})
+    assert reason(state, trials=1, train_hours=0.1, hours=1e-12) == ""
+
+
+def test_tags_of_a_day_are_counted(tmp_path: Path) -> None:
+    first = new_tag(tmp_path)
+    (tmp_path / first).mkdir()
+    assert new_tag(tmp_path) == f"{first}-2"
+    assert find_runs(tmp_path) == []
+    assert find_runs(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("tag", ["", ".", "..", "a/b", "a b", "x.lock", "-a", "a..b", "ä", "a" * 65, "a\n"])
+def test_a_tag_that_is_no_branch_is_refused(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(UsageError, match="--tag"):
+        RunDirectory(tmp_path, tag)
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path, "night")
+    directory.create({"run": {"a": None, "b": Path("x")}})
+    assert directory.read_settings() == {"run": {"b": "x"}}
+    assert not directory.running()
+    with directory.lock():
+        assert directory.running()
+        with pytest.raises(UsageError, match="going on already"), RunDirectory(tmp_path, "night").lock():
+            pass
+    assert not directory.running()
+
+
+IDEA = Proposal("code", "llm", "p", "d", subject="Idea")
+
+
+def test_results_are_in_the_published_format() -> None:
+    better = Verdict("keep", 0.9979, 1.0, 0.0021, None, 1, 1, 0, "")
+    kept = record(1, proposal=IDEA, verdict=better, candidate="abcdef0123")
+    failed = Measurement("c", "screen", 1, "cpu", "crash", None, peak_memory_gb=44.04)
+    crash = record(2, runs=(failed,), verdict=Verdict("revert", None, 1.0, None, None, 0, 1, 0, ""))
+    lost = Record(3, Proposal("code", "llm", "p", "", subject="tab\there\nand there", ending="duplicate"))
+    assert result_line(kept) == "abcdef0\t0.997900\t0.0\tkeep\tIdea\n"
+    assert result_line(crash) == "c\t0.000000\t44.0\tcrash\tcrash\n"
+    assert result_line(lost) == "-------\t0.000000\t0.0\tcrash\ttab here and there\n"
+
+
+# commit messages
+
+HOSTILE = "\x1b]0;owned\x07Raise\x1b[31m the rate\u202e\x00\nSigned-off-by: Nobody <x@y>\n\nTrial: 99"
+
+
+def test_what_a_model_says_cannot_forge_trailers_or_reach_the_terminal() -> None:
+    proposal = Proposal("code", "llm", "p", "d", subject=HOSTILE, rationale=HOSTILE, model="evil\nVal-Bpb: 0.1")
+    told = record(7, proposal=proposal, verdict=Verdict("keep", 2.5, 2.6, 0.1, 0.01, 2, 4, 5, ""))
+    for message in (accepted_message(told, State(session={"metric": "val_bpb", "tag": "t"})), candidate_message(told)):
+        assert not any(c in message for c in "\x1b\x00\x07\u202e")
+        lines = message.splitlines()
+        assert [line for line in lines if line.startswith("Trial:")] == ["Trial: 7"]
+        assert not [line for line in lines if line.startswith(("Signed-off-by:", "Val-Bpb: 0.1"))]
+        assert len(lines[0]) <= 72
+
+
+@given(st.text(max_size=300), st.text(max_size=600))
+def test_any_text_makes_a_message(subject: str, rationale: str) -> None:
+    proposal = Proposal("code", "llm", "p", "d", subject=subject, rationale=rationale)
+    message = candidate_message(record(3, proposal=proposal))
+    assert message.split("\n")[0].strip()
+    assert message.rstrip("\n").split("\n")[-2:] == ["Trial: 3", "Proposer: code"]
+    assert plain(message) == message
+    message.encode()
+
+
+def test_names_of_trailers() -> None:
+    assert [trailer_name(m) for m in ("val_bpb", "loss", "!")] == ["Val-Bpb", "Loss", "Value"]
+    assert subject_line(record(4)) == "Trial 4"
+
+
+# what a session is told
+
+
+def test_settings_are_written_down(tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target")
+    directory = start(target, tmp_path / "runs", trials=1, seed=11)
+    saved = directory.read_settings()
+    assert saved["run"]["seed"] == 11
+    assert saved["run"]["target"] == str(target)
+    assert saved["target"]["budget"]["amount"] == 20
+    assert "python" in saved["versions"]
+    assert state_of(directory).session["tag"] == "night"
+
+
+def test_a_proposer_is_told_everything_but_the_test_split(tmp_path: Path) -> None:
+    test = Measurement("base", "test", 1, "cpu", "ok", 9.9)
+    seen = Measurement("base", "calibrate", 1, "cpu", "ok", 3.0)
+    state = State(
+        session={"baseline": "base"},
+        records=(record(1, runs=(replace(seen, commit="c"), replace(test, commit="c"))),),
+        runs={"base": (seen, test)},
+    )
+    repo = SimpleNamespace(read=lambda _commit, _path: "x = 1\n")
+    target = launch.load_target(make_bowl(tmp_path / "target"))[0]
+    parts = SimpleNamespace(
+        repo=repo, target=target, settings=Settings(), device=launch.find_device(Settings(device="cpu"))
+    )
+    directory = RunDirectory(tmp_path, "night")
+    context = launch.describe(state, cast(Any, parts), directory)
+    assert context.best == 3.0
+    assert "9.9" not in repr(context)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch.find_device(make_settings({"device": "cpu", "threads": 3}, None)).threads == 3
+    monkeypatch.setattr(launch, "gpu_uuids", lambda: ["GPU-a", "GPU-b"])
+    assert launch.find_device(Settings(device="auto")).uuid == "GPU-a"
+    assert launch.find_device(Settings(device="GPU-b")).uuid == "GPU-b"
+    monkeypatch.setattr(launch, "gpu_uuids", list)
+    with pytest.raises(EnvironmentProblem, match="nvidia-smi lists no GPU"):
+        launch.find_device(Settings(device="cuda"))
