@@ -3,8 +3,9 @@
 Covers: no network; nothing of the host is visible but Python, the system's libraries and the job's mounts, all of it
 read-only; the whole tree dies with the job; named files of the standard library are hidden; memory by a control
 group, else by a watchdog that looks ten times a second; what it writes by a watchdog and a limit per file; processes by
-a control group, or for an ordinary user by rlimit. Does not cover, against Docker: system calls are not filtered, and
-the kernel is the host's. As root, the job is another user inside its namespace and has no capabilities.
+a control group, or for an ordinary user by rlimit; system calls by seccomp.json, where the machine has libseccomp. When
+root runs the session, the job is a user that nobody else is. Does not cover, against Docker: a watchdog is not a quota,
+so that the disk may take more than its limit for a moment; of several GPUs the job sees all device files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sandbox import groups, layout, local
+from sandbox import groups, layout, local, seccomp
 from sandbox.layout import GB, INSIDE
 from sandbox.types import Guarantee, Job, Running, SandboxUnavailable
 
@@ -24,6 +25,16 @@ _FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/alternatives", "/etc/loca
 _MEND = (
     "Install it (apt-get install bubblewrap), and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)."
 )
+# Setting the user clears all capabilities but the inheritable ones.
+_BECOME = """
+import ctypes, os, sys
+user = int(sys.argv[1])
+os.setgroups([])
+os.setgid(user)
+os.setuid(user)
+ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class BwrapSandbox:
@@ -42,7 +53,11 @@ class BwrapSandbox:
         if not self._program:
             raise SandboxUnavailable(f"bubblewrap is not installed. {_MEND}")
         done = subprocess.run(
-            [*self._namespaces(), *self._system(), "true"], capture_output=True, text=True, timeout=60, check=False
+            [*self._namespaces(), *self._system(), "--", *_become(), "/bin/true"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         if done.returncode:
             raise SandboxUnavailable(f"bubblewrap does not work here ({done.stderr.strip()[:200]}). {_MEND}")
@@ -50,25 +65,47 @@ class BwrapSandbox:
     def start(self, job: Job) -> Running:
         layout.check_job(job)
         scratch = local.make_scratch(job)
+        if not os.geteuid():
+            os.chown(scratch / "out", layout.UNPRIVILEGED, layout.UNPRIVILEGED)
         places = {name: f"{INSIDE}/{name}" for name in job.mounts}
         places |= {"out": f"{INSIDE}/out", "python": sys.executable}
         env = layout.environment(job, places, "/tmp")
+        size = str(int(min(job.limits.disk_gb, job.limits.memory_gb) * GB))
         argv = [*self._namespaces(), *self._system(), *_masks(job.masked), *_devices(job)]
-        argv += ["--size", str(int(min(job.limits.disk_gb, job.limits.memory_gb) * GB)), "--tmpfs", "/tmp"]
+        for folder in ("/tmp", "/dev/shm"):
+            argv += ["--perms", "1777", "--size", size, "--tmpfs", folder]
+        argv += _ancestors(places["out"])
         for name, mount in job.mounts.items():
             argv += ["--ro-bind" if mount.readonly else "--bind", str(mount.source.resolve()), places[name]]
         argv += ["--bind", str(scratch / "out"), places["out"], "--chdir", places[job.workdir], "--clearenv"]
         for name, value in env.items():
             argv += ["--setenv", name, value]
-        argv += ["--", *layout.command(job, places)]
-        return local.LocalRunning(job, local.Command(argv, {"PATH": layout.PATH}, "/", namespace=True), scratch)
+        argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
+        descriptors = _filter()
+        for descriptor in descriptors:
+            argv += ["--seccomp", str(descriptor)]
+        argv += ["--", *_become(), *layout.command(job, places)]
+        command = local.Command(argv, {"PATH": layout.PATH}, "/", descriptors, namespace=True)
+        return local.LocalRunning(job, command, scratch)
 
     def sweep(self, owner: str) -> int:
         return local.sweep(owner)
 
     def _namespaces(self) -> list[str]:
-        return [self._program, "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--die-with-parent",
-                "--new-session", "--hostname", "overnight", "--cap-drop", "ALL"]  # fmt: skip
+        argv = [
+            self._program,
+            "--unshare-ipc",
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+        ]
+        argv += ["--die-with-parent", "--new-session", "--hostname", "overnight", "--cap-drop", "ALL"]
+        if os.geteuid():
+            return [*argv, "--unshare-user", "--uid", "1000", "--gid", "1000"]
+        # Root inside a user namespace is still the owner of root's files, such as /proc/sys/kernel/core_pattern. So
+        # root makes the other namespaces as root, and the job starts by becoming somebody else.
+        return [*argv, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
 
     @staticmethod
     def _system() -> list[str]:
@@ -83,8 +120,26 @@ class BwrapSandbox:
             argv += ["--ro-bind-try", name, name]
         for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):
             if not prefix.startswith("/usr"):
-                argv += ["--ro-bind", prefix, prefix]
+                argv += [*_ancestors(prefix), "--ro-bind", prefix, prefix]
         return [*argv, "--proc", "/proc", "--dev", "/dev"]
+
+
+def _ancestors(path: str) -> list[str]:
+    """Make the folders above ``path`` such that every user may pass: bubblewrap would make them its own."""
+    folders = [str(p) for p in reversed(Path(path).parents)][1:]
+    return [word for folder in folders for word in ("--perms", "0755", "--dir", folder)]
+
+
+def _become() -> list[str]:
+    """The words before a command that make it another user's, when root runs the session."""
+    if os.geteuid():
+        return []
+    return [sys.executable, "-I", "-S", "-c", _BECOME, str(layout.UNPRIVILEGED)]
+
+
+def _filter() -> tuple[int, ...]:
+    descriptor = seccomp.open_program()
+    return () if descriptor is None else (descriptor,)
 
 
 def _masks(names: tuple[str, ...]) -> list[str]:

@@ -273,7 +273,8 @@ def _scratch(limits: Limits) -> int:
 
 def _user() -> str:
     """The session's own user, so that both can use a mount's files; never root."""
-    return f"{os.getuid()}:{os.getgid()}" if os.getuid() else "1000:1000"
+    own = (os.getuid(), os.getgid()) if os.getuid() else (layout.UNPRIVILEGED, layout.UNPRIVILEGED)
+    return f"{own[0]}:{own[1]}"
 
 
 def _remove(api: APIClient, identifier: str) -> None:

@@ -15,6 +15,7 @@ from sandbox.types import Job
 
 INSIDE = "/overnight"  # where the mounts of a job appear in bwrap and Docker
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+UNPRIVILEGED = 64537  # user and group of the jobs of a session that root runs; nobody else has it
 GB = 1024**3
 MB = 1024**2
 

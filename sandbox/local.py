@@ -31,6 +31,7 @@ class Command:
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: str
+    descriptors: tuple[int, ...] = ()  # passed on, and closed here
     namespace: bool = False  # the kernel ends what is left behind, and there is always something: the namespace's init
 
 
@@ -70,7 +71,7 @@ class LocalRunning:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=(self._told,),
+                pass_fds=(self._told, *command.descriptors),
                 start_new_session=True,
                 env={"PATH": os.environ.get("PATH", "")},
             )
@@ -78,7 +79,8 @@ class LocalRunning:
             os.close(told)
             raise SandboxBroken(f"cannot start the supervisor: {error}") from error
         finally:
-            os.close(self._told)
+            for descriptor in (self._told, *command.descriptors):
+                os.close(descriptor)
         self._status = told
         self._reader = threading.Thread(target=self._read_output, daemon=True)
         self._reader.start()

@@ -105,6 +105,7 @@ def prepare_child(config: dict[str, Any]) -> None:
 
 def main() -> int:
     config = json.loads(sys.argv[1])
+    os.set_inheritable(config["status"], False)  # it is not the job's to write to
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,231 @@
+"""The programs that the self-check runs inside a sandbox to break out of it. They need the standard library alone.
+
+What a program could do that it must not, it prints as JSON in its last line.
+"""
+
+OUTPUTS = """
+import os
+os.chdir(os.environ["OUT"])
+for name, text in (("good", "fine"), ("large", "x" * 1000), ("first", "x"), ("unwanted", "x")):
+    with open(name, "w") as file:
+        file.write(text)
+os.symlink("/etc/passwd", "link")
+os.link("first", "second")
+os.mkfifo("pipe")
+os.mkdir("folder")
+"""
+
+WAIT_FOR_FILE = """
+import json, os, time
+print("ready", flush=True)
+path = os.path.join(os.environ["DATA"], "shard")
+for _ in range(3000):
+    if os.path.exists(path):
+        print(json.dumps(open(path).read()))
+        break
+    time.sleep(0.01)
+"""
+
+ECHO = """
+import os, time
+os.chdir(os.environ["CHANNEL"])
+print("ready", flush=True)
+for _ in range(3000):
+    if os.path.exists("question") and (text := open("question").read()):
+        with open("answer", "w") as file:
+            file.write(str(2 * int(text)))
+        break
+    time.sleep(0.01)
+"""
+
+DAEMON = """
+import os, sys, time
+beat = os.path.join(os.environ["SHARED"], "daemon")
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        sys.argv = ["beat", "daemon"]
+        exec(os.environ["BEAT"])
+    os._exit(0)
+os.wait()
+while not os.path.exists(beat):
+    time.sleep(0.01)
+"""
+
+EAT_MEMORY = """
+import time
+held = []
+for _ in range(70):
+    held.append(b"x" * 10_000_000)
+    time.sleep(0.005)
+time.sleep(20)
+"""
+
+EAT_MEMORY_TOGETHER = """
+import os, time
+for _ in range(7):
+    if os.fork() == 0:
+        held = b"x" * 100_000_000
+        time.sleep(2)
+        os._exit(0)
+for _ in range(7):
+    os.wait()
+"""
+
+FORK = """
+import json, os, time
+count = 0
+for _ in range(200):
+    try:
+        if os.fork() == 0:
+            time.sleep(20)
+            os._exit(0)
+    except OSError:
+        break
+    count += 1
+print(json.dumps(count), flush=True)
+"""
+
+FILL = """
+import os, time
+where = os.environ[os.environ["WHERE"]]
+block = os.urandom(1 << 20)
+written = 0
+try:
+    for number in range(64):
+        with open(os.path.join(where, str(number)), "wb") as file:
+            for _ in range(8):
+                file.write(block)
+                time.sleep(0.002)
+        written += 8
+        print(written, flush=True)
+except OSError:
+    print(written)
+"""
+
+CONNECT = """
+import json, os, socket
+reached = []
+def connect(what, family, address):
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as s:
+            s.settimeout(2)
+            s.connect(address)
+        reached.append(what)
+    except OSError:
+        pass
+connect("loopback", socket.AF_INET, ("127.0.0.1", int(os.environ["PORT"])))
+connect("abstract socket", socket.AF_UNIX, chr(0) + os.environ["UNIX"])
+connect("vsock", socket.AF_VSOCK, (2, 22))
+for path in ("/run/docker.sock", "/run/containerd/containerd.sock", "/run/dbus/system_bus_socket"):
+    connect(path, socket.AF_UNIX, path)
+reached += [name for _, name in socket.if_nameindex() if name != "lo"] if not os.path.exists("/proc/net/dev") else [
+    line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:] if not line.strip().startswith("lo:")]
+print(json.dumps(reached))
+"""
+
+WRITE = """
+import json, os, sysconfig
+changed = []
+def attempt(what, do):
+    try:
+        do()
+        changed.append(what)
+    except OSError:
+        pass
+def write(path):
+    with open(path, "a") as file:
+        file.write("x")
+for place in (os.getcwd(), os.environ["DATA"], sysconfig.get_path("stdlib"), "/usr/bin", "/usr/lib", "/etc", "/dev",
+              "/", "/overnight"):
+    attempt("new file in " + place, lambda: write(os.path.join(place, "new")))
+    attempt("mode of " + place, lambda: os.chmod(place, 0o777))
+    attempt("folder in " + place, lambda: os.mkdir(os.path.join(place, "folder")))
+for path in (__file__, os.path.join(os.environ["DATA"], "shard"), os.__file__, "/proc/sys/kernel/core_pattern",
+             "/proc/sysrq-trigger", "/sys/kernel/uevent_helper"):
+    attempt("change " + path, lambda: write(path))
+    attempt("remove " + path, lambda: os.unlink(path))
+    attempt("rename " + path, lambda: os.rename(path, path + ".old"))
+print(json.dumps(changed))
+"""
+
+PRINT = r"""
+import os, sys
+line = b"\x1b[31mred\x1b[0m \x1b]0;title\x07 " + b"x" * 60 + b"\n"
+for _ in range(8_000_000 // len(line)):
+    os.write(1, line)
+os.write(2, b"\x1b[2J\x07the end\n")
+"""
+
+READ_MASKED = """
+import glob, json, os, sysconfig
+read = []
+def look(path):
+    try:
+        with open(path, "rb") as file:
+            if file.read(1):
+                read.append(path)
+    except OSError:
+        pass
+for place in {sysconfig.get_path("stdlib"), *glob.glob("/usr/lib/python3*"), *glob.glob("/usr/local/lib/python3*")}:
+    for name in os.environ["NAMES"].split():
+        path = os.path.join(place, name)
+        look(path)
+        for compiled in glob.glob(os.path.join(place, "__pycache__", name.removesuffix(".py") + ".*")):
+            look(compiled)
+        for folder, _, names in os.walk(path):
+            for file in names:
+                look(os.path.join(folder, file))
+print(json.dumps(read))
+"""
+
+# Its own environment holds the secret backwards, so that the secret itself can only come from elsewhere.
+LOOK = """
+import glob, json, os
+seen = []
+secret = os.environ["SECRET"][::-1].encode()
+for path in os.environ["PLACES"].splitlines():
+    try:
+        open(path).close()
+        seen.append(path)
+    except OSError:
+        pass
+for path in glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline"):
+    try:
+        with open(path, "rb") as file:
+            if secret in file.read():
+                seen.append(path)
+    except OSError:
+        pass
+if len(glob.glob("/proc/[0-9]*")) > 5:
+    seen.append("other processes")
+print(json.dumps(seen))
+"""
+
+PRIVILEGES = """
+import ctypes, json, os
+had = []
+if os.getuid() == 0 or os.geteuid() == 0:
+    had.append("the user id 0")
+status = dict(line.rstrip().split(":", 1) for line in open("/proc/self/status"))
+for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+    if int(status[name], 16):
+        had.append(name + status[name])
+if int(status["NoNewPrivs"]) != 1:
+    had.append("new privileges to gain")
+for name, do in (("setuid", lambda: os.setuid(0)), ("setgroups", lambda: os.setgroups([0])),
+                 ("chroot", lambda: os.chroot("/tmp"))):
+    try:
+        do()
+        had.append(name)
+    except OSError:
+        pass
+libc = ctypes.CDLL(None)
+if libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0:
+    had.append("mount")
+print(json.dumps(had))
+"""
