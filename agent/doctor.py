@@ -61,9 +61,8 @@ def check(llm_base_url: str, cache: Path, runs: Path) -> Iterator[Finding]:
 
 def check_sandbox() -> list[Finding]:
     """The contract suite, case by case, against the sandbox that ``--sandbox auto`` would take here."""
-    from sandbox.selfcheck import run_checks
-
     from sandbox import make_sandbox
+    from sandbox.selfcheck import run_checks
 
     place = make_sandbox("auto")
     return [
