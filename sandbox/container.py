@@ -123,21 +123,24 @@ class ContainerRunning:
         memory = bool(state.get("OOMKilled"))
         if self._report is not None or self._killed:
             return memory
+        happened = self._events()
+        if "oom" in happened or memory:
+            return True
+        if "kill" in happened or "die" not in happened:
+            raise SandboxBroken("a container was ended from outside")
+        return False
+
+    def _events(self) -> set[str]:
+        """What the engine says has happened to the container; it remembers that of removed ones, too."""
+        began = time.time() - (time.monotonic() - self._began)
+        found: set[str] = set()
         try:
-            events = list(
-                self._api.events(
-                    since=int(time.time() - (time.monotonic() - self._began)) - 1,
-                    until=int(time.time()) + 1,
-                    filters={"container": self._id, "event": ["oom"]},
-                    decode=True,
-                )
-            )
+            filters = {"container": self._id, "event": ["oom", "kill", "die"]}
+            for event in self._api.events(int(began) - 1, int(time.time()) + 1, filters, decode=True):
+                found.add(event["Action"])
         except Exception as error:
             raise SandboxBroken(f"the Docker engine went away while a job ran: {error}") from error
-        if events or memory:
-            return True
-        said = self._complaint.decode(errors="replace").strip()[-300:]
-        raise SandboxBroken(f"a container ended without a word{f': {said}' if said else ''}")
+        return found
 
     def _collect(self, memory: bool) -> Outcome:
         report = self._report
@@ -145,7 +148,8 @@ class ContainerRunning:
         found: dict[str, Path] = {}
         if report is None:
             status: int = signal.SIGKILL
-            problems.append("process 1 of the container was killed; its outputs are gone")
+            said = self._complaint.decode(errors="replace").strip()[-300:]
+            problems.append(f"process 1 of the container ended, and the outputs are gone{said and f': {said}'}")
         else:
             status = report["status"]
             problems += report["problems"]

@@ -196,6 +196,7 @@ def main() -> None:
         os.set_blocking(descriptor, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the kernel keeps from process 1; Python's handler would end it
     output, writer = os.pipe()
     child = start(config, writer)
     os.close(writer)

@@ -7,6 +7,7 @@ is a statement about speed. README.md has what each part really took.
 # Seconds that one test of a file may take; a test file without a line here does not run.
 TEST_SECONDS = {
     "test_sessions.py": 900,
+    "test_docker_sandbox.py": 180,
     "test_vllm_server.py": 300,
 }
 
