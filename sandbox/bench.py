@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sandbox import make_sandbox
-from sandbox.types import Collect, Guarantee, Job, Limits, Mount, Outcome, Running, Sandbox
+from sandbox.types import Guarantee, Job, Limits, Mount, Outcome, Running, Sandbox
 
 PATIENCE = 60.0  # seconds; whatever takes longer hangs
 SMALL = Limits(memory_gb=1.0, disk_gb=0.5, processes=128, output_mb=4.0)
@@ -170,19 +170,17 @@ while True:
 def main(name: str, image: str, owner: str, shared: str, what: str) -> None:
     """A session: starts a job that beats (``hang``: says so and waits), or one that ends (``end``)."""
     sandbox = make_sandbox(name, image=image) if image else make_sandbox(name)
-    with tempfile.TemporaryDirectory(prefix="overnight-check-") as folder:
-        code = Path(folder)
-        code.chmod(0o755)
-        (code / "p.py").write_text(BEAT if what == "hang" else "print('done')")
-        env: Mapping[str, str] = {"SHARED": "{shared}"}
-        mounts = {"code": Mount(code), "shared": Mount(Path(shared), readonly=False)}
-        job = Job(("{python}", "p.py"), mounts, "code", env, SMALL, collect=(Collect("none", 1),), owner=owner)
-        job = dataclasses.replace(job, collect_to=code / "out")
-        running = sandbox.start(job)
-        while (lines := running.read(timeout=60)) is not None:
-            for line in lines:
-                print(line, flush=True)
-        running.finish()
+    code = Path(shared).with_name("session")
+    code.mkdir(exist_ok=True)
+    code.chmod(0o755)
+    (code / "p.py").write_text(BEAT if what == "hang" else "print('done')")
+    mounts = {"code": Mount(code), "shared": Mount(Path(shared), readonly=False)}
+    job = Job(("{python}", "p.py"), mounts, "code", {"SHARED": "{shared}"}, SMALL, owner=owner)
+    running = sandbox.start(job)
+    while (lines := running.read(timeout=60)) is not None:
+        for line in lines:
+            print(line, flush=True)
+    running.finish()
 
 
 if __name__ == "__main__":

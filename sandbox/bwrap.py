@@ -3,37 +3,41 @@
 Covers: no network; nothing of the host is visible but Python, the system's libraries and the job's mounts, all of it
 read-only; the whole tree dies with the job; named files of the standard library are hidden; memory by a control
 group, else by a watchdog that looks ten times a second; what it writes by a watchdog and a limit per file; processes by
-a control group, or for an ordinary user by rlimit; system calls by seccomp.json, where the machine has libseccomp. When
-root runs the session, the job is a user that nobody else is. Does not cover, against Docker: a watchdog is not a quota,
-so that the disk may take more than its limit for a moment; of several GPUs the job sees all device files.
+a control group, or by the limit of an ordinary user's namespace; system calls by seccomp.json, where the machine has
+libseccomp; of GPUs only the device files of its own. When root runs the session, the job is a user that nobody else is.
+Does not cover, against Docker: a watchdog is no quota, so that the disk may take more than its limit for a moment.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from sandbox import groups, layout, local, seccomp
+from sandbox import gpu, groups, layout, local, seccomp
 from sandbox.layout import GB, INSIDE
-from sandbox.types import Guarantee, Job, Running, SandboxUnavailable
+from sandbox.types import Guarantee, Job, Limits, Running, SandboxUnavailable
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/alternatives", "/etc/localtime")
 _MEND = (
     "Install it (apt-get install bubblewrap), and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)."
 )
-# Setting the user clears all capabilities but the inheritable ones.
+# The last words before a job. Another user has no capabilities any more, but for the inheritable ones.
 _BECOME = """
-import ctypes, os, sys
-user = int(sys.argv[1])
-os.setgroups([])
-os.setgid(user)
-os.setuid(user)
-ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
-os.execvp(sys.argv[2], sys.argv[2:])
+import ctypes, os, resource, sys
+user, processes = int(sys.argv[1]), int(sys.argv[2])
+if user:
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+    ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+if processes:
+    resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -45,7 +49,7 @@ class BwrapSandbox:
     def __init__(self) -> None:
         self._program = shutil.which("bwrap") or ""
         held = set(Guarantee) - {Guarantee.LIMITS_PROCESSES}
-        if "pids" in groups.controllers() or os.geteuid() != 0:
+        if "pids" in groups.controllers() or (os.geteuid() != 0 and _counts_by_namespace()):
             held.add(Guarantee.LIMITS_PROCESSES)
         self.guarantees = frozenset(held)
 
@@ -53,7 +57,7 @@ class BwrapSandbox:
         if not self._program:
             raise SandboxUnavailable(f"bubblewrap is not installed. {_MEND}")
         done = subprocess.run(
-            [*self._namespaces(), *self._system(), "--", *_become(), "/bin/true"],
+            [*self._namespaces(), *self._system(), "--", *_become(Limits()), "/bin/true"],
             capture_output=True,
             text=True,
             timeout=60,
@@ -71,8 +75,10 @@ class BwrapSandbox:
         places |= {"out": f"{INSIDE}/out", "python": sys.executable}
         env = layout.environment(job, places, "/tmp")
         size = str(int(min(job.limits.disk_gb, job.limits.memory_gb) * GB))
-        argv = [*self._namespaces(), *self._system(), *_masks(job.masked), *_devices(job)]
-        for folder in ("/tmp", "/dev/shm"):
+        argv = [*self._namespaces(), *self._system(), *_masks(job.masked, str(scratch / "tmp"))]
+        for node in gpu.nodes(job.device):
+            argv += ["--dev-bind", str(node), str(node)]
+        for folder in ("/tmp", "/dev/shm"):  # the root and /dev cannot be written to, in the end
             argv += ["--perms", "1777", "--size", size, "--tmpfs", folder]
         argv += _ancestors(places["out"])
         for name, mount in job.mounts.items():
@@ -84,7 +90,7 @@ class BwrapSandbox:
         descriptors = _filter()
         for descriptor in descriptors:
             argv += ["--seccomp", str(descriptor)]
-        argv += ["--", *_become(), *layout.command(job, places)]
+        argv += ["--", *_become(job.limits), *layout.command(job, places)]
         command = local.Command(argv, {"PATH": layout.PATH}, "/", descriptors, namespace=True)
         return local.LocalRunning(job, command, scratch)
 
@@ -130,11 +136,20 @@ def _ancestors(path: str) -> list[str]:
     return [word for folder in folders for word in ("--perms", "0755", "--dir", folder)]
 
 
-def _become() -> list[str]:
-    """The words before a command that make it another user's, when root runs the session."""
-    if os.geteuid():
+def _become(limits: Limits) -> list[str]:
+    """The words before a command that take from it what bubblewrap leaves it."""
+    user, processes = (0, limits.processes) if os.geteuid() else (layout.UNPRIVILEGED, 0)
+    if not user and not _counts_by_namespace():
         return []
-    return [sys.executable, "-I", "-S", "-c", _BECOME, str(layout.UNPRIVILEGED)]
+    return [sys.executable, "-I", "-S", "-c", _BECOME, str(user), str(processes)]
+
+
+def _counts_by_namespace() -> bool:
+    """Whether the kernel counts a user's processes in each user namespace by itself (since 5.14).
+
+    An older one would count what else the user runs: a browser alone has hundreds of threads.
+    """
+    return tuple(int(n) for n in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 14)
 
 
 def _filter() -> tuple[int, ...]:
@@ -142,8 +157,8 @@ def _filter() -> tuple[int, ...]:
     return () if descriptor is None else (descriptor,)
 
 
-def _masks(names: tuple[str, ...]) -> list[str]:
-    """Hide files and packages of every visible standard library, with their compiled forms."""
+def _masks(names: tuple[str, ...], empty: str) -> list[str]:
+    """Hide files and packages of every visible standard library, with their compiled forms; ``empty`` is a folder."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     libraries = {Path(sys.base_prefix) / "lib" / version, *Path("/usr/lib").glob("python3*"),
                  *Path("/usr/local/lib").glob("python3*")}  # fmt: skip
@@ -152,16 +167,9 @@ def _masks(names: tuple[str, ...]) -> list[str]:
         for name in names:
             place = library / name
             if place.is_dir():
-                argv += ["--tmpfs", str(place)]
+                argv += ["--ro-bind", empty, str(place)]
             elif place.is_file():
                 compiled = sorted((place.parent / "__pycache__").glob(f"{place.stem}.*.pyc"))
                 for path in (place, *compiled):
                     argv += ["--ro-bind", "/dev/null", str(path)]
     return argv
-
-
-def _devices(job: Job) -> list[str]:
-    if job.device.kind != "cuda":
-        return []
-    nodes = [str(p) for p in sorted(Path("/dev").glob("nvidia*"))]
-    return [word for node in nodes for word in ("--dev-bind", node, node)]

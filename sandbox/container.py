@@ -10,9 +10,11 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, cast
 
+from sandbox import gpu
 from sandbox.layout import INSIDE, MB
 from sandbox.output import Output
 from sandbox.types import Job, Outcome, SandboxBroken
@@ -28,6 +30,7 @@ class ContainerRunning:
     def __init__(self, api: Any, identifier: str, attached: Any, job: Job) -> None:
         self._api, self._id, self._job = api, identifier, job
         self._attached, self._socket = attached, getattr(attached, "_sock", attached)
+        self._gpu = gpu.MemoryWatch(job.device)
         self._output = Output(int(job.limits.output_mb * MB), job.log)
         self._report: dict[str, Any] | None = None
         self._complaint = b""  # of process 1 itself
@@ -58,6 +61,8 @@ class ContainerRunning:
                 self._discard(quietly=True)
                 raise
             self._discard()
+            if left := self._gpu.problems():
+                self._outcome = replace(self._outcome, problems=(*self._outcome.problems, *left))
         return self._outcome
 
     def _insist(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import groups
+from sandbox import gpu, groups
 from sandbox.collect import collect
 from sandbox.layout import GB, MB, job_name, orphaned
 from sandbox.output import Output
@@ -48,6 +48,7 @@ class LocalRunning:
             )
         except OSError as error:
             raise SandboxBroken(f"cannot make a control group: {error}") from error
+        self._gpu = gpu.MemoryWatch(job.device)
         self._output = Output(int(limits.output_mb * MB), job.log)
         told, self._told = os.pipe()
         config = {
@@ -61,7 +62,6 @@ class LocalRunning:
             "memory": int(limits.memory_gb * GB),
             "disk": int(limits.disk_gb * GB),
             "file_bytes": int(limits.disk_gb * GB),
-            "processes": limits.processes if os.geteuid() != 0 else 0,
             "out": str(scratch / "out"),
         }
         self._began = time.monotonic()
@@ -123,6 +123,7 @@ class LocalRunning:
         except ValueError:
             told = {"status": 9, "peak": 0, "memory": False, "problems": ["the supervisor was killed"]}
         problems: list[str] = [p for p in told["problems"] if not (self._namespace and p.startswith("left "))]
+        problems += self._gpu.problems()
         peak, out_of_memory = told["peak"], bool(told["memory"])
         if self._group is not None:
             peak = max(_peak(self._group), 0) or peak

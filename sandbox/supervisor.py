@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+SMALLEST = 4096  # bytes that any file counts for: its entry takes room, too
 LOOK_EVERY = 0.1  # seconds between looks at memory and disk
 
 
@@ -58,10 +59,10 @@ def resident(pids: list[int]) -> int:
 
 def disk_usage(folder: str) -> int:
     total = 0
-    for where, _folders, names in os.walk(folder):
-        for name in names:
+    for where, folders, names in os.walk(folder):
+        for name in (*folders, *names):
             try:
-                total += os.lstat(os.path.join(where, name)).st_blocks * 512
+                total += max(os.lstat(os.path.join(where, name)).st_blocks * 512, SMALLEST)
             except OSError:
                 continue
     return total
@@ -95,8 +96,6 @@ def prepare_child(config: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = config["file_bytes"]
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    if config["processes"]:
-        resource.setrlimit(resource.RLIMIT_NPROC, (config["processes"], config["processes"]))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):

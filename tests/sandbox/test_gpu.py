@@ -1,0 +1,77 @@
+"""A job gets the device files of its own GPU, and what it leaves in the GPU's memory is said. Without a GPU: a stand-in
+for nvidia-smi that reads its numbers from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox import gpu
+from sandbox.types import Device, SandboxBroken
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> tuple[Path, Path]:
+    """Two GPUs as the driver shows them."""
+    information, dev = tmp_path / "gpus", tmp_path / "dev"
+    dev.mkdir()
+    for name in ("nvidiactl", "nvidia-uvm", "nvidia0", "nvidia1", "sda"):
+        (dev / name).touch()
+    for bus, uuid, minor in (("0000:01:00.0", "GPU-aaa", 0), ("0000:02:00.0", "GPU-bbb", 1)):
+        (information / bus).mkdir(parents=True)
+        text = f"Model: \t\t NVIDIA\nGPU UUID: \t {uuid}\nDevice Minor: \t {minor}\nBlacklisted:\t No\n"
+        (information / bus / "information").write_text(text)
+    return information, dev
+
+
+@pytest.mark.parametrize(("uuid", "own"), [("GPU-aaa", "nvidia0"), ("GPU-bbb", "nvidia1"), ("", "nvidia0")])
+def test_a_job_sees_one_gpu(machine: tuple[Path, Path], uuid: str, own: str) -> None:
+    names = [p.name for p in gpu.nodes(Device("cuda", uuid), *machine)]
+    assert names == ["nvidiactl", "nvidia-uvm", own]
+
+
+def test_a_job_on_the_cpu_sees_none(machine: tuple[Path, Path]) -> None:
+    assert gpu.nodes(Device("cpu"), *machine) == []
+
+
+def test_a_gpu_that_is_not_there_is_a_broken_machine(machine: tuple[Path, Path]) -> None:
+    with pytest.raises(SandboxBroken, match="GPU-aaa, GPU-bbb"):
+        gpu.nodes(Device("cuda", "GPU-ccc"), *machine)
+
+
+@pytest.fixture
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose files ``used`` and ``apps`` are what nvidia-smi answers."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\ncase "$1" in *memory.used) cat {tmp_path}/used;; *) cat {tmp_path}/apps;; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(gpu, "PATIENCE", 0.5)
+    (tmp_path / "apps").write_text("")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "apps", "said"),
+    [
+        ("4", "4", "", []),
+        ("4", "300", "", []),
+        ("4", "9000", "", ["left 8996 MB of the GPU's memory in use"]),
+        ("4", "9000", "1234", []),
+        ("9000", "4", "", []),
+    ],
+    ids=["free", "slack", "left", "somebody else's", "less"],
+)
+def test_what_is_left_in_the_memory_is_said(smi: Path, before: str, after: str, apps: str, said: list[str]) -> None:
+    (smi / "used").write_text(before + "\n")
+    watch = gpu.MemoryWatch(Device("cuda", "GPU-aaa"))
+    (smi / "used").write_text(after + "\n")
+    (smi / "apps").write_text(apps)
+    assert watch.problems() == said
+
+
+def test_without_nvidia_smi_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu.MemoryWatch(Device("cuda", "GPU-aaa")).problems() == []
