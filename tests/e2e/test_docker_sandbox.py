@@ -185,7 +185,7 @@ def test_the_sweep_removes_a_container_that_never_started(bench: Bench, docker_i
 def test_a_container_that_somebody_removes_is_a_broken_sandbox(bench: Bench) -> None:
     running = bench.sandbox.start(bench.job(BEAT))
     bench.wait_for(running, "ready")
-    docker("rm", "-f", container_of(bench.owner)["Id"])
+    docker("rm", "-f", "-v", container_of(bench.owner)["Id"])
     with pytest.raises(SandboxBroken):
         running.finish()
 
