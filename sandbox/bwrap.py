@@ -57,7 +57,7 @@ class BwrapSandbox:
         if not self._program:
             raise SandboxUnavailable(f"bubblewrap is not installed. {_MEND}")
         done = subprocess.run(
-            [*self._namespaces(), *self._system(), "--", *_become(Limits()), "/bin/true"],
+            [*self._namespaces(), *self._system(size=str(1 << 20)), "--", *_become(Limits()), "/bin/true"],
             capture_output=True,
             text=True,
             timeout=60,
@@ -75,11 +75,9 @@ class BwrapSandbox:
         places |= {"out": f"{INSIDE}/out", "python": sys.executable}
         env = layout.environment(job, places, "/tmp")
         size = str(int(min(job.limits.disk_gb, job.limits.memory_gb) * GB))
-        argv = [*self._namespaces(), *self._system(), *_masks(job.masked, str(scratch / "tmp"))]
+        argv = [*self._namespaces(), *self._system(size), *_masks(job.masked, str(scratch / "tmp"))]
         for node in gpu.nodes(job.device):
             argv += ["--dev-bind", str(node), str(node)]
-        for folder in ("/tmp", "/dev/shm"):  # the root and /dev cannot be written to, in the end
-            argv += ["--perms", "1777", "--size", size, "--tmpfs", folder]
         argv += _ancestors(places["out"])
         for name, mount in job.mounts.items():
             argv += ["--ro-bind" if mount.readonly else "--bind", str(mount.source.resolve()), places[name]]
@@ -114,7 +112,8 @@ class BwrapSandbox:
         return [*argv, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
 
     @staticmethod
-    def _system() -> list[str]:
+    def _system(size: str) -> list[str]:
+        """The system, the interpreter, and folders in memory of ``size`` bytes that can be written to."""
         argv: list[str] = []
         for name in _SYSTEM:
             place = Path(name)
@@ -124,10 +123,13 @@ class BwrapSandbox:
                 argv += ["--ro-bind", name, name]
         for name in _FILES:
             argv += ["--ro-bind-try", name, name]
-        for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):
+        argv += ["--proc", "/proc", "--dev", "/dev"]
+        for folder in ("/tmp", "/dev/shm"):  # the root and /dev cannot be written to, in the end
+            argv += ["--perms", "1777", "--size", size, "--tmpfs", folder]
+        for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):  # after /tmp, which may hold them
             if not prefix.startswith("/usr"):
                 argv += [*_ancestors(prefix), "--ro-bind", prefix, prefix]
-        return [*argv, "--proc", "/proc", "--dev", "/dev"]
+        return argv
 
 
 def _ancestors(path: str) -> list[str]:
