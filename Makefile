@@ -36,7 +36,7 @@ clean-e2e:  ## remove what `make e2e` keeps between runs (images, the model serv
 
 # A stamp is newer than everything that decides what is installed, so that a second call is quick.
 $(VENV)/.installed-demo: pyproject.toml constraints.txt scripts/venv.sh
-	scripts/venv.sh $(VENV) train,hpo
+	scripts/venv.sh $(VENV) train,report
 	touch $@
 
 # The demo's stamp comes along: this installs a superset.

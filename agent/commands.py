@@ -55,8 +55,6 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     from agent.views.log import log_table
 
     console.print(log_table(state))
-    if not state.kept:
-        print(f"No edit was kept: none of the {len(state.finished)} beat the baseline by more than the noise allows.")
     print(f"The branch: git -C {target} log autoresearch/{tag}")
     print(f"The report: {report}")
     say(f"done in {time.monotonic() - began:.0f} s")

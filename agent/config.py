@@ -46,8 +46,8 @@ class Budget:
 
     @property
     def allowed_seconds(self) -> float:
-        """Training that ends later than this was over budget: 2 s and 2 % for saving the model and for leaving."""
-        return self.wall_seconds * 1.02 + 2.0
+        """Training that ends later than this was over budget: 5 s and 2 % for saving the model and for leaving."""
+        return self.wall_seconds * 1.02 + 5.0
 
     @property
     def kill_seconds(self) -> float:
