@@ -23,8 +23,8 @@ EPILOG = """exit status: 0 done, 1 failed, 2 usage or configuration, 3 environme
 130 interrupted; data goes to stdout, progress to stderr"""
 
 EXTRAS = {  # package: the extra that brings it
-    "torch": "train", "pyarrow": "train", "optuna": "hpo", "sklearn": "hpo", "docker": "docker", "jinja2": "report",
-    "matplotlib": "report", "ray": "ray", "smac": "smac",
+    "torch": "train", "pyarrow": "train", "optuna": "hpo", "sklearn": "hpo", "scipy": "hpo", "docker": "docker",
+    "jinja2": "report", "matplotlib": "report", "ray": "ray", "smac": "smac",
 }  # fmt: skip
 
 
@@ -132,7 +132,10 @@ def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ())
             )
             continue
         kind = plain_type(hints[item.name])
-        metavar = "|".join(item.metadata["choices"]) if 0 < len(item.metadata["choices"]) < 5 else kind.__name__.upper()
+        choices = item.metadata["choices"]
+        metavar = "|".join(choices) if 0 < len(choices) < 5 else "NAME" if choices else kind.__name__.upper()
+        if metavar == "NAME":
+            options["help"] = f"{item.metadata['help']}: {', '.join(choices)}{default}"
         parser.add_argument(flag, type=kind, metavar=metavar, **options)
 
 

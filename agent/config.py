@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from agent.errors import UsageError
+from agent.proposers import METHODS
 from agent.types import Goal
 
-PROPOSERS = ("code", "cma-es", "random")
-NEED_MODEL = frozenset({"code"})
+PROPOSERS = ("code", *METHODS)
+NEED_MODEL = frozenset({"code", *(name for name, (_, _, talks) in METHODS.items() if talks)})
 
 BudgetKind = Literal["seconds", "steps", "tokens"]
 

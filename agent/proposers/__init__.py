@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 METHODS = {  # name: module, class, whether it talks to a model
     "cma-es": ("agent.proposers.cma", "CmaEs", False),
+    "cma-gp": ("agent.proposers.screened", "CmaGp", False),
     "tpe": ("agent.proposers.tpe", "Tpe", False),
     "random": ("agent.proposers.tpe", "RandomSearch", False),
 }

@@ -4,7 +4,7 @@ The evolution strategy is ``cmaes.CMA`` (Hansen, *The CMA Evolution Strategy: A 
 numeric parameters in the unit cube. Its generations are made of whatever was told: points that it drew, late ones, and
 points from elsewhere, which are first drawn in to a plausible distance (Hansen, *Injecting external solutions into
 CMA-ES*, arXiv 1110.4181). Categories have a distribution of their own that moves towards the choices of the better
-half, with the same weights. A failure ranks behind every success of its generation, the further from the best the worse.
+half, with the same weights. A failure ranks behind every success of its generation, behind failures nearer to the best.
 """
 
 from __future__ import annotations
@@ -105,8 +105,6 @@ class Drawn:
 class CmaEs(Method):
     """Plain CMA-ES. ``choose`` is where a better judge of candidates comes in."""
 
-    source = "cma"
-
     def __init__(self, space: SearchSpace, seed: int = 0, baseline: Mapping[str, Value] | None = None) -> None:
         super().__init__(space, seed, baseline)
         home = space.to_unit(self.baseline)
@@ -132,9 +130,9 @@ class CmaEs(Method):
             points[:, self._categorical] = (self.categories.sample(random, CANDIDATES) + 0.5) / self._counts
         return points
 
-    def choose(self, fresh: list[dict[str, Value]]) -> int:
-        """Index of the candidate to try; all of ``fresh`` are new and different."""
-        return 0
+    def choose(self, fresh: Sequence[Mapping[str, Value]]) -> tuple[int, str]:
+        """Index of the candidate to try, and who chose it. All of ``fresh`` are new and different."""
+        return 0, "cma"
 
     def propose(self, ask: int) -> Suggestion:
         fresh: dict[Key, dict[str, Value]] = {}
@@ -143,9 +141,11 @@ class CmaEs(Method):
             key = self.space.key(params)
             if key not in self.seen:
                 fresh.setdefault(key, params)
+        if not fresh:
+            return Suggestion(self.unseen(lambda: self.baseline, ask, tries=0), "cma")
         options = list(fresh.values())
-        params = options[self.choose(options)] if options else self.unseen(lambda: self.baseline, ask, tries=0)
-        return Suggestion(params, self.source)
+        index, source = self.choose(options)
+        return Suggestion(options[index], source)
 
     def asked(self, suggestion: Suggestion, ask: int) -> None:
         """Find the point as it was drawn. The k-th candidates can be drawn again, so nothing is stored."""

@@ -61,7 +61,8 @@ def test_layers_of_the_agent() -> None:
         if module in CORE:
             assert below <= CORE, f"{name} imports {below}"
         elif module in FOUNDATION:
-            assert below <= FOUNDATION | {"axes", "block", "constraints", "hyperparameters"}, f"{name} imports {below}"
+            beside = {"axes", "block", "constraints", "hyperparameters", "proposers"}  # the last: the table of names
+            assert below <= FOUNDATION | beside, f"{name} imports {below}"
         elif module not in ABOVE_SESSION:
             assert not below & ABOVE_SESSION, f"{name} imports {below & ABOVE_SESSION}"
         if module in ("proposers", "patch", "judge", "views", "report", "published"):

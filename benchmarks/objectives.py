@@ -1,0 +1,109 @@
+"""Made-up training runs over the fourteen hyperparameters: a bowl in the unit cube, noise, and runs that fail.
+
+They have the shape of the real thing and none of its cost: a few parameters matter much and most a little, some pull
+together, one category is best, too much memory kills a run, and too high learning rates make it diverge. ``near`` has
+its optimum close to the defaults, ``far`` has it far away, ``rugged`` is ``near`` with ripples. Each seed is another
+instance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.space import SearchSpace
+from agent.types import Param, Value
+
+NOISE = 0.0005
+FLOOR = 0.97
+MEMORY_GB = 76.0
+KINDS = ("near", "far", "rugged")
+_DISTANCE = {"near": 0.12, "far": 0.3, "rugged": 0.12}  # standard deviation of the optimum from the defaults
+
+
+def paper_space() -> SearchSpace:
+    """The fourteen hyperparameters of arXiv 2603.24647, with their bounds."""
+    return SearchSpace(
+        [
+            Param("DEPTH", "int", 8, 4, 24),
+            Param("ASPECT_RATIO", "int", 64, 32, 128),
+            Param("HEAD_DIM", "int", 128, 64, 256, log=True, power_of_two=True),
+            Param("DEVICE_BATCH_SIZE", "int", 128, 32, 256, log=True, power_of_two=True),
+            Param("TOTAL_BATCH_SIZE", "int", 2**19, 2**16, 2**21, log=True, power_of_two=True),
+            Param("EMBEDDING_LR", "float", 0.6, 0.01, 2.0, log=True),
+            Param("UNEMBEDDING_LR", "float", 0.004, 0.0005, 0.05, log=True),
+            Param("MATRIX_LR", "float", 0.04, 0.005, 0.2, log=True),
+            Param("SCALAR_LR", "float", 0.5, 0.05, 2.0, log=True),
+            Param("WEIGHT_DECAY", "float", 0.2, 0.0, 0.5),
+            Param("WARMUP_RATIO", "float", 0.0, 0.0, 0.3),
+            Param("WARMDOWN_RATIO", "float", 0.5, 0.1, 0.8),
+            Param("FINAL_LR_FRAC", "float", 0.0, 0.0, 0.2),
+            Param("WINDOW_PATTERN", "categorical", "SSSL", choices=("SSSL", "SSLL", "SLSL", "LLLL", "SSSS", "LSSL")),
+        ],
+        ["TOTAL_BATCH_SIZE >= DEVICE_BATCH_SIZE * 2048"],
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial. ``value`` is what a search is told, ``true`` the same without noise; both None for a failure."""
+
+    value: float | None
+    true: float | None
+    status: str
+    memory_gb: float | None
+
+
+class Objective:
+    """One instance of a kind. The noise of the k-th trial depends on seed and k alone: methods can be paired."""
+
+    def __init__(self, space: SearchSpace, kind: str, seed: int) -> None:
+        self.space, self.kind, self.seed = space, kind, seed
+        random = np.random.default_rng([KINDS.index(kind), seed])
+        home = space.to_unit(space.defaults)
+        d = space.dimensions
+        self._optimum = np.clip(home + _DISTANCE[kind] * random.standard_normal(d), 0.03, 0.97)
+        self._weights = 0.2 * np.exp(random.normal(-1.6, 1.0, d))
+        self._pull = random.normal(0.0, 1.0, (3, d)) * (random.random((3, d)) < 0.25)  # three directions that couple
+        self._ripples = random.uniform(0, 2 * np.pi, d)
+        self._categories = {
+            i: 0.006
+            * np.sort(random.random(len(space.params[i].choices)))[random.permutation(len(space.params[i].choices))]
+            for i in space.categorical
+        }
+
+    def true(self, params: Mapping[str, Value]) -> float:
+        """The value without noise, whether or not such a run would fail."""
+        x = self.space.to_unit(params)
+        numeric = [i for i in range(len(x)) if i not in self._categories]
+        off = (x - self._optimum)[numeric]
+        bowl = float(self._weights[numeric] @ off**2) + 0.05 * float(np.sum((self._pull[:, numeric] @ off) ** 2))
+        value = FLOOR + 0.08 * float(np.tanh(bowl / 0.08))  # far away everything is equally bad
+        if self.kind == "rugged":
+            value += 0.0004 * float(np.sum(1 - np.cos(14 * np.pi * off + self._ripples[numeric])))
+            value -= 0.0004 * float(np.sum(1 - np.cos(self._ripples[numeric])))
+        for i, penalties in self._categories.items():
+            p = self.space.params[i]
+            value += float(penalties[p.choices.index(params[p.name])])
+        return value
+
+    def memory(self, params: Mapping[str, Value]) -> float:
+        """GB at the peak: weights by depth and width, activations by rows. The defaults take 45."""
+        depth, rows = float(params["DEPTH"]) / 8, float(params["DEVICE_BATCH_SIZE"]) / 128
+        width = depth * float(params["ASPECT_RATIO"]) / 64
+        return 1.0 + 4.0 * depth * width * width + 40.0 * rows * math.pow(depth, 0.7) * math.pow(width, 0.6)
+
+    def run(self, params: Mapping[str, Value], trial: int) -> Outcome:
+        memory = self.memory(params)
+        if memory > MEMORY_GB:
+            return Outcome(None, None, "oom", MEMORY_GB)
+        heat = float(params["MATRIX_LR"]) / 0.04 * math.sqrt(float(params["DEPTH"]) / 8)
+        heat *= (1 + float(params["EMBEDDING_LR"])) / 1.6 * (0.7 if float(params["WARMUP_RATIO"]) > 0.02 else 1.0)
+        if heat > 3.0:
+            return Outcome(None, None, "diverged", memory)
+        true = self.true(params)
+        noise = NOISE * float(np.random.default_rng([7, self.seed, trial]).standard_normal())
+        return Outcome(true + noise, true, "ok", memory)
