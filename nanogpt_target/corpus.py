@@ -215,17 +215,24 @@ def _read_txt(path: Path) -> Iterator[str]:
     try:
         with path.open(encoding="utf-8") as lines:
             held: list[str] = []
-            size = 0
+            size, whole = 0, True
             while line := lines.readline(PIECE):
+                empty = whole and not line.strip()
+                whole = line.endswith("\n")
                 held.append(line)
                 size += len(line)
-                if size >= PIECE and (not line.strip() or size >= 4 * PIECE):
-                    yield "".join(held)
+                if size >= PIECE and (empty or size >= 4 * PIECE):
+                    yield _document(held)
                     held, size = [], 0
             if size:
-                yield "".join(held)
+                yield _document(held)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error.reason}).") from None
+
+
+def _document(lines: list[str]) -> str:
+    """Empty lines between documents belong to neither: equal documents are equal wherever they stand."""
+    return "".join(lines).rstrip("\n") + "\n"
 
 
 _READERS: dict[str, Callable[[Path], Iterator[str]]] = {
