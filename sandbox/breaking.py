@@ -176,7 +176,7 @@ def look(path):
                 read.append(path)
     except OSError:
         pass
-for place in {sysconfig.get_path("stdlib"), *glob.glob("/usr/lib/python3*"), *glob.glob("/usr/local/lib/python3*")}:
+for place in {sysconfig.get_path("stdlib"), *glob.glob("/usr/lib*/python3*"), *glob.glob("/usr/local/lib*/python3*")}:
     for name in os.environ["NAMES"].split():
         path = os.path.join(place, name)
         look(path)

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from sandbox import gpu, groups, layout, local, seccomp
@@ -37,7 +38,10 @@ if user:
     ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
 if processes:
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
-os.execvp(sys.argv[3], sys.argv[3:])
+try:
+    os.execvp(sys.argv[3], sys.argv[3:])
+except OSError as error:
+    sys.exit(f"cannot start {sys.argv[3]}: {error}")
 """
 
 
@@ -162,8 +166,9 @@ def _filter() -> tuple[int, ...]:
 def _masks(names: tuple[str, ...], empty: str) -> list[str]:
     """Hide files and packages of every visible standard library, with their compiled forms; ``empty`` is a folder."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    libraries = {Path(sys.base_prefix) / "lib" / version, *Path("/usr/lib").glob("python3*"),
-                 *Path("/usr/local/lib").glob("python3*")}  # fmt: skip
+    libraries = {Path(sysconfig.get_path("stdlib")), Path(sys.base_prefix) / "lib" / version}
+    for folder in ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"):
+        libraries.update(Path(folder).glob("python3*"))
     argv: list[str] = []
     for library in sorted(libraries):
         for name in names:

@@ -21,6 +21,7 @@ from sandbox.types import Job, Outcome, SandboxBroken
 
 OUT = f"{INSIDE}/out"
 _GRACE = 5.0  # seconds that process 1 has to end the job before the engine ends process 1
+_HOPELESS = 90.0  # seconds after which a container that was to be killed will not end any more
 _LARGEST_FRAME = 1 << 20
 
 
@@ -35,7 +36,7 @@ class ContainerRunning:
         self._report: dict[str, Any] | None = None
         self._complaint = b""  # of process 1 itself
         self._over = threading.Event()
-        self._killed = False
+        self._killed: float | None = None
         self._outcome: Outcome | None = None
         self._began = self._ended = time.monotonic()
         self._reader = threading.Thread(target=self._follow, daemon=True)
@@ -45,16 +46,16 @@ class ContainerRunning:
         return self._output.read(timeout)
 
     def kill(self) -> None:
-        if self._over.is_set() or self._killed:
+        if self._over.is_set() or self._killed is not None:
             return
-        self._killed = True
+        self._killed = time.monotonic()
         with contextlib.suppress(OSError):
             self._socket.sendall(b"k")
         threading.Thread(target=self._insist, daemon=True).start()
 
     def finish(self) -> Outcome:
         if self._outcome is None:
-            self._over.wait()
+            self._await_end()
             try:
                 self._outcome = self._collect(self._ran_out())
             except BaseException:
@@ -64,6 +65,11 @@ class ContainerRunning:
             if left := self._gpu.problems():
                 self._outcome = replace(self._outcome, problems=(*self._outcome.problems, *left))
         return self._outcome
+
+    def _await_end(self) -> None:
+        while not self._over.wait(1.0):
+            if self._killed is not None and time.monotonic() - self._killed > _HOPELESS:
+                raise SandboxBroken("the Docker engine cannot end a container: see docker ps, and the engine's log")
 
     def _insist(self) -> None:
         if not self._over.wait(_GRACE):
@@ -126,7 +132,7 @@ class ContainerRunning:
         except Exception as error:
             raise SandboxBroken(f"the Docker engine went away while a job ran: {error}") from error
         memory = bool(state.get("OOMKilled"))
-        if self._report is not None or self._killed:
+        if self._report is not None or self._killed is not None:
             return memory
         happened = self._events()
         if "oom" in happened or memory:

@@ -39,7 +39,7 @@ _ALWAYS_MASKED = (
 _FIND_MASKED = """
 import glob, os, sys, sysconfig
 places = {os.path.realpath(p) for p in
-          [sysconfig.get_path("stdlib"), *glob.glob("/usr/lib/python3*"), *glob.glob("/usr/local/lib/python3*")]}
+          [sysconfig.get_path("stdlib"), *glob.glob("/usr/lib*/python3*"), *glob.glob("/usr/local/lib*/python3*")]}
 found = []
 for place in sorted(places):
     for name in sys.argv[1:]:

@@ -62,8 +62,9 @@ def create(name: str, *, memory: int, processes: int, cpus: float | None) -> Gro
 
 
 def remove(group: Group) -> None:
-    """Remove an empty group."""
+    """Kill what is left in a group, and remove it."""
     for directory in group.directories:
+        _empty(directory)
         _remove(directory)
 
 

@@ -3,7 +3,8 @@
     python -I -S supervisor.py CONFIG-AS-JSON
 
 It is the subreaper of the job: daemons that detach themselves become its children, so it finds and kills them all. It
-dies by SIGTERM when its parent dies, and takes the job with it. The result goes to file descriptor ``status``.
+ends by SIGTERM, or when it sees that its parent has died (the parent's thread that started it may end earlier), and
+takes the job with it. The result goes to file descriptor ``status``.
 """
 
 # Every import costs each job its time: no pathlib here.
@@ -15,6 +16,7 @@ import ctypes
 import json
 import os
 import resource
+import select
 import signal
 import sys
 import time
@@ -98,21 +100,28 @@ def prepare_child(config: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+
+
+def wake_by_signals() -> int:
+    """A descriptor that can be read from when a signal has come."""
+    wake, waker = os.pipe()
+    for descriptor in (wake, waker):
+        os.set_blocking(descriptor, False)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    return wake
 
 
 def main() -> int:
     config = json.loads(sys.argv[1])
     os.set_inheritable(config["status"], False)  # it is not the job's to write to
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    stop = []
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    wake = wake_by_signals()
+    stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the session to decide on
-    if os.getppid() != config["parent"]:
-        return 1
     child = os.fork()
     if child == 0:
         try:
@@ -123,27 +132,25 @@ def main() -> int:
             os.write(2, f"cannot start {config['argv'][0]}: {error}\n".encode())
         os._exit(127)
     status, peak, problems, memory = None, 0, [], False
-    while status is None and not stop:
+    look_at = time.monotonic()
+    while not stop and os.getppid() == config["parent"]:
         done, code = os.waitpid(child, os.WNOHANG)
         if done:
             status = code
             break
-        held = resident(descendants()) if config["watch"] else 0
-        peak = max(peak, held)
-        if held > config["memory"]:
-            memory = True
-            problems.append(f"used more than {config['memory'] / 2**30:.3g} GiB of memory")
-            break
-        if config["out"] and disk_usage(config["out"]) > config["disk"]:
-            problems.append(f"wrote more than {config['disk'] / 2**30:.3g} GiB")
-            break
-        end = time.monotonic() + LOOK_EVERY
-        while time.monotonic() < end and not stop:
-            done, code = os.waitpid(child, os.WNOHANG)
-            if done:
-                status = code
+        if time.monotonic() >= look_at:
+            held = resident(descendants()) if config["watch"] else 0
+            peak = max(peak, held)
+            if held > config["memory"]:
+                memory = True
+                problems.append(f"used more than {config['memory'] / 2**30:.3g} GiB of memory")
                 break
-            time.sleep(0.005)
+            if disk_usage(config["out"]) > config["disk"]:
+                problems.append(f"wrote more than {config['disk'] / 2**30:.3g} GiB")
+                break
+            look_at = time.monotonic() + LOOK_EVERY
+        if select.select([wake], [], [], LOOK_EVERY)[0]:
+            os.read(wake, 4096)
     left = len(descendants()) - (status is None)
     if status is not None and left > 0:
         problems.append(f"left {left} processes behind; killed")
