@@ -21,7 +21,8 @@ from sandbox import make_sandbox
 from sandbox.types import Device
 
 SMALL = {
-    "seconds = 4": "steps = 12\nwall_seconds = 60",
+    "tokens = 81920": "steps = 12",
+    "wall_seconds = 20": "wall_seconds = 60",
     "score_seconds = 60": "score_seconds = 90",
     "validation_tokens = 40000": "validation_tokens = 4000",
     "test_tokens = 40000": "test_tokens = 4000",
