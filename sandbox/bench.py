@@ -156,13 +156,14 @@ def require(held: bool, otherwise: str) -> None:
 BEAT = """
 import os, sys, time
 path = os.path.join(os.environ["SHARED"], sys.argv[1] if len(sys.argv) > 1 else "beat")
-print("ready", flush=True)
 number = 0
 while True:
     number += 1
     with open(path + ".new", "w") as file:
         file.write(str(number))
     os.replace(path + ".new", path)
+    if number == 1:
+        print("ready", flush=True)
     time.sleep(0.02)
 """
 
