@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import signal
 import struct
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from sandbox import gpu
 from sandbox.layout import INSIDE, MB
@@ -22,6 +23,7 @@ from sandbox.types import Job, Outcome, SandboxBroken
 OUT = f"{INSIDE}/out"
 _GRACE = 5.0  # seconds that process 1 has to end the job before the engine ends process 1
 _HOPELESS = 90.0  # seconds after which a container that was to be killed will not end any more
+_CHUNK = 1 << 20
 _LARGEST_FRAME = 1 << 20
 
 
@@ -199,7 +201,8 @@ class ContainerRunning:
         except Exception as error:
             raise SandboxBroken(f"the Docker engine does not hand out {name}: {error}") from error
         try:
-            with tarfile.open(fileobj=cast("IO[bytes]", _Stream(stream)), mode="r|") as archive:
+            pieces = io.BufferedReader(_Stream(stream), _CHUNK)
+            with tarfile.open(fileobj=pieces, mode="r|", bufsize=_CHUNK) as archive:
                 member = archive.next()
                 source = archive.extractfile(member) if member is not None and member.isreg() else None
                 if member is None or source is None:
@@ -230,31 +233,29 @@ class ContainerRunning:
                 raise SandboxBroken(f"the Docker engine went away: {error}") from error
 
 
-class _Stream:
+class _Stream(io.RawIOBase):
     """The pieces of an archive as a file that can only be read on."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._rest = pieces, b""
+        self._pieces, self._rest = pieces, memoryview(b"")
 
-    def read(self, size: int) -> bytes:
-        parts = [self._rest]
-        have = len(self._rest)
-        while have < size:
-            piece = next(self._pieces, b"")
-            if not piece:
-                break
-            parts.append(piece)
-            have += len(piece)
-        data = b"".join(parts)
-        self._rest = data[size:]
-        return data[:size]
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._pieces, b""))
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
 
 
 def _write(source: IO[bytes], destination: Path, size: int) -> None:
     try:
         with destination.open("wb") as file:
             left = size
-            while left and (block := source.read(min(left, 1 << 20))):
+            while left and (block := source.read(min(left, _CHUNK))):
                 file.write(block)
                 left -= len(block)
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sandbox import breaking
 from sandbox.bench import BEAT, SMALL, Bench, Check
 from sandbox.docker import DockerSandbox
 from sandbox.layout import label
@@ -76,32 +77,8 @@ def test_a_model_trains_and_its_checkpoint_comes_back(bench: Bench) -> None:
     assert load_file(ran.outcome.collected["model.safetensors"])["weight"].shape == (64, 64)
 
 
-FORBIDDEN = """
-import ctypes, json, os, platform, socket
-libc = ctypes.CDLL(None, use_errno=True)
-numbers = {"x86_64": dict(ptrace=101, unshare=272, mount=165, bpf=321, io_uring_setup=425, userfaultfd=323, keyctl=250,
-                          perf_event_open=298, process_vm_readv=310, setns=308, open_by_handle_at=304, kexec_load=246,
-                          init_module=175, pivot_root=155, add_key=248, mbind=237)}.get(platform.machine(), {})
-allowed = []
-for name, number in numbers.items():
-    ctypes.set_errno(0)
-    if libc.syscall(number, 0x10000000 if name == "unshare" else 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 1:
-        allowed.append(name + " " + os.strerror(ctypes.get_errno()))
-for family in (socket.AF_VSOCK, socket.AF_ALG, socket.AF_NETLINK, socket.AF_PACKET):
-    try:
-        socket.socket(family, socket.SOCK_RAW if family != socket.AF_ALG else socket.SOCK_SEQPACKET).close()
-        allowed.append(str(family))
-    except PermissionError:
-        pass
-    except OSError as error:
-        allowed.append(str(family) + str(error))
-status = dict(line.rstrip().split(":", 1) for line in open("/proc/self/status"))
-print(json.dumps([allowed, status["Seccomp"].strip()]))
-"""
-
-
 def test_system_calls_outside_the_list_are_refused(bench: Bench) -> None:
-    assert bench.told(FORBIDDEN) == [[], "2"]
+    assert bench.told(breaking.FORBIDDEN) == [[], "2"]
 
 
 def test_process_1_cannot_be_ended_read_or_deceived(bench: Bench) -> None:

@@ -1,0 +1,42 @@
+"""Bubblewrap beyond the contract: system calls, and who the job is outside of its namespace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox import breaking, seccomp
+from sandbox.bench import Bench
+from sandbox.bwrap import BwrapSandbox
+from sandbox.layout import UNPRIVILEGED
+from sandbox.types import SandboxUnavailable
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    place = BwrapSandbox()
+    try:
+        place.check()
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    with Bench(place) as found:
+        yield found
+
+
+@pytest.mark.skipif(seccomp.program() is None, reason="no libseccomp")
+def test_system_calls_outside_the_list_are_refused(bench: Bench) -> None:
+    assert bench.told(breaking.FORBIDDEN) == [[], "2"]
+
+
+def test_the_job_is_nobody_of_the_host_s_privileged_users(bench: Bench) -> None:
+    bench.run("import os; open(os.environ['SHARED'] + '/mine', 'w').close()")
+    owner = (bench.shared / "mine").stat().st_uid
+    assert owner == (os.geteuid() or UNPRIVILEGED)
+
+
+def test_a_machine_without_bubblewrap_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SandboxUnavailable, match="apt-get install bubblewrap"):
+        BwrapSandbox().check()

@@ -1,0 +1,48 @@
+"""What comes over a container's connection, in pieces of any size. The engine itself is in tests/e2e."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.container import _frames, _Stream
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[k : k + size] for k in range(0, len(data), size)]
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"O", b"T", b"E"]), st.binary(max_size=40))), st.integers(1, 30))
+def test_frames_come_out_as_they_went_in(frames: list[tuple[bytes, bytes]], size: int) -> None:
+    data = b"".join(struct.pack(">cI", kind, len(body)) + body for kind, body in frames)
+    assert list(_frames(iter(pieces(data, size)))) == frames
+
+
+def test_a_frame_that_is_cut_off_is_none() -> None:
+    assert list(_frames(iter([b"O\0\0\0\x05abc"]))) == []
+
+
+def test_a_frame_that_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match="too long"):
+        list(_frames(iter([b"O\xff\xff\xff\xff"])))
+
+
+@given(st.binary(max_size=3000), st.integers(1, 700))
+def test_an_archive_is_read_whatever_its_pieces(content: bytes, size: int) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo("model")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    stream = io.BufferedReader(_Stream(iter(pieces(packed.getvalue(), size))))
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        first = archive.next()
+        assert first is not None
+        source = archive.extractfile(first)
+        assert source is not None
+        assert source.read() == content

@@ -1,0 +1,43 @@
+"""The list of system calls: well-formed for Docker and for libseccomp, and without what no trial needs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sandbox import seccomp
+
+PROFILE = json.loads(seccomp.PROFILE.read_text())
+NAMES = [name for rule in PROFILE["syscalls"] for name in rule["names"]]
+NEVER = {
+    "mount", "umount2", "pivot_root", "chroot", "ptrace", "process_vm_readv", "process_vm_writev", "bpf",
+    "perf_event_open", "userfaultfd", "unshare", "setns", "io_uring_setup", "io_uring_enter", "keyctl", "add_key",
+    "request_key", "kexec_load", "init_module", "finit_module", "delete_module", "reboot", "swapon", "iopl", "ioperm",
+    "open_by_handle_at", "name_to_handle_at", "fanotify_init", "acct", "quotactl", "settimeofday", "clock_settime",
+    "sethostname", "kcmp", "pidfd_getfd", "modify_ldt", "mbind", "move_pages", "migrate_pages", "syslog",
+}  # fmt: skip
+
+
+def test_what_is_not_listed_is_refused() -> None:
+    assert (PROFILE["defaultAction"], PROFILE["defaultErrnoRet"]) == ("SCMP_ACT_ERRNO", 1)
+    assert not NEVER & set(NAMES)
+
+
+def test_only_what_is_bound_to_arguments_is_listed_twice() -> None:
+    twice = {name for name in NAMES if NAMES.count(name) > 1}
+    assert twice == {"socket", "personality"}
+    bound = [rule for rule in PROFILE["syscalls"] if twice & set(rule["names"])]
+    assert all(rule["args"] and len(rule["names"]) == 1 for rule in bound)
+
+
+def test_sockets_are_unix_or_inet() -> None:
+    families = {rule["args"][0]["value"] for rule in PROFILE["syscalls"] if rule["names"] == ["socket"]}
+    assert families == {1, 2, 10}
+
+
+@pytest.mark.skipif(seccomp.program() is None, reason="no libseccomp")
+def test_libseccomp_takes_the_list() -> None:
+    code = seccomp.program()
+    assert code is not None
+    assert 0 < len(code) <= 4096 * 8, "the kernel takes 4096 instructions of 8 bytes"
