@@ -107,6 +107,27 @@ except OSError:
     print(written)
 """
 
+# The same with files that have no name any more.
+FILL_DELETED = """
+import os, time
+where = os.environ[os.environ["WHERE"]]
+block = os.urandom(1 << 20)
+written, held = 0, []
+try:
+    for number in range(64):
+        file = open(os.path.join(where, "file"), "wb")
+        os.unlink(file.name)
+        held.append(file)
+        for _ in range(8):
+            file.write(block)
+            file.flush()
+            time.sleep(0.002)
+        written += 8
+        print(written, flush=True)
+except OSError:
+    print(written)
+"""
+
 CONNECT = """
 import json, os, socket
 reached = []

@@ -2,10 +2,11 @@
 
 Covers: no network; nothing of the host is visible but Python, the system's libraries and the job's mounts, all of it
 read-only; the whole tree dies with the job; named files of the standard library are hidden; memory by a control
-group, else by a watchdog that looks ten times a second; what it writes by a watchdog and a limit per file; processes by
-a control group, or by the limit of an ordinary user's namespace; system calls by seccomp.json, where the machine has
-libseccomp; of GPUs only the device files of its own. When root runs the session, the job is a user that nobody else is.
-Does not cover, against Docker: a watchdog is no quota, so that the disk may take more than its limit for a moment.
+group, else by a watchdog that looks ten times a second; what it writes by memory of fixed size when root runs the
+session, else by a watchdog and a limit per file; processes by a control group, or by the limit of an ordinary user's
+namespace; system calls by seccomp.json, where the machine has libseccomp; of GPUs only the device files of its own.
+When root runs the session, the job is a user that nobody else is. Does not cover, against Docker: a watchdog is no
+quota, so that the disk may take more than its limit for a moment.
 """
 
 from __future__ import annotations
@@ -73,12 +74,16 @@ class BwrapSandbox:
     def start(self, job: Job) -> Running:
         layout.check_job(job)
         scratch = local.make_scratch(job)
-        if not os.geteuid():
-            os.chown(scratch / "out", layout.UNPRIVILEGED, layout.UNPRIVILEGED)
         places = {name: f"{INSIDE}/{name}" for name in job.mounts}
         places |= {"out": f"{INSIDE}/out", "python": sys.executable}
         env = layout.environment(job, places, "/tmp")
         size = str(int(min(job.limits.disk_gb, job.limits.memory_gb) * GB))
+        if not os.geteuid():
+            try:
+                local.mount_memory(scratch / "out", int(size), layout.UNPRIVILEGED)
+            except BaseException:
+                local.remove_scratch(scratch)
+                raise
         argv = [*self._namespaces(), *self._system(size), *_masks(job.masked, str(scratch / "tmp"))]
         for node in gpu.nodes(job.device):
             argv += ["--dev-bind", str(node), str(node)]

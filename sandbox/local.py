@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -22,6 +23,9 @@ from sandbox.output import Output
 from sandbox.types import Job, Outcome, SandboxBroken
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+_NOSUID, _NODEV, _NOEXEC, _DETACH = 2, 4, 8, 2  # of mount(2) and umount2(2)
+_INODES = 200_000
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,15 @@ class LocalRunning:
             out_of_memory |= _oom_kills(self._group) > 0
             groups.remove(self._group)
         found = {}
+        out = self._scratch / "out"
+        if out.is_mount() and (space := os.statvfs(out)).f_bavail * space.f_frsize < 1 << 16:
+            problems.append(f"filled the {space.f_blocks * space.f_frsize / GB:.3g} GiB that it may write")
         try:
             if job.collect and job.collect_to is not None:
                 job.collect_to.mkdir(parents=True, exist_ok=True)
-                found = collect(self._scratch / "out", job.collect, job.collect_to, problems)
+                found = collect(out, job.collect, job.collect_to, problems)
         finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            remove_scratch(self._scratch)
         if self._output.truncated:
             problems.append(f"printed {self._output.dropped} bytes too many; dropped")
         status = told["status"]
@@ -167,12 +174,30 @@ def make_scratch(job: Job) -> Path:
     return scratch
 
 
+def mount_memory(folder: Path, size: int, user: int) -> None:
+    """Put memory of ``size`` bytes there that belongs to ``user``. Root can.
+
+    Raises:
+        SandboxBroken: the kernel does not let us.
+    """
+    options = f"size={size},nr_inodes={_INODES},mode=0700,uid={user},gid={user}"
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", _NOSUID | _NODEV | _NOEXEC, options.encode()):
+        raise SandboxBroken(f"cannot mount memory at {folder}: {os.strerror(ctypes.get_errno())}")
+
+
+def remove_scratch(scratch: Path) -> None:
+    if (scratch / "out").is_mount():
+        ctypes.CDLL(None).umount2(os.fsencode(scratch / "out"), _DETACH)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
 def sweep(owner: str) -> int:
     """Remove folders and control groups of sessions that are dead."""
     removed = groups.sweep(owner)
     for folder in Path(tempfile.gettempdir()).glob("overnight-*"):
         if orphaned(folder.name, owner):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_scratch(folder)
             removed += 1
     return removed
 

@@ -190,8 +190,8 @@ def limits_processes(bench: Bench) -> str:
 
 def limits_disk(bench: Bench) -> str:
     limits = Limits(memory_gb=0.5, disk_gb=0.06, processes=64, output_mb=1.0)
-    for place in ("OUT", "TMPDIR"):
-        ran = bench.run(breaking.FILL, limits=limits, env={"WHERE": place})
+    for place, program in (("OUT", breaking.FILL), ("OUT", breaking.FILL_DELETED), ("TMPDIR", breaking.FILL)):
+        ran = bench.run(program, limits=limits, env={"WHERE": place})
         written = ran.told
         require(isinstance(written, int) and 8 <= written < 512, f"{written} MiB of {place}: {describe(ran.outcome)}")
     return "512 MiB of 61 MiB were not to be had"

@@ -8,7 +8,7 @@ takes the job with it. The result goes to file descriptor ``status``.
 """
 
 # Every import costs each job its time: no pathlib here.
-# ruff: noqa: PTH118, PTH208
+# ruff: noqa: PTH116, PTH118, PTH208
 
 from __future__ import annotations
 
@@ -68,6 +68,33 @@ def disk_usage(folder: str) -> int:
             except OSError:
                 continue
     return total
+
+
+def deleted_usage(folder: str) -> int:
+    """Bytes of the files without a name that processes of the job hold open on the folder's disk."""
+    device = os.stat(folder).st_dev
+    held: dict[int, int] = {}
+    for pid in descendants():
+        try:
+            numbers = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for number in numbers:
+            try:
+                facts = os.stat(f"/proc/{pid}/fd/{number}")
+            except OSError:
+                continue
+            if facts.st_dev == device and facts.st_nlink == 0:
+                held[facts.st_ino] = facts.st_blocks * 512
+    return sum(held.values())
+
+
+def reap(child: int) -> int | None:
+    """Take note of all children that have ended, daemons of the job among them; the wait status of ``child``."""
+    while True:
+        pid, code = os.waitpid(-1, os.WNOHANG)
+        if pid in (0, child):
+            return code if pid else None
 
 
 def kill_all() -> None:
@@ -134,9 +161,8 @@ def main() -> int:
     status, peak, problems, memory = None, 0, [], False
     look_at = time.monotonic()
     while not stop and os.getppid() == config["parent"]:
-        done, code = os.waitpid(child, os.WNOHANG)
-        if done:
-            status = code
+        status = reap(child)
+        if status is not None:
             break
         if time.monotonic() >= look_at:
             held = resident(descendants()) if config["watch"] else 0
@@ -145,7 +171,7 @@ def main() -> int:
                 memory = True
                 problems.append(f"used more than {config['memory'] / 2**30:.3g} GiB of memory")
                 break
-            if disk_usage(config["out"]) > config["disk"]:
+            if disk_usage(config["out"]) + deleted_usage(config["out"]) > config["disk"]:
                 problems.append(f"wrote more than {config['disk'] / 2**30:.3g} GiB")
                 break
             look_at = time.monotonic() + LOOK_EVERY
