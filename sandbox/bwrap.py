@@ -73,17 +73,19 @@ class BwrapSandbox:
 
     def start(self, job: Job) -> Running:
         layout.check_job(job)
-        scratch = local.make_scratch(job)
+        with local.scratch_for(job) as scratch:
+            return self._start(job, scratch)
+
+    def sweep(self, owner: str) -> int:
+        return local.sweep(owner)
+
+    def _start(self, job: Job, scratch: Path) -> Running:
         places = {name: f"{INSIDE}/{name}" for name in job.mounts}
         places |= {"out": f"{INSIDE}/out", "python": sys.executable}
         env = layout.environment(job, places, "/tmp")
         size = str(int(min(job.limits.disk_gb, job.limits.memory_gb) * GB))
         if not os.geteuid():
-            try:
-                local.mount_memory(scratch / "out", int(size), layout.UNPRIVILEGED)
-            except BaseException:
-                local.remove_scratch(scratch)
-                raise
+            local.mount_memory(scratch / "out", int(size), layout.UNPRIVILEGED)
         argv = [*self._namespaces(), *self._system(size), *_masks(job.masked, str(scratch / "tmp"))]
         for node in gpu.nodes(job.device):
             argv += ["--dev-bind", str(node), str(node)]
@@ -100,9 +102,6 @@ class BwrapSandbox:
         argv += ["--", *_become(job.limits), *layout.command(job, places)]
         command = local.Command(argv, {"PATH": layout.PATH}, "/", descriptors, namespace=True)
         return local.LocalRunning(job, command, scratch)
-
-    def sweep(self, owner: str) -> int:
-        return local.sweep(owner)
 
     def _namespaces(self) -> list[str]:
         argv = [

@@ -200,7 +200,11 @@ class DockerSandbox:
             if isinstance(error, docker.errors.ImageNotFound):
                 raise SandboxBroken(f"the image {self.image} is gone; build it again") from error
             raise SandboxBroken(_explain(error)) from error
-        return ContainerRunning(self._api, identifier, attached, job)
+        try:
+            return ContainerRunning(self._api, identifier, attached, job)
+        except BaseException:
+            _remove(self._api, identifier)
+            raise
 
     def _host_config(self, job: Job, masked: list[str], marks: Mapping[str, str]) -> dict[str, Any]:
         from docker.types import DeviceRequest, LogConfig, Ulimit

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +46,14 @@ class LocalRunning:
         self._job, self._scratch, self._namespace = job, scratch, command.namespace
         self._outcome: Outcome | None = None
         limits = job.limits
+        self._output = Output(int(limits.output_mb * MB), job.log)
+        self._gpu = gpu.MemoryWatch(job.device)
         try:
             self._group = groups.create(
                 scratch.name, memory=int(limits.memory_gb * GB), processes=limits.processes, cpus=limits.cpus
             )
         except OSError as error:
             raise SandboxBroken(f"cannot make a control group: {error}") from error
-        self._gpu = gpu.MemoryWatch(job.device)
-        self._output = Output(int(limits.output_mb * MB), job.log)
         told, self._told = os.pipe()
         config = {
             "argv": list(command.argv),
@@ -62,7 +62,7 @@ class LocalRunning:
             "parent": os.getpid(),
             "status": self._told,
             "groups": [str(d / "cgroup.procs") for d in self._group.directories] if self._group else [],
-            "watch": self._group is None or not any((d / "cgroup.procs").exists() for d in self._group.directories),
+            "watch": "memory" not in groups.controllers(),
             "memory": int(limits.memory_gb * GB),
             "disk": int(limits.disk_gb * GB),
             "file_bytes": int(limits.disk_gb * GB),
@@ -81,6 +81,8 @@ class LocalRunning:
             )
         except OSError as error:
             os.close(told)
+            if self._group is not None:
+                groups.remove(self._group)
             raise SandboxBroken(f"cannot start the supervisor: {error}") from error
         finally:
             for descriptor in (self._told, *command.descriptors):
@@ -163,8 +165,18 @@ class LocalRunning:
         )
 
 
-def make_scratch(job: Job) -> Path:
-    """A private folder for one job, with its ``out``; its name tells whose it is."""
+@contextlib.contextmanager
+def scratch_for(job: Job) -> Iterator[Path]:
+    """A private folder for one job, with its ``out``; its name tells whose it is. It stays unless the body fails."""
+    scratch = _make_scratch(job)
+    try:
+        yield scratch
+    except BaseException:
+        remove_scratch(scratch)
+        raise
+
+
+def _make_scratch(job: Job) -> Path:
     scratch = Path(tempfile.gettempdir()) / job_name(job.owner)
     try:
         (scratch / "out").mkdir(parents=True)

@@ -12,6 +12,8 @@ from collections import deque
 from pathlib import Path
 from typing import BinaryIO
 
+from sandbox.types import SandboxBroken
+
 LINE_BYTES = 64 * 1024  # a longer line is cut
 TAIL_BYTES = 16 * 1024  # the end of the output is kept even when its middle is dropped: errors stand there
 
@@ -48,7 +50,12 @@ class Output:
         self._tail = b""
         self._ended = False
         self._changed = threading.Condition()
-        self._log: BinaryIO | None = log.open("wb") if log else None
+        self._log: BinaryIO | None = None
+        if log:
+            try:
+                self._log = log.open("wb")
+            except OSError as error:
+                raise SandboxBroken(f"cannot write {log}: {error.strerror}; free some space") from error
 
     @property
     def truncated(self) -> bool:

@@ -29,11 +29,12 @@ class ProcessSandbox:
 
     def start(self, job: Job) -> Running:
         layout.check_job(job)
-        scratch = local.make_scratch(job)
-        places = {name: str(mount.source.resolve()) for name, mount in job.mounts.items()}
-        places |= {"out": str(scratch / "out"), "python": sys.executable}
-        env = layout.environment(job, places, str(scratch / "tmp"))
-        return local.LocalRunning(job, local.Command(layout.command(job, places), env, places[job.workdir]), scratch)
+        with local.scratch_for(job) as scratch:
+            places = {name: str(mount.source.resolve()) for name, mount in job.mounts.items()}
+            places |= {"out": str(scratch / "out"), "python": sys.executable}
+            env = layout.environment(job, places, str(scratch / "tmp"))
+            command = local.Command(layout.command(job, places), env, places[job.workdir])
+            return local.LocalRunning(job, command, scratch)
 
     def sweep(self, owner: str) -> int:
         return local.sweep(owner)

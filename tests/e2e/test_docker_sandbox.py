@@ -179,6 +179,12 @@ def test_a_killed_session_leaves_no_container(bench: Bench) -> None:
     pytest.fail("the container outlived its session")
 
 
+def test_a_job_that_cannot_start_leaves_nothing(bench: Bench) -> None:
+    with pytest.raises(SandboxBroken, match="cannot write"):
+        bench.sandbox.start(replace(bench.job(BEAT), log=bench.folder / "none" / "log"))
+    assert docker("ps", "-aq", "--filter", f"label=overnight.owner={label(bench.owner)}") == ""
+
+
 def test_a_missing_image_says_how_to_build_it() -> None:
     with pytest.raises(SandboxUnavailable, match="docker build -t overnight-none:latest"):
         DockerSandbox("overnight-none:latest").check()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox import layout, make_sandbox, missing, protects
-from sandbox.types import Collect, Device, Guarantee, Job, Mount
+from sandbox.types import Collect, Device, Guarantee, Job, Mount, SandboxUnavailable
 
 
 @pytest.fixture
@@ -84,3 +85,19 @@ def test_the_process_sandbox_says_that_it_does_not_protect() -> None:
 def test_a_sandbox_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="bwrap"):
         make_sandbox("vm")
+
+
+def test_auto_names_what_would_mend_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    with pytest.raises(SandboxUnavailable, match=r"systemctl start docker[\s\S]*apt-get install bubblewrap"):
+        make_sandbox("auto")
+
+
+def test_without_its_python_package_docker_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "docker", None)
+    place = make_sandbox("docker")
+    assert place.guarantees == frozenset()
+    assert place.sweep("anybody") == 0
+    with pytest.raises(SandboxUnavailable, match=r"pip install 'overnight\[docker\]'"):
+        place.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from sandbox import make_sandbox
 from sandbox.bench import BEAT, Bench
-from sandbox.types import Guarantee, Running, SandboxUnavailable
+from sandbox.layout import label
+from sandbox.types import Guarantee, Running, SandboxBroken, SandboxUnavailable
 
 
 @pytest.fixture(params=["process", "bwrap"])
@@ -95,3 +97,11 @@ def test_an_ordinary_user_s_other_processes_do_not_count(bench: Bench) -> None:
         thread.start()
     program = "import os; p = os.fork(); os._exit(0) if p == 0 else os.wait(); print('[1]')"
     assert bench.told(program, limits=replace(SMALL, processes=32)) == [1]
+
+
+def test_a_job_that_cannot_start_leaves_nothing(bench: Bench) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(SandboxBroken):
+        bench.sandbox.start(replace(bench.job(""), log=bench.folder / "none" / "log"))
+    assert list(Path(tempfile.gettempdir()).glob(f"overnight-{label(bench.owner)}-*")) == []
