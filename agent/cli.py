@@ -66,13 +66,32 @@ def build_parser() -> argparse.ArgumentParser:
     add_settings(run)
     resume = command("resume", "continue a run after any interruption", "agent.commands:resume")
     resume.add_argument("tag", metavar="TAG")
-    add_settings(resume, leave_out=("tag", "target", "runs"))
+    add_settings(resume, leave_out=("tag", "runs"))
     add_places(resume, cache=False)
     stop = command("stop", "end a session after its running trial", "agent.commands:stop")
     stop.add_argument("tag", metavar="TAG")
     stop.add_argument("--now", action="store_true", help="end at once; the trial runs again at the next resume")
     add_places(stop)
 
+    add_reading(command)
+    judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
+    judge.add_argument("file", type=Path, metavar="FILE.tsv")
+    judge.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")
+    judge.add_argument("--policy", default="margin", help="greedy or margin (default: margin)")
+    judge.add_argument("--json", action="store_true", help="for programs")
+
+    doctor = command("doctor", "checks of GPU, Docker, model server, disk, git, data", "agent.doctor:doctor")
+    doctor.add_argument(
+        "--sandbox", action="store_true", help="also run the contract suite against this machine's sandbox"
+    )
+    doctor.add_argument("--llm-base-url", default="http://127.0.0.1:8000/v1", help="model server to look for")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    add_places(doctor)
+    return parser
+
+
+def add_reading(command: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
+    """The commands that show what a run left."""
     for name, text in (
         ("list", "the runs"),
         ("status", "one run at a glance"),
@@ -90,21 +109,6 @@ def build_parser() -> argparse.ArgumentParser:
         if name != "report":
             sub.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
         add_places(sub)
-
-    judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
-    judge.add_argument("file", type=Path, metavar="FILE.tsv")
-    judge.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")
-    judge.add_argument("--policy", default="margin", help="greedy or margin (default: margin)")
-    judge.add_argument("--json", action="store_true", help="for programs")
-
-    doctor = command("doctor", "checks of GPU, Docker, model server, disk, git, data", "agent.doctor:doctor")
-    doctor.add_argument(
-        "--sandbox", action="store_true", help="also run the contract suite against this machine's sandbox"
-    )
-    doctor.add_argument("--llm-base-url", default="http://127.0.0.1:8000/v1", help="model server to look for")
-    doctor.add_argument("--json", action="store_true", help="for programs")
-    add_places(doctor)
-    return parser
 
 
 def add_places(parser: argparse.ArgumentParser, cache: bool = True) -> None:

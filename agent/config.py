@@ -222,6 +222,7 @@ class Settings:
     llm_temperature: float = setting(0.7, "temperature of the first answer; repeats are asked again with a higher one")
     on_llm_failure: str = setting("wait", "when the model server fails: wait for it, or stop", ("wait", "stop"))
     repairs: int = setting(1, "how often a reply that cannot be used may be repaired")
+    on_plateau: int = setting(0, "trials that cma-es gets after 8 of a model without a keep; 0: none")
     policy: str = setting("margin", "how edits are accepted", ("margin", "greedy"))
     calibrate: int | None = setting(None, "runs of the unchanged baseline at the start; default: by policy and budget")
     keep_simpler: bool = setting(False, "keep ties within the noise whose code is simpler")

@@ -165,7 +165,15 @@ def make_session_proposer(settings: Settings, target: Target, source: str) -> Pr
         from agent.proposers.code import CodeProposer
 
         assert model is not None
-        return CodeProposer(model, path=target.path, repairs=settings.repairs, temperature=settings.llm_temperature)
+        code = CodeProposer(model, path=target.path, repairs=settings.repairs, temperature=settings.llm_temperature)
+        if not settings.on_plateau:
+            return code
+        from agent.proposers.handover import PlateauHandOver
+        from agent.space import SearchSpace
+
+        toml = target.folder / "target.toml"
+        SearchSpace.from_toml(toml, source=source)  # a block that cannot be searched is said now
+        return PlateauHandOver(code, toml, target.goal, settings.on_plateau)
     from agent.proposers.block import BlockProposer
 
     return BlockProposer.from_settings(settings, target, source, model)

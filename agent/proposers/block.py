@@ -27,8 +27,7 @@ class BlockProposer:
     """``ask`` edits the block of the present best file; ``tell`` reports the mean over a trial's runs, once."""
 
     def __init__(self, name: str, method: SuggestingMethod, space: SearchSpace, goal: Goal):
-        self.name, self.method, self.space = name, method, space
-        self._sign = 1.0 if goal == "minimize" else -1.0  # search methods minimise
+        self.name, self.method, self.space, self.goal = name, method, space, goal
 
     @classmethod
     def from_settings(cls, settings: Settings, target: Target, source: str, model: ChatModel | None) -> BlockProposer:
@@ -60,12 +59,10 @@ class BlockProposer:
         params = record.proposal.params if record.number else self.space.defaults
         if params is None:
             return
-        values = record.values
-        failed = record.status != "ok"
         self.method.tell(
             dict(params),
-            None if failed or not values else self._sign * fmean(values),
-            n=max(len(values), 1),
+            told_value(record, self.goal),
+            n=max(len(record.values), 1),
             status=record.status,
             memory_gb=max((r.peak_memory_gb or 0.0 for r in record.runs), default=0.0) or None,
         )
@@ -85,6 +82,13 @@ class BlockProposer:
                 state = folder.state()  # as it was then: later runs of the same commit were not known
                 record = state.of_trial(event["trial"])
                 self.tell(record or state.baseline_record)
+
+
+def told_value(record: Record, goal: Goal) -> float | None:
+    """The mean of a trial's runs, as search methods want it: smaller is better; None for a failure."""
+    if record.status != "ok" or not record.values:
+        return None
+    return fmean(record.values) if goal == "minimize" else -fmean(record.values)
 
 
 def subject(before: Mapping[str, Value], changed: Mapping[str, Value]) -> str:

@@ -92,6 +92,22 @@ def test_edits_of_a_model_end_as_they_deserve(target: Path, tmp_path: Path) -> N
     check_whole(directory, target, 6)
 
 
+def test_cma_es_takes_over_where_the_model_has_no_ideas_left(target: Path, tmp_path: Path) -> None:
+    bad = [answer("() + noise", f"() + noise + 0.{k}", f"Add {k}") for k in range(1, 9)]
+    with OpenAIServer(bad, at_end=Answer(text="nothing more")) as server:
+        directory = start(
+            target, tmp_path / "runs", proposer="code", trials=10, repairs=0, on_plateau=3, calibrate=3, seed=4,
+            llm_base_url=server.base_url,
+        )  # fmt: skip
+        resume(tmp_path / "runs", trials=12)
+    records = state_of(directory).records
+    assert [r.proposal.source for r in records[:9]] == ["llm"] * 8 + ["cma"]
+    searched = [r for r in records if r.proposal.source == "cma"]
+    assert len(searched) >= 1
+    assert len({tuple(sorted((r.proposal.params or {}).items())) for r in searched}) == len(searched)
+    check_whole(directory, target, 12)
+
+
 def test_notes_steer_the_next_prompt(target: Path, tmp_path: Path) -> None:
     with OpenAIServer([], at_end=Answer(text="no diff today")) as server:
         directory = start(
