@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist, fmean
 
 
@@ -27,6 +28,22 @@ def pooled_noise(groups: Iterable[Sequence[float]]) -> Noise:
     return Noise(math.sqrt(squares / dof), dof) if dof else Noise(None, 0)
 
 
+def last_shift(values: Sequence[float], noise: Noise, p: float = 0.01) -> int:
+    """Where the level of one commit's values last changed: an index, 0 if they are one level.
+
+    Every place is tried; the best must pass a two-sided t test at p over the number of places (Bonferroni).
+    """
+    if not noise.sd or len(values) < 2:
+        return 0
+    best, at = 0.0, 0
+    for k in range(1, len(values)):
+        step = abs(fmean(values[k:]) - fmean(values[:k])) / math.sqrt(1 / k + 1 / (len(values) - k))
+        if step > best:
+            best, at = step, k
+    return at if best > t_quantile(1 - p / 2 / (len(values) - 1), noise.dof) * noise.sd else 0
+
+
+@cache
 def t_quantile(p: float, dof: int) -> float:
     """Quantile of Student's t for 0.5 <= p < 1: found by bisection on the distribution function.
 
