@@ -32,7 +32,8 @@ BATCH_BYTES = 32 << 20  # of logits in one message
 CHUNK = 1 << 18  # logits that go through the softmax at a time: they stay in the cache
 SAMPLED_ROWS = 256  # of pass B
 REPEATED_ROWS = 64  # of pass A, at least: how far the model is from itself
-LOSS_TOLERANCE = 0.0002  # bits per byte, mean over the cuts
+LOSS_TOLERANCE = 0.0002  # bits per byte, mean over the cuts; and what the model's own noise adds to that mean
+LOSS_CAP = 0.001  # of both together
 FLOOR, CAP = 2e-3, 0.25  # nats: bounds of the tolerance for one log-probability
 NOISE_FACTOR = 8.0  # that tolerance, in units of the largest difference within pass A
 LN2 = float(np.log(2.0))
@@ -117,13 +118,16 @@ def draw(ids: np.ndarray, decoys: np.ndarray, vocab: int, random: np.random.Gene
     return mixed
 
 
-def compare(a: np.ndarray, b: np.ndarray, sample: Sample, weights: np.ndarray, noise: float) -> None:
+def compare(a: np.ndarray, b: np.ndarray, sample: Sample, weights: np.ndarray, noise: np.ndarray) -> None:
     """Log-probabilities [N, T] of the sampled rows in pass A and in pass B; ``weights``: bytes of their targets.
+
+    ``noise``: differences in nats between two answers of one process to the same rows. Honest means over n cuts differ
+    by their root mean square over √n; four times that is allowed.
 
     Raises:
         Rejected: what comes before a cut depends on what comes after it.
     """
-    tolerance = min(max(FLOOR, NOISE_FACTOR * noise), CAP)
+    tolerance = min(max(FLOOR, NOISE_FACTOR * float(np.abs(noise).max())), CAP)
     apart = np.where(sample.fair, np.abs(b - a), 0.0)
     if apart.max() > tolerance:
         raise Rejected(
@@ -133,11 +137,14 @@ def compare(a: np.ndarray, b: np.ndarray, sample: Sample, weights: np.ndarray, n
         )
     last = (np.arange(len(a)), sample.cuts - 1)
     counted = weights[last] > 0
-    difference = abs(float((b[last] - a[last])[counted].sum())) / LN2 / max(1, int(weights[last].sum()))
-    if difference > LOSS_TOLERANCE:
+    size = max(1, int(weights[last].sum()))
+    difference = abs(float((b[last] - a[last])[counted].sum())) / LN2 / size
+    own = 4 * float(np.sqrt(np.mean(noise**2) * counted.sum())) / LN2 / size
+    allowed = min(LOSS_TOLERANCE + own, LOSS_CAP)
+    if difference > allowed:
         raise Rejected(
             f"looks ahead: the loss just before other text differs by {difference:.2g} bits per byte "
-            f"(tolerance {LOSS_TOLERANCE:g})"
+            f"(tolerance {allowed:.2g})"
         )
 
 
@@ -164,7 +171,7 @@ def score(
         second = pool.submit(run, sample.ids, targets[sample.rows], ask_b, batch, vocab)
         try:
             a = run(ids, targets, ask_a, batch, vocab)
-            noise = float(np.abs(run(ids[again], targets[again], ask_a, batch, vocab) - a[again]).max())
+            noise = run(ids[again], targets[again], ask_a, batch, vocab) - a[again]
         except BaseException:
             cancel()
             raise
@@ -172,7 +179,8 @@ def score(
     compare(a[sample.rows], b, sample, weights[sample.rows], noise)
     counted = weights > 0
     size = int(weights.sum())
-    return Score(float(-a[counted].sum()) / LN2 / size, int(counted.sum()), size, noise, len(sample.rows))
+    largest = float(np.abs(noise).max())
+    return Score(float(-a[counted].sum()) / LN2 / size, int(counted.sum()), size, largest, len(sample.rows))
 
 
 def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

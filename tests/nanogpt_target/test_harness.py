@@ -1,0 +1,156 @@
+"""The protocol of a training run, from the outside: real processes, a model of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ONE_THREAD, MakeCode
+
+from nanogpt_target import by_hand
+from nanogpt_target.batches import Batches
+from nanogpt_target.prepare import Prepared, release, stage_before
+
+CPU = torch.device("cpu")
+
+
+def lines(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_what_it_should(trained: Path) -> None:
+    names = {p.name for p in trained.iterdir()}
+    assert names == {"model.safetensors", "model.json", "summary.json", "curve.jsonl", "trace.jsonl"}
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["steps"] == 12
+    assert summary["tokens"] == 12 * 256
+    assert summary["initial_hash"] != summary["final_hash"]
+    header = int.from_bytes((trained / "model.safetensors").read_bytes()[:8], "little")
+    assert header < 100_000, "not safetensors"
+
+
+def test_importing_the_trainer_trains_nothing(tiny_code: Path) -> None:
+    program = "import train; print(sorted(n for n in ('GPT', 'load', 'main') if hasattr(train, n)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tiny_code, capture_output=True, text=True)
+    assert done.stdout.strip() == "['GPT', 'load', 'main']", done.stderr
+    assert done.stderr == ""
+
+
+def test_started_by_hand_it_says_how(tiny_code: Path) -> None:
+    done = subprocess.run([sys.executable, "train.py"], cwd=tiny_code, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "overnight run --target DIR" in done.stderr
+
+
+def test_the_seed_decides_weights_and_order(tiny_code: Path, prepared: Prepared, trained: Path, tmp_path: Path) -> None:
+    curves, hashes = [lines(trained / "curve.jsonl")], [json.loads((trained / "summary.json").read_text())]
+    for k, seed in enumerate((1, 2)):
+        work = tmp_path / str(k)
+        work.mkdir()
+        assert by_hand.train(tiny_code, prepared, work, "steps:12", seed, ONE_THREAD)["exit"] == 0
+        curves.append(lines(work / "out" / "curve.jsonl"))
+        hashes.append(json.loads((work / "out" / "summary.json").read_text()))
+    losses = [[line["loss"] for line in curve] for curve in curves]
+    assert losses[0] == losses[1], "the same seed, another curve"
+    assert losses[0] != losses[2]
+    assert hashes[0]["final_hash"] == hashes[1]["final_hash"]
+    assert hashes[0]["initial_hash"] != hashes[2]["initial_hash"]
+
+
+def test_the_text_comes_when_the_host_says_so(tiny_code: Path, prepared: Prepared, tmp_path: Path) -> None:
+    run = by_hand.train(tiny_code, prepared, tmp_path, "tokens:1000", 1, ONE_THREAD)
+    kinds = [event["event"] for event in run["events"]]
+    assert kinds[:3] == ["ready", "start", "step"]
+    assert kinds[-1] == "saved"
+    assert run["events"][-1]["tokens"] == 1024  # four whole steps
+
+
+def test_a_budget_of_seconds_ends_by_itself(tiny_code: Path, prepared: Prepared, tmp_path: Path) -> None:
+    run = by_hand.train(tiny_code, prepared, tmp_path, "seconds:0.5", 1, ONE_THREAD)
+    assert run["exit"] == 0
+    progress = [line["progress"] for line in lines(tmp_path / "out" / "trace.jsonl")[1:]]
+    assert progress == sorted(progress)
+    assert progress[-1] < 1.0
+
+
+def test_a_recorded_schedule_is_followed_bit_for_bit(tiny_code: Path, prepared: Prepared, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for work in (first, second):
+        work.mkdir()
+    by_hand.train(tiny_code, prepared, first, "seconds:0.7", 5, ONE_THREAD)
+    trace = {"OVERNIGHT_TRACE": str(first / "out" / "trace.jsonl")}
+    by_hand.train(tiny_code, prepared, second, "seconds:9", 5, {**ONE_THREAD, **trace})
+    found = [json.loads((work / "out" / "summary.json").read_text()) for work in (first, second)]
+    assert found[0]["steps"] == found[1]["steps"]
+    assert found[0]["final_hash"] == found[1]["final_hash"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    tiny_code: Path, code_with: MakeCode, prepared: Prepared, tmp_path: Path
+) -> None:
+    source = (tiny_code / "train.py").read_text()
+    assert source.count("run.finish_step(loss)") == 1
+    code = code_with(source.replace("run.finish_step(loss)", "run.finish_step(loss * float('inf'))"))
+    work = tmp_path / "work"
+    work.mkdir()
+    run = by_hand.train(code, prepared, work, "steps:5", 1, ONE_THREAD)
+    assert run["exit"] == 3
+    assert run["events"][-1] == {"event": "diverged", "step": 1}
+    assert not (work / "out" / "model.safetensors").exists()
+
+
+# batches
+
+
+@pytest.fixture
+def data(prepared: Prepared, tmp_path: Path) -> Path:
+    stage_before(prepared, tmp_path)
+    release(prepared, tmp_path)
+    return tmp_path
+
+
+def take(data: Path, seed: int, rows: int, count: int) -> np.ndarray:
+    batches = Batches(data, seed, CPU)
+    found = [batches.next(rows) for _ in range(count)]
+    batches.close()
+    assert all(torch.equal(ids[:, 1:], targets[:, :-1]) for ids, targets in found)
+    return np.concatenate([ids.numpy() for ids, _ in found])
+
+
+def test_an_epoch_has_every_row_once(data: Path, prepared: Prepared) -> None:
+    rows = np.fromfile(data / "train-00000.bin", np.uint16).reshape(-1, 33)
+    found = take(data, 3, 1, 2 * len(rows))
+    epochs = found[: len(rows)], found[len(rows) :]
+    wanted = sorted(row[:-1].tobytes() for row in rows.astype(np.int64))
+    assert [sorted(row.tobytes() for row in epoch) for epoch in epochs] == [wanted, wanted]
+    assert not np.array_equal(*epochs)
+
+
+def test_the_order_belongs_to_the_seed(data: Path) -> None:
+    assert np.array_equal(take(data, 1, 4, 9), take(data, 1, 4, 9))
+    assert not np.array_equal(take(data, 1, 4, 9), take(data, 2, 4, 9))
+    assert (take(data, 1, 4, 9)[:, 0] == 0).all()
+
+
+def test_the_batch_size_may_change_on_the_way(data: Path) -> None:
+    batches = Batches(data, 1, CPU)
+    shapes = [tuple(batches.next(rows)[0].shape) for rows in (2, 2, 5, 1)]
+    batches.close()
+    assert shapes == [(2, 32), (2, 32), (5, 32), (1, 32)]
+
+
+def test_a_load_is_a_round_trip(tiny_code: Path, trained: Path, python: Callable[[str], str]) -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(tiny_code)!r})\nimport torch, train\n"
+        f"model = train.load({str(trained)!r}, 'cpu')\n"
+        "ids = torch.arange(64).reshape(2, 32)\n"
+        "a, b = model(ids), model(ids)\n"
+        "print(tuple(a.shape), a.dtype, torch.equal(a, b), bool(a.isfinite().all()))"
+    )
+    assert python(program).strip() == "(2, 32, 320) torch.float32 True True"

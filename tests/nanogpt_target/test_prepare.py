@@ -1,0 +1,140 @@
+"""Prepared once, checked by hash, and shown to a trial in two steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SPEC
+
+from nanogpt_target import tokenizer
+from nanogpt_target.corpus import DataError
+from nanogpt_target.prepare import Prepared, prepare, release, stage_before
+from nanogpt_target.presets import PRESETS, write_target
+
+
+def rows_of(prepared: Prepared, name: str) -> np.ndarray:
+    return np.fromfile(prepared.directory / name, np.uint16).reshape(-1, prepared.sequence_length + 1)
+
+
+def test_rows_begin_with_bos_and_hold_the_text(prepared: Prepared, corpus_file: Path) -> None:
+    coder = tokenizer.load(prepared.directory / "tokenizer.json")
+    text = corpus_file.read_text(encoding="utf-8")
+    for name in ("train-00000.bin", "validation.bin", "test.bin"):
+        rows = rows_of(prepared, name)
+        assert (rows[:, 0] == 0).all()
+        assert rows.max() < prepared.vocab_size
+        piece = coder.decode([int(t) for t in rows[0] if t], skip_special_tokens=False)
+        assert piece.strip("�")[2:20] in text
+
+
+def test_splits_share_no_row(prepared: Prepared) -> None:
+    train, validation, test = (
+        {row.tobytes() for row in rows_of(prepared, name)} for name in ("train-00000.bin", "validation.bin", "test.bin")
+    )
+    assert not validation & test
+    assert not train & (validation | test)
+
+
+def test_a_second_call_takes_what_is_there(corpus_file: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    spec = {"source": str(corpus_file), **SPEC}
+    first = prepare(spec, tmp_path, said.append)
+    assert len(said) == 1
+    assert prepare(spec, tmp_path, said.append) == first
+    assert len(said) == 1
+    other = prepare({**spec, "sequence_length": 16}, tmp_path)
+    assert other.hash != first.hash
+    assert other.directory != first.directory
+
+
+def test_another_text_in_the_same_file_is_prepared_anew(tmp_path: Path, corpus_file: Path) -> None:
+    copy = tmp_path / "text.txt"
+    copy.write_text(corpus_file.read_text())
+    first = prepare({"source": str(copy), **SPEC}, tmp_path / "cache")
+    copy.write_text(corpus_file.read_text().replace("night", "day"))
+    assert prepare({"source": str(copy), **SPEC}, tmp_path / "cache").hash != first.hash
+
+
+def test_damage_is_found_and_named(corpus_file: Path, tmp_path: Path) -> None:
+    spec = {"source": str(corpus_file), **SPEC}
+    place = prepare(spec, tmp_path).directory
+    victim = place / "validation.bin"
+    data = victim.read_bytes()
+    victim.chmod(0o644)
+    victim.write_bytes(data[:-4] + bytes(4))
+    with pytest.raises(DataError, match=r"validation.bin has another hash. Delete this folder; it is made again"):
+        prepare(spec, tmp_path)
+    victim.write_bytes(data[:-2])
+    with pytest.raises(DataError, match=r"validation\.bin is missing or has another size"):
+        prepare(spec, tmp_path)
+    victim.write_bytes(data)
+    assert prepare(spec, tmp_path, verify=True).directory == place
+    (place / "manifest.json").chmod(0o644)
+    (place / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match=r"manifest.json is damaged"):
+        prepare(spec, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"vocab": 300}, "unknown key 'vocab'. Did you mean 'vocab_size'?"),
+        ({"vocab_size": "many"}, "vocab_size must be a whole number, not 'many'."),
+        ({"vocab_size": 10}, "vocab_size = 10 must be between 300 and 65536."),
+        ({"sequence_length": 2}, "sequence_length must be at least 8"),
+        ({"files": [3]}, "files must be a list of names"),
+        ({"source": "/nowhere.txt"}, "/nowhere.txt does not exist"),
+    ],
+)
+def test_a_wrong_spec_is_said_and_leaves_nothing(tmp_path: Path, spec: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError) as found:
+        prepare(spec, tmp_path)
+    assert message in str(found.value)
+    assert [p.name for p in tmp_path.iterdir() if p.name != "lock"] == []
+
+
+def test_too_little_text_is_said(tmp_path: Path, corpus_file: Path) -> None:
+    with pytest.raises(DataError, match=r"too little text: \w+ has [\d,]+ tokens"):
+        prepare({"source": str(corpus_file), **SPEC, "sequence_length": 4096}, tmp_path)
+
+
+def test_a_trial_sees_text_only_after_its_release(prepared: Prepared, tmp_path: Path) -> None:
+    stage_before(prepared, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["meta.json"]
+    assert json.loads((tmp_path / "meta.json").read_text()) == {"vocab_size": 320, "sequence_length": 32}
+    release(prepared, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "meta.json", "train-00000.bin"]
+    assert set(json.loads((tmp_path / "manifest.json").read_text())) == {"train_shards", "sequence_length"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_targets_that_can_be_searched(preset: str, tmp_path: Path) -> None:
+    from agent.config import load_target
+    from agent.space import SearchSpace
+
+    write_target(preset, tmp_path)
+    source = (tmp_path / "train.py").read_text()
+    assert len(source.splitlines()) <= 450
+    target, _ = load_target(tmp_path)
+    assert target.score == "trusted"
+    space = SearchSpace.from_toml(tmp_path / "target.toml", source=source)
+    assert len(space.params) == 14
+    assert not space.valid(space.defaults)
+
+
+def test_the_gpu_preset_has_about_fifty_million_parameters(tmp_path: Path, python) -> None:  # type: ignore[no-untyped-def]
+    write_target("gpu", tmp_path)
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport torch, train\n"
+        "with torch.device('meta'): model = train.GPT(train.Config(8192, 2048))\n"
+        "print(sum(p.numel() for p in model.parameters()))"
+    )
+    assert 45e6 < int(python(program)) < 55e6
+
+
+def test_a_preset_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no preset 'tpu'; there are demo, cpu, gpu"):
+        write_target("tpu", tmp_path)

@@ -1,0 +1,229 @@
+"""The scorer against models that can be computed by hand, and against processes that do not play by the rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ONE_THREAD, MakeCode
+
+from nanogpt_target import by_hand
+from nanogpt_target.channel import Rejected
+from nanogpt_target.prepare import Prepared
+from nanogpt_target.scorer import Ask, Score, draw, log_probabilities, read_split, score
+
+Model = Callable[[np.ndarray], np.ndarray]  # ids [B, T] to float32 [B, T, V]
+PATIENCE = 120.0
+
+
+def asks(model: Model) -> Ask:
+    def ask(ids: np.ndarray, out: np.ndarray) -> None:
+        out[...] = model(ids)
+
+    return ask
+
+
+def judge(prepared: Prepared, model: Model, seed: int = 0, other: Model | None = None) -> Score:
+    rows, sizes, decoys = read_split(prepared.directory, "validation")
+    return score(rows, sizes, decoys, asks(model), asks(other or model), 8, np.random.default_rng(seed))
+
+
+def bigram(prepared: Prepared, seed: int = 0) -> Model:
+    """An honest model: a fixed random table of logits by the last token."""
+    table = np.random.default_rng(seed).normal(size=(prepared.vocab_size, prepared.vocab_size)).astype(np.float32)
+    return lambda ids: table[ids]
+
+
+def test_a_uniform_model_scores_what_theory_says(prepared: Prepared) -> None:
+    rows, sizes, _ = read_split(prepared.directory, "validation")
+    vocab = prepared.vocab_size
+    found = judge(prepared, lambda ids: np.zeros((*ids.shape, vocab), np.float32))
+    counted = sizes[rows[:, 1:].astype(int)] > 0
+    total = int(sizes[rows[:, 1:].astype(int)].sum())
+    assert found.value == pytest.approx(math.log2(vocab) * int(counted.sum()) / total, abs=1e-9)
+    assert (found.tokens, found.bytes) == (int(counted.sum()), total)
+
+
+def test_an_honest_model_scores_what_a_plain_computation_gives(prepared: Prepared) -> None:
+    model = bigram(prepared)
+    rows, sizes, _ = read_split(prepared.directory, "validation")
+    ids, targets = rows[:, :-1].astype(int), rows[:, 1:].astype(int)
+    logits = model(ids).astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    logp = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    nats = -np.take_along_axis(logp, targets[..., None], axis=-1)[..., 0][sizes[targets] > 0].sum()
+    assert judge(prepared, model).value == pytest.approx(nats / math.log(2) / sizes[targets].sum(), abs=1e-6)
+
+
+def test_adding_a_constant_to_the_logits_changes_nothing(prepared: Prepared) -> None:
+    model = bigram(prepared)
+    assert judge(prepared, lambda ids: model(ids) + 50).value == pytest.approx(judge(prepared, model).value, abs=1e-5)
+
+
+def bf16(x: np.ndarray) -> np.ndarray:
+    """Rounded as bfloat16 rounds."""
+    return (x.astype(np.float32).view(np.uint32) + 0x8000 & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_model_with_the_noise_of_bf16_is_not_accused(prepared: Prepared, seed: int) -> None:
+    """As on a GPU: the same row gives other last bits in another batch."""
+    model, noise = bigram(prepared, seed), np.random.default_rng([seed, 1])
+    found = judge(prepared, lambda ids: bf16(model(ids) * (1 + noise.normal(0, 2e-3, (len(ids), 1, 1)))), seed)
+    assert found.noise > 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_honest_mixture_of_experts_is_not_accused(prepared: Prepared, seed: int) -> None:
+    """Routing by the token alone: which expert answers depends on no other row and on nothing later."""
+    experts = [bigram(prepared, 10 * seed + k) for k in range(4)]
+
+    def model(ids: np.ndarray) -> np.ndarray:
+        answers = np.stack([expert(ids) for expert in experts])
+        route = (ids * 7 + np.cumsum(ids, axis=1)) % 4  # of the past
+        return np.take_along_axis(answers, route[None, :, :, None], axis=0)[0]
+
+    judge(prepared, model, seed)
+
+
+def peeks(prepared: Prepared, share: float, seed: int) -> Model:
+    """Knows the next token on a share of the positions: those that a hash of the token before picks."""
+    model = bigram(prepared)
+    picked = np.random.default_rng(seed).random(prepared.vocab_size) < share
+
+    def cheat(ids: np.ndarray) -> np.ndarray:
+        logits = model(ids).copy()
+        rows, places = np.nonzero(picked[ids[:, :-1]])
+        logits[rows, places, ids[rows, places + 1]] += 8
+        return logits
+
+    return cheat
+
+
+def test_a_model_that_always_peeks_is_always_found(prepared: Prepared) -> None:
+    for seed in range(10):
+        with pytest.raises(Rejected, match="looks ahead"):
+            judge(prepared, peeks(prepared, 1.0, seed), seed)
+
+
+def test_a_rare_peek_is_found_as_often_as_theory_says(prepared: Prepared) -> None:
+    """A peek at share p of the positions stays unseen with at most (1 - p) ** rows, for the rows of pass B."""
+    rows, sizes, decoys = read_split(prepared.directory, "validation")
+    ids, found, expected = rows[:, :-1].astype(np.int64), 0, 0.0
+    trials = 60
+    for seed in range(trials):
+        random = np.random.default_rng(seed)
+        positions = random.random(ids.shape) < 0.02
+        known = {row.tobytes(): k for k, row in enumerate(ids[:, :4])}
+
+        def cheat(asked: np.ndarray, positions: np.ndarray = positions, known: dict[bytes, int] = known) -> np.ndarray:
+            logits = np.zeros((*asked.shape, prepared.vocab_size), np.float32)
+            for k, row in enumerate(asked):
+                for place in np.nonzero(positions[known.get(row[:4].tobytes(), 0)][:-1])[0]:
+                    logits[k, place, row[place + 1]] += 8
+            return logits
+
+        cuts = draw(ids, decoys, prepared.vocab_size, np.random.default_rng(seed))
+        expected += float(any(positions[r, c - 1] for r, c in zip(cuts.rows, cuts.cuts, strict=True)))
+        try:
+            score(rows, sizes, decoys, asks(cheat), asks(cheat), 8, np.random.default_rng(seed))
+        except Rejected:
+            found += 1
+    assert found >= expected, "a peek just before a cut went unseen"
+    assert found / trials >= 1 - 0.98 ** len(ids) - 3 * math.sqrt(0.25 / trials)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_invalid(value: float) -> None:
+    logits = np.zeros((4, 10), np.float32)
+    logits[2, 3] = value
+    with pytest.raises(Rejected, match="not finite"):
+        log_probabilities(logits, np.zeros(4, np.int64))
+
+
+def test_log_probabilities_of_extreme_logits() -> None:
+    logits = np.array([[3e38, -3e38, 0], [0, 0, 0], [100, 0, -100]], np.float32)
+    found = log_probabilities(logits.copy(), np.array([0, 1, 1]))
+    assert found == pytest.approx([0, -math.log(3), -100], abs=1e-5)
+
+
+# model processes
+
+HONEST = "import torch\n\ndef load(checkpoint, device):\n    return lambda ids: torch.zeros((*ids.shape, 320))\n"
+
+
+def scored(code: Path, prepared: Prepared, trained: Path, timeout: float = PATIENCE) -> dict[str, object]:
+    return by_hand.score(code, trained, prepared, "validation", ONE_THREAD, timeout, seed=1)
+
+
+def test_the_trained_model_is_scored(tiny_code: Path, prepared: Prepared, trained: Path) -> None:
+    found = scored(tiny_code, prepared, trained)
+    assert found["status"] == "ok"
+    assert 0 < float(str(found["value"])) < math.log2(320)
+    assert set(found) >= {"tokens", "bytes", "noise", "rows_b", "seconds"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status", "reason"),
+    [
+        ("*ids.shape, 320", "*ids.shape, 319", "invalid", "one row of logits per position"),
+        ("torch.zeros((*ids.shape, 320))", "'logits'", "invalid", "one row of logits per position"),
+        ("320))", "320), dtype=torch.int64)", "invalid", "floating point"),
+        ("torch.zeros((*ids.shape, 320))", "torch.full((*ids.shape, 320), float('nan'))", "invalid", "not finite"),
+        ("    return lambda", "    raise OSError('no')\n    return lambda", "crash", "ended before it had answered"),
+        ("    return lambda", "    import os; os._exit(0)\n    return lambda", "crash", "ended before it had answered"),
+        ("torch.zeros((*ids.shape, 320))", "1 / 0", "crash", "ended before it had answered"),
+    ],
+)
+def test_processes_that_break_the_contract(
+    code_with: MakeCode, prepared: Prepared, trained: Path, old: str, new: str, status: str, reason: str
+) -> None:
+    assert old in HONEST
+    found = scored(code_with(HONEST.replace(old, new)), prepared, trained)
+    assert (found["status"], found.get("value")) == (status, None)
+    assert reason in str(found["reason"])
+    assert "\n" not in str(found["reason"])
+
+
+def test_a_process_that_hangs_is_a_timeout(code_with: MakeCode, prepared: Prepared, trained: Path) -> None:
+    code = code_with(HONEST.replace("    return lambda", "    import time; time.sleep(600)\n    return lambda"))
+    found = scored(code, prepared, trained, timeout=6.0)
+    assert (found["status"], found["value"]) == ("timeout", None)
+
+
+CUT = """import os
+import torch
+
+def load(checkpoint, device):
+    def model(ids):
+        os.truncate(os.path.join(os.environ["OVERNIGHT_CHANNEL"], "NAME"), 4)
+        return torch.zeros((*ids.shape, 320))
+    return model
+"""
+
+
+@pytest.mark.parametrize("name", ["logits", "answered"])
+def test_a_file_that_is_cut_short_is_invalid(code_with: MakeCode, prepared: Prepared, trained: Path, name: str) -> None:
+    found = scored(code_with(CUT.replace("NAME", name)), prepared, trained)
+    assert found["status"] in ("invalid", "crash")
+    assert found["value"] is None
+
+
+PEEK = """import torch
+
+def load(checkpoint, device):
+    def model(ids):
+        logits = torch.zeros((*ids.shape, 320))
+        logits[:, :-1].scatter_(2, ids[:, 1:, None], 9.0)
+        return logits
+    return model
+"""
+
+
+def test_a_process_that_looks_ahead_is_invalid(code_with: MakeCode, prepared: Prepared, trained: Path) -> None:
+    found = scored(code_with(PEEK), prepared, trained)
+    assert (found["status"], found["value"]) == ("invalid", None)
+    assert str(found["reason"]).startswith("looks ahead: other text after a position moved")
