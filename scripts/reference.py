@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 from agent.cli import build_parser
-from agent.config import _TARGET_KEYS, Settings
+from agent.config import _TARGET_KEYS, Settings, load_target
 from agent.ledger import EVENTS
 from nanogpt_target.prepare import DEFAULTS
 
@@ -29,11 +30,8 @@ def commands() -> str:
         parts.append(
             f"## `overnight {name}{' ' + shown if shown else ''}`\n\n{helps[name][:1].upper()}{helps[name][1:]}.\n"
         )
-        rows = [
-            f"| `{', '.join(a.option_strings)}` | {_cell(a.help)} |"
-            for a in parser._actions
-            if a.option_strings and "--help" not in a.option_strings
-        ]
+        shown_actions = [a for a in parser._actions if a.help and "--help" not in a.option_strings]
+        rows = [f"| {_flag(a)} | {_cell(a.help)} |" for a in shown_actions]
         if rows:
             parts.append("\n".join(["| flag | meaning |", "|---|---|", *rows]) + "\n")
     return "\n".join(parts)
@@ -50,13 +48,82 @@ def settings() -> str:
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
+TARGET = {  # table: key: what it means. A key that is missing here, or is no key any more, is an error.
+    "target": {
+        "name": "name of the target",
+        "editable": "the one file that an edit may touch",
+        "train": "the command; `python` becomes the interpreter of the sandbox",
+        "score": "`trusted`: computed outside, from a checkpoint. `stdout`: the last match of `pattern` in the output",
+        "pattern": 'regular expression with one group, for `score = "stdout"`',
+        "metric": "name of the value",
+        "goal": "`minimize` or `maximize`",
+        "mounts": "directories of the host that the training may read",
+    },
+    "budget": {
+        "seconds": "training of one run, enforced from outside; exactly one of seconds, steps, tokens",
+        "steps": "the same in optimiser steps, counted by the harness",
+        "tokens": "the same in tokens, counted by the harness",
+        "wall_seconds": "longest training for a budget in steps or tokens; with seconds it is not read",
+        "startup_seconds": "longest time until the trial is ready",
+        "score_seconds": "longest scoring",
+    },
+    "limits": {
+        "memory_gb": "memory of a trial",
+        "vram_gb": "memory of a trial on the GPU; without it, all",
+        "disk_gb": "what a trial may write",
+        "processes": "processes and threads of a trial",
+    },
+    "search": {"constraints": "comparisons between parameters that every point must satisfy"},
+    "hyperparameters": {
+        "name": "a value of the marked block; kind and default are read there",
+        "low": "smallest value",
+        "high": "largest value",
+        "log": "search on a logarithmic scale",
+        "power_of_two": "powers of two only",
+        "choices": "the values of a parameter without order, instead of low and high",
+    },
+    "data": {
+        "source": "`builtin`, a file or folder, or `hub:OWNER/NAME`",
+        "files": "patterns of file names of a hub data set",
+        "vocab_size": "of the tokenizer",
+        "sequence_length": "tokens in a row",
+        "validation_tokens": "size of the validation split",
+        "test_tokens": "size of the test split",
+        "train_bytes": "how much of the built-in corpus to train on; 0: all",
+        "download_gb": "bound for a hub data set whose files are not named",
+    },
+    "run": {"any setting": "see [settings](settings.md)"},
+}
+
+
 def target() -> str:
-    """Every table and key of a target.toml."""
+    """Every table and key of a target.toml; defaults are those that the code takes."""
+    keys = {table: names or tuple(TARGET[table]) for table, names in _TARGET_KEYS.items()} | {"data": tuple(DEFAULTS)}
+    wrong = [table for table in {*keys, *TARGET} if set(keys.get(table, ())) != set(TARGET.get(table, ()))]
+    if wrong:
+        raise SystemExit(f"scripts/reference.py: TARGET does not have the keys of [{wrong[0]}] in agent/config.py")
+    defaults = defaults_of_target()
     rows = []
-    for table, keys in _TARGET_KEYS.items():
-        for key in keys or {"data": tuple(DEFAULTS), "run": ("any setting",)}.get(table, ("name", "low", "high", "…")):
-            rows.append(f"| `[{table}]` | `{key}` |")
-    return "\n".join(["| table | key |", "|---|---|", *rows]) + "\n"
+    for table, names in keys.items():
+        shown = "[[hyperparameters]]" if table == "hyperparameters" else f"[{table}]"
+        own = defaults | {"name": "required"} if table == "hyperparameters" else defaults
+        rows += [f"| `{shown}` | `{key}` | {own.get(key, '')} | {_cell(TARGET[table][key])} |" for key in names]
+    return "\n".join(["| table | key | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def defaults_of_target() -> dict[str, str]:
+    """What a target has that says only what it must."""
+    least = '[target]\neditable = ["train.py"]\ntrain = ["python"]\n[budget]\nsteps = 1\n'
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "target.toml").write_text(least)
+        found, _ = load_target(Path(folder))
+    values = {**dataclasses.asdict(found.budget), **dataclasses.asdict(found), **DEFAULTS}
+    values |= {"log": False, "power_of_two": False}
+    shown = {"name": "the folder's", "editable": "required", "train": "required"}
+    for key, value in values.items():
+        if key not in shown and value not in (None, "", (), []):
+            shown[key] = f"`{value:g}`" if isinstance(value, float) else f"`{str(value).lower()}`"
+    return shown
 
 
 def ledger() -> str:
@@ -81,6 +148,14 @@ PAGES = {
     "json.md": {"schemas": schemas},
     "files-and-refs.md": {"ledger": ledger},
 }
+
+
+def _flag(action: argparse.Action) -> str:
+    """A flag with the kind of its value, or an argument."""
+    if not action.option_strings:
+        return f"`{action.metavar or action.dest}`"
+    value = "" if action.nargs == 0 else f" {action.metavar or '/'.join(action.choices or ()) or action.dest.upper()}"
+    return f"`{', '.join(action.option_strings)}{value}`".replace("|", "\\|")
 
 
 def _cell(text: str | None) -> str:

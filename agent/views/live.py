@@ -187,7 +187,8 @@ def _baseline_line(run: Measurement, metric: str, state: State) -> str:
 
 def trial_line(record: Record, metric: str, planned: int | None) -> str:
     """``trial 7/60  keep  val_bpb 1.0334  +0.0037 ± 0.0011  Widen the MLP``."""
-    where = f"trial {record.number}/{planned}" if planned else f"trial {record.number}"
+    # a run that was resumed may go on beyond the number it was started with
+    where = f"trial {record.number}/{planned}" if planned and record.number <= planned else f"trial {record.number}"
     subject = text.line(record.proposal.subject, 100)
     verdict = record.verdict
     if record.status != "ok" or verdict is None:

@@ -57,17 +57,16 @@ def status_panel(state: State, run: Mapping[str, Any], now: float, running: bool
     tag = tag_of(state, run)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(ratio=1)
+    grid.add_column()
     for name, value in _rows(state, summary, run, now, running):
         grid.add_row(name, value)
     title = Text.assemble(" ", text.safe(tag, "bold"), "  ", condition_text(condition(state, running)), " ")
-    legend = Text(text.LEGEND, style="dim") if summary.self_reported else None
-    return Panel(grid, title=title, title_align="left", subtitle=legend, border_style="dim", padding=(1, 2))
+    if summary.self_reported:
+        grid.add_row("", Text(text.LEGEND, style="dim"))
+    return Panel(grid, title=title, title_align="left", border_style="dim", padding=(1, 2), expand=False)
 
 
-def _rows(
-    state: State, summary: Summary, run: Mapping[str, Any], now: float, running: bool
-) -> list[tuple[str, Text]]:
+def _rows(state: State, summary: Summary, run: Mapping[str, Any], now: float, running: bool) -> list[tuple[str, Text]]:
     tag, settings = tag_of(state, run), state.session
     rows = [("gained", gained_text(summary))]
     if summary.test_gain is not None:

@@ -57,6 +57,7 @@ def summarize(state: State) -> Summary:
     session = state.session
     goal = str(session.get("goal", "minimize"))
     measured = [run for runs in state.runs.values() for run in runs]
+    planned = session.get("trials")
     noise = pooled_noise(values_of(runs) for runs in state.runs.values())
     sd = noise.sd
     baseline, best = estimate(state.baseline_runs), estimate(state.runs.get(state.incumbent, ()))
@@ -68,7 +69,7 @@ def summarize(state: State) -> Summary:
         metric=str(session.get("metric", "val_bpb")),
         goal=goal,
         self_reported=bool(session.get("self_reported")) or any(run.self_reported for run in measured),
-        planned=session.get("trials"),
+        planned=planned if planned and planned >= len(state.finished) else None,  # passed by a resume with a later end
         trials=len(state.finished),
         kept=len(state.kept),
         reverted=sum(1 for r in state.finished if r.status == "ok" and r.decision != "keep"),
