@@ -13,6 +13,7 @@ from pathlib import Path
 from agent.cli import build_parser
 from agent.config import _TARGET_KEYS, Settings, load_target
 from agent.ledger import EVENTS
+from agent.proposers import METHODS
 from nanogpt_target.prepare import DEFAULTS
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -69,7 +70,7 @@ TARGET = {  # table: key: what it means. A key that is missing here, or is no ke
     },
     "limits": {
         "memory_gb": "memory of a trial",
-        "vram_gb": "memory of a trial on the GPU; without it, all",
+        "vram_gb": "memory of a trial on the GPU; recorded, not enforced",
         "disk_gb": "what a trial may write",
         "processes": "processes and threads of a trial",
     },
@@ -141,7 +142,20 @@ def schemas() -> str:
     return "\n".join(parts)
 
 
+def proposers() -> str:
+    """Every proposer, in the first words of the class that implements it or, where it has several, of its module."""
+    rows = ["| `code` | yes | Unified diffs to the whole file, written by a model. |"]
+    for name, (module, attribute, talks) in METHODS.items():
+        own = (getattr(import_module(module), attribute).__doc__ or "").split("\n\n")[0].replace("``", "`")
+        shared = (import_module(module).__doc__ or "").split("\n\n")[0]
+        own = own.removeprefix(f"`{name}`").lstrip(".: ")
+        words = " ".join(f"{shared} {own[:1].upper()}{own[1:]}".split())
+        rows.append(f"| `{name}` | {'yes' if talks else 'no'} | {_cell(words)} |")
+    return "\n".join(["| `--proposer` | asks a model | what it does |", "|---|---|---|", *rows]) + "\n"
+
+
 PAGES = {
+    "proposers.md": {"proposers": proposers},
     "commands.md": {"commands": commands},
     "settings.md": {"settings": settings},
     "target-toml.md": {"target": target},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -10,11 +11,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from targets import make_bowl
 
 from agent.cli import build_parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "runs/README.md", "prompts/README.md", "tests/e2e/README.md")
+PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def named(path: Path) -> str:
@@ -80,3 +83,35 @@ def test_the_first_screen_has_the_two_commands_and_a_picture() -> None:
     first = "\n".join((ROOT / "README.md").read_text().splitlines()[:30])
     for needed in ("make demo", "make test", "docs/images/"):
         assert needed in first
+
+
+def test_every_environment_variable_is_described() -> None:
+    places = [
+        ROOT / "Makefile",
+        *(p for d in ("agent", "sandbox", "nanogpt_target", "scripts") for p in code(ROOT / d)),
+    ]
+    used = set(re.findall(r"\bOVERNIGHT_[A-Z0-9_]+", "".join(p.read_text() for p in places)))
+    used -= {"OVERNIGHT_CHECK_SECRET"}  # of the sandboxes' self-check alone
+    described = re.findall(r"\bOVERNIGHT_[A-Z0-9_]+", (ROOT / "docs/reference/environment.md").read_text())
+    assert set(described) - {"OVERNIGHT_E2E", "OVERNIGHT_IMAGE"} == used - {"OVERNIGHT_E2E", "OVERNIGHT_IMAGE"}
+
+
+def code(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.suffix in (".py", ".sh")]
+
+
+def test_the_tutorial_works_as_written(tmp_path: Path) -> None:
+    """Its commands for a run and for the morning after, on a target of a second instead of ~/gpt."""
+    make_bowl(tmp_path / "gpt")
+    text = (ROOT / "docs/tutorial.md").read_text()
+    lines = [line for block in re.findall(r"(?ms)^```sh\n(.*?)^```", text) for line in block.splitlines()]
+    run = next(line for line in lines if "--proposer cma-es" in line)
+    resume = next(line for line in lines if line.startswith("overnight resume"))
+    after = [line for line in lines if re.search(r"\bnight\b", line) and "--llm-base-url" not in line]
+    assert len(after) >= 5, "the morning after has lost its commands"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": path, "GIT_PAGER": "cat"}
+    few = run.replace("--trials 20", "--trials 3") + " --sandbox process", resume.replace("30", "4")
+    for line in (*few, *(re.sub(r"\bnight\b", "first", line) for line in after)):
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
