@@ -104,6 +104,12 @@ def render_block(source: str, values: Mapping[str, Value], path: str = "train.py
     return "".join(lines)
 
 
+def block_text(source: str, path: str = "train.py") -> str:
+    """The lines of the block, markers included; empty if the file has no markers. Raises UsageError."""
+    span = _block_lines(source, path)
+    return "".join(split_lines(source)[span[0] - 1 : span[1]]) if span else ""
+
+
 def literal(value: Value, like: str = "") -> str:
     """``value`` as Python, in the manner of the literal ``like``: ``2**k``, ``1_000``, ``1e-3``, the same quotes."""
     if isinstance(value, bool):

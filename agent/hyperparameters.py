@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.axes import axis_of, short
-from agent.block import Entry, read_block
+from agent.block import Entry, block_text, read_block
 from agent.errors import UsageError
 from agent.space import SearchSpace
 from agent.types import Param, ParamKind, Value
@@ -93,7 +93,7 @@ def build(table: Mapping[str, Any], source: str, where: str, path: str, text: st
     constraints = search.get("constraints", []) if isinstance(search, dict) else []
     if not isinstance(constraints, list) or not all(isinstance(item, str) for item in constraints):
         raise UsageError(f'{place.constraints()}: a list of comparisons, such as ["A >= B * 2"]')
-    return SearchSpace(params, constraints, path, place.constraints())
+    return SearchSpace(params, constraints, path, place.constraints(), block_text(source, path))
 
 
 def _check_all_bounded(source: str, path: str, where: str, names: list[str]) -> None:

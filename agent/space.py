@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agent.axes import Axis, Choices, axis_of
-from agent.block import read_block, render_block
+from agent.block import END, START, literal, read_block, render_block
 from agent.constraints import Constraint, parse_constraint
 from agent.errors import UsageError
 from agent.types import Param, Value
@@ -36,6 +36,7 @@ class SearchSpace:
         params: as ``agent.hyperparameters`` reads them; the defaults are the configuration that is known to work.
         constraints: comparisons such as ``"TOTAL_BATCH_SIZE >= DEVICE_BATCH_SIZE * 2048"``.
         path: the file with the block, for messages.
+        block: the lines of the block with its markers, as they are shown to a model; default one line a parameter.
 
     Raises:
         UsageError: a constraint that cannot be read, that nothing satisfies, or that the defaults break.
@@ -47,9 +48,12 @@ class SearchSpace:
         constraints: Iterable[str] = (),
         path: str = "train.py",
         where: str = "[search] constraints",
+        block: str = "",
     ) -> None:
         self.params = tuple(params)
         self.path = path
+        lines = (f"{p.name} = {literal(p.default)}" for p in self.params)
+        self.block = block or "\n".join([START, *lines, END]) + "\n"
         self.names = tuple(p.name for p in self.params)
         self.axes: tuple[Axis, ...] = tuple(axis_of(p) for p in self.params)
         try:

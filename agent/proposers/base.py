@@ -141,6 +141,22 @@ class Method(ABC):
                 return left[int(random.integers(len(left)))]
         return params
 
+    def repeats(self, params: Mapping[str, Value]) -> str:
+        """Why a configuration of a model's is nothing new, in words; empty if it is new, or nothing new is left."""
+        key = self.space.key(params)
+        if key not in self.seen or self._exhausted():
+            return ""
+        if key == self.space.key(self.baseline):
+            return "this is the configuration that the search started from; change at least one value"
+        known = next((told for told in self.told if told.key == key), None)
+        if known is None:
+            return "this configuration is being tried right now; change at least one value"
+        result = f"gave {known.value:.5f}" if known.value is not None else f"failed: {known.status}"
+        return f"this configuration was tried before and {result}; change at least one value"
+
+    def _exhausted(self) -> bool:
+        return self.space.size <= 100_000 and all(self.space.key(every) in self.seen for every in self.space.every())
+
     @property
     def successes(self) -> list[Told]:
         return [told for told in self.told if told.value is not None]

@@ -11,10 +11,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from agent.context import Context
+from agent.errors import ReplyRejected
+from agent.keys import scrub
 from agent.ledger import Event, Folder
 from agent.patch import unified_diff
 from agent.proposers import make_proposer
-from agent.proposers.protocol import SuggestingMethod, Suggestion
+from agent.proposers.protocol import NoPoint, SuggestingMethod, Suggestion
 from agent.space import SearchSpace
 from agent.types import Goal, Proposal, Record, Value, from_json
 
@@ -37,7 +39,11 @@ class BlockProposer:
 
     def ask(self, context: Context) -> Proposal:
         before = self.space.read(context.source)
-        suggestion = self.method.suggest()
+        try:
+            suggestion = self.method.suggest()
+        except ReplyRejected as error:
+            return self._without_point(error, context)
+        self._keep(suggestion.transcript, context)
         text = self.space.render(context.source, suggestion.params)
         diff = unified_diff(context.source, text, context.path)
         changed = {k: v for k, v in suggestion.params.items() if before.get(k) != v}
@@ -51,9 +57,36 @@ class BlockProposer:
             rationale=suggestion.rationale,
             category="hyperparameters",
             model=suggestion.model,
+            transcript=_place(context) if suggestion.transcript else "",
+            usage=dict(suggestion.usage),
             ending=None if diff else "no_effect",
             reason="" if diff else "the same values as the present best",
         )
+
+    def _without_point(self, error: ReplyRejected, context: Context) -> Proposal:
+        """A model answered and gave no point: the record says so, and nobody else's point takes its place."""
+        talk = error if isinstance(error, NoPoint) else NoPoint(str(error))
+        self._keep(talk.transcript, context)
+        return Proposal(
+            proposer=self.name,
+            source="llm",
+            parent=context.parent,
+            diff="",
+            subject="No usable configuration",
+            category="hyperparameters",
+            model=talk.model,
+            transcript=_place(context) if talk.transcript else "",
+            usage=talk.usage,
+            ending="model_failed",
+            reason=str(error),
+        )
+
+    @staticmethod
+    def _keep(transcript: str, context: Context) -> None:
+        if transcript and context.transcripts is not None:
+            context.transcripts.mkdir(parents=True, exist_ok=True)
+            file = context.transcripts / "conversation.md"
+            file.write_text(scrub(transcript), encoding="utf-8", errors="replace")
 
     def tell(self, record: Record) -> None:
         params = record.proposal.params if record.number else self.space.defaults
@@ -74,14 +107,22 @@ class BlockProposer:
             folder.take(event)
             if event["event"] == "asked":
                 proposal = from_json(Proposal, event["proposal"])
-                if proposal.params is not None:
-                    self.method.replay(
-                        Suggestion(params=dict(proposal.params), source=proposal.source, rationale=proposal.rationale)
-                    )
+                params = proposal.params
+                self.method.replay(
+                    None if params is None else Suggestion(dict(params), proposal.source, proposal.rationale)
+                )
             elif event["event"] == "told":
                 state = folder.state()  # as it was then: later runs of the same commit were not known
                 record = state.of_trial(event["trial"])
                 self.tell(record or state.baseline_record)
+
+
+def _place(context: Context) -> str:
+    """The directory of the transcripts, relative to the run directory."""
+    directory, run = context.transcripts, context.run_directory
+    if directory is None:
+        return ""
+    return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
 
 
 def told_value(record: Record, goal: Goal) -> float | None:

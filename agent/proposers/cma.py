@@ -109,10 +109,10 @@ class CmaEs(Method):
         super().__init__(space, seed, baseline)
         home = space.to_unit(self.baseline)
         self._categorical = list(space.categorical)
-        self._numeric = [i for i in range(space.dimensions) if i not in self._categorical]
+        self.numeric = [i for i in range(space.dimensions) if i not in self._categorical]
         self.population = 4 + math.floor(3 * math.log(space.dimensions))
         self.gaussian = (
-            Gaussian(home[self._numeric], SIGMA, seed=0, population_size=self.population) if self._numeric else None
+            Gaussian(home[self.numeric], SIGMA, seed=0, population_size=self.population) if self.numeric else None
         )
         self._counts = np.array([len(space.params[i].choices) for i in self._categorical], dtype=np.int64)
         self.categories = Categories(self._counts.tolist(), self._indices(home).tolist())
@@ -125,7 +125,7 @@ class CmaEs(Method):
         random = self.stream(ask)
         points = np.empty((CANDIDATES, self.space.dimensions))
         if self.gaussian is not None:
-            points[:, self._numeric] = self.gaussian.sample(random, CANDIDATES)
+            points[:, self.numeric] = self.gaussian.sample(random, CANDIDATES)
         if self._categorical:
             points[:, self._categorical] = (self.categories.sample(random, CANDIDATES) + 0.5) / self._counts
         return points
@@ -164,7 +164,7 @@ class CmaEs(Method):
         else:
             x = (told.x if drawn is None else drawn.x).copy()
             if self.gaussian is not None:
-                x[self._numeric] = self.gaussian.drawn_in(x[self._numeric])
+                x[self.numeric] = self.gaussian.drawn_in(x[self.numeric])
         self._batch.append((told, x))
         if len(self._batch) == self.population:
             self._update()
@@ -172,7 +172,7 @@ class CmaEs(Method):
     def _update(self) -> None:
         ranked = self._ranked()
         if self.gaussian is not None:
-            self.gaussian.tell([(x[self._numeric], float(rank)) for rank, (_, x) in enumerate(ranked)])
+            self.gaussian.tell([(x[self.numeric], float(rank)) for rank, (_, x) in enumerate(ranked)])
             weights = self.gaussian.recombination
         else:
             weights = np.log(self.population // 2 + 0.5) - np.log(np.arange(1, self.population // 2 + 1))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agent.errors import ReplyRejected
 from agent.types import Value
 
 
@@ -22,6 +23,16 @@ class Suggestion:
     model: str = ""
     transcript: str = ""  # the conversation with a model, as Markdown
     usage: Mapping[str, float] = field(default_factory=dict)  # calls, tokens in and out, seconds
+
+
+class NoPoint(ReplyRejected):
+    """The model answered, and there is no point in it; with the conversation, for the record."""
+
+    def __init__(
+        self, message: str, transcript: str = "", model: str = "", usage: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.transcript, self.model, self.usage = transcript, model, dict(usage or {})
 
 
 class SearchMethod(Protocol):

@@ -170,7 +170,8 @@ def test_a_space_with_nothing_new_left_still_answers(make):
     space = SearchSpace(CHOICES.params[:2])
     method = make(space)
     history = run(method, 9, mostly_good)
-    assert len({space.key(params) for params, *_ in history}) == 5  # 3 · 2, less the defaults
+    first = {space.key(params) for params, *_ in history[:5]}
+    assert len(first - {space.key(space.defaults)}) == 5  # 3 · 2, less the defaults
     assert all(space.valid(params) == [] for params, *_ in history)
 
 
