@@ -65,7 +65,7 @@ class Objective:
         random = np.random.default_rng([KINDS.index(kind), seed])
         home = space.to_unit(space.defaults)
         d = space.dimensions
-        self._optimum = np.clip(home + _DISTANCE[kind] * random.standard_normal(d), 0.03, 0.97)
+        self.optimum = np.clip(home + _DISTANCE[kind] * random.standard_normal(d), 0.03, 0.97)
         self._weights = 0.2 * np.exp(random.normal(-1.6, 1.0, d))
         self._pull = random.normal(0.0, 1.0, (3, d)) * (random.random((3, d)) < 0.25)  # three directions that couple
         self._ripples = random.uniform(0, 2 * np.pi, d)
@@ -79,7 +79,7 @@ class Objective:
         """The value without noise, whether or not such a run would fail."""
         x = self.space.to_unit(params)
         numeric = [i for i in range(len(x)) if i not in self._categories]
-        off = (x - self._optimum)[numeric]
+        off = (x - self.optimum)[numeric]
         bowl = float(self._weights[numeric] @ off**2) + 0.05 * float(np.sum((self._pull[:, numeric] @ off) ** 2))
         value = FLOOR + 0.08 * float(np.tanh(bowl / 0.08))  # far away everything is equally bad
         if self.kind == "rugged":

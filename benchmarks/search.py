@@ -1,0 +1,195 @@
+"""Search methods on made-up objectives: ``python -m benchmarks.search --seeds 10 --trials 100``.
+
+Seeds are paired: the k-th seed gives every method the same instance of the objective, with the same noise at the same
+trial. The figures are best *true* values after a number of trials (of what was found best by its noisy value), their
+mean with a 95 % interval over seeds, the share of failed trials, and the difference to ``cma-es`` seed by seed.
+
+``centaur`` talks to a simulated adviser. ``helpful`` knows a noisy direction towards the optimum and moves some
+values of the best configuration that way; ``useless`` draws uniformly, and half of its points fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from agent.chat import Message, ModelInfo, Reply
+from agent.proposers import make_proposer
+from agent.proposers.protocol import SuggestingMethod
+from agent.space import SearchSpace
+from agent.types import Value
+from benchmarks.objectives import KINDS, Objective, paper_space
+
+METHODS = ("random", "optuna-cma", "tpe", "cma-es", "cma-gp", "centaur-helpful", "centaur-useless")
+
+
+@dataclass
+class Adviser:
+    """A simulated model that answers as JSON. It sees the objective, not the prompt."""
+
+    objective: Objective
+    kind: str
+    random: np.random.Generator
+    best: Mapping[str, Value] = field(default_factory=dict)
+
+    def complete(self, messages: Sequence[Message], **options: Any) -> Reply:
+        return Reply(json.dumps({**self._point(), "rationale": "simulated"}), model=self.kind)
+
+    def _point(self) -> dict[str, Value]:
+        space = self.objective.space
+        if self.kind == "helpful":
+            x = space.to_unit(self.best or space.defaults)
+            chosen = self.random.random(space.dimensions) < 0.3
+            goal = self.objective.optimum + 0.15 * self.random.standard_normal(space.dimensions)
+            for i in space.categorical:
+                goal[i] = x[i]
+            return space.from_unit(np.where(chosen, x + 0.5 * (goal - x), x))
+        fails = self.random.random() < 0.5
+        for _ in range(200):
+            params = space.from_unit(self.random.random(space.dimensions))
+            if (self.objective.run(params, 0).value is None) == fails:
+                break
+        return params
+
+    def describe(self) -> ModelInfo:
+        return ModelInfo(self.kind, None, "simulated", "", frozenset({"schema"}))
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return 0
+
+
+class OptunaCma:
+    """Optuna's CmaEsSampler as it comes, for comparison; a failure counts as the worst value so far."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        import warnings
+
+        import optuna
+
+        from agent.proposers.tpe import distribution
+
+        warnings.simplefilter("ignore")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space = space
+        self._study = optuna.create_study(sampler=optuna.samplers.CmaEsSampler(seed=seed))
+        self._distributions = {p.name: distribution(p) for p in space.params}
+        self._worst = 1.0
+
+    def ask(self) -> dict[str, Value]:
+        self._trial = self._study.ask(self._distributions)
+        powers = {p.name for p in self._space.params if p.power_of_two}
+        plain = {n: 2 ** int(v) if n in powers else v for n, v in self._trial.params.items()}
+        return self._space.repair(plain)
+
+    def tell(self, params: Mapping[str, Value], value: float | None, **_: object) -> None:
+        self._worst = max(self._worst, value or self._worst)
+        self._study.tell(self._trial, self._worst if value is None else value)
+
+
+@dataclass
+class Run:
+    best: list[float]  # true value of the incumbent after each trial
+    failed: list[bool]
+    sources: list[str]
+    slowest: float  # ask and tell, seconds
+
+
+def run(name: str, kind: str, seed: int, trials: int) -> Run:
+    """One search: the baseline is told first, then ``trials`` asks."""
+    objective = Objective(paper_space(), kind, seed)
+    space = objective.space
+    adviser: Adviser | None = None
+    method: Any
+    if name == "optuna-cma":
+        method = OptunaCma(space, seed)
+    elif name.startswith("centaur"):
+        adviser = Adviser(objective, name.partition("-")[2], np.random.default_rng([3, seed]))
+        method = make_proposer("centaur", space, seed, llm=adviser, reply="json")
+    else:
+        method = make_proposer(name, space, seed)
+    start = objective.run(space.defaults, 0)
+    best_value, best_true = start.value or 1.0, start.true or 1.0
+    if name != "optuna-cma":
+        method.tell(space.defaults, start.value, memory_gb=start.memory_gb)
+    done = Run([], [], [], 0.0)
+    for trial in range(1, trials + 1):
+        began = time.perf_counter()
+        params, source = _ask(method)
+        asked = time.perf_counter()
+        outcome = objective.run(params, trial)
+        told = time.perf_counter()
+        method.tell(params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
+        done.slowest = max(done.slowest, asked - began + time.perf_counter() - told)
+        if outcome.value is not None and outcome.true is not None and outcome.value < best_value:
+            best_value, best_true = outcome.value, outcome.true
+            if adviser is not None:
+                adviser.best = params
+        done.best.append(best_true)
+        done.failed.append(outcome.value is None)
+        done.sources.append(source)
+    return done
+
+
+def _ask(method: SuggestingMethod | OptunaCma) -> tuple[dict[str, Value], str]:
+    if isinstance(method, OptunaCma):
+        return method.ask(), "optuna"
+    suggestion = method.suggest()
+    return dict(suggestion.params), suggestion.source
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half of its 95 % interval (Student's t)."""
+    from scipy.stats import t
+
+    n = len(values)
+    half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / n**0.5 if n > 1 else float("nan")
+    return fmean(values), half
+
+
+def table(results: Mapping[str, Sequence[Run]], trials: int, say: Callable[[str], None] = print) -> None:
+    points = sorted({min(60, trials), min(100, trials), trials})
+    say(
+        "| method | " + " | ".join(f"{n} trials" for n in points) + " | less cma-es, paired | failed after 50 | model |"
+    )
+    say("|---" * (len(points) + 4) + "|")
+    for name, runs in results.items():
+        cells = [f"{m:.4f} ± {h:.4f}" for n in points for m, h in [interval([r.best[n - 1] for r in runs])]]
+        difference, half = interval([r.best[-1] - o.best[-1] for r, o in zip(runs, results["cma-es"], strict=True)])
+        failed = fmean(fmean(r.failed[50:] or r.failed) for r in runs)
+        thirds = np.array_split(np.arange(trials), 3)
+        share = " → ".join(
+            f"{fmean(fmean([r.sources[i] == 'llm' for i in part]) for r in runs):.0%}" for part in thirds
+        )
+        models = share if name.startswith("centaur") else ""
+        say(f"| {name} | {' | '.join(cells)} | {difference:+.4f} ± {half:.4f} | {failed:.0%} | {models} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--objectives", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options = parser.parse_args()
+    names = list(dict.fromkeys(["cma-es", *options.methods]))
+    for kind in options.objectives:
+        results: dict[str, list[Run]] = {}
+        for name in names:
+            results[name] = [run(name, kind, seed, options.trials) for seed in range(options.seeds)]
+            slowest = max(r.slowest for r in results[name])
+            sys.stderr.write(f"{kind} {name}: slowest ask and tell {1000 * slowest:.0f} ms\n")
+        sys.stdout.write(f"\nObjective `{kind}`, {options.seeds} seeds:\n\n")
+        table(results, options.trials)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
