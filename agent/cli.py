@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
     judge.add_argument("file", type=Path, metavar="FILE.tsv")
     judge.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")
-    judge.add_argument("--policy", default="margin", help="greedy or margin (default: margin)")
+    judge.add_argument("--policy", default="confirm", help="confirm, margin or greedy (default: confirm)")
     judge.add_argument("--json", action="store_true", help="for programs")
 
     doctor = command("doctor", "checks of GPU, Docker, model server, disk, git, data", "agent.doctor:doctor")

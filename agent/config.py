@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from agent.errors import UsageError
+from agent.judge import NAMES as POLICIES
 from agent.proposers import METHODS
 from agent.types import Goal
 
@@ -223,7 +224,7 @@ class Settings:
     on_llm_failure: str = setting("wait", "when the model server fails: wait for it, or stop", ("wait", "stop"))
     repairs: int = setting(1, "how often a reply that cannot be used may be repaired")
     on_plateau: int = setting(0, "trials that cma-es gets after 8 of a model without a keep; 0: none")
-    policy: str = setting("margin", "how edits are accepted", ("margin", "greedy"))
+    policy: str = setting("confirm", "how edits are accepted", POLICIES)
     calibrate: int | None = setting(None, "runs of the unchanged baseline at the start; default: by policy and budget")
     keep_simpler: bool = setting(False, "keep ties within the noise whose code is simpler")
     detach: bool = setting(False, "go on in the background, also after logout")

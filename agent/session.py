@@ -14,14 +14,14 @@ from typing import Protocol
 
 from agent.context import Context, Proposer
 from agent.errors import EnvironmentProblem, ModelMisconfigured, ModelUnavailable, OvernightError
-from agent.judge import History, MeasureNext, Policy, judge, new_incumbent_runs
+from agent.judge import History, MeasureNext, Policy, check_baseline, judge, new_incumbent_runs, trials_since
 from agent.ledger import Event, Ledger, State
 from agent.messages import accepted_message, candidate_message
 from agent.noise import Noise, pooled_noise
 from agent.normal_form import tree_size
 from agent.repo import Repo, RunRefs
 from agent.rundir import RunDirectory
-from agent.trial import Experiment, Interrupted, Progress
+from agent.trial import CHECKPOINT, Experiment, Interrupted, Progress
 from agent.types import Goal, Measurement, Proposal, Record, Role, Verdict
 from sandbox.types import SandboxBroken
 
@@ -145,7 +145,14 @@ class Session:
                 raise EnvironmentProblem(f"{count}, the last: {error}") from error
             return
         self.write("measured", trial=trial, measurement=self.with_seed_check(run))
-        self.forget_checkpoints(trial, keep=trace)
+        if trial == 0 or commit == self.candidate_of(trial):
+            self.forget_checkpoints(trial, keep=trace)
+        else:  # the incumbent again: only its value was wanted
+            (self.directory.path / trace / CHECKPOINT[0].name).unlink(missing_ok=True)
+
+    def candidate_of(self, trial: int) -> str | None:
+        record = self.state.of_trial(trial)
+        return record.candidate if record else None
 
     def lost_in_a_row(self) -> int:
         """Runs lost to the machine since anything last worked."""
@@ -166,7 +173,7 @@ class Session:
 
     def forget_checkpoints(self, trial: int, keep: str = "") -> None:
         """Only the newest checkpoint of a trial is needed: for the test split, should it be kept."""
-        for path in self.directory.trial(trial).glob("run-*/model.safetensors"):
+        for path in self.directory.trial(trial).glob(f"run-*/{CHECKPOINT[0].name}"):
             if str(path.parent.relative_to(self.directory.path)) != keep:
                 path.unlink()
 
@@ -186,6 +193,7 @@ class Session:
             candidate_runs=tuple(run for run in record.runs if run.role != "test"),
             noise=self.noise(state),
             simpler_by=self.simpler_by(record),
+            incumbent_age=trials_since(self.ledger.events, state.incumbent),
         )
 
     def incumbent_runs(self, state: State) -> tuple[Measurement, ...]:
@@ -256,6 +264,7 @@ class Session:
                 f"the unchanged target fails ({worst.status}: {worst.reason}). Nothing can be compared with it; "
                 f"see {self.directory.path / worst.trace / 'train.log'}."
             )
+        check_baseline(state.baseline_runs, self.policy)
         self.repo.move(self.refs.head_name, state.baseline, self.repo.ref(self.refs.head_name))
         self.mirror()
         self.measure_test_split(0, state.baseline, state.baseline_runs)

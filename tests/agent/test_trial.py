@@ -3,77 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-from targets import git
-
-from agent.commands import make_target
-from agent.config import load_target
-from agent.repo import Repo
-from agent.trial import Experiment
-from agent.types import Measurement
-from nanogpt_target.prepare import prepare
-from sandbox import make_sandbox
-from sandbox.types import Device
-
-SMALL = {
-    "tokens = 81920": "steps = 12",
-    "wall_seconds = 20": "wall_seconds = 60",
-    "score_seconds = 60": "score_seconds = 90",
-    "validation_tokens = 40000": "validation_tokens = 4000",
-    "test_tokens = 40000": "test_tokens = 4000",
-    "train_bytes = 3000000": "train_bytes = 400000",
-    "vocab_size = 512": "vocab_size = 300",
-    "sequence_length = 128": "sequence_length = 64",
-    "* 128": "* 64",
-}
-
-
-class Bench:
-    """The demo preset made smaller still, its data, and commits of edited versions of its train.py."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder / "target"
-        make_target(self.folder, "demo")
-        toml = (self.folder / "target.toml").read_text()
-        for old, new in SMALL.items():
-            toml = re.sub(rf"(?m){re.escape(old)}\b", new, toml)
-        (self.folder / "target.toml").write_text(toml)
-        git(self.folder, "commit", "-qam", "Smaller")
-        self.target, _ = load_target(self.folder)
-        self.repo = Repo(self.folder)
-        self.source = self.repo.read(self.repo.head(), "train.py")
-        self.prepared = prepare(self.target.data, folder / "cache")
-        self.scratch = folder / "runs"
-
-    def commit(self, *edits: tuple[str, str]) -> str:
-        text = self.source
-        for old, new in edits:
-            assert text.count(old) >= 1, old
-            text = text.replace(old, new, 1)
-        return (
-            self.repo.build(self.repo.head(), {"train.py": text}, "Edit\n", 1_700_000_000)
-            if edits
-            else self.repo.head()
-        )
-
-    def measure(self, *edits: tuple[str, str], seed: int = 1, budget: Mapping[str, Any] | None = None) -> Measurement:
-        import dataclasses
-
-        target = self.target
-        if budget:
-            target = dataclasses.replace(target, budget=dataclasses.replace(target.budget, **budget))
-        experiment = Experiment(
-            self.repo, target, make_sandbox("process"), Device("cpu", threads=2), "test", self.prepared
-        )
-        commit = self.commit(*edits)
-        self.last = self.scratch / f"{commit[:8]}-{seed}"
-        self.experiment = experiment
-        return experiment.measure(commit, "screen", seed, self.last, "trace", 0, lambda _phase, _info: None)
+from bench_target import Bench
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +77,36 @@ def test_a_value_that_the_code_prints_or_writes_is_worth_nothing(bench: Bench) -
     assert run.status == "ok"
     assert run.value is not None
     assert run.value > 1.5
+
+
+def test_a_kept_edit_has_a_value_on_the_test_split(bench: Bench, tmp_path: Path) -> None:
+    """Also when the present best was measured again between the candidate's run and its verdict."""
+    import shutil
+
+    from openai_server import Answer, OpenAIServer
+    from sessions import check_whole, start, state_of
+
+    from agent.patch import unified_diff
+
+    target = tmp_path / "target"
+    shutil.copytree(bench.folder, target)
+    slow = re.sub(r"(?m)^(\w*(?:EMBEDDING|MATRIX|SCALAR)_LR) = .*$", r"\1 = 0.0000001  # far too low", bench.source)
+    (target / "train.py").write_text(slow)
+    git(target, "commit", "-qam", "A bad start")
+    reply = f"Subject: Learn\n\n```diff\n{unified_diff(slow, bench.source, 'train.py')}```\n"
+    with OpenAIServer([reply], at_end=Answer(text="no more")) as server:
+        directory = start(
+            target, tmp_path / "runs", proposer="code", trials=1, calibrate=2, cache=str(bench.folder.parent),
+            llm_base_url=server.base_url,
+        )  # fmt: skip
+    check_whole(directory, target, 1)
+    state = state_of(directory)
+    (record,) = state.kept
+    again = [run for run in state.baseline_runs if run.role == "incumbent"]
+    assert again, "the present best was not measured again: this test shows nothing"
+    roles = [run.role for run in record.runs]
+    assert roles.count("test") == 1
+    assert not list(directory.path.rglob("model.safetensors")), "checkpoints were left behind"
 
 
 def test_leaving_without_training_is_a_crash(bench: Bench) -> None:
