@@ -65,7 +65,8 @@ def progress_chart(state: State, summary: Summary, width: int = 960, height: int
         if run.value is not None and run.role != "test":
             mark = svg.add(root, "circle", cls="calibration", cx=x(0), cy=y(_within(run.value, low, high)), r=3)
             svg.tip(mark, f"baseline, {run.role} run\n{metric} {text.number(run.value, run.self_reported)}")
-    svg.add(root, "text", "failed", cls="tick", x=box.left - 6, y=box.bottom + LANE - 5, text_anchor="end")
+    if summary.failures:
+        svg.add(root, "text", "failed", cls="tick", x=box.left - 6, y=box.bottom + LANE - 5, text_anchor="end")
     reached = dict(staircase(state))
     for record in sorted(state.finished, key=lambda r: r.decision == "keep"):  # kept ones on top
         value = reached.get(record.number, record.verdict.value if record.verdict else None)
