@@ -23,7 +23,7 @@ import numpy as np
 
 from agent.chat import Message, ModelInfo, Reply
 from agent.proposers import make_proposer
-from agent.proposers.protocol import SuggestingMethod
+from agent.proposers.protocol import NoPoint, SuggestingMethod
 from agent.space import SearchSpace
 from agent.types import Value
 from benchmarks.objectives import KINDS, Objective, paper_space
@@ -122,7 +122,13 @@ def run(name: str, kind: str, seed: int, trials: int) -> Run:
     done = Run([], [], [], 0.0)
     for trial in range(1, trials + 1):
         began = time.perf_counter()
-        params, source = _ask(method)
+        try:
+            params, source = _ask(method)
+        except NoPoint:  # the trial is the model's, and lost
+            done.best.append(best_true)
+            done.failed.append(True)
+            done.sources.append("llm")
+            continue
         asked = time.perf_counter()
         outcome = objective.run(params, trial)
         told = time.perf_counter()

@@ -178,7 +178,7 @@ def parse_object(text: str) -> dict[str, Any]:
     """The JSON object in a reply, with or without words around it. Raises ReplyRejected."""
     match = _OBJECT.search(text)
     try:
-        found = json.loads(match[0]) if match else None
+        found = json.loads(match[0], strict=False) if match else None
     except ValueError as error:
         raise ReplyRejected(f"the reply is not JSON: {error}") from None
     if not isinstance(found, dict):
