@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 from bench_target import Bench
+from targets import git
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,105 @@
+"""The demo preset made smaller still, its data, and trials of edited versions of its train.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from targets import git
+
+from agent.commands import make_target
+from agent.config import load_target
+from agent.repo import Repo
+from agent.trial import Experiment
+from agent.types import Measurement
+from nanogpt_target.prepare import prepare
+from sandbox import make_sandbox
+from sandbox.types import Device, Sandbox
+
+SMALL = {
+    "tokens = 81920": "steps = 12",
+    "wall_seconds = 120": "wall_seconds = 300",
+    "score_seconds = 60": "score_seconds = 90",
+    "validation_tokens = 40000": "validation_tokens = 4000",
+    "test_tokens = 40000": "test_tokens = 4000",
+    "train_bytes = 3000000": "train_bytes = 400000",
+    "vocab_size = 512": "vocab_size = 300",
+    "sequence_length = 128": "sequence_length = 64",
+    "* 128": "* 64",
+}
+
+
+class Bench:
+    """A target in a git repository, its prepared data, and a sandbox to try edits of it in."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sandbox: Sandbox | None = None,
+        owner: str = "test",
+        changes: Mapping[str, str] | None = None,
+    ):
+        self.folder, self.owner = folder / "target", owner
+        self.sandbox = sandbox or make_sandbox("process")
+        make_target(self.folder, "demo")
+        toml = (self.folder / "target.toml").read_text()
+        for old, new in {**SMALL, **(changes or {})}.items():
+            toml = re.sub(rf"(?m){re.escape(old)}\b", new, toml)
+        (self.folder / "target.toml").write_text(toml)
+        git(self.folder, "commit", "-qam", "Smaller")
+        self.target, _ = load_target(self.folder)
+        self.repo = Repo(self.folder)
+        self.source = self.repo.read(self.repo.head(), "train.py")
+        self.prepared = prepare(self.target.data, folder / "cache")
+        self.scratch = folder / "runs"
+
+    def commit(self, *edits: tuple[str, str]) -> str:
+        text = self.source
+        for old, new in edits:
+            assert text.count(old) >= 1, old
+            text = text.replace(old, new, 1)
+        return (
+            self.repo.build(self.repo.head(), {"train.py": text}, "Edit\n", 1_700_000_000)
+            if edits
+            else self.repo.head()
+        )
+
+    def measure(
+        self,
+        *edits: tuple[str, str],
+        seed: int = 1,
+        budget: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> Measurement:
+        """One trial. ``budget`` and ``limits`` replace fields of the target's own."""
+        target = dataclasses.replace(
+            self.target, budget=dataclasses.replace(self.target.budget, **(budget or {})), **(limits or {})
+        )
+        device = Device("cpu", threads=2)
+        self.experiment = Experiment(self.repo, target, self.sandbox, device, self.owner, self.prepared)
+        commit = self.commit(*edits)
+        self.last = self.scratch / f"{commit[:8]}-{seed}"
+        return self.experiment.measure(commit, "screen", seed, self.last, "trace", 0, lambda _phase, _info: None)
+
+    def honest_value(self, directory: Path) -> float:
+        """Bits per byte of a checkpoint by the honest train.py, in one process and without the scorer's code."""
+        import numpy as np
+        import torch
+
+        module = types.ModuleType("honest_train")
+        sys.modules["honest_train"] = module  # dataclasses look their module up
+        exec(compile(self.source, "train.py", "exec"), module.__dict__)
+        length = self.prepared.sequence_length
+        rows = np.fromfile(self.prepared.directory / "validation.bin", np.uint16).reshape(-1, length + 1)
+        sizes = torch.from_numpy(np.load(self.prepared.directory / "token_bytes.npy").astype(np.int64))
+        ids = torch.from_numpy(rows.astype(np.int64))
+        targets = ids[:, 1:]
+        logp = torch.log_softmax(module.load(str(directory), "cpu")(ids[:, :-1]).double(), -1)
+        taken = logp.gather(-1, targets[..., None])[..., 0][sizes[targets] > 0]
+        return -float(taken.sum()) / math.log(2) / int(sizes[targets].sum())
