@@ -26,6 +26,7 @@ def say(text: str) -> None:
 def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     """A real session on the built-in corpus. Everything it makes lies in its run directory and the cache."""
     from agent import launch
+    from agent.session import AT_ONCE
     from sandbox import make_sandbox
     from sandbox.types import SandboxUnavailable
 
@@ -44,21 +45,23 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     make_target(target, "demo")
     settings = make_settings(
         {"tag": tag, "target": str(target), "proposer": "cma-es", "sandbox": sandbox, "device": "cpu",
+         "threads": 1,  # such small matrices gain nothing by a second one, and lose much on a busy machine
          "policy": "margin", "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
         None,
     )  # fmt: skip
     say(f"A short night: {trials} trials of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
     directory = launch.start(settings, _live_view(), say)
-    report = write_report(directory)
     state, _ = load(directory)
-    console = _console()
+    if 0 not in state.told:
+        return _end(directory)
+    report = write_report(directory)
     from agent.views.log import log_table
 
-    console.print(log_table(state))
+    _console().print(log_table(state))
     print(f"The branch: git -C {target} log autoresearch/{tag}")
     print(f"The report: {report}")
     say(f"done in {time.monotonic() - began:.0f} s")
-    return 0
+    return 130 if state.ended == AT_ONCE else 0
 
 
 def init(directory: Path, preset: str | None) -> int:
@@ -252,7 +255,9 @@ def _end(directory: RunDirectory) -> int:
 
     state, _ = load(directory)
     say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
-    say(f"overnight log {directory.tag} · overnight report {directory.tag} · git log autoresearch/{directory.tag}")
+    target = directory.read_settings()["run"]["target"]
+    branch = f"git -C {target} log autoresearch/{directory.tag}"
+    say(f"overnight log {directory.tag} · overnight report {directory.tag} · {branch}")
     return 130 if state.ended == AT_ONCE else 0
 
 

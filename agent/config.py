@@ -168,6 +168,8 @@ def _budget(where: str, table: Mapping[str, Any]) -> Budget:
         )
     take = _Taker(where, table)
     kind, amount = named[0], take.positive(named[0])
+    if kind == "seconds" and "wall_seconds" in table:
+        raise UsageError(f"{where}: wall_seconds bounds a budget of steps or tokens; seconds are enforced as they are.")
     wall = amount if kind == "seconds" else take.positive("wall_seconds", 3600.0)
     return Budget(kind, amount, wall, take.positive("startup_seconds", 120.0), take.positive("score_seconds", 300.0))
 

@@ -64,7 +64,7 @@ TARGET = {  # table: key: what it means. A key that is missing here, or is no ke
         "seconds": "training of one run, enforced from outside; exactly one of seconds, steps, tokens",
         "steps": "the same in optimiser steps, counted by the harness",
         "tokens": "the same in tokens, counted by the harness",
-        "wall_seconds": "longest training for a budget in steps or tokens; with seconds it is not read",
+        "wall_seconds": "longest training for a budget in steps or tokens; not beside seconds",
         "startup_seconds": "longest time until the trial is ready",
         "score_seconds": "longest scoring",
     },

@@ -66,6 +66,7 @@ def test_no_target(fails: Fails, tmp_path: Path) -> None:
         ("seconds = 20", "seconds = 0", "target.toml, [budget]: seconds = 0 must be more than 0."),
         ("seconds = 20", "seconds = 2\nsteps = 5", "exactly one of seconds, steps and tokens (found: seconds, steps)"),
         ("seconds = 20", "", "give exactly one of seconds, steps and tokens (found: none)"),
+        ("seconds = 20", "seconds = 20\nwall_seconds = 60", "wall_seconds bounds a budget of steps or tokens"),
         ('"stdout"', '"stdin"', "score = 'stdin' is not one of trusted, stdout. Did you mean 'stdout'?"),
         (r"(\S+)", r"\S+", "pattern: needs exactly one (group)"),
         (r"(\S+)", "(", "pattern: missing )"),

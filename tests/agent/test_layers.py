@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CORE = {"types", "errors"}
-FOUNDATION = CORE | {"config", "ledger", "repo", "space", "context", "chat", "keys", "wire", "noise", "judge", "normal_form"}
+FOUNDATION = CORE | {
+    "config", "ledger", "repo", "space", "context", "chat", "keys", "wire", "noise", "judge", "normal_form",
+}  # fmt: skip
 # each module: what of agent it must not import
 ABOVE_SESSION = {"cli", "commands", "launch", "doctor"}
 

@@ -16,7 +16,7 @@ from agent.patch import unified_diff
 from agent.rundir import RunDirectory
 
 CLIP = "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)"
-SHORT = ("--budget", "20steps", "--seed", "1")
+SHORT = ("--budget", "20steps", "--seed", "1", "--threads", "1")
 
 
 def containers() -> str:
