@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from functools import cache
 from pathlib import Path
 
 from sandbox import gpu, groups, layout, local, seccomp
@@ -167,12 +168,20 @@ def _filter() -> tuple[int, ...]:
     return () if descriptor is None else (descriptor,)
 
 
+@cache
+def _libraries(root: str) -> tuple[Path, ...]:
+    """Every Python's standard library below ``root``: programs bring Pythons of their own, in folders of their own."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages", "node_modules")]
+        if "os.py" in files or Path(folder).name.startswith("python3"):
+            found.append(Path(folder))
+    return tuple(found)
+
+
 def _masks(names: tuple[str, ...], empty: str) -> list[str]:
     """Hide files and packages of every visible standard library, with their compiled forms; ``empty`` is a folder."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    libraries = {Path(sysconfig.get_path("stdlib")), Path(sys.base_prefix) / "lib" / version}
-    for folder in ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"):
-        libraries.update(Path(folder).glob("python3*"))
+    libraries = {Path(sysconfig.get_path("stdlib")), *_libraries("/usr"), *_libraries(sys.base_prefix)}
     argv: list[str] = []
     for library in sorted(libraries):
         for name in names:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from sandbox import breaking, seccomp
+from sandbox import breaking, bwrap, seccomp
 from sandbox.bench import Bench
 from sandbox.bwrap import BwrapSandbox
 from sandbox.layout import UNPRIVILEGED
@@ -40,3 +41,13 @@ def test_a_machine_without_bubblewrap_says_how_to_get_it(monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SandboxUnavailable, match="apt-get install bubblewrap"):
         BwrapSandbox().check()
+
+
+def test_every_standard_library_is_found_where_programs_bring_their_own(tmp_path: Path) -> None:
+    for place in ("lib/python3", "lib/tool/bundled/lib/python3.12", "share/odd/library"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "os.py").touch()
+    (tmp_path / "lib/python3/dist-packages/thing").mkdir(parents=True)
+    (tmp_path / "lib/python3/dist-packages/thing/os.py").touch()
+    found = {str(p.relative_to(tmp_path)) for p in bwrap._libraries(str(tmp_path))}
+    assert found == {"lib/python3", "lib/tool/bundled/lib/python3.12", "share/odd/library"}
