@@ -315,8 +315,10 @@ class Experiment:
                 k: float(verdict[k]) for k in ("tokens", "bytes", "noise") if _number(verdict.get(k)) is not None
             }
             return float(verdict["value"]), {f"{split}_{k}": v for k, v in metrics.items()}, None
-        tails = next((line for o in outcomes if (line := _decisive_line(o.log_tail))), "")
-        reason = f"{verdict['reason']}{f': {tails}' if tails and verdict['status'] != 'invalid' else ''}"
+        # what a model process says once it has been asked may be the text that it was asked
+        blind = verdict.get("asked") is False
+        tail = next((line for o in outcomes if blind and (line := _decisive_line(o.log_tail))), "")
+        reason = f"{verdict['reason']}{f': {tail}' if tail else ''}"
         status: Status = verdict["status"] if verdict["status"] in ("invalid", "timeout") else "crash"
         return None, {}, Failure(status, reason)
 

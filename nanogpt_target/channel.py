@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 STOP = -1  # instead of a sequence number
+READY = -2  # the same, by the model: loaded, ask
 OK, WRONG_SHAPE, WRONG_TYPE = range(3)  # codes of an answer
 PAUSE = 0.0005  # seconds between two looks
 
@@ -47,7 +48,7 @@ class ScorerSide:
     def __init__(self, folder: Path, rows: int, length: int, vocab: int):
         self._bytes = rows * length * vocab * 4
         self._files: dict[str, int] = {}
-        self._sequence = 0
+        self._sequence = READY
         self.cancelled = False
         sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
         try:
@@ -70,7 +71,9 @@ class ScorerSide:
             ModelGone: the model process ended.
             Rejected: it answered something else, or cut a file.
         """
-        self._sequence += 1
+        if self._sequence == READY:
+            self._await(deadline)
+        self._sequence = max(0, self._sequence) + 1
         os.pwrite(self._files["ids"], np.ascontiguousarray(ids, np.int64).tobytes(), 0)
         os.pwrite(self._files["asked"], struct.pack("<q", self._sequence), 0)
         code = self._await(deadline)
@@ -83,6 +86,11 @@ class ScorerSide:
             if got == 0:
                 raise Rejected("the model process cut its answer short")
             done += got
+
+    @property
+    def asked(self) -> bool:
+        """Whether the model process has seen any of the text."""
+        return self._sequence != READY
 
     def _await(self, deadline: float) -> int:
         looks = 0
@@ -137,10 +145,13 @@ class ModelSide:
         self._logits = np.memmap(folder / "logits", np.float32, "r+", shape=self.shape)
         self._asked = (folder / "asked").open("rb", buffering=0)
         self._answered = (folder / "answered").open("r+b", buffering=0)
-        self._sequence = 0
+        self._sequence = READY
 
     def next(self) -> np.ndarray | None:
         """The next request, int64 [rows, T]; None at the end."""
+        if self._sequence == READY:
+            self._send(OK)
+            self._sequence = 0
         while True:
             (number,) = struct.unpack("<q", os.pread(self._asked.fileno(), 8, 0))
             if number == STOP:

@@ -148,6 +148,24 @@ def compare(a: np.ndarray, b: np.ndarray, sample: Sample, weights: np.ndarray, n
         )
 
 
+def steady(noise: np.ndarray, weights: np.ndarray) -> None:
+    """``noise`` [N, T]: log-probabilities of rows asked again, less those of the first time; ``weights``: bytes.
+
+    A model's noise goes both ways, row by row. One that learns from what it is asked goes one way.
+
+    Raises:
+        Rejected: the mean moved by more than what such noise moves it.
+    """
+    size = max(1, int(weights.sum()))
+    by_row = np.where(weights > 0, noise, 0.0).sum(axis=1) / LN2 / size
+    moved = abs(float(by_row.sum()))
+    allowed = min(LOSS_TOLERANCE + 4 * float(np.sqrt(np.sum(by_row**2))), LOSS_CAP)
+    if moved > allowed:
+        raise Rejected(
+            f"keeps state: the same rows, asked again, differ by {moved:.2g} bits per byte (tolerance {allowed:.2g})"
+        )
+
+
 def score(
     rows: np.ndarray,
     token_bytes: np.ndarray,
@@ -177,6 +195,7 @@ def score(
             raise
         b = second.result()
     compare(a[sample.rows], b, sample, weights[sample.rows], noise)
+    steady(noise, weights[again])
     counted = weights > 0
     size = int(weights.sum())
     largest = float(np.abs(noise).max())
@@ -217,9 +236,9 @@ def score_channels(
     except Rejected as error:
         return {"status": "invalid", "value": None, "reason": str(error)}
     except ModelGone as error:
-        return {"status": "crash", "value": None, "reason": f"scoring: {error}"}
+        return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": any(s.asked for s in sides)}
     except TimeoutError:
-        return {"status": "timeout", "value": None, "reason": f"scoring took more than {timeout:g} s"}
+        return {"status": "timeout", "value": None, "reason": f"scoring took more than {timeout:g} s", "asked": True}
     finally:
         for side in sides:
             side.close()
