@@ -1,0 +1,72 @@
+"""What a fixture of the battery is: edits of the honest train.py, and what must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sandbox.types import Guarantee
+
+Edit = tuple[str, str]  # a text of the honest train.py, and what takes its place
+
+TOP = "SOFTCAP = 15.0"
+BEGIN = "    run.begin(model)\n"
+SAVE = "    harness.save(model)\n"
+LOAD = "    weights, meta = harness.read_checkpoint(checkpoint, device)\n"
+CALL = "            return model(ids)\n"
+
+
+def at_import(code: str) -> Edit:
+    """Run ``code`` whenever train.py is imported: in training, and in both model processes."""
+    return TOP, f"{code.strip()}\n\n{TOP}"
+
+
+def in_main(code: str) -> Edit:
+    """Run ``code`` after warm-up, before the clock starts."""
+    return BEGIN, _indented(code, 4) + BEGIN
+
+
+def at_save(code: str, save: bool = True) -> Edit:
+    """Run ``code`` where training has ended, and save the checkpoint after it, or not."""
+    return SAVE, _indented(code, 4) + (SAVE if save else "")
+
+
+def in_load(code: str) -> Edit:
+    """Run ``code`` when a model process loads the checkpoint."""
+    return LOAD, _indented(code, 4) + LOAD
+
+
+def in_call(code: str) -> Edit:
+    """Run ``code``, which knows ``ids`` and ``model`` and returns logits, instead of the model's call."""
+    return CALL, _indented(code, 12)
+
+
+def _indented(code: str, width: int) -> str:
+    return "".join(f"{' ' * width}{line}\n" if line else "\n" for line in code.strip().splitlines())
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A row of the battery.
+
+    ``expect``: "same" is the honest baseline's value, to the last bit; "checkpoint" is what an honest computation gives
+    for the checkpoint that was left; otherwise a status, without a value, whose reason matches ``reason``. ``only``
+    says what must hold on a machine before the attack may be tried there. In the edits, ``@MARK@`` is a word that no
+    other process of the machine carries, ``@PORT@`` a port that the host listens on, and ``@DATA@``, ``@RUNS@`` and
+    ``@TARGET@`` are the host's folders: what an attacker may know, or guess.
+    """
+
+    row: int
+    name: str
+    edits: tuple[Edit, ...]
+    expect: Literal["same", "checkpoint", "invalid", "crash", "timeout", "oom", "over_budget"]
+    reason: str = ""
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    only: tuple[Guarantee, ...] = ()
+    note: str = ""  # for the table: what its value means
+
+    @property
+    def id(self) -> str:
+        return f"{self.row:02d}-{self.name.replace(' ', '-')}"

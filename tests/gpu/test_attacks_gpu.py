@@ -1,0 +1,38 @@
+"""Row 28 of the battery, on a machine with a GPU: memory that a dead job held there is free again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox import gpu, make_sandbox
+from sandbox.bench import Bench, describe
+from sandbox.types import Device, Limits
+
+pytestmark = pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="this machine has no GPU")
+HOLD = """
+import os, time, torch
+held = torch.empty(4 << 30, dtype=torch.uint8, device="cuda")
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(600)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("name", ["bwrap", "docker"])
+def test_28_memory_of_a_gpu_is_free_after_death(name: str) -> None:
+    place = make_sandbox(name)
+    if not place.guarantees:
+        pytest.skip(f"{name} does not work here")
+    device = Device("cuda")
+    before = gpu._used_mb(device)
+    with Bench(place) as bench:
+        outcome = bench.run(HOLD, device=device, limits=Limits(memory_gb=16.0)).outcome
+    after = gpu._used_mb(device)
+    assert outcome.exit_code == 0, describe(outcome)
+    assert not outcome.problems
+    assert before is not None
+    assert after is not None
+    assert after < before + gpu.SLACK_MB
