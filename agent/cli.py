@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import os
 import sys
 import types
@@ -17,7 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from agent import __version__
 from agent.config import Settings
-from agent.errors import OvernightError
+from agent.errors import OvernightError, UsageError
 
 EPILOG = """exit status: 0 done, 1 failed, 2 usage or configuration, 3 environment (no daemon, no model server),
 130 interrupted; data goes to stdout, progress to stderr"""
@@ -149,9 +150,22 @@ def plain_type(hint: Any) -> Callable[[str], Any]:
     return hint  # type: ignore[no-any-return]
 
 
+def unknown_word(parser: argparse.ArgumentParser, command: str, word: str) -> str:
+    """What to say of a word that a command does not know: the nearest flag."""
+    sub = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices[command]
+    near = difflib.get_close_matches(word.split("=")[0], sub._option_string_actions, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"`overnight {command} --help` lists what there is."
+    return f"{command} does not know {word}. {hint}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. A traceback is for bugs."""
-    arguments = vars(build_parser().parse_args(argv))
+    parser = build_parser()
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        print(f"overnight: {unknown_word(parser, known.command, unknown[0])}", file=sys.stderr)
+        return UsageError.exit_status
+    arguments = vars(known)
     module, _, function = arguments.pop("function").partition(":")
     arguments.pop("command")
     try:

@@ -43,6 +43,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     tag = new_tag(root, "demo-")
     target = root / "targets" / tag
     make_target(target, "demo")
+    (root / "targets" / ".gitignore").write_text("*\n")
     settings = make_settings(
         {"tag": tag, "target": str(target), "proposer": "cma-es", "sandbox": sandbox, "device": "cpu",
          "threads": 1,  # such small matrices gain nothing by a second one, and lose much on a busy machine

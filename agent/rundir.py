@@ -50,6 +50,7 @@ class RunDirectory:
     def create(self, settings: Mapping[str, Any]) -> None:
         try:
             self.path.mkdir(parents=True)
+            (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
             self.settings.write_text(dump_toml(settings), encoding="utf-8")
             self.notes.write_text(NOTES, encoding="utf-8")
         except OSError as error:

@@ -219,13 +219,17 @@ def test_stopping_what_does_not_run(fails: Fails, target: Path, tmp_path: Path) 
 def test_an_unknown_command_or_flag_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     for words, hint in (
         (["rnu"], "run"),
-        (["run", "--trails", "5"], "--trails"),
         (["run", "--trials", "x"], "--trials"),
     ):
         with pytest.raises(SystemExit) as found:
             main(words)
         assert found.value.code == 2
         assert hint in capsys.readouterr().err
+
+
+def test_an_unknown_flag_names_the_nearest(fails: Fails) -> None:
+    assert fails("run", "--trails", "5", status=2) == "run does not know --trails. Did you mean --trials?"
+    assert fails("run", "--xyzzy", status=2) == "run does not know --xyzzy. `overnight run --help` lists what there is."
 
 
 def test_no_disk(target: Path, tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ def test_a_night_leaves_its_branch_its_refs_and_its_table(target: Path, tmp_path
     assert all(m.self_reported for runs in state.runs.values() for m in runs)
 
 
+def test_runs_inside_the_target_are_none_of_gits_business(target: Path) -> None:
+    start(target, target / "runs", trials=1)
+    assert git(target, "status", "--porcelain") == ""
+
+
 def test_a_kept_edit_is_told_in_its_commit(target: Path, tmp_path: Path) -> None:
     directory = start(target, tmp_path / "runs", trials=10, seed=1, policy="greedy", calibrate=3)
     state = state_of(directory)
