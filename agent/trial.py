@@ -245,8 +245,9 @@ class Experiment:
             return Failure("oom", f"out of memory (limit {self.target.memory_gb:g} GB)")
         if last.get("event") == "diverged":
             return Failure("diverged", f"the loss was not finite at step {last.get('step', '?')}")
+        caught = f" ({'; '.join(outcome.problems)})" if outcome.problems else ""
         if outcome.signal is not None:
-            return Failure("crash", f"killed by signal {outcome.signal}")
+            return Failure("crash", f"killed by signal {outcome.signal}{caught}")
         if outcome.exit_code != 0:
             return Failure("crash", _decisive_line(outcome.log_tail) or f"exit status {outcome.exit_code}")
         if trusted and phase != "training":
@@ -257,8 +258,7 @@ class Experiment:
                 "over_budget", f"trained for {took:.1f} s, allowed {self.target.budget.allowed_seconds:.1f} s"
             )
         if trusted and CHECKPOINT[0].name not in outcome.collected:
-            why = f" ({'; '.join(outcome.problems)})" if outcome.problems else ""
-            return Failure("crash", f"left no checkpoint{why}")
+            return Failure("crash", f"left no checkpoint{caught}")
         return None
 
     def _printed_value(self, log: Path) -> tuple[float | None, Failure | None]:

@@ -64,7 +64,7 @@ for place in (os.environ["OVERNIGHT_OUT"], "/tmp"):
             file.write(bytes(1 << 20))
             file.flush()
 """),),
-        "crash", "No space left|File too large|disk|signal 25", limits={"disk_gb": 0.06, "memory_gb": 2.0},
+        "crash", "No space left|File too large|filled the|signal 25", limits={"disk_gb": 0.06, "memory_gb": 2.0},
         only=(Guarantee.LIMITS_DISK, Guarantee.LIMITS_MEMORY),
     ),
     # 16. Takes all memory, up to 2 GB if it could.
