@@ -168,12 +168,15 @@ def _filter() -> tuple[int, ...]:
     return () if descriptor is None else (descriptor,)
 
 
+_NO_PYTHON = {"site-packages", "dist-packages", "node_modules", "doc", "include", "locale", "man", "icons", "fonts"}
+
+
 @cache
 def _libraries(root: str) -> tuple[Path, ...]:
     """Every Python's standard library below ``root``: programs bring Pythons of their own, in folders of their own."""
     found = []
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages", "node_modules")]
+        folders[:] = [name for name in folders if name not in _NO_PYTHON]
         if "os.py" in files or Path(folder).name.startswith("python3"):
             found.append(Path(folder))
     return tuple(found)

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import budgets
-from conftest import Overnight
+from conftest import ModelServer, Overnight
 from openai_server import Answer, OpenAIServer
 from sessions import check_whole, refs_of, state_of
 from targets import git
@@ -43,6 +43,31 @@ def test_three_trials_in_docker(docker_image: str, overnight: Overnight, tmp_pat
     assert [trial["trial"] for trial in log] == [1, 2, 3]
     report = Path(overnight("report", "night", "--runs", runs).stdout.strip())
     assert report.stat().st_size > 10_000
+
+
+def test_a_real_model_proposes_values_of_the_block(
+    vllm_server: ModelServer, overnight: Overnight, tmp_path: Path
+) -> None:
+    """Random weights know nothing; the form that the server enforces makes an edit of whatever they say."""
+    target, runs = tmp_path / "target", tmp_path / "runs"
+    overnight("init", target, "--preset", "demo")
+    words = ("--target", target, "--runs", runs, "--tag", "night", "--proposer", "hparams", "--trials", "4")
+    model = ("--llm-base-url", vllm_server.base_url, "--llm-model", vllm_server.model)
+    rules = ("--sandbox", "bwrap", "--policy", "greedy", "--calibrate", "1")
+    overnight("run", *words, *model, *rules, *SHORT, seconds=budgets.SESSION_SECONDS)
+    directory = RunDirectory(runs, "night")
+    check_whole(directory, target, 4)
+    records = state_of(directory).records
+    assert {record.proposal.source for record in records} == {"llm"}
+    judged = [record for record in records if record.candidate]
+    assert judged, "no reply became an edit"
+    assert any(run.value is not None for record in judged for run in record.runs)
+    names = set(judged[0].proposal.params or {})
+    for record in judged:
+        changed = [
+            line for line in record.proposal.diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")
+        ]
+        assert {line[1:].split(" = ")[0] for line in changed} <= names
 
 
 def edit(source: str, *changes: tuple[str, str], subject: str, category: str = "architecture") -> str:

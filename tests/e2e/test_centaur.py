@@ -1,0 +1,58 @@
+"""Centaur against the server that users run: random weights, and every reply a valid diff of the block."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+from agent.errors import ReplyRejected
+from agent.llm import ChatModel
+from agent.proposers import make_proposer
+from agent.proposers.forms import read_diff
+from agent.proposers.protocol import NoPoint
+from agent.space import SearchSpace
+
+ROOT = Path(__file__).resolve().parents[2]
+REPLY = re.compile(r"^# Reply\n\n<!--.*?-->\n\n(.*?)(?=^# Prompt\n|\Z)", re.MULTILINE | re.DOTALL)
+BEYOND_A_GRAMMAR = re.compile("does not hold")  # a constraint between two parameters
+REPLIES = 8
+
+
+class Server(Protocol):
+    """What conftest's `vllm_server` gives."""
+
+    base_url: str
+
+
+def held_or_beyond(error: ReplyRejected) -> str:
+    """The error again, unless it is of the kind that no grammar can hold."""
+    if not BEYOND_A_GRAMMAR.search(str(error)):
+        raise error
+    return error.transcript if isinstance(error, NoPoint) else ""
+
+
+def test_every_reply_of_the_model_is_a_valid_diff_of_the_block(vllm_server: Server) -> None:
+    space = SearchSpace.from_toml(ROOT / "nanogpt_target" / "target.toml")
+    method = make_proposer("centaur", space, seed=1, llm=ChatModel(vllm_server.base_url), share=1.0, screen=False)
+    replies = 0
+    for trial in range(10 + 2 * REPLIES):
+        try:
+            suggestion = method.suggest()
+        except NoPoint as error:
+            talk = held_or_beyond(error)
+        else:
+            assert suggestion.source == ("cma" if trial < 10 else "llm")
+            assert space.valid(suggestion.params) == []
+            method.tell(suggestion.params, 1.0 + 0.001 * (trial % 7))
+            talk = suggestion.transcript
+        for reply in REPLY.findall(talk):
+            block = talk.split("```python\n")[1].split("\n```")[0] + "\n"
+            try:
+                assert set(read_diff(space, block, reply)) == set(space.names)
+            except ReplyRejected as error:
+                held_or_beyond(error)
+            replies += 1
+        if replies >= REPLIES:
+            return
+    raise AssertionError(f"only {replies} replies")
