@@ -45,7 +45,7 @@ def block_grammar(space: SearchSpace, block: str) -> str:
         if entry is not None and entry.name in params:
             raw = line.encode()
             head, tail = raw[: entry.start].decode(), raw[entry.end :].decode()
-            rules += number_rules(f"value{i}", params[entry.name], entry.text)
+            rules += number_rules(f"value{i}", params[entry.name], entry.text, entry.value)
             change = f"{_quoted(f'-{line}' + chr(10) + f'+{head}')} value{i} {_quoted(tail + chr(10))}{rest}"
         if i <= last:
             options = [f"{same} before{i + 1}"] if i < last else []
@@ -54,22 +54,28 @@ def block_grammar(space: SearchSpace, block: str) -> str:
     return "\n".join(rules) + "\n"
 
 
-def number_rules(name: str, p: Param, like: str = "") -> list[str]:
-    """Rules for the values of ``p`` within its bounds; the first is called ``name``."""
+def number_rules(name: str, p: Param, like: str = "", but: Value | None = None) -> list[str]:
+    """Rules for the values of ``p`` within its bounds, ``but`` not this one; the first is called ``name``."""
     if p.kind == "categorical":
-        return [f"{name} ::= " + " | ".join(_quoted(literal(choice, like)) for choice in p.choices)]
+        choices = [c for c in p.choices if c != but or isinstance(c, bool) != isinstance(but, bool)]
+        return [f"{name} ::= " + " | ".join(_quoted(literal(choice, like)) for choice in choices)]
     assert p.low is not None
     assert p.high is not None
     if p.power_of_two or (p.kind == "int" and p.high - p.low < _LISTED):
-        return [f"{name} ::= " + " | ".join(_quoted(literal(value, like)) for value in _whole(p))]
+        return [f"{name} ::= " + " | ".join(_quoted(literal(value, like)) for value in _whole(p) if value != but)]
     decimals = 0 if p.kind == "int" else decimals_of(p)
     low, high = math.ceil(p.low * 10**decimals - 1e-6), math.floor(p.high * 10**decimals + 1e-6)
+    ranges = [(low, high)]
+    if isinstance(but, (int, float)) and abs(but * 10**decimals - round(but * 10**decimals)) < 1e-6:
+        gone = round(but * 10**decimals)
+        ranges = [(low, min(high, gone - 1)), (max(low, gone + 1), high)]
     rules: list[str] = []
     options = []
-    if low < 0:
-        options.append(f'"-" {_digits(f"{name}m", max(0, -high), -low, decimals, rules)}')
-    if high >= 0:
-        options.append(_digits(f"{name}p", max(0, low), high, decimals, rules))
+    for k, (start, stop) in enumerate(ranges):
+        if start <= stop and start < 0:
+            options.append(f'"-" {_digits(f"{name}m{k}", max(1, -stop), -start, decimals, rules)}')
+        if start <= stop and stop >= 0:
+            options.append(_digits(f"{name}p{k}", max(0, start), stop, decimals, rules))
     return [f"{name} ::= " + " | ".join(options), *rules]
 
 

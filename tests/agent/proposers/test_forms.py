@@ -44,6 +44,10 @@ def test_whole_numbers_are_held_between_their_bounds(low: int, width: int, tried
     pattern = expression(number_rules("v", Param("N", "int", low, low, low + width)))
     for value in {tried, low - 1, low, low + 1, low + width, low + width + 1}:
         assert bool(pattern.fullmatch(str(value))) == (low <= value <= low + width), value
+    for gone in {low, low + width // 2, low + width}:
+        pattern = expression(number_rules("v", Param("N", "int", low, low, low + width), but=gone))
+        for value in {gone - 1, gone, gone + 1}:
+            assert bool(pattern.fullmatch(str(value))) == (low <= value <= low + width and value != gone), value
 
 
 @pytest.mark.parametrize(
