@@ -223,8 +223,14 @@ class Settings:
     llm_model: str = setting("", "model name; default: the only one the server has")
     llm_timeout: float = setting(600.0, "seconds that one answer may take")
     llm_temperature: float = setting(0.7, "temperature of the first answer; repeats are asked again with a higher one")
-    on_llm_failure: str = setting("wait", "when the model server fails: wait for it, or stop", ("wait", "stop"))
+    on_llm_failure: str = setting(
+        "wait",
+        "when the model server fails: wait for it, let cma-es go on (centaur only), or stop",
+        ("wait", "cma", "stop"),
+    )
     repairs: int = setting(1, "how often a reply that cannot be used may be repaired")
+    centaur_share: str = setting("auto", "share of the model's proposals in centaur: auto, or a number from 0 to 1")
+    screen: bool = setting(True, "screen the points of cma-es in centaur with a Gaussian process")
     on_plateau: int = setting(0, "trials that cma-es gets after 8 of a model without a keep; 0: none")
     policy: str = setting("confirm", "how edits are accepted", POLICIES)
     calibrate: int | None = setting(None, "runs of the unchanged baseline at the start; default: by policy and budget")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nanogpt_target.prepare import Prepared
 
 # Seconds that one call bears with a failing server; who waits asks again, and looks for reasons to stop in between.
-MODEL_PATIENCE = {"wait": 30.0, "stop": 300.0}
+MODEL_PATIENCE = {"wait": 30.0, "cma": 30.0, "stop": 300.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,8 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     if settings.budget:
         target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
     check_ends(settings)
+    if settings.on_llm_failure == "cma" and settings.proposer != "centaur":
+        raise UsageError("--on-llm-failure cma belongs to --proposer centaur: no other has cma-es beside a model.")
     scrub_environment()
     repo = Repo(folder)
     device = find_device(settings)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.context import Context
-from agent.errors import ReplyRejected
+from agent.errors import ReplyRejected, UsageError
 from agent.keys import scrub
 from agent.ledger import Event, Folder
 from agent.patch import unified_diff
@@ -34,7 +34,8 @@ class BlockProposer:
     @classmethod
     def from_settings(cls, settings: Settings, target: Target, source: str, model: ChatModel | None) -> BlockProposer:
         space = SearchSpace.from_toml(target.folder / "target.toml", source=source)
-        method = make_proposer(settings.proposer, space, seed=settings.seed, llm=model)
+        options = centaur_options(settings) if settings.proposer == "centaur" else {}
+        method = make_proposer(settings.proposer, space, seed=settings.seed, llm=model, **options)
         return cls(settings.proposer, method, space, target.goal)
 
     def ask(self, context: Context) -> Proposal:
@@ -123,6 +124,19 @@ def _place(context: Context) -> str:
     if directory is None:
         return ""
     return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
+
+
+def centaur_options(settings: Settings) -> dict[str, Any]:
+    """What Centaur is told of the settings. Raises ``UsageError`` for a share that is none."""
+    share = None
+    if settings.centaur_share != "auto":
+        try:
+            share = float(settings.centaur_share)
+        except ValueError:
+            text = f"--centaur-share {settings.centaur_share}: write auto, or a number from 0 to 1."
+            raise UsageError(text) from None
+    on_failure = "cma" if settings.on_llm_failure == "cma" else "raise"
+    return {"share": share, "screen": settings.screen, "on_failure": on_failure}
 
 
 def told_value(record: Record, goal: Goal) -> float | None:

@@ -94,6 +94,7 @@ def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, m
         (["--budget", "0.5steps"], "--budget 0.5steps: less than one step trains nothing."),
         (["--policy", "lucky"], "policy = 'lucky' is not one of"),
         (["--proposer", "cma"], "proposer = 'cma' is not one of"),
+        (["--on-llm-failure", "cma"], "--on-llm-failure cma belongs to --proposer centaur"),
         (["--tag", "a b"], "--tag 'a b': use letters, digits"),
         (["--tag", "../up"], "--tag '../up': use letters, digits"),
         (["--threads", "-1"], "threads = -1 is negative."),

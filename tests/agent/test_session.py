@@ -10,7 +10,7 @@ from openai_server import Answer, OpenAIServer
 from sessions import check_replay, check_whole, killed, refs_of, resume, start, state_of
 from targets import TOML, TRAIN, git, make_bowl
 
-from agent.errors import EnvironmentProblem, OvernightError
+from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.ledger import fold, read
 from agent.patch import unified_diff
 from agent.rundir import RunDirectory
@@ -111,6 +111,27 @@ def test_cma_es_takes_over_where_the_model_has_no_ideas_left(target: Path, tmp_p
     assert len(searched) >= 1
     assert len({tuple(sorted((r.proposal.params or {}).items())) for r in searched}) == len(searched)
     check_whole(directory, target, 12)
+
+
+def test_centaur_takes_turns_and_says_whose_point_it_was(target: Path, tmp_path: Path) -> None:
+    """A model that never answers in the asked form: its trials say so, and nobody else's point takes their place."""
+    with OpenAIServer([], at_end=Answer(text="I would rather not.")) as server:
+        directory = start(
+            target, tmp_path / "runs", proposer="centaur", centaur_share="1.0", screen=False, trials=13, seed=2,
+            policy="greedy", llm_base_url=server.base_url,
+        )  # fmt: skip
+        resume(tmp_path / "runs", trials=14)
+    records = state_of(directory).records
+    assert {r.proposal.source for r in records[:10]} == {"cma"}
+    assert {(r.proposal.source, r.status) for r in records[10:]} == {("llm", "model_failed")}
+    check_whole(directory, target, 14)
+
+
+def test_a_share_that_is_none_is_said(target: Path, tmp_path: Path) -> None:
+    for share in ("much", "1.5"):
+        with OpenAIServer([]) as server, pytest.raises(UsageError, match="share"):
+            start(target, tmp_path / "runs", proposer="centaur", centaur_share=share, llm_base_url=server.base_url)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_notes_steer_the_next_prompt(target: Path, tmp_path: Path) -> None:
