@@ -50,6 +50,7 @@ class ScorerSide:
         self._files: dict[str, int] = {}
         self._sequence = READY
         self.cancelled = False
+        self.ready = float("inf")  # monotonic time at which the model was loaded
         sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
         try:
             for name, size in sizes.items():
@@ -73,6 +74,7 @@ class ScorerSide:
         """
         if self._sequence == READY:
             self._await(deadline)
+            self.ready = time.monotonic()
         self._sequence = max(0, self._sequence) + 1
         os.pwrite(self._files["ids"], np.ascontiguousarray(ids, np.int64).tobytes(), 0)
         os.pwrite(self._files["asked"], struct.pack("<q", self._sequence), 0)

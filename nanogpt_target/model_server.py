@@ -12,6 +12,7 @@ from nanogpt_target.channel import WRONG_SHAPE, WRONG_TYPE, ModelSide
 
 def main() -> None:
     side = ModelSide(Path(os.environ["OVERNIGHT_CHANNEL"]))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two of these share the cores: threads that spin steal them
     import torch  # after the lock: whatever goes wrong from here on, the scorer sees that this process has ended
 
     if threads := int(os.environ.get("OVERNIGHT_THREADS", "0")):

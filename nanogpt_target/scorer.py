@@ -242,7 +242,14 @@ def score_channels(
     finally:
         for side in sides:
             side.close()
-    return {"status": "ok", "reason": "", **asdict(found), "seconds": {"total": round(time.monotonic() - began, 3)}}
+    ended, ready = time.monotonic(), min(side.ready for side in sides)
+    seconds = {"startup": ready - began, "scoring": ended - ready, "total": ended - began}
+    return {
+        "status": "ok",
+        "reason": "",
+        **asdict(found),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
 
 
 def main() -> int:

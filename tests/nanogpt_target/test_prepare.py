@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +140,24 @@ def test_the_gpu_preset_has_about_fifty_million_parameters(tmp_path: Path, pytho
 def test_a_preset_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no preset 'tpu'; there are demo, cpu, gpu"):
         write_target("tpu", tmp_path)
+
+
+def test_every_bound_of_a_preset_can_be_built(tmp_path: Path, python) -> None:  # type: ignore[no-untyped-def]
+    """The smallest and the largest model that a search may ask for: whole heads, and the residual stream joins."""
+    shape = ("DEPTH", "ASPECT_RATIO", "HEAD_DIM", "WINDOW_PATTERN")
+    cases = []
+    for preset in PRESETS:
+        write_target(preset, tmp_path)
+        toml = tomllib.loads((tmp_path / "target.toml").read_text())
+        bounds = {p["name"]: p.get("choices", ())[:2] or [p["low"], p["high"]] for p in toml["hyperparameters"]}
+        cases += [(*values, toml["data"]["vocab_size"]) for values in itertools.product(*(bounds[n] for n in shape))]
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport math, torch, train\n"
+        f"for depth, aspect, head, pattern, vocab in {cases!r}:\n"
+        "    width = math.ceil(depth * aspect / head) * head\n"
+        "    with torch.device('meta'):\n"
+        "        model = train.GPT(train.Config(vocab, 16, depth, head, width, pattern))\n"
+        "        assert model(torch.zeros(2, 16, dtype=torch.long)).shape == (2, 16, vocab)\n"
+        "print('built')"
+    )
+    assert python(program).strip() == "built"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,3 +35,30 @@ def test_no_text_is_in_the_channel_before_the_model_is_loaded(tmp_path: Path) ->
         scorer.ask(ids, float("inf"), out)
     assert not any((tmp_path / "ids").read_bytes())
     scorer.close()
+
+
+def test_the_death_of_a_model_process_is_seen_at_once(tmp_path: Path) -> None:
+    """Killed by a signal, while it is asked: no wait for the deadline."""
+    scorer = ScorerSide(tmp_path, 2, 4, 8)
+    program = (
+        "import os, signal, sys; from pathlib import Path; from nanogpt_target.channel import ModelSide\n"
+        "side = ModelSide(Path(sys.argv[1])); side.next(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as model:
+        with pytest.raises(ModelGone):
+            scorer.ask(np.ones((2, 4), np.int64), float("inf"), np.empty((2, 4, 8), np.float32))
+        assert model.wait() == -signal.SIGKILL
+    assert scorer.asked
+    scorer.close()
+
+
+@pytest.mark.parametrize("name", ["ids", "logits", "asked", "answered", "alive", "header.new"])
+def test_files_that_wait_in_the_channel_are_refused(tmp_path: Path, name: str) -> None:
+    """A model process that is there first may have put a link to a file of the host where the scorer will write."""
+    victim, channel = tmp_path / "victim", tmp_path / "channel"
+    victim.write_text("precious")
+    channel.mkdir()
+    (channel / name).symlink_to(victim)
+    with pytest.raises(Rejected, match="interfered with the channel"):
+        ScorerSide(channel, 2, 4, 8)
+    assert victim.read_text() == "precious"
