@@ -29,6 +29,7 @@ from nanogpt_target.scorer import BATCH_BYTES, REPEATED_ROWS, SAMPLED_ROWS, log_
 
 BUS = 12e9  # bytes/s from a GPU into memory that is not pinned, assumed
 GPU_MEMORY = 2e12  # bytes/s of a data centre GPU, assumed
+ROW_BYTES = 64 << 20  # of logits, one row of the GPU preset
 SHARE_CPU, SHARE_GPU = 0.25, 0.05  # goals: scoring as a share of the training budget
 
 
@@ -77,14 +78,14 @@ def speed_of_softmax(vocab: int) -> float:
 
 
 def speed_of_copies() -> float:
-    """Bytes per second of one copy between buffers of one message."""
-    source, copy = np.ones(BATCH_BYTES, np.uint8), np.zeros(BATCH_BYTES, np.uint8)
+    """Bytes per second of one copy, larger than a cache, as a row of logits is there."""
+    source, copy = np.ones(ROW_BYTES, np.uint8), np.zeros(ROW_BYTES, np.uint8)
     times = []
     for _ in range(5):
         began = time.perf_counter()
         np.copyto(copy, source)
         times.append(time.perf_counter() - began)
-    return BATCH_BYTES / min(times)
+    return ROW_BYTES / min(times)
 
 
 def computed() -> None:

@@ -28,7 +28,7 @@ import numpy as np
 
 from nanogpt_target.channel import ModelGone, Rejected, ScorerSide
 
-BATCH_BYTES = 32 << 20  # of logits in one message
+BATCH_BYTES = 8 << 20  # of logits in one message: what a CPU keeps in its cache
 CHUNK = 1 << 18  # logits that go through the softmax at a time: they stay in the cache
 SAMPLED_ROWS = 256  # of pass B
 REPEATED_ROWS = 64  # of pass A, at least: how far the model is from itself
