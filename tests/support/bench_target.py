@@ -23,7 +23,7 @@ from sandbox import make_sandbox
 from sandbox.types import Device, Sandbox
 
 SMALL = {
-    "tokens = 81920": "steps = 12",
+    "tokens = 65536": "steps = 12",
     "wall_seconds = 120": "wall_seconds = 300",
     "score_seconds = 60": "score_seconds = 90",
     "validation_tokens = 40000": "validation_tokens = 4000",
