@@ -31,7 +31,8 @@ start_engine() {
     echo $! >"$PIDFILE"
     local waited=0
     until answers; do
-        alive "$PIDFILE" dockerd || { tail -n 20 "$ENGINE/dockerd.log" >&2; die "the engine ended while starting"; }
+        # by number, not by name: until the new process has become dockerd it is still called like this script
+        kill -0 "$(cat "$PIDFILE")" 2>/dev/null || { tail -n 20 "$ENGINE/dockerd.log" >&2; die "the engine ended while starting"; }
         [ "$waited" -lt 120 ] || die "the engine did not answer within 120 s: see $ENGINE/dockerd.log"
         sleep 1; waited=$((waited + 1))
     done
