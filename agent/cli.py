@@ -81,6 +81,24 @@ def build_parser() -> argparse.ArgumentParser:
     judge.add_argument("--policy", default="confirm", help="confirm, margin or greedy (default: confirm)")
     judge.add_argument("--json", action="store_true", help="for programs")
 
+    replay = command("replay", "run the commits of a branch again: recorded against replayed", "agent.commands:replay")
+    replay.add_argument(
+        "what", metavar="TAG|BRANCH|A..B", help="a run, or a branch or range of the target's repository"
+    )
+    replay.add_argument("--seeds", type=int, help="runs of each commit (default: 3; with --exact 1)")
+    replay.add_argument(
+        "--exact", action="store_true", help="follow the recorded schedule, seed and threads: same bits"
+    )
+    replay.add_argument(
+        "--ablate", action="store_true", help="also leave out each edit; make TAG-minimal of what holds"
+    )
+    replay.add_argument("--check", action="store_true", help="exit with 1 if the branch does not reproduce")
+    replay.add_argument("--name", default="", help="name of the replay's folder (default: replay-TAG)")
+    replay.add_argument("--results", type=Path, metavar="FILE.tsv", help="recorded values of a branch without trailers")
+    replay.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
+    add_fields(replay, ("target", "sandbox", "image", "device", "threads", "seed", "budget"))
+    add_places(replay)
+
     doctor = command("doctor", "checks of GPU, Docker, model server, disk, git, data", "agent.doctor:doctor")
     doctor.add_argument(
         "--sandbox", action="store_true", help="also run the contract suite against this machine's sandbox"
@@ -102,14 +120,35 @@ def add_reading(command: Callable[[str, str, str], argparse.ArgumentParser]) -> 
     ):
         sub = command(name, text, f"agent.commands:{name}_")
         if name != "list":
-            sub.add_argument("tag", metavar="TAG", nargs="?" if name == "status" else None)
+            sub.add_argument("tag", metavar="TAG", nargs="?" if name in ("status", "log", "report") else None)
         if name == "show":
             sub.add_argument("number", type=int, metavar="N", help="number of the trial")
         if name == "log":
             sub.add_argument("--all", action="store_true", help="every attempt, not only the kept ones")
+            sub.add_argument("--status", default="", help="attempts with this status or decision: ok, revert, oom, …")
+            sub.add_argument("--source", default="", help="attempts from this source: llm, cma, tpe, …")
+            sub.add_argument("--text", default="", help="attempts with these words in what was proposed")
         if name != "report":
             sub.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
         add_places(sub)
+    diff = command("diff", "two attempts of a run: their values, and what differs", "agent.commands:diff")
+    diff.add_argument("tag", metavar="TAG")
+    for name in "ab":
+        diff.add_argument(name, metavar=name.upper(), help="number of a trial, baseline, or head")
+    branch = command("branch", "a clean branch of the kept edits, for a pull request", "agent.commands:branch")
+    branch.add_argument("tag", metavar="TAG")
+    branch.add_argument("--squash", action="store_true", help="one commit")
+    branch.add_argument("--pick", type=int, nargs="+", metavar="N", help="only these trials (default: every kept one)")
+    branch.add_argument("--onto", default="", metavar="REF", help="start here (default: the baseline of the run)")
+    branch.add_argument("--name", default="", help="name of the branch (default: autoresearch/TAG-clean)")
+    export = command("export", "the record of a run for other programs", "agent.commands:export")
+    export.add_argument("tag", metavar="TAG", nargs="?")
+    export.add_argument("--format", choices=("tsv", "csv", "json"), default="tsv", help="default: tsv")
+    export.add_argument("--output", type=Path, metavar="FILE", help="default: stdout")
+    for sub in (diff, branch):
+        sub.add_argument("--target", help="folder of the target, if it has moved since the run")
+    for sub in (diff, branch, export):
+        add_places(sub, cache=False)
 
 
 def add_places(parser: argparse.ArgumentParser, cache: bool = True) -> None:
@@ -120,10 +159,14 @@ def add_places(parser: argparse.ArgumentParser, cache: bool = True) -> None:
 
 def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
     """One flag for each field of ``Settings``; a flag that is not given stays out of the namespace."""
-    hints = get_type_hints(Settings)
     parser.add_argument("--config", type=Path, help="TOML file with any of these settings")
+    add_fields(parser, [item.name for item in dataclasses.fields(Settings) if item.name not in leave_out])
+
+
+def add_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    hints = get_type_hints(Settings)
     for item in dataclasses.fields(Settings):
-        if item.name in leave_out:
+        if item.name not in names:
             continue
         flag = "--" + item.name.replace("_", "-")
         default = f" (default: {item.default})" if item.default not in (None, "", False) else ""

@@ -18,6 +18,9 @@ from agent.rundir import RunDirectory, find_runs, new_tag
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from agent.replay import Plan
+    from agent.repo import Repo
+
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
@@ -58,7 +61,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     report = write_report(directory)
     from agent.views.log import log_table
 
-    _console().print(log_table(state))
+    console().print(log_table(state))
     print(f"The branch: git -C {target} log autoresearch/{tag}")
     print(f"The report: {report}")
     say(f"done in {time.monotonic() - began:.0f} s")
@@ -173,7 +176,7 @@ def list_(json: bool, runs: str, cache: str) -> int:
     for tag in find_runs(Path(runs)):
         directory = RunDirectory(Path(runs), tag)
         rows.append((tag, load(directory)[0], directory.running()))
-    return _show(json, lambda: runs_json(rows), lambda: runs_table(rows))
+    return show(json, lambda: runs_json(rows), lambda: runs_table(rows))
 
 
 def status_(tag: str | None, json: bool, runs: str, cache: str) -> int:
@@ -182,16 +185,17 @@ def status_(tag: str | None, json: bool, runs: str, cache: str) -> int:
     directory = existing(runs, tag)
     state, settings = load(directory)
     now, running = time.time(), directory.running()
-    return _show(
+    return show(
         json, lambda: status_json(state, settings, now, running), lambda: status_panel(state, settings, now, running)
     )
 
 
-def log_(tag: str, all: bool, json: bool, runs: str, cache: str) -> int:
+def log_(tag: str | None, all: bool, status: str, source: str, text: str, json: bool, runs: str, cache: str) -> int:
     from agent.views.log import log_json, log_table
 
     state, _ = load(existing(runs, tag))
-    return _show(json, lambda: log_json(state), lambda: log_table(state, all=all))
+    filters = {"status": status, "source": source, "words": text}
+    return show(json, lambda: log_json(state, **filters), lambda: log_table(state, all=all, **filters))
 
 
 def show_(tag: str, number: int, json: bool, runs: str, cache: str) -> int:
@@ -202,13 +206,86 @@ def show_(tag: str, number: int, json: bool, runs: str, cache: str) -> int:
     record = state.of_trial(number)
     if record is None:
         raise UsageError(f"run {directory.tag} has no trial {number}: it has 1 to {len(state.records)}.")
-    return _show(
+    return show(
         json, lambda: show_json(record, state, directory.path), lambda: show_view(record, state, directory.path)
     )
 
 
-def report_(tag: str, runs: str, cache: str) -> int:
+def report_(tag: str | None, runs: str, cache: str) -> int:
     print(write_report(existing(runs, tag)))
+    return 0
+
+
+def replay(
+    what: str,
+    seeds: int | None,
+    exact: bool,
+    ablate: bool,
+    check: bool,
+    name: str,
+    results: Path | None,
+    json: bool,
+    runs: str,
+    **settings: Any,
+) -> int:
+    from rich.console import Console
+
+    from agent import replaying
+    from agent.views.replay import ReplayView, replay_json, replay_view, write_replay
+
+    def view(plan: Plan) -> ReplayView:
+        return ReplayView(Console(stderr=True, highlight=False), plan.metric, plan.rounds * len(plan.steps))
+
+    request = replaying.Request(what, seeds, exact, ablate, name, results, settings)
+    result, differs, directory = replaying.perform(request, Path(runs), view, say)
+    show(json, lambda: replay_json(result, differs), lambda: replay_view(result, differs))
+    page = directory.path / "replay.html"
+    try:
+        write_replay(result, page, differs)
+        say(f"the page of this replay: {page}")
+    except EnvironmentProblem as error:  # the table was printed already
+        say(f"no page: {error}")
+    if not result.complete:
+        say("interrupted; the same command goes on where it stopped.")
+        return 130
+    return 1 if check and not result.reproduced else 0
+
+
+def branch(tag: str, squash: bool, pick: list[int] | None, onto: str, name: str, runs: str, target: str | None) -> int:
+    from agent.branching import make_branch
+    from agent.views.text import count
+
+    directory = existing(runs, tag)
+    state, settings = load(directory)
+    repo = repo_of(settings, target)
+    made = make_branch(state, repo, directory.tag, name=name, squash=squash, pick=pick or (), onto=onto)
+    print(made.name)
+    made_of = f"{count(made.edits, 'edit')} in {count(made.commits, 'commit')}"
+    say(f"{made_of}: git -C {repo.top} log {made.base[:10]}..{made.name}")
+    return 0
+
+
+def diff(tag: str, a: str, b: str, runs: str, target: str | None) -> int:
+    from agent.differing import compare_view
+
+    state, settings = load(existing(runs, tag))
+    console().print(compare_view(state, repo_of(settings, target), a, b))
+    return 0
+
+
+def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
+    from agent.exporting import export as text_of
+
+    state, _ = load(existing(runs, tag))
+    text = text_of(state, format)
+    if output is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {output}: {error.strerror}.") from error
+    say(f"{output}: {len(state.finished)} attempts as {format}")
     return 0
 
 
@@ -219,7 +296,7 @@ def judge(file: Path, noise_sd: float, policy: str, json: bool) -> int:
     if noise_sd < 0:
         raise UsageError(f"--noise-sd {noise_sd}: cannot be negative.")
     rows = judge_published(read_tsv(file), noise_sd, policy_from(policy))
-    return _show(json, lambda: rows, lambda: published_table(rows))
+    return show(json, lambda: rows, lambda: published_table(rows))
 
 
 def write_report(directory: RunDirectory) -> Path:
@@ -251,6 +328,17 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
     return fold(parse(data, str(directory.ledger))[0]), directory.read_settings()
 
 
+def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
+    """The repository of a run's target, or of the folder that the user names instead."""
+    from agent.repo import Repo, scrub_environment
+
+    scrub_environment()
+    folder = Path(target or str(settings["run"]["target"]))
+    if not folder.is_dir():
+        raise UsageError(f"the target of this run, {folder}, is not there any more. Name its folder with --target.")
+    return Repo(folder)
+
+
 def _end(directory: RunDirectory) -> int:
     from agent.session import AT_ONCE
 
@@ -262,15 +350,15 @@ def _end(directory: RunDirectory) -> int:
     return 130 if state.ended == AT_ONCE else 0
 
 
-def _show(as_json: bool, data: Any, renderable: Any) -> int:
+def show(as_json: bool, data: Any, renderable: Any) -> int:
     if as_json:
         print(json.dumps(data(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        _console().print(renderable())
+        console().print(renderable())
     return 0
 
 
-def _console() -> Console:
+def console() -> Console:
     from rich.console import Console
 
     # a file or a pipe has no width: lines there are as long as their content, up to what a wide terminal shows

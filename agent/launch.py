@@ -34,8 +34,8 @@ MODEL_PATIENCE = {"wait": 30.0, "cma": 30.0, "stop": 300.0}
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """What a session is made of, checked and ready; nothing has been written yet."""
+class Workplace:
+    """Where commits of a target are run, checked and ready; nothing has been written yet."""
 
     settings: Settings
     target: Target
@@ -43,13 +43,24 @@ class Parts:
     sandbox: Sandbox
     device: Device
     prepared: Prepared | None
+
+    def experiment(self, owner: str, stop_now: Callable[[], bool]) -> Experiment:
+        """Runs of these commits; what an earlier process with this owner left in the sandbox is swept away."""
+        self.sandbox.sweep(owner)
+        return Experiment(self.repo, self.target, self.sandbox, self.device, owner, self.prepared, stop_now)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts(Workplace):
+    """What a session is made of."""
+
     proposer: Proposer
     policy: Policy
     calibration: int
 
 
-def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
-    """Check the target, the repository, the sandbox, the data and the model server, in this order.
+def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
+    """Check the target, the repository, the sandbox and the data, in this order.
 
     Raises:
         UsageError, EnvironmentProblem: what is wrong, where, and what to do.
@@ -58,13 +69,22 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     target, _ = load_target(folder)
     if settings.budget:
         target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
-    check_ends(settings)
-    if settings.on_llm_failure == "cma" and settings.proposer != "centaur":
-        raise UsageError("--on-llm-failure cma belongs to --proposer centaur: no other has cma-es beside a model.")
     scrub_environment()
     repo = Repo(folder)
     device = find_device(settings)
     sandbox = find_sandbox(settings, say)
+    return Workplace(settings, target, repo, sandbox, device, prepare_data(settings, target, say))
+
+
+def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
+    """Check the settings, the workplace and the model server, in this order.
+
+    Raises:
+        UsageError, EnvironmentProblem: what is wrong, where, and what to do.
+    """
+    check_ends(settings)
+    if settings.on_llm_failure == "cma" and settings.proposer != "centaur":
+        raise UsageError("--on-llm-failure cma belongs to --proposer centaur: no other has cma-es beside a model.")
     policy = policy_from(settings.policy, keep_simpler=settings.keep_simpler)
     calibration = settings.calibrate
     if calibration is None:
@@ -75,19 +95,11 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
             f"the noise. "
             f"Use --calibrate 3 or more, or --policy greedy."
         )
-    source = repo.read(repo.head(), target.path)
-    proposer = make_session_proposer(settings, target, source)
-    return Parts(
-        settings,
-        target,
-        repo,
-        sandbox,
-        device,
-        prepare_data(settings, target, say),
-        proposer,
-        policy,
-        max(calibration, 1),
-    )
+    place = workplace(settings, say)
+    source = place.repo.read(place.repo.head(), place.target.path)
+    proposer = make_session_proposer(settings, place.target, source)
+    made = {item.name: getattr(place, item.name) for item in dataclasses.fields(place)}
+    return Parts(**made, proposer=proposer, policy=policy, calibration=max(calibration, 1))
 
 
 def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
@@ -256,16 +268,7 @@ def check_same(state: State, parts: Parts) -> None:
 
 def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, view: View) -> None:
     stopper = Stopper(directory)
-    parts.sandbox.sweep(f"{directory.path.resolve()}")
-    experiment = Experiment(
-        parts.repo,
-        parts.target,
-        parts.sandbox,
-        parts.device,
-        f"{directory.path.resolve()}",
-        parts.prepared,
-        stopper.now,
-    )
+    experiment = parts.experiment(f"{directory.path.resolve()}", stopper.now)
     session = Session(
         directory=directory,
         ledger=ledger,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -307,3 +307,14 @@ def fold(events: Iterable[Event]) -> State:
 def iterate(events: Iterable[Event], kind: str) -> Iterator[Event]:
     """The events of one kind, in order."""
     return (event for event in events if event["event"] == kind)
+
+
+def lost_in_a_row(events: Sequence[Event]) -> int:
+    """Runs lost to the machine since anything last worked."""
+    count = 0
+    for event in reversed(events):
+        if event["event"] == "lost":
+            count += 1
+        elif event["event"] != "run_started":
+            break
+    return count

@@ -100,6 +100,13 @@ class Repo:
             raise UsageError(f"commit {commit[:12]} has no file {self.prefix}{path}: is it committed?") from None
         return bytes(blob.data_stream.read()).decode("utf-8", "surrogateescape")
 
+    def has(self, commit: str, path: str) -> bool:
+        """Whether a commit holds a file of the target."""
+        try:
+            return bool(self._repo.commit(commit).tree / (self.prefix + path))
+        except KeyError:
+            return False
+
     def export(self, commit: str, directory: Path) -> None:
         """Write the target's files of a commit into a directory. Links and submodules, which can lead out, are not."""
         for relative, blob in self._files(commit):
@@ -136,6 +143,25 @@ class Repo:
         """Commits of a range or a tip, oldest first, following first parents."""
         text = self._try("rev-list", "--first-parent", "--reverse", "--end-of-options", revisions)
         return [self.commit(sha) for sha in (text or "").split()]
+
+    def identity(self) -> tuple[str, str]:
+        """Name and mail of the user, from git's configuration.
+
+        Raises:
+            UsageError: git does not know them.
+        """
+        name, mail = (self._try("config", "--get", f"user.{part}") for part in ("name", "email"))
+        if not name or not mail:
+            raise UsageError(
+                'git does not know who you are. Do: git config --global user.name "Your Name" && '
+                "git config --global user.email you@example.org"
+            )
+        return name, mail
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """The newest commit that both have come from; None without one, or where a name is no commit."""
+        a, b = self.resolve(one), self.resolve(other)
+        return self._try("merge-base", a, b) if a and b else None
 
     def diff(self, before: str, after: str) -> str:
         """The unified diff between two commits, by git itself, without external drivers."""
@@ -190,18 +216,27 @@ class Repo:
     # writing
 
     def build(
-        self, parent: str, files: Mapping[str, str], message: str, when: int, *, parents: tuple[str, ...] | None = None
+        self,
+        parent: str,
+        files: Mapping[str, str],
+        message: str,
+        when: int,
+        *,
+        parents: tuple[str, ...] | None = None,
+        author: tuple[str, str] = AUTHOR,
     ) -> str:
         """A commit with ``parent``'s tree and the given texts in place of the target's files; no ref moves.
 
-        The hash depends on the arguments alone: author and committer are fixed, the date is ``when`` (seconds, UTC).
+        The hash depends on the arguments alone; ``author`` (name, mail) commits too, at ``when`` (seconds, UTC).
         """
         tree = self._tree(parent, files) if files else self.commit(parent).tree
-        return self.commit_tree(tree, (parent,) if parents is None else parents, message, when)
+        return self.commit_tree(tree, (parent,) if parents is None else parents, message, when, author)
 
-    def commit_tree(self, tree: str, parents: tuple[str, ...], message: str, when: int) -> str:
+    def commit_tree(
+        self, tree: str, parents: tuple[str, ...], message: str, when: int, author: tuple[str, str] = AUTHOR
+    ) -> str:
         flags = [flag for parent in parents for flag in ("-p", parent)]
-        name, mail = AUTHOR
+        name, mail = author
         date = f"@{when} +0000"
         who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER")
                for part, value in (("NAME", name), ("EMAIL", mail), ("DATE", date))}  # fmt: skip

@@ -1,34 +1,26 @@
-"""report.html and progress.png of a run, from its ledger, run.toml and trials/: ``python -m agent.report RUN_DIR``.
-
-One self-contained page: no network, charts as inline vector images, one small script. Texts of models and logs are
-hostile: every value that reaches the template is cleaned and escaped, and a content security policy allows no script
-but the page's own, by its hash.
-"""
+"""report.html and progress.png of a run, from its ledger, run.toml and trials/: ``python -m agent.report RUN_DIR``."""
 
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import logging
 import sys
 import time
 import tomllib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.ledger import State, fold, read
 from agent.views import charts, morning, picture, text
+from agent.views.page import renderer, write_page
 from agent.views.parameters import parameter_charts
 from agent.views.status import SETUP
 from agent.views.summary import Summary, summarize
 
 MOST_BYTES = 3 << 20
 DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # characters: of kept edits, of all others
-TEMPLATES = Path(__file__).parent / "templates"
 log = logging.getLogger(__name__)
 
 
@@ -44,12 +36,11 @@ def write_report(run_dir: Path) -> Path:
     state, run = fold(read(run_dir / "ledger.jsonl")), read_run(run_dir / "run.toml")
     summary = summarize(state)
     place = run_dir / "report.html"
+    write_page(place, page(state, run, run_dir))
     try:
-        _replace(place, page(state, run, run_dir))
-        try:
-            picture.draw_progress(state, summary, run_dir / "progress.png")
-        except ImportError:
-            log.warning("no progress.png: it needs matplotlib (pip install 'overnight[report]').")
+        picture.draw_progress(state, summary, run_dir / "progress.png")
+    except ImportError:
+        log.warning("no progress.png: it needs matplotlib (pip install 'overnight[report]').")
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
     return place
@@ -65,7 +56,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def page(state: State, run: Mapping[str, Any], run_dir: Path) -> str:
     """The whole page. Long nights show less of each edit, until it fits into ``MOST_BYTES``."""
-    render = _renderer()
+    render = renderer("report.html")
     summary = summarize(state)
     fixed = _fixed(state, run, summary)
     html = ""
@@ -86,7 +77,6 @@ def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, 
     words = {name: text.duration(seconds) for name, seconds in parts.items()}
     table = run.get("run")
     settings = table if isinstance(table, Mapping) else {}
-    script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
     return {
         "summary": summary,
         "tag": summary.tag or str(settings.get("tag", "")) or "run",
@@ -108,42 +98,7 @@ def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, 
         "time_bar": charts.share_bar(parts, words),
         "time_words": list(words.items()),
         "environment": morning.environment_tables(state, run),
-        "script": script,
-        "style": style,
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-
-
-def _renderer() -> Any:
-    """The template as a function of its values."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError:
-        raise EnvironmentProblem("the report needs Jinja2: pip install 'overnight[report]'.") from None
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=partial(_inert, Markup),
-    )
-    environment.filters.update(number=text.number, gain=text.gain, duration=text.duration, count=text.count)
-    template = environment.get_template("report.html")
-    return lambda values: template.render(values, own=Markup)
-
-
-def _inert(markup: type, value: Any) -> Any:
-    """What every expression of the template passes through before it is escaped."""
-    return text.clean(value) if isinstance(value, str) and not isinstance(value, markup) else value
-
-
-def _replace(path: Path, content: str) -> None:
-    """A reader sees the old page or the new one, never half of one."""
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.write_text(content, encoding="utf-8")
-    scratch.replace(path)
 
 
 def main(argv: list[str] | None = None) -> int:

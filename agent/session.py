@@ -15,7 +15,7 @@ from typing import Protocol
 from agent.context import Context, Proposer
 from agent.errors import EnvironmentProblem, ModelMisconfigured, ModelUnavailable, OvernightError
 from agent.judge import History, MeasureNext, Policy, check_baseline, judge, new_incumbent_runs, trials_since
-from agent.ledger import Event, Ledger, State
+from agent.ledger import Event, Ledger, State, lost_in_a_row
 from agent.messages import accepted_message, candidate_message
 from agent.noise import Noise, pooled_noise
 from agent.normal_form import tree_size
@@ -140,7 +140,7 @@ class Session:
             raise
         except (SandboxBroken, EnvironmentProblem) as error:
             self.write("lost", trial=trial, trace=trace, reason=str(error))
-            if self.lost_in_a_row() >= RETRIES:
+            if lost_in_a_row(self.ledger.events) >= RETRIES:
                 count = f"{RETRIES} runs in a row were lost to the machine"
                 raise EnvironmentProblem(f"{count}, the last: {error}") from error
             return
@@ -153,16 +153,6 @@ class Session:
     def candidate_of(self, trial: int) -> str | None:
         record = self.state.of_trial(trial)
         return record.candidate if record else None
-
-    def lost_in_a_row(self) -> int:
-        """Runs lost to the machine since anything last worked."""
-        count = 0
-        for event in reversed(self.ledger.events):
-            if event["event"] == "lost":
-                count += 1
-            elif event["event"] != "run_started":
-                break
-        return count
 
     def with_seed_check(self, run: Measurement) -> Measurement:
         """Equal initial weights under different seeds: the edit pins the seed, and repeats would prove nothing."""

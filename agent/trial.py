@@ -33,6 +33,7 @@ Progress = Callable[[str, Mapping[str, Any]], None]
 
 CHECKPOINT = (Collect("model.safetensors", 8 << 30), Collect("model.json", 1 << 20))
 REPORTS = (Collect("summary.json", 1 << 20), Collect("curve.jsonl", 4 << 20), Collect("trace.jsonl", 32 << 20))
+SCHEDULE = ".overnight-schedule.jsonl"  # in the exported code: the trace that a run has to follow
 DONE = "done"  # between phases: time of the host's own, which is in no phase
 GRACE = 5.0  # seconds that the scorer has to notice the end of a model process by itself
 _SHOWN = ("steps", "tokens", "train_loss", "parameters", "tokens_per_second", "train_seconds", "mfu")  # of summary.json
@@ -88,9 +89,19 @@ class Experiment:
             raise EnvironmentProblem("a target with a trusted score needs prepared data: run `overnight prepare`.")
 
     def measure(
-        self, commit: str, role: Role, seed: int, directory: Path, trace: str, attempt: int, progress: Progress
+        self,
+        commit: str,
+        role: Role,
+        seed: int,
+        directory: Path,
+        trace: str,
+        attempt: int,
+        progress: Progress,
+        schedule: Path | None = None,
     ) -> Measurement:
         """Train and score ``commit`` once. ``directory`` receives train.log, result.json, curve.jsonl.
+
+        ``schedule`` is the trace.jsonl of an earlier run, whose progress is followed step by step instead of the clock.
 
         Raises:
             SandboxBroken, EnvironmentProblem: the machinery failed; the commit is not to blame.
@@ -101,7 +112,12 @@ class Experiment:
         with workspace() as work:
             code, data = work / "code", work / "data"
             self._stage(commit, code, data)
-            outcome, failure = self._train(code, data, directory, seed, clock, progress)
+            follow = {}
+            if schedule is not None:
+                shutil.copyfile(schedule, code / SCHEDULE)
+                (code / SCHEDULE).chmod(0o644)
+                follow = {"OVERNIGHT_TRACE": "{code}/" + SCHEDULE}
+            outcome, failure = self._train(code, data, directory, seed, clock, progress, follow)
             value: float | None = None
             metrics: dict[str, float] = {}
             reported: dict[str, Any] = {}
@@ -162,7 +178,14 @@ class Experiment:
             place.chmod(0o755 if place.is_dir() else 0o644)
 
     def _train(
-        self, code: Path, data: Path, directory: Path, seed: int, clock: _Clock, progress: Progress
+        self,
+        code: Path,
+        data: Path,
+        directory: Path,
+        seed: int,
+        clock: _Clock,
+        progress: Progress,
+        follow: Mapping[str, str],
     ) -> tuple[Outcome, Failure | None]:
         trusted = self.target.score == "trusted"
         mounts = {"code": Mount(code), "data": Mount(data)}
@@ -176,6 +199,7 @@ class Experiment:
                 "OVERNIGHT_OUT": "{out}",
                 "OVERNIGHT_SEED": str(seed),
                 "OVERNIGHT_BUDGET": self.target.budget.encoded,
+                **follow,
                 **self._hardware(),
             },
             limits=self._limits(),
@@ -430,4 +454,3 @@ def _decisive_line(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith('{"event"')]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line)]
     return (errors or lines or [""])[-1][:300]
-

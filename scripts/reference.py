@@ -135,10 +135,12 @@ def ledger() -> str:
 def schemas() -> str:
     """What each command prints with --json, in the words of the module that prints it."""
     parts = []
-    for name in ("list", "status", "log", "show"):
+    for name in ("list", "status", "log", "show", "replay"):
         text = import_module(f"agent.views.{'runs' if name == 'list' else name}").__doc__ or ""
         schema = text[text.index("``", text.index("\n")) :].strip()
         parts.append(f"## `overnight {name} --json`\n\n{schema.replace('``', '`')}\n")
+    text = import_module("agent.exporting").__doc__ or ""
+    parts.append(f"## `overnight export --format json`\n\n{text[text.index('``') :].strip().replace('``', '`')}\n")
     return "\n".join(parts)
 
 

@@ -26,8 +26,8 @@ SCHEMA = "overnight.log/1"
 STYLES = {"keep": "green", "revert": "dim", "ok": "dim"}  # failures are yellow
 
 
-def log_json(state: State) -> list[dict[str, Any]]:
-    return [attempt_json(record) for record in state.finished]
+def log_json(state: State, status: str = "", source: str = "", words: str = "") -> list[dict[str, Any]]:
+    return [attempt_json(record) for record in select(state.finished, status, source, words)]
 
 
 def attempt_json(record: Record) -> dict[str, Any]:
@@ -71,8 +71,9 @@ def select(records: Iterable[Record], status: str = "", source: str = "", words:
 
 
 def log_table(state: State, all: bool = False, status: str = "", source: str = "", words: str = "") -> RenderableType:
-    """The accepted edits; with ``all``, every attempt."""
+    """The accepted edits; with ``all``, every attempt. Who asks for a status means all that have it."""
     summary = summarize(state)
+    all = all or bool(status)
     records = select(state.finished if all else state.kept, status, source, words)
     if not records:
         return Text(_nothing(state, bool(status or source or words)))

@@ -1,0 +1,300 @@
+"""Run the commits of a branch again, in order, and hold what comes out against what is recorded.
+
+A replay has a directory and a ledger of its own, so that it goes on where it was killed. Its rounds go through all
+steps one after the other: a machine that drifts drifts for all of them alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
+
+from agent import ablation, reproduce
+from agent.config import Budget
+from agent.errors import EnvironmentProblem, UsageError
+from agent.ledger import Ledger, State, lost_in_a_row
+from agent.noise import Noise, pooled_noise
+from agent.reproduce import Finding
+from agent.rundir import RunDirectory
+from agent.session import RETRIES, run_seed
+from agent.steps import Step
+from agent.trial import Experiment, Interrupted
+from agent.types import Goal, Measurement
+from sandbox.types import SandboxBroken
+
+TRACE = "trace.jsonl"
+FIRST = 1_000_000  # number of the first replayed run of a commit among its seeds: none that was recorded comes again
+
+
+class View(Protocol):
+    def begins(self, step: Step, run: int, runs: int) -> None: ...
+    def progress(self, phase: str, info: Any) -> None: ...
+    def measured(self, step: Step, run: Measurement) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a replay was asked for."""
+
+    what: str  # the run, branch or range
+    steps: tuple[Step, ...]
+    rounds: int  # runs of each step
+    goal: Goal
+    metric: str
+    path: str  # of the edited file
+    budget: str
+    exact: bool = False
+    ablate: bool = False
+    recorded_noise: bool = True  # whether the recorded runs were made under this budget, so that their scatter counts
+    source: Path | None = None  # directory of the recorded run, for its schedule traces
+    seed: int = 0
+    self_reported: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a replay has found so far; ``total`` is the last step against the baseline."""
+
+    plan: Plan
+    findings: tuple[Finding, ...]
+    noise: Noise
+    total: Finding | None
+    ablations: tuple[ablation.Ablation, ...] = ()
+    minimal: ablation.Minimal | None = None
+    complete: bool = False
+
+    @property
+    def reproduced(self) -> bool:
+        """No step is known not to reproduce, and the branch as a whole is better than its baseline again."""
+        edits = [finding for finding in self.findings if finding.step.number]
+        if self.plan.exact:
+            return all(finding.outcome == "reproduced" for finding in self.findings)
+        return all(f.outcome != "not reproduced" for f in edits) and bool(
+            self.total and self.total.outcome == "reproduced"
+        )
+
+
+class Replay:
+    """One replay. What it knows is in its ledger."""
+
+    def __init__(self, plan: Plan, directory: RunDirectory, ledger: Ledger, experiment: Experiment, view: View):
+        self.plan, self.directory, self.ledger = plan, directory, ledger
+        self.experiment, self.view = experiment, view
+
+    def run(self) -> bool:
+        """Measure what is missing; False when it was interrupted."""
+        for started in self.ledger.state.started:
+            self.ledger.append("lost", trial=0, trace=started["trace"], reason="the replay died")
+        try:
+            for number in range(1, self.plan.rounds + 1):
+                for step in self.plan.steps:
+                    self.bring(step, number)
+            if self.plan.ablate:
+                self.ablate()
+        except Interrupted:
+            return False
+        self.ledger.append("ended", reason="all steps done")
+        return True
+
+    @property
+    def runs(self) -> State:
+        return self.ledger.state
+
+    def bring(self, step: Step, wanted: int) -> None:
+        """Have ``wanted`` runs of a step. One failure of a step is enough: it would only fail again."""
+        while True:
+            done = self.runs.runs.get(step.commit, ())
+            if len(done) >= wanted or any(run.value is None for run in done):
+                return
+            schedule = None
+            if self.plan.exact:
+                recorded = traced(step, self.plan.source)
+                if len(done) >= len(recorded):
+                    return
+                original = recorded[len(done)]
+                seed, schedule = original.seed, trace_of(self.plan.source, original)
+            else:
+                seed = run_seed(self.plan.seed, step.commit, FIRST + len(done))
+            self.measure(step, len(done) + 1, seed, schedule)
+
+    def measure(self, step: Step, number: int, seed: int, schedule: Path | None) -> None:
+        """One run. A broken machine costs a retry."""
+        tries = sum(1 for e in self.ledger.events if e["event"] == "run_started" and e["commit"] == step.commit) + 1
+        trace = f"trials/{step.number:04d}/run-{tries}"
+        self.view.begins(step, number, self.plan.rounds)
+        self.ledger.append("run_started", trial=0, commit=step.commit, role="replay", seed=seed, trace=trace)
+        try:
+            run = self.experiment.measure(
+                step.commit, "replay", seed, self.directory.path / trace, trace, 0, self.view.progress, schedule
+            )
+        except Interrupted:
+            self.ledger.append("lost", trial=0, trace=trace, reason="interrupted")
+            raise
+        except (SandboxBroken, EnvironmentProblem) as error:
+            self.ledger.append("lost", trial=0, trace=trace, reason=str(error))
+            if lost_in_a_row(self.ledger.events) >= RETRIES:
+                raise EnvironmentProblem(
+                    f"{RETRIES} runs in a row were lost to the machine, the last: {error}"
+                ) from error
+            return
+        self.ledger.append("measured", trial=0, measurement=run)
+        (self.directory.path / trace / "model.safetensors").unlink(missing_ok=True)
+        self.view.measured(step, run)
+
+    def ablate(self) -> None:
+        """Each kept edit left out in turn, then the branch without those that do not hold."""
+        repo, plan = self.experiment.repo, self.plan
+        for step in ablation.steps(repo, plan.steps, plan.path):
+            repo.move(self._ref(step), step.commit, repo.ref(self._ref(step)))
+            for number in range(1, plan.rounds + 1):
+                self.bring(step, number)
+        found = result_of(plan, self.runs, self.experiment)
+        rest = ablation.minimal_step(repo, plan.steps, found.ablations, plan.path)
+        if rest is None:
+            return
+        repo.move(self._ref(rest), rest.commit, repo.ref(self._ref(rest)))
+        for number in range(1, plan.rounds + 1):
+            self.bring(rest, number)
+        final = result_of(plan, self.runs, self.experiment).minimal
+        if final is not None and not final.worse:
+            name = f"refs/heads/{final.branch}"
+            repo.move(name, rest.commit, repo.ref(name))
+
+    def _ref(self, step: Step) -> str:
+        return f"refs/autoresearch/{self.directory.tag}/{step.number:04d}"
+
+
+def result_of(plan: Plan, state: State, experiment: Experiment) -> Result:
+    """What the replay's ledger says of the plan."""
+    runs = state.runs
+    noise = known_noise(plan, runs.values())
+    if plan.exact:
+        found: list[Finding] = []
+        for step in plan.steps:
+            found.append(reproduce.exactly(step, runs.get(step.commit, ()), found[-1] if found else None, plan.goal))
+        return Result(plan, tuple(found), noise, None, complete=bool(state.ended))
+    findings = reproduce.findings(plan.steps, runs, plan.goal, noise)
+    result = Result(plan, findings, noise, total_of(plan, runs, noise), complete=bool(state.ended))
+    if not plan.ablate:
+        return result
+    repo = experiment.repo
+    ablations = ablation.judge(repo, plan.steps, plan.path, runs, plan.goal, noise)
+    rest = ablation.minimal_step(repo, plan.steps, ablations, plan.path)
+    minimal = None
+    if rest is not None and rest.commit in runs:
+        name = minimal_branch(plan.what)
+        minimal = ablation.judge_minimal(rest, name, plan.steps[-1], ablations, runs, plan.goal, noise)
+    return dataclasses.replace(result, ablations=ablations, minimal=minimal)
+
+
+def known_noise(plan: Plan, replayed: Any) -> Noise:
+    """Scatter pooled over every commit that was run more than once, in the replay and, if comparable, in the record."""
+    groups = [[run.value for run in runs if run.value is not None] for runs in replayed]
+    if plan.recorded_noise:
+        groups += [[run.value for run in step.runs if run.value is not None] for step in plan.steps]
+    return pooled_noise(groups)
+
+
+def total_of(plan: Plan, runs: Any, noise: Noise) -> Finding | None:
+    """The last step that has a value against the baseline."""
+    first = plan.steps[0]
+    last = next((s for s in reversed(plan.steps) if s.number and _values(runs.get(s.commit, ()))), None)
+    before = _values(runs.get(first.commit, ()))
+    if last is None or not before:
+        return None
+    after = _values(runs[last.commit])
+    gain = reproduce.gain_between(before, after, plan.goal)
+    se = reproduce.gain_se(noise, len(after), len(before))
+    recorded = None
+    if first.recorded is not None and last.recorded is not None:
+        recorded = (first.recorded - last.recorded) * (1.0 if plan.goal == "minimize" else -1.0)
+    whole = dataclasses.replace(last, gain=recorded, gain_se=None, subject="the whole branch")
+    outcome, reason = reproduce.compare(whole, gain, se, noise.dof)
+    return Finding(whole, outcome, reason, fmean(after), len(after), gain, se)
+
+
+def _values(runs: Sequence[Measurement]) -> list[float]:
+    return [run.value for run in runs if run.value is not None]
+
+
+def minimal_branch(what: str) -> str:
+    """``autoresearch/<tag>-minimal``, by the last part of what was replayed."""
+    return f"autoresearch/{what.rpartition('..')[2].rpartition('/')[2] or 'branch'}-minimal"
+
+
+# exactly as before
+
+
+def trace_of(source: Path | None, run: Measurement) -> Path | None:
+    """The recorded schedule of a run, if its directory still has it."""
+    place = source / run.trace / TRACE if source and run.trace else None
+    return place if place and place.is_file() else None
+
+
+def traced(step: Step, source: Path | None) -> list[Measurement]:
+    """The recorded runs of a step that can be followed exactly."""
+    return [run for run in step.runs if run.value is not None and trace_of(source, run)]
+
+
+def header_of(trace: Path) -> dict[str, Any]:
+    """The first line of a schedule trace: seed, budget, device, threads, versions."""
+    with trace.open(encoding="utf-8") as file:
+        line = file.readline()
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{trace} does not begin with the header of a schedule trace.")
+    return found
+
+
+def length_of(trace: Path) -> int:
+    return sum(1 for line in trace.read_text(encoding="utf-8").splitlines() if '"progress"' in line)
+
+
+def exact_budget(budget: Budget, steps: int) -> Budget:
+    """A budget that ends with the trace: its steps, with ten times the time, since this machine may be a slower one."""
+    return dataclasses.replace(budget, kind="steps", amount=float(steps), wall_seconds=10 * budget.wall_seconds)
+
+
+def differences(plan: Plan, directory: Path, state: State) -> Iterator[str]:
+    """What differs between the recorded and the replayed run of the first step whose bits differ."""
+    for step in plan.steps:
+        recorded = {run.seed: run for run in traced(step, plan.source)}
+        for run in state.runs.get(step.commit, ()):
+            before = recorded.get(run.seed)
+            if before is None or run.value is None or run.value == before.value:
+                continue
+            old, new = trace_of(plan.source, before), directory / run.trace / TRACE
+            yield f"step {step.number}, seed {run.seed}: {before.value!r} recorded, {run.value!r} replayed"
+            if old and new.is_file():
+                yield from _headers_differ(header_of(old), header_of(new))
+            if before.initial_hash and before.initial_hash != run.initial_hash:
+                yield "the weights differ before the first step already"
+            elif (first := _first_loss(plan.source, before, directory, run)) is not None:
+                yield f"the losses differ from step {first} on"
+            return
+
+
+def _headers_differ(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    flat = [{**h, **{f"version of {k}": v for k, v in dict(h.get("versions", {})).items()}} for h in (old, new)]
+    names = sorted((set(flat[0]) | set(flat[1])) - {"versions", "budget"})
+    different = [f"{name}: {flat[0].get(name)} → {flat[1].get(name)}" for name in names
+                 if flat[0].get(name) != flat[1].get(name)]  # fmt: skip
+    yield "; ".join(different) or "threads, versions and device are the same: look at the processor, or at the code"
+
+
+def _first_loss(source: Path | None, old: Measurement, directory: Path, new: Measurement) -> int | None:
+    from agent.views.curves import read_curve
+
+    if source is None:
+        return None
+    pairs = zip(read_curve(source / old.trace / "curve.jsonl"), read_curve(directory / new.trace / "curve.jsonl"),
+                strict=False)  # fmt: skip
+    return next((a.step for a, b in pairs if (a.step, a.loss) != (b.step, b.loss)), None)
