@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,33 +116,14 @@ def prepare(target: str, data: str | None, verify: bool, runs: str, cache: str) 
 
 def run(config: Path | None = None, **flags: Any) -> int:
     from agent import launch
+    from agent.detach import detach, detached
 
     target_run = load_target(Path(flags.get("target", ".")))[1]
     settings = make_settings(flags, config, target_run)
-    if settings.detach:
+    if settings.detach and not detached():
         return detach(flags, settings.runs)
     directory = launch.start(settings, _live_view(), say)
     return _end(directory)
-
-
-def detach(flags: Mapping[str, Any], runs: str) -> int:
-    """The same command again, in a session of its own, its output in session.log."""
-    root = Path(runs)
-    tag = str(flags.get("tag") or new_tag(root))
-    root.mkdir(parents=True, exist_ok=True)
-    words = [w for w in sys.argv[1:] if w != "--detach"] + ([] if flags.get("tag") else ["--tag", tag])
-    log = root / f"{tag}.log"
-    with log.open("ab") as out:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "agent.cli", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    print(tag)
-    say(f"run {tag} goes on in the background (process {child.pid}), its output in {log}")
-    return 0
 
 
 def resume(tag: str, runs: str, config: Path | None = None, **changes: Any) -> int:
@@ -152,7 +132,10 @@ def resume(tag: str, runs: str, config: Path | None = None, **changes: Any) -> i
     directory = existing(runs, tag)
     if config is not None:
         raise UsageError("--config belongs to `overnight run`; give the changed settings as flags.")
-    changes.pop("detach", None)
+    if changes.pop("detach", False):
+        from agent.detach import detach
+
+        return detach({"tag": directory.tag}, runs)
     launch.resume(Path(runs), directory.tag, changes, _live_view(), say)
     return _end(directory)
 
@@ -280,6 +263,9 @@ def _console() -> Console:
 def _live_view() -> Any:
     from rich.console import Console
 
-    from agent.views.live import LiveView
+    from agent.detach import detached
+    from agent.views.live import LiveView, SilentView
 
+    if detached():  # session.log says it all
+        return SilentView()
     return LiveView(Console(stderr=True, highlight=False))

@@ -254,7 +254,11 @@ def check_same(state: State, parts: Parts) -> None:
         )
 
 
-def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, view: View) -> None:
+def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, shown: View) -> None:
+    from agent.sessionlog import SessionLog
+    from agent.views.live import Several
+
+    view = Several(shown, SessionLog(directory.log))
     stopper = Stopper(directory)
     parts.sandbox.sweep(f"{directory.path.resolve()}")
     experiment = Experiment(
@@ -283,6 +287,7 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, vi
         wait_for_model=parts.settings.on_llm_failure == "wait",
     )
     with stopper.listening(), view:
+        view.event(ledger.events[-1], ledger.state)  # how it began, which was written before anyone looked
         session.run()
 
 

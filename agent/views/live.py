@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
@@ -52,6 +53,32 @@ class SilentView:
 
     def __exit__(self, *_: object) -> None:
         return
+
+
+class Several:
+    """Views side by side. What goes wrong in one of them is dropped."""
+
+    def __init__(self, *views: View):
+        self._views = views
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Several:
+        for view in self._views:
+            self._stack.enter_context(view)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def event(self, event: Event, state: State) -> None:
+        for view in self._views:
+            with suppress(Exception):
+                view.event(event, state)
+
+    def progress(self, phase: str, info: Mapping[str, Any]) -> None:
+        for view in self._views:
+            with suppress(Exception):
+                view.progress(phase, info)
 
 
 class LiveView:
