@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.config import NEED_MODEL, Settings, Target, load_target, make_settings, parse_budget
 from agent.context import Context, Proposer
+from agent.ending import EndOfNight, Stopper, check_ends
 from agent.errors import EnvironmentProblem, UsageError
 from agent.judge import Policy, default_calibration, needs_noise, policy_from
 from agent.ledger import Ledger, State
@@ -181,25 +177,6 @@ def make_session_proposer(settings: Settings, target: Target, source: str) -> Pr
     return BlockProposer.from_settings(settings, target, source, model)
 
 
-def check_ends(settings: Settings) -> None:
-    for name in ("trials", "hours", "train_hours"):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be more than 0.")
-    if settings.until:
-        parse_until(settings.until, datetime.now())
-
-
-def parse_until(text: str, now: datetime) -> datetime:
-    """The next time that a clock shows ``HH:MM``."""
-    try:
-        at = datetime.strptime(text, "%H:%M")
-    except ValueError:
-        raise UsageError(f"--until {text}: write a time of day such as 07:30.") from None
-    end = now.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0)
-    return end if end > now else end + timedelta(days=1)
-
-
 def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDirectory:
     """A new run, from the checks to its end."""
     root = Path(settings.runs)
@@ -282,7 +259,7 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
         goal=parts.target.goal,
         seed=parts.settings.seed,
         view=view,
-        reason_to_stop=EndOfNight(parts.settings, stopper),
+        reason_to_stop=EndOfNight(parts.settings, stopper, parts.target),
         describe=lambda state: describe(state, parts, directory),
         wait_for_model=parts.settings.on_llm_failure == "wait",
     )
@@ -318,61 +295,6 @@ def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
         transcripts=directory.trial(number),
         run_directory=directory.path,
     )
-
-
-class EndOfNight:
-    """Why the session should end now, if it should."""
-
-    def __init__(self, settings: Settings, stopper: Stopper):
-        self.settings, self.stopper = settings, stopper
-        self.begun = time.monotonic()
-        self.until = parse_until(settings.until, datetime.now()) if settings.until else None
-
-    def __call__(self, state: State) -> str:
-        if asked := self.stopper.asked():
-            if asked == "now" or state.open_record is None:
-                return "stopped by the user"
-            return ""
-        if state.open_record is not None:
-            return ""  # what was begun is finished: its runs are paid for
-        limits = self.settings
-        if limits.trials is not None and len(state.finished) >= limits.trials:
-            return f"all {limits.trials} trials done"
-        if limits.hours is not None and time.monotonic() - self.begun >= limits.hours * 3600:
-            return f"{limits.hours:g} hours are over"
-        if self.until is not None and datetime.now() >= self.until:
-            return f"it is {limits.until}"
-        trained = sum(m.seconds.get("training", 0.0) for runs in state.runs.values() for m in runs if m.role != "test")
-        if limits.train_hours is not None and trained >= limits.train_hours * 3600:
-            return f"{limits.train_hours:g} hours of training are over"
-        return ""
-
-
-class Stopper:
-    """Ctrl-C once ends after the running trial, twice at once; ``overnight stop`` asks for the same through a file."""
-
-    def __init__(self, directory: RunDirectory):
-        self.directory, self.signals = directory, 0
-
-    def asked(self) -> str:
-        return "now" if self.now() else self.directory.stop_asked() or ("after" if self.signals else "")
-
-    def now(self) -> bool:
-        return self.signals > 1 or self.directory.stop_asked() == "now"
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        def count(_signal: int, _frame: object) -> None:
-            self.signals += 1
-            if self.signals == 1:
-                print("\nending after the running trial; once more ends at once", file=sys.stderr)
-
-        before = {s: signal.signal(s, count) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def session_event(parts: Parts, directory: RunDirectory) -> dict[str, Any]:

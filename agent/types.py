@@ -106,6 +106,7 @@ class Record:
     accepted: str | None = None  # commit on head, when kept
     started: float = 0.0  # seconds since the epoch
     ended: float | None = None
+    asking: float = 0.0  # seconds until there was a proposal, waiting for the model included
 
     @property
     def decision(self) -> Decision:
