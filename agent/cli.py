@@ -74,6 +74,13 @@ def build_parser() -> argparse.ArgumentParser:
     stop.add_argument("--now", action="store_true", help="end at once; the trial runs again at the next resume")
     add_places(stop)
 
+    clean = command("clean", "remove bulky files of a run: checkpoints, logs, traces, transcripts", "agent.clean:clean")
+    clean.add_argument("tag", metavar="TAG")
+    for flag, unit, what in (("--older-than", "DAYS", "age"), ("--larger-than", "MB", "size")):
+        clean.add_argument(flag, type=float, default=0.0, metavar=unit, help=f"only files of that {what} (default: 0)")
+    clean.add_argument("--dry-run", action="store_true", help="list what would go, and remove nothing")
+    add_places(clean, cache=False)
+
     add_reading(command)
     judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
     judge.add_argument("file", type=Path, metavar="FILE.tsv")
