@@ -82,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_places(clean, cache=False)
 
     add_reading(command)
+    watch = command("watch", "a session as it works; q quits, and the session goes on", "agent.watch:watch")
+    watch.add_argument("tag", metavar="TAG", nargs="?")
+    add_places(watch, cache=False)
     judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
     judge.add_argument("file", type=Path, metavar="FILE.tsv")
     judge.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")

@@ -159,15 +159,21 @@ def list_(json: bool, runs: str, cache: str) -> int:
     return _show(json, lambda: runs_json(rows), lambda: runs_table(rows))
 
 
+def last_sign(directory: RunDirectory, state: State) -> float:
+    """When the session last wrote anything, in seconds since the epoch."""
+    from agent.heartbeat import read_heartbeat
+
+    return max(state.last_time, read_heartbeat(directory.progress)[0])
+
+
 def status_(tag: str | None, json: bool, runs: str, cache: str) -> int:
     from agent.views.status import status_json, status_panel
 
     directory = existing(runs, tag)
     state, settings = load(directory)
     now, running = time.time(), directory.running()
-    return _show(
-        json, lambda: status_json(state, settings, now, running), lambda: status_panel(state, settings, now, running)
-    )
+    seen = (now, running, last_sign(directory, state))
+    return _show(json, lambda: status_json(state, settings, *seen), lambda: status_panel(state, settings, *seen))
 
 
 def log_(tag: str, all: bool, json: bool, runs: str, cache: str) -> int:

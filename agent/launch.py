@@ -232,10 +232,11 @@ def check_same(state: State, parts: Parts) -> None:
 
 
 def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, shown: View) -> None:
+    from agent.heartbeat import Heartbeat
     from agent.sessionlog import SessionLog
     from agent.views.live import Several
 
-    view = Several(shown, SessionLog(directory.log))
+    view = Several(shown, SessionLog(directory.log), Heartbeat(directory.progress))
     stopper = Stopper(directory)
     parts.sandbox.sweep(f"{directory.path.resolve()}")
     experiment = Experiment(
