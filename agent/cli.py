@@ -26,6 +26,7 @@ EPILOG = """exit status: 0 done, 1 failed, 2 usage or configuration, 3 environme
 EXTRAS = {  # package: the extra that brings it
     "torch": "train", "pyarrow": "train", "optuna": "hpo", "sklearn": "hpo", "scipy": "hpo", "docker": "docker",
     "jinja2": "report", "matplotlib": "report", "ray": "ray", "smac": "smac",
+    "apprise": "notify",
 }  # fmt: skip
 
 

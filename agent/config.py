@@ -236,6 +236,8 @@ class Settings:
     policy: str = setting("confirm", "how edits are accepted", POLICIES)
     calibrate: int | None = setting(None, "runs of the unchanged baseline at the start; default: by policy and budget")
     keep_simpler: bool = setting(False, "keep ties within the noise whose code is simpler")
+    notify: str = setting("", "tell of end, trouble and new bests: env (OVERNIGHT_NOTIFY), or a file of addresses")
+    notify_minutes: float = setting(10.0, "minutes of waiting for the model server that are told as trouble")
     detach: bool = setting(False, "go on in the background, also after logout")
 
 

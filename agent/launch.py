@@ -14,6 +14,7 @@ from agent.ending import EndOfNight, Stopper, check_ends
 from agent.errors import EnvironmentProblem, UsageError
 from agent.judge import Policy, default_calibration, needs_noise, policy_from
 from agent.ledger import Ledger, State
+from agent.notify import Notifier, make_notifier
 from agent.repo import Repo, RunRefs, scrub_environment
 from agent.rundir import RunDirectory, environment, new_tag
 from agent.session import Session
@@ -42,6 +43,7 @@ class Parts:
     proposer: Proposer
     policy: Policy
     calibration: int
+    notifier: Notifier | None = None
 
 
 def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
@@ -58,6 +60,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     if settings.on_llm_failure == "cma" and settings.proposer != "centaur":
         raise UsageError("--on-llm-failure cma belongs to --proposer centaur: no other has cma-es beside a model.")
     scrub_environment()
+    notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
     repo = Repo(folder)
     device = find_device(settings)
     sandbox = find_sandbox(settings, say)
@@ -83,6 +86,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
         proposer,
         policy,
         max(calibration, 1),
+        notifier,
     )
 
 
@@ -236,7 +240,9 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
     from agent.sessionlog import SessionLog
     from agent.views.live import Several
 
-    view = Several(shown, SessionLog(directory.log), Heartbeat(directory.progress))
+    view = Several(
+        shown, SessionLog(directory.log), Heartbeat(directory.progress), *([parts.notifier] if parts.notifier else [])
+    )
     stopper = Stopper(directory)
     parts.sandbox.sweep(f"{directory.path.resolve()}")
     experiment = Experiment(
@@ -324,4 +330,6 @@ def record_of(parts: Parts) -> dict[str, Any]:
     target = dataclasses.asdict(parts.target)
     data = {"hash": parts.prepared.hash, **dict(parts.prepared.tokens)} if parts.prepared else {}
     run_settings = {**dataclasses.asdict(parts.settings), "target": str(Path(parts.settings.target).resolve())}
+    if parts.settings.notify not in ("", "env"):
+        run_settings["notify"] = str(Path(parts.settings.notify).expanduser().resolve())  # a resume may start elsewhere
     return {"run": run_settings, "target": target, "data": data, **environment()}
