@@ -26,6 +26,7 @@ EPILOG = """exit status: 0 done, 1 failed, 2 usage or configuration, 3 environme
 EXTRAS = {  # package: the extra that brings it
     "torch": "train", "pyarrow": "train", "optuna": "hpo", "sklearn": "hpo", "scipy": "hpo", "docker": "docker",
     "jinja2": "report", "matplotlib": "report", "ray": "ray", "smac": "smac",
+    "apprise": "notify",
 }  # fmt: skip
 
 
@@ -74,7 +75,17 @@ def build_parser() -> argparse.ArgumentParser:
     stop.add_argument("--now", action="store_true", help="end at once; the trial runs again at the next resume")
     add_places(stop)
 
+    clean = command("clean", "remove bulky files of a run: checkpoints, logs, traces, transcripts", "agent.clean:clean")
+    clean.add_argument("tag", metavar="TAG")
+    for flag, unit, what in (("--older-than", "DAYS", "age"), ("--larger-than", "MB", "size")):
+        clean.add_argument(flag, type=float, default=0.0, metavar=unit, help=f"only files of that {what} (default: 0)")
+    clean.add_argument("--dry-run", action="store_true", help="list what would go, and remove nothing")
+    add_places(clean, cache=False)
+
     add_reading(command)
+    watch = command("watch", "a session as it works; q quits, and the session goes on", "agent.watch:watch")
+    watch.add_argument("tag", metavar="TAG", nargs="?")
+    add_places(watch, cache=False)
     judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
     judge.add_argument("file", type=Path, metavar="FILE.tsv")
     judge.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")

@@ -120,33 +120,14 @@ def prepare(target: str, data: str | None, verify: bool, runs: str, cache: str) 
 
 def run(config: Path | None = None, **flags: Any) -> int:
     from agent import launch
+    from agent.detach import detach, detached
 
     target_run = load_target(Path(flags.get("target", ".")))[1]
     settings = make_settings(flags, config, target_run)
-    if settings.detach:
+    if settings.detach and not detached():
         return detach(flags, settings.runs)
     directory = launch.start(settings, _live_view(), say)
     return _end(directory)
-
-
-def detach(flags: Mapping[str, Any], runs: str) -> int:
-    """The same command again, in a session of its own, its output in session.log."""
-    root = Path(runs)
-    tag = str(flags.get("tag") or new_tag(root))
-    root.mkdir(parents=True, exist_ok=True)
-    words = [w for w in sys.argv[1:] if w != "--detach"] + ([] if flags.get("tag") else ["--tag", tag])
-    log = root / f"{tag}.log"
-    with log.open("ab") as out:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "agent.cli", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    print(tag)
-    say(f"run {tag} goes on in the background (process {child.pid}), its output in {log}")
-    return 0
 
 
 def resume(tag: str, runs: str, config: Path | None = None, **changes: Any) -> int:
@@ -155,7 +136,10 @@ def resume(tag: str, runs: str, config: Path | None = None, **changes: Any) -> i
     directory = existing(runs, tag)
     if config is not None:
         raise UsageError("--config belongs to `overnight run`; give the changed settings as flags.")
-    changes.pop("detach", None)
+    if changes.pop("detach", False):
+        from agent.detach import detach
+
+        return detach({"tag": directory.tag}, runs)
     launch.resume(Path(runs), directory.tag, changes, _live_view(), say)
     return _end(directory)
 
@@ -179,15 +163,21 @@ def list_(json: bool, runs: str, cache: str) -> int:
     return show(json, lambda: runs_json(rows), lambda: runs_table(rows))
 
 
+def last_sign(directory: RunDirectory, state: State) -> float:
+    """When the session last wrote anything, in seconds since the epoch."""
+    from agent.heartbeat import read_heartbeat
+
+    return max(state.last_time, read_heartbeat(directory.progress)[0])
+
+
 def status_(tag: str | None, json: bool, runs: str, cache: str) -> int:
     from agent.views.status import status_json, status_panel
 
     directory = existing(runs, tag)
     state, settings = load(directory)
     now, running = time.time(), directory.running()
-    return show(
-        json, lambda: status_json(state, settings, now, running), lambda: status_panel(state, settings, now, running)
-    )
+    seen = (now, running, last_sign(directory, state))
+    return show(json, lambda: status_json(state, settings, *seen), lambda: status_panel(state, settings, *seen))
 
 
 def log_(tag: str | None, all: bool, status: str, source: str, text: str, json: bool, runs: str, cache: str) -> int:
@@ -368,6 +358,9 @@ def console() -> Console:
 def _live_view() -> Any:
     from rich.console import Console
 
-    from agent.views.live import LiveView
+    from agent.detach import detached
+    from agent.views.live import LiveView, SilentView
 
+    if detached():  # session.log says it all
+        return SilentView()
     return LiveView(Console(stderr=True, highlight=False))

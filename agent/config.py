@@ -218,6 +218,7 @@ class Settings:
     hours: float | None = setting(None, "end after so many hours")
     until: str = setting("", "end at this time of day, such as 07:30")
     train_hours: float | None = setting(None, "end after so many hours of training, other time not counted")
+    breaker: int = setting(10, "stop after so many trials in a row that fail for the same reason; 0: never")
     budget: str = setting("", "training of one run: 300s, 5m, 200steps, 1e6tokens; default: target.toml")
     llm_base_url: str = setting("http://127.0.0.1:8000/v1", "OpenAI-compatible model server")
     llm_model: str = setting("", "model name; default: the only one the server has")
@@ -235,6 +236,8 @@ class Settings:
     policy: str = setting("confirm", "how edits are accepted", POLICIES)
     calibrate: int | None = setting(None, "runs of the unchanged baseline at the start; default: by policy and budget")
     keep_simpler: bool = setting(False, "keep ties within the noise whose code is simpler")
+    notify: str = setting("", "tell of end, trouble and new bests: env (OVERNIGHT_NOTIFY), or a file of addresses")
+    notify_minutes: float = setting(10.0, "minutes of waiting for the model server that are told as trouble")
     detach: bool = setting(False, "go on in the background, also after logout")
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.config import NEED_MODEL, Settings, Target, load_target, make_settings, parse_budget
 from agent.context import Context, Proposer
+from agent.ending import EndOfNight, Stopper, check_ends
 from agent.errors import EnvironmentProblem, UsageError
 from agent.judge import Policy, default_calibration, needs_noise, policy_from
 from agent.ledger import Ledger, State
+from agent.notify import Notifier, make_notifier
 from agent.repo import Repo, RunRefs, scrub_environment
 from agent.rundir import RunDirectory, environment, new_tag
 from agent.session import Session
@@ -57,6 +54,7 @@ class Parts(Workplace):
     proposer: Proposer
     policy: Policy
     calibration: int
+    notifier: Notifier | None = None
 
 
 def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
@@ -95,11 +93,12 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
             f"the noise. "
             f"Use --calibrate 3 or more, or --policy greedy."
         )
+    notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
     place = workplace(settings, say)
     source = place.repo.read(place.repo.head(), place.target.path)
     proposer = make_session_proposer(settings, place.target, source)
     made = {item.name: getattr(place, item.name) for item in dataclasses.fields(place)}
-    return Parts(**made, proposer=proposer, policy=policy, calibration=max(calibration, 1))
+    return Parts(**made, proposer=proposer, policy=policy, calibration=max(calibration, 1), notifier=notifier)
 
 
 def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
@@ -193,25 +192,6 @@ def make_session_proposer(settings: Settings, target: Target, source: str) -> Pr
     return BlockProposer.from_settings(settings, target, source, model)
 
 
-def check_ends(settings: Settings) -> None:
-    for name in ("trials", "hours", "train_hours"):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be more than 0.")
-    if settings.until:
-        parse_until(settings.until, datetime.now())
-
-
-def parse_until(text: str, now: datetime) -> datetime:
-    """The next time that a clock shows ``HH:MM``."""
-    try:
-        at = datetime.strptime(text, "%H:%M")
-    except ValueError:
-        raise UsageError(f"--until {text}: write a time of day such as 07:30.") from None
-    end = now.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0)
-    return end if end > now else end + timedelta(days=1)
-
-
 def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDirectory:
     """A new run, from the checks to its end."""
     root = Path(settings.runs)
@@ -266,7 +246,14 @@ def check_same(state: State, parts: Parts) -> None:
         )
 
 
-def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, view: View) -> None:
+def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, shown: View) -> None:
+    from agent.heartbeat import Heartbeat
+    from agent.sessionlog import SessionLog
+    from agent.views.live import Several
+
+    view = Several(
+        shown, SessionLog(directory.log), Heartbeat(directory.progress), *([parts.notifier] if parts.notifier else [])
+    )
     stopper = Stopper(directory)
     experiment = parts.experiment(f"{directory.path.resolve()}", stopper.now)
     session = Session(
@@ -281,11 +268,12 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, vi
         goal=parts.target.goal,
         seed=parts.settings.seed,
         view=view,
-        reason_to_stop=EndOfNight(parts.settings, stopper),
+        reason_to_stop=EndOfNight(parts.settings, stopper, parts.target),
         describe=lambda state: describe(state, parts, directory),
         wait_for_model=parts.settings.on_llm_failure == "wait",
     )
     with stopper.listening(), view:
+        view.event(ledger.events[-1], ledger.state)  # how it began, which was written before anyone looked
         session.run()
 
 
@@ -318,61 +306,6 @@ def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
     )
 
 
-class EndOfNight:
-    """Why the session should end now, if it should."""
-
-    def __init__(self, settings: Settings, stopper: Stopper):
-        self.settings, self.stopper = settings, stopper
-        self.begun = time.monotonic()
-        self.until = parse_until(settings.until, datetime.now()) if settings.until else None
-
-    def __call__(self, state: State) -> str:
-        if asked := self.stopper.asked():
-            if asked == "now" or state.open_record is None:
-                return "stopped by the user"
-            return ""
-        if state.open_record is not None:
-            return ""  # what was begun is finished: its runs are paid for
-        limits = self.settings
-        if limits.trials is not None and len(state.finished) >= limits.trials:
-            return f"all {limits.trials} trials done"
-        if limits.hours is not None and time.monotonic() - self.begun >= limits.hours * 3600:
-            return f"{limits.hours:g} hours are over"
-        if self.until is not None and datetime.now() >= self.until:
-            return f"it is {limits.until}"
-        trained = sum(m.seconds.get("training", 0.0) for runs in state.runs.values() for m in runs if m.role != "test")
-        if limits.train_hours is not None and trained >= limits.train_hours * 3600:
-            return f"{limits.train_hours:g} hours of training are over"
-        return ""
-
-
-class Stopper:
-    """Ctrl-C once ends after the running trial, twice at once; ``overnight stop`` asks for the same through a file."""
-
-    def __init__(self, directory: RunDirectory):
-        self.directory, self.signals = directory, 0
-
-    def asked(self) -> str:
-        return "now" if self.now() else self.directory.stop_asked() or ("after" if self.signals else "")
-
-    def now(self) -> bool:
-        return self.signals > 1 or self.directory.stop_asked() == "now"
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        def count(_signal: int, _frame: object) -> None:
-            self.signals += 1
-            if self.signals == 1:
-                print("\nending after the running trial; once more ends at once", file=sys.stderr)
-
-        before = {s: signal.signal(s, count) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 def session_event(parts: Parts, directory: RunDirectory) -> dict[str, Any]:
     settings, target = parts.settings, parts.target
     return {
@@ -399,4 +332,6 @@ def record_of(parts: Parts) -> dict[str, Any]:
     target = dataclasses.asdict(parts.target)
     data = {"hash": parts.prepared.hash, **dict(parts.prepared.tokens)} if parts.prepared else {}
     run_settings = {**dataclasses.asdict(parts.settings), "target": str(Path(parts.settings.target).resolve())}
+    if parts.settings.notify not in ("", "env"):
+        run_settings["notify"] = str(Path(parts.settings.notify).expanduser().resolve())  # a resume may start elsewhere
     return {"run": run_settings, "target": target, "data": data, **environment()}

@@ -169,6 +169,8 @@ class State:
     resumed: int = 0
     ended: str | None = None
     last_time: float = 0.0
+    resumed_at: int = 0  # trials that were asked for before the session was last resumed
+    away: float = 0.0  # seconds from the last event before each resume to that resume
 
     @property
     def baseline(self) -> str:
@@ -227,12 +229,15 @@ class Folder:
         self.started: list[Event] = []
         self.told: set[int] = set()
         self.moved: dict[int, str] = {}
-        self.lost = self.resumed = 0
+        self.lost = self.resumed = self.resumed_at = 0
         self.ended: str | None = None
-        self.last_time = 0.0
+        self.last_time = self.away = 0.0
+        self._since = 0.0  # seconds between the last two events
 
     def take(self, event: Event) -> None:
-        self.last_time = float(event["time"])
+        now = float(event["time"])
+        self._since = max(0.0, now - self.last_time) if self.last_time else 0.0  # 0 for a clock that was set back
+        self.last_time = now
         getattr(self, "on_" + event["event"])(event)
 
     def on_session(self, event: Event) -> None:
@@ -241,7 +246,8 @@ class Folder:
     def on_asked(self, event: Event) -> None:
         proposal = from_json(Proposal, event["proposal"])
         ended = event["time"] if proposal.ending else None
-        self.records.append(Record(event["trial"], proposal, started=event.get("started", event["time"]), ended=ended))
+        started = event.get("started", event["time"])
+        self.records.append(Record(event["trial"], proposal, started=started, ended=ended, asking=self._since))
 
     def on_candidate(self, event: Event) -> None:
         self._change(event["trial"], candidate=event["commit"])
@@ -273,6 +279,8 @@ class Folder:
 
     def on_resumed(self, event: Event) -> None:
         self.resumed += 1
+        self.resumed_at = len(self.records)
+        self.away += self._since
         self.ended = None
 
     def on_ended(self, event: Event) -> None:
@@ -293,6 +301,8 @@ class Folder:
             self.resumed,
             self.ended,
             self.last_time,
+            self.resumed_at,
+            self.away,
         )
 
 

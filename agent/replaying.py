@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent import replay
 from agent.config import Target, load_target, make_settings
+from agent.ending import Stopper
 from agent.errors import UsageError
-from agent.launch import Stopper, Workplace, workplace
+from agent.launch import Workplace, workplace
 from agent.ledger import Ledger, fold, read
 from agent.replay import Plan, Replay, Result
 from agent.repo import Repo, scrub_environment

@@ -28,6 +28,8 @@ _SAFE = (
     "core.pager=cat",
     "diff.external=",
     "protocol.allow=never",
+    "core.filesRefLockTimeout=3000",  # milliseconds: another git may be at work for a moment
+    "core.packedRefsTimeout=3000",
 )
 
 
@@ -165,15 +167,12 @@ class Repo:
 
     def diff(self, before: str, after: str) -> str:
         """The unified diff between two commits, by git itself, without external drivers."""
-        return (
-            str(self._git.execute(self._argv("diff", "--no-ext-diff", "--no-textconv", "--no-color", before, after)))
-            + "\n"
-        )
+        return self._run("diff", "--no-ext-diff", "--no-textconv", "--no-color", before, after) + "\n"
 
     # refs
 
     def refs(self, prefix: str) -> dict[str, str]:
-        text = str(self._git.execute(self._argv("for-each-ref", "--format=%(refname) %(objectname)", prefix)))
+        text = self._run("for-each-ref", "--format=%(refname) %(objectname)", prefix)
         return dict(line.split(" ", 1) for line in text.splitlines())
 
     def ref(self, name: str) -> str | None:
@@ -195,18 +194,23 @@ class Repo:
             now = self.ref(name)
             if now == new:
                 return
+            if now == old:  # nobody was quicker: git itself could not
+                raise RefMoved(
+                    f"cannot move {name} to {new[:12]}: {_complaint(error.stderr)}. "
+                    f"Free some space, or remove the lock if no git is at work."
+                ) from None
             raise RefMoved(
                 f"cannot move {name} to {new[:12]}: it is at {(now or 'nothing')[:12]}, "
                 f"expected {(old or 'nothing')[:12]} ({_complaint(error.stderr)})."
             ) from None
 
     def delete(self, name: str, old: str) -> None:
-        self._git.execute(self._argv("update-ref", "-d", name, old))
+        self._run("update-ref", "-d", name, old)
 
     def checked_out(self, branch: str) -> Path | None:
         """The worktree that has a branch checked out, if any."""
         where: Path | None = None
-        for line in str(self._git.execute(self._argv("worktree", "list", "--porcelain"))).splitlines():
+        for line in self._run("worktree", "list", "--porcelain").splitlines():
             if line.startswith("worktree "):
                 where = Path(line[9:])
             elif line == f"branch refs/heads/{branch}":
@@ -245,20 +249,31 @@ class Repo:
     def _tree(self, parent: str, files: Mapping[str, str]) -> str:
         with tempfile.TemporaryDirectory(prefix="overnight-index-") as scratch:
             env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-            self._git.execute(self._argv("read-tree", parent), env=env)
+            self._run("read-tree", parent, env=env)
             for path, text in files.items():
                 blob = self._feed(text.encode("utf-8", "surrogateescape"), "hash-object", "-w", "--stdin")
                 old = self._repo.commit(parent).tree / (self.prefix + path)
-                self._git.execute(
-                    self._argv("update-index", "--cacheinfo", f"{old.mode:06o},{blob},{self.prefix}{path}"), env=env
-                )
-            return str(self._git.execute(self._argv("write-tree"), env=env))
+                self._run("update-index", "--cacheinfo", f"{old.mode:06o},{blob},{self.prefix}{path}", env=env)
+            return self._run("write-tree", env=env)
 
     def _feed(self, data: bytes, *words: str, env: Mapping[str, str] | None = None) -> str:
         with tempfile.TemporaryFile() as stdin:
             stdin.write(data)
             stdin.seek(0)
-            return str(self._git.execute(self._argv(*words), istream=stdin, env=dict(env or {})))
+            return self._run(*words, istream=stdin, env=dict(env or {}))
+
+    def _run(self, *words: str, **options: Any) -> str:
+        """What a git command prints.
+
+        Raises:
+            EnvironmentProblem: it failed, which on a sound repository means a full disk or a lock that is held.
+        """
+        import git
+
+        try:
+            return str(self._git.execute(self._argv(*words), **options))
+        except git.GitCommandError as error:
+            raise EnvironmentProblem(f"git {words[0]} failed in {self.top}: {_complaint(error.stderr)}.") from None
 
     def _try(self, *words: str) -> str | None:
         import git

@@ -73,7 +73,7 @@ def page(state: State, run: Mapping[str, Any], run_dir: Path) -> str:
 
 def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
     """Everything of the page but the edits themselves."""
-    parts = morning.time_parts(summary)
+    parts = dict(summary.split)
     words = {name: text.duration(seconds) for name, seconds in parts.items()}
     table = run.get("run")
     settings = table if isinstance(table, Mapping) else {}

@@ -42,6 +42,7 @@ class RunDirectory:
         self.report = self.path / "report.html"
         self.results = self.path / "results.tsv"
         self.log = self.path / "session.log"
+        self.progress = self.path / "progress.json"
         self._stop = self.path / "stop"
 
     def trial(self, number: int) -> Path:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from agent.context import Context, Proposer
 from agent.errors import EnvironmentProblem, ModelMisconfigured, ModelUnavailable, OvernightError
@@ -62,10 +63,18 @@ class Session:
         except Interrupted:
             reason = AT_ONCE
         except OvernightError as error:
-            self.write("ended", reason=str(error))
-            raise
+            self.give_up(error)
+        except OSError as error:  # a full disk, mostly
+            place = f"{error.filename}: " if error.filename else ""
+            problem = f"{place}{error.strerror or error}. Mend that, then `overnight resume {self.directory.tag}`."
+            self.give_up(EnvironmentProblem(problem))
         self.write("ended", reason=reason)
         return reason
+
+    def give_up(self, error: OvernightError) -> NoReturn:
+        with suppress(OvernightError):  # where the ledger itself cannot be written
+            self.write("ended", reason=str(error))
+        raise error
 
     def advance(self) -> None:
         """The next step of the night, by what the ledger says was done last."""
@@ -138,7 +147,7 @@ class Session:
         except Interrupted:
             self.write("lost", trial=trial, trace=trace, reason="interrupted")
             raise
-        except (SandboxBroken, EnvironmentProblem) as error:
+        except (SandboxBroken, EnvironmentProblem, OSError) as error:
             self.write("lost", trial=trial, trace=trace, reason=str(error))
             if lost_in_a_row(self.ledger.events) >= RETRIES:
                 count = f"{RETRIES} runs in a row were lost to the machine"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 Value = int | float | str | bool
@@ -106,6 +106,7 @@ class Record:
     accepted: str | None = None  # commit on head, when kept
     started: float = 0.0  # seconds since the epoch
     ended: float | None = None
+    asking: float = 0.0  # seconds until there was a proposal, waiting for the model included
 
     @property
     def decision(self) -> Decision:
@@ -145,24 +146,33 @@ def from_json(kind: type[T], data: Any) -> T:
     Raises:
         TypeError: a key is not a field of ``kind``.
     """
-    hints = _hints(cast(Hashable, kind))
-    return kind(**{key: _revive(hints[key], item) if key in hints else item for key, item in data.items()})
+    readers = _readers(cast(Hashable, kind))
+    return kind(**{key: read(item) if (read := readers.get(key)) and item is not None else item
+                   for key, item in data.items()})  # fmt: skip
+
+
+Reader = Callable[[Any], Any]
 
 
 @cache
-def _hints(kind: Hashable) -> dict[str, Any]:
-    return get_type_hints(cast(type, kind))  # slow: resolves every annotation from its text
+def _readers(kind: Hashable) -> dict[str, Reader]:
+    """How to rebuild each field that is not already what JSON gave; a ledger of 10,000 trials asks for many."""
+    hints = get_type_hints(cast(type, kind))  # slow: resolves every annotation from its text
+    return {name: read for name, hint in hints.items() if (read := _reader(hint))}
 
 
-def _revive(hint: Any, item: Any) -> Any:
+def _reader(hint: Any) -> Reader | None:
     origin, args = get_origin(hint), get_args(hint)
-    if item is None or hint is Any:
-        return item
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_json(hint, item)
+        return partial(from_json, hint)
     if origin is tuple:
-        return tuple(_revive(args[0], v) for v in item)
+        read = _reader(args[0])
+        return partial(_all, read) if read else tuple
     if origin in (Union, types.UnionType):
         inner = [a for a in args if a is not type(None)]
-        return _revive(inner[0], item) if len(inner) == 1 else item
-    return item
+        return _reader(inner[0]) if len(inner) == 1 else None
+    return None
+
+
+def _all(read: Reader, items: Any) -> tuple[Any, ...]:
+    return tuple(None if item is None else read(item) for item in items)

@@ -66,6 +66,7 @@ class ContainerRunning:
             self._discard()
             if left := self._gpu.problems():
                 self._outcome = replace(self._outcome, problems=(*self._outcome.problems, *left))
+            self._output.check()
         return self._outcome
 
     def _await_end(self) -> None:
@@ -99,8 +100,7 @@ class ContainerRunning:
                 self._api.kill(self._id, signal.SIGKILL)
         finally:
             self._ended = time.monotonic()
-            with contextlib.suppress(OSError):
-                self._output.end()
+            self._output.end()
             self._over.set()
 
     def _stdout(self) -> Iterator[bytes]:

@@ -105,6 +105,7 @@ class LocalRunning:
             seconds = time.monotonic() - self._began
             self._reader.join(timeout=10)
             self._outcome = self._collect(seconds)
+            self._output.check()
         return self._outcome
 
     def _read_output(self) -> None:

@@ -6,6 +6,7 @@ leaves this module is plain text of bounded length.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import deque
@@ -49,6 +50,7 @@ class Output:
         self._skipping = False  # inside a line that was cut
         self._tail = b""
         self._ended = False
+        self.failure = ""  # why the log could not be written to its end: the job's fault never, the machine's always
         self._changed = threading.Condition()
         self._log: BinaryIO | None = None
         if log:
@@ -82,15 +84,30 @@ class Output:
         """No more bytes will come. Writes the end of a cut output into the log and closes it."""
         last = [] if self._skipping or not self._partial else [clean_bytes(bytes(self._partial))]
         self._partial.clear()
-        self._publish(last)
-        if self._log:
-            if self.truncated:
+        try:
+            self._publish(last)
+            if self._log and self.truncated:
                 self._log.write(f"[... {self.dropped} bytes dropped; the end:]\n{self.tail()}\n".encode())
-            self._log.close()
-            self._log = None
-        with self._changed:
+            if self._log:
+                self._log.close()
+        except OSError as error:
+            self._fail(error)
+        self._log = None
+        with self._changed:  # whatever became of the log: who reads must not wait for ever
             self._ended = True
             self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raises ``SandboxBroken`` if the log could not be written."""
+        if self.failure:
+            raise SandboxBroken(self.failure)
+
+    def _fail(self, error: OSError) -> None:
+        log, self._log = self._log, None
+        self.failure = f"cannot write {log.name if log else 'the log'}: {error.strerror}; free some space"
+        if log:
+            with contextlib.suppress(OSError):
+                log.close()
 
     def read(self, timeout: float) -> list[str] | None:
         """The lines since the last call; ``[]`` if none came within ``timeout`` seconds; ``None`` after the last."""
@@ -129,8 +146,12 @@ class Output:
         if not lines:
             return
         if self._log:
-            self._log.write("".join(line + "\n" for line in lines).encode())
-            self._log.flush()
+            try:
+                self._log.write("".join(line + "\n" for line in lines).encode())
+                self._log.flush()
+            except OSError as error:
+                self._fail(error)
+                raise
         with self._changed:
             self._lines.extend(lines)
             self._changed.notify_all()

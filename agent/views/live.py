@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
@@ -54,6 +56,32 @@ class SilentView:
         return
 
 
+class Several:
+    """Views side by side. What goes wrong in one of them is dropped."""
+
+    def __init__(self, *views: View):
+        self._views = views
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Several:
+        for view in self._views:
+            self._stack.enter_context(view)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def event(self, event: Event, state: State) -> None:
+        for view in self._views:
+            with suppress(Exception):
+                view.event(event, state)
+
+    def progress(self, phase: str, info: Mapping[str, Any]) -> None:
+        for view in self._views:
+            with suppress(Exception):
+                view.progress(phase, info)
+
+
 class LiveView:
     """Draws on ``console``: live where it is a terminal, in plain lines where it is not."""
 
@@ -62,6 +90,7 @@ class LiveView:
         self.state = State()
         self.activity = Activity()
         self._seen = time.monotonic()
+        self._noted = ""
         self._last: RenderableType = Text()
         self._live: Live | None = None
 
@@ -87,7 +116,10 @@ class LiveView:
     def event(self, event: Event, state: State) -> None:
         self.state = state
         try:
-            self._follow(event)
+            self._seen = time.monotonic()
+            self.activity = follow(self.activity, event)
+            if event["event"] == "lost":
+                self._note(self.activity.note)
             if self._live is None and (line := plain_line(event, state)):
                 self.console.print(Text(line), soft_wrap=True, highlight=False)
         except Exception:
@@ -103,19 +135,8 @@ class LiveView:
         except Exception:
             return
 
-    def _follow(self, event: Event) -> None:
-        """The ledger says what begins: a run, or the wait for an idea."""
-        self._seen = time.monotonic()
-        kind, note = event["event"], self.activity.note
-        if kind == "run_started":
-            self.activity = Activity("startup", int(event["trial"]), str(event["role"]), note=note)
-        elif kind == "told":
-            self.activity = Activity("model", int(event["trial"]) + 1, note=note)
-        elif kind == "lost":
-            self._note(f"a run was lost to the machine: {event['reason']}")
-
     def _note(self, words: str) -> None:
-        new, self.activity.note = words != self.activity.note, words
+        new, self._noted, self.activity.note = words != self._noted, words, words
         if new and words and self._live is None:
             self.console.print(Text(f"note: {text.line(words)}"), soft_wrap=True, highlight=False)
 
@@ -132,6 +153,20 @@ class LiveView:
         except Exception:
             return self._last
         return self._last
+
+
+def follow(activity: Activity, event: Event) -> Activity:
+    """What the ledger says that begins: a run, or the wait for an idea."""
+    kind, note = event["event"], activity.note
+    if kind == "run_started":
+        return Activity("startup", int(event["trial"]), str(event["role"]), note=note)
+    if kind == "told":
+        return Activity("model", int(event["trial"]) + 1, note=note)
+    if kind == "asked":
+        return replace(activity, note="")  # whatever stood in the way is over
+    if kind == "lost":
+        return replace(activity, note=f"a run was lost to the machine: {event['reason']}")
+    return activity
 
 
 def advance(activity: Activity, phase: str, info: Mapping[str, Any]) -> None:

@@ -196,13 +196,6 @@ def usage_rows(state: State) -> list[tuple[str, str]]:
     return rows
 
 
-def time_parts(summary: Summary) -> dict[str, float]:
-    """Seconds of the night by what they were spent on; what belongs to no run is left to the proposer and the rest."""
-    parts = {name: seconds for name, seconds in summary.seconds.items() if seconds > 0}
-    rest = summary.wall_seconds - sum(parts.values())
-    return {**parts, "proposing and the rest": rest} if rest > 0.5 else parts
-
-
 def environment_tables(state: State, run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything that run.toml and the session event tell about how this was made."""
     session = {k: v for k, v in state.session.items() if k not in ("v", "event", "time")}

@@ -41,21 +41,37 @@ class Activity:
     note: str = ""
 
 
-def night_panel(state: State, activity: Activity, now: float, recent: int = RECENT) -> RenderableType:
+def night_panel(
+    state: State,
+    activity: Activity,
+    now: float,
+    recent: int = RECENT,
+    rows: Sequence[tuple[str, Text]] = (),
+    chart: tuple[int, int] = (0, 0),
+    badge: Text | None = None,
+    foot: str = "",
+    below: Sequence[Text] = (),
+) -> RenderableType:
+    """The panel. ``rows`` come below its own figures; ``chart`` is the width and height of a loss chart in the place
+    of the sparkline; ``badge`` goes behind the title, ``foot`` into the lower border, ``below`` above it."""
     summary = summarize(state)
-    parts: list[RenderableType] = [_now(activity), _bar(activity)]
-    if activity.losses:
+    parts: list[RenderableType] = [] if activity.phase == "over" else [_now(activity), _bar(activity)]
+    if activity.losses and chart[1] > 1:
+        parts += [Text(), *_chart(activity, *chart), Text()]
+    elif activity.losses:
         spark = text.sparkline(activity.losses, 48)
         parts.append(Text.assemble(("loss ", "dim"), (spark, "cyan"), f" {activity.losses[-1]:.3f}"))
     figures = Table.grid(padding=(0, 2))
     figures.add_column(style="dim", no_wrap=True)
-    figures.add_column(ratio=1)
+    figures.add_column(ratio=1, no_wrap=bool(rows), overflow="ellipsis")
     figures.add_row("gained", gained_text(summary))
     figures.add_row("trials", trials_text(summary))
     left = seconds_left(state, summary, now)
     if left is not None:
         figures.add_row("time left", Text(f"about {text.duration(left)}"))
-    parts += [Text(), figures]
+    for name, value in rows:
+        figures.add_row(name, value)
+    parts += [Text(), figures] if chart[1] < 2 or not activity.losses else [figures]
     last = state.finished[-recent:]
     if last and recent:
         parts += [Text(), _recent(last, summary)]
@@ -63,8 +79,25 @@ def night_panel(state: State, activity: Activity, now: float, recent: int = RECE
         parts += [Text(), text.safe(activity.note, "yellow")]
     if summary.self_reported:
         parts.append(Text(text.LEGEND, style="dim"))
-    title = Text.assemble(" overnight ", text.safe(summary.tag, "bold"), " ")
-    return Panel(Group(*parts), title=title, title_align="left", border_style="dim", padding=(0, 1))
+    parts += [Text(), *below] if below else []
+    title = Text.assemble(" overnight ", text.safe(summary.tag, "bold"), " ", badge or "", " " if badge else "")
+    return Panel(
+        Group(*parts), title=title, title_align="left", subtitle=Text(f" {foot} ", style="dim") if foot else None,
+        subtitle_align="right", border_style="dim", padding=(0, 1),
+    )  # fmt: skip
+
+
+def _chart(activity: Activity, width: int, height: int) -> list[Text]:
+    """The losses of the running trial. Its width is the budget: what is empty is still to be trained."""
+    losses, reached = activity.losses, 1.0 if activity.progress is None else min(1.0, max(0.0, activity.progress))
+    marks = {0: f"{max(losses):.3f}", height - 1: f"{min(losses):.3f}"}
+    lines = text.chart(losses, max(1, round(width * reached)), height)
+    found = [
+        Text.assemble((f"{marks.get(row, ''):>8} │", "dim"), (line, "cyan"), no_wrap=True, overflow="crop")
+        for row, line in enumerate(lines)
+    ]
+    found[-1].append(f"  loss {losses[-1]:.3f}", "bold")
+    return found
 
 
 def _now(activity: Activity) -> Text:

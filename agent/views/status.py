@@ -2,8 +2,10 @@
 
 ``status_json`` is schema ``overnight.status/1``: an object with the keys of ``overnight list --json`` and schema,
 branch, baseline_runs, best_runs, test_baseline, test_best, test_gain, noise_sd, noise_dof, reverted, failures (by
-status), runs, lost_runs, resumed, seconds (by phase, over all runs), wall_seconds, seconds_left (null if nobody can
-tell), and now (trial, role and since of the run under way; null).
+status), runs, lost_runs, resumed, seconds (by phase, over all runs), wall_seconds (without the time in which no session
+was at work), split (seconds by what they were spent on, which add up to wall_seconds), seconds_left (null if nobody can
+tell), now (trial, role and since of the run under way; null), and heartbeat (seconds since the session last wrote
+anything; null where none runs).
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ SCHEMA = "overnight.status/1"
 SETUP = ("proposer", "model", "policy", "sandbox", "budget", "device")
 
 
-def status_json(state: State, run: Mapping[str, Any], now: float, running: bool) -> dict[str, Any]:
+def status_json(
+    state: State, run: Mapping[str, Any], now: float, running: bool, last_sign: float | None = None
+) -> dict[str, Any]:
     summary = summarize(state)
     tag = tag_of(state, run)
     under_way = _under_way(state) if running else None
@@ -47,18 +51,22 @@ def status_json(state: State, run: Mapping[str, Any], now: float, running: bool)
         "resumed": state.resumed,
         "seconds": {phase: round(seconds, 1) for phase, seconds in summary.seconds.items()},
         "wall_seconds": round(summary.wall_seconds, 1),
+        "split": {part: round(seconds, 1) for part, seconds in summary.split.items()},
         "seconds_left": seconds_left(state, summary, now) if running else None,
         "now": under_way,
+        "heartbeat": round(max(0.0, now - last_sign), 1) if running and last_sign is not None else None,
     }
 
 
-def status_panel(state: State, run: Mapping[str, Any], now: float, running: bool) -> RenderableType:
+def status_panel(
+    state: State, run: Mapping[str, Any], now: float, running: bool, last_sign: float | None = None
+) -> RenderableType:
     summary = summarize(state)
     tag = tag_of(state, run)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
-    for name, value in _rows(state, summary, run, now, running):
+    for name, value in _rows(state, summary, run, now, running, last_sign):
         grid.add_row(name, value)
     title = Text.assemble(" ", text.safe(tag, "bold"), "  ", condition_text(condition(state, running)), " ")
     if summary.self_reported:
@@ -66,7 +74,9 @@ def status_panel(state: State, run: Mapping[str, Any], now: float, running: bool
     return Panel(grid, title=title, title_align="left", border_style="dim", padding=(1, 2), expand=False)
 
 
-def _rows(state: State, summary: Summary, run: Mapping[str, Any], now: float, running: bool) -> list[tuple[str, Text]]:
+def _rows(
+    state: State, summary: Summary, run: Mapping[str, Any], now: float, running: bool, last_sign: float | None
+) -> list[tuple[str, Text]]:
     tag, settings = tag_of(state, run), state.session
     rows = [("gained", gained_text(summary))]
     if summary.test_gain is not None:
@@ -77,11 +87,13 @@ def _rows(state: State, summary: Summary, run: Mapping[str, Any], now: float, ru
         ("trials", trials_text(summary)),
         ("noise", Text(noise_words(summary))),
         ("spent", Text(spent_words(summary))),
+        *([("time", time_text(summary))] if summary.split else []),
     ]
     if running:
         rows.append(("now", Text(_now_words(state, now))))
         left = seconds_left(state, summary, now)
         rows += [("time left", Text(f"about {text.duration(left)}"))] if left is not None else []
+        rows += [("heartbeat", heartbeat_text(now - last_sign))] if last_sign is not None else []
     elif state.ended:
         rows.append(("ended", text.safe(state.ended)))
     else:
@@ -92,6 +104,11 @@ def _rows(state: State, summary: Summary, run: Mapping[str, Any], now: float, ru
     setup = [str(settings[k]) for k in SETUP if settings.get(k)]
     rows += [("setup", text.safe(" · ".join(setup))), ("branch", text.safe(f"autoresearch/{tag}"))]
     return rows
+
+
+def heartbeat_text(age: float) -> Text:
+    """A session that trains writes every second; one that asks a model is silent for as long as the answer takes."""
+    return Text(f"{text.duration(age)} ago", style="yellow" if age > 120 else "")
 
 
 def tag_of(state: State, run: Mapping[str, Any]) -> str:
@@ -137,6 +154,16 @@ def noise_words(summary: Summary) -> str:
 def spent_words(summary: Summary) -> str:
     training = text.duration(summary.seconds.get("training", 0.0))
     return f"{text.duration(summary.wall_seconds)}, of which {training} training, in {text.count(summary.runs, 'run')}"
+
+
+def time_text(summary: Summary) -> Text:
+    """``training 81 % · start-up 7 % · …``: where the night went."""
+    whole = sum(summary.split.values())
+    found = Text(overflow="ellipsis")
+    for name, seconds in summary.split.items():
+        share = f"{100 * seconds / whole:.0f} %" if seconds >= 0.005 * whole else "< 1 %"
+        found.append(" · " if found else "").append(f"{name} ", "dim").append(share)
+    return found
 
 
 def seconds_left(state: State, summary: Summary, now: float) -> float | None:

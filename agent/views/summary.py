@@ -47,6 +47,7 @@ class Summary:
     runs: int
     seconds: Mapping[str, float]  # per phase, over all runs
     wall_seconds: float
+    split: Mapping[str, float]  # seconds by what they were spent on, model and overhead included
 
     @property
     def failed(self) -> int:
@@ -86,8 +87,30 @@ def summarize(state: State) -> Summary:
         noise_dof=noise.dof,
         runs=sum(1 for run in measured if run.role != "test"),
         seconds=phases(measured),
-        wall_seconds=max(0.0, state.last_time - float(session.get("time", state.last_time))),
+        wall_seconds=wall_seconds(state),
+        split=split(state, measured),
     )
+
+
+def wall_seconds(state: State) -> float:
+    """From the first event to the last, without the time in which no session was at work."""
+    return max(0.0, state.last_time - float(state.session.get("time", state.last_time)) - state.away)
+
+
+def split(state: State, runs: Iterable[Measurement]) -> dict[str, float]:
+    """What the night was spent on, in seconds; the parts add up to ``wall_seconds``, and none is 0.
+
+    Overhead is what is left: git, staging, the sandbox, the test split, runs that were lost.
+    """
+    measured = phases(runs)
+    parts = {
+        "training": measured.pop("training", 0.0),
+        "start-up": measured.pop("startup", 0.0),
+        "scoring": measured.pop("scoring", 0.0),
+        "waiting for ideas": sum(record.asking for record in state.records),
+    }
+    parts["overhead"] = max(0.0, wall_seconds(state) - sum(parts.values()))
+    return {name: seconds for name, seconds in parts.items() if seconds > 0}
 
 
 def values_of(runs: Iterable[Measurement]) -> list[float]:

@@ -101,6 +101,20 @@ def sparkline(values: Sequence[float], width: int, low: float | None = None, hig
     return "".join("▁▂▃▄▅▆▇█"[min(7, max(0, int((m - bottom) / span * 7.999)))] for m in means)
 
 
+def chart(values: Sequence[float], width: int, height: int) -> list[str]:
+    """``height`` lines of ``width`` block characters, the highest values in the first; [] without a finite value."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite or width < 1 or height < 1:
+        return []
+    n = len(finite)
+    buckets = [finite[k * n // width : max(k * n // width + 1, (k + 1) * n // width)] for k in range(width)]
+    means = [sum(b) / len(b) for b in buckets]
+    bottom, span = min(means), (max(means) - min(means)) or 1.0
+    eighths = [1 + round((m - bottom) / span * (8 * height - 1)) for m in means]
+    rows = range(height - 1, -1, -1)
+    return ["".join(" ▁▂▃▄▅▆▇█"[min(8, max(0, e - 8 * row))] for e in eighths) for row in rows]
+
+
 def clean_json(value: object) -> object:
     """The same structure with every string cleaned, so that it can be printed to a terminal as JSON."""
     if isinstance(value, str):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,21 +20,6 @@ from agent.ledger import State
 from agent.messages import accepted_message, candidate_message, plain, subject_line, trailer_name
 from agent.rundir import RunDirectory, find_runs, new_tag, result_line
 from agent.types import Measurement, Proposal, Record, Verdict
-
-NIGHT = datetime(2026, 1, 2, 22, 15)
-
-
-@pytest.mark.parametrize(
-    ("text", "until"),
-    [
-        ("07:30", datetime(2026, 1, 3, 7, 30)),
-        ("22:16", datetime(2026, 1, 2, 22, 16)),
-        ("22:15", datetime(2026, 1, 3, 22, 15)),
-    ],
-)
-def test_until_is_the_next_such_time(text: str, until: datetime) -> None:
-    assert launch.parse_until(text, NIGHT) == until
-
 
 BEFORE = Budget("seconds", 300, 300)
 
@@ -60,39 +44,9 @@ def test_any_other_text_is_no_budget(text: str) -> None:
     assert budget.amount > 0
 
 
-class Clock:
-    """A Stopper that nobody touches."""
-
-    def asked(self) -> str:
-        return ""
-
-
-def run(seconds: float) -> Measurement:
-    return Measurement("c", "screen", 1, "cpu", "ok", 3.0, seconds={"training": seconds})
-
-
 def record(number: int, **fields: Any) -> Record:
     verdict = Verdict("revert", 3.0, 3.0, 0.0, None, 1, 1, 0, "")
     return replace(Record(number, Proposal("code", "llm", "p", "d"), "c", verdict=verdict, ended=0.0), **fields)
-
-
-def reason(state: State, **settings: Any) -> str:
-    return launch.EndOfNight(Settings(**settings), cast(Any, Clock()))(state)
-
-
-def test_a_night_ends_for_one_reason() -> None:
-    state = State(records=(record(1), record(2)), runs={"c": (run(1800), run(1900))})
-    assert reason(state) == ""
-    assert reason(state, trials=3) == ""
-    assert reason(state, trials=2) == "all 2 trials done"
-    assert reason(state, train_hours=1.0) == "1 hours of training are over"
-    assert reason(state, train_hours=2.0) == ""
-    assert reason(state, hours=1e-12) == "1e-12 hours are over"
-
-
-def test_a_trial_that_was_begun_is_finished() -> None:
-    state = State(records=(record(1), record(2, verdict=None)), runs={"c": (run(9999),)})
-    assert reason(state, trials=1, train_hours=0.1, hours=1e-12) == ""
 
 
 def test_tags_of_a_day_are_counted(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.output import LINE_BYTES, Output, clean
+from sandbox.types import SandboxBroken
 
 
 def lines(*pieces: bytes, limit: int = 10_000) -> tuple[list[str], Output]:
@@ -87,3 +88,20 @@ def test_escape_sequences_and_their_like_are_removed(raw: str, plain: str) -> No
 @given(st.text())
 def test_no_control_character_is_left(text: str) -> None:
     assert not [c for c in clean(text) if (ord(c) < 32 and c != "\t") or 0x7F <= ord(c) <= 0x9F]
+
+
+def test_a_log_whose_disk_is_full_keeps_nobody_waiting() -> None:
+    output = Output(1000, Path("/dev/full"))
+    with pytest.raises(OSError, match="No space left"):
+        output.feed(b"step 1\n")
+    output.end()
+    while output.read(0) is not None:
+        pass
+    with pytest.raises(SandboxBroken, match="cannot write /dev/full: No space left on device; free some space"):
+        output.check()
+    unfinished = Output(1000, Path("/dev/full"))
+    unfinished.feed(b"no end of line")
+    unfinished.end()
+    assert unfinished.read(0) is None
+    with pytest.raises(SandboxBroken):
+        unfinished.check()

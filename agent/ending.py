@@ -1,0 +1,176 @@
+"""Why a night ends: its bounds, a trial that would not fit, a breaker, and the user."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+
+from agent.config import Settings, Target
+from agent.errors import OvernightError, UsageError
+from agent.ledger import State
+from agent.rundir import RunDirectory
+from agent.types import Record
+from agent.views import text
+
+
+class Stuck(OvernightError):
+    """Trial after trial fails for the same reason: another one would only cost time."""
+
+
+def check_ends(settings: Settings) -> None:
+    for name in ("trials", "hours", "train_hours"):
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be more than 0.")
+    if settings.until:
+        parse_until(settings.until, datetime.now())
+
+
+def parse_until(text: str, now: datetime) -> datetime:
+    """The next time that a clock shows ``HH:MM``."""
+    try:
+        at = datetime.strptime(text, "%H:%M")
+    except ValueError:
+        raise UsageError(f"--until {text}: write a time of day such as 07:30.") from None
+    end = now.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0)
+    return end if end > now else end + timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of the shortest thing that a trial can be: an idea and one run."""
+
+    trial: float
+    training: float
+
+
+def expected_cost(state: State, target: Target | None = None) -> Cost:
+    """What the next trial takes at least, by the medians of this run.
+
+    Before the first run has ended, the target's own budget in seconds is all that is known; where a trial may end
+    earlier than that, or is bounded otherwise, nothing is known and the answer is 0.
+    """
+    good = [m.seconds for runs in state.runs.values() for m in runs if m.status == "ok" and m.role != "test"]
+    if good:
+        phases = {name: median(run.get(name, 0.0) for run in good) for name in {n for run in good for n in run}}
+        training = phases.get("training", 0.0)
+        run = sum(phases.values())
+    else:
+        known = target is not None and target.score == "trusted" and target.budget.kind == "seconds"
+        run = training = target.budget.amount if target is not None and known else 0.0
+    asking = median(record.asking for record in state.records) if state.records else 0.0
+    return Cost(run + asking, training)
+
+
+def reason_to_end(
+    state: State, settings: Settings, cost: Cost, elapsed: float = 0.0, until_left: float | None = None
+) -> str:
+    """Why no further trial is started; "" if one is. Times in seconds; nothing is looked up but the arguments."""
+    if settings.trials is not None and len(state.finished) >= settings.trials:
+        return f"all {settings.trials} trials done"
+    if settings.hours is not None:
+        left = settings.hours * 3600 - elapsed
+        if reason := _over(left, cost.trial, f"{settings.hours:g} hours are over", f"of {settings.hours:g} hours"):
+            return reason
+    if until_left is not None and (
+        reason := _over(until_left, cost.trial, f"it is {settings.until}", f"until {settings.until}")
+    ):
+        return reason
+    if settings.train_hours is not None:
+        runs = (m for runs in state.runs.values() for m in runs if m.role != "test")
+        left = settings.train_hours * 3600 - sum(m.seconds.get("training", 0.0) for m in runs)
+        hours = f"{settings.train_hours:g} hours of training"
+        return _over(left, cost.training, f"{hours} are over", f"of {hours}")
+    return ""
+
+
+def _over(left: float, needed: float, over: str, bound: str) -> str:
+    if left <= 0:
+        return over
+    if left < needed:
+        return f"{text.duration(left)} are left {bound}, and a trial takes about {text.duration(needed)}"
+    return ""
+
+
+def breaker(state: State, limit: int) -> str:
+    """Why the last ``limit`` trials since the session began or was resumed are no bad luck; "" if they may be.
+
+    They are not if they all failed with the same status and the same decisive line, numbers aside. ``limit`` 0: never.
+    """
+    last = state.finished[max(state.resumed_at, len(state.finished) - limit) :] if limit else ()
+    if not limit or len(last) < limit or any(record.status == "ok" for record in last):
+        return ""
+    if len({(record.status, re.sub(r"\d+", "#", failure_of(record))) for record in last}) > 1:
+        return ""
+    failed = last[-1]
+    why = text.line(failure_of(failed), 200)
+    return (
+        f"the last {limit} trials all ended the same way: {failed.status}{f' ({why})' if why else ''}. "
+        f"`overnight show {state.session.get('tag', 'TAG')} {failed.number}` has the details. Mend what it is, then "
+        f"`overnight resume`; --breaker 0 goes on all the same."
+    )
+
+
+def failure_of(record: Record) -> str:
+    """The decisive line of a failed trial."""
+    if record.proposal.ending:
+        return record.proposal.reason
+    return next((run.reason for run in record.runs if run.status != "ok" and run.role != "test"), "")
+
+
+class EndOfNight:
+    """Why the session should end now, if it should."""
+
+    def __init__(self, settings: Settings, stopper: Stopper, target: Target | None = None):
+        self.settings, self.stopper, self.target = settings, stopper, target
+        self.begun = time.monotonic()
+        self.until = parse_until(settings.until, datetime.now()) if settings.until else None
+
+    def __call__(self, state: State) -> str:
+        """Raises ``Stuck`` when the breaker trips: that is no good end."""
+        if asked := self.stopper.asked():
+            if asked == "now" or state.open_record is None:
+                return "stopped by the user"
+            return ""
+        if state.open_record is not None:
+            return ""  # what was begun is finished: its runs are paid for
+        left = (self.until - datetime.now()).total_seconds() if self.until is not None else None
+        cost = expected_cost(state, self.target)
+        reason = reason_to_end(state, self.settings, cost, time.monotonic() - self.begun, left)
+        if not reason and (stuck := breaker(state, self.settings.breaker)):
+            raise Stuck(stuck)
+        return reason
+
+
+class Stopper:
+    """Ctrl-C once ends after the running trial, twice at once; ``overnight stop`` asks for the same through a file."""
+
+    def __init__(self, directory: RunDirectory):
+        self.directory, self.signals = directory, 0
+
+    def asked(self) -> str:
+        return "now" if self.now() else self.directory.stop_asked() or ("after" if self.signals else "")
+
+    def now(self) -> bool:
+        return self.signals > 1 or self.directory.stop_asked() == "now"
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        def count(_signal: int, _frame: object) -> None:
+            self.signals += 1
+            if self.signals == 1:
+                print("\nending after the running trial; once more ends at once", file=sys.stderr)
+
+        before = {s: signal.signal(s, count) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
