@@ -74,6 +74,14 @@ def build_parser() -> argparse.ArgumentParser:
     stop.add_argument("--now", action="store_true", help="end at once; the trial runs again at the next resume")
     add_places(stop)
 
+    compare = command("compare", "methods × seeds under one budget: a table with tests", "agent.compare:compare")
+    compare.add_argument("--methods", metavar="A,B,…", help="who competes (default: cma-es,tpe,random)")
+    compare.add_argument("--seeds", type=int, metavar="N", help="sessions of each method (default: 3)")
+    compare.add_argument("--tag", default="", help="name of the comparison; an existing one goes on")
+    compare.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
+    compare.add_argument("--csv", action="store_true", help="a line for each session")
+    add_settings(compare, leave_out=("tag", "proposer", "seed", "hours", "until", "detach"))
+
     add_reading(command)
     judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
     judge.add_argument("file", type=Path, metavar="FILE.tsv")

@@ -330,17 +330,24 @@ class EndOfNight:
             return ""
         if state.open_record is not None:
             return ""  # what was begun is finished: its runs are paid for
+        if reason := spent(self.settings, state):
+            return reason
         limits = self.settings
-        if limits.trials is not None and len(state.finished) >= limits.trials:
-            return f"all {limits.trials} trials done"
         if limits.hours is not None and time.monotonic() - self.begun >= limits.hours * 3600:
             return f"{limits.hours:g} hours are over"
         if self.until is not None and datetime.now() >= self.until:
             return f"it is {limits.until}"
-        trained = sum(m.seconds.get("training", 0.0) for runs in state.runs.values() for m in runs if m.role != "test")
-        if limits.train_hours is not None and trained >= limits.train_hours * 3600:
-            return f"{limits.train_hours:g} hours of training are over"
         return ""
+
+
+def spent(limits: Settings, state: State) -> str:
+    """Why the budget of a session is used up, by its ledger; empty while it is not."""
+    if limits.trials is not None and len(state.finished) >= limits.trials:
+        return f"all {limits.trials} trials done"
+    trained = sum(m.seconds.get("training", 0.0) for runs in state.runs.values() for m in runs if m.role != "test")
+    if limits.train_hours is not None and trained >= limits.train_hours * 3600:
+        return f"{limits.train_hours:g} hours of training are over"
+    return ""
 
 
 class Stopper:
