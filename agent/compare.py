@@ -70,7 +70,10 @@ def compare(
     from agent.commands import _live_view, _show
     from agent.views import comparison as views
 
-    plan, root = make_plan(methods, seeds, tag, config, flags), Path(flags.get("runs", "runs"))
+    root = Path(flags.get("runs", "runs"))
+    if tag and RunDirectory(root, tag).running():
+        raise UsageError(f"comparison {tag} is going on already. `overnight list` shows its sessions.")
+    plan = make_plan(methods, seeds, tag, config, flags)
     home = RunDirectory(root, plan.tag)
     with home.lock():
         complete = run_cells(plan, root, _live_view, say)

@@ -186,6 +186,15 @@ def test_a_comparison_keeps_its_settings(tmp_path, capsys):
     assert "exists and is no comparison" in capsys.readouterr().err
 
 
+def test_a_comparison_that_goes_on_is_left_alone(tmp_path, capsys):
+    home = RunDirectory(tmp_path / "runs", "cmp")
+    home.path.mkdir(parents=True)
+    with home.lock():
+        assert command(tmp_path, "--tag", "cmp", "--trials", "1") == 2
+    assert "comparison cmp is going on already" in capsys.readouterr().err
+    assert not (home.path / "compare.toml").exists()
+
+
 def test_a_model_that_is_missing_is_said_before_anything_runs(tmp_path, capsys):
     words = ("--methods", "random,centaur", "--trials", "1", "--seeds", "1", "--tag", "cmp")
     assert command(tmp_path, *words, "--llm-base-url", "http://127.0.0.1:9/v1") == 3
