@@ -82,6 +82,14 @@ def build_parser() -> argparse.ArgumentParser:
     clean.add_argument("--dry-run", action="store_true", help="list what would go, and remove nothing")
     add_places(clean, cache=False)
 
+    compare = command("compare", "methods × seeds under one budget: a table with tests", "agent.compare:compare")
+    compare.add_argument("--methods", metavar="A,B,…", help="who competes (default: cma-es,tpe,random)")
+    compare.add_argument("--seeds", type=int, metavar="N", help="sessions of each method (default: 3)")
+    compare.add_argument("--tag", default="", help="name of the comparison; an existing one goes on")
+    compare.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
+    compare.add_argument("--csv", action="store_true", help="a line for each session")
+    add_settings(compare, leave_out=("tag", "proposer", "seed", "hours", "until", "detach"))
+
     add_reading(command)
     watch = command("watch", "a session as it works; q quits, and the session goes on", "agent.watch:watch")
     watch.add_argument("tag", metavar="TAG", nargs="?")

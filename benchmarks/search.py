@@ -175,7 +175,7 @@ def table(results: Mapping[str, Sequence[Run]], trials: int, say: Callable[[str]
             f"{fmean(fmean([r.sources[i] == 'llm' for i in part]) for r in runs):.0%}" for part in thirds
         )
         models = share if name.startswith("centaur") else ""
-        say(f"| {name} | {' | '.join(cells)} | {difference:+.4f} ± {half:.4f} | {failed:.0%} | {models} |")
+        say(f"| {name} | {' | '.join(cells)} | {difference:+.4f} ± {half:.4f} | {failed:.1%} | {models} |")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ METHODS = {  # name: module, class, whether it talks to a model
     "cma-gp": ("agent.proposers.screened", "CmaGp", False),
     "tpe": ("agent.proposers.tpe", "Tpe", False),
     "random": ("agent.proposers.tpe", "RandomSearch", False),
+    "smac": ("agent.proposers.smac", "Smac", False),
     "hparams": ("agent.proposers.hparams", "Hparams", True),
     "llambo": ("agent.proposers.llambo", "Llambo", True),
     "llambo-optuna": ("agent.proposers.llambo", "LlamboOptuna", True),

@@ -16,9 +16,26 @@ import numpy as np
 from agent.errors import ReplyRejected, UsageError
 from agent.proposers.protocol import Suggestion
 from agent.space import Key, SearchSpace, Unit
-from agent.types import Value
+from agent.types import Goal, Value
 
 _UNIFORM = 200  # uniform draws before the values of a finite space are gone through one by one
+
+
+@dataclass(frozen=True)
+class Terms:
+    """In which words a model hears of the search: the user's metric and direction, and the user's notes."""
+
+    metric: str = "loss"
+    goal: Goal = "minimize"
+    notes: str = ""
+
+    @property
+    def better(self) -> str:
+        return "lower is better" if self.goal == "minimize" else "higher is better"
+
+    def shown(self, value: float) -> float:
+        """A value that is minimised, as the user knows it; also the way back."""
+        return value if self.goal == "minimize" else -value
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,7 @@ class Method(ABC):
     """A search method. ``baseline`` is where it starts: known, so never proposed."""
 
     source = ""  # what its suggestions are labelled with
+    terms = Terms()  # set by who knows the user's; no point but a model's depends on them
 
     def __init__(self, space: SearchSpace, seed: int = 0, baseline: Mapping[str, Value] | None = None) -> None:
         if baseline is not None and (wrong := space.valid(baseline)):
@@ -151,7 +169,7 @@ class Method(ABC):
         known = next((told for told in self.told if told.key == key), None)
         if known is None:
             return "this configuration is being tried right now; change at least one value"
-        result = f"gave {known.value:.5f}" if known.value is not None else f"failed: {known.status}"
+        result = f"gave {self.terms.shown(known.value):.5f}" if known.value is not None else f"failed: {known.status}"
         return f"this configuration was tried before and {result}; change at least one value"
 
     def _exhausted(self) -> bool:

@@ -15,7 +15,9 @@ from agent.errors import ReplyRejected, UsageError
 from agent.keys import scrub
 from agent.ledger import Event, Folder
 from agent.patch import unified_diff
+from agent.prompting import cut_notes, one_line
 from agent.proposers import make_proposer
+from agent.proposers.base import Method, Terms
 from agent.proposers.protocol import NoPoint, SuggestingMethod, Suggestion
 from agent.space import SearchSpace
 from agent.types import Goal, Proposal, Record, Value, from_json
@@ -40,6 +42,8 @@ class BlockProposer:
 
     def ask(self, context: Context) -> Proposal:
         before = self.space.read(context.source)
+        if isinstance(self.method, Method):
+            self.method.terms = Terms(one_line(context.metric) or "loss", self.goal, cut_notes(context.notes))
         try:
             suggestion = self.method.suggest()
         except ReplyRejected as error:

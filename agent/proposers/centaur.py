@@ -17,7 +17,7 @@ from agent.proposers.advice import Adviser, Form
 from agent.proposers.base import Told
 from agent.proposers.protocol import NoPoint, Suggestion
 from agent.proposers.screened import CmaGp
-from agent.proposers.telling import best, bounds, latest, state, table
+from agent.proposers.telling import best, bounds, latest, state, table, wording
 from agent.space import SearchSpace
 from agent.types import Value
 
@@ -95,9 +95,10 @@ class Centaur(CmaGp):
             "centaur",
             self.baseline if top is None else top.params,
             self.repeats,
+            **wording(self),
             bounds=bounds(self.space),
             state=state(self, own.params),
-            best=table(self.space, best(self.told)),
+            best=table(self.space, best(self.told), self.terms),
             latest=latest(self),
         )
 

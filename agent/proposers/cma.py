@@ -5,6 +5,7 @@ numeric parameters in the unit cube. Its generations are made of whatever was to
 points from elsewhere, which are first drawn in to a plausible distance (Hansen, *Injecting external solutions into
 CMA-ES*, arXiv 1110.4181). Categories have a distribution of their own that moves towards the choices of the better
 half, with the same weights. A failure ranks behind every success of its generation, behind failures nearer to the best.
+A sample that is likely to fail, by what failed before, is drawn again (resampling, as for constraints).
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from numpy.typing import NDArray
 
 from agent.proposers.base import Method, Told
 from agent.proposers.protocol import Suggestion
+from agent.proposers.survival import allowed, survival
 from agent.space import Key, SearchSpace, Unit
 from agent.types import Value
 
 Points = NDArray[np.float64]  # [count, dimensions]
 
 SIGMA = 0.10  # of the cube's side: the best of 0.10, 0.17 and 0.25 in the project's measurements
-CANDIDATES = 64  # drawn for each ask, of which plain CMA-ES takes the first that is new
+CANDIDATES = 64  # drawn for each ask, of which plain CMA-ES takes the first that is new and may work
+MAY_WORK = 0.3  # probability of not failing that a sample needs at least
 
 
 class Gaussian(CMA):  # type: ignore[misc]
@@ -103,7 +106,7 @@ class Drawn:
 
 
 class CmaEs(Method):
-    """Plain CMA-ES. ``choose`` is where a better judge of candidates comes in."""
+    """CMA-ES that draws again what would fail. ``choose`` is where a better judge of candidates comes in."""
 
     def __init__(self, space: SearchSpace, seed: int = 0, baseline: Mapping[str, Value] | None = None) -> None:
         super().__init__(space, seed, baseline)
@@ -132,7 +135,9 @@ class CmaEs(Method):
 
     def choose(self, fresh: Sequence[Mapping[str, Value]]) -> tuple[int, str]:
         """Index of the candidate to try, and who chose it. All of ``fresh`` are new and different."""
-        return 0, "cma"
+        points = [self.space.to_unit(params) for params in fresh]
+        chance = survival(self.space, self.told, self.space.to_unit(self.baseline), points)
+        return int(np.argmax(allowed(chance, self.told, MAY_WORK))), "cma"
 
     def propose(self, ask: int) -> Suggestion:
         fresh: dict[Key, dict[str, Value]] = {}

@@ -8,7 +8,7 @@ from agent.chat import Chat
 from agent.proposers.advice import Adviser, Form
 from agent.proposers.base import Method
 from agent.proposers.protocol import Suggestion
-from agent.proposers.telling import best, bounds, latest, table
+from agent.proposers.telling import best, bounds, latest, table, wording
 from agent.space import SearchSpace
 from agent.types import Value
 
@@ -37,7 +37,8 @@ class Hparams(Method):
             "hparams",
             self.baseline if top is None else top.params,
             self.repeats,
+            **wording(self),
             bounds=bounds(self.space),
-            best=table(self.space, best(self.told)),
+            best=table(self.space, best(self.told), self.terms),
             latest=latest(self),
         )

@@ -22,7 +22,7 @@ from agent.proposers.advice import Conversation
 from agent.proposers.base import Method, Told
 from agent.proposers.forms import parse_object, point_schema, read_object
 from agent.proposers.protocol import Suggestion
-from agent.proposers.telling import bounds, row, table
+from agent.proposers.telling import bounds, row, table, wording
 from agent.space import SearchSpace
 from agent.types import Value
 
@@ -39,7 +39,6 @@ class Llambo(Method):
     """``llambo``: losses, all parameters, failures visible."""
 
     source = "llm"
-    label = "loss, lower is better"
     failures_shown = True
 
     def __init__(
@@ -61,7 +60,8 @@ class Llambo(Method):
                 bounds=bounds(self.space),
                 history=history,
                 target=self.target(),
-                label=self.label,
+                label=self.label(),
+                notes=wording(self)["notes"],
                 names=", ".join(self.space.names),
             ),
             {"n": CANDIDATES} | self._form(point_schema(self.space, rationale=False)),
@@ -74,7 +74,7 @@ class Llambo(Method):
                 "llambo-score",
                 history=history,
                 candidates="\n".join(f"{i + 1}. |{row(self.space, c)}" for i, c in enumerate(candidates)),
-                label=self.label,
+                label=self.label(),
                 count=len(candidates),
                 form=self.answer_form(),
             ),
@@ -89,12 +89,16 @@ class Llambo(Method):
 
     # --- what differs between the two -------------------------------------------------------------------------------
 
+    def label(self) -> str:
+        return f"{self.terms.metric}, {self.terms.better}"
+
     def target(self) -> str:
         values = [told.value for told in self.successes if told.value is not None]
-        return f"a loss of {min(values) - ALPHA * (max(values) - min(values)):.5f}"
+        aim = min(values) - ALPHA * (max(values) - min(values))
+        return f"a {self.terms.metric} of {self.terms.shown(aim):.5f}"
 
     def labelled(self, told: Sequence[Told]) -> str:
-        return table(self.space, told)
+        return table(self.space, told, self.terms)
 
     def complete(self, params: dict[str, Value], random: np.random.Generator) -> dict[str, Value]:
         return params
@@ -110,9 +114,10 @@ class Llambo(Method):
         from agent.proposers.gp import log_expected_improvement
 
         best = min(told.value for told in self.successes if told.value is not None)
-        mean, deviation = scores.mean(axis=0), np.maximum(scores.std(axis=0), 1e-6)
+        shown, deviation = scores.mean(axis=0), np.maximum(scores.std(axis=0), 1e-6)
+        mean = shown if self.terms.goal == "minimize" else -shown
         index = int(np.argmax(log_expected_improvement(best, mean, deviation)))
-        return index, f"Predicted loss {mean[index]:.5f} ± {deviation[index]:.5f}."
+        return index, f"Predicted {self.terms.metric} {shown[index]:.5f} ± {deviation[index]:.5f}."
 
     # --- prompts and replies ----------------------------------------------------------------------------------------
 
@@ -162,15 +167,17 @@ class Llambo(Method):
 class LlamboOptuna(Llambo):
     """``llambo-optuna``: good or bad, categories at random, failures hidden."""
 
-    label = "class, good or bad"
     failures_shown = False
+
+    def label(self) -> str:
+        return "class, good or bad"
 
     def target(self) -> str:
         return "the class good"
 
     def labelled(self, told: Sequence[Told]) -> str:
         border = float(np.quantile([t.value for t in self.successes if t.value is not None], GOOD))
-        head, line, *rows = table(self.space, told).split("\n")
+        head, line, *rows = table(self.space, told, self.terms).split("\n")
         names = ["good" if t.value is not None and t.value <= border else "bad" for t in told]
         labelled = (f"| {name} |{cells.split('|', 2)[2]}" for name, cells in zip(names, rows, strict=True))
         return "\n".join([head, line, *labelled])

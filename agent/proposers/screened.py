@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from agent.proposers.base import Told
 from agent.proposers.cma import CmaEs
 from agent.proposers.gp import Array, GaussianProcess, Kernel, compress, log_expected_improvement
+from agent.proposers.survival import allowed, features, memory_trend
 from agent.space import SearchSpace
 from agent.types import Value
 
 FIRST = 25  # successes before the screening begins
 REFIT = 10  # successes, or trials for the failures, between two fits of the hyperparameters
 LARGEST = 400  # points that a process takes in: the best ones and the latest
-SAFE = 0.9  # probability of not failing that a candidate needs, if any has it: the model is too sure of itself
+SAFE = 0.5  # probability of not failing that a candidate needs at least
 SOFTNESS = 0.3  # of the border between success and failure, which are 1 and -1
 
 
@@ -40,7 +41,7 @@ class CmaGp(CmaEs):
         values, best = self._values()
         survival = self._survival(x)
         score = log_expected_improvement(best, *values.predict(x)) + np.log(survival)
-        score[survival < min(SAFE, float(survival.max()))] = -np.inf
+        score[~allowed(survival, self.told, SAFE)] = -np.inf
         return int(np.argmax(score)), "gp"
 
     def _values(self) -> tuple[GaussianProcess, float]:
@@ -79,7 +80,7 @@ class CmaGp(CmaEs):
 
         inputs = self._features([told.x for told in known])
         groups = self._groups
-        if (weights := self._memory()) is not None:
+        if (weights := memory_trend(inputs, known)) is not None:
             inputs, x = (np.column_stack([z, z @ weights[1:] + weights[0]]) for z in (inputs, x))
             groups = np.append(groups, groups.max() + 1)
         at = len(known) - len(self.told) % REFIT if len(known) > REFIT else len(known)
@@ -90,17 +91,6 @@ class CmaGp(CmaEs):
         )
         mean, deviation = GaussianProcess(inputs, labels, groups, kernel=kernel).predict(x)
         return np.asarray(np.maximum(ndtr(mean / np.sqrt(deviation**2 + SOFTNESS**2)), 1e-3))
-
-    def _memory(self) -> Array | None:
-        """Weights [1 + f] of a linear model of log memory, scaled to about one unit; None while little is known."""
-        known = [told for told in self.told[-LARGEST:] if told.memory_gb is not None and told.status != "oom"]
-        if len(known) < FIRST:
-            return None
-        x = self._features([told.x for told in known])
-        y = np.log([told.memory_gb or 1.0 for told in known])
-        z = x - x.mean(axis=0)
-        slope = np.linalg.solve(z.T @ z + 0.05 * np.eye(x.shape[1]), z.T @ (y - y.mean()))
-        return np.concatenate([[-float(slope @ x.mean(axis=0))], slope])
 
     def _kernel(self, name: str, at: int, fit: Callable[[], Kernel]) -> Kernel:
         """The kernel that was fitted when ``at`` results were known: the same one after a resume."""
@@ -115,17 +105,7 @@ class CmaGp(CmaEs):
         return np.repeat(np.arange(len(repeats)), repeats)
 
     def _features(self, points: Sequence[Array]) -> Array:
-        """[n, f] of points of the cube: numbers as they are, categories one-hot."""
-        x = np.asarray(points, dtype=float)
-        columns: list[Array] = []
-        for i, param in enumerate(self.space.params):
-            if param.kind == "categorical":
-                count = len(param.choices)
-                index = np.minimum((x[:, i] * count).astype(np.int64), count - 1)
-                columns.append(np.eye(count)[index] / np.sqrt(2.0))  # two different choices are 1 apart
-            else:
-                columns.append(x[:, i : i + 1])
-        return np.concatenate(columns, axis=1)
+        return features(self.space, points)
 
 
 def _kept(told: Sequence[Told]) -> Sequence[Told]:

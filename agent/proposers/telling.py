@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from agent.axes import short
-from agent.proposers.base import Method, Told
+from agent.proposers.base import Method, Terms, Told
 from agent.proposers.cma import CmaEs
 from agent.space import SearchSpace
 from agent.types import Param, Value
@@ -43,13 +43,18 @@ def _range(p: Param) -> str:
     return f"{kind}, {short(p.low)} to {short(p.high)}" + (", logarithmic" if p.log else "")
 
 
-def table(space: SearchSpace, told: Iterable[Told], others: Mapping[str, Iterable[Mapping[str, Value]]] = {}) -> str:
+def table(
+    space: SearchSpace,
+    told: Iterable[Told],
+    terms: Terms,
+    others: Mapping[str, Iterable[Mapping[str, Value]]] = {},
+) -> str:
     """Results with their configurations; a failure shows its status and memory instead of a value.
 
     ``others`` are configurations without a result, by what stands in its place.
     """
     head = "| result |" + "".join(f" {name} |" for name in space.names)
-    rows = [f"| {_result(t)} |{row(space, t.params)}" for t in told]
+    rows = [f"| {_result(t, terms)} |{row(space, t.params)}" for t in told]
     rows += [f"| {label} |{row(space, params)}" for label, points in others.items() for params in points]
     return "\n".join([head, "|---" * (space.dimensions + 1) + "|", *rows]) if rows else "None yet."
 
@@ -58,13 +63,20 @@ def latest(method: Method, count: int = LATEST) -> str:
     """Table of the latest results, the configurations that are being tried, and where the search started."""
     start = [] if any(t.key == method.space.key(method.baseline) for t in method.told) else [method.baseline]
     running = [suggestion.params for suggestion in method.open.values()]
-    return table(method.space, method.told[-count:], {"running": running, "not measured again": start})
+    return table(method.space, method.told[-count:], method.terms, {"running": running, "not measured again": start})
 
 
-def _result(told: Told) -> str:
+def _result(told: Told, terms: Terms) -> str:
     if told.value is not None:
-        return f"{told.value:.5f}"
+        return f"{terms.shown(told.value):.5f}"
     return told.status + (f" ({told.memory_gb:.1f} GB)" if told.memory_gb else "")
+
+
+def wording(method: Method) -> dict[str, str]:
+    """What every prompt says of the user's metric and notes."""
+    terms = method.terms
+    notes = terms.notes or "Nothing in particular: a better result."
+    return {"metric": terms.metric, "better": terms.better, "notes": notes}
 
 
 def best(told: Sequence[Told], count: int = BEST) -> list[Told]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+import pytest
+from search_models import Helper
+
 from agent.context import Context
 from agent.proposers import make_proposer
+from agent.proposers.base import Terms
 from agent.proposers.block import BlockProposer
 from agent.scripted import ScriptedModel
 from agent.space import SearchSpace
-from agent.types import to_json
+from agent.types import Measurement, Record, Verdict, to_json
 
 TARGET = Path(__file__).resolve().parents[3] / "nanogpt_target"
 SOURCE = (TARGET / "train.py").read_text(encoding="utf-8")
@@ -39,6 +44,52 @@ def context(directory: Path) -> Context:
 def proposer(*lines: str) -> BlockProposer:
     method = make_proposer("hparams", SPACE, llm=ScriptedModel(lines))
     return BlockProposer("hparams", method, SPACE, "minimize")
+
+
+def hear(name, goal, tmp_path, **changes):
+    """The prompts of a method after 14 trials, of which each gained; values are the user's."""
+    llm = Helper(SPACE)
+    options = {"share": 1.0, "screen": False} if name == "centaur" else {}
+    one = BlockProposer(name, make_proposer(name, SPACE, llm=llm, **options), SPACE, goal)
+    there = dataclasses.replace(context(tmp_path), goal=goal, metric="accuracy", **changes)
+    for k in range(14):
+        proposal = one.ask(there)
+        run = Measurement("c", "screen", 1, "cpu", "ok", 80.0 + k)
+        verdict = Verdict("revert", 80.0 + k, None, None, None, 1, 1, 0, "")
+        one.tell(Record(k + 1, proposal, "c", (run,), verdict))
+    one.ask(there)
+    return llm.prompts
+
+
+@pytest.mark.parametrize("name", ["hparams", "llambo", "llambo-optuna", "centaur"])
+def test_a_model_sees_the_users_metric_direction_and_notes(name, tmp_path):
+    prompts = hear(name, "maximize", tmp_path, notes="Leave DEPTH alone, please.")
+    first = [prompt for prompt in prompts if "# Bounds" in prompt]
+    assert first
+    assert all("Leave DEPTH alone, please." in prompt for prompt in first)
+    if name != "llambo-optuna":  # which sees good and bad alone
+        assert "accuracy, higher is better" in first[-1]
+        assert "| 93.00000 |" in first[-1]
+        assert "-9" not in first[-1].split("# What CMA-ES believes")[0]
+        assert "lower is better" not in first[-1]
+
+
+def test_llambo_takes_the_highest_prediction_where_higher_is_better():
+    method = make_proposer("llambo", SPACE, llm=Helper(SPACE))
+    method.terms = Terms("accuracy", "maximize")
+    method.tell(SPACE.defaults, -80.0)
+    assert "accuracy of 80" in method.target()
+    index, said = method.pick(np.array([[70.0, 95.0, 80.0], [71.0, 94.0, 81.0]]))
+    assert index == 1
+    assert "94.5" in said
+
+
+def test_a_repeat_is_answered_in_the_users_sign():
+    method = make_proposer("hparams", SPACE, llm=Helper(SPACE))
+    method.terms = Terms("accuracy", "maximize")
+    params = SPACE.defaults | {"DEPTH": 9}
+    method.tell(params, -81.5)
+    assert "gave 81.50000" in method.repeats(params)
 
 
 def test_a_model_without_a_point_is_recorded_as_that(tmp_path):

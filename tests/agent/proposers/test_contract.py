@@ -49,6 +49,9 @@ def loss(params: Mapping[str, Value]) -> float:
 
 @pytest.fixture(params=sorted(METHODS))
 def make(request: pytest.FixtureRequest) -> Callable[..., SuggestingMethod]:
+    if request.param == "smac":
+        pytest.importorskip("smac", reason="the extra smac is not installed")
+
     def build(space: SearchSpace, seed: int = 0, **options: object) -> SuggestingMethod:
         llm = Helper(space) if METHODS[request.param][2] else None
         return make_proposer(request.param, space, seed=seed, llm=llm, **options)

@@ -1,0 +1,108 @@
+"""How long an ask and a tell take late in a night, and how long a long search takes to come back.
+
+``python -m benchmarks.search_speed`` prints milliseconds of one ask with its tell over trials 251 to 300, and seconds
+to read a ledger of 2,000 trials, rebuild the search from it, and ask once. Processor time: what other work on the
+machine takes is not counted. Centaur's model is simulated and answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from agent.ledger import SCHEMA, read
+from agent.proposers import make_proposer
+from agent.proposers.block import BlockProposer
+from agent.proposers.protocol import SuggestingMethod
+from agent.types import Measurement, Proposal, Verdict, to_json
+from benchmarks.objectives import Objective, paper_space
+from benchmarks.search import Adviser
+
+METHODS = ("cma-es", "cma-gp", "centaur", "tpe")
+LATE, LONG = 300, 2000
+
+
+def make(name: str, objective: Objective) -> SuggestingMethod:
+    options: dict[str, Any] = {}
+    if name == "centaur":
+        adviser = Adviser(objective, "helpful", np.random.default_rng(0))
+        options = {"llm": adviser, "reply": "json"}
+    return make_proposer(name, objective.space, 0, **options)
+
+
+def late_asks(name: str) -> list[float]:
+    """Processor seconds of each of the last fifty asks and tells."""
+    objective = Objective(paper_space(), "far", 0)
+    method, taken = make(name, objective), []
+    for trial in range(LATE):
+        began = time.process_time()
+        params = method.ask()
+        asked = time.process_time()
+        outcome = objective.run(params, trial)
+        told = time.process_time()
+        method.tell(params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
+        taken.append(asked - began + time.process_time() - told)
+    return taken[-50:]
+
+
+def events(objective: Objective) -> Iterator[dict[str, Any]]:
+    """The ledger of a search by cma-es."""
+    method, clock = make("cma-es", objective), 0.0
+
+    def event(kind: str, **fields: Any) -> dict[str, Any]:
+        return {"v": SCHEMA, "event": kind, "time": clock, **to_json(fields)}
+
+    yield event("session", baseline="b", goal="minimize")
+    start = Measurement("b", "calibrate", 0, "cpu", "ok", objective.run(objective.space.defaults, 0).value)
+    yield event("measured", trial=0, measurement=start)
+    yield event("told", trial=0)
+    method.tell(objective.space.defaults, start.value)
+    for trial in range(1, LONG + 1):
+        suggestion = method.suggest()
+        outcome = objective.run(suggestion.params, trial)
+        method.tell(suggestion.params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
+        proposal = Proposal("cma-es", suggestion.source, "b", "diff", params=dict(suggestion.params), subject="s")
+        status: Any = outcome.status
+        run = Measurement(f"c{trial}", "screen", trial, "cpu", status, outcome.value, peak_memory_gb=outcome.memory_gb)
+        yield event("asked", trial=trial, proposal=proposal)
+        yield event("candidate", trial=trial, commit=f"c{trial}", ref="r")
+        yield event("measured", trial=trial, measurement=run)
+        yield event("judged", trial=trial, verdict=Verdict("revert", outcome.value, None, None, None, 1, 1, 0, ""))
+        yield event("told", trial=trial)
+
+
+def resume(name: str, ledger: Path, objective: Objective) -> tuple[float, float]:
+    """Processor seconds to read and replay the ledger, and of the next ask."""
+    began = time.process_time()
+    proposer = BlockProposer(name, make(name, objective), objective.space, "minimize")
+    proposer.replay(read(ledger))
+    replayed = time.process_time()
+    proposer.method.ask()
+    return replayed - began, time.process_time() - replayed
+
+
+def main() -> None:
+    print("| method | ask and tell at 300 trials, median | slowest of fifty | resume after 2,000 trials | next ask |")
+    print("|---|---|---|---|---|")
+    objective = Objective(paper_space(), "far", 0)
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Path(folder) / "ledger.jsonl"
+        ledger.write_text("".join(json.dumps(event) + "\n" for event in events(objective)))
+        for name in METHODS:
+            taken = late_asks(name)
+            back, ask = resume(name, ledger, objective)
+            middle, slowest = (f"{1000 * seconds:.0f} ms" for seconds in (median(taken), max(taken)))
+            print(f"| {name} | {middle} | {slowest} | {back:.1f} s | {1000 * ask:.0f} ms |")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
