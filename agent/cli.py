@@ -53,9 +53,17 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="seed of the session (default: 0)")
     add_places(demo)
 
-    init = command("init", "a fresh git repository with the nanoGPT target", "agent.commands:init")
+    init = command(
+        "init",
+        "a fresh git repository with the nanoGPT target, or a target.toml for a project that exists",
+        "agent.commands:init",
+    )
     init.add_argument("directory", type=Path, metavar="DIR")
     init.add_argument("--preset", choices=("demo", "cpu", "gpu"), help="size of model and budget; default: by hardware")
+    init.add_argument(
+        "--from", dest="project", type=Path, metavar="PROJECT",
+        help="write target.toml for this folder or script instead; DIR is the folder itself, or a new one for a copy",
+    )  # fmt: skip
 
     prepare = command("prepare", "prepare data and tokenizer of a target", "agent.commands:prepare")
     prepare.add_argument("--target", default=".", help="folder with a target.toml (default: .)")

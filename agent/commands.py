@@ -65,7 +65,13 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     return 130 if state.ended == AT_ONCE else 0
 
 
-def init(directory: Path, preset: str | None) -> int:
+def init(directory: Path, preset: str | None, project: Path | None) -> int:
+    if project is not None:
+        from agent.adopt import adopt
+
+        if preset:
+            raise UsageError("--preset is a size of the nanoGPT target; with --from the project decides.")
+        return adopt(directory, project)
     from nanogpt_target.presets import choose_preset
 
     preset = preset or choose_preset()
