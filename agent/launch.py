@@ -18,6 +18,7 @@ from agent.context import Context, Proposer
 from agent.errors import EnvironmentProblem, UsageError
 from agent.judge import Policy, default_calibration, needs_noise, policy_from
 from agent.ledger import Ledger, State
+from agent.mounts import check_mounts
 from agent.repo import Repo, RunRefs, scrub_environment
 from agent.rundir import RunDirectory, environment, new_tag
 from agent.session import Session
@@ -56,6 +57,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     """
     folder = Path(settings.target)
     target, _ = load_target(folder)
+    check_mounts(target)
     if settings.budget:
         target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
     check_ends(settings)

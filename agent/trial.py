@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent import mounts
 from agent.config import Target
 from agent.errors import EnvironmentProblem
 from agent.repo import Repo
@@ -165,11 +166,10 @@ class Experiment:
         self, code: Path, data: Path, directory: Path, seed: int, clock: _Clock, progress: Progress
     ) -> tuple[Outcome, Failure | None]:
         trusted = self.target.score == "trusted"
-        mounts = {"code": Mount(code), "data": Mount(data)}
-        mounts |= {f"mount{k}": Mount(Path(p).expanduser()) for k, p in enumerate(self.target.mounts)}
+        argv = ["{python}" if w in ("python", "python3") else w for w in self.target.train]
         job = Job(
-            argv=tuple("{python}" if w in ("python", "python3") else w for w in self.target.train),
-            mounts=mounts,
+            argv=mounts.command(self.target, argv),
+            mounts={"code": Mount(code), "data": Mount(data), **mounts.stage(self.target, code)},
             workdir="code",
             env={
                 "OVERNIGHT_DATA": "{data}",
