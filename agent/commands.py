@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -173,13 +174,11 @@ def stop(tag: str, now: bool, runs: str, cache: str) -> int:
 
 
 def list_(json: bool, runs: str, cache: str) -> int:
-    from agent.views.runs import runs_json, runs_table
+    from agent.overview import overview
+    from agent.views.runs import runs_table
 
-    rows = []
-    for tag in find_runs(Path(runs)):
-        directory = RunDirectory(Path(runs), tag)
-        rows.append((tag, load(directory)[0], directory.running()))
-    return _show(json, lambda: runs_json(rows), lambda: runs_table(rows))
+    rows = overview(Path(runs))
+    return _show(json, lambda: rows, lambda: runs_table(rows))
 
 
 def status_(tag: str | None, json: bool, runs: str, cache: str) -> int:
@@ -254,12 +253,19 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
         data = directory.ledger.read_bytes()
     except FileNotFoundError:
         data = b""
-    return fold(parse(data, str(directory.ledger))[0]), directory.read_settings()
+    gc.disable()  # of what is read here nothing is garbage, and looking for some takes a third of the time
+    try:
+        return fold(parse(data, str(directory.ledger))[0]), directory.read_settings()
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _end(directory: RunDirectory) -> int:
+    from agent.overview import row
     from agent.session import AT_ONCE
 
+    row(directory)  # `overnight list` finds it ready
     state, _ = load(directory)
     say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     target = directory.read_settings()["run"]["target"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 Value = int | float | str | bool
@@ -145,24 +145,28 @@ def from_json(kind: type[T], data: Any) -> T:
     Raises:
         TypeError: a key is not a field of ``kind``.
     """
-    hints = _hints(cast(Hashable, kind))
-    return kind(**{key: _revive(hints[key], item) if key in hints else item for key, item in data.items()})
+    fields = dict(data)
+    for key, revive in _revivers(cast(Hashable, kind)):
+        if fields.get(key) is not None:
+            fields[key] = revive(fields[key])
+    return kind(**fields)
 
 
 @cache
-def _hints(kind: Hashable) -> dict[str, Any]:
-    return get_type_hints(cast(type, kind))  # slow: resolves every annotation from its text
+def _revivers(kind: Hashable) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """The fields that JSON does not hold as they are, and what brings them back. Found once: a ledger has thousands."""
+    hints = get_type_hints(cast(type, kind))  # slow: resolves every annotation from its text
+    return tuple((key, revive) for key, hint in hints.items() if (revive := _reviver(hint)))
 
 
-def _revive(hint: Any, item: Any) -> Any:
+def _reviver(hint: Any) -> Callable[[Any], Any] | None:
     origin, args = get_origin(hint), get_args(hint)
-    if item is None or hint is Any:
-        return item
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_json(hint, item)
+        return partial(from_json, hint)
     if origin is tuple:
-        return tuple(_revive(args[0], v) for v in item)
+        each = _reviver(args[0])
+        return tuple if each is None else lambda items: tuple(v if v is None else each(v) for v in items)
     if origin in (Union, types.UnionType):
         inner = [a for a in args if a is not type(None)]
-        return _revive(inner[0], item) if len(inner) == 1 else item
-    return item
+        return _reviver(inner[0]) if len(inner) == 1 else None
+    return None

@@ -56,7 +56,7 @@ def everything(folder, state):
     yield log_table(state, all=True)
     yield status_panel(state, run, now, True)
     yield status_panel(state, run, now, False)
-    yield runs_table([("jun12", state, False), ("empty", State(), True)])
+    yield runs_table(runs_json([("jun12", state, False), ("empty", State(), True)]))
     for record in state.records:
         yield show_view(record, state, folder)
 
@@ -102,7 +102,8 @@ def test_log_json_is_the_documented_list(night):
 
 def test_self_reported_values_are_marked_everywhere(night):
     folder, state, kind = night
-    for view in (log_table(state, all=True), status_panel(state, {}, 0.0, False), runs_table([("a", state, False)])):
+    runs = runs_table(runs_json([("a", state, False)]))
+    for view in (log_table(state, all=True), status_panel(state, {}, 0.0, False), runs):
         assert ("self-reported" in drawn(view, 200)) == (kind == "self-reported")
     if kind == "self-reported":
         ran = next(record for record in state.records if record.status == "ok")
