@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_settings(run)
     resume = command("resume", "continue a run after any interruption", "agent.commands:resume")
     resume.add_argument("tag", metavar="TAG")
-    add_settings(resume, leave_out=("tag", "runs"))
+    add_settings(resume, leave_out=("tag", "runs", "config"))
     add_places(resume, cache=False)
     stop = command("stop", "end a session after its running trial", "agent.commands:stop")
     stop.add_argument("tag", metavar="TAG")
@@ -110,7 +110,7 @@ def add_reading(command: Callable[[str, str, str], argparse.ArgumentParser]) -> 
     ):
         sub = command(name, text, f"agent.commands:{name}_")
         if name != "list":
-            sub.add_argument("tag", metavar="TAG", nargs="?" if name == "status" else None)
+            sub.add_argument("tag", metavar="TAG", nargs="?", help="name of the run; default: the newest")
         if name == "show":
             sub.add_argument("number", type=int, metavar="N", help="number of the trial")
         if name == "log":
@@ -129,7 +129,8 @@ def add_places(parser: argparse.ArgumentParser, cache: bool = True) -> None:
 def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
     """One flag for each field of ``Settings``; a flag that is not given stays out of the namespace."""
     hints = get_type_hints(Settings)
-    parser.add_argument("--config", type=Path, help="TOML file with any of these settings")
+    if "config" not in leave_out:
+        parser.add_argument("--config", type=Path, help="TOML file with any of these settings")
     for item in dataclasses.fields(Settings):
         if item.name in leave_out:
             continue

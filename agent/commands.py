@@ -59,7 +59,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     report = write_report(directory)
     from agent.views.log import log_table
 
-    _console().print(log_table(state))
+    console().print(log_table(state))
     print(f"The branch: git -C {target} log autoresearch/{tag}")
     print(f"The report: {report}")
     say(f"done in {time.monotonic() - began:.0f} s")
@@ -153,12 +153,10 @@ def detach(flags: Mapping[str, Any], runs: str) -> int:
     return 0
 
 
-def resume(tag: str, runs: str, config: Path | None = None, **changes: Any) -> int:
+def resume(tag: str, runs: str, **changes: Any) -> int:
     from agent import launch
 
     directory = existing(runs, tag)
-    if config is not None:
-        raise UsageError("--config belongs to `overnight run`; give the changed settings as flags.")
     changes.pop("detach", None)
     launch.resume(Path(runs), directory.tag, changes, _live_view(), say)
     return _end(directory)
@@ -192,14 +190,14 @@ def status_(tag: str | None, json: bool, runs: str, cache: str) -> int:
     )
 
 
-def log_(tag: str, all: bool, json: bool, runs: str, cache: str) -> int:
+def log_(tag: str | None, all: bool, json: bool, runs: str, cache: str) -> int:
     from agent.views.log import log_json, log_table
 
     state, _ = load(existing(runs, tag))
     return _show(json, lambda: log_json(state), lambda: log_table(state, all=all))
 
 
-def show_(tag: str, number: int, json: bool, runs: str, cache: str) -> int:
+def show_(tag: str | None, number: int, json: bool, runs: str, cache: str) -> int:
     from agent.views.show import show_json, show_view
 
     directory = existing(runs, tag)
@@ -212,7 +210,7 @@ def show_(tag: str, number: int, json: bool, runs: str, cache: str) -> int:
     )
 
 
-def report_(tag: str, runs: str, cache: str) -> int:
+def report_(tag: str | None, runs: str, cache: str) -> int:
     print(write_report(existing(runs, tag)))
     return 0
 
@@ -276,17 +274,24 @@ def _end(directory: RunDirectory) -> int:
 
 def _show(as_json: bool, data: Any, renderable: Any) -> int:
     if as_json:
-        print(json.dumps(data(), indent=1, ensure_ascii=False, allow_nan=False))
+        print(_dumps(data()))
     else:
-        _console().print(renderable())
+        console().print(renderable())
     return 0
 
 
-def _console() -> Console:
+def _dumps(data: Any) -> str:
+    """A list with one element a line, anything else indented: ``indent`` is slow, and lists are what gets long."""
+    if isinstance(data, list):
+        return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in data) + "\n]"
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def console(widest: int = 200) -> Console:
     from rich.console import Console
 
     # a file or a pipe has no width: lines there are as long as their content, up to what a wide terminal shows
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else widest)
 
 
 def _live_view() -> Any:

@@ -134,13 +134,21 @@ class Experiment:
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
         return measurement
 
-    def score_test(self, commit: str, directory: Path, seed: int, progress: Progress) -> float | None:
-        """The test split's value of the checkpoint that a measured run left in ``directory``; None if it fails."""
-        if self.target.score != "trusted" or not (directory / CHECKPOINT[0].name).exists():
-            return None
+    def score_test(
+        self, commit: str, directory: Path, seed: int, progress: Progress
+    ) -> tuple[float | None, Failure | None]:
+        """The test split's value of the checkpoint that a measured run left in ``directory``, or why there is none.
+
+        A target that scores itself has no test split: neither.
+        """
+        if self.target.score != "trusted":
+            return None, None
+        if not (directory / CHECKPOINT[0].name).exists():
+            return None, Failure("crash", "the checkpoint is gone")
         with workspace() as work:
             self._stage(commit, work / "code", work / "data")
-            return self._score(work / "code", directory, "test", seed, progress)[0]
+            value, _, failure = self._score(work / "code", directory, "test", seed, progress)
+            return value, failure
 
     # training
 

@@ -26,8 +26,8 @@ def commands() -> str:
     action = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
     helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
     for name, parser in action.choices.items():
-        words = [a.metavar or a.dest for a in parser._actions if not a.option_strings]
-        shown = " ".join(f"[{w}]" if name == "status" else str(w) for w in words)
+        words = [(a.metavar or a.dest, a.nargs == "?") for a in parser._actions if not a.option_strings]
+        shown = " ".join(f"[{word}]" if optional else str(word) for word, optional in words)
         parts.append(
             f"## `overnight {name}{' ' + shown if shown else ''}`\n\n{helps[name][:1].upper()}{helps[name][1:]}.\n"
         )

@@ -22,7 +22,7 @@ from rich.text import Text
 from agent.ledger import State
 from agent.types import Record
 from agent.views import text
-from agent.views.summary import cost, summarize
+from agent.views.summary import cost, summarize, test_problem
 
 SCHEMA = "overnight.log/1"
 STYLES = {"keep": "green", "revert": "dim", "ok": "dim"}  # failures are yellow
@@ -152,8 +152,9 @@ def _cells(record: Record) -> dict[str, Text]:
     runs = [run for run in record.runs if run.role != "test"]
     reported = any(run.self_reported for run in record.runs)
     edit = text.safe(record.proposal.subject or "(no subject)")
-    if record.status != "ok":
-        edit.append(" · ").append_text(text.safe(reason(record), "dim"))
+    why = reason(record) if record.status != "ok" else test_problem(record.runs)
+    if why:
+        edit.append(" · ").append_text(text.safe(why, "dim"))
     edit.no_wrap = True
     cells = (
         Text(str(record.number)),

@@ -1,9 +1,9 @@
 """One run at a glance.
 
 ``status_json`` is schema ``overnight.status/1``: an object with the keys of ``overnight list --json`` and schema,
-branch, baseline_runs, best_runs, test_baseline, test_best, test_gain, noise_sd, noise_dof, reverted, failures (by
-status), runs, lost_runs, resumed, seconds (by phase, over all runs), wall_seconds, seconds_left (null if nobody can
-tell), and now (trial, role and since of the run under way; null).
+branch, baseline_runs, best_runs, test_baseline, test_best, test_gain, test_problem (why the test split has no value, or
+empty), noise_sd, noise_dof, reverted, failures (by status), runs, lost_runs, resumed, seconds (by phase, over all
+runs), wall_seconds, seconds_left (null if nobody can tell), and now (trial, role and since of the run under way; null).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def status_json(state: State, run: Mapping[str, Any], now: float, running: bool)
         "test_baseline": summary.test_baseline,
         "test_best": summary.test_best,
         "test_gain": summary.test_gain,
+        "test_problem": text.line(summary.test_problem),
         "noise_sd": summary.noise_sd,
         "noise_dof": summary.noise_dof,
         "reverted": summary.reverted,
@@ -73,6 +74,8 @@ def _rows(state: State, summary: Summary, run: Mapping[str, Any], now: float, ru
         gained = text.gain(summary.test_gain, summary.test_gain_se)
         values = f"{text.number(summary.test_baseline)} → {text.number(summary.test_best)}"
         rows.append(("on the test split", Text(f"{gained}  ({values})")))
+    elif summary.test_problem:
+        rows.append(("on the test split", text.safe(summary.test_problem, "yellow")))
     rows += [
         ("trials", trials_text(summary)),
         ("noise", Text(noise_words(summary))),
