@@ -11,6 +11,7 @@ TEST_SECONDS = {
     "test_vllm_server.py": 300,
     "test_attacks.py": 300,
     "test_centaur.py": 900,
+    "test_foreign.py": 300,
 }
 
 SERVER_START_SECONDS = 420  # vLLM on a CPU: 15 to 45 s when nothing else runs
