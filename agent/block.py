@@ -200,7 +200,7 @@ def _entry(node: ast.stmt, lines: list[str], path: str) -> Entry:
     expression = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
     if not isinstance(target, ast.Name) or expression is None:
         raise UsageError(f"{where}: a hyperparameter is one line `NAME = literal`, this is `{shown}`")
-    value = _literal_value(expression)
+    value = literal_value(expression)
     if value is None or expression.lineno != node.lineno or expression.end_lineno != node.lineno:
         raise UsageError(
             f"{where}: {target.id} is computed or not a plain literal (`{shown}`): "
@@ -211,17 +211,17 @@ def _entry(node: ast.stmt, lines: list[str], path: str) -> Entry:
     return Entry(target.id, value, node.lineno, start, end, text)
 
 
-def _literal_value(node: ast.expr) -> Value | None:
+def literal_value(node: ast.expr) -> Value | None:
     """The value of a number, string, boolean, or arithmetic of plain numbers such as ``2**19``; None for the rest."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, (bool, int, float, str)) else None
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        inner = _literal_value(node.operand)
+        inner = literal_value(node.operand)
         if isinstance(inner, (bool, str)) or inner is None:
             return None
         return -inner if isinstance(node.op, ast.USub) else inner
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        left, right = _literal_value(node.left), _literal_value(node.right)
+        left, right = literal_value(node.left), literal_value(node.right)
         if isinstance(left, (bool, str)) or isinstance(right, (bool, str)) or left is None or right is None:
             return None
         if isinstance(node.op, ast.Pow) and (abs(right) > 64 or abs(left) > 1e6):  # 9**9**9 would never end

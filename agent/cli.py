@@ -54,9 +54,17 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="seed of the session (default: 0)")
     add_places(demo)
 
-    init = command("init", "a fresh git repository with the nanoGPT target", "agent.commands:init")
+    init = command(
+        "init",
+        "a fresh git repository with the nanoGPT target, or a target.toml for a project that exists",
+        "agent.commands:init",
+    )
     init.add_argument("directory", type=Path, metavar="DIR")
     init.add_argument("--preset", choices=("demo", "cpu", "gpu"), help="size of model and budget; default: by hardware")
+    init.add_argument(
+        "--from", dest="project", type=Path, metavar="PROJECT",
+        help="write target.toml for this folder or script instead; DIR is the folder itself, or a new one for a copy",
+    )  # fmt: skip
 
     prepare = command("prepare", "prepare data and tokenizer of a target", "agent.commands:prepare")
     prepare.add_argument("--target", default=".", help="folder with a target.toml (default: .)")
@@ -68,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_settings(run)
     resume = command("resume", "continue a run after any interruption", "agent.commands:resume")
     resume.add_argument("tag", metavar="TAG")
-    add_settings(resume, leave_out=("tag", "runs"))
+    add_settings(resume, leave_out=("tag", "runs", "config"))
     add_places(resume, cache=False)
     stop = command("stop", "end a session after its running trial", "agent.commands:stop")
     stop.add_argument("tag", metavar="TAG")
@@ -139,7 +147,7 @@ def add_reading(command: Callable[[str, str, str], argparse.ArgumentParser]) -> 
     ):
         sub = command(name, text, f"agent.commands:{name}_")
         if name != "list":
-            sub.add_argument("tag", metavar="TAG", nargs="?" if name in ("status", "log", "report") else None)
+            sub.add_argument("tag", metavar="TAG", nargs="?", help="name of the run; default: the newest")
         if name == "show":
             sub.add_argument("number", type=int, metavar="N", help="number of the trial")
         if name == "log":
@@ -178,7 +186,8 @@ def add_places(parser: argparse.ArgumentParser, cache: bool = True) -> None:
 
 def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
     """One flag for each field of ``Settings``; a flag that is not given stays out of the namespace."""
-    parser.add_argument("--config", type=Path, help="TOML file with any of these settings")
+    if "config" not in leave_out:
+        parser.add_argument("--config", type=Path, help="TOML file with any of these settings")
     add_fields(parser, [item.name for item in dataclasses.fields(Settings) if item.name not in leave_out])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -68,7 +69,13 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     return 130 if state.ended == AT_ONCE else 0
 
 
-def init(directory: Path, preset: str | None) -> int:
+def init(directory: Path, preset: str | None, project: Path | None) -> int:
+    if project is not None:
+        from agent.adopt import adopt
+
+        if preset:
+            raise UsageError("--preset is a size of the nanoGPT target; with --from the project decides.")
+        return adopt(directory, project)
     from nanogpt_target.presets import choose_preset
 
     preset = preset or choose_preset()
@@ -130,12 +137,10 @@ def run(config: Path | None = None, **flags: Any) -> int:
     return _end(directory)
 
 
-def resume(tag: str, runs: str, config: Path | None = None, **changes: Any) -> int:
+def resume(tag: str, runs: str, **changes: Any) -> int:
     from agent import launch
 
     directory = existing(runs, tag)
-    if config is not None:
-        raise UsageError("--config belongs to `overnight run`; give the changed settings as flags.")
     if changes.pop("detach", False):
         from agent.detach import detach
 
@@ -154,13 +159,11 @@ def stop(tag: str, now: bool, runs: str, cache: str) -> int:
 
 
 def list_(json: bool, runs: str, cache: str) -> int:
-    from agent.views.runs import runs_json, runs_table
+    from agent.overview import overview
+    from agent.views.runs import runs_table
 
-    rows = []
-    for tag in find_runs(Path(runs)):
-        directory = RunDirectory(Path(runs), tag)
-        rows.append((tag, load(directory)[0], directory.running()))
-    return show(json, lambda: runs_json(rows), lambda: runs_table(rows))
+    rows = overview(Path(runs))
+    return show(json, lambda: rows, lambda: runs_table(rows))
 
 
 def last_sign(directory: RunDirectory, state: State) -> float:
@@ -188,7 +191,7 @@ def log_(tag: str | None, all: bool, status: str, source: str, text: str, json: 
     return show(json, lambda: log_json(state, **filters), lambda: log_table(state, all=all, **filters))
 
 
-def show_(tag: str, number: int, json: bool, runs: str, cache: str) -> int:
+def show_(tag: str | None, number: int, json: bool, runs: str, cache: str) -> int:
     from agent.views.show import show_json, show_view
 
     directory = existing(runs, tag)
@@ -315,7 +318,12 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
         data = directory.ledger.read_bytes()
     except FileNotFoundError:
         data = b""
-    return fold(parse(data, str(directory.ledger))[0]), directory.read_settings()
+    gc.disable()  # of what is read here nothing is garbage, and looking for some takes a third of the time
+    try:
+        return fold(parse(data, str(directory.ledger))[0]), directory.read_settings()
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
@@ -330,8 +338,10 @@ def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
 
 
 def _end(directory: RunDirectory) -> int:
+    from agent.overview import row
     from agent.session import AT_ONCE
 
+    row(directory)  # `overnight list` finds it ready
     state, _ = load(directory)
     say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     target = directory.read_settings()["run"]["target"]
@@ -342,17 +352,24 @@ def _end(directory: RunDirectory) -> int:
 
 def show(as_json: bool, data: Any, renderable: Any) -> int:
     if as_json:
-        print(json.dumps(data(), indent=1, ensure_ascii=False, allow_nan=False))
+        print(_dumps(data()))
     else:
         console().print(renderable())
     return 0
 
 
-def console() -> Console:
+def _dumps(data: Any) -> str:
+    """A list with one element a line, anything else indented: ``indent`` is slow, and lists are what gets long."""
+    if isinstance(data, list):
+        return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in data) + "\n]"
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def console(widest: int = 200) -> Console:
     from rich.console import Console
 
     # a file or a pipe has no width: lines there are as long as their content, up to what a wide terminal shows
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else widest)
 
 
 def _live_view() -> Any:

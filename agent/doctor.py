@@ -30,9 +30,10 @@ def doctor(sandbox: bool, llm_base_url: str, json: bool, runs: str, cache: str) 
     if json:
         print(jsonlib.dumps({"version": 1, "findings": [asdict(f) for f in findings]}, indent=1))
     else:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
+
+        from agent.commands import console
 
         table = Table(box=None, pad_edge=False)
         for title in ("", "check", "found", "to mend it"):
@@ -40,7 +41,7 @@ def doctor(sandbox: bool, llm_base_url: str, json: bool, runs: str, cache: str) 
         for f in findings:
             mark = Text("ok", "green") if f.ok else Text("missing", "red") if f.needed else Text("no", "yellow")
             table.add_row(mark, Text(f.name), Text(f.found), Text("" if f.ok else f.mend))
-        Console().print(table)
+        console(widest=1000).print(table)  # lines to copy: never broken in a pipe
     return 3 if any(f.needed and not f.ok for f in findings) else 0
 
 

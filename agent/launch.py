@@ -14,6 +14,7 @@ from agent.ending import EndOfNight, Stopper, check_ends
 from agent.errors import EnvironmentProblem, UsageError
 from agent.judge import Policy, default_calibration, needs_noise, policy_from
 from agent.ledger import Ledger, State
+from agent.mounts import check_mounts
 from agent.notify import Notifier, make_notifier
 from agent.repo import Repo, RunRefs, scrub_environment
 from agent.rundir import RunDirectory, environment, new_tag
@@ -65,6 +66,7 @@ def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
     """
     folder = Path(settings.target)
     target, _ = load_target(folder)
+    check_mounts(target)
     if settings.budget:
         target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
     scrub_environment()

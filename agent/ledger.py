@@ -55,7 +55,7 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
         if last:  # what stands behind the last line feed was never finished
             break
         try:
-            event = json.loads(line)
+            event = json.loads(line.decode("utf-8", "surrogatepass"))  # of bytes, it would guess the encoding
             if not isinstance(event, dict) or event.get("event") not in EVENTS:
                 raise ValueError("not an event")
             if event.get("v") != SCHEMA:

@@ -214,7 +214,7 @@ class ChatModel:
         return float(min(60.0, 2.0 ** (failed - 1)) * self._rng.uniform(0.5, 1.0))
 
     def _given_up(self, failures: list[str], waited: float, pause: float, unreachable: bool) -> str:
-        tried = f"{len(failures)} attempts over {waited:.0f} s"
+        tried = "1 attempt" if len(failures) == 1 else f"{len(failures)} attempts over {waited:.0f} s"
         what = f"the model server at {self.scrub(self.base_url)} gave no answer in {tried}: {failures[-1].rstrip('.')}."
         if unreachable:
             return what + " Start the server, or name another one with --llm-base-url."

@@ -20,6 +20,7 @@ from agent.views.status import SETUP
 from agent.views.summary import Summary, summarize
 
 MOST_BYTES = 3 << 20
+MOST_ATTEMPTS = 2000  # in the table of all attempts: a browser still sorts and searches them at once
 DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # characters: of kept edits, of all others
 log = logging.getLogger(__name__)
 
@@ -60,15 +61,22 @@ def page(state: State, run: Mapping[str, Any], run_dir: Path) -> str:
     summary = summarize(state)
     fixed = _fixed(state, run, summary)
     html = ""
-    for kept, others in DIFF_LIMITS:
+    for kept, others in DIFF_LIMITS[_first_limit(state) :]:
         rows = {
             "kept": morning.kept_rows(state, run_dir, kept),
-            "attempts": morning.attempt_rows(state, run_dir, others),
+            "attempts": morning.attempt_rows(state, run_dir, others, MOST_ATTEMPTS),
         }
         html = render({**fixed, **rows})
         if len(html.encode()) <= MOST_BYTES:
             break
     return html
+
+
+def _first_limit(state: State) -> int:
+    """The first of ``DIFF_LIMITS`` with which the bare diffs would fit; to render more of them is in vain."""
+    lengths = [(len(r.proposal.diff), r.decision == "keep") for r in state.finished[-MOST_ATTEMPTS:]]
+    sizes = [sum(min(n, kept if keep else others) for n, keep in lengths) for kept, others in DIFF_LIMITS]
+    return next((k for k, size in enumerate(sizes) if size <= MOST_BYTES), len(DIFF_LIMITS) - 1)
 
 
 def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
@@ -92,6 +100,7 @@ def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, 
         "progress": [charts.progress_chart(state, summary, *size) for size in ((960, 400), (420, 330))],
         "gains": [charts.gain_chart(state, summary, *size) for size in ((960, 300), (420, 260))],
         "parameters": parameter_charts(state),
+        "tried": len(state.finished),
         "failures": morning.failure_rows(state, summary),
         "sources": morning.source_rows(state),
         "usage": morning.usage_rows(state),

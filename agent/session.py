@@ -258,12 +258,12 @@ class Session:
         state = self.state
         values = [run.value for run in state.baseline_runs if run.value is not None]
         if not values:
-            worst = state.baseline_runs[-1]
+            worst = next(run for run in reversed(state.baseline_runs) if run.role != "test")
             raise OvernightError(
                 f"the unchanged target fails ({worst.status}: {worst.reason}). Nothing can be compared with it; "
                 f"see {self.directory.path / worst.trace / 'train.log'}."
             )
-        check_baseline(state.baseline_runs, self.policy)
+        check_baseline([run for run in state.baseline_runs if run.role != "test"], self.policy)
         self.repo.move(self.refs.head_name, state.baseline, self.repo.ref(self.refs.head_name))
         self.mirror()
         self.measure_test_split(0, state.baseline, state.baseline_runs)
@@ -277,10 +277,14 @@ class Session:
         last = next((run for run in reversed(runs) if run.value is not None), None)
         if last is None:
             return
-        value = self.experiment.score_test(
+        value, failure = self.experiment.score_test(
             commit, self.directory.path / last.trace, last.seed, self.progress(trial, "test")
         )
-        if value is not None:
+        if failure:
+            reason = f"test split could not be scored: {failure.reason}"
+            run = replace(last, role="test", value=None, status=failure.status, reason=reason)
+            self.write("measured", trial=trial, measurement=run)
+        elif value is not None:
             self.write("measured", trial=trial, measurement=replace(last, role="test", value=value, reason=""))
 
     # remember

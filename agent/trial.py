@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent import mounts
 from agent.config import Target
 from agent.errors import EnvironmentProblem
 from agent.repo import Repo
@@ -149,13 +150,21 @@ class Experiment:
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
         return measurement
 
-    def score_test(self, commit: str, directory: Path, seed: int, progress: Progress) -> float | None:
-        """The test split's value of the checkpoint that a measured run left in ``directory``; None if it fails."""
-        if self.target.score != "trusted" or not (directory / CHECKPOINT[0].name).exists():
-            return None
+    def score_test(
+        self, commit: str, directory: Path, seed: int, progress: Progress
+    ) -> tuple[float | None, Failure | None]:
+        """The test split's value of the checkpoint that a measured run left in ``directory``, or why there is none.
+
+        A target that scores itself has no test split: neither.
+        """
+        if self.target.score != "trusted":
+            return None, None
+        if not (directory / CHECKPOINT[0].name).exists():
+            return None, Failure("crash", "the checkpoint is gone")
         with workspace() as work:
             self._stage(commit, work / "code", work / "data")
-            return self._score(work / "code", directory, "test", seed, progress)[0]
+            value, _, failure = self._score(work / "code", directory, "test", seed, progress)
+            return value, failure
 
     # training
 
@@ -188,11 +197,10 @@ class Experiment:
         follow: Mapping[str, str],
     ) -> tuple[Outcome, Failure | None]:
         trusted = self.target.score == "trusted"
-        mounts = {"code": Mount(code), "data": Mount(data)}
-        mounts |= {f"mount{k}": Mount(Path(p).expanduser()) for k, p in enumerate(self.target.mounts)}
+        argv = ["{python}" if w in ("python", "python3") else w for w in self.target.train]
         job = Job(
-            argv=tuple("{python}" if w in ("python", "python3") else w for w in self.target.train),
-            mounts=mounts,
+            argv=mounts.command(self.target, argv),
+            mounts={"code": Mount(code), "data": Mount(data), **mounts.stage(self.target, code)},
             workdir="code",
             env={
                 "OVERNIGHT_DATA": "{data}",

@@ -142,7 +142,9 @@ def _origin(spec: Mapping[str, Any]) -> str:
     if source.startswith("hub:"):
         return source
     path = Path(source).expanduser()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.exists() else []
+    if not path.exists():
+        raise DataError(f"{path} does not exist.")
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return json.dumps([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
 
 

@@ -58,7 +58,7 @@ TARGET = {  # table: key: what it means. A key that is missing here, or is no ke
         "pattern": 'regular expression with one group, for `score = "stdout"`',
         "metric": "name of the value",
         "goal": "`minimize` or `maximize`",
-        "mounts": "directories of the host that the training may read",
+        "mounts": "directories of the host that the training may read, found where the code looks for them",
     },
     "budget": {
         "seconds": "training of one run, enforced from outside; exactly one of seconds, steps, tokens",

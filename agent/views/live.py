@@ -214,7 +214,8 @@ def plain_line(event: Event, state: State) -> str:
 def _baseline_line(run: Measurement, metric: str, state: State) -> str:
     runs = sum(1 for m in state.baseline_runs if m.role != "test")
     if run.role == "test":
-        return f"baseline on the test split  {text.number(run.value)}"
+        found = text.number(run.value) if run.value is not None else text.line(run.reason)
+        return f"baseline on the test split  {found}"
     found = f"{metric} {text.number(run.value, run.self_reported)}" if run.status == "ok" else run.status
     why = f": {text.line(run.reason)}" if run.status != "ok" else ""
     return f"calibration run {runs}  {found}{why}  ({text.duration(sum(run.seconds.values()))})"

@@ -9,18 +9,20 @@ self_reported. Keys may be added within a schema; none changes its meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 
 from agent.ledger import State
 from agent.types import Record
 from agent.views import text
-from agent.views.summary import cost, summarize
+from agent.views.summary import cost, summarize, test_problem
 
 SCHEMA = "overnight.log/1"
 STYLES = {"keep": "green", "revert": "dim", "ok": "dim"}  # failures are yellow
@@ -83,7 +85,7 @@ def log_table(state: State, all: bool = False, status: str = "", source: str = "
 
 @dataclass(frozen=True)
 class _Attempts:
-    """The table, with as many columns as the console is wide."""
+    """The table, with as many columns as the console is wide. Laid out here: Rich's table takes 1 ms a row."""
 
     records: list[Record]
     metric: str
@@ -92,37 +94,76 @@ class _Attempts:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width - (16 if self.all else 0)
         hidden = {name for name, least in _LEAST_WIDTH.items() if width < least} | (set() if self.all else {"outcome"})
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for name in _COLUMNS:
-            if name not in hidden:
-                shown = {"value": self.metric, "outcome": ""}.get(name, name)
-                right = name in ("trial", "value", "runs", "cost")
-                table.add_column(shown, justify="right" if right else "left", no_wrap=name != "edit")
+        names = [name for name in _COLUMNS if name not in hidden]
+        titles = {"value": self.metric, "outcome": ""}
+        rows = [[Text(titles.get(name, name), "bold") for name in names]]
+        dim = [False]
         for record in self.records:
             cells = _cells(record)
-            style = "dim" if record.status == "ok" and record.decision != "keep" else ""
-            table.add_row(*(cell for name, cell in cells.items() if name not in hidden), style=style)
-        yield table
+            rows.append([cells[name] for name in names])
+            dim.append(record.status == "ok" and record.decision != "keep")
+        widths = [max(row[k].cell_len for row in rows) for k in range(len(names) - 1)]
+        widths.append(max(8, options.max_width - sum(widths) - 2 * len(widths)))
+        style = lru_cache(console.get_style)
+        for row, faint in zip(rows, dim, strict=True):
+            yield from _merged(_laid_out(row, names, widths, style, style("dim") if faint else Style()))
 
 
+def _laid_out(
+    row: list[Text], names: list[str], widths: list[int], style: Callable[[str | Style], Style], under: Style
+) -> Iterator[tuple[str, Style]]:
+    """One line: every cell as wide as its column, two spaces between them, the last cut where the console ends."""
+    for name, cell, width in zip(names, row, widths, strict=True):
+        last, size = name == names[-1], cell.cell_len
+        if size > width:
+            cell.truncate(width, overflow="ellipsis")
+        gap = "" if last else " " * (width - size)
+        if name in _RIGHT:
+            yield gap, under
+        base, at, plain = under + style(cell.style), 0, cell.plain
+        for span in cell.spans:
+            yield plain[at : span.start], base
+            yield plain[span.start : span.end], base + style(span.style)
+            at = span.end
+        yield plain[at:], base
+        if not last:
+            yield ("  " if name in _RIGHT else gap + "  "), under
+
+
+def _merged(pieces: Iterable[tuple[str, Style]]) -> Iterator[Segment]:
+    """As few segments as there are changes of style: Rich looks at each of them several times."""
+    said, style = "", Style()
+    for piece, now in pieces:
+        if now != style and said:
+            yield Segment(said, style)
+            said = ""
+        said, style = said + piece, now
+    yield Segment(said, style)
+    yield Segment.line()
+
+
+_RIGHT = ("trial", "value", "runs", "cost")
 _COLUMNS = ("trial", "outcome", "value", "gain ± se", "runs", "cost", "source", "category", "edit")
 _LEAST_WIDTH = {"runs": 60, "cost": 76, "source": 100, "category": 100}  # of the console, to show the column
 
 
 def _cells(record: Record) -> dict[str, Text]:
     """The text of every column, in order."""
-    verdict, data = record.verdict, attempt_json(record)
+    verdict = record.verdict
+    runs = [run for run in record.runs if run.role != "test"]
+    reported = any(run.self_reported for run in record.runs)
     edit = text.safe(record.proposal.subject or "(no subject)")
-    if record.status != "ok":
-        edit.append(" · ").append_text(text.safe(reason(record), "dim"))
+    why = reason(record) if record.status != "ok" else test_problem(record.runs)
+    if why:
+        edit.append(" · ").append_text(text.safe(why, "dim"))
     edit.no_wrap = True
     cells = (
         Text(str(record.number)),
         outcome_text(record.decision if record.status == "ok" else record.status),
-        Text(text.number(verdict.value if verdict else None, data["self_reported"])),
-        Text(text.gain(data["gain"], data["gain_se"])),
-        Text(str(data["runs"])),
-        Text(text.duration(data["seconds"], brief=True) if data["runs"] else text.MISSING),
+        Text(text.number(verdict.value if verdict else None, reported)),
+        Text(text.gain(verdict.gain, verdict.gain_se) if verdict else text.gain(None)),
+        Text(str(len(runs))),
+        Text(text.duration(cost(record), brief=True) if runs else text.MISSING),
         text.safe(record.proposal.source, width=12),
         text.safe(record.proposal.category or text.MISSING, width=16),
         edit,

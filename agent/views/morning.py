@@ -101,15 +101,15 @@ def kept_rows(state: State, run_dir: Path, diff_limit: int) -> list[dict[str, An
     return rows
 
 
-def attempt_rows(state: State, run_dir: Path, diff_limit: int) -> list[dict[str, Any]]:
-    """One entry for each finished attempt, in order. The edits of kept ones stand in their own section."""
+def attempt_rows(state: State, run_dir: Path, diff_limit: int, latest: int) -> list[dict[str, Any]]:
+    """One entry for each of the latest finished attempts, in order. The edits of kept ones have their own section."""
     return [
         {
             **_common(record, 0 if record.decision == "keep" else diff_limit),
             "failure": failure_lines(record, run_dir) if diff_limit else [],
             "why_not": text.line(reason(record), 300) if record.status != "ok" else "",
         }
-        for record in state.finished
+        for record in state.finished[-latest:]
     ]
 
 

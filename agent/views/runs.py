@@ -8,7 +8,7 @@ kept, failed, baseline, best, gain, gain_se, self_reported.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from agent.ledger import State
 from agent.views import text
-from agent.views.summary import Summary, summarize
+from agent.views.summary import summarize
 
 SCHEMA = "overnight.list/1"
 Row = tuple[str, State, bool]  # tag, state, whether a session is at work on it
@@ -54,7 +54,8 @@ def runs_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def runs_table(rows: Iterable[Row]) -> RenderableType:
+def runs_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """A table of what ``runs_json`` says."""
     rows = list(rows)
     if not rows:
         return Text("No runs yet. `overnight demo` makes one in a few minutes.")
@@ -65,20 +66,19 @@ def runs_table(rows: Iterable[Row]) -> RenderableType:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("best", no_wrap=True)
     table.add_column("gain ± se", no_wrap=True)
-    summaries = [summarize(state) for _, state, _ in rows]
-    for (tag, state, running), summary in zip(rows, summaries, strict=True):
+    for row in rows:
         table.add_row(
-            text.safe(tag, "bold"),
-            condition_text(condition(state, running)),
-            _giving(Text(_moment(state.session.get("time")))),
-            _giving(text.safe(str(state.session.get("proposer", text.MISSING)))),
-            Text(f"{summary.trials}/{summary.planned}" if summary.planned else str(summary.trials)),
-            Text(str(summary.kept), style="green" if summary.kept else ""),
-            Text(str(summary.failed), style="yellow" if summary.failed else ""),
-            best_text(summary),
-            Text(text.gain(summary.gain, summary.gain_se)),
+            text.safe(row["tag"], "bold"),
+            condition_text(row["state"]),
+            _giving(Text(_moment(row["started"]))),
+            _giving(text.safe(row["proposer"] or text.MISSING)),
+            Text(f"{row['trials']}/{row['planned']}" if row["planned"] else str(row["trials"])),
+            Text(str(row["kept"]), style="green" if row["kept"] else ""),
+            Text(str(row["failed"]), style="yellow" if row["failed"] else ""),
+            Text(f"{row['metric']} {text.number(row['best'], row['self_reported'])}"),
+            Text(text.gain(row["gain"], row["gain_se"])),
         )
-    marked = any(s.self_reported for s in summaries)
+    marked = any(row["self_reported"] for row in rows)
     return Group(table, *([Text(text.LEGEND, style="dim")] if marked else []))
 
 
@@ -86,12 +86,6 @@ def _giving(cell: Text) -> Text:
     """A cell that is cut, and not wrapped, where the console is narrow."""
     cell.no_wrap, cell.overflow = True, "ellipsis"
     return cell
-
-
-def best_text(summary: Summary) -> Text:
-    """``val_bpb 1.0334``."""
-    value = text.number(summary.best.value if summary.best else None, summary.self_reported)
-    return Text(f"{text.line(summary.metric)} {value}")
 
 
 def condition_text(name: str) -> Text:

@@ -1,11 +1,11 @@
 """One run at a glance.
 
 ``status_json`` is schema ``overnight.status/1``: an object with the keys of ``overnight list --json`` and schema,
-branch, baseline_runs, best_runs, test_baseline, test_best, test_gain, noise_sd, noise_dof, reverted, failures (by
-status), runs, lost_runs, resumed, seconds (by phase, over all runs), wall_seconds (without the time in which no session
-was at work), split (seconds by what they were spent on, which add up to wall_seconds), seconds_left (null if nobody can
-tell), now (trial, role and since of the run under way; null), and heartbeat (seconds since the session last wrote
-anything; null where none runs).
+branch, baseline_runs, best_runs, test_baseline, test_best, test_gain, test_problem (why the test split has no value, or
+empty), noise_sd, noise_dof, reverted, failures (by status), runs, lost_runs, resumed, seconds (by phase, over all
+runs), wall_seconds (without the time in which no session was at work), split (seconds by what they were spent on, which
+add up to wall_seconds), seconds_left (null if nobody can tell), now (trial, role and since of the run under way; null),
+and heartbeat (seconds since the session last wrote anything; null where none runs).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def status_json(
         "test_baseline": summary.test_baseline,
         "test_best": summary.test_best,
         "test_gain": summary.test_gain,
+        "test_problem": text.line(summary.test_problem),
         "noise_sd": summary.noise_sd,
         "noise_dof": summary.noise_dof,
         "reverted": summary.reverted,
@@ -83,6 +84,8 @@ def _rows(
         gained = text.gain(summary.test_gain, summary.test_gain_se)
         values = f"{text.number(summary.test_baseline)} → {text.number(summary.test_best)}"
         rows.append(("on the test split", Text(f"{gained}  ({values})")))
+    elif summary.test_problem:
+        rows.append(("on the test split", text.safe(summary.test_problem, "yellow")))
     rows += [
         ("trials", trials_text(summary)),
         ("noise", Text(noise_words(summary))),

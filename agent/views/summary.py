@@ -42,6 +42,7 @@ class Summary:
     test_best: float | None
     test_gain: float | None
     test_gain_se: float | None
+    test_problem: str  # why the baseline or the best has no value on the test split, if that was tried; or ""
     noise_sd: float | None  # between runs of one commit, pooled
     noise_dof: int
     runs: int
@@ -83,6 +84,7 @@ def summarize(state: State) -> Summary:
         test_best=test_best,
         test_gain=difference(test_baseline, test_best, goal) if moved else None,
         test_gain_se=sd * math.sqrt(2) if moved and sd is not None else None,  # one checkpoint on each side
+        test_problem=test_problem(state.baseline_runs) or test_problem(state.runs.get(state.incumbent, ())),
         noise_sd=sd,
         noise_dof=noise.dof,
         runs=sum(1 for run in measured if run.role != "test"),
@@ -129,6 +131,12 @@ def estimate(runs: Iterable[Measurement]) -> Estimate | None:
 def test_value(runs: Iterable[Measurement]) -> float | None:
     found = [run.value for run in runs if run.role == "test" and run.value is not None]
     return found[-1] if found else None
+
+
+def test_problem(runs: Iterable[Measurement]) -> str:
+    """Why a commit's test split has no value; "" if it has one, or was never asked."""
+    tried = [run for run in runs if run.role == "test"]
+    return "" if not tried or any(run.value is not None for run in tried) else tried[-1].reason
 
 
 def difference(before: float | None, after: float | None, goal: str) -> float | None:

@@ -28,6 +28,8 @@ _HIDDEN = re.compile(
 
 def clean(text: str) -> str:
     """Text without anything that a terminal or a browser obeys. Colours go; other hidden characters are spelled out."""
+    if text.isascii() and text.isprintable():
+        return text
     text = _COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
     return _HIDDEN.sub(lambda found: _spelled(found.group()), text)
 

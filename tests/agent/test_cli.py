@@ -102,6 +102,8 @@ def test_commands_that_read(target: Path, tmp_path: Path, capsys: pytest.Capture
     assert state.records[0].proposal.subject[:20] in read("log", "night", "--all")
     assert "RATE" in read("show", "night", "1")
     assert Path(read("report", "night").strip()).read_text().startswith("<!doctype html>")
+    for words in (["log", "--all"], ["log", "--json"], ["show", "1"], ["report"]):
+        assert read(*words) == read(words[0], "night", *words[1:]), "without a tag, the newest run"
 
 
 def test_a_pipe_that_closes_early_is_no_error(target: Path, tmp_path: Path) -> None:
@@ -243,6 +245,10 @@ def test_doctor_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found["torch"]["ok"]
     assert not found["model server"]["ok"]
     assert "vllm serve" in found["model server"]["mend"]
+    assert "no answer in 1 attempt:" in found["model server"]["found"]
+    assert main([word for word in words if word != "--json"]) == 0
+    table = capsys.readouterr().out
+    assert found["model server"]["found"] in table, "a pipe is as wide as its lines"
     assert found["sandbox process"]["ok"]
 
 
@@ -269,3 +275,16 @@ def test_output_of_a_session_is_plain_where_there_is_no_terminal(target: Path, t
     assert done.stdout == ""
     assert "\x1b" not in done.stderr
     assert "trial 2/2" in done.stderr
+
+
+def test_resume_offers_nothing_that_it_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", "night", "--config", "x.toml"]) == 2
+    assert "resume does not know --config" in capsys.readouterr().err
+
+
+def test_prepare_says_first_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", str(tmp_path / "gpt"), "--preset", "demo"])
+    words = ["--target", str(tmp_path / "gpt"), "--cache", str(tmp_path / "cache")]
+    capsys.readouterr()
+    assert main(["prepare", *words, "--data", str(tmp_path / "nowhere.txt")]) == 2
+    assert capsys.readouterr().err.strip() == f"overnight: {tmp_path / 'nowhere.txt'} does not exist."

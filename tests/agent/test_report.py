@@ -228,3 +228,13 @@ def test_the_report_reads_only_below_the_run_directory(tmp_path):
     ledger = folder / "ledger.jsonl"
     ledger.write_text(re.sub(r"trials/\d+/run-\d+", "../..", ledger.read_text()))
     assert "31337" not in Path(write_report(folder)).read_text().replace(",", "")
+
+
+def test_a_very_long_run_shows_its_latest_attempts(tmp_path, monkeypatch):
+    from agent import report
+
+    monkeypatch.setattr(report, "MOST_ATTEMPTS", 10)
+    page = write_report(write_night(tmp_path / "long", trials=25)).read_text()
+    assert "The latest 10 of 25" in page
+    assert 'id="trial-25"' in page
+    assert 'id="trial-15"' not in page

@@ -27,8 +27,9 @@ def test_an_honest_trial_is_trained_scored_and_written_down(bench: Bench) -> Non
     assert run.initial_hash
     for name in ("model.safetensors", "train.log", "curve.jsonl", "trace.jsonl", "result.json"):
         assert (bench.last / name).stat().st_size > 0
-    test = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
+    test, failure = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
     assert test is not None
+    assert failure is None
     assert 1.5 < test < math.log2(300)
     again = bench.measure()
     assert again.value == run.value, "steps are counted: the same seed gives the same model"
@@ -115,3 +116,19 @@ def test_leaving_without_training_is_a_crash(bench: Bench) -> None:
     run = bench.measure(("def main() -> None:\n", "def main() -> None:\n    raise SystemExit(0)\n"))
     assert (run.status, run.value) == ("crash", None)
     assert run.reason == "ended without training: it never asked for the clock to start"
+
+
+def test_a_test_split_that_cannot_be_scored_says_why(bench: Bench) -> None:
+    run = bench.measure()
+    kept = (bench.last / "model.safetensors").read_bytes()
+    (bench.last / "model.safetensors").write_bytes(b"nothing")
+    value, failure = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
+    assert value is None
+    assert failure is not None
+    assert failure.reason
+    (bench.last / "model.safetensors").unlink()
+    value, failure = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
+    assert value is None
+    assert failure is not None
+    assert "checkpoint" in failure.reason
+    (bench.last / "model.safetensors").write_bytes(kept)

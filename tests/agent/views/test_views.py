@@ -56,7 +56,7 @@ def everything(folder, state):
     yield log_table(state, all=True)
     yield status_panel(state, run, now, True)
     yield status_panel(state, run, now, False)
-    yield runs_table([("jun12", state, False), ("empty", State(), True)])
+    yield runs_table(runs_json([("jun12", state, False), ("empty", State(), True)]))
     for record in state.records:
         yield show_view(record, state, folder)
 
@@ -102,7 +102,8 @@ def test_log_json_is_the_documented_list(night):
 
 def test_self_reported_values_are_marked_everywhere(night):
     folder, state, kind = night
-    for view in (log_table(state, all=True), status_panel(state, {}, 0.0, False), runs_table([("a", state, False)])):
+    runs = runs_table(runs_json([("a", state, False)]))
+    for view in (log_table(state, all=True), status_panel(state, {}, 0.0, False), runs):
         assert ("self-reported" in drawn(view, 200)) == (kind == "self-reported")
     if kind == "self-reported":
         ran = next(record for record in state.records if record.status == "ok")
@@ -255,3 +256,19 @@ def test_time_left_and_the_run_under_way_are_told(tmp_path):
 def test_synthetic_nights_are_the_same_for_the_same_seed(tmp_path):
     first, second = (write_night(tmp_path / name, 12, seed=5) for name in "ab")
     assert (first / "ledger.jsonl").read_bytes() == (second / "ledger.jsonl").read_bytes()
+
+
+def test_a_test_split_without_a_value_is_said(tmp_path):
+    folder = write_night(tmp_path / "jun12", trials=12)
+    events = read(folder / "ledger.jsonl")
+    why = "test split could not be scored: a model process ended before it had answered"
+    for event in events:
+        if event["event"] == "measured" and event["measurement"]["role"] == "test":
+            event["measurement"] |= {"value": None, "status": "crash", "reason": why}
+    state = fold(events)
+    assert state.kept
+    assert all(record.status == "ok" for record in state.kept), "it costs no edit its keep"
+    assert why in drawn(status_panel(state, {}, 0.0, False), 200)
+    assert why in drawn(log_table(state), 300)
+    assert status_json(state, {}, 0.0, False)["test_problem"] == why
+    assert [row["reason"] for row in log_json(state) if row["decision"] == "keep"] == [why] * len(state.kept)

@@ -1,0 +1,136 @@
+"""How long the commands that read take on large records: python -m benchmarks.records [--trials 10000] [--runs 200]
+
+Makes run directories through ``agent.ledger`` without training anything: one long night, and many short ones beside it.
+Each command is a process of its own, start of Python included; ``ratio`` is its time over that of ``overnight --help``
+in the same round, the median of the rounds. The goal is 2 s, and is judged by the processor's time: on an idle machine
+the two are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from agent.ledger import Ledger
+from agent.types import Measurement, Proposal, Verdict
+
+GOAL = 2.0  # seconds
+DIFF = "--- a/train.py\n+++ b/train.py\n@@ -3,1 +3,1 @@\n-LR = 0.04\n+LR = {:.4f}\n"
+
+
+def write_run(root: Path, tag: str, trials: int, seed: int) -> None:
+    """A run directory whose ledger holds ``trials`` finished trials, one in fifty kept, one in ten failed."""
+    folder, draw = root / tag, random.Random(seed)
+    folder.mkdir(parents=True)
+    (folder / "run.toml").write_text(
+        f'[run]\ntag = "{tag}"\ntarget = "/t"\nproposer = "cma-es"\n[target]\nname = "t"\n'
+    )
+    now = [1_780_000_000.0 + 1e5 * seed]
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    def commit(name: str) -> str:
+        return f"{random.Random(f'{seed}/{name}').getrandbits(160):040x}"
+
+    base, best = commit("base"), 1.07
+    with Ledger(folder / "ledger.jsonl", clock) as ledger:
+        ledger.append("session", tag=tag, baseline=base, metric="val_bpb", goal="minimize", proposer="cma-es",
+                      sandbox="bwrap", policy="margin", seed=seed, budget="300s", trials=trials, device="cpu",
+                      target="t", path="train.py", self_reported=False, data="d")  # fmt: skip
+
+        def measure(trial: int, sha: str, role: str, value: float | None) -> None:
+            trace = f"trials/{trial:04d}/run-1"
+            run_seed = draw.randrange(1 << 31)
+            ledger.append("run_started", trial=trial, commit=sha, role=role, seed=run_seed, trace=trace)
+            ledger.append("measured", trial=trial, measurement=Measurement(
+                sha, role, run_seed, "cpu", "ok" if value else "crash", value,  # type: ignore[arg-type]
+                metrics={"steps": 900.0, "tokens": 1e8, "train_loss": 2.9, "parameters": 1e7, "tokens_per_second": 1e5},
+                seconds={"startup": 11.2, "training": 300.1, "scoring": 13.3}, peak_memory_gb=21.3,
+                reason="" if value else "RuntimeError: shapes cannot be multiplied",
+                log_tail="" if value else "Traceback\n" * 40, trace=trace, initial_hash="a" * 64))  # fmt: skip
+
+        for _ in range(3):
+            measure(0, base, "calibrate", best + draw.gauss(0, 0.001))
+        ledger.append("told", trial=0)
+        head = base
+        for number in range(1, trials + 1):
+            sha = commit(f"trial {number}")
+            rate = draw.uniform(0.01, 0.1)
+            proposal = Proposal("cma-es", "cma", head, DIFF.format(rate), params={"LR": rate, "DEPTH": 8},
+                                subject=f"LR 0.04 → {rate:.4f}", category="hyperparameters", form="f" * 64)  # fmt: skip
+            ledger.append("asked", trial=number, started=now[0], proposal=proposal)
+            ledger.append("candidate", trial=number, commit=sha, ref=f"refs/autoresearch/{tag}/{number:04d}")
+            keep, failed = number % 50 == 0, draw.random() < 0.1 and number % 50 != 0
+            value = None if failed else best - 0.002 if keep else best + abs(draw.gauss(0, 0.004))
+            measure(number, sha, "screen", value)
+            gain = None if value is None else round(best - value, 6)
+            ledger.append("judged", trial=number, verdict=Verdict("keep" if keep else "revert", value, best, gain,
+                          0.001, int(value is not None), 3, 2, "" if keep else "not better"))  # fmt: skip
+            if keep:
+                head, best = commit(f"accepted {number}"), value or best
+                ledger.append("moved", trial=number, commit=head)
+            ledger.append("told", trial=number)
+        ledger.append("ended", reason=f"all {trials} trials done")
+
+
+def seconds(words: list[str], runs: Path) -> tuple[float, float]:
+    """Of one command: by the clock, and of the processor, which other work on the machine hardly changes."""
+    place = ["--runs", str(runs)] if words[0] != "--help" else []
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "agent.cli", *words, *place], stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return time.perf_counter() - began, used
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=10_000, help="of the long run")
+    parser.add_argument("--runs", type=int, default=200, help="run directories in all")
+    parser.add_argument("--short", type=int, default=100, help="trials of each other run")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder) / "runs"
+        real, os.fsync = os.fsync, lambda _fd: None  # the writing is not what is measured
+        try:
+            for k in range(given.runs - 1):
+                write_run(runs, f"short-{k:03d}", given.short, k)
+            write_run(runs, "long", given.trials, given.runs)
+        finally:
+            os.fsync = real
+        size = (runs / "long" / "ledger.jsonl").stat().st_size / 1e6
+        print(f"{given.runs} runs: one of {given.trials} trials ({size:.1f} MB of ledger), others of {given.short}")
+        commands = (["--help"], ["list"], ["list", "--json"], ["status", "long"], ["status"], ["log", "long"],
+                    ["log", "long", "--all"], ["log", "long", "--json"], ["show", "long", "9"],
+                    ["report", "long"])  # fmt: skip
+        print(
+            "first `list`, with nothing remembered: {:.2f} s, {:.2f} s of the processor".format(
+                *seconds(["list"], runs)
+            )
+        )
+        times: dict[str, list[tuple[float, float]]] = {}
+        for _ in range(given.rounds):
+            for words in commands:
+                times.setdefault(" ".join(words), []).append(seconds(words, runs))
+        print(
+            "| command | s by the clock | ratio to `--help` | s of the processor | under 2 s |\n|---|---|---|---|---|"
+        )
+        for name, taken in times.items():
+            ratio = median(t[0] / h[0] for t, h in zip(taken, times["--help"], strict=True))
+            wall, used = (median(t[k] for t in taken) for k in (0, 1))
+            print(f"| `{name}` | {wall:.2f} | {ratio:.1f} | {used:.2f} | {'yes' if used < GOAL else '**no**'} |")
+
+
+if __name__ == "__main__":
+    main()

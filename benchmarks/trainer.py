@@ -1,0 +1,326 @@
+"""How fast the trainer of the presets is, and how good: python -m benchmarks.trainer PART [--rounds 3]
+
+    grid      tokens per second of the preset cpu: eager and compiled, 1 and 2 threads, 4, 8 and 16 rows a pass
+    loading   step time with real batches over step time with one fixed batch
+    baseline  val_bpb beside benchmarks/plain_trainer.py at three learning rates, each with as many steps as it makes
+              in the preset's budget of seconds, of the processor: a busy machine favours neither
+    startup   seconds of each part of the start of a trial
+    gpu       model FLOP utilisation of the preset gpu; needs a GPU
+
+Everything that is compared is measured in turn, round by round, so that other work on the machine slows down all of it;
+ratios are within a round, and their median is printed.
+
+MFU is the FLOPs that the model needs for its tokens, over those that the GPU could do in bf16 in that time, by
+6 (N - E) + 12 W Σ S per token: N parameters, E of them in the embedding table (looked up, not multiplied), W the width,
+and S, summed over the layers, the mean number of positions that a query attends to: (T + 1) / 2 without a window.
+Recomputation, the optimiser and masked positions count for nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+PLAIN = Path(__file__).with_name("plain_trainer.py")
+THREADS, ROWS, COMPILED = (1, 2), (4, 8, 16), (False, True)  # the grid, fixed before anything was measured
+RATES = ("3e-4", "1e-3", "3e-3")
+STEPS = 6  # of one measurement
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 FLOP/s, of the vendor's data sheets (SXM)
+
+
+def load_trainer(preset: str, folder: Path) -> Any:
+    """The preset's train.py as a module."""
+    from nanogpt_target.presets import write_target
+
+    write_target(preset, folder)
+    spec = importlib.util.spec_from_file_location(f"train_{preset}", folder / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def flops_per_token(model: Any) -> float:
+    """Of a forward and backward pass; the formula stands above."""
+    config = model.config
+    parameters = sum(p.numel() for p in model.parameters()) - model.embedding.weight.numel()
+    length = config.sequence_length
+    seen = 0.0
+    for layer in range(config.depth):
+        window = config.short_window if config.is_short(layer) else length
+        seen += sum(min(k + 1, window) for k in range(length)) / length
+    return float(6 * parameters + 12 * config.width * seen)
+
+
+def stepper(train: Any, device: str, meta: tuple[int, int], compiled: bool, rows: int) -> Callable[[Any], None]:
+    """One optimiser step over batches from ``batch(rows)``, as ``main`` of train.py does it."""
+    import torch
+
+    model = train.GPT(train.Config(*meta)).to(device)
+    adamw, muon = train.make_optimisers(model)
+    loss_of = torch.compile(model, dynamic=False) if compiled else model
+    accumulation = max(1, train.TOTAL_BATCH_SIZE // (rows * meta[1]))
+
+    def step(batch: Callable[[int], tuple[Any, Any]]) -> None:
+        for _ in range(accumulation):
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                loss = loss_of(*batch(rows)) / accumulation
+            loss.backward()
+        train.set_schedule(adamw, muon, 0.3, 10)
+        adamw.step()
+        muon.step()
+        model.zero_grad(set_to_none=True)
+
+    step.tokens = accumulation * rows * meta[1]  # type: ignore[attr-defined]
+    step.model = model  # type: ignore[attr-defined]
+    return step
+
+
+def fixed_batch(meta: tuple[int, int], device: str) -> Callable[[int], tuple[Any, Any]]:
+    """The same random ids each time."""
+    import torch
+
+    made: dict[int, Any] = {}
+
+    def batch(rows: int) -> tuple[Any, Any]:
+        if rows not in made:
+            made[rows] = torch.randint(meta[0], (rows, meta[1] + 1), device=device)
+        return made[rows][:, :-1].contiguous(), made[rows][:, 1:].contiguous()
+
+    return batch
+
+
+def timed(work: Callable[[], None], count: int = 1) -> tuple[float, float]:
+    """Seconds of one call, the mean over ``count``: of the wall clock, and of the processor (all threads)."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        work()
+    return (time.perf_counter() - wall) / count, (time.process_time() - cpu) / count
+
+
+def grid(rounds: int, folder: Path) -> None:
+    import torch
+
+    train = load_trainer("cpu", folder / "cpu")
+    meta = sizes("cpu")
+    batch = fixed_batch(meta, "cpu")
+    rate: dict[tuple[bool, int, int], list[tuple[float, float]]] = {}
+    failed = ""
+    steps = {}
+    for compiled, rows in itertools.product(COMPILED, ROWS):
+        try:
+            torch.set_num_threads(2)
+            steps[compiled, rows] = stepper(train, "cpu", meta, compiled, rows)
+            timed(lambda: steps[compiled, rows](batch), 2)  # noqa: B023  # called at once
+        except Exception as error:  # no compiler for what torch.compile writes: a result, not a failure
+            failed = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            steps.pop((compiled, rows), None)
+    for _ in range(rounds):
+        for (compiled, rows), step in steps.items():
+            for threads in THREADS:
+                torch.set_num_threads(threads)
+                step(batch)
+                taken = timed(lambda: step(batch), STEPS)  # noqa: B023
+                tokens = step.tokens  # type: ignore[attr-defined]
+                rate.setdefault((compiled, threads, rows), []).append((tokens / taken[0], tokens / taken[1]))
+    preset = rate[False, 1, train.DEVICE_BATCH_SIZE]
+    print("| step | threads | rows a pass | tokens/s | ratio | tokens per second of processor | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    for (compiled, threads, rows), found in sorted(rate.items()):
+        cells = ["compiled" if compiled else "eager", str(threads), str(rows)]
+        for k in (0, 1):
+            ratio = median(a[k] / b[k] for a, b in zip(found, preset, strict=True))
+            cells += [f"{median(pair[k] for pair in found):,.0f}", f"{ratio:.2f}"]
+        print(f"| {' | '.join(cells)} |")
+    if failed:
+        print(f"\nCompiled steps do not run here: {failed}")
+
+
+def loading(rounds: int, folder: Path, cache: Path) -> None:
+    import torch
+
+    from nanogpt_target.batches import Batches
+    from nanogpt_target.prepare import prepare, release
+
+    train = load_trainer("cpu", folder / "cpu")
+    prepared = prepare(tomllib.loads((folder / "cpu" / "target.toml").read_text())["data"], cache)
+    (folder / "data").mkdir()
+    release(prepared, folder / "data")
+    torch.set_num_threads(1)
+    meta = (prepared.vocab_size, prepared.sequence_length)
+    step = stepper(train, "cpu", meta, False, train.DEVICE_BATCH_SIZE)
+    batches, fixed = Batches(folder / "data", 1, torch.device("cpu")), fixed_batch(meta, "cpu")
+    step(batches.next)
+    taken: list[tuple[float, float, float, float]] = []
+    for _ in range(rounds * 20):  # step by step in turn, so that both meet the same machine
+        taken.append((*timed(lambda: step(batches.next)), *timed(lambda: step(fixed))))
+    batches.close()
+    wall, cpu = (median(t[k] for t in taken) / median(t[k + 2] for t in taken) for k in (0, 1))
+    print(
+        f"step time, real batches over a fixed one: {wall:.3f} by the clock, {cpu:.3f} by the processor's time, the "
+        f"reading thread included ({len(taken)} steps each, one thread)"
+    )
+
+
+def baseline(rounds: int, folder: Path, cache: Path) -> None:
+    from nanogpt_target import by_hand
+    from nanogpt_target.prepare import prepare
+    from nanogpt_target.presets import write_target
+
+    target = folder / "cpu"
+    write_target("cpu", target)
+    toml = tomllib.loads((target / "target.toml").read_text())
+    prepared = prepare(toml["data"], cache)
+    seconds = toml["budget"]["seconds"]
+    codes = {"preset": folder / "preset", "plain": folder / "plain"}
+    for code in codes.values():
+        by_hand.make_code(target, code)
+    shutil.copyfile(PLAIN, codes["plain"] / "train.py")
+    env = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+    def train(name: str, rate: str, steps: int, seed: int) -> tuple[Path, float]:
+        """The folder of a run, and the processor's seconds that it took."""
+        work = folder / f"{name}{rate}-{seed}-{steps}"
+        before = children()
+        run = by_hand.train(codes[name], prepared, work, f"steps:{steps}", seed, {**env, "PLAIN_LR": rate or "0"})
+        if run["exit"] != 0:
+            raise SystemExit(f"{name} {rate}: training ended with exit code {run['exit']}")
+        return work, children() - before
+
+    steps = {}
+    for name in codes:  # what a step costs, without the start: the difference of a long and a short run
+        costs = [
+            (train(name, RATES[1], 60, k)[1] - train(name, RATES[1], 20, k)[1]) / 40 for k in range(10, 10 + rounds)
+        ]
+        steps[name] = round(seconds / median(costs))
+    found: dict[tuple[str, str], list[float]] = {}
+    for seed in range(1, rounds + 1):
+        for name, rate in [("preset", ""), *(("plain", rate) for rate in RATES)]:
+            work, _ = train(name, rate, steps[name], seed)
+            scored = by_hand.score(codes[name], work / "out", prepared, "validation", env, 900, seed=seed)
+            found.setdefault((name, rate), []).append(scored["value"])
+            print(f"seed {seed}, {name} {rate}: {scored['value']:.4f}", file=sys.stderr, flush=True)
+    print(f"val_bpb after {seconds} s of the processor, one thread, seeds 1 to {rounds}\n")
+    print("| trainer | learning rate | steps of 2048 tokens | val_bpb by seed | mean |\n|---|---|---|---|---|")
+    for (name, rate), values in found.items():
+        shown = ", ".join(f"{value:.3f}" for value in values)
+        print(f"| {name} | {rate or 'of the block'} | {steps[name]} | {shown} | {sum(values) / len(values):.3f} |")
+
+
+def children() -> float:
+    """Seconds of the processor that ended child processes have taken."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+STARTUP = """
+import time; t = [("", time.perf_counter())]
+def mark(name): t.append((name, time.perf_counter()))
+import torch; mark("import torch")
+import numpy, safetensors.torch; mark("import numpy and safetensors")
+from nanogpt_target import harness; mark("import the harness")
+import sys; from pathlib import Path; from benchmarks.trainer import load_trainer, sizes, stepper, fixed_batch
+train = load_trainer("cpu", Path(sys.argv[1])); mark("read train.py")
+torch.set_num_threads(1)
+step = stepper(train, "cpu", sizes("cpu"), False, train.DEVICE_BATCH_SIZE); mark("make model and optimisers")
+step(fixed_batch(sizes("cpu"), "cpu")); mark("first step")
+from nanogpt_target.batches import Batches
+b = Batches(Path(sys.argv[2]), 1, torch.device("cpu")); b.next(8); mark("map the data, first batch"); b.close()
+import json; print(json.dumps({name: b - a for (_, a), (name, b) in zip(t, t[1:])}))
+"""
+
+
+def startup(rounds: int, folder: Path, cache: Path) -> None:
+    from nanogpt_target.prepare import prepare, release
+    from nanogpt_target.presets import write_target
+
+    write_target("cpu", folder / "cpu")
+    (folder / "data").mkdir()
+    release(prepare(tomllib.loads((folder / "cpu" / "target.toml").read_text())["data"], cache), folder / "data")
+    parts: dict[str, list[float]] = {}
+    for k in range(rounds + 1):
+        argv = [sys.executable, "-c", STARTUP, str(folder / f"start{k}"), str(folder / "data")]
+        began = time.perf_counter()
+        out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        told = json.loads(out)
+        told["start and end of Python"] = time.perf_counter() - began - sum(told.values())
+        if k:  # the first fills the disk's cache
+            for name, seconds in told.items():
+                parts.setdefault(name, []).append(seconds)
+    total = sum(median(found) for found in parts.values())
+    print("| part of the start-up, preset cpu | median, s | share |\n|---|---|---|")
+    for name, found in parts.items():
+        print(f"| {name} | {median(found):.2f} | {median(found) / total:.0%} |")
+
+
+def gpu(rounds: int, folder: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("benchmarks.trainer gpu: no GPU here, so nothing can be said of its speed.")
+    name = torch.cuda.get_device_name()
+    peak = next((flops for part, flops in PEAKS.items() if part in name), None)
+    if peak is None:
+        raise SystemExit(f"benchmarks.trainer gpu: no bf16 peak is known for {name}; add it to PEAKS.")
+    torch.set_float32_matmul_precision("high")
+    train, meta = load_trainer("gpu", folder / "gpu"), sizes("gpu")
+    began = time.perf_counter()
+    step, batch = stepper(train, "cuda", meta, True, train.DEVICE_BATCH_SIZE), fixed_batch(meta, "cuda")
+    step(batch)
+    torch.cuda.synchronize()
+    print(f"{name}: model, compilation and first step {time.perf_counter() - began:.0f} s")
+    need = flops_per_token(step.model)  # type: ignore[attr-defined]
+
+    def synchronised() -> None:
+        step(batch)
+        torch.cuda.synchronize()
+
+    for k in range(rounds):
+        seconds = timed(synchronised, 10)[0]
+        rate = step.tokens / seconds  # type: ignore[attr-defined]
+        print(f"round {k + 1}: {seconds * 1000:.0f} ms a step, {rate:,.0f} tokens/s, MFU {rate * need / peak:.1%}")
+    print(f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
+
+
+def sizes(preset: str) -> tuple[int, int]:
+    """Vocabulary and sequence length of a preset."""
+    from nanogpt_target.presets import PACKAGE
+
+    data = tomllib.loads((PACKAGE / "presets" / f"{preset}.toml").read_text())["data"]
+    return int(data["vocab_size"]), int(data["sequence_length"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("grid", "loading", "baseline", "startup", "gpu"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cache", type=Path, default=Path("~/.cache/overnight/data"))
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # other work on the machine goes on
+    cache = given.cache.expanduser()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if given.part in ("grid", "gpu"):
+            {"grid": grid, "gpu": gpu}[given.part](given.rounds, folder)
+        else:
+            {"loading": loading, "baseline": baseline, "startup": startup}[given.part](given.rounds, folder, cache)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What the measurements of the trainer stand on: its formula, its rival, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import trainer
+from nanogpt_target import by_hand
+from nanogpt_target.prepare import Prepared
+
+ONE_THREAD = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": "1", "PLAIN_LR": "1e-2"}
+
+
+def test_flops_of_a_model_that_can_be_counted_by_hand(tmp_path: Path) -> None:
+    train = trainer.load_trainer("demo", tmp_path)
+    model = train.GPT(train.Config(10, 4, depth=2, head_dim=8, width=16, window_pattern="SL"))
+    # a layer: 4 W² of attention, 8 W² of the MLP; a head of W V; two scalars a layer. Windows of 2 and of 4 positions
+    parameters = 2 * 12 * 16**2 + 16 * 10 + 2 * 2
+    seen = (1 + 2 + 2 + 2) / 4 + (1 + 2 + 3 + 4) / 4
+    assert trainer.flops_per_token(model) == 6 * parameters + 12 * 16 * seen
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_nothing_is_said_of_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no GPU here"):
+        trainer.gpu(1, tmp_path)
+
+
+def test_the_plain_trainer_learns_and_is_scored(tmp_path: Path, prepared: Prepared, tiny_code: Path) -> None:
+    code = tmp_path / "code"
+    shutil.copytree(tiny_code, code)
+    shutil.copyfile(trainer.PLAIN, code / "train.py")
+    values = []
+    for steps in (1, 20):
+        work = tmp_path / f"work{steps}"
+        assert by_hand.train(code, prepared, work, f"steps:{steps}", 1, ONE_THREAD)["exit"] == 0
+        values.append(by_hand.score(code, work / "out", prepared, "validation", ONE_THREAD, 120, seed=1)["value"])
+    assert values[1] < values[0]
