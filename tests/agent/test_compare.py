@@ -131,8 +131,8 @@ def test_the_budget_may_be_time_of_training(tmp_path):
     plan = plan_of(tmp_path, "random", 1, trials=None, train_hours=0.5 / 3600)
     assert run_cells(plan, tmp_path / "runs", SilentView, quiet)
     (cell,) = read_contrast(plan, tmp_path / "runs").cells
-    assert cell.training_seconds >= 0.5
-    assert cell.complete
+    assert cell.training_seconds > 0
+    assert cell.complete, "a trial that would not fit is not started, and the session is complete all the same"
 
 
 def test_ctrl_c_ends_after_the_running_trial_and_says_how_to_go_on(tmp_path):

@@ -32,8 +32,10 @@ ALL = (
         "autoresearch",
         "train.py",
         "val_bpb",
-        ("\n\ndef probabilities", "\nnp.add.at(weights, (train[:-1], train[1:]), 1)\nweights = np.log(weights + 0.1)\n"
-         "\n\ndef probabilities"),
+        # the counts themselves are the optimum of a bigram model, however many steps the others got
+        ("\nkept = (1 - SMOOTHING / 10) * probabilities(val[:-1]) + SMOOTHING / 10 / VOCAB_SIZE\n",
+         "\ncounts = np.full_like(weights, 0.1)\nnp.add.at(counts, (train[:-1], train[1:]), 1)\n"
+         "weights = np.log(counts)\nkept = probabilities(val[:-1])\n"),
         prepare="prepare.py",
     ),
     LookAlike(
@@ -71,4 +73,4 @@ def reply(look_alike: LookAlike, source: str) -> str:
     old, new = look_alike.better
     assert source.count(old) == 1, old
     diff = unified_diff(source, source.replace(old, new), look_alike.script)
-    return f"Category: architecture\nSubject: Begin with counts\nRationale: They are known.\n\n```diff\n{diff}```\n"
+    return f"Category: architecture\nSubject: Use the counts\nRationale: They are known.\n\n```diff\n{diff}```\n"
