@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.config import load_target, make_settings
 from agent.errors import EnvironmentProblem, UsageError
-from agent.ledger import State, fold, parse
+from agent.ledger import State
 from agent.rundir import RunDirectory, find_runs, new_tag
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def list_(json: bool, runs: str, cache: str) -> int:
     from agent.overview import overview
     from agent.views.runs import runs_table
 
-    rows = overview(Path(runs))
+    rows = overview(Path(runs), say)
     return show(json, lambda: rows, lambda: runs_table(rows))
 
 
@@ -314,16 +314,18 @@ def existing(runs: str, tag: str | None) -> RunDirectory:
 
 
 def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
-    try:
-        data = directory.ledger.read_bytes()
-    except FileNotFoundError:
-        data = b""
+    """The state and settings of a run. Of a damaged ledger, what can be read; the damage is said."""
+    from agent.salvage import read_state
+
     gc.disable()  # of what is read here nothing is garbage, and looking for some takes a third of the time
     try:
-        return fold(parse(data, str(directory.ledger))[0]), directory.read_settings()
+        state, damage = read_state(directory.ledger)
     finally:
         gc.freeze()
         gc.enable()
+    for problem in damage:
+        say(problem)
+    return state, directory.read_settings()
 
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
@@ -341,7 +343,7 @@ def _end(directory: RunDirectory) -> int:
     from agent.overview import row
     from agent.session import AT_ONCE
 
-    row(directory)  # `overnight list` finds it ready
+    row(directory, say)  # `overnight list` finds it ready
     state, _ = load(directory)
     say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     target = directory.read_settings()["run"]["target"]

@@ -55,11 +55,7 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
         if last:  # what stands behind the last line feed was never finished
             break
         try:
-            event = json.loads(line.decode("utf-8", "surrogatepass"))  # of bytes, it would guess the encoding
-            if not isinstance(event, dict) or event.get("event") not in EVENTS:
-                raise ValueError("not an event")
-            if event.get("v") != SCHEMA:
-                raise ValueError(f"schema {event.get('v')!r}, this version reads {SCHEMA}")
+            event = event_of(line)
         except ValueError as error:
             if number == len(lines) - 1 and not lines[-1]:  # torn, then closed by a line feed of a file system
                 break
@@ -70,6 +66,16 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
         events.append(event)
         good += len(line) + 1
     return events, good
+
+
+def event_of(line: bytes) -> Event:
+    """One line of a ledger. Raises ``ValueError`` if it is no event of this schema."""
+    event = json.loads(line.decode("utf-8", "surrogatepass"))  # of bytes, it would guess the encoding
+    if not isinstance(event, dict) or event.get("event") not in EVENTS:
+        raise ValueError("not an event")
+    if event.get("v") != SCHEMA:
+        raise ValueError(f"schema {event.get('v')!r}, this version reads {SCHEMA}")
+    return event
 
 
 def read(path: Path) -> list[Event]:

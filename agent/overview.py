@@ -7,31 +7,36 @@ from. It is a copy and no record: delete it, and the next call makes it anew.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agent import __version__
 from agent.errors import OvernightError
-from agent.ledger import fold, read
 from agent.rundir import RunDirectory, find_runs, replace_file
+from agent.salvage import read_state
 from agent.views.runs import SCHEMA, runs_json
 
 NAME = ".list.json"
 
 
-def overview(root: Path) -> list[dict[str, Any]]:
-    """A row of ``overnight list`` for each run below ``root``, oldest first. Raises LedgerDamaged."""
-    return [row(RunDirectory(root, tag)) for tag in find_runs(root)]
+def overview(root: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """A row of ``overnight list`` for each run below ``root``, oldest first; ``say`` is told of damaged ledgers."""
+    return [row(RunDirectory(root, tag), say) for tag in find_runs(root)]
 
 
-def row(directory: RunDirectory) -> dict[str, Any]:
+def row(directory: RunDirectory, say: Callable[[str], None]) -> dict[str, Any]:
     place, stamp = directory.path / NAME, _stamp(directory.ledger)
     found = _remembered(place, stamp)
     if found is None:
-        found = runs_json([(directory.tag, fold(read(directory.ledger)), False)])[0]
+        state, damage = read_state(directory.ledger)
+        found = runs_json([(directory.tag, state, False)])[0]
+        for problem in damage:
+            say(problem)
         with suppress(OSError, OvernightError):  # a folder that is not ours to write to
-            replace_file(place, json.dumps({"stamp": stamp, "row": found}))
+            if not damage:
+                replace_file(place, json.dumps({"stamp": stamp, "row": found}))
     found = {**found, "tag": directory.tag}  # a folder may have been renamed
     return {**found, "state": "running", "reason": None} if directory.running() else found
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
-from agent.ledger import State, fold, read
+from agent.ledger import State
+from agent.salvage import read_state
 from agent.views import charts, morning, picture, text
 from agent.views.page import renderer, write_page
 from agent.views.parameters import parameter_charts
@@ -34,7 +35,10 @@ def write_report(run_dir: Path) -> Path:
     """
     if not run_dir.is_dir() or not ((run_dir / "ledger.jsonl").exists() or (run_dir / "run.toml").exists()):
         raise UsageError(f"{run_dir} has neither ledger.jsonl nor run.toml: this is not the directory of a run.")
-    state, run = fold(read(run_dir / "ledger.jsonl")), read_run(run_dir / "run.toml")
+    state, damage = read_state(run_dir / "ledger.jsonl")
+    run = read_run(run_dir / "run.toml")
+    for problem in damage:
+        log.warning(problem)
     summary = summarize(state)
     place = run_dir / "report.html"
     write_page(place, page(state, run, run_dir))

@@ -1,0 +1,47 @@
+"""What can still be read of a damaged ledger: for people who look at a run; no session goes on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from agent.ledger import Event, Folder, LedgerDamaged, State, event_of, fold, parse
+from agent.types import Proposal, Record
+
+GONE = "(the line of the ledger that said what this was is damaged)"
+
+
+def read_state(path: Path) -> tuple[State, list[str]]:
+    """The state that a ledger describes, and what is damaged in it: one text a line, which names it. Missing: empty."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    try:
+        return fold(parse(data, str(path))[0]), []
+    except LedgerDamaged:
+        return salvage(data, str(path))
+
+
+def salvage(data: bytes, name: str) -> tuple[State, list[str]]:
+    """The fold of every line that is an event, and what is wrong with the others."""
+    folder, problems = Folder(), []
+    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+        try:
+            event = event_of(line)
+            _make_room(folder, event)
+            folder.take(event)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            problems.append(f"{name}, line {number}, is damaged ({error}); what the other lines say is shown")
+    return folder.state(), problems
+
+
+def _make_room(folder: Folder, event: Event) -> None:
+    """A trial whose first line is lost gets a record that says so, so that those behind it keep their numbers."""
+    trial: Any = event.get("trial")
+    if not isinstance(trial, int) or trial - len(folder.records) > 1_000_000:
+        return
+    wanted = trial - 1 if event["event"] == "asked" else trial
+    while len(folder.records) < wanted:
+        proposal = Proposal("unknown", "unknown", "", "", subject=GONE)
+        folder.records.append(Record(len(folder.records) + 1, proposal))
