@@ -30,6 +30,7 @@ class Context:
     goal: Goal
     transcripts: Path | None = None  # where prompt.md and reply.md go
     run_directory: Path | None = None
+    baseline: str = ""  # text of the editable file before the night's first edit
 
     @property
     def best(self) -> float | None:

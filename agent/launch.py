@@ -305,6 +305,7 @@ def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
         goal=parts.target.goal,
         transcripts=directory.trial(number),
         run_directory=directory.path,
+        baseline=parts.repo.read(state.baseline, parts.target.path),
     )
 
 

@@ -181,6 +181,14 @@ def test_an_idea_that_was_tried_is_asked_again_warmer() -> None:
     assert temperatures == sorted(set(temperatures))
 
 
+def test_going_back_to_the_baseline_is_a_repeat() -> None:
+    """After a keep the baseline differs from the file, and has been measured all the same."""
+    ask = context(baseline=apply_reply(SOURCE, FASTER, "train.py"))
+    proposal = CodeProposer(ScriptedModel([FASTER] * 9)).ask(ask)
+    assert proposal.ending == "duplicate"
+    assert "the unchanged baseline" in proposal.reason
+
+
 def test_a_model_with_one_idea_ends_as_duplicate() -> None:
     given = context(history=(record(7, "LEARNING_RATE = 0.04"), record(8, "LEARNING_RATE = 0.01")))
     proposal, model = ask([FASTER] * 9, given, repeats=3)
