@@ -137,7 +137,7 @@ def read_edit(reply: Reply, context: Context) -> tuple[str, str]:
     if (earlier := first_with(form, context.history)) is not None:
         raise Unusable("duplicate", repeated(earlier, context), form)
     if context.baseline and form == normal_form(context.baseline):
-        raise Unusable("duplicate", "the same program as the unchanged baseline, which the branch has left behind", form)
+        raise Unusable("duplicate", "the same program as the unchanged baseline, which the branch has left", form)
     if only_seed_changes(context.source, text):
         raise Unusable("no_effect", "the edit changes nothing but random seeds, which is luck and no idea", form)
     return text, form
