@@ -198,3 +198,31 @@ def share_bar(parts: Mapping[str, float], words: Mapping[str, str], width: int =
         svg.tip(part, f"{name}: {words[name]}")
         left += extent
     return svg.render(root)
+
+
+def source_strip(state: State, width: int = 960, height: int = 44) -> tuple[str, list[str]]:
+    """Who proposed which trial, as a strip over the night, kept ones taller; and the sources in the order of colours.
+
+    Empty where there was one source only.
+    """
+    sources = list(dict.fromkeys(r.proposal.source or "unknown" for r in state.finished))
+    if len(sources) < 2:
+        return "", []
+    root = svg.canvas(width, height, "source of each trial, in the order of the night", "chart strip")
+    root.set("preserveAspectRatio", "none")
+    slot = width / len(state.finished)
+    for k, record in enumerate(state.finished):
+        kept = record.decision == "keep"
+        name = record.proposal.source or "unknown"
+        part = svg.add(
+            root,
+            "rect",
+            cls=f"part p{sources.index(name) % 6}",
+            x=k * slot,
+            y=0 if kept else height / 4,
+            width=max(slot - (1 if slot > 4 else 0), 0.5),
+            height=height if kept else height / 2,
+        )
+        outcome = record.decision if record.status == "ok" else record.status
+        svg.tip(part, f"trial {record.number}, {text.line(name, 30)}: {outcome}")
+    return svg.render(root), [text.line(name, 30) for name in sources]

@@ -13,6 +13,7 @@ from nights import write_night
 from agent.errors import UsageError
 from agent.ledger import fold, read
 from agent.report import MOST_BYTES, write_report
+from agent.views.charts import source_strip
 
 pytest.importorskip("jinja2")
 
@@ -238,3 +239,12 @@ def test_a_very_long_run_shows_its_latest_attempts(tmp_path, monkeypatch):
     assert "The latest 10 of 25" in page
     assert 'id="trial-25"' in page
     assert 'id="trial-15"' not in page
+
+
+def test_who_proposed_when(tmp_path):
+    write_night(tmp_path, trials=40)
+    state = fold(read(tmp_path / "ledger.jsonl"))
+    strip, sources = source_strip(state)
+    assert sorted(sources) == sorted({r.proposal.source for r in state.finished})
+    assert strip.count("<rect") == 40
+    assert "Who proposed when" in write_report(tmp_path).read_text()
