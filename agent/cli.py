@@ -20,6 +20,8 @@ from agent import __version__
 from agent.config import Settings
 from agent.errors import OvernightError, UsageError
 
+Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, help, function to a parser
+
 EPILOG = """exit status: 0 done, 1 failed, 2 usage or configuration, 3 environment (no daemon, no model server),
 130 interrupted; data goes to stdout, progress to stderr"""
 
@@ -72,6 +74,30 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("--verify", action="store_true", help="check the hash of every prepared file")
     add_places(prepare)
 
+    add_sessions(command)
+    add_reading(command)
+    add_replay(command)
+    watch = command("watch", "a session as it works; q quits, and the session goes on", "agent.watch:watch")
+    watch.add_argument("tag", metavar="TAG", nargs="?")
+    add_places(watch, cache=False)
+    judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
+    judge.add_argument("file", type=Path, metavar="FILE.tsv")
+    judge.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")
+    judge.add_argument("--policy", default="confirm", help="confirm, margin or greedy (default: confirm)")
+    judge.add_argument("--json", action="store_true", help="for programs")
+
+    doctor = command("doctor", "checks of GPU, Docker, model server, disk, git, data", "agent.doctor:doctor")
+    doctor.add_argument(
+        "--sandbox", action="store_true", help="also run the contract suite against this machine's sandbox"
+    )
+    doctor.add_argument("--llm-base-url", default="http://127.0.0.1:8000/v1", help="model server to look for")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    add_places(doctor)
+    return parser
+
+
+def add_sessions(command: Command) -> None:
+    """The commands that start sessions, go on with them, end them, and tidy up behind them."""
     run = command("run", "start a session", "agent.commands:run")
     add_settings(run)
     resume = command("resume", "continue a run after any interruption", "agent.commands:resume")
@@ -98,16 +124,8 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--csv", action="store_true", help="a line for each session")
     add_settings(compare, leave_out=("tag", "proposer", "seed", "hours", "until", "detach"))
 
-    add_reading(command)
-    watch = command("watch", "a session as it works; q quits, and the session goes on", "agent.watch:watch")
-    watch.add_argument("tag", metavar="TAG", nargs="?")
-    add_places(watch, cache=False)
-    judge = command("judge", "which keeps of a published results.tsv would have stood", "agent.commands:judge")
-    judge.add_argument("file", type=Path, metavar="FILE.tsv")
-    judge.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")
-    judge.add_argument("--policy", default="confirm", help="confirm, margin or greedy (default: confirm)")
-    judge.add_argument("--json", action="store_true", help="for programs")
 
+def add_replay(command: Command) -> None:
     replay = command("replay", "run the commits of a branch again: recorded against replayed", "agent.commands:replay")
     replay.add_argument(
         "what", metavar="TAG|BRANCH|A..B", help="a run, or a branch or range of the target's repository"
@@ -126,17 +144,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_fields(replay, ("target", "sandbox", "image", "device", "threads", "seed", "budget"))
     add_places(replay)
 
-    doctor = command("doctor", "checks of GPU, Docker, model server, disk, git, data", "agent.doctor:doctor")
-    doctor.add_argument(
-        "--sandbox", action="store_true", help="also run the contract suite against this machine's sandbox"
-    )
-    doctor.add_argument("--llm-base-url", default="http://127.0.0.1:8000/v1", help="model server to look for")
-    doctor.add_argument("--json", action="store_true", help="for programs")
-    add_places(doctor)
-    return parser
 
-
-def add_reading(command: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
+def add_reading(command: Command) -> None:
     """The commands that show what a run left."""
     for name, text in (
         ("list", "the runs"),

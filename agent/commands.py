@@ -55,7 +55,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
         None,
     )  # fmt: skip
     say(f"A short night: {trials} trials of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
-    directory = launch.start(settings, _live_view(), say)
+    directory = launch.start(settings, live_view(), say)
     state, _ = load(directory)
     if 0 not in state.told:
         return _end(directory)
@@ -133,7 +133,7 @@ def run(config: Path | None = None, **flags: Any) -> int:
     settings = make_settings(flags, config, target_run)
     if settings.detach and not detached():
         return detach(flags, settings.runs)
-    directory = launch.start(settings, _live_view(), say)
+    directory = launch.start(settings, live_view(), say)
     return _end(directory)
 
 
@@ -145,7 +145,7 @@ def resume(tag: str, runs: str, **changes: Any) -> int:
         from agent.detach import detach
 
         return detach({"tag": directory.tag}, runs)
-    launch.resume(Path(runs), directory.tag, changes, _live_view(), say)
+    launch.resume(Path(runs), directory.tag, changes, live_view(), say)
     return _end(directory)
 
 
@@ -374,7 +374,7 @@ def console(widest: int = 200) -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else widest)
 
 
-def _live_view() -> Any:
+def live_view() -> Any:
     from rich.console import Console
 
     from agent.detach import detached

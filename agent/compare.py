@@ -67,7 +67,7 @@ def compare(
     **flags: Any,
 ) -> int:
     """The command. Returns 130 if it was stopped before every cell was complete."""
-    from agent.commands import _live_view, show
+    from agent.commands import live_view, show
     from agent.views import comparison as views
 
     root = Path(flags.get("runs", "runs"))
@@ -76,7 +76,7 @@ def compare(
     plan = make_plan(methods, seeds, tag, config, flags)
     home = RunDirectory(root, plan.tag)
     with home.lock():
-        complete = run_cells(plan, root, _live_view, say)
+        complete = run_cells(plan, root, live_view, say)
     contrast = read_contrast(plan, root)
     page = views.write_files(contrast, plan, home.path)
     if csv:

@@ -7,7 +7,6 @@ and a scorer that is a process of its own and the only one that has validation t
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from agent import mounts
 from agent.config import Target
 from agent.errors import EnvironmentProblem
+from agent.outputs import decisive_line, events, number, summary
 from agent.repo import Repo
 from agent.types import Measurement, Role, Status
 from sandbox.types import Collect, Device, Job, Limits, Mount, Outcome, Running, Sandbox
@@ -123,7 +123,7 @@ class Experiment:
             metrics: dict[str, float] = {}
             reported: dict[str, Any] = {}
             if failure is None:
-                reported = _summary(outcome.collected.get("summary.json"))
+                reported = summary(outcome.collected.get("summary.json"))
                 if self.target.score == "stdout":
                     value, failure = self._printed_value(directory / "train.log")
                 else:
@@ -137,7 +137,7 @@ class Experiment:
             device=self.device.uuid or self.device.kind,
             status=failure.status if failure else "ok",
             value=None if failure else value,
-            metrics={**{k: v for k in _SHOWN if (v := _number(reported.get(k))) is not None}, **metrics},
+            metrics={**{k: v for k in _SHOWN if (v := number(reported.get(k))) is not None}, **metrics},
             seconds=clock.seconds,
             peak_memory_gb=outcome.peak_memory_gb,
             reason=failure.reason if failure else "; ".join(outcome.problems),
@@ -249,7 +249,7 @@ class Experiment:
             lines = running.read(timeout=min(0.5, max(0.0, bound - clock.age) + 0.01))
             if lines is None:
                 return "", last
-            for event in _events(lines):
+            for event in events(lines):
                 last = event
                 if event["event"] == "ready" and clock.phase == "startup" and self.prepared is not None:
                     from nanogpt_target.prepare import release
@@ -281,7 +281,7 @@ class Experiment:
         if outcome.signal is not None:
             return Failure("crash", f"killed by signal {outcome.signal}{caught}")
         if outcome.exit_code != 0:
-            return Failure("crash", _decisive_line(outcome.log_tail) or f"exit status {outcome.exit_code}")
+            return Failure("crash", decisive_line(outcome.log_tail) or f"exit status {outcome.exit_code}")
         if trusted and phase != "training":
             return Failure("crash", "ended without training: it never asked for the clock to start")
         if seconds.get("training", 0.0) > self.target.budget.allowed_seconds:
@@ -297,7 +297,7 @@ class Experiment:
         """Self-reported: the last match of the target's pattern in what it printed."""
         text = log.read_text(errors="replace") if log.exists() else ""
         found = re.findall(self.target.pattern, text, re.M)
-        value = _number(found[-1]) if found else None
+        value = number(found[-1]) if found else None
         if value is None:
             return None, Failure("crash", f"printed no number that matches {self.target.pattern!r}")
         return value, None
@@ -340,16 +340,16 @@ class Experiment:
             if problem:
                 return None, {}, problem
             if not result.exists():
-                raise EnvironmentProblem(f"the scorer failed: {_decisive_line(complaint) or 'no message'}")
+                raise EnvironmentProblem(f"the scorer failed: {decisive_line(complaint) or 'no message'}")
             verdict = json.loads(result.read_text())
         if verdict["status"] == "ok":
             metrics = {
-                k: float(verdict[k]) for k in ("tokens", "bytes", "noise") if _number(verdict.get(k)) is not None
+                k: float(verdict[k]) for k in ("tokens", "bytes", "noise") if number(verdict.get(k)) is not None
             }
             return float(verdict["value"]), {f"{split}_{k}": v for k, v in metrics.items()}, None
         # what a model process says once it has been asked may be the text that it was asked
         blind = verdict.get("asked") is False
-        tail = next((line for o in outcomes if blind and (line := _decisive_line(o.log_tail))), "")
+        tail = next((line for o in outcomes if blind and (line := decisive_line(o.log_tail))), "")
         reason = f"{verdict['reason']}{f': {tail}' if tail else ''}"
         status: Status = verdict["status"] if verdict["status"] in ("invalid", "timeout") else "crash"
         return None, {}, Failure(status, reason)
@@ -422,43 +422,3 @@ def workspace(memory: bool = False) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _events(lines: list[str]) -> Iterator[dict[str, Any]]:
-    """The harness's events among whatever else was printed."""
-    for line in lines:
-        if line.startswith('{"event"'):
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
-                yield {k: v for k, v in event.items() if isinstance(v, (int, float, str)) and _plain(v)}
-
-
-def _plain(value: float | str) -> bool:
-    return len(value) < 200 if isinstance(value, str) else abs(value) < 1e300
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _summary(path: Path | None) -> dict[str, Any]:
-    """What the harness says of its run: information, from the untrusted side."""
-    try:
-        data = json.loads(path.read_text()) if path else {}
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _decisive_line(log: str) -> str:
-    """The line of a log that says why: the exception at the end of a traceback, else the last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith('{"event"')]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line)]
-    return (errors or lines or [""])[-1][:300]

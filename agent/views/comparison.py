@@ -27,12 +27,12 @@ from agent.errors import EnvironmentProblem
 from agent.types import to_json
 from agent.views import text
 from agent.views.comparison_chart import curves
+from agent.views.page import render_page
 
 if TYPE_CHECKING:
     from agent.compare import Plan
 
 SCHEMA = "overnight.compare/1"
-STYLES = Path(__file__).parents[1] / "templates"
 
 
 def comparison_json(contrast: Contrast, tag: str) -> dict[str, Any]:
@@ -143,23 +143,15 @@ def write_files(contrast: Contrast, plan: Plan, home: Path) -> Path:
 
 def comparison_page(contrast: Contrast, plan: Plan) -> str:
     """One self-contained page, without scripts."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError:
-        raise EnvironmentProblem("the page needs Jinja2: pip install 'overnight[report]'.") from None
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(STYLES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     header, *lines = method_lines(contrast)
-    return environment.get_template("compare.html").render(
+    return render_page(
+        "compare.html",
         tag=plan.tag,
         metric=text.line(contrast.metric),
         budget=_budget(plan),
         complete=sum(cell.complete for cell in contrast.cells),
         cells=[(c, text.number(c.final, c.self_reported), words(c.sources)) for c in contrast.cells],
-        style=Markup((STYLES / "report.css").read_text(encoding="utf-8")),
-        charts=[Markup(curves(contrast, *size)) for size in ((960, 400), (420, 330))],
+        charts=[curves(contrast, *size) for size in ((960, 400), (420, 330))],
         key=list(enumerate(contrast.methods)),
         header=header,
         lines=lines,
