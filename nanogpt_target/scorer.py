@@ -5,8 +5,9 @@
 Pass A scores the full rows. Pass B asks a fresh model process for a sample of the rows, shuffled, each cut at a random
 place with a suffix from the training text. The log-probability of every target before its cut must agree with pass A,
 and so must the mean loss of the last target before the cut. A model that looks ahead, at other rows, or back at earlier
-calls cannot make them agree: both passes would have to see the same future. A peek on a share p of the positions stays
-unseen with a probability of at most (1 - p) ** rows.
+calls cannot make them agree: both passes would have to see the same future. The cuts are spread over all positions of
+a row, so a peek that goes by the position is seen wherever a row has at most CUTS of them. One that goes by something
+else, on a share p of the targets, stays unseen with a probability of at most (1 - p) ** CUTS.
 
 Bits per byte = -sum over targets of log2 p(target) / sum of their raw bytes. Targets that are BOS stand for no byte of
 text and count on neither side.
@@ -30,7 +31,7 @@ from nanogpt_target.channel import ModelGone, Rejected, ScorerSide
 
 BATCH_BYTES = 8 << 20  # of logits in one message: what a CPU keeps in its cache
 CHUNK = 1 << 18  # logits that go through the softmax at a time: they stay in the cache
-SAMPLED_ROWS = 256  # of pass B
+CUTS = 256  # of pass B, each with a row of its own; a split with fewer rows gives its rows several times
 REPEATED_ROWS = 64  # of pass A, at least: how far the model is from itself
 LOSS_TOLERANCE = 0.0002  # bits per byte, mean over the cuts; and what the model's own noise adds to that mean
 LOSS_CAP = 0.001  # of both together
@@ -101,14 +102,20 @@ def run(ids: np.ndarray, targets: np.ndarray, ask: Ask, batch: int, vocab: int) 
     return found
 
 
-def draw(ids: np.ndarray, decoys: np.ndarray, vocab: int, random: np.random.Generator) -> Sample:
-    """The rows of pass B, shuffled, each with the suffix of a training row from a random place on.
+def _orders(size: int, random: np.random.Generator) -> np.ndarray:
+    """CUTS numbers below ``size``: random orders of all of them, one after the other."""
+    return np.concatenate([random.permutation(size) for _ in range(-(-CUTS // size))])[:CUTS]
 
-    The first foreign token is never the true one, so that a peek at the next token sees something else at every cut.
+
+def draw(ids: np.ndarray, decoys: np.ndarray, vocab: int, random: np.random.Generator) -> Sample:
+    """The rows of pass B, shuffled, each with the suffix of a training row from its cut on.
+
+    Rows and cuts are whole random orders, one after the other: none comes a second time before each came once, and a
+    small split is looked at as closely as a large one. The first foreign token is never the true one, so that a peek at
+    the next token sees something else at every cut.
     """
     length = ids.shape[1]
-    rows = random.permutation(len(ids))[:SAMPLED_ROWS]
-    cuts = random.integers(1, length, size=len(rows))
+    rows, cuts = _orders(len(ids), random), 1 + _orders(length - 1, random)
     mixed = Sample(rows, cuts, ids[rows].copy())
     foreign = decoys[random.integers(len(decoys), size=len(rows)), :length].astype(np.int64)
     mixed.ids[~mixed.fair] = foreign[~mixed.fair]
@@ -219,7 +226,7 @@ def score_channels(
     deadline = began + timeout
     rows, token_bytes, decoys = read_split(data, split)
     length, vocab = rows.shape[1] - 1, len(token_bytes)
-    batch = max(1, min(len(rows), SAMPLED_ROWS, BATCH_BYTES // (length * vocab * 4)))
+    batch = max(1, min(len(rows), CUTS, BATCH_BYTES // (length * vocab * 4)))
     random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if seed is None else seed)
     sides: list[ScorerSide] = []
 

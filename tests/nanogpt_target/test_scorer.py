@@ -109,8 +109,25 @@ def test_a_model_that_always_peeks_is_always_found(prepared: Prepared) -> None:
             judge(prepared, peeks(prepared, 1.0, seed), seed)
 
 
+@pytest.mark.parametrize("rows", [3, 40])
+def test_a_peek_at_a_few_positions_is_found_in_a_small_split_too(prepared: Prepared, rows: int) -> None:
+    """Found by a run on 16 rows that let one position in thirty pass."""
+    every, sizes, decoys = read_split(prepared.directory, "validation")
+
+    def cheat(ids: np.ndarray) -> np.ndarray:
+        logits = np.zeros((*ids.shape, prepared.vocab_size), np.float32)
+        places = np.arange(7, ids.shape[1] - 1, 30)
+        for place in places:
+            logits[np.arange(len(ids)), place, ids[:, place + 1]] += 4
+        return logits
+
+    for seed in range(20):
+        with pytest.raises(Rejected, match="looks ahead"):
+            score(every[:rows], sizes, decoys, asks(cheat), asks(cheat), 8, np.random.default_rng(seed))
+
+
 def test_a_rare_peek_is_found_as_often_as_theory_says(prepared: Prepared) -> None:
-    """A peek at share p of the positions stays unseen with at most (1 - p) ** rows, for the rows of pass B."""
+    """A peek at share p of the targets stays unseen with at most (1 - p) ** CUTS."""
     rows, sizes, decoys = read_split(prepared.directory, "validation")
     ids, found, expected = rows[:, :-1].astype(np.int64), 0, 0.0
     trials = 60
