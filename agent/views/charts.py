@@ -60,13 +60,14 @@ def progress_chart(state: State, summary: Summary, width: int = 960, height: int
     star = text.STAR if summary.self_reported else ""
     svg.add(root, "text", f"{metric}{star}, {arrow}", cls="tick axis", x=box.left, y=14)
     svg.add(root, "text", "trial", cls="tick axis", x=box.right, y=14, text_anchor="end")
-    _branch(root, staircase(state), summary.noise_sd, last, x, y, box)
+    svg.zoomable(root, box, (-0.6, last + 0.6), (low, high))
+    _branch(svg.add(root, "g", cls="stretched"), staircase(state), summary.noise_sd, last, x, y, box)
     for run in state.baseline_runs:
         if run.value is not None and run.role != "test":
             mark = svg.add(root, "circle", cls="calibration", cx=x(0), cy=y(_within(run.value, low, high)), r=3)
             svg.tip(mark, f"baseline, {run.role} run\n{metric} {text.number(run.value, run.self_reported)}")
     if summary.failures:
-        svg.add(root, "text", "failed", cls="tick", x=box.left - 6, y=box.bottom + LANE - 5, text_anchor="end")
+        svg.add(root, "text", "failed", cls="tick axis", x=box.left - 6, y=box.bottom + LANE - 5, text_anchor="end")
     reached = dict(staircase(state))
     for record in sorted(state.finished, key=lambda r: r.decision == "keep"):  # kept ones on top
         value = reached.get(record.number, record.verdict.value if record.verdict else None)

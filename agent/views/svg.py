@@ -93,6 +93,12 @@ class Box:
     bottom: float
 
 
+def zoomable(root: Element, box: Box, x: tuple[float, float], y: tuple[float, float]) -> None:
+    """Let the page's script zoom: the values at the left and right, and at the bottom and top, of ``box``."""
+    for name, numbers in (("plot", (box.left, box.top, box.right, box.bottom)), ("x", x), ("y", y)):
+        root.set(f"data-{name}", " ".join(f"{v:.8g}" for v in numbers))
+
+
 def axes(root: Element, box: Box, x: tuple[Scale, Sequence[float]], y: tuple[Scale, Sequence[float]]) -> None:
     """Horizontal grid lines with their values, and the values below."""
     scale, values = y

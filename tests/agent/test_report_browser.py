@@ -81,6 +81,38 @@ def test_a_point_tells_what_it_is(page):
     assert "revert" in page.run("document.getElementById('tip').textContent")
 
 
+MARKS = "[...document.querySelectorAll('.wide .progress a > *')]"
+VISIBLE = f"{MARKS}.filter(mark => mark.style.display !== 'none').length"
+TICKS = "[...document.querySelectorAll('.wide .progress g > .tick')].map(tick => tick.textContent)"
+
+
+def test_the_progress_chart_zooms_into_what_is_dragged_over(page):
+    everything = page.run(VISIBLE)
+    assert everything == 60
+    at = page.run(
+        "(() => { const mark = document.querySelector('.wide .progress .keep').getBoundingClientRect();"
+        " return [mark.x + mark.width / 2, mark.y + mark.height / 2]; })()"
+    )
+    page.drag((at[0] - 40, at[1] - 40), (at[0] + 40, at[1] + 40))
+    zoomed = page.run(VISIBLE)
+    assert 0 < zoomed < everything
+    assert page.run("getComputedStyle(document.querySelector('.wide .progress .keep')).display") != "none"
+    assert page.run(TICKS), "the axes say where one is"
+    assert page.run("location.hash") == "", "the end of a drag is no click"
+    page.run("document.querySelector('#zoom [data-by=\"2\"]').click()")
+    assert zoomed <= page.run(VISIBLE)
+    page.run("document.querySelector('#zoom [data-by=\"0\"]').click()")
+    assert page.run(VISIBLE) == everything
+    assert page.run(TICKS) == []
+    assert page.complaints == []
+
+
+def test_the_buttons_zoom_without_a_mouse(page):
+    page.run("document.querySelector('#zoom [data-by=\"0.5\"]').click()")
+    assert 0 < page.run(VISIBLE) < 60
+    assert page.run("document.querySelector('.wide .progress').classList.contains('zoomed')")
+
+
 def test_the_theme_follows_the_system_until_somebody_chooses(page):
     background = "getComputedStyle(document.body).backgroundColor"
     page.prefer("dark")

@@ -109,6 +109,12 @@ class Browser:
     def point(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        for kind, (x, y), buttons in (("Pressed", start, 1), ("Moved", end, 1), ("Released", end, 0)):
+            button = "left" if kind != "Moved" else "none"
+            self.call("Input.dispatchMouseEvent", type=f"mouse{kind}", x=x, y=y, button=button, buttons=buttons,
+                      clickCount=1)  # fmt: skip
+
     def picture(self, path: Path, height: int | None = None) -> None:
         """A screenshot of the whole page, or of its upper ``height`` pixels."""
         import base64
