@@ -17,6 +17,7 @@ from agent.salvage import read_state
 from agent.views import charts, morning, picture, text
 from agent.views.page import renderer, write_page
 from agent.views.parameters import parameter_charts
+from agent.views.search import search_charts
 from agent.views.status import SETUP
 from agent.views.summary import Summary, summarize
 
@@ -108,6 +109,7 @@ def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, 
         "failures": morning.failure_rows(state, summary),
         "sources": morning.source_rows(state),
         "strip": charts.source_strip(state),
+        "search": search_charts(state),
         "usage": morning.usage_rows(state),
         "time_bar": charts.share_bar(parts, words),
         "time_words": list(words.items()),

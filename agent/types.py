@@ -56,6 +56,7 @@ class Proposal:
     form: str = ""  # normal form of the edited file: two proposals with the same one are the same program
     text: str | None = None  # the whole edited file when the proposer has applied its own diff
     usage: Mapping[str, float] = field(default_factory=dict)  # calls, tokens in and out, seconds
+    search: Mapping[str, float] = field(default_factory=dict)  # state of the search method when it drew this
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ a replay comes to the same next ask bit for bit, and never has to compute the as
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -73,6 +74,10 @@ class Method(ABC):
     def propose(self, ask: int) -> Suggestion:
         """The suggestion of the ``ask``-th ask (from 0). Must not change what later asks depend on."""
 
+    def figures(self) -> dict[str, float]:
+        """The method's present state, as the report draws it. Changes nothing."""
+        return {}
+
     def asked(self, suggestion: Suggestion, ask: int) -> None:  # noqa: B027 - most methods need not know
         """``suggestion`` was given out by the ``ask``-th ask, now or before a resume."""
 
@@ -81,7 +86,7 @@ class Method(ABC):
 
     def suggest(self) -> Suggestion:
         try:
-            suggestion = self.propose(self.asks)
+            suggestion = dataclasses.replace(self.propose(self.asks), search=self.figures())
         except ReplyRejected:
             self.replay(None)
             raise

@@ -64,6 +64,7 @@ class BlockProposer:
             model=suggestion.model,
             transcript=_place(context) if suggestion.transcript else "",
             usage=dict(suggestion.usage),
+            search=dict(suggestion.search),
             ending=None if diff else "no_effect",
             reason="" if diff else "the same values as the present best",
         )

@@ -69,6 +69,9 @@ class Centaur(CmaGp):
         llm, cma = ((self._credit[arm] / self._weight[arm]) ** 2 for arm in ("llm", "cma"))
         return min(max(llm / (llm + cma), LEAST), MOST)
 
+    def figures(self) -> dict[str, float]:
+        return {**super().figures(), "model_share": round(self.model_share, 6)}
+
     def models_turn(self, ask: int) -> bool:
         if self.share is not None:
             late = ask - WARM_UP

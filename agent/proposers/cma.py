@@ -139,6 +139,15 @@ class CmaEs(Method):
         chance = survival(self.space, self.told, self.space.to_unit(self.baseline), points)
         return int(np.argmax(allowed(chance, self.told, MAY_WORK))), "cma"
 
+    def figures(self) -> dict[str, float]:
+        """Step size, and the standard deviations along the longest and shortest axis; sides of the unit cube."""
+        if self.gaussian is None:
+            return {}
+        step = self.gaussian.step
+        axes = step * np.sqrt(np.maximum(np.linalg.eigvalsh(self.gaussian.covariance), 0.0))
+        found = {"step": step, "longest": axes[-1], "shortest": axes[0]}
+        return {"generation": float(self.generation), **{name: float(f"{x:.6g}") for name, x in found.items()}}
+
     def propose(self, ask: int) -> Suggestion:
         fresh: dict[Key, dict[str, Value]] = {}
         for x in self.candidates(ask):

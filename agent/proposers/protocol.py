@@ -23,6 +23,7 @@ class Suggestion:
     model: str = ""
     transcript: str = ""  # the conversation with a model, as Markdown
     usage: Mapping[str, float] = field(default_factory=dict)  # calls, tokens in and out, seconds
+    search: Mapping[str, float] = field(default_factory=dict)  # state of the method when it drew this, for the report
 
 
 class NoPoint(ReplyRejected):

@@ -14,6 +14,7 @@ from agent.errors import UsageError
 from agent.ledger import fold, read
 from agent.report import MOST_BYTES, write_report
 from agent.views.charts import source_strip
+from agent.views.search import search_charts
 
 pytest.importorskip("jinja2")
 
@@ -37,7 +38,7 @@ KINDS = {
 }
 ALLOWED = {
     "a", "b", "body", "button", "circle", "code", "dd", "details", "div", "dl", "dt", "figcaption", "figure",
-    "footer", "form", "h1", "h2", "h3", "head", "header", "html", "input", "li", "line", "main", "meta", "nav",
+    "footer", "form", "g", "h1", "h2", "h3", "head", "header", "html", "input", "li", "line", "main", "meta", "nav",
     "option", "p", "path", "pre", "rect", "script", "section", "select", "small", "span", "style", "summary", "svg",
     "table", "tbody", "td", "text", "th", "thead", "title", "tr", "ul",
 }  # fmt: skip
@@ -239,6 +240,22 @@ def test_a_very_long_run_shows_its_latest_attempts(tmp_path, monkeypatch):
     assert "The latest 10 of 25" in page
     assert 'id="trial-25"' in page
     assert 'id="trial-15"' not in page
+
+
+def test_the_state_of_the_search(tmp_path):
+    write_night(tmp_path, trials=40)
+    state = fold(read(tmp_path / "ledger.jsonl"))
+    step, share = search_charts(state)
+    assert step[0].startswith("CMA-ES")
+    assert 'class="band"' in step[1]
+    assert share[0].startswith("Centaur")
+    assert "The state of the search" in write_report(tmp_path).read_text()
+
+
+def test_a_search_without_a_state_has_no_chart_of_it(tmp_path):
+    write_night(tmp_path, trials=1)
+    assert search_charts(fold(read(tmp_path / "ledger.jsonl"))) == []
+    assert "The state of the search" not in write_report(tmp_path).read_text()
 
 
 def test_who_proposed_when(tmp_path):

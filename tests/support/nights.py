@@ -191,10 +191,13 @@ class _Writer:
             params["DEPTH"] = draw.randint(6, 12)
         changed = [f"{k} {self.params[k]} → {v}" for k, v in params.items() if self.params[k] != v]
         source = "llm" if draw.random() < 0.3 else "cma"
+        step = 0.1 * 0.98**number
+        search = {"generation": float(number // 11), "step": step, "longest": 1.4 * step, "shortest": 0.6 * step,
+                  "model_share": 0.3 + 0.2 * math.sin(number / 9)}  # fmt: skip
         return Proposal(diff=unified(render(self.params), render(params)), source=source, params=params,
                         subject=", ".join(changed)[:90] or "the same point", category="hyperparameters",
                         rationale="" if source == "cma" else f"Move along the best direction so far.{hostile}",
-                        usage=usage if source == "llm" else {}, **common), effect  # fmt: skip
+                        usage=usage if source == "llm" else {}, search=search, **common), effect  # fmt: skip
 
     def measure(self, trial: int, commit: str, role: str, status: str = "ok", reason: str = "") -> None:
         night, draw = self.night, self.random

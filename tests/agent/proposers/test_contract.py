@@ -11,6 +11,7 @@ from search_models import Helper
 
 from agent.errors import UsageError
 from agent.proposers import METHODS, make_proposer
+from agent.proposers.cma import SIGMA
 from agent.proposers.protocol import SuggestingMethod
 from agent.space import SearchSpace
 from agent.types import Param, Value
@@ -213,3 +214,25 @@ def test_told_configurations_must_be_of_this_space(make):
         method.tell({"RATE": 0.1}, 1.0)
     with pytest.raises(UsageError, match="does not hold"):
         method.tell(MIXED.defaults | {"DEPTH": 16, "ROWS": 256}, 1.0)
+
+
+def test_cma_es_says_where_it_stands() -> None:
+    method = make_proposer("cma-es", FOURTEEN, seed=0)
+    first = method.suggest().search
+    assert first["step"] == pytest.approx(SIGMA)
+    assert first["shortest"] == pytest.approx(first["longest"]) == first["step"]
+    for _ in range(30):
+        params = method.suggest().params
+        method.tell(params, loss(params))
+    later = method.suggest().search
+    assert later["generation"] > first["generation"] == 0
+    assert later["shortest"] < later["longest"]
+
+
+def test_centaur_says_how_much_is_the_models() -> None:
+    method = make_proposer("centaur", FOURTEEN, seed=0, llm=Helper(FOURTEEN))
+    assert 0.0 < method.suggest().search["model_share"] < 1.0
+
+
+def test_a_search_of_choices_alone_has_no_step() -> None:
+    assert make_proposer("cma-es", CHOICES, seed=0).suggest().search == {}
