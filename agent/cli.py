@@ -140,6 +140,9 @@ def add_replay(command: Command) -> None:
     replay.add_argument("--check", action="store_true", help="exit with 1 if the branch does not reproduce")
     replay.add_argument("--name", default="", help="name of the replay's folder (default: replay-TAG)")
     replay.add_argument("--results", type=Path, metavar="FILE.tsv", help="recorded values of a branch without trailers")
+    replay.add_argument(
+        "--workers", type=int, default=1, metavar="K", help="run K commits beside each other, each on a GPU of its own"
+    )
     replay.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
     add_fields(replay, ("target", "sandbox", "image", "device", "threads", "seed", "budget"))
     add_places(replay)

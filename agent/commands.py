@@ -217,6 +217,7 @@ def replay(
     check: bool,
     name: str,
     results: Path | None,
+    workers: int,
     json: bool,
     runs: str,
     **settings: Any,
@@ -229,7 +230,7 @@ def replay(
     def view(plan: Plan) -> ReplayView:
         return ReplayView(Console(stderr=True, highlight=False), plan.metric, plan.rounds * len(plan.steps))
 
-    request = replaying.Request(what, seeds, exact, ablate, name, results, settings)
+    request = replaying.Request(what, seeds, exact, ablate, name, results, workers, settings)
     result, differs, directory = replaying.perform(request, Path(runs), view, say)
     show(json, lambda: replay_json(result, differs), lambda: replay_view(result, differs))
     page = directory.path / "replay.html"

@@ -44,8 +44,39 @@ class Workplace:
 
     def experiment(self, owner: str, stop_now: Callable[[], bool]) -> Experiment:
         """Runs of these commits; what an earlier process with this owner left in the sandbox is swept away."""
+        return self.experiments(owner, stop_now, 1)[0]
+
+    def experiments(self, owner: str, stop_now: Callable[[], bool], workers: int) -> list[Experiment]:
+        """As many that can measure at the same time, each with a GPU of its own.
+
+        Raises:
+            UsageError: they would measure each other.
+        """
+        devices = self._devices(workers)
         self.sandbox.sweep(owner)
-        return Experiment(self.repo, self.target, self.sandbox, self.device, owner, self.prepared, stop_now)
+        repos = [self.repo, *(Repo(self.target.folder) for _ in devices[1:])]  # one thread each: it talks to one git
+        return [
+            Experiment(repo, self.target, self.sandbox, device, owner, self.prepared, stop_now)
+            for repo, device in zip(repos, devices, strict=True)
+        ]
+
+    def _devices(self, workers: int) -> list[Device]:
+        if workers < 1:
+            raise UsageError(f"--workers {workers}: must be at least 1.")
+        if workers == 1:
+            return [self.device]
+        if self.device.kind == "cpu":
+            if self.target.budget.kind == "seconds":
+                raise UsageError(
+                    f"--workers {workers}: runs beside each other take each other's processor, and the budget is "
+                    f"{self.target.budget}. Give one that counts work (--budget 200steps), or leave --workers out."
+                )
+            return [self.device] * workers
+        others = [uuid for uuid in gpu_uuids() if uuid != self.device.uuid]
+        if len(others) + 1 < workers:
+            raise UsageError(f"--workers {workers}: each needs a GPU of its own, and there are {len(others) + 1}.")
+        more = (dataclasses.replace(self.device, uuid=uuid) for uuid in others[: workers - 1])
+        return [self.device, *more]
 
 
 @dataclasses.dataclass(frozen=True)

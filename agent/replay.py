@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import fmean
+from threading import Lock
 from typing import Any, Protocol
 
 from agent import ablation, reproduce
@@ -19,6 +22,7 @@ from agent.config import Budget
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import Ledger, State, lost_in_a_row
 from agent.noise import Noise, pooled_noise
+from agent.repo import Repo
 from agent.reproduce import Finding
 from agent.rundir import RunDirectory
 from agent.session import RETRIES, run_seed
@@ -34,7 +38,7 @@ FIRST = 1_000_000  # number of the first replayed run of a commit among its seed
 class View(Protocol):
     def begins(self, step: Step, run: int, runs: int) -> None: ...
     def progress(self, phase: str, info: Any) -> None: ...
-    def measured(self, step: Step, run: Measurement) -> None: ...
+    def measured(self, step: Step, run: int, runs: int, found: Measurement) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -80,20 +84,27 @@ class Result:
 
 
 class Replay:
-    """One replay. What it knows is in its ledger."""
+    """One replay. What it knows is in its ledger.
 
-    def __init__(self, plan: Plan, directory: RunDirectory, ledger: Ledger, experiment: Experiment, view: View):
-        self.plan, self.directory, self.ledger = plan, directory, ledger
-        self.experiment, self.view = experiment, view
+    Steps are measured beside each other, one by each of ``experiments``; the runs of one step follow one another.
+    """
+
+    def __init__(
+        self, plan: Plan, directory: RunDirectory, ledger: Ledger, experiments: Sequence[Experiment], view: View
+    ):
+        self.plan, self.directory, self.ledger, self.view = plan, directory, ledger, view
+        self.repo, self._workers = experiments[0].repo, len(experiments)
+        self._free: SimpleQueue[Experiment] = SimpleQueue()
+        for experiment in experiments:
+            self._free.put(experiment)
+        self._lock = Lock()  # of the ledger and the view
 
     def run(self) -> bool:
         """Measure what is missing; False when it was interrupted."""
         for started in self.ledger.state.started:
             self.ledger.append("lost", trial=0, trace=started["trace"], reason="the replay died")
         try:
-            for number in range(1, self.plan.rounds + 1):
-                for step in self.plan.steps:
-                    self.bring(step, number)
+            self.bring_all(self.plan.steps)
             if self.plan.ablate:
                 self.ablate()
         except Interrupted:
@@ -101,14 +112,23 @@ class Replay:
         self.ledger.append("ended", reason="all steps done")
         return True
 
-    @property
-    def runs(self) -> State:
-        return self.ledger.state
+    def bring_all(self, steps: Sequence[Step]) -> None:
+        """Have the planned number of runs of each step, round by round."""
+        for number in range(1, self.plan.rounds + 1):
+            with ThreadPoolExecutor(self._workers) as pool:
+                started = [pool.submit(self.bring, step, number) for step in steps]
+                try:
+                    for future in started:
+                        future.result()
+                except BaseException:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
 
     def bring(self, step: Step, wanted: int) -> None:
         """Have ``wanted`` runs of a step. One failure of a step is enough: it would only fail again."""
         while True:
-            done = self.runs.runs.get(step.commit, ())
+            with self._lock:
+                done = self.ledger.state.runs.get(step.commit, ())
             if len(done) >= wanted or any(run.value is None for run in done):
                 return
             schedule = None
@@ -124,43 +144,53 @@ class Replay:
 
     def measure(self, step: Step, number: int, seed: int, schedule: Path | None) -> None:
         """One run. A broken machine costs a retry."""
-        tries = sum(1 for e in self.ledger.events if e["event"] == "run_started" and e["commit"] == step.commit) + 1
-        trace = f"trials/{step.number:04d}/run-{tries}"
-        self.view.begins(step, number, self.plan.rounds)
-        self.ledger.append("run_started", trial=0, commit=step.commit, role="replay", seed=seed, trace=trace)
+        with self._lock:
+            tries = sum(1 for e in self.ledger.events if e["event"] == "run_started" and e["commit"] == step.commit) + 1
+            trace = f"trials/{step.number:04d}/run-{tries}"
+            self.view.begins(step, number, self.plan.rounds)
+            self.ledger.append("run_started", trial=0, commit=step.commit, role="replay", seed=seed, trace=trace)
+        experiment = self._free.get()
         try:
-            run = self.experiment.measure(
-                step.commit, "replay", seed, self.directory.path / trace, trace, 0, self.view.progress, schedule
+            run = experiment.measure(
+                step.commit, "replay", seed, self.directory.path / trace, trace, 0, self._progress, schedule
             )
         except Interrupted:
-            self.ledger.append("lost", trial=0, trace=trace, reason="interrupted")
+            with self._lock:
+                self.ledger.append("lost", trial=0, trace=trace, reason="interrupted")
             raise
         except (SandboxBroken, EnvironmentProblem) as error:
-            self.ledger.append("lost", trial=0, trace=trace, reason=str(error))
-            if lost_in_a_row(self.ledger.events) >= RETRIES:
-                raise EnvironmentProblem(
-                    f"{RETRIES} runs in a row were lost to the machine, the last: {error}"
-                ) from error
+            with self._lock:
+                self.ledger.append("lost", trial=0, trace=trace, reason=str(error))
+                if lost_in_a_row(self.ledger.events) >= RETRIES:
+                    raise EnvironmentProblem(
+                        f"{RETRIES} runs in a row were lost to the machine, the last: {error}"
+                    ) from error
             return
-        self.ledger.append("measured", trial=0, measurement=run)
+        finally:
+            self._free.put(experiment)
+        with self._lock:
+            self.ledger.append("measured", trial=0, measurement=run)
+            self.view.measured(step, number, self.plan.rounds, run)
         (self.directory.path / trace / "model.safetensors").unlink(missing_ok=True)
-        self.view.measured(step, run)
+
+    def _progress(self, phase: str, info: Any) -> None:
+        with self._lock:
+            self.view.progress(phase, info)
 
     def ablate(self) -> None:
         """Each kept edit left out in turn, then the branch without those that do not hold."""
-        repo, plan = self.experiment.repo, self.plan
-        for step in ablation.steps(repo, plan.steps, plan.path):
+        repo, plan = self.repo, self.plan
+        without = list(ablation.steps(repo, plan.steps, plan.path))
+        for step in without:
             repo.move(self._ref(step), step.commit, repo.ref(self._ref(step)))
-            for number in range(1, plan.rounds + 1):
-                self.bring(step, number)
-        found = result_of(plan, self.runs, self.experiment)
+        self.bring_all(without)
+        found = result_of(plan, self.ledger.state, repo)
         rest = ablation.minimal_step(repo, plan.steps, found.ablations, plan.path)
         if rest is None:
             return
         repo.move(self._ref(rest), rest.commit, repo.ref(self._ref(rest)))
-        for number in range(1, plan.rounds + 1):
-            self.bring(rest, number)
-        final = result_of(plan, self.runs, self.experiment).minimal
+        self.bring_all([rest])
+        final = result_of(plan, self.ledger.state, repo).minimal
         if final is not None and not final.worse:
             name = f"refs/heads/{final.branch}"
             repo.move(name, rest.commit, repo.ref(name))
@@ -169,7 +199,7 @@ class Replay:
         return f"refs/autoresearch/{self.directory.tag}/{step.number:04d}"
 
 
-def result_of(plan: Plan, state: State, experiment: Experiment) -> Result:
+def result_of(plan: Plan, state: State, repo: Repo) -> Result:
     """What the replay's ledger says of the plan."""
     runs = state.runs
     noise = known_noise(plan, runs.values())
@@ -182,7 +212,6 @@ def result_of(plan: Plan, state: State, experiment: Experiment) -> Result:
     result = Result(plan, findings, noise, total_of(plan, runs, noise), complete=bool(state.ended))
     if not plan.ablate:
         return result
-    repo = experiment.repo
     ablations = ablation.judge(repo, plan.steps, plan.path, runs, plan.goal, noise)
     rest = ablation.minimal_step(repo, plan.steps, ablations, plan.path)
     minimal = None

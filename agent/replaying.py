@@ -37,6 +37,7 @@ class Request:
     ablate: bool = False
     name: str = ""  # of the replay's own directory
     results: Path | None = None
+    workers: int = 1  # runs beside each other
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -61,12 +62,12 @@ def perform(
     (directory.path / ".gitignore").write_text("*\n")
     stopper = Stopper(directory)
     with directory.lock(), Ledger(directory.ledger) as ledger:
+        experiments = place.experiments(f"{directory.path.resolve()}", stopper.now, request.workers)
         _begin(ledger, plan, place, directory)
-        experiment = place.experiment(f"{directory.path.resolve()}", stopper.now)
         with stopper.listening(), view(plan) as shown:
-            Replay(plan, directory, ledger, experiment, shown).run()
+            Replay(plan, directory, ledger, experiments, shown).run()
         state = ledger.state
-        result = replay.result_of(plan, state, experiment)
+        result = replay.result_of(plan, state, place.repo)
     differs = list(replay.differences(plan, directory.path, state)) if plan.exact else []
     return result, differs, directory
 

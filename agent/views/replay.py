@@ -89,9 +89,9 @@ def replay_view(result: Result, differs: Sequence[str] = ()) -> RenderableType:
     plan = result.plan
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("step", "trial", "recorded", "replayed", "runs", "recorded gain", "replayed gain"):
-        table.add_column(name, justify="right" if "gain" not in name else "left", no_wrap=True)
-    for name in ("", "commit"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+        table.add_column(name, justify="left" if "gain" in name else "right", no_wrap="gain" not in name)
+    table.add_column("", no_wrap=True)
+    table.add_column("commit")  # the one that gives way
     for finding in result.findings:
         step = finding.step
         table.add_row(
@@ -103,7 +103,7 @@ def replay_view(result: Result, differs: Sequence[str] = ()) -> RenderableType:
             text.gain(step.gain, step.gain_se),
             text.gain(finding.gain, finding.se),
             Text(finding.outcome, style=STYLES[finding.outcome]),
-            Text.assemble(text.safe(f"{step.commit[:9]} {step.subject}"), ("  " + text.line(finding.reason), "dim")),
+            _one_line(text.safe(f"{step.commit[:9]} {step.subject}"), finding.reason),
         )
     parts: list[RenderableType] = [table, Text(), Text(headline(result), style="bold")]
     parts += [Text(line, style="yellow") for line in map(text.line, differs)]
@@ -148,17 +148,21 @@ def _ablations(result: Result) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("left out", "value without", "lost without"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("", "commit"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    table.add_column("", no_wrap=True)
+    table.add_column("commit")  # the one that gives way
     for found in result.ablations:
         table.add_row(
             str(found.step.number),
             text.number(found.value, result.plan.self_reported),
             text.gain(found.loss, found.se),
             Text(found.need, style=STYLES[found.need]),
-            Text.assemble(text.safe(found.step.subject), ("  " + text.line(found.reason), "dim")),
+            _one_line(text.safe(found.step.subject), found.reason),
         )
     return table
+
+
+def _one_line(words: Text, reason: str) -> Text:
+    return Text.assemble(words, ("  " + text.line(reason), "dim"), no_wrap=True, overflow="ellipsis")
 
 
 def write_replay(result: Result, place: Path, differs: Sequence[str] = ()) -> None:
@@ -237,7 +241,7 @@ class ReplayView:
         self.bar.stop()
 
     def begins(self, step: Step, run: int, runs: int) -> None:
-        self.what = f"step {step.number}, run {run} of {runs}"
+        self.what = _which(step, run, runs)
         self.bar.update(self.task, description=self.what)
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:
@@ -245,12 +249,16 @@ class ReplayView:
         words = f"{self.what}: {phase}" + (f", loss {loss:.3f}" if isinstance(loss, float) else "")
         self.bar.update(self.task, description=words)
 
-    def measured(self, step: Step, run: Measurement) -> None:
+    def measured(self, step: Step, run: int, runs: int, found: Measurement) -> None:
         self.done += 1
         self.bar.update(self.task, completed=self.done, total=max(self.total, self.done))
-        found = f"{self.metric} {text.number(run.value, run.self_reported)}" if run.value is not None else run.status
+        value = text.number(found.value, found.self_reported)
+        words = f"{self.metric} {value}" if found.value is not None else found.status
         recorded = f" (recorded {text.number(step.recorded)})" if step.recorded is not None else ""
-        spent = text.duration(sum(run.seconds.values()))
-        self.console.print(
-            Text(text.line(f"{self.what}  {found}{recorded}  {spent}  {step.subject}", 160)), soft_wrap=True
-        )
+        spent = text.duration(sum(found.seconds.values()))
+        line = f"{_which(step, run, runs)}  {words}{recorded}  {spent}  {step.subject}"
+        self.console.print(Text(text.line(line, 160)), soft_wrap=True)
+
+
+def _which(step: Step, run: int, runs: int) -> str:
+    return f"step {step.number}, run {run} of {runs}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -13,15 +14,19 @@ import pytest
 from bench_target import Bench
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from sessions import killed, refs_of, start, state_of
 from targets import TRAIN, git, make_bowl
 
 from agent.cli import main
+from agent.ledger import read
 from agent.noise import Noise
+from agent.replay import Plan, Result
 from agent.repo import Repo
-from agent.reproduce import compare
+from agent.reproduce import Finding, compare
 from agent.rundir import RunDirectory
 from agent.steps import Step, steps_of_branch, trailers
+from agent.views.replay import replay_view
 
 Replayed = Callable[..., dict[str, Any]]
 GOOD = ("RATE = 0.01", "RATE = 0.1")  # gains 0.05, which is 25 standard deviations of a run
@@ -100,6 +105,29 @@ def test_a_run_is_replayed_in_order(target: Path, tmp_path: Path, replayed: Repl
     page = (tmp_path / "runs" / "replay-night" / "replay.html").read_text()
     assert state.kept[0].accepted is not None
     assert state.kept[0].accepted[:9] in page
+
+
+def test_commits_are_run_beside_each_other(target: Path, tmp_path: Path, replayed: Replayed) -> None:
+    edit(target, GOOD)
+    edit(target, ALSO_GOOD)
+    words = ("main", "--target", target, "--seeds", "2", "--budget", "20steps")
+    one = replayed(*words, "--name", "one")
+    three = replayed(*words, "--name", "three", "--workers", "3")
+    assert three["complete"]
+    assert [(s["commit"], s["value"], s["runs"]) for s in three["steps"]] == [
+        (s["commit"], s["value"], s["runs"]) for s in one["steps"]
+    ]
+    names = [e["event"] for e in read(tmp_path / "runs" / "three" / "ledger.jsonl")]
+    begun = [name for name in names if name in ("run_started", "measured")]
+    assert begun[:2] == ["run_started"] * 2, "the second began before the first had ended"
+
+
+def test_workers_need_a_budget_or_a_gpu_that_they_do_not_share(target: Path, refused: Callable[..., str]) -> None:
+    edit(target, GOOD)
+    said = refused("main", "--target", target, "--workers", "2", "--device", "cpu")
+    assert said.startswith("--workers 2: runs beside each other take each other's processor, and the budget is ")
+    said = refused("main", "--target", target, "--workers", "0", "--device", "cpu")
+    assert said == "--workers 0: must be at least 1."
 
 
 def test_replayed_runs_have_seeds_that_no_recorded_run_had(target: Path, tmp_path: Path, replayed: Replayed) -> None:
@@ -356,3 +384,16 @@ def test_without_noise_every_gain_is_what_it_is(gain: float, recorded: float | N
 def test_one_run_on_each_side_says_nothing_while_the_noise_is_unknown() -> None:
     assert Noise(None, 0).sd is None
     assert compare(Step(1, "c", "s", gain=0.1), 0.1, None, 0)[0] == "cannot tell"
+
+
+@pytest.mark.parametrize("width", [80, 118])
+def test_no_number_is_cut_off_where_the_terminal_is_narrow(width: int) -> None:
+    commit, noise = "0123456789" * 4, Noise(0.01, 5)
+    step = Step(1, commit, "MATRIX_LR 0.04 → 0.05, and a long list of others", 7, 2.7529, 0.0365, 0.0163)
+    finding = Finding(step, "reproduced", "better in the replay too", 2.7782, 3, 0.0393, 0.01)
+    plan = Plan("night", (step,), 3, "minimize", "val_bpb", "train.py", "65536 tokens")
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(replay_view(Result(plan, (finding,), noise, None)))
+    words = console.export_text().split()
+    for number in ("2.7529", "2.7782", "+0.0365", "0.0163", "+0.0393", "0.0100", "reproduced"):
+        assert number in words
