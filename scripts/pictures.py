@@ -1,4 +1,7 @@
-"""The pictures of the documentation, made of a real run: `python scripts/pictures.py RUN_DIRECTORY`."""
+"""The pictures of the documentation, made of a real run and, where it was replayed, of its replay:
+
+python scripts/pictures.py RUN_DIRECTORY
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,65 @@ import os
 import sys
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from agent.ledger import fold, read
+from agent.replay import Plan
+from agent.replaying import Request, perform
 from agent.report import write_report
 from agent.rundir import RunDirectory
 from agent.views.log import log_table
+from agent.views.replay import ReplayView, replay_view, write_replay
 from agent.views.status import status_panel
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
+WIDTH = 118
 sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+
+def terminal(name: str, title: str, *shown: tuple[str, RenderableType]) -> None:
+    """A terminal with commands and what they print."""
+    with open(os.devnull, "w") as nowhere:
+        console = Console(file=nowhere, record=True, width=WIDTH, highlight=False)
+        for command, output in shown:
+            console.print(f"[bold]$ {command}[/]")
+            console.print(output)
+        console.save_svg(str(IMAGES / name), title=title)
+
+
+def replayed(tag: str, runs: Path) -> RenderableType:
+    """What the replay of a run prints, and its page; a replay that is done is not done again."""
+
+    def view(plan: Plan) -> ReplayView:
+        return ReplayView(Console(stderr=True), plan.metric, plan.rounds * len(plan.steps))
+
+    result, differs, place = perform(Request(tag), runs, view, print)
+    write_replay(result, place.path / "replay.html", differs)
+    return replay_view(result, differs)
 
 
 def main() -> int:
     from browser import Browser
 
-    directory = Path(sys.argv[1])
+    directory = Path(sys.argv[1]).resolve()
+    tag = directory.name
     IMAGES.mkdir(exist_ok=True)
+    state = fold(read(directory / "ledger.jsonl"))
+    settings = RunDirectory(directory.parent, tag).read_settings()
+    terminal(
+        "terminal.svg",
+        "the morning after",
+        (f"overnight status {tag}", status_panel(state, settings, state.last_time, False)),
+        (f"overnight log {tag} --all", log_table(state, all=True)),
+    )
+    again = replayed(tag, directory.parent)
+    terminal("replay.svg", "once more, before you rely on it", (f"overnight replay {tag}", again))
     with Browser(1280, 1000) as browser:
         browser.open(write_report(directory))
         browser.picture(IMAGES / "report.png", height=980)
-    state, settings = (
-        fold(read(directory / "ledger.jsonl")),
-        RunDirectory(directory.parent, directory.name).read_settings(),
-    )
-    with open(os.devnull, "w") as nowhere:
-        console = Console(file=nowhere, record=True, width=118, highlight=False)
-        for command, shown in (
-            (f"overnight status {directory.name}", status_panel(state, settings, state.last_time, False)),
-            (f"overnight log {directory.name} --all", log_table(state, all=True)),
-        ):
-            console.print(f"[bold]$ {command}[/]")
-            console.print(shown)
-        console.save_svg(str(IMAGES / "terminal.svg"), title="the morning after")
+        browser.open(directory.parent / f"replay-{tag}" / "replay.html")
+        browser.picture(IMAGES / "replay.png", height=860)
     return 0
 
 
