@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
@@ -305,7 +306,7 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
         describe=lambda state: describe(state, parts, directory),
         wait_for_model=parts.settings.on_llm_failure == "wait",
     )
-    with stopper.listening(), view:
+    with contextlib.closing(parts.repo), stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # how it began, which was written before anyone looked
         session.run()
 

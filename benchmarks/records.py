@@ -102,7 +102,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
-        real, os.fsync = os.fsync, lambda _fd: None  # the writing is not what is measured
+        real = os.fsync
+        os.fsync = lambda fd: None  # the writing is not what is measured
         try:
             for k in range(given.runs - 1):
                 write_run(runs, f"short-{k:03d}", given.short, k)

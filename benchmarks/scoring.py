@@ -25,7 +25,7 @@ import numpy as np
 from nanogpt_target import by_hand
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import PACKAGE, PRESETS, write_target
-from nanogpt_target.scorer import BATCH_BYTES, REPEATED_ROWS, SAMPLED_ROWS, log_probabilities
+from nanogpt_target.scorer import BATCH_BYTES, CUTS, REPEATED_ROWS, log_probabilities
 
 BUS = 12e9  # bytes/s from a GPU into memory that is not pinned, assumed
 GPU_MEMORY = 2e12  # bytes/s of a data centre GPU, assumed
@@ -59,8 +59,8 @@ def volume(spec: dict[str, Any]) -> dict[str, float]:
     """Rows that both passes ask, their tokens, and the bytes of their logits."""
     length, vocab = spec["sequence_length"], spec["vocab_size"]
     rows = spec["validation_tokens"] // length
-    batch = max(1, min(rows, SAMPLED_ROWS, BATCH_BYTES // (length * vocab * 4)))
-    asked = rows + min(rows, SAMPLED_ROWS) + min(rows, max(batch, REPEATED_ROWS))
+    batch = max(1, min(rows, CUTS, BATCH_BYTES // (length * vocab * 4)))
+    asked = rows + CUTS + min(rows, max(batch, REPEATED_ROWS))
     return {"rows": asked, "tokens": asked * length, "bytes": asked * length * vocab * 4.0}
 
 
