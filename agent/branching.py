@@ -61,7 +61,7 @@ def make_branch(
     head, text = base, repo.read(base, path)
     for record in edits:
         assert record.candidate is not None
-        before = repo.read(record.proposal.parent, path)
+        before = repo.read(record.parent, path)
         merged = merge(before, ours=text, theirs=repo.read(record.candidate, path))
         if merged is None:
             raise UsageError(

@@ -63,9 +63,9 @@ def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: 
 
 def bulky(run: Path, state: State, now: float) -> Iterator[Found]:
     """The bulky files of all trials that are over: one under way is needed by the next resume."""
-    under_way = 0 if 0 not in state.told else state.open_record.number if state.open_record else None
+    under_way = {0} if 0 not in state.told else set(state.open)
     for trial in sorted((run / "trials").glob("[0-9]*")):
-        if trial.is_symlink() or not trial.name.isdigit() or int(trial.name) == under_way:
+        if trial.is_symlink() or not trial.name.isdigit() or int(trial.name) in under_way:
             continue
         for kind, patterns in BULKY.items():
             for path in sorted(found for pattern in patterns for found in trial.glob(pattern)):

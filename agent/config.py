@@ -211,6 +211,7 @@ class Settings:
     image: str = setting("overnight-train:latest", "Docker image in which trials run")
     device: str = setting("auto", "what trials train on: auto, cpu, cuda, or the UUID of a GPU")
     threads: int = setting(0, "CPU threads of a trial; 0: all cores")
+    workers: int = setting(1, "trials beside each other, each on a device of its own")
     seed: int = setting(0, "seed of the session: search, model and trial seeds follow from it")
     runs: str = setting("runs", "folder of the run directories")
     cache: str = setting("~/.cache/overnight", "folder of prepared data")
@@ -232,6 +233,11 @@ class Settings:
     repairs: int = setting(1, "how often a reply that cannot be used may be repaired")
     centaur_share: str = setting("auto", "share of the model's proposals in centaur: auto, or a number from 0 to 1")
     screen: bool = setting(True, "screen the points of cma-es in centaur with a Gaussian process")
+    ask_ahead: str = setting(
+        "auto",
+        "ask for the next idea while a trial trains; auto: where the model server is on another host",
+        ("auto", "on", "off"),
+    )
     on_plateau: int = setting(0, "trials that cma-es gets after 8 of a model without a keep; 0: none")
     policy: str = setting("confirm", "how edits are accepted", POLICIES)
     calibrate: int | None = setting(None, "runs of the unchanged baseline at the start; default: by policy and budget")

@@ -31,6 +31,7 @@ class Context:
     transcripts: Path | None = None  # where prompt.md and reply.md go
     run_directory: Path | None = None
     baseline: str = ""  # text of the editable file before the night's first edit
+    open: tuple[Record, ...] = ()  # trials under way, whose outcome nobody knows yet
 
     @property
     def best(self) -> float | None:
@@ -43,6 +44,14 @@ class Proposer(Protocol):
 
     def ask(self, context: Context) -> Proposal:
         """One idea. Raises ``ModelUnavailable`` when the model server fails."""
+        ...
+
+    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
+        """The edit of a proposal of this kind, on top of another text of the file than it was made for.
+
+        Raises:
+            PatchRejected: it has no place there; ``NoEffect``: it is there already.
+        """
         ...
 
     def tell(self, record: Record) -> None:

@@ -70,10 +70,16 @@ def expected_cost(state: State, target: Target | None = None) -> Cost:
 
 
 def reason_to_end(
-    state: State, settings: Settings, cost: Cost, elapsed: float = 0.0, until_left: float | None = None
+    state: State,
+    settings: Settings,
+    cost: Cost,
+    elapsed: float = 0.0,
+    until_left: float | None = None,
+    trial: int | None = None,
 ) -> str:
-    """Why no further trial is started; "" if one is. Times in seconds; nothing is looked up but the arguments."""
-    if settings.trials is not None and len(state.finished) >= settings.trials:
+    """Why ``trial`` (by default the next one) is not started; "" if it is. Times in seconds; nothing is looked up but
+    the arguments."""
+    if settings.trials is not None and (trial or len(state.finished) + 1) > settings.trials:
         return f"all {settings.trials} trials done"
     if settings.hours is not None:
         left = settings.hours * 3600 - elapsed
@@ -126,24 +132,23 @@ def failure_of(record: Record) -> str:
 
 
 class EndOfNight:
-    """Why the session should end now, if it should."""
+    """Why the session should begin nothing more, if it should not."""
 
     def __init__(self, settings: Settings, stopper: Stopper, target: Target | None = None):
         self.settings, self.stopper, self.target = settings, stopper, target
         self.begun = time.monotonic()
         self.until = parse_until(settings.until, datetime.now()) if settings.until else None
 
-    def __call__(self, state: State) -> str:
-        """Raises ``Stuck`` when the breaker trips: that is no good end."""
-        if asked := self.stopper.asked():
-            if asked == "now" or state.open_record is None:
-                return "stopped by the user"
-            return ""
-        if state.open_record is not None:
-            return ""  # what was begun is finished: its runs are paid for
+    def at_once(self) -> str:
+        return "stopped by the user" if self.stopper.asked() == "now" else ""
+
+    def before(self, state: State, trial: int) -> str:
+        """Why ``trial`` is not begun. Raises ``Stuck`` when the breaker trips: that is no good end."""
+        if self.stopper.asked():
+            return "stopped by the user"
         left = (self.until - datetime.now()).total_seconds() if self.until is not None else None
         cost = expected_cost(state, self.target)
-        reason = reason_to_end(state, self.settings, cost, time.monotonic() - self.begun, left)
+        reason = reason_to_end(state, self.settings, cost, time.monotonic() - self.begun, left, trial)
         if not reason and (stuck := breaker(state, self.settings.breaker)):
             raise Stuck(stuck)
         return reason

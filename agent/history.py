@@ -170,6 +170,14 @@ def render_history(context: Context, limit: int) -> str:
     return _history(tuple(r for r in records if r.number not in dropped), (), len(dropped), context)
 
 
+def under_way(context: Context) -> str:
+    """The proposals whose runs have not ended yet, on a line each; "" if there are none."""
+    if not context.open:
+        return ""
+    lines = [f"#{r.number} {one_line(r.proposal.subject, 100)}" for r in context.open]
+    return "# Being tried now, outcome not known\n\n" + "\n".join(lines)
+
+
 def _history(earlier: tuple[Record, ...], recent: tuple[Record, ...], dropped: int, context: Context) -> str:
     parts = []
     if dropped:

@@ -271,6 +271,12 @@ def _simpler(history: History) -> str:
     return f"a tie within the noise, and {history.simpler_by} syntax nodes simpler"
 
 
+def undone(runs: Sequence[Measurement], noise: Noise, reason: str) -> Verdict:
+    """Reverted for a reason that is not in the values."""
+    values = _values(run for run in runs if run.role != "test")
+    return Verdict("revert", fmean(values) if values else None, None, None, None, len(values), 0, noise.dof, reason)
+
+
 def _values(runs: Iterable[Measurement]) -> list[float]:
     return [run.value for run in runs if run.value is not None]
 

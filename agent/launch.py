@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from agent.config import NEED_MODEL, Settings, Target, load_target, make_settings, parse_budget
 from agent.context import Context, Proposer
@@ -21,6 +22,7 @@ from agent.repo import Repo, RunRefs, scrub_environment
 from agent.rundir import RunDirectory, environment, new_tag
 from agent.session import Session
 from agent.trial import Experiment
+from agent.workers import LocalWorkers
 from sandbox import make_sandbox, missing, protects
 from sandbox.types import Device, Sandbox, SandboxUnavailable
 
@@ -43,22 +45,19 @@ class Workplace:
     device: Device
     prepared: Prepared | None
 
-    def experiment(self, owner: str, stop_now: Callable[[], bool]) -> Experiment:
-        """Runs of these commits; what an earlier process with this owner left in the sandbox is swept away."""
-        return self.experiments(owner, stop_now, 1)[0]
-
     def experiments(self, owner: str, stop_now: Callable[[], bool], workers: int) -> list[Experiment]:
         """As many that can measure at the same time, each with a GPU of its own.
+
+        What an earlier process with this owner left in the sandbox is swept away.
 
         Raises:
             UsageError: they would measure each other.
         """
         devices = self._devices(workers)
         self.sandbox.sweep(owner)
-        repos = [self.repo, *(Repo(self.target.folder) for _ in devices[1:])]  # one thread each: it talks to one git
-        return [
-            Experiment(repo, self.target, self.sandbox, device, owner, self.prepared, stop_now)
-            for repo, device in zip(repos, devices, strict=True)
+        return [  # a Repo for each: they work in threads of their own, and it talks to one git process
+            Experiment(Repo(self.target.folder), self.target, self.sandbox, device, owner, self.prepared, stop_now)
+            for device in devices
         ]
 
     def _devices(self, workers: int) -> list[Device]:
@@ -289,26 +288,38 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
         shown, SessionLog(directory.log), Heartbeat(directory.progress), *([parts.notifier] if parts.notifier else [])
     )
     stopper = Stopper(directory)
-    experiment = parts.experiment(f"{directory.path.resolve()}", stopper.now)
+    owner = f"{directory.path.resolve()}"
+    workers = LocalWorkers(lambda stop: parts.experiments(owner, stop, parts.settings.workers), stopper.now)
     session = Session(
         directory=directory,
         ledger=ledger,
         repo=parts.repo,
         refs=refs,
-        experiment=experiment,
+        target=parts.target,
+        workers=workers,
         proposer=parts.proposer,
         policy=parts.policy,
         calibration=parts.calibration,
-        goal=parts.target.goal,
         seed=parts.settings.seed,
         view=view,
-        reason_to_stop=EndOfNight(parts.settings, stopper, parts.target),
+        ending=EndOfNight(parts.settings, stopper, parts.target),
         describe=lambda state: describe(state, parts, directory),
         wait_for_model=parts.settings.on_llm_failure == "wait",
+        ahead=int(asks_ahead(parts.settings)),
     )
-    with contextlib.closing(parts.repo), stopper.listening(), view:
+    with contextlib.closing(parts.repo), contextlib.closing(workers), stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # how it began, which was written before anyone looked
         session.run()
+
+
+def asks_ahead(settings: Settings) -> bool:
+    """Whether the model is asked while a trial trains: never where both would share a device, which slows the trial."""
+    if settings.proposer not in NEED_MODEL:
+        return False  # who answers at once is asked when everything is known
+    if settings.ask_ahead == "auto":
+        host = urlsplit(settings.llm_base_url).hostname or ""
+        return not (host == "localhost" or host.startswith("127.") or host == "::1")
+    return settings.ask_ahead == "on"
 
 
 def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
@@ -338,6 +349,7 @@ def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
         transcripts=directory.trial(number),
         run_directory=directory.path,
         baseline=parts.repo.read(state.baseline, parts.target.path),
+        open=state.open_records,
     )
 
 
@@ -354,6 +366,7 @@ def session_event(parts: Parts, directory: RunDirectory) -> dict[str, Any]:
         "seed": settings.seed,
         "budget": str(target.budget),
         "trials": settings.trials,
+        "workers": settings.workers,
         "device": parts.device.uuid or parts.device.kind,
         "target": target.name,
         "path": target.path,

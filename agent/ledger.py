@@ -177,6 +177,8 @@ class State:
     last_time: float = 0.0
     resumed_at: int = 0  # trials that were asked for before the session was last resumed
     away: float = 0.0  # seconds from the last event before each resume to that resume
+    keeps: tuple[int, ...] = ()  # trials that were kept, in the order of their verdicts
+    open: tuple[int, ...] = ()  # trials under way: asked, neither judged nor ended before they ran
 
     @property
     def baseline(self) -> str:
@@ -189,20 +191,21 @@ class State:
 
     @property
     def incumbent(self) -> str:
-        """The measured commit with the tree of ``head``: the baseline, or the candidate of the last kept trial."""
-        kept = [r for r in self.records if r.verdict and r.verdict.decision == "keep"]
-        return kept[-1].candidate or self.baseline if kept else self.baseline
+        """The measured commit of the present best: the baseline, or the candidate of the trial that was kept last."""
+        return (self.records[self.keeps[-1] - 1].candidate or self.baseline) if self.keeps else self.baseline
+
+    def measured(self, accepted: str) -> str:
+        """The commit that was measured before its tree became ``accepted`` on the branch."""
+        return next((r.candidate for r in self.kept if r.accepted == accepted and r.candidate), self.baseline)
 
     @property
     def baseline_runs(self) -> tuple[Measurement, ...]:
         return self.runs.get(self.baseline, ())
 
     @property
-    def open_record(self) -> Record | None:
-        """The trial under way: asked, neither judged nor ended before it ran."""
-        if self.records and self.records[-1].verdict is None and self.records[-1].proposal.ending is None:
-            return self.records[-1]
-        return None
+    def open_records(self) -> tuple[Record, ...]:
+        """The trials under way, the oldest first: several where several devices train, or ideas are asked for ahead."""
+        return tuple(self.records[number - 1] for number in self.open)
 
     @property
     def finished(self) -> tuple[Record, ...]:
@@ -210,7 +213,7 @@ class State:
 
     @property
     def kept(self) -> tuple[Record, ...]:
-        return tuple(r for r in self.records if r.verdict is not None and r.verdict.decision == "keep")
+        return tuple(self.records[number - 1] for number in self.keeps)
 
     def of_trial(self, number: int) -> Record | None:
         return self.records[number - 1] if 1 <= number <= len(self.records) else None
@@ -238,6 +241,8 @@ class Folder:
         self.lost = self.resumed = self.resumed_at = 0
         self.ended: str | None = None
         self.last_time = self.away = 0.0
+        self.keeps: list[int] = []
+        self.open: dict[int, None] = {}
         self._since = 0.0  # seconds between the last two events
 
     def take(self, event: Event) -> None:
@@ -253,10 +258,22 @@ class Folder:
         proposal = from_json(Proposal, event["proposal"])
         ended = event["time"] if proposal.ending else None
         started = event.get("started", event["time"])
-        self.records.append(Record(event["trial"], proposal, started=started, ended=ended, asking=self._since))
+        waited = event.get("waited", self._since)
+        self.records.append(Record(event["trial"], proposal, started=started, ended=ended, asking=waited))
+        if not proposal.ending:
+            self.open[event["trial"]] = None
 
     def on_candidate(self, event: Event) -> None:
-        self._change(event["trial"], candidate=event["commit"])
+        before, commit = self.records[event["trial"] - 1], event["commit"]
+        again = before.candidate is not None and commit != before.candidate  # on top of a head that has moved on
+        self._change(
+            before.number,
+            candidate=commit,
+            base=event.get("parent", before.proposal.parent),
+            runs=() if again else before.runs,
+            superseded=before.superseded + (before.runs if again else ()),
+            revision=before.revision + again,
+        )
 
     def on_run_started(self, event: Event) -> None:
         self.started.append(event)
@@ -274,7 +291,11 @@ class Folder:
         self.lost += 1
 
     def on_judged(self, event: Event) -> None:
-        self._change(event["trial"], verdict=from_json(Verdict, event["verdict"]), ended=event["time"])
+        verdict = from_json(Verdict, event["verdict"])
+        self._change(event["trial"], verdict=verdict, ended=event["time"])
+        self.open.pop(event["trial"], None)
+        if verdict.decision == "keep":
+            self.keeps.append(event["trial"])
 
     def on_told(self, event: Event) -> None:
         self.told.add(event["trial"])
@@ -309,6 +330,8 @@ class Folder:
             self.last_time,
             self.resumed_at,
             self.away,
+            tuple(self.keeps),
+            tuple(self.open),
         )
 
 

@@ -298,8 +298,9 @@ class RunRefs:
         self.head_name = f"{REFS}/{tag}/head"
         self.branch = f"autoresearch/{tag}"
 
-    def attempt_name(self, number: int) -> str:
-        return f"{REFS}/{self.tag}/{number:04d}"
+    def attempt_name(self, number: int, revision: int = 0) -> str:
+        """``0007``, or ``0007.r1`` for an attempt that was put on top of a head that had moved on."""
+        return f"{REFS}/{self.tag}/{number:04d}{f'.r{revision}' if revision else ''}"
 
     def existing(self) -> Iterator[str]:
         """Refs that an earlier run of this tag left."""

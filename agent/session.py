@@ -1,38 +1,74 @@
 """The night, on one screen: propose, commit, measure, judge, keep or revert, tell.
 
 ``Session.advance`` reads what the ledger says and takes the next step. Every step is written down before the next one
-relies on it, and none looks at anything but the ledger: that is why a session that was killed goes on where it stood.
+relies on it, and none looks at anything but the ledger and what is under way: that is why a session that was killed
+goes on where it stood. Several trials may be open: as many as there are workers, and one more where the model can be
+asked while they train. Only this thread writes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import NoReturn, Protocol
 
+from agent.config import Target
 from agent.context import Context, Proposer
-from agent.errors import EnvironmentProblem, ModelMisconfigured, ModelUnavailable, OvernightError
-from agent.judge import History, MeasureNext, Policy, check_baseline, judge, new_incumbent_runs, trials_since
-from agent.ledger import Event, Ledger, State, lost_in_a_row
+from agent.errors import (
+    EnvironmentProblem,
+    ModelMisconfigured,
+    ModelUnavailable,
+    NoEffect,
+    OvernightError,
+    PatchRejected,
+)
+from agent.judge import History, MeasureNext, Policy, check_baseline, judge, new_incumbent_runs, trials_since, undone
+from agent.ledger import Event, Ledger, State, iterate, lost_in_a_row
 from agent.messages import accepted_message, candidate_message
 from agent.noise import Noise, pooled_noise
 from agent.normal_form import tree_size
 from agent.repo import Repo, RunRefs
 from agent.rundir import RunDirectory
-from agent.trial import CHECKPOINT, Experiment, Interrupted, Progress
-from agent.types import Goal, Measurement, Proposal, Record, Role, Verdict
+from agent.trial import CHECKPOINT, Interrupted
+from agent.types import Measurement, Proposal, Record, Role, Verdict
+from agent.workers import Order, Workers, in_background
 from sandbox.types import SandboxBroken
 
 AT_ONCE = "stopped at once; the running trial is run again at the next resume"
-RETRIES = 3  # of a run whose machinery failed, before the session gives up on the machine
+RETRIES = 3  # of a run whose machinery failed, for each worker, before the session gives up on the machine
+LOOK = 1.0  # seconds between looks at the clock and at what the user wants
 
 
 class View(Protocol):
     def event(self, event: Event, state: State) -> None: ...
     def progress(self, phase: str, info: dict[str, object]) -> None: ...
+
+
+class Ending(Protocol):
+    """Why the night ends."""
+
+    def at_once(self) -> str:
+        """Why everything stops now; "" if it does not."""
+        ...
+
+    def before(self, state: State, trial: int) -> str:
+        """Why this trial is not begun any more; "" if it is. What was begun is finished: its runs are paid for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A proposal that is being asked for."""
+
+    trial: int
+    started: float  # seconds since the epoch
+    reply: Future[Proposal]
 
 
 @dataclass
@@ -43,22 +79,28 @@ class Session:
     ledger: Ledger
     repo: Repo
     refs: RunRefs
-    experiment: Experiment
+    target: Target
+    workers: Workers
     proposer: Proposer
     policy: Policy
     calibration: int  # runs of the baseline before the first proposal
-    goal: Goal
     seed: int
     view: View
-    reason_to_stop: Callable[[State], str]
+    ending: Ending
     describe: Callable[[State], Context]
     wait_for_model: bool = True
+    ahead: int = 0  # ideas that are asked for while every worker is busy
+    _runs: dict[Future[Measurement], Order] = field(default_factory=dict)
+    _idea: Idea | None = None
+    _waited: float = 0.0  # seconds for this idea while nothing else was under way
+    _problem: OvernightError | None = None  # of the model, while trials are still running
+    _telling: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> str:
         """Work until there is a reason to stop, and return it."""
         try:
             self.replay()
-            while not (reason := self.reason_to_stop(self.state)):
+            while not (reason := self.reason_to_end()):
                 self.advance()
         except Interrupted:
             reason = AT_ONCE
@@ -68,29 +110,52 @@ class Session:
             place = f"{error.filename}: " if error.filename else ""
             problem = f"{place}{error.strerror or error}. Mend that, then `overnight resume {self.directory.tag}`."
             self.give_up(EnvironmentProblem(problem))
+        self.leave()
         self.write("ended", reason=reason)
         return reason
 
     def give_up(self, error: OvernightError) -> NoReturn:
         with suppress(OvernightError):  # where the ledger itself cannot be written
+            self.leave()
             self.write("ended", reason=str(error))
         raise error
 
-    def advance(self) -> None:
-        """The next step of the night, by what the ledger says was done last."""
+    def reason_to_end(self) -> str:
+        """Why the night is over; "" while a trial is to be begun or finished."""
+        if reason := self.ending.at_once():
+            return AT_ONCE if self._runs else reason
         state = self.state
-        if len(state.baseline_runs) < self.calibration:
-            self.measure(0, state.baseline, "calibrate")
-        elif 0 not in state.told:
-            self.settle_baseline()
-        elif (record := state.open_record) is None:
-            self.propose()
-        elif record.candidate is None:
-            self.commit_candidate(record)
-        elif isinstance(step := judge(self.history(record), self.policy), MeasureNext):
-            self.measure(record.number, step.commit, step.role)
-        else:
-            self.conclude(record, step)
+        unsettled = len(state.told) <= len(state.finished) and state.finished
+        if self._runs or unsettled or any(record.candidate for record in state.open_records):
+            return ""
+        if self._problem:
+            raise self._problem
+        waiting = state.open[0] if state.open else len(state.records) + 1
+        return self.ending.before(state, waiting)
+
+    def advance(self) -> None:
+        """The next step of the night, by what the ledger says was done last; wait where each needs something else."""
+        state = self.state
+        if 0 not in state.told:
+            if not (self.calibrate(state) if self.uncalibrated(state) else self.settle_baseline(state)):
+                self.wait()
+        elif not (
+            self.settle(state) or any(self.advance_trial(r, state) for r in state.open_records) or self.ask(state)
+        ):
+            self.wait()
+
+    def advance_trial(self, record: Record, state: State) -> bool:
+        """The next step of one trial; whether there was one to take now."""
+        if any(order.trial == record.number for order in self._runs.values()):
+            return False
+        if record.candidate is None:
+            return self.commit_candidate(record, state)
+        if record.base != state.head:
+            return self.catch_up(record, state)
+        step = judge(self.history(record), self.policy)
+        if isinstance(step, MeasureNext):
+            return self.measure(record.number, step.commit, step.role)
+        return self.conclude(record, step)
 
     @property
     def state(self) -> State:
@@ -98,66 +163,156 @@ class Session:
 
     # propose
 
-    def propose(self) -> None:
-        """Ask for one idea and write it down, whether or not it became code."""
-        started = time.time()
-        number = len(self.state.records) + 1
+    def ask(self, state: State) -> bool:
+        """Ask for one idea, in the background."""
+        trial = len(state.records) + 1
+        room = len(state.open) < self.workers.size + self.ahead
+        if not room or self._idea or self._problem or self.ending.before(state, trial):
+            return False
+        context = self.describe(state)
+        self._waited = 0.0
+        self._idea = Idea(trial, time.time(), in_background(lambda: self.proposer.ask(context)))
+        return True
+
+    def take_idea(self, idea: Idea) -> None:
+        """Write an idea down, whether or not it became code."""
+        self._idea = None
         try:
-            proposal = self.proposer.ask(self.describe(self.state))
-        except ModelMisconfigured:
-            raise  # no waiting will help
+            proposal = idea.reply.result()
         except ModelUnavailable as error:
-            if not self.wait_for_model:
-                raise
-            self.view.progress("note", {"text": f"waiting for the model server: {error}"})
+            if self.wait_for_model and not isinstance(error, ModelMisconfigured):  # which no waiting mends
+                self.tell_view("note", {"text": f"waiting for the model server: {error}"})
+            else:
+                self._problem = error
             return
-        self.directory.trial(number).mkdir(parents=True, exist_ok=True)
-        (self.directory.trial(number) / "proposal.diff").write_text(proposal.diff, encoding="utf-8", errors="replace")
-        self.write("asked", trial=number, started=round(started, 3), proposal=replace(proposal, text=None))
-        if proposal.ending:
-            self.finish(self.state.records[-1])
+        trial = self.directory.trial(idea.trial)
+        trial.mkdir(parents=True, exist_ok=True)
+        (trial / "proposal.diff").write_text(proposal.diff, encoding="utf-8", errors="replace")
+        self.write(
+            "asked",
+            trial=idea.trial,
+            started=round(idea.started, 3),
+            waited=round(self._waited, 3),
+            proposal=replace(proposal, text=None),
+        )
 
-    def commit_candidate(self, record: Record) -> None:
+    def commit_candidate(self, record: Record, state: State) -> bool:
         """Every attempt that became code gets a commit and a ref; the same proposal always gives the same hash."""
-        path = self.experiment.target.path
-        text = self.edited(record.proposal, path)
-        commit = self.repo.build(record.proposal.parent, {path: text}, candidate_message(record), int(record.started))
-        name = self.refs.attempt_name(record.number)
-        self.repo.move(name, commit, self.repo.ref(name))
-        self.write("candidate", trial=record.number, commit=commit, ref=name)
+        if len(self._runs) >= self.workers.size or self.ending.before(state, record.number):
+            return False
+        try:
+            text = self.edited(record.proposal, state.head)
+        except PatchRejected as error:
+            if record.proposal.parent == state.head:
+                raise
+            return self.drop(record, error)
+        self.put_up(record, self.build(record, text, state.head), 0, state.head)
+        return True
 
-    def edited(self, proposal: Proposal, path: str) -> str:
+    def build(self, record: Record, text: str, parent: str) -> str:
+        return self.repo.build(parent, {self.target.path: text}, candidate_message(record), int(record.started))
+
+    def edited(self, proposal: Proposal, parent: str) -> str:
+        """The edited file on top of ``parent``. Raises ``PatchRejected`` if the edit does not apply there."""
         from agent.patch import apply_reply
 
-        return apply_reply(self.repo.read(proposal.parent, path), proposal.diff, path)
+        before = self.repo.read(parent, self.target.path)
+        if parent == proposal.parent:
+            return apply_reply(before, proposal.diff, self.target.path)
+        return self.proposer.rebase(proposal, before, self.target.path)
+
+    # where the branch has moved on since the trial was begun
+
+    def catch_up(self, record: Record, state: State) -> bool:
+        """A loss against the branch that the trial was begun on is a loss. Anything else has to show itself again, on
+        top of what the branch is now: it never holds a combination that nobody ran."""
+        if record.runs:
+            step = judge(self.history(record, record.base), self.policy)
+            if isinstance(step, Verdict) and step.decision == "revert":
+                return self.conclude(record, step)
+        assert record.candidate is not None
+        try:
+            text = self.edited(record.proposal, state.head)
+        except PatchRejected as error:
+            return self.drop(record, error)
+        revision, commit = record.revision, record.candidate
+        if text != self.repo.read(commit, self.target.path):  # the same file is the same program: its runs count
+            revision, commit = revision + 1, self.build(record, text, state.head)
+        self.put_up(record, commit, revision, state.head)
+        return True
+
+    def put_up(self, record: Record, commit: str, revision: int, parent: str) -> None:
+        name = self.refs.attempt_name(record.number, revision)
+        self.repo.move(name, commit, self.repo.ref(name))
+        self.write("candidate", trial=record.number, commit=commit, ref=name, parent=parent)
+
+    def drop(self, record: Record, error: PatchRejected) -> bool:
+        """The branch has moved on to where this edit has no place."""
+        state = self.state
+        why = "brought the same" if isinstance(error, NoEffect) else f"is in its way ({str(error).splitlines()[0]})"
+        reason = f"trial {state.keeps[-1]}, kept meanwhile, {why}"
+        return self.conclude(record, undone(record.runs, self.noise(state), reason))
 
     # measure
 
-    def measure(self, trial: int, commit: str, role: Role) -> None:
-        """Train and score a commit once. A broken machine costs a retry, never the idea."""
+    def measure(self, trial: int, commit: str, role: Role) -> bool:
+        """Have a commit trained and scored once, if a worker is free and nobody else runs the present best already."""
+        running = list(self._runs.values())
+        if len(running) >= self.workers.size or (
+            role in ("incumbent", "reserve") and any(order.commit == commit for order in running)
+        ):
+            return False
         state = self.state
         name = f"run-{sum(1 for e in self.ledger.events if e['event'] == 'run_started' and e['trial'] == trial) + 1}"
         trace = f"trials/{trial:04d}/{name}"
-        seed = run_seed(self.seed, commit, len(state.runs.get(commit, ())))
+        used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
+        seed = next(seed for k in count() if (seed := run_seed(self.seed, commit, k)) not in used)
         self.write("run_started", trial=trial, commit=commit, role=role, seed=seed, trace=trace)
+        self.start(Order(trial, commit, role, seed, trace, state.resumed))
+        return True
+
+    def start(self, order: Order) -> None:
+        def progress(phase: str, info: Mapping[str, object]) -> None:
+            if order is next(iter(list(self._runs.values())), order):  # of several, the one that began first is shown
+                self.tell_view(phase, {**info, "trial": order.trial, "role": order.role, "running": len(self._runs)})
+
+        self._runs[self.workers.start(order, self.directory.path / order.trace, progress)] = order
+
+    def wait(self) -> None:
+        """Until a run or an idea comes back, or it is time to look around."""
+        began = time.monotonic()
+        futures: list[Future[object]] = [*self._runs, *([self._idea.reply] if self._idea else [])]  # type: ignore[list-item]
+        assert futures, "nothing is under way and nothing can begin"
+        done, _ = wait(futures, timeout=LOOK, return_when=FIRST_COMPLETED)
+        if not self._runs:
+            self._waited += time.monotonic() - began
+        for future in [future for future in self._runs if future in done]:
+            self.take_run(future)
+        if self._idea and self._idea.reply in done:
+            self.take_idea(self._idea)
+
+    def take_run(self, future: Future[Measurement]) -> None:
+        """Write down what a run gave. A broken machine costs a retry, never the idea."""
+        order = self._runs.pop(future)
         try:
-            run = self.experiment.measure(
-                commit, role, seed, self.directory.path / trace, trace, state.resumed, self.progress(trial, role)
-            )
+            run = future.result()
         except Interrupted:
-            self.write("lost", trial=trial, trace=trace, reason="interrupted")
+            self.lose(order, "interrupted")
             raise
         except (SandboxBroken, EnvironmentProblem, OSError) as error:
-            self.write("lost", trial=trial, trace=trace, reason=str(error))
-            if lost_in_a_row(self.ledger.events) >= RETRIES:
-                count = f"{RETRIES} runs in a row were lost to the machine"
-                raise EnvironmentProblem(f"{count}, the last: {error}") from error
+            self.lose(order, str(error))
+            if (lost := lost_in_a_row(self.ledger.events)) >= RETRIES * self.workers.size:
+                raise EnvironmentProblem(f"{lost} runs in a row were lost to the machine, the last: {error}") from error
             return
-        self.write("measured", trial=trial, measurement=self.with_seed_check(run))
-        if trial == 0 or commit == self.candidate_of(trial):
-            self.forget_checkpoints(trial, keep=trace)
+        self.write("measured", trial=order.trial, measurement=self.with_seed_check(run))
+        if order.trial == 0 or order.commit == self.candidate_of(order.trial):
+            self.forget_checkpoints(order.trial, keep=order.trace)
         else:  # the incumbent again: only its value was wanted
-            (self.directory.path / trace / CHECKPOINT[0].name).unlink(missing_ok=True)
+            (self.directory.path / order.trace / CHECKPOINT[0].name).unlink(missing_ok=True)
+
+    def lose(self, order: Order, reason: str) -> None:
+        if order.scored is None:
+            self.write("lost", trial=order.trial, trace=order.trace, reason=reason)
 
     def candidate_of(self, trial: int) -> str | None:
         record = self.state.of_trial(trial)
@@ -172,32 +327,33 @@ class Session:
 
     def forget_checkpoints(self, trial: int, keep: str = "") -> None:
         """Only the newest checkpoint of a trial is needed: for the test split, should it be kept."""
+        kept = {keep, *(order.trace for order in self._runs.values())}
         for path in self.directory.trial(trial).glob(f"run-*/{CHECKPOINT[0].name}"):
-            if str(path.parent.relative_to(self.directory.path)) != keep:
+            if str(path.parent.relative_to(self.directory.path)) not in kept:
                 path.unlink()
-
-    def progress(self, trial: int, role: str) -> Progress:
-        return lambda phase, info: self.view.progress(phase, {**info, "trial": trial, "role": role})
 
     # judge
 
-    def history(self, record: Record) -> History:
+    def history(self, record: Record, base: str = "") -> History:
+        """What the verdict on a trial may depend on: against the present best, or what the branch was at ``base``."""
         state = self.state
         assert record.candidate is not None
+        incumbent = state.measured(base) if base else state.incumbent
         return History(
-            goal=self.goal,
-            incumbent=state.incumbent,
+            goal=self.target.goal,
+            incumbent=incumbent,
             candidate=record.candidate,
-            incumbent_runs=self.incumbent_runs(state),
+            incumbent_runs=self.incumbent_runs(state, incumbent),
             candidate_runs=tuple(run for run in record.runs if run.role != "test"),
             noise=self.noise(state),
-            simpler_by=self.simpler_by(record),
-            incumbent_age=trials_since(self.ledger.events, state.incumbent),
+            simpler_by=self.simpler_by(record, base or state.head),
+            incumbent_age=trials_since(self.ledger.events, incumbent),
         )
 
-    def incumbent_runs(self, state: State) -> tuple[Measurement, ...]:
-        runs = tuple(run for run in state.runs.get(state.incumbent, ()) if run.role != "test")
-        return runs if state.incumbent == state.baseline else new_incumbent_runs(runs)
+    @staticmethod
+    def incumbent_runs(state: State, incumbent: str) -> tuple[Measurement, ...]:
+        runs = tuple(run for run in state.runs.get(incumbent, ()) if run.role != "test")
+        return runs if incumbent == state.baseline else new_incumbent_runs(runs)
 
     @staticmethod
     def noise(state: State) -> Noise:
@@ -206,30 +362,34 @@ class Session:
             [run.value for run in runs if run.value is not None and run.role != "test"] for runs in state.runs.values()
         )
 
-    def simpler_by(self, record: Record) -> int:
+    def simpler_by(self, record: Record, head: str) -> int:
         if not self.policy.keep_simpler or record.candidate is None:
             return 0
-        path = self.experiment.target.path
-        before, after = (self.repo.read(c, path) for c in (self.state.head, record.candidate))
+        before, after = (self.repo.read(c, self.target.path) for c in (head, record.candidate))
         return tree_size(before) - tree_size(after)
 
     # conclude
 
-    def conclude(self, record: Record, verdict: Verdict) -> None:
-        """Write the verdict down, then move the branch, then tell: in this order, so that a kill loses none of it."""
-        if verdict.decision == "keep":
-            self.measure_test_split(record.number, record.candidate or "", record.runs)
+    def conclude(self, record: Record, verdict: Verdict) -> bool:
+        """Write the verdict down. ``settle`` moves the branch, then tells: in this order, a kill loses none of it."""
+        if verdict.decision == "keep" and self.untested(record.runs):
+            return self.measure_test_split(record.number, record.runs)
         self.write("judged", trial=record.number, verdict=verdict)
-        self.finish(self.state.records[-1])
+        return True
 
-    def finish(self, record: Record) -> None:
-        """What follows the end of a trial. Also run at a resume, for a session that died before it got here."""
-        state = self.state
-        if record.decision == "keep" and record.number not in state.moved:
-            self.accept(record, state)
-        if record.number not in state.told:
+    def settle(self, state: State) -> bool:
+        """What follows the end of a trial, for the first that lacks it: also at a resume, for one that died before."""
+        for number in state.keeps:
+            if number not in state.moved:
+                self.accept(state.records[number - 1], state)
+                return True
+        if self._idea:  # the proposer is asked and told by turns
+            return False
+        record = next((record for record in state.finished if record.number not in state.told), None)
+        if record is not None:
             self.tell(record)
-        self.forget_checkpoints(record.number)
+            self.forget_checkpoints(record.number)
+        return record is not None
 
     def accept(self, record: Record, state: State) -> None:
         """The candidate's tree again, on top of the head, with its results; dated by the ledger: it can be rebuilt."""
@@ -246,16 +406,26 @@ class Session:
         known = frozenset({state.baseline, *state.moved.values()})
         waiting = self.refs.mirror(state.head, known)
         if waiting:
-            self.view.progress("note", {"text": waiting})
+            self.tell_view("note", {"text": waiting})
 
     def tell(self, record: Record) -> None:
         self.proposer.tell(record)
         self.write("told", trial=record.number)
         self.directory.append_result(record)
 
-    def settle_baseline(self) -> None:
+    # the baseline
+
+    def uncalibrated(self, state: State) -> bool:
+        return len(state.baseline_runs) < self.calibration
+
+    def calibrate(self, state: State) -> bool:
+        under_way = len(self._runs)
+        if len(state.baseline_runs) + under_way >= self.calibration or self.ending.before(state, 1):
+            return False
+        return self.measure(0, state.baseline, "calibrate")
+
+    def settle_baseline(self, state: State) -> bool:
         """After calibration: the refs appear, the search learns what the unchanged target reaches."""
-        state = self.state
         values = [run.value for run in state.baseline_runs if run.value is not None]
         if not values:
             worst = next(run for run in reversed(state.baseline_runs) if run.role != "test")
@@ -266,39 +436,35 @@ class Session:
         check_baseline([run for run in state.baseline_runs if run.role != "test"], self.policy)
         self.repo.move(self.refs.head_name, state.baseline, self.repo.ref(self.refs.head_name))
         self.mirror()
-        self.measure_test_split(0, state.baseline, state.baseline_runs)
-        self.tell(self.state.baseline_record)
+        if self.untested(state.baseline_runs):
+            return self.measure_test_split(0, state.baseline_runs)
+        self.tell(state.baseline_record)
         self.forget_checkpoints(0)
+        return True
 
-    def measure_test_split(self, trial: int, commit: str, runs: tuple[Measurement, ...]) -> None:
-        """The test split is scored for what is kept, and shown to people alone."""
-        if any(run.role == "test" for run in runs):
-            return
-        last = next((run for run in reversed(runs) if run.value is not None), None)
-        if last is None:
-            return
-        value, failure = self.experiment.score_test(
-            commit, self.directory.path / last.trace, last.seed, self.progress(trial, "test")
-        )
-        if failure:
-            reason = f"test split could not be scored: {failure.reason}"
-            run = replace(last, role="test", value=None, status=failure.status, reason=reason)
-            self.write("measured", trial=trial, measurement=run)
-        elif value is not None:
-            self.write("measured", trial=trial, measurement=replace(last, role="test", value=value, reason=""))
+    # the test split: scored for what is kept, and shown to people alone
+
+    def untested(self, runs: tuple[Measurement, ...]) -> bool:
+        return self.target.score == "trusted" and not any(run.role == "test" for run in runs)
+
+    def measure_test_split(self, trial: int, runs: tuple[Measurement, ...]) -> bool:
+        if len(self._runs) >= self.workers.size or any(order.trial == trial for order in self._runs.values()):
+            return False
+        last = next(run for run in reversed(runs) if run.value is not None)
+        self.start(Order(trial, last.commit, "test", last.seed, last.trace, last.attempt, scored=last))
+        return True
 
     # remember
 
     def replay(self) -> None:
-        """Bring the proposer, the refs and the last step to where the ledger says they were."""
+        """Bring the proposer and the refs to where the ledger says they were."""
         state = self.state
         for started in state.started:
             self.write("lost", trial=started["trial"], trace=started["trace"], reason="the session died")
         self.proposer.replay(self.ledger.events)
-        if state.records and state.open_record is None:
-            self.finish(state.records[-1])
         if 0 in state.told:
-            self.directory.rewrite_results([state.baseline_record, *state.finished])
+            told = [state.of_trial(event["trial"]) for event in iterate(self.ledger.events, "told")]
+            self.directory.rewrite_results([record or state.baseline_record for record in told])
             self.restore_refs()
 
     def restore_refs(self) -> None:
@@ -306,15 +472,27 @@ class Session:
         state = self.state
         for name, commit in (
             (self.refs.head_name, state.head),
-            *((self.refs.attempt_name(r.number), r.candidate) for r in state.records if r.candidate),
+            *((self.refs.attempt_name(r.number, r.revision), r.candidate) for r in state.records if r.candidate),
         ):
             if commit and (now := self.repo.ref(name)) != commit:
                 self.repo.move(name, commit, now)
         self.mirror()
 
+    def leave(self) -> None:
+        """Let nothing run on. What ended just now still counts."""
+        self.workers.close()
+        for future in list(self._runs):
+            with suppress(Interrupted):
+                self.take_run(future)
+
     def write(self, event: str, **fields: object) -> None:
         line = self.ledger.append(event, **fields)
-        self.view.event(line, self.state)
+        with self._telling:
+            self.view.event(line, self.state)
+
+    def tell_view(self, phase: str, info: dict[str, object]) -> None:
+        with self._telling:  # workers tell of their progress from threads of their own
+            self.view.progress(phase, info)
 
 
 def run_seed(session_seed: int, commit: str, k: int) -> int:

@@ -107,7 +107,15 @@ class Record:
     accepted: str | None = None  # commit on head, when kept
     started: float = 0.0  # seconds since the epoch
     ended: float | None = None
-    asking: float = 0.0  # seconds until there was a proposal, waiting for the model included
+    asking: float = 0.0  # seconds that were spent on nothing but waiting for the proposal
+    base: str = ""  # accepted commit that the candidate stands on
+    superseded: tuple[Measurement, ...] = ()  # runs of the candidate before it was rebased
+    revision: int = 0  # how often it was
+
+    @property
+    def parent(self) -> str:
+        """Accepted commit that the edit stands on: later than the one it was proposed for if the branch moved on."""
+        return self.base or self.proposal.parent
 
     @property
     def decision(self) -> Decision:
@@ -119,7 +127,9 @@ class Record:
         if self.proposal.ending:
             return self.proposal.ending
         failed = [run.status for run in self.runs if run.status != "ok" and run.role != "test"]
-        return failed[0] if failed else ("ok" if self.runs else "lost")
+        if not self.runs and self.verdict is not None and not self.superseded:
+            return "patch_rejected"  # the branch had moved on before it could begin, to where it does not apply
+        return failed[0] if failed else ("ok" if self.runs or self.superseded else "lost")
 
     @property
     def values(self) -> tuple[float, ...]:

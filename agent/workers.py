@@ -57,10 +57,10 @@ def carry_out(experiment: Experiment, order: Order, directory: Path, progress: P
             order.commit, order.role, order.seed, directory, order.trace, order.attempt, progress
         )
     value, failure = experiment.score_test(order.commit, directory, order.seed, progress)
-    status, reason = "ok", ""
-    if failure:
-        status, reason = failure.status, f"test split could not be scored: {failure.reason}"
-    return replace(order.scored, role="test", value=value, status=status, reason=reason)
+    if failure is None:
+        return replace(order.scored, role="test", value=value, reason="")
+    reason = f"test split could not be scored: {failure.reason}"
+    return replace(order.scored, role="test", value=None, status=failure.status, reason=reason)
 
 
 class LocalWorkers:

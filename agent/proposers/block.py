@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from agent.context import Context
-from agent.errors import ReplyRejected, UsageError
+from agent.errors import NoEffect, PatchRejected, ReplyRejected, UsageError
 from agent.keys import scrub
 from agent.ledger import Event, Folder
 from agent.patch import unified_diff
@@ -93,6 +93,15 @@ class BlockProposer:
             context.transcripts.mkdir(parents=True, exist_ok=True)
             file = context.transcripts / "conversation.md"
             file.write_text(scrub(transcript), encoding="utf-8", errors="replace")
+
+    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
+        """A point says every value of the block, whatever else has changed."""
+        if proposal.params is None:
+            raise PatchRejected("the proposal holds no point")
+        text = self.space.render(source, proposal.params)
+        if text == source:
+            raise NoEffect("the same values as the present best")
+        return text
 
     def tell(self, record: Record) -> None:
         params = record.proposal.params if record.number else self.space.defaults

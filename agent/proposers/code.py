@@ -99,6 +99,9 @@ class CodeProposer:
             diff = unified_diff(context.source, text, context.path)
             return self._proposal(talk, reply, diff=diff, text=text, form=form)
 
+    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
+        return apply_reply(source, proposal.diff, path)
+
     def tell(self, record: Record) -> None:
         """Nothing to learn: the next Context holds every record."""
 
@@ -134,7 +137,7 @@ def read_edit(reply: Reply, context: Context) -> tuple[str, str]:
         raise Unusable("patch_rejected", str(error)) from None
     except SyntaxError as error:
         raise Unusable("patch_rejected", f"the edited file is not Python: {error}") from None
-    if (earlier := first_with(form, context.history)) is not None:
+    if (earlier := first_with(form, (*context.history, *context.open))) is not None:
         raise Unusable("duplicate", repeated(earlier, context), form)
     if context.baseline and form == normal_form(context.baseline):
         raise Unusable("duplicate", "the same program as the unchanged baseline, which the branch has left", form)
@@ -161,6 +164,8 @@ def first_with(form: str, history: Iterable[Record]) -> Record | None:
 def repeated(earlier: Record, context: Context) -> str:
     """One line: which attempt it was, and what came of it."""
     what = f"the same program as attempt #{earlier.number} ({one_line(earlier.proposal.subject, 80)})"
+    if earlier in context.open:
+        return f"{what}, which is running now"
     if earlier.status != "ok":
         return f"{what}, which ended as {earlier.status.replace('_', ' ')}"
     gain = earlier.verdict.gain if earlier.verdict else None

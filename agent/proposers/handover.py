@@ -38,6 +38,9 @@ class PlateauHandOver:
                 pass
         return self.code.ask(context)
 
+    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
+        return self.code.rebase(proposal, source, path)
+
     def tell(self, record: Record) -> None:
         self.code.tell(record)
 

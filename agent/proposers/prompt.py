@@ -65,6 +65,7 @@ def user(text: str) -> Message:
 def _fill(context: Context, history: str, level: int, extras: bool) -> str:
     goal = "Lower is better." if context.goal == "minimize" else "Higher is better."
     remarks = [told.last_failure(context), plateau_text(context, level)] if extras else []
+    remarks.append(told.under_way(context))
     return fill(
         "code",
         path=context.path,

@@ -96,7 +96,7 @@ def kept_rows(state: State, run_dir: Path, diff_limit: int) -> list[dict[str, An
     rows = []
     for record in state.kept:
         own = curve(record.accepted or f"trial {record.number}", record.runs)
-        parent = curve(record.proposal.parent, parent_runs(record, state))
+        parent = curve(record.parent, parent_runs(record, state))
         rows.append({**_common(record, diff_limit), "curve": curve_chart(own, parent) if own else ""})
     return rows
 

@@ -35,7 +35,7 @@ def show_json(record: Record, state: State, run_dir: Path) -> dict[str, Any]:
     data: dict[str, Any] = {
         "schema": SCHEMA,
         **attempt_json(record),
-        "parent": proposal.parent,
+        "parent": record.parent,
         "model": proposal.model,
         "rationale": proposal.rationale,
         "diff": proposal.diff,
@@ -75,7 +75,7 @@ def show_view(record: Record, state: State, run_dir: Path) -> RenderableType:
 
 def parent_runs(record: Record, state: State) -> Sequence[Measurement]:
     """The runs of what the attempt started from: an accepted commit has the tree of a kept candidate, which was run."""
-    parent = record.proposal.parent
+    parent = record.parent
     for trial, accepted in state.moved.items():
         kept = state.of_trial(trial)
         if accepted == parent and kept is not None:
@@ -132,7 +132,7 @@ def _figures(record: Record, state: State) -> list[RenderableType]:
         grid.add_row("verdict", text.safe(verdict.reason))
     origin = [proposal.proposer, proposal.source, proposal.category, proposal.model]
     grid.add_row("from", text.safe(" · ".join(dict.fromkeys(part for part in origin if part))))
-    commits = [("candidate", record.candidate), ("accepted", record.accepted), ("parent", proposal.parent)]
+    commits = [("candidate", record.candidate), ("accepted", record.accepted), ("parent", record.parent)]
     grid.add_row("commits", text.safe(", ".join(f"{name} {sha[:10]}" for name, sha in commits if sha)))
     if record.ended is not None and record.started:
         grid.add_row("took", Text(text.duration(record.ended - record.started)))

@@ -188,5 +188,8 @@ def _under_way(state: State) -> dict[str, Any] | None:
 def _now_words(state: State, now: float) -> str:
     run = _under_way(state)
     if run is None:
-        return "waiting for the next proposal" if state.open_record is None else "between two runs"
-    return f"trial {run['trial']}, {run['role']} run, for {text.duration(now - float(run['since'] or now))}"
+        return "between two runs" if any(r.candidate for r in state.open_records) else "waiting for the next proposal"
+    others = len(state.started) - 1
+    return f"trial {run['trial']}, {run['role']} run, for {text.duration(now - float(run['since'] or now))}" + (
+        f"; and {text.count(others, 'other run')}" if others else ""
+    )

@@ -102,9 +102,11 @@ def wall_seconds(state: State) -> float:
 def split(state: State, runs: Iterable[Measurement]) -> dict[str, float]:
     """What the night was spent on, in seconds; the parts add up to ``wall_seconds``, and none is 0.
 
-    Overhead is what is left: git, staging, the sandbox, the test split, runs that were lost.
+    Of several workers it is the mean. Overhead is what is left: git, staging, the sandbox, the test split, runs that
+    were lost, workers without work.
     """
-    measured = phases(runs)
+    workers = int(state.session.get("workers") or 1)
+    measured = {phase: seconds / workers for phase, seconds in phases(runs).items()}
     parts = {
         "training": measured.pop("training", 0.0),
         "start-up": measured.pop("startup", 0.0),

@@ -139,8 +139,8 @@ def test_ctrl_c_twice_ends_at_once_and_the_trial_comes_back(tmp_path: Path) -> N
     state = state_of(directory)
     assert "at once" in str(state.ended)
     assert not state.started
-    if state.open_record:
-        number = state.open_record.number
+    if state.open:
+        number = state.open[0]
         assert main(["resume", "night", "--runs", str(runs), "--trials", str(number)]) == 0
         check_whole(directory, target, number)
 

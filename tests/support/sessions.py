@@ -92,7 +92,8 @@ def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
     names = [(m.commit, m.seed) for runs in state.runs.values() for m in runs if m.role != "test"]
     assert len(set(names)) == len(names), "a commit was measured twice under one seed"
     wanted = {"head": state.head, f"refs/heads/autoresearch/{directory.tag}": state.head}
-    wanted |= {f"{r.number:04d}": r.candidate for r in state.records if r.candidate}
+    suffix = [f".r{r.revision}" if r.revision else "" for r in state.records]
+    wanted |= {f"{r.number:04d}{suffix[r.number - 1]}": r.candidate for r in state.records if r.candidate}
     found = refs_of(target, directory.tag)
     assert {name: found.get(name) for name in wanted} == wanted
     history = repo.history(f"{state.baseline}..{state.head}")
@@ -100,9 +101,12 @@ def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
     for commit, record in zip(history, state.kept, strict=True):
         assert record.candidate is not None
         assert commit.tree == repo.commit(record.candidate).tree
+        assert commit.parents == (record.base,), "the branch holds a combination that nobody ran"
+        assert any(run.value is not None for run in state.runs[record.candidate])
     lines = directory.results.read_text().splitlines()
     assert len(lines) == 2 + trials
-    assert [line.split("\t")[3] for line in lines[2:]] == [_published(r.status, r.decision) for r in state.records]
+    in_order = [state.records[trial - 1] for trial in told if trial]
+    assert [line.split("\t")[3] for line in lines[2:]] == [_published(r.status, r.decision) for r in in_order]
 
 
 def _published(status: str, decision: str) -> str:

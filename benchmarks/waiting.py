@@ -1,0 +1,96 @@
+"""How much of a night is not training, with a model elsewhere that thinks for 30 s: python -m benchmarks.waiting
+
+The clock is simulated: the trainer sleeps 5 s and the model answers after 0.5 s, 60 times faster than in the night that
+is meant. Training and waiting are counted 60 times, what the agent itself takes once. Each with and without asking
+ahead. The goal: waiting plus overhead at most 3 % of the night.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from agent import launch
+from agent.chat import Message
+from agent.config import make_settings
+from agent.ledger import Ledger, fold, read
+from agent.patch import unified_diff
+from agent.proposers.code import CodeProposer
+from agent.repo import RunRefs
+from agent.rundir import RunDirectory
+from agent.scripted import Line, ScriptedModel
+from agent.views.live import SilentView
+from benchmarks.idle_target import TRAIN, make_target
+
+SPEED = 60.0  # of the simulated clock
+TRAINING, ANSWER = 300.0, 30.0  # seconds in the night that is meant
+NAP = f"import time\n\ntime.sleep({TRAINING / SPEED})\n"
+
+
+def thoughts(source: str) -> Iterator[Line]:
+    """Ever worse ideas, each after a while: the usual case is that nothing is kept."""
+
+    def say(rate: float) -> str:
+        time.sleep(ANSWER / SPEED)
+        diff = unified_diff(source, source.replace("RATE = 0.01", f"RATE = {rate:g}"), "train.py")
+        return f"Category: optimiser\nSubject: Raise the rate to {rate:g}\nRationale: None.\n\n```diff\n{diff}```\n"
+
+    def line(rate: float) -> Line:
+        return lambda _messages: say(rate)
+
+    return (line(1.0 + k) for k in range(10_000))
+
+
+class Far(ScriptedModel):
+    """Somewhere else: asking it takes nothing from the trial."""
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return 1000
+
+
+def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
+    """Seconds per trial of the night that is meant: training, waiting for the model, and what the agent takes."""
+    target = make_target(root / f"target-{ahead}", TRAIN + NAP)
+    given = {"target": str(target), "runs": str(root / "runs"), "tag": ahead, "trials": trials, "sandbox": "process",
+             "device": "cpu", "policy": "greedy", "calibrate": 1, "proposer": "random"}  # fmt: skip
+    parts = launch.assemble(make_settings(given, None), lambda _words: None)
+    settings = dataclasses.replace(parts.settings, proposer="code", ask_ahead=ahead)
+    parts = dataclasses.replace(parts, settings=settings, proposer=CodeProposer(Far(thoughts(TRAIN + NAP))))
+    directory = RunDirectory(root / "runs", ahead)
+    directory.create(launch.record_of(parts))
+    with directory.lock(), Ledger(directory.ledger) as ledger:
+        ledger.append("session", **launch.session_event(parts, directory))
+        launch.run(parts, directory, ledger, RunRefs(parts.repo, ahead), SilentView())
+    events = read(directory.ledger)
+    told = {event["trial"]: event["time"] for event in events if event["event"] == "told"}
+    records = fold(events).finished
+    counted = records[2:]  # the first waits for its idea whatever is asked ahead
+    whole = (told[records[-1].number] - told[records[1].number]) / len(counted)
+    asking = fmean(record.asking for record in counted)
+    agent = whole - asking - TRAINING / SPEED
+    return TRAINING, asking * SPEED, agent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.waiting", description=__doc__)
+    parser.add_argument("--trials", type=int, default=10)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        for ahead in ("off", "on"):
+            training, waiting, agent = night(Path(name), given.trials, ahead)
+            share = (waiting + agent) / (training + waiting + agent)
+            print(
+                f"asking ahead {ahead:3}  waiting {waiting:5.1f} s   agent, python included, {agent:.2f} s   "
+                f"together {share:.1%} of the night",
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
