@@ -127,9 +127,8 @@ class BlockProposer:
                     None if params is None else Suggestion(dict(params), proposal.source, proposal.rationale)
                 )
             elif event["event"] == "told":
-                state = folder.state()  # as it was then: later runs of the same commit were not known
-                record = state.of_trial(event["trial"])
-                self.tell(record or state.baseline_record)
+                number = event["trial"]  # as it was then: later runs of the same commit were not known
+                self.tell(folder.records[number - 1] if number else folder.state().baseline_record)
 
 
 def _place(context: Context) -> str:

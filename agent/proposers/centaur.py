@@ -60,6 +60,7 @@ class Centaur(CmaGp):
         self.share, self.screen, self.on_failure = share, screen, on_failure
         self._credit = {arm: PRIOR_WEIGHT * prior for arm, prior in PRIOR.items()}
         self._weight = dict.fromkeys(PRIOR, PRIOR_WEIGHT)
+        self._lowest = math.inf  # of the values told so far
 
     @property
     def model_share(self) -> float:
@@ -120,6 +121,7 @@ class Centaur(CmaGp):
     def learn(self, told: Told) -> None:
         if told.source:
             self._reward("llm" if told.source == "llm" else "cma", self._success(told))
+        self._lowest = min(self._lowest, math.inf if told.value is None else told.value)
         super().learn(told)
 
     def _reward(self, arm: str, success: float) -> None:
@@ -130,7 +132,6 @@ class Centaur(CmaGp):
         """Half for being among the best fifth of the latest results, half for being the best so far."""
         if told.value is None:
             return 0.0
-        before = [t.value for t in self.told[:-1] if t.value is not None]
         recent = self.told[-WINDOW - 1 : -1]
         better = sum(1 for t in recent if t.value is not None and t.value < told.value)
-        return 0.5 * (better < max(1, len(recent) // 5)) + 0.5 * (told.value < min(before, default=math.inf))
+        return 0.5 * (better < max(1, len(recent) // 5)) + 0.5 * (told.value < self._lowest)
