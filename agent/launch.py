@@ -14,6 +14,7 @@ from agent.config import NEED_MODEL, Settings, Target, load_target, make_setting
 from agent.context import Context, Proposer
 from agent.ending import EndOfNight, Stopper, check_ends
 from agent.errors import EnvironmentProblem, UsageError
+from agent.evidence import noise_of
 from agent.judge import Policy, default_calibration, needs_noise, policy_from
 from agent.ledger import Ledger, State
 from agent.mounts import check_mounts
@@ -326,7 +327,7 @@ def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
     """What a proposer may know: everything but the test split."""
     number = len(state.records) + 1
     head = state.head
-    noise = Session.noise(state)
+    noise = noise_of(state)
     finished = state.finished
     since_keep = next((k for k, r in enumerate(reversed(finished)) if r.decision == "keep"), len(finished))
     without_test = tuple(dataclasses.replace(r, runs=tuple(m for m in r.runs if m.role != "test")) for r in finished)

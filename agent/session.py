@@ -28,11 +28,10 @@ from agent.errors import (
     OvernightError,
     PatchRejected,
 )
-from agent.judge import History, MeasureNext, Policy, check_baseline, judge, new_incumbent_runs, trials_since, undone
+from agent.evidence import history_of, noise_of
+from agent.judge import History, MeasureNext, Policy, check_baseline, judge, undone
 from agent.ledger import Event, Ledger, State, iterate, lost_in_a_row
 from agent.messages import accepted_message, candidate_message
-from agent.noise import Noise, pooled_noise
-from agent.normal_form import tree_size
 from agent.repo import Repo, RunRefs
 from agent.rundir import RunDirectory
 from agent.trial import CHECKPOINT, Interrupted
@@ -125,7 +124,7 @@ class Session:
         if reason := self.ending.at_once():
             return AT_ONCE if self._runs else reason
         state = self.state
-        unsettled = len(state.told) <= len(state.finished) and state.finished
+        unsettled = 0 in state.told and len(state.told) < 1 + len(state.finished)
         if self._runs or unsettled or any(record.candidate for record in state.open_records):
             return ""
         if self._problem:
@@ -251,7 +250,7 @@ class Session:
         state = self.state
         why = "brought the same" if isinstance(error, NoEffect) else f"is in its way ({str(error).splitlines()[0]})"
         reason = f"trial {state.keeps[-1]}, kept meanwhile, {why}"
-        return self.conclude(record, undone(record.runs, self.noise(state), reason))
+        return self.conclude(record, undone(record.runs, noise_of(state), reason))
 
     # measure
 
@@ -282,7 +281,8 @@ class Session:
         """Until a run or an idea comes back, or it is time to look around."""
         began = time.monotonic()
         futures: list[Future[object]] = [*self._runs, *([self._idea.reply] if self._idea else [])]  # type: ignore[list-item]
-        assert futures, "nothing is under way and nothing can begin"
+        if not futures:  # the time was over between two looks at the clock
+            return
         done, _ = wait(futures, timeout=LOOK, return_when=FIRST_COMPLETED)
         if not self._runs:
             self._waited += time.monotonic() - began
@@ -336,37 +336,7 @@ class Session:
 
     def history(self, record: Record, base: str = "") -> History:
         """What the verdict on a trial may depend on: against the present best, or what the branch was at ``base``."""
-        state = self.state
-        assert record.candidate is not None
-        incumbent = state.measured(base) if base else state.incumbent
-        return History(
-            goal=self.target.goal,
-            incumbent=incumbent,
-            candidate=record.candidate,
-            incumbent_runs=self.incumbent_runs(state, incumbent),
-            candidate_runs=tuple(run for run in record.runs if run.role != "test"),
-            noise=self.noise(state),
-            simpler_by=self.simpler_by(record, base or state.head),
-            incumbent_age=trials_since(self.ledger.events, incumbent),
-        )
-
-    @staticmethod
-    def incumbent_runs(state: State, incumbent: str) -> tuple[Measurement, ...]:
-        runs = tuple(run for run in state.runs.get(incumbent, ()) if run.role != "test")
-        return runs if incumbent == state.baseline else new_incumbent_runs(runs)
-
-    @staticmethod
-    def noise(state: State) -> Noise:
-        """Pooled over every commit that was measured more than once."""
-        return pooled_noise(
-            [run.value for run in runs if run.value is not None and run.role != "test"] for runs in state.runs.values()
-        )
-
-    def simpler_by(self, record: Record, head: str) -> int:
-        if not self.policy.keep_simpler or record.candidate is None:
-            return 0
-        before, after = (self.repo.read(c, self.target.path) for c in (head, record.candidate))
-        return tree_size(before) - tree_size(after)
+        return history_of(record, self.state, self.ledger.events, self.repo, self.target, self.policy, base)
 
     # conclude
 
