@@ -22,7 +22,6 @@ from agent.views.status import SETUP
 from agent.views.summary import Summary, summarize
 
 MOST_BYTES = 3 << 20
-MOST_ATTEMPTS = 2000  # in the table of all attempts: a browser still sorts and searches them at once
 DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # characters: of kept edits, of all others
 log = logging.getLogger(__name__)
 
@@ -66,10 +65,10 @@ def page(state: State, run: Mapping[str, Any], run_dir: Path) -> str:
     summary = summarize(state)
     fixed = _fixed(state, run, summary)
     html = ""
-    for kept, others in DIFF_LIMITS[_first_limit(state) :]:
+    for kept, others in _limits(state):
         rows = {
             "kept": morning.kept_rows(state, run_dir, kept),
-            "attempts": morning.attempt_rows(state, run_dir, others, MOST_ATTEMPTS),
+            "attempts": morning.attempt_rows(state, run_dir, others, charts.MOST_MARKS),
         }
         html = render({**fixed, **rows})
         if len(html.encode()) <= MOST_BYTES:
@@ -77,11 +76,13 @@ def page(state: State, run: Mapping[str, Any], run_dir: Path) -> str:
     return html
 
 
-def _first_limit(state: State) -> int:
-    """The first of ``DIFF_LIMITS`` with which the bare diffs would fit; to render more of them is in vain."""
-    lengths = [(len(r.proposal.diff), r.decision == "keep") for r in state.finished[-MOST_ATTEMPTS:]]
-    sizes = [sum(min(n, kept if keep else others) for n, keep in lengths) for kept, others in DIFF_LIMITS]
-    return next((k for k, size in enumerate(sizes) if size <= MOST_BYTES), len(DIFF_LIMITS) - 1)
+def _limits(state: State) -> list[tuple[int, int]]:
+    """Those of ``DIFF_LIMITS`` that are worth a try: the bare diffs fit, and less is shown than by the one before."""
+    lengths = [(len(r.proposal.diff), r.decision == "keep") for r in state.finished[-charts.MOST_MARKS :]]
+    sizes = {sum(min(n, kept if keep else others) for n, keep in lengths): (kept, others)
+             for kept, others in reversed(DIFF_LIMITS)}  # fmt: skip
+    fitting = [limits for size, limits in sizes.items() if size <= MOST_BYTES]
+    return fitting[::-1] or [DIFF_LIMITS[-1]]
 
 
 def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import quantiles
 
 from agent.ledger import State
@@ -14,6 +14,7 @@ from agent.views.summary import Summary, difference, estimate, test_value, value
 
 Steps = list[tuple[int, float]]
 CUT = 0.25  # loss curves are drawn from here on
+MOST_MARKS = 2000  # attempts that a chart tells of one by one: as many as the table of the report has
 LANE = 22  # height of the strip for attempts without a value
 
 
@@ -44,6 +45,13 @@ def focus(state: State, summary: Summary) -> tuple[float, float]:
     return low - pad, high + pad
 
 
+def apart(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """What a chart of every attempt shows as mere dots, and what it tells of: the latest and all that was kept."""
+    early = [record for record in records[:-MOST_MARKS] if record.decision != "keep"]
+    late = set(range(len(records) - MOST_MARKS, len(records)))
+    return early, [record for k, record in enumerate(records) if k in late or record.decision == "keep"]
+
+
 def progress_chart(state: State, summary: Summary, width: int = 960, height: int = 400) -> str:
     """Every attempt, the staircase of what the branch reached, and the noise around it."""
     metric = text.line(summary.metric)
@@ -61,7 +69,11 @@ def progress_chart(state: State, summary: Summary, width: int = 960, height: int
     svg.add(root, "text", f"{metric}{star}, {arrow}", cls="tick axis", x=box.left, y=14)
     svg.add(root, "text", "trial", cls="tick axis", x=box.right, y=14, text_anchor="end")
     svg.zoomable(root, box, (-0.6, last + 0.6), (low, high))
-    _branch(svg.add(root, "g", cls="stretched"), staircase(state), summary.noise_sd, last, x, y, box)
+    early, told = apart(state.finished)
+    stretched = svg.add(root, "g", cls="stretched")
+    values = [(r.number, r.verdict.value) for r in early if r.verdict and r.verdict.value is not None]
+    svg.cloud(stretched, [(x(number), y(value)) for number, value in values if low <= value <= high])
+    _branch(stretched, staircase(state), summary.noise_sd, last, x, y, box)
     for run in state.baseline_runs:
         if run.value is not None and run.role != "test":
             mark = svg.add(root, "circle", cls="calibration", cx=x(0), cy=y(_within(run.value, low, high)), r=3)
@@ -69,7 +81,7 @@ def progress_chart(state: State, summary: Summary, width: int = 960, height: int
     if summary.failures:
         svg.add(root, "text", "failed", cls="tick axis", x=box.left - 6, y=box.bottom + LANE - 5, text_anchor="end")
     reached = dict(staircase(state))
-    for record in sorted(state.finished, key=lambda r: r.decision == "keep"):  # kept ones on top
+    for record in sorted(told, key=lambda r: r.decision == "keep"):  # kept ones on top
         value = reached.get(record.number, record.verdict.value if record.verdict else None)
         _attempt(root, record, value, metric, (low, high), x, y, box)
     return svg.render(root)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from agent.ledger import State
 from agent.types import Record, Value
 from agent.views import svg, text
+from agent.views.charts import apart
 
 WIDTH, HEIGHT = 300, 130
 Points = Sequence[tuple[Record, Value]]
@@ -39,7 +40,11 @@ def _chart(name: str, points: Points, last: int) -> str:
         for at, up in kept[1:]:
             corners += [(at, corners[-1][1]), (at, up)]
         svg.add(root, "path", cls="staircase", d=svg.line([*corners, (box.right, corners[-1][1])]))
-    for record, value in sorted(points, key=lambda point: point[0].decision == "keep"):
+    early, told = apart([record for record, _ in points])
+    values = {record.number: value for record, value in points}
+    svg.cloud(root, [(x(record.number), level(values[record.number])) for record in early])
+    for record in sorted(told, key=lambda record: record.decision == "keep"):
+        value = values[record.number]
         look = "keep" if record.decision == "keep" else "revert" if record.status == "ok" else "lost"
         size = 3.5 if look == "keep" else 2.0
         mark = svg.add(root, "circle", cls=look, cx=x(record.number), cy=level(value), r=size)

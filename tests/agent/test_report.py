@@ -233,13 +233,20 @@ def test_the_report_reads_only_below_the_run_directory(tmp_path):
 
 
 def test_a_very_long_run_shows_its_latest_attempts(tmp_path, monkeypatch):
-    from agent import report
+    from agent.views import charts
 
-    monkeypatch.setattr(report, "MOST_ATTEMPTS", 10)
-    page = write_report(write_night(tmp_path / "long", trials=25)).read_text()
+    monkeypatch.setattr(charts, "MOST_MARKS", 10)
+    folder = write_night(tmp_path / "long", trials=25)
+    page = write_report(folder).read_text()
     assert "The latest 10 of 25" in page
     assert 'id="trial-25"' in page
     assert 'id="trial-15"' not in page
+    assert "Of the attempts before the latest 10" in page
+    early, told = charts.apart(fold(read(folder / "ledger.jsonl")).finished)
+    assert page.count('class="cloud"') >= 3, "the early attempts are dots in both sizes and for each parameter"
+    assert [record.number for record in told][-10:] == list(range(16, 26))
+    assert not any(record.decision == "keep" for record in early)
+    assert len(early) + len(told) == 25
 
 
 def test_the_state_of_the_search(tmp_path):
