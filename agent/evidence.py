@@ -25,6 +25,7 @@ def history_of(
     """The evidence on a trial against the present best, or against what the branch was at the accepted ``base``."""
     assert record.candidate is not None
     incumbent = state.measured(base) if base else state.incumbent
+    kind = device_type_of(record)
     simpler_by = 0
     if policy.keep_simpler:
         before, after = (repo.read(commit, target.path) for commit in (base or state.head, record.candidate))
@@ -33,21 +34,29 @@ def history_of(
         goal=target.goal,
         incumbent=incumbent,
         candidate=record.candidate,
-        incumbent_runs=_counting(state, incumbent),
+        incumbent_runs=_counting(state, incumbent, kind),
         candidate_runs=tuple(run for run in record.runs if run.role != "test"),
-        noise=noise_of(state),
+        noise=noise_of(state, kind),
         simpler_by=simpler_by,
         incumbent_age=trials_since(events, incumbent),
     )
 
 
-def noise_of(state: State) -> Noise:
-    """Pooled over every commit that was measured more than once."""
-    return pooled_noise(
-        [run.value for run in runs if run.value is not None and run.role != "test"] for runs in state.runs.values()
-    )
+def device_type_of(record: Record) -> str:
+    """The type of device that a trial has begun on, and stays on: on another, a seconds budget is another budget."""
+    return record.runs[0].device_type if record.runs else ""
 
 
-def _counting(state: State, incumbent: str) -> tuple[Measurement, ...]:
-    runs = tuple(run for run in state.runs.get(incumbent, ()) if run.role != "test")
+def noise_of(state: State, device_type: str = "") -> Noise:
+    """Pooled over every commit that was measured more than once on one type of device: all of them, or the given."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for commit, runs in state.runs.items():
+        for run in runs:
+            if run.value is not None and run.role != "test" and run.on(device_type):
+                groups.setdefault((commit, run.device_type), []).append(run.value)
+    return pooled_noise(groups.values())
+
+
+def _counting(state: State, incumbent: str, device_type: str) -> tuple[Measurement, ...]:
+    runs = tuple(run for run in state.runs.get(incumbent, ()) if run.role != "test" and run.on(device_type))
     return runs if incumbent == state.baseline else new_incumbent_runs(runs)

@@ -73,10 +73,11 @@ class Workplace:
                     f"{self.target.budget}. Give one that counts work (--budget 200steps), or leave --workers out."
                 )
             return [self.device] * workers
-        others = [uuid for uuid in gpu_uuids() if uuid != self.device.uuid]
+        others = {uuid: model for uuid, model in gpus().items() if uuid != self.device.uuid}
         if len(others) + 1 < workers:
             raise UsageError(f"--workers {workers}: each needs a GPU of its own, and there are {len(others) + 1}.")
-        more = (dataclasses.replace(self.device, uuid=uuid) for uuid in others[: workers - 1])
+        named = list(others.items())[: workers - 1]
+        more = (dataclasses.replace(self.device, uuid=uuid, model=model) for uuid, model in named)
         return [self.device, *more]
 
 
@@ -161,28 +162,31 @@ def find_device(settings: Settings) -> Device:
     threads = settings.threads or len(os.sched_getaffinity(0))
     if settings.device == "cpu":
         return Device("cpu", threads=threads)
-    uuids = gpu_uuids()
+    found = gpus()
     if settings.device in ("auto", "cuda"):
-        if uuids:
-            return Device("cuda", uuids[0], threads)
+        if found:
+            uuid, model = next(iter(found.items()))
+            return Device("cuda", uuid, threads, model)
         if settings.device == "cuda":
             raise EnvironmentProblem("--device cuda: nvidia-smi lists no GPU. Use --device cpu, or mend the driver.")
         return Device("cpu", threads=threads)
-    if settings.device not in uuids:
-        raise EnvironmentProblem(f"--device {settings.device}: no such GPU. There are: {', '.join(uuids) or 'none'}.")
-    return Device("cuda", settings.device, threads)
+    if settings.device not in found:
+        raise EnvironmentProblem(f"--device {settings.device}: no such GPU. There are: {', '.join(found) or 'none'}.")
+    return Device("cuda", settings.device, threads, found[settings.device])
 
 
-def gpu_uuids() -> list[str]:
+def gpus() -> dict[str, str]:
+    """UUID and model of each GPU of this machine, by nvidia-smi."""
     import subprocess
 
     try:
         out = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+            ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in out.stdout.splitlines() if line.startswith("GPU-")] if out.returncode == 0 else []
+        return {}
+    lines = [line for line in out.stdout.splitlines() if line.startswith("GPU-")] if out.returncode == 0 else []
+    return {uuid.strip(): model.strip() for uuid, _, model in (line.partition(",") for line in lines)}
 
 
 def prepare_data(settings: Settings, target: Target, say: Callable[[str], None]) -> Prepared | None:

@@ -28,7 +28,7 @@ from agent.errors import (
     OvernightError,
     PatchRejected,
 )
-from agent.evidence import history_of, noise_of
+from agent.evidence import device_type_of, history_of, noise_of
 from agent.judge import History, MeasureNext, Policy, check_baseline, judge, undone
 from agent.ledger import Event, Ledger, State, iterate, lost_in_a_row
 from agent.messages import accepted_message, candidate_message
@@ -135,12 +135,14 @@ class Session:
     def advance(self) -> None:
         """The next step of the night, by what the ledger says was done last; wait where each needs something else."""
         state = self.state
-        if 0 not in state.told:
-            if not (self.calibrate(state) if self.uncalibrated(state) else self.settle_baseline(state)):
-                self.wait()
-        elif not (
-            self.settle(state) or any(self.advance_trial(r, state) for r in state.open_records) or self.ask(state)
-        ):
+        if self.uncalibrated(state):
+            advanced = self.calibrate(state)
+        elif 0 not in state.told:
+            advanced = self.settle_baseline(state)
+        else:
+            trials = (self.advance_trial(record, state) for record in state.open_records)
+            advanced = self.settle(state) or any(trials) or self.ask(state)
+        if not advanced:
             self.wait()
 
     def advance_trial(self, record: Record, state: State) -> bool:
@@ -153,7 +155,7 @@ class Session:
             return self.catch_up(record, state)
         step = judge(self.history(record), self.policy)
         if isinstance(step, MeasureNext):
-            return self.measure(record.number, step.commit, step.role)
+            return self.measure(record.number, step.commit, step.role, device_type_of(record))
         return self.conclude(record, step)
 
     @property
@@ -254,7 +256,7 @@ class Session:
 
     # measure
 
-    def measure(self, trial: int, commit: str, role: Role) -> bool:
+    def measure(self, trial: int, commit: str, role: Role, on: str = "") -> bool:
         """Have a commit trained and scored once, if a worker is free and nobody else runs the present best already."""
         running = list(self._runs.values())
         if len(running) >= self.workers.size or (
@@ -267,7 +269,7 @@ class Session:
         used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
         seed = next(seed for k in count() if (seed := run_seed(self.seed, commit, k)) not in used)
         self.write("run_started", trial=trial, commit=commit, role=role, seed=seed, trace=trace)
-        self.start(Order(trial, commit, role, seed, trace, state.resumed))
+        self.start(Order(trial, commit, role, seed, trace, state.resumed, on))
         return True
 
     def start(self, order: Order) -> None:
@@ -385,14 +387,18 @@ class Session:
 
     # the baseline
 
-    def uncalibrated(self, state: State) -> bool:
-        return len(state.baseline_runs) < self.calibration
+    def uncalibrated(self, state: State) -> list[str]:
+        """The types of device on which the unchanged target has not run often enough: at first, or at a resume."""
+        runs = [run for run in state.baseline_runs if run.role != "test"]
+        return [kind for kind in self.workers.types if sum(run.on(kind) for run in runs) < self.calibration]
 
     def calibrate(self, state: State) -> bool:
-        under_way = len(self._runs)
-        if len(state.baseline_runs) + under_way >= self.calibration or self.ending.before(state, 1):
-            return False
-        return self.measure(0, state.baseline, "calibrate")
+        for kind in self.uncalibrated(state):
+            done = sum(run.on(kind) for run in state.baseline_runs if run.role != "test")
+            under_way = sum(order.on == kind for order in self._runs.values())
+            if done + under_way < self.calibration and not self.ending.before(state, 1):
+                return self.measure(0, state.baseline, "calibrate", kind)
+        return False
 
     def settle_baseline(self, state: State) -> bool:
         """After calibration: the refs appear, the search learns what the unchanged target reaches."""
@@ -403,7 +409,8 @@ class Session:
                 f"the unchanged target fails ({worst.status}: {worst.reason}). Nothing can be compared with it; "
                 f"see {self.directory.path / worst.trace / 'train.log'}."
             )
-        check_baseline([run for run in state.baseline_runs if run.role != "test"], self.policy)
+        for kind in self.workers.types:
+            check_baseline([run for run in state.baseline_runs if run.role != "test" and run.on(kind)], self.policy)
         self.repo.move(self.refs.head_name, state.baseline, self.repo.ref(self.refs.head_name))
         self.mirror()
         if self.untested(state.baseline_runs):
@@ -421,7 +428,7 @@ class Session:
         if len(self._runs) >= self.workers.size or any(order.trial == trial for order in self._runs.values()):
             return False
         last = next(run for run in reversed(runs) if run.value is not None)
-        self.start(Order(trial, last.commit, "test", last.seed, last.trace, last.attempt, scored=last))
+        self.start(Order(trial, last.commit, "test", last.seed, last.trace, last.attempt, last.device_type, last))
         return True
 
     # remember

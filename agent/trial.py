@@ -146,6 +146,7 @@ class Experiment:
             trace=trace,
             initial_hash=str(reported.get("initial_hash", ""))[:64],
             attempt=attempt,
+            device_type=self.device.type,
         )
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
         return measurement

@@ -78,6 +78,11 @@ class Measurement:
     trace: str = ""  # path of the run's files inside the run directory
     initial_hash: str = ""  # of the weights before training; equal under different seeds means a pinned seed
     attempt: int = 0
+    device_type: str = ""  # values and noise of different types cannot be compared; "" in ledgers from before
+
+    def on(self, device_type: str) -> bool:
+        """Whether the run counts for devices of this type; "" is any."""
+        return not device_type or self.device_type in ("", device_type)
 
 
 @dataclass(frozen=True)

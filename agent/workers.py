@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
-from agent.trial import Experiment, Progress
+from agent.trial import Experiment, Interrupted, Progress
 from agent.types import Measurement, Role
 
 T = TypeVar("T")
@@ -30,6 +29,7 @@ class Order:
     seed: int
     trace: str  # directory of the run's files, relative to the run directory
     attempt: int  # how often the session had been resumed
+    on: str = ""  # type of the device that it has to be; "" is any
     scored: Measurement | None = None  # nothing is trained: this run's checkpoint is scored on the test split
 
 
@@ -37,6 +37,7 @@ class Workers(Protocol):
     """Makes runs, ``size`` of them at the same time."""
 
     size: int
+    types: tuple[str, ...]  # of their devices
 
     def start(self, order: Order, directory: Path, progress: Progress) -> Future[Measurement]:
         """Begin a run; its files come to ``directory`` before the future is done. Returns at once.
@@ -63,6 +64,16 @@ def carry_out(experiment: Experiment, order: Order, directory: Path, progress: P
     return replace(order.scored, role="test", value=None, status=failure.status, reason=reason)
 
 
+@dataclass(frozen=True)
+class _Job:
+    """An order that waits for a device."""
+
+    order: Order
+    directory: Path
+    progress: Progress
+    future: Future[Measurement]
+
+
 class LocalWorkers:
     """A thread for each experiment of this machine.
 
@@ -73,44 +84,64 @@ class LocalWorkers:
 
     def __init__(self, make: Callable[[Callable[[], bool]], Sequence[Experiment]], stop_now: Callable[[], bool]):
         self._closing = threading.Event()
+        self._free = list(make(lambda: self._closing.is_set() or stop_now()))
+        self._waiting: list[_Job] = []
         self._running: set[Future[Measurement]] = set()
-        self._free: SimpleQueue[Experiment] = SimpleQueue()
-        experiments = make(lambda: self._closing.is_set() or stop_now())
-        self.size = len(experiments)
-        for experiment in experiments:
-            self._free.put(experiment)
+        self._lock = threading.RLock()
+        self.size = len(self._free)
+        self.types = tuple(dict.fromkeys(experiment.device.type for experiment in self._free))
 
     def start(self, order: Order, directory: Path, progress: Progress) -> Future[Measurement]:
-        experiment = self._free.get_nowait()
+        job = _Job(order, directory, progress, Future())
+        with self._lock:
+            self._waiting.append(job)
+            self._dispatch()
+        return job.future
 
-        def work() -> Measurement:
-            try:
-                return carry_out(experiment, order, directory, progress)
-            finally:
-                self._free.put(experiment)
+    def _dispatch(self) -> None:
+        """Give each free device the oldest order that it may carry out."""
+        for job in list(self._waiting):
+            fitting = (e for e in self._free if job.order.on in ("", e.device.type))
+            if experiment := next(fitting, None):
+                self._free.remove(experiment)
+                self._waiting.remove(job)
+                self._running.add(job.future)
+                threading.Thread(target=self._work, args=(experiment, job), daemon=True).start()
 
-        future = in_background(work)
-        self._running.add(future)
-        future.add_done_callback(self._running.discard)
-        return future
+    def _work(self, experiment: Experiment, job: _Job) -> None:
+        fulfil(job.future, lambda: carry_out(experiment, job.order, job.directory, job.progress))
+        with self._lock:
+            self._running.discard(job.future)
+            self._free.append(experiment)
+            self._dispatch()
 
     def close(self) -> None:
         self._closing.set()
-        for future in list(self._running):
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            running = list(self._running)
+        for job in waiting:
+            job.future.set_exception(Interrupted())
+        for future in running:
             future.exception()
-        while not self._free.empty():
-            self._free.get_nowait().repo.close()
+        with self._lock:
+            for experiment in self._free:
+                experiment.repo.close()
+            self._free.clear()
+
+
+def fulfil(future: Future[T], work: Callable[[], T]) -> None:
+    """Do ``work`` now; its result or exception becomes the future's."""
+    try:
+        result = work()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 def in_background(work: Callable[[], T]) -> Future[T]:
     """Do ``work`` in a thread that does not keep the process alive."""
     future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=fulfil, args=(future, work), daemon=True).start()
     return future

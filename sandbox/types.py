@@ -60,6 +60,12 @@ class Device:
     kind: str = "cpu"  # cpu | cuda
     uuid: str = ""  # of the one GPU
     threads: int = 0  # 0: leave it to the job
+    model: str = ""  # of the GPU, as its driver names it
+
+    @property
+    def type(self) -> str:
+        """Values of runs on devices of one type can be compared."""
+        return self.model or self.kind
 
 
 @dataclass(frozen=True)

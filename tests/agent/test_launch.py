@@ -155,9 +155,9 @@ def test_a_proposer_is_told_everything_but_the_test_split(tmp_path: Path) -> Non
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launch.find_device(make_settings({"device": "cpu", "threads": 3}, None)).threads == 3
-    monkeypatch.setattr(launch, "gpu_uuids", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr(launch, "gpus", lambda: {"GPU-a": "H200", "GPU-b": "A100"})
     assert launch.find_device(Settings(device="auto")).uuid == "GPU-a"
     assert launch.find_device(Settings(device="GPU-b")).uuid == "GPU-b"
-    monkeypatch.setattr(launch, "gpu_uuids", list)
+    monkeypatch.setattr(launch, "gpus", dict)
     with pytest.raises(EnvironmentProblem, match="nvidia-smi lists no GPU"):
         launch.find_device(Settings(device="cuda"))

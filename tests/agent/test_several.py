@@ -13,12 +13,13 @@ from targets import TRAIN, git, make_bowl
 
 from agent.config import Settings
 from agent.errors import EnvironmentProblem
-from agent.launch import asks_ahead
+from agent.evidence import noise_of
+from agent.launch import Workplace, asks_ahead
 from agent.ledger import Event, read
 from agent.patch import unified_diff
 from agent.rundir import RunDirectory
 from sandbox.process import ProcessSandbox
-from sandbox.types import SandboxBroken
+from sandbox.types import Device, SandboxBroken
 
 STILL = TRAIN.replace("+ noise:", ":")  # the same value whatever the seed
 APART = STILL.replace("DEPTH = 4", "\n\n# how deep it is\n\n\nDEPTH = 4")  # so that two edits do not meet
@@ -140,6 +141,29 @@ def test_a_worker_that_breaks_costs_no_idea(tmp_path: Path, monkeypatch: pytest.
     directory = start(target, tmp_path / "runs", **BESIDE, trials=4)
     check_whole(directory, target, 4)
     assert state_of(directory).lost > 0
+
+
+def test_each_type_of_device_has_its_own_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values on the second device are 0.2 worse, far more than the noise: what is compared has to be of one type."""
+    two = (Device("cpu", threads=1, model="quick"), Device("cpu", threads=2, model="slow"))
+    monkeypatch.setattr(Workplace, "_devices", lambda self, workers: list(two[:workers]))
+    uneven = TRAIN.replace("return 3.0", "return 3.0 + 0.2 * (os.environ['OVERNIGHT_THREADS'] == '2')")
+    nap = "import time\n\ntime.sleep(0.3)\n"
+    target = make_bowl(tmp_path / "target", uneven.replace("\nnoise =", f"{nap}noise ="))
+    directory = start(target, tmp_path / "runs", **BESIDE, trials=8, seed=1, policy="confirm", calibrate=3)
+    check_whole(directory, target, 8)
+    state = state_of(directory)
+    baseline = [run for run in state.baseline_runs if run.role == "calibrate"]
+    assert sorted(run.device_type for run in baseline) == ["quick"] * 3 + ["slow"] * 3
+    assert all((run.value > 3.15) == (run.device_type == "slow") for run in baseline if run.value)
+    assert {run.device_type for record in state.records for run in record.runs} == {"quick", "slow"}
+    for record in state.records:
+        assert len({run.device_type for run in (*record.superseded, *record.runs)}) == 1, "a trial stays where it began"
+        if record.verdict and record.verdict.gain is not None:
+            assert abs(record.verdict.gain) < 0.15, "compared across types"
+    noise = noise_of(state)
+    assert noise.sd is not None
+    assert noise.sd < 0.01
 
 
 def test_more_workers_than_devices_is_said(tmp_path: Path) -> None:
