@@ -20,11 +20,14 @@ from agent.notify import Notifier, make_notifier
 from agent.repo import Repo, RunRefs, scrub_environment
 from agent.rundir import RunDirectory, environment, new_tag
 from agent.session import Session
+from agent.sharing import SharedExperiment, WakingChat, find_sleeper, memory_for_trials
+from agent.sleeping import Sleeper
 from agent.trial import Experiment
 from sandbox import make_sandbox, missing, protects
 from sandbox.types import Device, Sandbox, SandboxUnavailable
 
 if TYPE_CHECKING:
+    from agent.chat import Chat
     from agent.views.live import View
     from nanogpt_target.prepare import Prepared
 
@@ -43,6 +46,11 @@ class Workplace:
     device: Device
     prepared: Prepared | None
 
+    @property
+    def sleeper(self) -> Sleeper | None:
+        """The model server that sleeps while a commit runs; None where no model has a part in it."""
+        return None
+
     def experiment(self, owner: str, stop_now: Callable[[], bool]) -> Experiment:
         """Runs of these commits; what an earlier process with this owner left in the sandbox is swept away."""
         return self.experiments(owner, stop_now, 1)[0]
@@ -54,10 +62,17 @@ class Workplace:
             UsageError: they would measure each other.
         """
         devices = self._devices(workers)
+        if self.sleeper is not None and workers > 1:
+            raise UsageError(
+                f"--workers {workers}: the model server would wake up for one trial beside another. Put it on a GPU of "
+                f"its own and add --llm-sleep off, or leave --workers out."
+            )
         self.sandbox.sweep(owner)
         repos = [self.repo, *(Repo(self.target.folder) for _ in devices[1:])]  # one thread each: it talks to one git
         return [
-            Experiment(repo, self.target, self.sandbox, device, owner, self.prepared, stop_now)
+            SharedExperiment(
+                repo, self.target, self.sandbox, device, owner, self.prepared, stop_now, sleeper=self.sleeper
+            )
             for repo, device in zip(repos, devices, strict=True)
         ]
 
@@ -88,6 +103,7 @@ class Parts(Workplace):
     policy: Policy
     calibration: int
     notifier: Notifier | None = None
+    sleeper: Sleeper | None = None
 
 
 def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
@@ -130,9 +146,12 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
     place = workplace(settings, say)
     source = place.repo.read(place.repo.head(), place.target.path)
-    proposer = make_session_proposer(settings, place.target, source)
+    sleeper = find_sleeper(settings, place.device)
+    proposer = make_session_proposer(settings, place.target, source, sleeper)
+    place = dataclasses.replace(place, target=memory_for_trials(place.target, settings, place.device, sleeper, say))
     made = {item.name: getattr(place, item.name) for item in dataclasses.fields(place)}
-    return Parts(**made, proposer=proposer, policy=policy, calibration=max(calibration, 1), notifier=notifier)
+    calibration = max(calibration, 1)
+    return Parts(**made, proposer=proposer, policy=policy, calibration=calibration, notifier=notifier, sleeper=sleeper)
 
 
 def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
@@ -198,8 +217,8 @@ def prepare_data(settings: Settings, target: Target, say: Callable[[str], None])
         raise EnvironmentProblem(f"cannot prepare the data in {settings.cache}: {error}") from None
 
 
-def make_session_proposer(settings: Settings, target: Target, source: str) -> Proposer:
-    model = None
+def make_session_proposer(settings: Settings, target: Target, source: str, sleeper: Sleeper | None = None) -> Proposer:
+    model: Chat | None = None
     if settings.proposer in NEED_MODEL:
         from agent.llm import ChatModel
 
@@ -207,6 +226,7 @@ def make_session_proposer(settings: Settings, target: Target, source: str) -> Pr
         model = ChatModel(
             settings.llm_base_url, settings.llm_model or None, timeout=settings.llm_timeout, patience=patience
         )
+        model = WakingChat(model, sleeper) if sleeper is not None else model
         model.describe()  # a server that is not there is said before anything is made
     if settings.proposer == "code":
         from agent.proposers.code import CodeProposer
