@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_sessions(command)
     add_reading(command)
     add_replay(command)
+    add_llm(command)
     watch = command("watch", "a session as it works; q quits, and the session goes on", "agent.watch:watch")
     watch.add_argument("tag", metavar="TAG", nargs="?")
     add_places(watch, cache=False)
@@ -146,6 +147,26 @@ def add_replay(command: Command) -> None:
     replay.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
     add_fields(replay, ("target", "sandbox", "image", "device", "threads", "seed", "budget"))
     add_places(replay)
+
+
+def add_llm(command: Command) -> None:
+    llm = command("llm", "a vLLM server for this machine's sessions: started, kept up, stopped", "agent.serving:serve")
+    llm.usage = "overnight llm serve MODEL [flags] [-- FLAGS OF VLLM]"
+    llm.add_argument("action", choices=("serve",), metavar="serve")
+    llm.add_argument("model", metavar="MODEL", help="name on the hub, or a folder")
+    llm.add_argument("--vllm", metavar="PATH", help="the executable of vLLM (default: OVERNIGHT_VLLM, else on PATH)")
+    llm.add_argument("--port", type=int, default=8000, help="default: 8000")
+    llm.add_argument("--host", default="127.0.0.1", help="an address of the loopback (default: 127.0.0.1)")
+    llm.add_argument(
+        "--gpu-memory-utilization", type=float, metavar="SHARE",
+        help="of the GPU's memory (default: 0.9; 0.3 without sleep mode)",
+    )  # fmt: skip
+    llm.add_argument("--max-model-len", type=int, metavar="TOKENS", help="context window (default: the model's)")
+    llm.add_argument(
+        "--sleep", action=argparse.BooleanOptionalAction, help="vLLM's sleep mode (default: if nvidia-smi lists a GPU)"
+    )
+    llm.add_argument("--log", type=Path, metavar="FILE", help="what vLLM says (default: CACHE/llm/vllm-PORT.log)")
+    llm.add_argument("--cache", default="~/.cache/overnight", help="folder of the log")
 
 
 def add_reading(command: Command) -> None:
@@ -244,13 +265,17 @@ def unknown_word(parser: argparse.ArgumentParser, command: str, word: str) -> st
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. A traceback is for bugs."""
     parser = build_parser()
-    known, unknown = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    cut = words.index("--") if words[:1] == ["llm"] and "--" in words else len(words)
+    known, unknown = parser.parse_known_args(words[:cut])
     if unknown:
         print(f"overnight: {unknown_word(parser, known.command, unknown[0])}", file=sys.stderr)
         return UsageError.exit_status
     arguments = vars(known)
     module, _, function = arguments.pop("function").partition(":")
     arguments.pop("command")
+    if cut < len(words):
+        arguments["extra"] = words[cut + 1 :]  # for vLLM, as they are
     try:
         status = getattr(import_module(module), function)(**arguments)
         sys.stdout.flush()

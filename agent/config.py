@@ -230,6 +230,11 @@ class Settings:
         "when the model server fails: wait for it, let cma-es go on (centaur only), or stop",
         ("wait", "cma", "stop"),
     )
+    llm_sleep: str = setting(
+        "auto",
+        "vLLM's sleep mode while a trial trains: auto uses it if the server may be on the GPU that trains",
+        ("auto", "on", "off"),
+    )
     repairs: int = setting(1, "how often a reply that cannot be used may be repaired")
     centaur_share: str = setting("auto", "share of the model's proposals in centaur: auto, or a number from 0 to 1")
     screen: bool = setting(True, "screen the points of cma-es in centaur with a Gaussian process")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,12 +90,17 @@ def _sandbox_finding(name: str) -> Finding:
 
 def _model_finding(base_url: str) -> Finding:
     from agent.errors import OvernightError
-    from agent.llm import ChatModel
+    from agent.llm import ChatModel, normal_base_url
+    from agent.sleeping import Sleeper
 
+    with suppress(OvernightError, OSError):  # what is wrong is said below
+        if Sleeper(normal_base_url(base_url)).sleeping(timeout=5.0):
+            return Finding("model server", True, f"asleep at {base_url}: a session wakes it for its next idea")
     try:
         info = ChatModel(base_url, timeout=5.0, patience=0.0, connect_patience=0.0).describe()
     except OvernightError as error:
-        return Finding("model server", False, str(error).split(". ")[0], "vllm serve MODEL, then --llm-base-url URL")
+        mend = "overnight llm serve MODEL, then --llm-base-url URL"
+        return Finding("model server", False, str(error).split(". ")[0], mend)
     return Finding("model server", True, f"{info.id} at {base_url}")
 
 

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from agent.config import NEED_MODEL, Settings, Target, load_target, make_settings, parse_budget
 from agent.context import Context, Proposer
@@ -22,12 +21,15 @@ from agent.notify import Notifier, make_notifier
 from agent.repo import Repo, RunRefs, scrub_environment
 from agent.rundir import RunDirectory, environment, new_tag
 from agent.session import Session
+from agent.sharing import SharedExperiment, WakingChat, find_sleeper, is_loopback, memory_for_trials
+from agent.sleeping import Sleeper
 from agent.trial import Experiment
 from agent.workers import LocalWorkers
 from sandbox import make_sandbox, missing, protects
 from sandbox.types import Device, Sandbox, SandboxUnavailable
 
 if TYPE_CHECKING:
+    from agent.chat import Chat
     from agent.views.live import View
     from nanogpt_target.prepare import Prepared
 
@@ -46,6 +48,11 @@ class Workplace:
     device: Device
     prepared: Prepared | None
 
+    @property
+    def sleeper(self) -> Sleeper | None:
+        """The model server that sleeps while a commit runs; None where no model has a part in it."""
+        return None
+
     def experiments(self, owner: str, stop_now: Callable[[], bool], workers: int) -> list[Experiment]:
         """As many that can measure at the same time, each with a GPU of its own.
 
@@ -55,9 +62,23 @@ class Workplace:
             UsageError: they would measure each other.
         """
         devices = self._devices(workers)
+        if self.sleeper is not None and workers > 1:
+            raise UsageError(
+                f"--workers {workers}: the model server would wake up for one trial beside another. Put it on a GPU of "
+                f"its own and add --llm-sleep off, or leave --workers out."
+            )
         self.sandbox.sweep(owner)
         return [  # a Repo for each: they work in threads of their own, and it talks to one git process
-            Experiment(Repo(self.target.folder), self.target, self.sandbox, device, owner, self.prepared, stop_now)
+            SharedExperiment(
+                Repo(self.target.folder),
+                self.target,
+                self.sandbox,
+                device,
+                owner,
+                self.prepared,
+                stop_now,
+                sleeper=self.sleeper,
+            )
             for device in devices
         ]
 
@@ -89,6 +110,8 @@ class Parts(Workplace):
     policy: Policy
     calibration: int
     notifier: Notifier | None = None
+    sleeper: Sleeper | None = None
+    ahead: bool = False  # whether the model is asked while a trial trains
 
 
 def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
@@ -131,9 +154,21 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
     place = workplace(settings, say)
     source = place.repo.read(place.repo.head(), place.target.path)
-    proposer = make_session_proposer(settings, place.target, source)
+    sleeper = find_sleeper(settings, place.device)
+    proposer = make_session_proposer(settings, place.target, source, sleeper)
+    place = dataclasses.replace(place, target=memory_for_trials(place.target, settings, place.device, sleeper, say))
     made = {item.name: getattr(place, item.name) for item in dataclasses.fields(place)}
-    return Parts(**made, proposer=proposer, policy=policy, calibration=max(calibration, 1), notifier=notifier)
+    calibration = max(calibration, 1)
+    ahead = asks_ahead(settings, sleeper)
+    return Parts(
+        **made,
+        proposer=proposer,
+        policy=policy,
+        calibration=calibration,
+        notifier=notifier,
+        sleeper=sleeper,
+        ahead=ahead,
+    )
 
 
 def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
@@ -202,8 +237,8 @@ def prepare_data(settings: Settings, target: Target, say: Callable[[str], None])
         raise EnvironmentProblem(f"cannot prepare the data in {settings.cache}: {error}") from None
 
 
-def make_session_proposer(settings: Settings, target: Target, source: str) -> Proposer:
-    model = None
+def make_session_proposer(settings: Settings, target: Target, source: str, sleeper: Sleeper | None = None) -> Proposer:
+    model: Chat | None = None
     if settings.proposer in NEED_MODEL:
         from agent.llm import ChatModel
 
@@ -211,6 +246,7 @@ def make_session_proposer(settings: Settings, target: Target, source: str) -> Pr
         model = ChatModel(
             settings.llm_base_url, settings.llm_model or None, timeout=settings.llm_timeout, patience=patience
         )
+        model = WakingChat(model, sleeper) if sleeper is not None else model
         model.describe()  # a server that is not there is said before anything is made
     if settings.proposer == "code":
         from agent.proposers.code import CodeProposer
@@ -310,21 +346,27 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
         ending=EndOfNight(parts.settings, stopper, parts.target),
         describe=lambda state: describe(state, parts, directory),
         wait_for_model=parts.settings.on_llm_failure == "wait",
-        ahead=int(asks_ahead(parts.settings)),
+        ahead=int(parts.ahead),
     )
     with contextlib.closing(parts.repo), contextlib.closing(workers), stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # how it began, which was written before anyone looked
         session.run()
 
 
-def asks_ahead(settings: Settings) -> bool:
-    """Whether the model is asked while a trial trains: never where both would share a device, which slows the trial."""
+def asks_ahead(settings: Settings, sleeper: Sleeper | None) -> bool:
+    """Whether the model is asked while a trial trains: never where both may share a device, which slows the trial.
+
+    Raises:
+        UsageError: it shall be, and it sleeps while a trial trains.
+    """
+    if settings.ask_ahead == "on" and sleeper is not None:
+        raise UsageError(
+            "--ask-ahead on: the model server sleeps while a trial trains. Put it on a GPU of its own and add "
+            "--llm-sleep off, or leave --ask-ahead out."
+        )
     if settings.proposer not in NEED_MODEL:
         return False  # who answers at once is asked when everything is known
-    if settings.ask_ahead == "auto":
-        host = urlsplit(settings.llm_base_url).hostname or ""
-        return not (host == "localhost" or host.startswith("127.") or host == "::1")
-    return settings.ask_ahead == "on"
+    return settings.ask_ahead == "on" or (settings.ask_ahead == "auto" and not is_loopback(settings.llm_base_url))
 
 
 def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:

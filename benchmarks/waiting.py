@@ -60,7 +60,8 @@ def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
              "device": "cpu", "policy": "greedy", "calibrate": 1, "proposer": "random"}  # fmt: skip
     parts = launch.assemble(make_settings(given, None), lambda _words: None)
     settings = dataclasses.replace(parts.settings, proposer="code", ask_ahead=ahead)
-    parts = dataclasses.replace(parts, settings=settings, proposer=CodeProposer(Far(thoughts(TRAIN + NAP))))
+    proposer = CodeProposer(Far(thoughts(TRAIN + NAP)))
+    parts = dataclasses.replace(parts, settings=settings, proposer=proposer, ahead=ahead == "on")
     directory = RunDirectory(root / "runs", ahead)
     directory.create(launch.record_of(parts))
     with directory.lock(), Ledger(directory.ledger) as ledger:

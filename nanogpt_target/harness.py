@@ -41,6 +41,14 @@ class Meta:
     sequence_length: int
 
 
+def memory_share(limit: float, total: int) -> float:
+    """The part of a GPU with ``total`` bytes that ``limit`` GB of 2**30 bytes are, for PyTorch's allocator to keep to.
+
+    Code that means to use more can: this bounds the honest, who get an error that says how much they asked for.
+    """
+    return min(1.0, limit * 2**30 / total)
+
+
 class Run:
     """One training run. ``train.py`` reads ``meta``, ``device``, ``progress``, ``training`` and ``step``."""
 
@@ -67,6 +75,9 @@ class Run:
         torch.manual_seed(self._seed)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+            if limit := os.environ.get("OVERNIGHT_VRAM_GB"):
+                total = torch.cuda.get_device_properties(self.device).total_memory
+                torch.cuda.set_per_process_memory_fraction(memory_share(float(limit), total))
         self.step = 0
         self.tokens = 0
         self.progress = 0.0

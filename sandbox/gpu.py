@@ -1,15 +1,18 @@
-"""The one GPU of a job: its device files, and whether its memory is free again when the job has ended."""
+"""The one GPU of a job: its device files, and its memory: free before the job starts, and again when it has ended."""
 
 from __future__ import annotations
 
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.types import Device, SandboxBroken
 
 SLACK_MB = 512.0  # the driver's own, which comes and goes
 PATIENCE = 10.0  # seconds that the driver may take to give memory back
+MIB_PER_GB = 1024.0
+USABLE = 0.9  # of a GPU: a larger vram_gb was meant for a larger one
 _SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-caps")
 
 
@@ -29,6 +32,57 @@ def nodes(device: Device, information: Path = Path("/proc/driver/nvidia/gpus"), 
         raise SandboxBroken(f"this machine has no GPU {device.uuid}; it has {', '.join(sorted(minors)) or 'none'}")
     own = [minors[device.uuid]] if device.uuid else list(minors.values())[:1]
     return [dev / name for name in (*_SHARED, *(f"nvidia{minor}" for minor in own)) if (dev / name).exists()]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of a whole GPU, whoever uses it; in GB of 2**30 bytes, as everywhere in the limits."""
+
+    used_gb: float
+    total_gb: float
+
+    @property
+    def free_gb(self) -> float:
+        return self.total_gb - self.used_gb
+
+
+def memory(device: Device) -> Memory | None:
+    """None where there is no GPU, or nobody who knows."""
+    if device.kind != "cuda":
+        return None
+    try:
+        line = _query(device, "gpu=memory.used,memory.total").splitlines()[0]
+        used, total = (float(word) for word in line.split(","))
+    except (IndexError, ValueError):
+        return None
+    return Memory(used / MIB_PER_GB, total / MIB_PER_GB)
+
+
+def holders(device: Device) -> list[str]:
+    """The processes that compute on a GPU, in words: name, process, memory."""
+    rows = (line.split(", ") for line in _query(device, "compute-apps=pid,process_name,used_memory").splitlines())
+    return [f"{Path(row[1]).name} (process {row[0]}, {row[2]} MiB)" for row in rows if len(row) == 3]
+
+
+def check_free(device: Device, needed_gb: float | None = None) -> None:
+    """Whether a job finds its memory free: ``needed_gb``; if nobody has said how much, half of the GPU.
+
+    Raises:
+        SandboxBroken: others hold it, also after some seconds; names them.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while (now := memory(device)) is not None:
+        needed = min(needed_gb if needed_gb is not None else now.total_gb / 2, USABLE * now.total_gb)
+        if now.free_gb >= needed - SLACK_MB / MIB_PER_GB:
+            return
+        if time.monotonic() > deadline:
+            who = holders(device)
+            raise SandboxBroken(
+                f"{now.free_gb:.1f} of the GPU's {now.total_gb:.1f} GB are free, and a trial may use {needed:.1f}. "
+                f"{'Held by ' + ', '.join(who) if who else 'nvidia-smi names no process that holds the rest'}: "
+                f"end what does not belong there, or set vram_gb in target.toml to what a trial may have"
+            )
+        time.sleep(0.2)
 
 
 class MemoryWatch:

@@ -23,8 +23,8 @@ from agent.space import SearchSpace
 from agent.types import Goal, Proposal, Record, Value, from_json
 
 if TYPE_CHECKING:
+    from agent.chat import Chat
     from agent.config import Settings, Target
-    from agent.llm import ChatModel
 
 
 class BlockProposer:
@@ -34,7 +34,7 @@ class BlockProposer:
         self.name, self.method, self.space, self.goal = name, method, space, goal
 
     @classmethod
-    def from_settings(cls, settings: Settings, target: Target, source: str, model: ChatModel | None) -> BlockProposer:
+    def from_settings(cls, settings: Settings, target: Target, source: str, model: Chat | None) -> BlockProposer:
         space = SearchSpace.from_toml(target.folder / "target.toml", source=source)
         options = centaur_options(settings) if settings.proposer == "centaur" else {}
         method = make_proposer(settings.proposer, space, seed=settings.seed, llm=model, **options)

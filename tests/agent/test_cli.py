@@ -244,7 +244,7 @@ def test_doctor_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found["git"]["ok"]
     assert found["torch"]["ok"]
     assert not found["model server"]["ok"]
-    assert "vllm serve" in found["model server"]["mend"]
+    assert "overnight llm serve" in found["model server"]["mend"]
     assert "no answer in 1 attempt:" in found["model server"]["found"]
     assert main([word for word in words if word != "--json"]) == 0
     table = capsys.readouterr().out

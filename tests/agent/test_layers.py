@@ -16,7 +16,7 @@ FOUNDATION = CORE | {
     "config", "ledger", "repo", "space", "context", "chat", "keys", "wire", "noise", "judge", "normal_form",
 }  # fmt: skip
 # each module: what of agent it must not import
-ABOVE_SESSION = {"cli", "commands", "launch", "doctor", "clean", "watch", "replaying", "compare"}
+ABOVE_SESSION = {"cli", "commands", "launch", "doctor", "clean", "watch", "replaying", "compare", "serving"}
 
 
 def modules(package: str) -> Iterator[tuple[str, Path]]:

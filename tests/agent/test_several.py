@@ -12,12 +12,13 @@ from sessions import check_replay, check_whole, killed, refs_of, resume, start, 
 from targets import TRAIN, git, make_bowl
 
 from agent.config import Settings
-from agent.errors import EnvironmentProblem
+from agent.errors import EnvironmentProblem, UsageError
 from agent.evidence import noise_of
 from agent.launch import Workplace, asks_ahead
 from agent.ledger import Event, read
 from agent.patch import unified_diff
 from agent.rundir import RunDirectory
+from agent.sleeping import Sleeper
 from sandbox.process import ProcessSandbox
 from sandbox.types import Device, SandboxBroken
 
@@ -167,8 +168,6 @@ def test_each_type_of_device_has_its_own_baseline(tmp_path: Path, monkeypatch: p
 
 
 def test_more_workers_than_devices_is_said(tmp_path: Path) -> None:
-    from agent.errors import UsageError
-
     with pytest.raises(UsageError, match="--workers 2: runs beside each other take each other's processor"):
         start(make_bowl(tmp_path / "target"), tmp_path / "runs", workers=2)
     with pytest.raises(UsageError, match="--workers 0: must be at least 1"):
@@ -209,7 +208,7 @@ def test_the_next_idea_is_asked_for_while_a_trial_trains(tmp_path: Path) -> None
 
 def test_who_shares_the_device_is_not_asked_ahead(tmp_path: Path) -> None:
     def decided(**settings: Any) -> bool:
-        return asks_ahead(Settings(**{"proposer": "code", **settings}))
+        return asks_ahead(Settings(**{"proposer": "code", **settings}), None)
 
     assert not decided(llm_base_url="http://127.0.0.1:8000/v1")
     assert not decided(llm_base_url="http://localhost:8000/v1")
@@ -218,6 +217,8 @@ def test_who_shares_the_device_is_not_asked_ahead(tmp_path: Path) -> None:
     assert not decided(llm_base_url="http://gpu-7:8000/v1", ask_ahead="off")
     assert decided(llm_base_url="http://127.0.0.1:8000/v1", ask_ahead="on")
     assert not decided(proposer="cma-es", llm_base_url="http://gpu-7:8000/v1", ask_ahead="on")
+    with pytest.raises(UsageError, match="--ask-ahead on: the model server sleeps"):
+        asks_ahead(Settings(ask_ahead="on"), Sleeper("http://127.0.0.1:8000/v1"))
 
 
 def test_a_model_that_fails_ends_the_night_after_the_running_trial(tmp_path: Path) -> None:

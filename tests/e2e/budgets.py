@@ -9,6 +9,7 @@ TEST_SECONDS = {
     "test_sessions.py": 900,
     "test_docker_sandbox.py": 180,
     "test_vllm_server.py": 300,
+    "test_llm_serve.py": 1500,
     "test_attacks.py": 300,
     "test_centaur.py": 900,
     "test_compare.py": 900,

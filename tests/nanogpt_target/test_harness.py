@@ -15,6 +15,7 @@ from conftest import ONE_THREAD, MakeCode
 
 from nanogpt_target import by_hand
 from nanogpt_target.batches import Batches
+from nanogpt_target.harness import memory_share
 from nanogpt_target.prepare import Prepared, release, stage_before
 
 CPU = torch.device("cpu")
@@ -103,6 +104,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert run["exit"] == 3
     assert run["events"][-1] == {"event": "diverged", "step": 1}
     assert not (work / "out" / "model.safetensors").exists()
+
+
+def test_the_share_of_a_gpu_is_never_more_than_all_of_it() -> None:
+    assert memory_share(20, 80 << 30) == 0.25
+    assert memory_share(76, 24 << 30) == 1.0
 
 
 # batches

@@ -45,7 +45,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose files ``used`` and ``apps`` are what nvidia-smi answers."""
     program = tmp_path / "bin" / "nvidia-smi"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\ncase "$1" in *memory.used) cat {tmp_path}/used;; *) cat {tmp_path}/apps;; esac\n')
+    program.write_text(f'#!/bin/sh\ncase "$1" in *=memory.used*) cat {tmp_path}/used;; *) cat {tmp_path}/apps;; esac\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.setattr(gpu, "PATIENCE", 0.5)
@@ -75,3 +75,39 @@ def test_what_is_left_in_the_memory_is_said(smi: Path, before: str, after: str, 
 def test_without_nvidia_smi_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu.MemoryWatch(Device("cuda", "GPU-aaa")).problems() == []
+
+
+@pytest.mark.parametrize(
+    ("used", "needed", "free"),
+    [
+        (500, None, True),
+        (30_000, None, True),
+        (60_000, None, False),
+        (30_000, 40.0, True),
+        (30_000, 76.0, False),
+        (3_000, 76.0, True),
+        (3_000, 200.0, True),
+        (20_000, 200.0, False),
+    ],
+)
+def test_memory_that_a_trial_may_use_must_be_free(smi: Path, used: int, needed: float | None, free: bool) -> None:
+    (smi / "used").write_text(f"{used}, 81920\n")
+    (smi / "apps").write_text("1234, /usr/bin/python3, 2000\n77, VLLM::EngineCore, 58000\n")
+    if free:
+        gpu.check_free(Device("cuda", "GPU-aaa"), needed)
+        return
+    who = r"python3 \(process 1234, 2000 MiB\), VLLM::EngineCore \(process 77, 58000 MiB\)"
+    with pytest.raises(SandboxBroken, match=f"Held by {who}: end what .* vram_gb"):
+        gpu.check_free(Device("cuda", "GPU-aaa"), needed)
+
+
+def test_memory_that_is_given_back_late_is_waited_for(smi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (smi / "used").write_text("60000, 81920\n")
+    monkeypatch.setattr(gpu.time, "sleep", lambda _seconds: (smi / "used").write_text("500, 81920\n"))
+    gpu.check_free(Device("cuda", "GPU-aaa"))
+
+
+def test_no_gpu_is_no_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    gpu.check_free(Device("cuda", "GPU-aaa"), 80.0)
+    gpu.check_free(Device("cpu"), 80.0)

@@ -56,6 +56,7 @@ class Seen:
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any] = field(default_factory=dict)
+    asleep: bool = False  # the server, when it came
 
 
 class OpenAIServer:
@@ -63,6 +64,8 @@ class OpenAIServer:
 
     ``models`` maps names to context windows in tokens. ``structured`` holds the forms that are enforced (of a probe).
     A prompt longer than the window is refused in vLLM's words. After the last reply comes ``at_end``.
+    With ``sleeps`` it has vLLM's sleep mode; /sleep and /wake_up then answer with the status ``moving``, and do nothing
+    unless that is 200.
     """
 
     def __init__(
@@ -77,7 +80,9 @@ class OpenAIServer:
         structured: Iterable[str] = (),
         at_end: Answer | None = None,
         port: int = 0,
+        sleeps: bool = False,
     ) -> None:
+        self.sleeps, self.asleep, self.moving = sleeps, False, 200
         self.replies = [Answer(reply) if isinstance(reply, str) else reply for reply in replies]
         self.models = dict(models if models is not None else {"tiny": 32768})
         self.key, self.owned_by, self.version, self.tokenizer = key, owned_by, version, tokenizer
@@ -137,20 +142,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         owner = self.server.owner
-        owner.note(Seen(self.path, dict(self.headers)))
+        owner.note(Seen(self.path, dict(self.headers), asleep=owner.asleep))
         if not self._allowed():
             return
         if self.path == "/v1/models":
             self._send(200, {"object": "list", "data": [self._model(n, w) for n, w in owner.models.items()]})
         elif self.path == "/version" and owner.version:
             self._send(200, {"version": owner.version})
+        elif self.path == "/health":
+            self._send(200, {})
+        elif self.path.startswith("/is_sleeping") and owner.sleeps:
+            self._send(200, {"is_sleeping": owner.asleep})
         else:
             self._error(404, "Not Found")
 
     def do_POST(self) -> None:
         owner = self.server.owner
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
-        owner.note(Seen(self.path, dict(self.headers), body))
+        owner.note(Seen(self.path, dict(self.headers), body, owner.asleep))
         if not self._allowed():
             return
         if self.path == "/tokenize" and owner.tokenizer:
@@ -158,6 +167,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {"count": count(body), "max_model_len": window, "tokens": []})
         elif self.path == "/v1/chat/completions":
             self._chat(body)
+        elif self.path in ("/sleep?level=1", "/wake_up") and owner.sleeps:
+            if owner.moving == 200:
+                owner.asleep = self.path != "/wake_up"
+            self._send(owner.moving, {})
         else:
             self._error(404, "Not Found")
 

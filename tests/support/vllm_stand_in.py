@@ -1,0 +1,59 @@
+"""Stands in for the executable of vLLM: ``serve MODEL …`` answers at once on ``--port``, as ``openai_server`` does.
+
+The folder in the variable STAND_IN says what it does: of the files there, ``broken`` lets it die before it answers and
+``dying`` soon after its first answer, ``silent`` lets it never answer. It writes down there how it was started, and
+what it has started: a process of its own that detaches itself, as an engine might.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from openai_server import OpenAIServer
+
+WHY = "(EngineCore pid=12) ERROR 11-23 14:05:09 [core.py:99] ValueError: no room for the weights\n"
+AFTER = "RuntimeError: Engine core initialization failed. See root cause above.\n"
+
+
+def main() -> None:
+    folder = Path(os.environ["STAND_IN"])
+    words = sys.argv[1:]
+    if (folder / "broken").exists():
+        sys.exit(WHY + AFTER)
+    engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    started = {"argv": words, "env": dict(os.environ), "pids": [os.getpid(), engine.pid]}
+    part = folder / "part"
+    part.write_text(json.dumps(started))
+    part.rename(folder / f"started-{len(list(folder.glob('started-*')))}.json")
+    if (folder / "silent").exists():
+        time.sleep(600)
+    name = words[words.index("--served-model-name") + 1]
+    dev_mode = os.environ.get("VLLM_SERVER_DEV_MODE") == "1"
+    server = OpenAIServer(
+        ["a small change"] * 9,
+        models={name: 8192},
+        port=int(words[words.index("--port") + 1]),
+        sleeps="--enable-sleep-mode" in words and dev_mode,
+    )
+    if (folder / "dying").exists():
+        threading.Thread(target=die_once_seen, args=[server]).start()
+    server.serve_forever()
+
+
+def die_once_seen(server: OpenAIServer) -> None:
+    """End when the first question has had its answer."""
+    while not server.seen:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.write(2, WHY.encode())
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
