@@ -1,8 +1,8 @@
 """Stands in for the executable of vLLM: ``serve MODEL …`` answers at once on ``--port``, as ``openai_server`` does.
 
 The folder in the variable STAND_IN says what it does: of the files there, ``broken`` lets it die before it answers and
-``dying`` soon after its first answer, ``silent`` lets it never answer. It writes down there how it was started, and what
-it has started: a process of its own that detaches itself, as an engine might.
+``dying`` soon after its first answer, ``silent`` lets it never answer. It writes down there how it was started, and
+what it has started: a process of its own that detaches itself, as an engine might.
 """
 
 from __future__ import annotations
