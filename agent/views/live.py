@@ -175,6 +175,7 @@ def advance(activity: Activity, phase: str, info: Mapping[str, Any]) -> None:
         activity.phase, activity.seconds, activity.progress, activity.seconds_left = phase, 0.0, None, None
     activity.trial = int(info.get("trial", activity.trial))
     activity.role = str(info.get("role", activity.role))
+    activity.running = int(info.get("running", activity.running))
     for name in ("loss", "progress", "tokens_per_second", "memory_gb"):
         if (value := _finite(info.get(name))) is not None:
             setattr(activity, name, value)

@@ -38,6 +38,7 @@ class Activity:
     seconds: float = 0.0
     seconds_left: float | None = None
     losses: list[float] = field(default_factory=list)
+    running: int = 1  # runs under way, this one included
     note: str = ""
 
 
@@ -104,7 +105,8 @@ def _now(activity: Activity) -> Text:
     what = PHASES.get(activity.phase, text.line(activity.phase) or "getting ready")
     where = "calibration" if activity.role == "calibrate" else f"trial {activity.trial}" if activity.trial else ""
     role = ROLES.get(activity.role, "")
-    return Text(" · ".join(part for part in (where, role, what) if part), style="bold")
+    more = text.count(activity.running - 1, "run") + " beside it" if activity.running > 1 else ""
+    return Text(" · ".join(part for part in (where, role, what, more) if part), style="bold")
 
 
 def _bar(activity: Activity) -> RenderableType:

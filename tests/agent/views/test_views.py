@@ -11,8 +11,9 @@ from rich.console import Console
 from agent.ledger import State, fold, read
 from agent.views.diff import diff_view
 from agent.views.failure import decisive_lines
-from agent.views.live import LiveView, SilentView
+from agent.views.live import LiveView, SilentView, advance
 from agent.views.log import log_json, log_table, select
+from agent.views.night import Activity, _now
 from agent.views.runs import runs_json, runs_table
 from agent.views.show import show_json, show_view
 from agent.views.status import status_json, status_panel
@@ -229,6 +230,14 @@ def test_a_terminal_gets_a_panel(night):
     play(LiveView(console), folder)
     assert "overnight" in file.getvalue()
     assert "\x1b]0" not in file.getvalue()
+
+
+def test_the_panel_says_what_runs_beside_the_run_it_shows():
+    activity = Activity("startup", 4, "screen")
+    advance(activity, "training", {"trial": 4, "role": "screen", "running": 3})
+    assert _now(activity).plain == "trial 4 · training · 2 runs beside it"
+    advance(activity, "training", {"running": 1})
+    assert _now(activity).plain == "trial 4 · training"
 
 
 def test_a_broken_console_does_not_end_the_night(night):
