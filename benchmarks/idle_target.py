@@ -44,9 +44,9 @@ log = true
 """
 
 
-def make_target(folder: Path) -> Path:
+def make_target(folder: Path, train: str = TRAIN) -> Path:
     folder.mkdir(parents=True)
-    (folder / "train.py").write_text(TRAIN)
+    (folder / "train.py").write_text(train)
     (folder / "target.toml").write_text(TOML)
     identity = ["-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost", "-c", "commit.gpgSign=false"]
     for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "Begin"]):

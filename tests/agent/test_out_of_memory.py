@@ -1,4 +1,4 @@
-"""The kernel's out-of-memory killer, inside the control group of a trial: that trial is `oom`, and nothing else is harmed."""
+"""The kernel's out-of-memory killer, in the control group of a trial: it is `oom`, and nothing else is harmed."""
 
 from __future__ import annotations
 

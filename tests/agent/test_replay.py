@@ -311,7 +311,7 @@ def test_exact_gives_the_same_bits_or_says_what_differs(tmp_path: Path, replayed
     ledger.write_text(ledger.read_text().replace(repr(value), repr(value + 1e-12)))
     trace = runs / "night" / "trials" / "0000" / "run-1" / "trace.jsonl"
     trace.write_text(trace.read_text().replace('"torch": "', '"torch": "0.'))
-    data = replayed("night", "--exact", "--cache", cache, "--check", status=1)  # the same runs, held against another record
+    data = replayed("night", "--exact", "--cache", cache, "--check", status=1)  # held against what was changed
     assert data["steps"][0]["outcome"] == "not reproduced"
     assert "recorded" in data["differs"][0]
     assert "version of torch: 0." in data["differs"][1]
