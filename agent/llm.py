@@ -31,6 +31,7 @@ __all__ = ["KEY_VARIABLES", "Chat", "ChatModel", "Message", "ModelInfo", "Reply"
            "scrub", "without_keys"]  # fmt: skip
 
 CONNECT_PATIENCE = 10.0  # seconds for the first question to a server
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts: doubled from one to the next
 PROBE_WORD = "azure-17"  # no model says this unless a schema or a grammar makes it
 _RETRIED = frozenset({408, 409, 429})
 
@@ -214,7 +215,7 @@ class ChatModel:
         wish = retry_after(error) if error is not None else None
         if wish is not None:
             return wish + self._rng.uniform(0, 0.1 * wish + 0.1)
-        return float(min(60.0, 2.0 ** (failed - 1)) * self._rng.uniform(0.5, 1.0))
+        return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failed - 1)) * self._rng.uniform(0.5, 1.0))
 
     def _given_up(self, failures: list[str], waited: float, pause: float, unreachable: bool) -> str:
         tried = "1 attempt" if len(failures) == 1 else f"{len(failures)} attempts over {waited:.0f} s"

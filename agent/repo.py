@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REFS = "refs/autoresearch"
 AUTHOR = ("Overnight", "overnight@localhost")
+LOCK_SECONDS = 3.0  # to wait for a lock: another git may be at work for a moment
 _SAFE = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -28,9 +29,13 @@ _SAFE = (
     "core.pager=cat",
     "diff.external=",
     "protocol.allow=never",
-    "core.filesRefLockTimeout=3000",  # milliseconds: another git may be at work for a moment
-    "core.packedRefsTimeout=3000",
 )
+
+
+def _settings() -> list[str]:
+    """What git is told each time, whatever its files of configuration say."""
+    wait = round(LOCK_SECONDS * 1000)
+    return [*_SAFE, f"core.filesRefLockTimeout={wait}", f"core.packedRefsTimeout={wait}"]
 
 
 class RefMoved(EnvironmentProblem):
@@ -65,7 +70,7 @@ class Repo:
         if self._repo.bare or self._repo.working_tree_dir is None:
             raise UsageError(f"{folder} is a bare repository. Clone it, and name the folder of the clone.")
         self._git = self._repo.git
-        self._git.set_persistent_git_options(c=list(_SAFE), no_optional_locks=True)
+        self._git.set_persistent_git_options(c=_settings(), no_optional_locks=True)
         self.top = Path(self._repo.working_tree_dir).resolve()
         self.folder = folder.resolve()
         prefix = PurePosixPath(self.folder.relative_to(self.top).as_posix())
@@ -285,7 +290,7 @@ class Repo:
 
     @staticmethod
     def _argv(*words: str) -> list[str]:
-        options = [flag for setting in _SAFE for flag in ("-c", setting)]
+        options = [flag for setting in _settings() for flag in ("-c", setting)]
         return ["git", "--no-optional-locks", *options, *words]
 
 

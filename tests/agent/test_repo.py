@@ -96,7 +96,8 @@ def test_a_ref_moves_only_from_where_it_was_seen(target: Path) -> None:
     assert repo.ref(name) == second
 
 
-def test_a_lock_that_git_left_behind_is_an_error_that_says_so(target: Path) -> None:
+def test_a_lock_that_git_left_behind_is_an_error_that_says_so(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.repo.LOCK_SECONDS", 0.2)
     repo = Repo(target)
     lock = target / ".git" / "refs" / "autoresearch" / "night" / "head.lock"
     lock.parent.mkdir(parents=True)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from bench_target import Bench
 from targets import git
 
 from agent import config
+from agent.trial import Experiment
+from agent.types import Measurement
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +22,21 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("bench"))
 
 
-def test_an_honest_trial_is_trained_scored_and_written_down(bench: Bench) -> None:
+class Honest(NamedTuple):
+    run: Measurement
+    left: Path  # a copy of the folder that it left
+    experiment: Experiment
+
+
+@pytest.fixture(scope="module")
+def honest(bench: Bench) -> Honest:
+    """One run of the unchanged target."""
     run = bench.measure()
+    return Honest(run, Path(shutil.copytree(bench.last, bench.folder.parent / "honest")), bench.experiment)
+
+
+def test_an_honest_trial_is_trained_scored_and_written_down(bench: Bench, honest: Honest) -> None:
+    run, left, experiment = honest
     assert run.status == "ok", run.reason
     assert run.value is not None
     assert 1.5 < run.value < math.log2(300)
@@ -28,8 +45,8 @@ def test_an_honest_trial_is_trained_scored_and_written_down(bench: Bench) -> Non
     assert {"startup", "training", "scoring"} <= run.seconds.keys()
     assert run.initial_hash
     for name in ("model.safetensors", "train.log", "curve.jsonl", "trace.jsonl", "result.json"):
-        assert (bench.last / name).stat().st_size > 0
-    test, failure = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
+        assert (left / name).stat().st_size > 0
+    test, failure = experiment.score_test(run.commit, left, 1, lambda _phase, _info: None)
     assert test is not None
     assert failure is None
     assert 1.5 < test < math.log2(300)
@@ -87,8 +104,6 @@ def test_a_value_that_the_code_prints_or_writes_is_worth_nothing(bench: Bench) -
 
 def test_a_kept_edit_has_a_value_on_the_test_split(bench: Bench, tmp_path: Path) -> None:
     """Also when the present best was measured again between the candidate's run and its verdict."""
-    import shutil
-
     from openai_server import Answer, OpenAIServer
     from sessions import check_whole, start, state_of
 
@@ -121,17 +136,16 @@ def test_leaving_without_training_is_a_crash(bench: Bench) -> None:
     assert run.reason == "ended without training: it never asked for the clock to start"
 
 
-def test_a_test_split_that_cannot_be_scored_says_why(bench: Bench) -> None:
-    run = bench.measure()
-    kept = (bench.last / "model.safetensors").read_bytes()
-    (bench.last / "model.safetensors").write_bytes(b"nothing")
-    value, failure = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
+def test_a_test_split_that_cannot_be_scored_says_why(honest: Honest, tmp_path: Path) -> None:
+    run, _, experiment = honest
+    left = Path(shutil.copytree(honest.left, tmp_path / "left"))
+    (left / "model.safetensors").write_bytes(b"nothing")
+    value, failure = experiment.score_test(run.commit, left, 1, lambda _phase, _info: None)
     assert value is None
     assert failure is not None
     assert failure.reason
-    (bench.last / "model.safetensors").unlink()
-    value, failure = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
+    (left / "model.safetensors").unlink()
+    value, failure = experiment.score_test(run.commit, left, 1, lambda _phase, _info: None)
     assert value is None
     assert failure is not None
     assert "checkpoint" in failure.reason
-    (bench.last / "model.safetensors").write_bytes(kept)
