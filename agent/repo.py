@@ -252,14 +252,20 @@ class Repo:
         return self._feed(message.encode(), "commit-tree", tree, *flags, "-F", "-", env=who)
 
     def _tree(self, parent: str, files: Mapping[str, str]) -> str:
-        with tempfile.TemporaryDirectory(prefix="overnight-index-") as scratch:
-            env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-            self._run("read-tree", parent, env=env)
-            for path, text in files.items():
-                blob = self._feed(text.encode("utf-8", "surrogateescape"), "hash-object", "-w", "--stdin")
-                old = self._repo.commit(parent).tree / (self.prefix + path)
-                self._run("update-index", "--cacheinfo", f"{old.mode:06o},{blob},{self.prefix}{path}", env=env)
-            return self._run("write-tree", env=env)
+        tree = self.commit(parent).tree
+        for path, text in files.items():
+            blob = self._feed(text.encode("utf-8", "surrogateescape"), "hash-object", "-w", "--stdin")
+            tree = self._replaced(tree, f"{self.prefix}{path}", blob)
+        return tree
+
+    def _replaced(self, tree: str, path: str, sha: str) -> str:
+        """The tree with another blob at ``path``. No index: a file of one would stay behind after a SIGKILL."""
+        name, _, rest = path.partition("/")
+        entries = self._run("ls-tree", "-z", tree).split("\0")  # each: mode, kind, hash, tab, name
+        place = [entry.partition("\t")[2] for entry in entries].index(name)
+        mode, kind, old = entries[place].partition("\t")[0].split(" ")
+        entries[place] = f"{mode} {kind} {self._replaced(old, rest, sha) if rest else sha}\t{name}"
+        return self._feed(os.fsencode("\0".join(entries)), "mktree", "-z", "--missing")
 
     def _feed(self, data: bytes, *words: str, env: Mapping[str, str] | None = None) -> str:
         with tempfile.TemporaryFile() as stdin:

@@ -117,8 +117,8 @@ def test_a_kept_edit_has_a_value_on_the_test_split(bench: Bench, tmp_path: Path)
     reply = f"Subject: Learn\n\n```diff\n{unified_diff(slow, bench.source, 'train.py')}```\n"
     with OpenAIServer([reply], at_end=Answer(text="no more")) as server:
         directory = start(
-            target, tmp_path / "runs", proposer="code", trials=1, calibrate=2, cache=str(bench.folder.parent),
-            llm_base_url=server.base_url,
+            target, tmp_path / "runs", proposer="code", trials=1, calibrate=2, threads=1,
+            cache=str(bench.folder.parent), llm_base_url=server.base_url,
         )  # fmt: skip
     check_whole(directory, target, 1)
     state = state_of(directory)

@@ -81,7 +81,7 @@ class Bench:
         target = dataclasses.replace(
             self.target, budget=dataclasses.replace(self.target.budget, **(budget or {})), **(limits or {})
         )
-        device = Device("cpu", threads=2)
+        device = Device("cpu", threads=1)  # more would spin and wait for each other
         self.experiment = Experiment(self.repo, target, self.sandbox, device, self.owner, self.prepared)
         commit = self.commit(*edits)
         self.last = self.scratch / f"{commit[:8]}-{seed}"
