@@ -299,7 +299,7 @@ def test_a_branch_of_that_name_is_not_touched(target: Path, refused: Callable[..
 
 
 def test_exact_gives_the_same_bits_or_says_what_differs(tmp_path: Path, replayed: Replayed) -> None:
-    bench = Bench(tmp_path)
+    bench = Bench(tmp_path, changes={"steps = 12": "steps = 6"})
     runs = tmp_path / "runs"
     cache = str(tmp_path / "cache")
     start(bench.folder, runs, policy="greedy", calibrate=1, trials=1, seed=1, threads=1, cache=cache)

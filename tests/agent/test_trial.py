@@ -19,7 +19,7 @@ from agent.types import Measurement
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("bench"))
+    return Bench(tmp_path_factory.mktemp("bench"), changes={"steps = 12": "steps = 6"})
 
 
 class Honest(NamedTuple):
@@ -41,7 +41,7 @@ def test_an_honest_trial_is_trained_scored_and_written_down(bench: Bench, honest
     assert run.value is not None
     assert 1.5 < run.value < math.log2(300)
     assert not run.self_reported
-    assert run.metrics["steps"] == 12
+    assert run.metrics["steps"] == 6
     assert {"startup", "training", "scoring"} <= run.seconds.keys()
     assert run.initial_hash
     for name in ("model.safetensors", "train.log", "curve.jsonl", "trace.jsonl", "result.json"):
