@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_target import Bench
+from bench_target import Bench, start_badly
 from hypothesis import given
 from hypothesis import strategies as st
+from openai_server import OpenAIServer
 from rich.console import Console
 from sessions import killed, refs_of, start, state_of
 from targets import TRAIN, git, make_bowl
@@ -302,7 +303,11 @@ def test_exact_gives_the_same_bits_or_says_what_differs(tmp_path: Path, replayed
     bench = Bench(tmp_path, changes={"steps = 12": "steps = 6"})
     runs = tmp_path / "runs"
     cache = str(tmp_path / "cache")
-    start(bench.folder, runs, policy="greedy", calibrate=1, trials=1, seed=1, threads=1, cache=cache)
+    with OpenAIServer([start_badly(bench.folder)]) as server:
+        start(
+            bench.folder, runs, proposer="code", policy="greedy", calibrate=1, trials=1, seed=1, threads=1, cache=cache,
+            llm_base_url=server.base_url,
+        )  # fmt: skip
     data = replayed("night", "--exact", "--cache", cache, "--check")
     assert outcomes(data) == ["reproduced"] * 2, "the baseline, and an edit that was kept"
     assert all(step["shift"] == 0 for step in data["steps"])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from bench_target import Bench
-from targets import git
+from bench_target import Bench, start_badly
+from openai_server import Answer, OpenAIServer
+from sessions import check_whole, start, state_of
 
 from agent import config
 from agent.trial import Experiment
@@ -104,18 +104,9 @@ def test_a_value_that_the_code_prints_or_writes_is_worth_nothing(bench: Bench) -
 
 def test_a_kept_edit_has_a_value_on_the_test_split(bench: Bench, tmp_path: Path) -> None:
     """Also when the present best was measured again between the candidate's run and its verdict."""
-    from openai_server import Answer, OpenAIServer
-    from sessions import check_whole, start, state_of
-
-    from agent.patch import unified_diff
-
     target = tmp_path / "target"
     shutil.copytree(bench.folder, target)
-    slow = re.sub(r"(?m)^(\w*(?:EMBEDDING|MATRIX|SCALAR)_LR) = .*$", r"\1 = 0.0000001  # far too low", bench.source)
-    (target / "train.py").write_text(slow)
-    git(target, "commit", "-qam", "A bad start")
-    reply = f"Subject: Learn\n\n```diff\n{unified_diff(slow, bench.source, 'train.py')}```\n"
-    with OpenAIServer([reply], at_end=Answer(text="no more")) as server:
+    with OpenAIServer([start_badly(target)], at_end=Answer(text="no more")) as server:
         directory = start(
             target, tmp_path / "runs", proposer="code", trials=1, calibrate=2, threads=1,
             cache=str(bench.folder.parent), llm_base_url=server.base_url,
