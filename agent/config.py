@@ -26,6 +26,8 @@ NEED_MODEL = frozenset({"code", *(name for name, (_, _, talks) in METHODS.items(
 
 BudgetKind = Literal["seconds", "steps", "tokens"]
 
+LEAVING_SECONDS = 5.0  # that training may take beyond its budget: for saving the model, and for leaving
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -48,13 +50,13 @@ class Budget:
 
     @property
     def allowed_seconds(self) -> float:
-        """Training that ends later than this was over budget: 5 s and 2 % for saving the model and for leaving."""
-        return self.wall_seconds * 1.02 + 5.0
+        """Training that ends later than this was over budget: ``LEAVING_SECONDS`` and 2 % are granted."""
+        return self.wall_seconds * 1.02 + LEAVING_SECONDS
 
     @property
     def kill_seconds(self) -> float:
         """The training phase is killed at this age."""
-        return self.allowed_seconds * 1.1 + 5.0
+        return self.allowed_seconds * 1.1 + LEAVING_SECONDS
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from agent.sharing import SharedExperiment, WakingChat, find_sleeper, is_loopbac
 from agent.sleeping import Sleeper
 from agent.trial import Experiment
 from agent.workers import LocalWorkers
+from agent.workspace import sweep
 from sandbox import make_sandbox, missing, protects
 from sandbox.types import Device, Sandbox, SandboxUnavailable
 
@@ -68,6 +69,7 @@ class Workplace:
                 f"its own and add --llm-sleep off, or leave --workers out."
             )
         self.sandbox.sweep(owner)
+        sweep(owner)
         return [  # a Repo for each: they work in threads of their own, and it talks to one git process
             SharedExperiment(
                 Repo(self.target.folder),

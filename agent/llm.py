@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["KEY_VARIABLES", "Chat", "ChatModel", "Message", "ModelInfo", "Reply", "estimate_tokens", "normal_base_url",
            "scrub", "without_keys"]  # fmt: skip
 
+CONNECT_PATIENCE = 10.0  # seconds for the first question to a server
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts: doubled from one to the next
 PROBE_WORD = "azure-17"  # no model says this unless a schema or a grammar makes it
 _RETRIED = frozenset({408, 409, 429})
 
@@ -57,7 +59,8 @@ class ChatModel:
         api_key: default from ``OVERNIGHT_LLM_API_KEY`` or ``OPENAI_API_KEY``.
         timeout: seconds for one request, thinking included.
         patience: seconds after which a request that keeps failing is given up, after ``max_attempts`` at the latest.
-        connect_patience: the same for the first question to the server, where an error is rather a wrong address.
+        connect_patience: the same for the first question to the server, where an error is rather a wrong address;
+            None is ``CONNECT_PATIENCE``.
         sleep, clock, rng: for tests.
     """
 
@@ -69,7 +72,7 @@ class ChatModel:
         timeout: float = 600.0,
         *,
         patience: float = 900.0,
-        connect_patience: float = 10.0,
+        connect_patience: float | None = None,
         max_attempts: int = 12,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -83,7 +86,8 @@ class ChatModel:
             )
         self._model = model
         self._timeout = timeout
-        self._patience, self._connect_patience, self._max_attempts = patience, connect_patience, max_attempts
+        self._patience, self._max_attempts = patience, max_attempts
+        self._connect_patience = CONNECT_PATIENCE if connect_patience is None else connect_patience
         self._sleep, self._clock, self._rng = sleep, clock, rng or random.Random()
         self._client: OpenAI | None = None
         self._info: ModelInfo | None = None
@@ -211,7 +215,7 @@ class ChatModel:
         wish = retry_after(error) if error is not None else None
         if wish is not None:
             return wish + self._rng.uniform(0, 0.1 * wish + 0.1)
-        return float(min(60.0, 2.0 ** (failed - 1)) * self._rng.uniform(0.5, 1.0))
+        return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failed - 1)) * self._rng.uniform(0.5, 1.0))
 
     def _given_up(self, failures: list[str], waited: float, pause: float, unreachable: bool) -> str:
         tried = "1 attempt" if len(failures) == 1 else f"{len(failures)} attempts over {waited:.0f} s"

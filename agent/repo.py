@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REFS = "refs/autoresearch"
 AUTHOR = ("Overnight", "overnight@localhost")
+LOCK_SECONDS = 3.0  # to wait for a lock: another git may be at work for a moment
 _SAFE = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -28,9 +29,13 @@ _SAFE = (
     "core.pager=cat",
     "diff.external=",
     "protocol.allow=never",
-    "core.filesRefLockTimeout=3000",  # milliseconds: another git may be at work for a moment
-    "core.packedRefsTimeout=3000",
 )
+
+
+def _settings() -> list[str]:
+    """What git is told each time, whatever its files of configuration say."""
+    wait = round(LOCK_SECONDS * 1000)
+    return [*_SAFE, f"core.filesRefLockTimeout={wait}", f"core.packedRefsTimeout={wait}"]
 
 
 class RefMoved(EnvironmentProblem):
@@ -65,7 +70,7 @@ class Repo:
         if self._repo.bare or self._repo.working_tree_dir is None:
             raise UsageError(f"{folder} is a bare repository. Clone it, and name the folder of the clone.")
         self._git = self._repo.git
-        self._git.set_persistent_git_options(c=list(_SAFE), no_optional_locks=True)
+        self._git.set_persistent_git_options(c=_settings(), no_optional_locks=True)
         self.top = Path(self._repo.working_tree_dir).resolve()
         self.folder = folder.resolve()
         prefix = PurePosixPath(self.folder.relative_to(self.top).as_posix())
@@ -247,14 +252,20 @@ class Repo:
         return self._feed(message.encode(), "commit-tree", tree, *flags, "-F", "-", env=who)
 
     def _tree(self, parent: str, files: Mapping[str, str]) -> str:
-        with tempfile.TemporaryDirectory(prefix="overnight-index-") as scratch:
-            env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-            self._run("read-tree", parent, env=env)
-            for path, text in files.items():
-                blob = self._feed(text.encode("utf-8", "surrogateescape"), "hash-object", "-w", "--stdin")
-                old = self._repo.commit(parent).tree / (self.prefix + path)
-                self._run("update-index", "--cacheinfo", f"{old.mode:06o},{blob},{self.prefix}{path}", env=env)
-            return self._run("write-tree", env=env)
+        tree = self.commit(parent).tree
+        for path, text in files.items():
+            blob = self._feed(text.encode("utf-8", "surrogateescape"), "hash-object", "-w", "--stdin")
+            tree = self._replaced(tree, f"{self.prefix}{path}", blob)
+        return tree
+
+    def _replaced(self, tree: str, path: str, sha: str) -> str:
+        """The tree with another blob at ``path``. No index: a file of one would stay behind after a SIGKILL."""
+        name, _, rest = path.partition("/")
+        entries = self._run("ls-tree", "-z", tree).split("\0")  # each: mode, kind, hash, tab, name
+        place = [entry.partition("\t")[2] for entry in entries].index(name)
+        mode, kind, old = entries[place].partition("\t")[0].split(" ")
+        entries[place] = f"{mode} {kind} {self._replaced(old, rest, sha) if rest else sha}\t{name}"
+        return self._feed(os.fsencode("\0".join(entries)), "mktree", "-z", "--missing")
 
     def _feed(self, data: bytes, *words: str, env: Mapping[str, str] | None = None) -> str:
         with tempfile.TemporaryFile() as stdin:
@@ -285,7 +296,7 @@ class Repo:
 
     @staticmethod
     def _argv(*words: str) -> list[str]:
-        options = [flag for setting in _SAFE for flag in ("-c", setting)]
+        options = [flag for setting in _settings() for flag in ("-c", setting)]
         return ["git", "--no-optional-locks", *options, *words]
 
 

@@ -11,10 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ from agent.errors import EnvironmentProblem
 from agent.outputs import decisive_line, events, number, summary
 from agent.repo import Repo
 from agent.types import Measurement, Role, Status
+from agent.workspace import workspace
 from sandbox.types import Collect, Device, Job, Limits, Mount, Outcome, Running, Sandbox
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class Experiment:
         """
         directory.mkdir(parents=True, exist_ok=True)
         clock = _Clock()
-        with workspace() as work:
+        with workspace(self.owner) as work:
             code, data = work / "code", work / "data"
             self._stage(commit, code, data)
             follow = {}
@@ -162,7 +161,7 @@ class Experiment:
             return None, None
         if not (directory / CHECKPOINT[0].name).exists():
             return None, Failure("crash", "the checkpoint is gone")
-        with workspace() as work:
+        with workspace(self.owner) as work:
             self._stage(commit, work / "code", work / "data")
             value, _, failure = self._score(work / "code", directory, "test", seed, progress)
             return value, failure
@@ -311,7 +310,7 @@ class Experiment:
         """The trusted scorer asks two fresh model processes, each in a sandbox of its own, for logits."""
         assert self.prepared is not None
         seconds = self.target.budget.score_seconds
-        with workspace(memory=True) as channels, workspace() as work:
+        with workspace(self.owner, memory=True) as channels, workspace(self.owner) as work:
             checkpoint = work / "checkpoint"
             checkpoint.mkdir()
             for item in CHECKPOINT:
@@ -407,19 +406,3 @@ class Experiment:
     def _limits(self) -> Limits:
         target = self.target
         return Limits(target.memory_gb, target.disk_gb, target.processes, vram_gb=target.vram_gb)
-
-
-@contextmanager
-def workspace(memory: bool = False) -> Iterator[Path]:
-    """A temporary folder that sandboxed users may enter; in memory for what two processes exchange."""
-    shared = Path("/dev/shm")
-    place = shared if memory and shared.is_dir() else None
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="overnight-", dir=place))
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot make a temporary folder: {error.strerror}. Free some space.") from error
-    try:
-        folder.chmod(0o755)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ import pytest
 from sessions import start
 from targets import TOML, TRAIN, git, make_bowl
 
+from agent import llm
 from agent.cli import main
 
 Fails = Callable[..., str]
@@ -158,13 +159,17 @@ def test_the_tag_of_an_earlier_run(fails: Fails, target: Path, tmp_path: Path) -
     assert message.endswith("exists. `overnight resume night` goes on with it; another --tag starts a new run.")
 
 
-def test_no_model_server(fails: Fails, target: Path) -> None:
+def test_no_model_server(fails: Fails, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "CONNECT_PATIENCE", 0.5)
     words = ("--proposer", "code", "--llm-base-url", "http://127.0.0.1:9/v1")
     message = refuses(fails, target, *words, status=3)
     assert "http://127.0.0.1:9/v1" in message
 
 
-def test_code_of_a_model_is_refused_where_nothing_protects(fails: Fails, target: Path) -> None:
+def test_code_of_a_model_is_refused_where_nothing_protects(
+    fails: Fails, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm, "CONNECT_PATIENCE", 0.5)
     toml = target / "target.toml"
     toml.write_text(toml.read_text() + '\n[run]\nproposer = "code"\nsandbox = "process"\n')
     git(target, "commit", "-qam", "By name is asked for")

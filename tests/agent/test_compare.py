@@ -16,6 +16,7 @@ import pytest
 from sessions import check_whole, killed, state_of
 from targets import TOML, git, make_bowl
 
+from agent import llm
 from agent.cli import main
 from agent.compare import make_plan, read_contrast, run_cells
 from agent.contrast import Cell, Contrast, mean_ranks, pair_tests, rows
@@ -195,7 +196,8 @@ def test_a_comparison_that_goes_on_is_left_alone(tmp_path, capsys):
     assert not (home.path / "compare.toml").exists()
 
 
-def test_a_model_that_is_missing_is_said_before_anything_runs(tmp_path, capsys):
+def test_a_model_that_is_missing_is_said_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(llm, "CONNECT_PATIENCE", 0.5)
     words = ("--methods", "random,centaur", "--trials", "1", "--seeds", "1", "--tag", "cmp")
     assert command(tmp_path, *words, "--llm-base-url", "http://127.0.0.1:9/v1") == 3
     assert not list((tmp_path / "runs").glob("cmp-*"))

@@ -21,7 +21,7 @@ from openai_server import Answer, OpenAIServer
 from sessions import check_whole, refs_of, resume, start, state_of
 from targets import TRAIN, git, make_bowl
 
-from agent import launch, ledger
+from agent import launch, ledger, llm, repo
 from agent.errors import EnvironmentProblem
 from agent.ledger import read
 from agent.patch import unified_diff
@@ -141,6 +141,7 @@ def lock(target: Path, name: str) -> Path:
 def test_a_stale_lock_on_a_ref_is_named_and_a_resume_goes_on(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(repo, "LOCK_SECONDS", 0.2)
     held: list[Path] = []
     with monkeypatch.context() as patch:
         at(patch, "before", "judged", 1, lambda: held.append(lock(target, "refs/autoresearch/night/head")))
@@ -254,7 +255,10 @@ GOOD = [reply("RATE = 0.01", "RATE = 0.05"), reply("value() + noise:.6f", "noise
     ],
     ids=["429", "500", "503", "refuses", "breaks off", "html", "no choices"],
 )
-def test_a_model_server_that_stumbles_costs_no_idea(target: Path, tmp_path: Path, fault: Answer) -> None:
+def test_a_model_server_that_stumbles_costs_no_idea(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Answer
+) -> None:
+    monkeypatch.setattr(llm, "FIRST_PAUSE", 0.05)
     with OpenAIServer([fault, GOOD[0], fault, fault, GOOD[1]]) as server:
         directory = start(target, tmp_path / "runs", proposer="code", trials=2, llm_base_url=server.base_url)
     assert [r.status for r in state_of(directory).records] == ["ok", "ok"]

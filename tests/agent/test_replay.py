@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_target import Bench
+from bench_target import Bench, start_badly
 from hypothesis import given
 from hypothesis import strategies as st
+from openai_server import OpenAIServer
 from rich.console import Console
 from sessions import killed, refs_of, start, state_of
 from targets import TRAIN, git, make_bowl
@@ -299,19 +300,23 @@ def test_a_branch_of_that_name_is_not_touched(target: Path, refused: Callable[..
 
 
 def test_exact_gives_the_same_bits_or_says_what_differs(tmp_path: Path, replayed: Replayed) -> None:
-    bench = Bench(tmp_path)
+    bench = Bench(tmp_path, changes={"steps = 12": "steps = 6"})
     runs = tmp_path / "runs"
     cache = str(tmp_path / "cache")
-    start(bench.folder, runs, policy="greedy", calibrate=1, trials=3, seed=1, threads=1, cache=cache)
+    with OpenAIServer([start_badly(bench.folder)]) as server:
+        start(
+            bench.folder, runs, proposer="code", policy="greedy", calibrate=1, trials=1, seed=1, threads=1, cache=cache,
+            llm_base_url=server.base_url,
+        )  # fmt: skip
     data = replayed("night", "--exact", "--cache", cache, "--check")
-    assert outcomes(data) == ["reproduced"] * len(data["steps"])
+    assert outcomes(data) == ["reproduced"] * 2, "the baseline, and an edit that was kept"
     assert all(step["shift"] == 0 for step in data["steps"])
     ledger = runs / "night" / "ledger.jsonl"
     value = data["steps"][0]["recorded"]
     ledger.write_text(ledger.read_text().replace(repr(value), repr(value + 1e-12)))
     trace = runs / "night" / "trials" / "0000" / "run-1" / "trace.jsonl"
     trace.write_text(trace.read_text().replace('"torch": "', '"torch": "0.'))
-    data = replayed("night", "--exact", "--cache", cache, "--name", "again", "--check", status=1)
+    data = replayed("night", "--exact", "--cache", cache, "--check", status=1)  # held against what was changed
     assert data["steps"][0]["outcome"] == "not reproduced"
     assert "recorded" in data["differs"][0]
     assert "version of torch: 0." in data["differs"][1]

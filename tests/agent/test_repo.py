@@ -40,6 +40,28 @@ def test_a_target_in_a_subfolder_is_edited_there(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "out").rglob("*")) == ["train.py"]
 
 
+def test_what_lies_beside_an_edit_stays_as_it_is(target: Path) -> None:
+    for name in (b"\xff\xfe", "Größe 速い".encode(), b'tab\tand "quotes"', b"line\nfeed", b"-z"):
+        (target / os.fsdecode(name)).write_text("beside")
+    (target / "train.py").chmod(0o755)
+    git(target, "add", "-A")
+    git(target, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},module")
+    git(target, "commit", "-q", "-m", "Names")
+    repo = Repo(target)
+    commit = repo.build(repo.head(), {"train.py": "x = 1\n"}, "One\n", 0)
+    assert git(target, "diff", "--raw", "--no-renames", "HEAD", commit).split()[0::5] == [":100755", "train.py"]
+    assert git(target, "diff", "--name-only", "HEAD", commit) == "train.py"
+
+
+def test_nothing_is_made_that_a_kill_would_leave_behind(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise AssertionError("a folder with a name is left behind by a SIGKILL")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    repo = Repo(target)
+    assert repo.build(repo.head(), {"train.py": "x = 1\n"}, "One\n", 0)
+
+
 @pytest.mark.parametrize("text", ["", "no line feed at the end", "tab\tand\r\nCRLF\r\n", "ümläut 速い\n", "\udcff\n"])
 def test_bytes_survive(target: Path, tmp_path: Path, text: str) -> None:
     repo = Repo(target)
@@ -96,7 +118,8 @@ def test_a_ref_moves_only_from_where_it_was_seen(target: Path) -> None:
     assert repo.ref(name) == second
 
 
-def test_a_lock_that_git_left_behind_is_an_error_that_says_so(target: Path) -> None:
+def test_a_lock_that_git_left_behind_is_an_error_that_says_so(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.repo.LOCK_SECONDS", 0.2)
     repo = Repo(target)
     lock = target / ".git" / "refs" / "autoresearch" / "night" / "head.lock"
     lock.parent.mkdir(parents=True)

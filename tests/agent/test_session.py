@@ -10,6 +10,7 @@ from openai_server import Answer, OpenAIServer
 from sessions import check_replay, check_whole, killed, refs_of, resume, start, state_of
 from targets import TOML, TRAIN, git, make_bowl
 
+from agent import config
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.ledger import fold, read
 from agent.patch import unified_diff
@@ -153,7 +154,8 @@ def test_a_baseline_that_fails_ends_the_session_with_the_reason(tmp_path: Path) 
     assert set(refs_of(target)) == {"refs/heads/main"}
 
 
-def test_an_endless_trial_is_killed_and_costs_only_itself(tmp_path: Path) -> None:
+def test_an_endless_trial_is_killed_and_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "LEAVING_SECONDS", 1.5)
     target = make_bowl(tmp_path / "target", toml=TOML.replace("seconds = 20", "seconds = 1"))
     hang = answer("def value():", "import time\ntime.sleep(600)\n\n\ndef value():", "Sleep")
     with OpenAIServer([hang, answer("RATE = 0.01", "RATE = 0.05", "Faster")]) as server:

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from openai_server import OpenAIServer
 from sessions import check_whole, start, state_of
 from targets import TRAIN, make_bowl
 
@@ -113,9 +114,10 @@ def test_what_goes_on_in_the_background_is_told_in_its_log(target: Path, tmp_pat
 
 
 def test_what_cannot_start_says_so_at_once(target: Path, tmp_path: Path) -> None:
-    done = detached(*usual(target, tmp_path / "runs"), "--proposer", "code", "--llm-base-url", "http://127.0.0.1:9/v1")
+    with OpenAIServer([], key="another") as server:
+        done = detached(*usual(target, tmp_path / "runs"), "--proposer", "code", "--llm-base-url", server.base_url)
     assert done.returncode == 3
-    assert "127.0.0.1:9" in done.stderr
+    assert f"the model server at {server.base_url} wants an API key" in done.stderr
     assert done.stdout == ""
     assert not list((tmp_path / "runs").iterdir())
 

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import math
-import re
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from bench_target import Bench
-from targets import git
+from bench_target import Bench, start_badly
+from openai_server import Answer, OpenAIServer
+from sessions import check_whole, start, state_of
+
+from agent import config
+from agent.trial import Experiment
+from agent.types import Measurement
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("bench"))
+    return Bench(tmp_path_factory.mktemp("bench"), changes={"steps = 12": "steps = 6"})
 
 
-def test_an_honest_trial_is_trained_scored_and_written_down(bench: Bench) -> None:
+class Honest(NamedTuple):
+    run: Measurement
+    left: Path  # a copy of the folder that it left
+    experiment: Experiment
+
+
+@pytest.fixture(scope="module")
+def honest(bench: Bench) -> Honest:
+    """One run of the unchanged target."""
     run = bench.measure()
+    return Honest(run, Path(shutil.copytree(bench.last, bench.folder.parent / "honest")), bench.experiment)
+
+
+def test_an_honest_trial_is_trained_scored_and_written_down(bench: Bench, honest: Honest) -> None:
+    run, left, experiment = honest
     assert run.status == "ok", run.reason
     assert run.value is not None
     assert 1.5 < run.value < math.log2(300)
     assert not run.self_reported
-    assert run.metrics["steps"] == 12
+    assert run.metrics["steps"] == 6
     assert {"startup", "training", "scoring"} <= run.seconds.keys()
     assert run.initial_hash
     for name in ("model.safetensors", "train.log", "curve.jsonl", "trace.jsonl", "result.json"):
-        assert (bench.last / name).stat().st_size > 0
-    test, failure = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
+        assert (left / name).stat().st_size > 0
+    test, failure = experiment.score_test(run.commit, left, 1, lambda _phase, _info: None)
     assert test is not None
     assert failure is None
     assert 1.5 < test < math.log2(300)
@@ -51,7 +70,8 @@ def test_a_loss_that_is_not_finite_is_divergence(bench: Bench) -> None:
     assert run.reason.startswith("the loss was not finite at step")
 
 
-def test_training_on_after_the_budget_is_seen_from_outside(bench: Bench) -> None:
+def test_training_on_after_the_budget_is_seen_from_outside(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "LEAVING_SECONDS", 0.5)
     edit = ("    harness.save(", "    import time\n    time.sleep(600)\n    harness.save(")
     run = bench.measure(edit, budget={"kind": "seconds", "amount": 1.0, "wall_seconds": 1.0})
     assert (run.status, run.value) == ("timeout", None)
@@ -84,23 +104,12 @@ def test_a_value_that_the_code_prints_or_writes_is_worth_nothing(bench: Bench) -
 
 def test_a_kept_edit_has_a_value_on_the_test_split(bench: Bench, tmp_path: Path) -> None:
     """Also when the present best was measured again between the candidate's run and its verdict."""
-    import shutil
-
-    from openai_server import Answer, OpenAIServer
-    from sessions import check_whole, start, state_of
-
-    from agent.patch import unified_diff
-
     target = tmp_path / "target"
     shutil.copytree(bench.folder, target)
-    slow = re.sub(r"(?m)^(\w*(?:EMBEDDING|MATRIX|SCALAR)_LR) = .*$", r"\1 = 0.0000001  # far too low", bench.source)
-    (target / "train.py").write_text(slow)
-    git(target, "commit", "-qam", "A bad start")
-    reply = f"Subject: Learn\n\n```diff\n{unified_diff(slow, bench.source, 'train.py')}```\n"
-    with OpenAIServer([reply], at_end=Answer(text="no more")) as server:
+    with OpenAIServer([start_badly(target)], at_end=Answer(text="no more")) as server:
         directory = start(
-            target, tmp_path / "runs", proposer="code", trials=1, calibrate=2, cache=str(bench.folder.parent),
-            llm_base_url=server.base_url,
+            target, tmp_path / "runs", proposer="code", trials=1, calibrate=2, threads=1,
+            cache=str(bench.folder.parent), llm_base_url=server.base_url,
         )  # fmt: skip
     check_whole(directory, target, 1)
     state = state_of(directory)
@@ -118,17 +127,16 @@ def test_leaving_without_training_is_a_crash(bench: Bench) -> None:
     assert run.reason == "ended without training: it never asked for the clock to start"
 
 
-def test_a_test_split_that_cannot_be_scored_says_why(bench: Bench) -> None:
-    run = bench.measure()
-    kept = (bench.last / "model.safetensors").read_bytes()
-    (bench.last / "model.safetensors").write_bytes(b"nothing")
-    value, failure = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
+def test_a_test_split_that_cannot_be_scored_says_why(honest: Honest, tmp_path: Path) -> None:
+    run, _, experiment = honest
+    left = Path(shutil.copytree(honest.left, tmp_path / "left"))
+    (left / "model.safetensors").write_bytes(b"nothing")
+    value, failure = experiment.score_test(run.commit, left, 1, lambda _phase, _info: None)
     assert value is None
     assert failure is not None
     assert failure.reason
-    (bench.last / "model.safetensors").unlink()
-    value, failure = bench.experiment.score_test(run.commit, bench.last, 1, lambda _phase, _info: None)
+    (left / "model.safetensors").unlink()
+    value, failure = experiment.score_test(run.commit, left, 1, lambda _phase, _info: None)
     assert value is None
     assert failure is not None
     assert "checkpoint" in failure.reason
-    (bench.last / "model.safetensors").write_bytes(kept)

@@ -207,7 +207,7 @@ def test_processes_that_break_the_contract(
 
 def test_a_process_that_hangs_is_a_timeout(code_with: MakeCode, prepared: Prepared, trained: Path) -> None:
     code = code_with(HONEST.replace("    return lambda", "    import time; time.sleep(600)\n    return lambda"))
-    found = scored(code, prepared, trained, timeout=6.0)
+    found = scored(code, prepared, trained, timeout=3.0)
     assert (found["status"], found["value"]) == ("timeout", None)
 
 

@@ -15,6 +15,7 @@ from targets import git
 
 from agent.commands import make_target
 from agent.config import load_target
+from agent.patch import unified_diff
 from agent.repo import Repo
 from agent.trial import Experiment
 from agent.types import Measurement
@@ -33,6 +34,15 @@ SMALL = {
     "sequence_length = 128": "sequence_length = 64",
     "* 128": "* 64",
 }
+
+
+def start_badly(folder: Path) -> str:
+    """Commit rates at which the target learns nothing, and return the reply of a model that puts the old ones back."""
+    good = (folder / "train.py").read_text()
+    bad = re.sub(r"(?m)^(\w*(?:EMBEDDING|MATRIX|SCALAR)_LR) = .*$", r"\1 = 0.0000001  # far too low", good)
+    (folder / "train.py").write_text(bad)
+    git(folder, "commit", "-qam", "A bad start")
+    return f"Subject: Learn\n\n```diff\n{unified_diff(bad, good, 'train.py')}```\n"
 
 
 class Bench:
@@ -81,7 +91,7 @@ class Bench:
         target = dataclasses.replace(
             self.target, budget=dataclasses.replace(self.target.budget, **(budget or {})), **(limits or {})
         )
-        device = Device("cpu", threads=2)
+        device = Device("cpu", threads=1)  # more would spin and wait for each other
         self.experiment = Experiment(self.repo, target, self.sandbox, device, self.owner, self.prepared)
         commit = self.commit(*edits)
         self.last = self.scratch / f"{commit[:8]}-{seed}"

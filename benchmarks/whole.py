@@ -1,0 +1,80 @@
+"""What must be true of a run that ended, however often it was interrupted: for tests and benchmarks/kills.py."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from agent.ledger import Event, State, fold, read
+from agent.repo import REFS, Repo
+from agent.rundir import RunDirectory
+
+# Fields that differ between two sessions that did the same: times, and what hangs on them. The date of an attempt's
+# commit is when it was asked for, the seeds of its runs are drawn by its hash, and a run that was lost takes a number.
+VOLATILE = frozenset({"time", "started", "waited", "seconds", "peak_memory_gb", "seed", "trace", "attempt"})
+OF_A_LIFE = frozenset({"run_started", "lost", "resumed", "ended"})  # events of which an interrupted session has more
+
+
+def refs_of(target: Path, tag: str = "night") -> dict[str, str]:
+    """Short names and commits of all refs of a run, and of the branches."""
+    words = ["git", "-C", str(target), "for-each-ref", "--format=%(refname) %(objectname)", f"{REFS}/{tag}/"]
+    text = subprocess.run([*words, "refs/heads/"], capture_output=True, text=True, check=True).stdout
+    return {name.removeprefix(f"{REFS}/{tag}/"): sha for name, sha in map(str.split, text.splitlines())}
+
+
+def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
+    """Ledger, refs, branch and table agree; no trial, run or accepted edit is lost or doubled. Or AssertionError."""
+    events = read(directory.ledger)
+    state = fold(events)
+    asked = [e["trial"] for e in events if e["event"] == "asked"]
+    assert asked == list(range(1, trials + 1)), asked
+    told = [e["trial"] for e in events if e["event"] == "told"]
+    assert sorted(told) == [0, *asked], told
+    assert not state.started, "a run is neither measured nor lost"
+    names = [(m.commit, m.seed) for runs in state.runs.values() for m in runs if m.role != "test"]
+    assert len(set(names)) == len(names), "a commit was measured twice under one seed"
+    wanted = {"head": state.head, f"refs/heads/autoresearch/{directory.tag}": state.head}
+    suffix = [f".r{r.revision}" if r.revision else "" for r in state.records]
+    wanted |= {f"{r.number:04d}{suffix[r.number - 1]}": r.candidate for r in state.records if r.candidate}
+    found = refs_of(target, directory.tag)
+    assert {name: found.get(name) for name in wanted} == wanted, found
+    with closing(Repo(target)) as repo:
+        history = repo.history(f"{state.baseline}..{state.head}")
+        assert [c.sha for c in history] == [r.accepted for r in state.kept], "the branch is not what was kept"
+        for commit, record in zip(history, state.kept, strict=True):
+            assert record.candidate is not None
+            assert commit.tree == repo.commit(record.candidate).tree
+            assert commit.parents == (record.base,), "the branch holds a combination that nobody ran"
+            assert any(run.value is not None for run in state.runs[record.candidate])
+    lines = directory.results.read_text().splitlines()
+    assert len(lines) == 2 + trials, len(lines)
+    in_order = [state.records[trial - 1] for trial in told if trial]
+    assert [line.split("\t")[3] for line in lines[2:]] == [_published(r.status, r.decision) for r in in_order]
+
+
+def _published(status: str, decision: str) -> str:
+    return "crash" if status != "ok" else "keep" if decision == "keep" else "discard"
+
+
+def essence(events: Sequence[Event]) -> list[Any]:
+    """The events without what is ``VOLATILE``, their commits by what they are instead of by their hashes."""
+    names = _names(fold(events))
+    return [_bare(event, names) for event in events if event["event"] not in OF_A_LIFE]
+
+
+def _names(state: State) -> dict[str, str]:
+    names = {state.baseline: "baseline"}
+    for record in state.records:
+        names |= {str(record.candidate): f"attempt {record.number}", str(record.accepted): f"accepted {record.number}"}
+    return names
+
+
+def _bare(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _bare(item, names) for key, item in value.items() if key not in VOLATILE}
+    if isinstance(value, list):
+        return [_bare(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
