@@ -48,6 +48,6 @@ def test_sandboxed_users_may_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with pytest.raises(EnvironmentProblem, match="cannot make a temporary folder: No such file or directory"):
-        with workspace("night"):
-            pass
+    why = "cannot make a temporary folder: No such file or directory"
+    with pytest.raises(EnvironmentProblem, match=why), workspace("night"):
+        pass
