@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from agent.config import load_target, make_settings
 from agent.errors import EnvironmentProblem, UsageError
@@ -371,8 +372,23 @@ def _dumps(data: Any) -> str:
 def console(widest: int = 200) -> Console:
     from rich.console import Console
 
+    if sys.stdout.isatty():
+        return Console(highlight=False)
     # a file or a pipe has no width: lines there are as long as their content, up to what a wide terminal shows
-    return Console(highlight=False, width=None if sys.stdout.isatty() else widest)
+    return Console(highlight=False, width=widest, file=cast(IO[str], _Unpadded(sys.stdout)))
+
+
+class _Unpadded:
+    """Passes text on without the spaces that fill a line to the edge of a terminal."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, words: str) -> int:
+        return self._file.write(re.sub(r"[ ]+(?=\n)", "", words))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def live_view() -> Any:

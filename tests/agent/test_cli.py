@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,8 @@ def test_commands_that_read(target: Path, tmp_path: Path, capsys: pytest.Capture
     assert state.records[0].proposal.subject[:20] in read("log", "night", "--all")
     assert "RATE" in read("show", "night", "1")
     assert Path(read("report", "night").strip()).read_text().startswith("<!doctype html>")
+    for words in (["status"], ["show", "1"], ["list"]):
+        assert not re.search(r" $", read(*words), re.M), "spaces at the end of a line, in what is no terminal"
     for words in (["log", "--all"], ["log", "--json"], ["show", "1"], ["report"]):
         assert read(*words) == read(words[0], "night", *words[1:]), "without a tag, the newest run"
 
