@@ -24,6 +24,7 @@ class Browser:
     def __init__(self, width: int = 1280, height: int = 900):
         self.complaints: list[Any] = []
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        held = [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]  # 3 and 4, or the pipes would take them
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
 
@@ -39,8 +40,8 @@ class Browser:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        for end in (theirs_in, theirs_out, *held):
+            os.close(end)
         self._read, self._write = os.fdopen(ours_in, "rb"), os.fdopen(ours_out, "wb")
         self._buffer, self._number, self._session = b"", 0, ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
