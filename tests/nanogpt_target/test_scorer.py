@@ -244,3 +244,32 @@ def test_a_process_that_looks_ahead_is_invalid(code_with: MakeCode, prepared: Pr
     found = scored(code_with(PEEK), prepared, trained)
     assert (found["status"], found["value"]) == ("invalid", None)
     assert str(found["reason"]).startswith("looks ahead: other text after a position moved")
+
+
+HALF = HONEST.replace("    return", "    assert torch.get_num_threads() == 2, torch.get_num_threads()\n    return")
+
+
+def test_the_two_model_processes_share_the_threads(code_with: MakeCode, prepared: Prepared, trained: Path) -> None:
+    """Each with all of them would be two threads on every core, and they would wait for each other."""
+    env = {**ONE_THREAD, "OVERNIGHT_THREADS": "4"}
+    found = by_hand.score(code_with(HALF), trained, prepared, "validation", env, PATIENCE, seed=1)
+    assert found["status"] == "ok"
+
+
+KEEPS = """import resource
+import torch
+
+def load(checkpoint, device):
+    for _ in range(20):
+        torch.ones(10 << 20)  # 40 MB: of itself glibc gives back every such block
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(10 << 20)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < 10240, faults  # the pages of one block
+    return lambda ids: torch.zeros((*ids.shape, 320))
+"""
+
+
+def test_freed_memory_is_used_again(code_with: MakeCode, prepared: Prepared, trained: Path) -> None:
+    assert scored(code_with(KEEPS), prepared, trained)["status"] == "ok"
