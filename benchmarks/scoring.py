@@ -142,11 +142,11 @@ def computed() -> None:
     for name, tokens in (("preset gpu", volume(toml["data"])["tokens"]), ("goal", GOAL_TOKENS)):
         steps = shared_memory(tokens, vocab, softmax, copies)
         total = steps["bus"] + steps["copies"] + steps["softmax"]
-        inside = 3 * steps["bytes"] / GPU_MEMORY  # written once and read twice, no softmax of the host's
+        inside = 3 * steps["bytes"] / GPU_MEMORY  # written once and read twice; forward passes are in neither
         print(
-            f"  {name}, {tokens:,.0f} tokens, {steps['bytes'] / 1e9:,.0f} GB: by shared memory bus {steps['bus']:.0f} s, "
-            f"copies {steps['copies']:.0f} s, softmax {steps['softmax']:.0f} s, together {total:.0f} s = "
-            f"{total / budget:.0%} of {budget} s, and at best half of it with both passes at once; "
+            f"  {name}, {tokens:,.0f} tokens, {steps['bytes'] / 1e9:,.0f} GB: by shared memory "
+            f"bus {steps['bus']:.0f} s, copies {steps['copies']:.0f} s, softmax {steps['softmax']:.0f} s, "
+            f"together {total:.0f} s = {total / budget:.0%} of {budget} s, and at best half of it with both passes at once; "
             f"by CUDA IPC (not built) at {GPU_MEMORY / 1e12:.0f} TB/s {inside:.1f} s = {inside / budget:.1%} "
             f"(goal {SHARE_GPU:.0%})"
         )

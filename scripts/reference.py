@@ -70,7 +70,7 @@ TARGET = {  # table: key: what it means. A key that is missing here, or is no ke
     },
     "limits": {
         "memory_gb": "memory of a trial",
-        "vram_gb": "memory of a trial on the GPU; recorded, not enforced",
+        "vram_gb": "memory of a trial on the GPU in GiB; one that is seen to hold more is killed",
         "disk_gb": "what a trial may write",
         "processes": "processes and threads of a trial",
     },
