@@ -136,7 +136,11 @@ class Experiment:
             device=self.device.uuid or self.device.kind,
             status=failure.status if failure else "ok",
             value=None if failure else value,
-            metrics={**{k: v for k in _SHOWN if (v := number(reported.get(k))) is not None}, **metrics},
+            metrics={
+                **{k: v for k in _SHOWN if (v := number(reported.get(k))) is not None},
+                **_vram(outcome),
+                **metrics,
+            },
             seconds=clock.seconds,
             peak_memory_gb=outcome.peak_memory_gb,
             reason=failure.reason if failure else "; ".join(outcome.problems),
@@ -274,7 +278,7 @@ class Experiment:
         if late:
             return Failure("timeout", late)
         if outcome.out_of_memory or re.search(r"OutOfMemoryError|^MemoryError|out of memory", outcome.log_tail, re.M):
-            return Failure("oom", f"out of memory (limit {self.target.memory_gb:g} GB)")
+            return self._out_of_memory(outcome)
         if last.get("event") == "diverged":
             return Failure("diverged", f"the loss was not finite at step {last.get('step', '?')}")
         caught = f" ({'; '.join(outcome.problems)})" if outcome.problems else ""
@@ -292,6 +296,10 @@ class Experiment:
         if trusted and CHECKPOINT[0].name not in outcome.collected:
             return Failure("crash", f"left no checkpoint{caught}")
         return None
+
+    def _out_of_memory(self, outcome: Outcome) -> Failure:
+        gpu = [problem for problem in outcome.problems if problem.startswith("used") and "GPU" in problem]
+        return Failure("oom", f"out of memory ({'; '.join(gpu) or f'limit {self.target.memory_gb:g} GB'})")
 
     def _printed_value(self, log: Path) -> tuple[float | None, Failure | None]:
         """Self-reported: the last match of the target's pattern in what it printed."""
@@ -337,16 +345,17 @@ class Experiment:
                     running.kill()
                 outcomes = [running.finish() for running in sides]
             complaint = scorer.communicate()[1]
+            taken = next((self._out_of_memory(o) for o in outcomes if o.out_of_memory), None)
             if problem:
-                return None, {}, problem
+                return None, {}, taken or problem
             if not result.exists():
                 raise EnvironmentProblem(f"the scorer failed: {decisive_line(complaint) or 'no message'}")
             verdict = json.loads(result.read_text())
         if verdict["status"] == "ok":
-            metrics = {
-                k: float(verdict[k]) for k in ("tokens", "bytes", "noise") if number(verdict.get(k)) is not None
-            }
+            metrics = {k: float(verdict[k]) for k in ("tokens", "bytes", "noise") if number(verdict.get(k)) is not None}
             return float(verdict["value"]), {f"{split}_{k}": v for k, v in metrics.items()}, None
+        if verdict["status"] == "crash" and taken:
+            return None, {}, taken
         # what a model process says once it has been asked may be the text that it was asked
         blind = verdict.get("asked") is False
         tail = next((line for o in outcomes if blind and (line := decisive_line(o.log_tail))), "")
@@ -406,3 +415,8 @@ class Experiment:
     def _limits(self) -> Limits:
         target = self.target
         return Limits(target.memory_gb, target.disk_gb, target.processes, vram_gb=target.vram_gb)
+
+
+def _vram(outcome: Outcome) -> dict[str, float]:
+    """The most that was seen of the GPU's memory, from outside."""
+    return {} if outcome.peak_vram_gb is None else {"peak_vram_gb": outcome.peak_vram_gb}

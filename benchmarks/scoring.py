@@ -2,10 +2,12 @@
 
     python -m benchmarks.scoring [--preset cpu] [--threads N] [--rounds 3]
 
-Each round trains the preset for its budget of seconds and scores what comes out, one right after the other, so that
-other work on the machine slows down both. The start of processes and the loading of the model are apart on both sides.
-For the GPU preset nothing is run: bytes follow from shapes; times from them and from the speed of this machine's memory
-and softmax, and from a speed assumed for the bus.
+Each round trains the preset for its budget of seconds and scores what comes out, one right after the other. The start
+of processes and the loading of the model are apart. By the clock, scoring is a share of the seconds of the budget; on a
+machine with other work the clock counts that, too. By the processor, it is a share of the budget times the threads that
+training may use: what the clock would say if the cores were free and always busy.
+For the GPU nothing is run: bytes follow from shapes; times from them and from the speed of this machine's memory and
+softmax, and from speeds assumed for the bus and for a GPU's memory.
 """
 
 from __future__ import annotations
@@ -13,23 +15,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nanogpt_target import by_hand
+from nanogpt_target.channel import ScorerSide
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import PACKAGE, PRESETS, write_target
 from nanogpt_target.scorer import BATCH_BYTES, CUTS, REPEATED_ROWS, log_probabilities
 
-BUS = 12e9  # bytes/s from a GPU into memory that is not pinned, assumed
+BUS = 12e9  # bytes/s from a GPU into memory that is not pinned, assumed (PCIe 4.0 x16 has 32e9 at most)
 GPU_MEMORY = 2e12  # bytes/s of a data centre GPU, assumed
 ROW_BYTES = 64 << 20  # of logits, one row of the GPU preset
+GOAL_TOKENS = 20e6  # of both passes
 SHARE_CPU, SHARE_GPU = 0.25, 0.05  # goals: scoring as a share of the training budget
 
 
@@ -44,7 +52,10 @@ def one_round(target: Path, cache: Path, threads: int, seconds: float) -> dict[s
         if run["exit"] != 0:
             raise SystemExit(f"training ended with exit code {run['exit']}")
         summary = json.loads((work / "out" / "summary.json").read_text())
+        started = processor_of_start(code, work / "out", env)
+        before = processor_of_children()
         found = by_hand.score(code, work / "out", prepared, "validation", env, 600, seed=1)
+        processor = processor_of_children() - before - started
     if found["status"] != "ok":
         raise SystemExit(f"scoring ended with {found['status']}: {found['reason']}")
     return {
@@ -52,7 +63,27 @@ def one_round(target: Path, cache: Path, threads: int, seconds: float) -> dict[s
         "tokens_per_second": summary["tokens_per_second"],
         "startup": found["seconds"]["startup"],
         "scoring": found["seconds"]["scoring"],
+        "processor": processor,
     }
+
+
+def processor_of_children() -> float:
+    """Seconds of the processor that child processes which have ended took, all together."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def processor_of_start(code: Path, checkpoint: Path, env: Mapping[str, str]) -> float:
+    """Seconds of the processor for two model processes and a scorer that are asked nothing."""
+    before = processor_of_children()
+    subprocess.run([sys.executable, "-m", "nanogpt_target.scorer", "--help"], check=True, stdout=subprocess.DEVNULL)
+    for _ in "ab":
+        with tempfile.TemporaryDirectory() as channel:
+            ScorerSide(Path(channel), 1, 1, 1).close()  # closed before it began: the model is loaded, and ends
+            own = {"OVERNIGHT_CHECKPOINT": str(checkpoint), "OVERNIGHT_CHANNEL": channel}
+            server = [sys.executable, "-m", "nanogpt_target.model_server"]
+            subprocess.run(server, cwd=code, env={**os.environ, **env, **own}, check=True)
+    return processor_of_children() - before
 
 
 def volume(spec: dict[str, Any]) -> dict[str, float]:
@@ -88,24 +119,38 @@ def speed_of_copies() -> float:
     return ROW_BYTES / min(times)
 
 
+def shared_memory(tokens: float, vocab: int, softmax: float, copies: float) -> dict[str, float]:
+    """Bytes of logits, and the seconds that each step of the path through the host's memory takes on one thread."""
+    size = tokens * vocab * 4
+    return {
+        "bytes": size,
+        "bus": size / BUS,  # out of the GPU
+        "copies": 2 * size / copies,  # into shared memory, and out of it
+        "softmax": size / 4 / softmax,
+    }
+
+
 def computed() -> None:
-    """The GPU preset by today's path through shared memory, and what a path within the GPU would move."""
+    """The GPU preset by the path through shared memory, and what a path within the GPU would move."""
     toml = tomllib.loads((PACKAGE / "presets" / "gpu.toml").read_text())
     vocab, budget = toml["data"]["vocab_size"], toml["budget"]["seconds"]
-    found, softmax, copies = volume(toml["data"]), speed_of_softmax(vocab), speed_of_copies()
-    bus, moved, summed = found["bytes"] / BUS, 2 * found["bytes"] / copies, found["bytes"] / 4 / softmax
-    print(f"\ngpu, computed and not measured: {found['tokens']:,} tokens, {found['bytes'] / 1e9:.0f} GB of logits")
-    print(f"  bus {bus:.0f} s at {BUS / 1e9:.0f} GB/s (assumed); two copies {moved:.0f} s at {copies / 1e9:.1f} GB/s")
-    print(f"  softmax {summed:.0f} s at {softmax / 1e6:.0f} million logits/s; on one thread each, here")
-    total = bus + moved + summed
-    print(f"  one after the other {total:.0f} s: {total / budget:.0%} of {budget} s; both passes at once: half of it")
-    wide = 20e6 * vocab * 4
+    softmax, copies = speed_of_softmax(vocab), speed_of_copies()
     print(
-        f"  20 million tokens: {wide / 1e9:.0f} GB. Within a GPU, written once and read twice at "
-        f"{GPU_MEMORY / 1e12:.0f} TB/s: {3 * wide / GPU_MEMORY:.1f} s, "
-        f"{3 * wide / GPU_MEMORY / budget:.1%} (goal {SHARE_GPU:.0%}; not built). "
-        f"By shared memory: {total * wide / found['bytes']:.0f} s."
+        f"\nGPU, computed and not measured: logits of {vocab:,} floats a token; bus {BUS / 1e9:.0f} GB/s (assumed), "
+        f"copies {copies / 1e9:.1f} GB/s and softmax {softmax / 1e6:.0f} million logits/s (one thread, here)"
     )
+    for name, tokens in (("preset gpu", volume(toml["data"])["tokens"]), ("goal", GOAL_TOKENS)):
+        steps = shared_memory(tokens, vocab, softmax, copies)
+        total = steps["bus"] + steps["copies"] + steps["softmax"]
+        inside = 3 * steps["bytes"] / GPU_MEMORY  # written once and read twice; forward passes are in neither
+        print(
+            f"  {name}, {tokens:,.0f} tokens, {steps['bytes'] / 1e9:,.0f} GB: by shared memory "
+            f"bus {steps['bus']:.0f} s, copies {steps['copies']:.0f} s, softmax {steps['softmax']:.0f} s, "
+            f"together {total:.0f} s = {total / budget:.0%} of {budget} s, "
+            "and at best half of it with both passes at once; "
+            f"by CUDA IPC (not built) at {GPU_MEMORY / 1e12:.0f} TB/s {inside:.1f} s = {inside / budget:.1%} "
+            f"(goal {SHARE_GPU:.0%})"
+        )
 
 
 def main() -> None:
@@ -116,21 +161,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="training budget of a round")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/overnight/data"))
     given = parser.parse_args()
-    shares = []
+    clock, processor = [], []
     with tempfile.TemporaryDirectory() as folder:
         write_target(given.preset, Path(folder))
         for k in range(given.rounds):
             found = one_round(Path(folder), given.cache.expanduser(), given.threads, given.seconds)
-            shares.append(found["scoring"] / given.seconds)
+            clock.append(found["scoring"] / given.seconds)
+            processor.append(found["processor"] / given.seconds / given.threads)
             print(
-                f"{given.preset}, round {k + 1}: trained {found['training']:.1f} s at "
-                f"{found['tokens_per_second']:,.0f} tokens/s; scored {found['scoring']:.1f} s "
-                f"after {found['startup']:.1f} s of start-up; "
-                f"{shares[-1]:.0%} of the budget",
+                f"{given.preset}, round {k + 1}, load {os.getloadavg()[0]:.1f}: trained {found['training']:.1f} s at "
+                f"{found['tokens_per_second']:,.0f} tokens/s; scored {found['scoring']:.1f} s by the clock, "
+                f"{found['processor']:.1f} s by the processor, after {found['startup']:.1f} s of start-up; "
+                f"{clock[-1]:.0%} and {processor[-1]:.0%} of the budget of {given.threads} thread(s)",
                 flush=True,
             )
-    if shares:
-        print(f"median {statistics.median(shares):.0%} (goal: under {SHARE_CPU:.0%})")
+    if clock:
+        print(
+            f"median {statistics.median(clock):.0%} by the clock, {statistics.median(processor):.0%} by the processor "
+            f"(goal: under {SHARE_CPU:.0%})"
+        )
     computed()
 
 

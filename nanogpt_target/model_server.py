@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import sys
@@ -9,14 +10,27 @@ from pathlib import Path
 
 from nanogpt_target.channel import WRONG_SHAPE, WRONG_TYPE, ModelSide
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+def keep_memory() -> None:
+    """Have glibc keep what is freed: logits come and go in blocks that it would give back, and fault in, every time.
+
+    Another C library ignores it, and is merely slower.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and (mallopt(_MMAP_THRESHOLD, 1 << 30) or mallopt(_MMAP_THRESHOLD, 32 << 20)):
+        mallopt(_TRIM_THRESHOLD, 1 << 30)
+
 
 def main() -> None:
     side = ModelSide(Path(os.environ["OVERNIGHT_CHANNEL"]))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two of these share the cores: threads that spin steal them
+    keep_memory()
     import torch  # after the lock: whatever goes wrong from here on, the scorer sees that this process has ended
 
-    if threads := int(os.environ.get("OVERNIGHT_THREADS", "0")):
-        torch.set_num_threads(threads)
+    threads = int(os.environ.get("OVERNIGHT_THREADS", "0")) or torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))  # the other model process has the other half
     device = os.environ.get("OVERNIGHT_DEVICE", "cpu")
     sys.path.insert(0, str(Path.cwd()))
     load = importlib.import_module("train").load  # the committed train.py; importing it trains nothing

@@ -30,10 +30,10 @@ _LARGEST_FRAME = 1 << 20
 class ContainerRunning:
     """A started container; the connection ``attached`` carries its frames out, and our word in."""
 
-    def __init__(self, api: Any, identifier: str, attached: Any, job: Job) -> None:
+    def __init__(self, api: Any, identifier: str, attached: Any, job: Job, watch: gpu.MemoryWatch) -> None:
         self._api, self._id, self._job = api, identifier, job
         self._attached, self._socket = attached, getattr(attached, "_sock", attached)
-        self._gpu = gpu.MemoryWatch(job.device)
+        self._gpu = watch
         self._output = Output(int(job.limits.output_mb * MB), job.log)
         self._report: dict[str, Any] | None = None
         self._complaint = b""  # of process 1 itself
@@ -43,6 +43,14 @@ class ContainerRunning:
         self._began = self._ended = time.monotonic()
         self._reader = threading.Thread(target=self._follow, daemon=True)
         self._reader.start()
+        if job.device.kind == "cuda":
+            self._gpu.follow(self._root(), self.kill)
+
+    def _root(self) -> int | None:
+        """Process 1 of the container, as the host calls it."""
+        with contextlib.suppress(Exception):  # it has ended already, or the engine is gone: finish() finds out
+            return int(self._api.inspect_container(self._id)["State"]["Pid"]) or None
+        return None
 
     def read(self, timeout: float) -> list[str] | None:
         return self._output.read(timeout)
@@ -64,8 +72,7 @@ class ContainerRunning:
                 self._discard(quietly=True)
                 raise
             self._discard()
-            if left := self._gpu.problems():
-                self._outcome = replace(self._outcome, problems=(*self._outcome.problems, *left))
+            self._outcome = _with_gpu(self._outcome, self._gpu)
             self._output.check()
         return self._outcome
 
@@ -231,6 +238,16 @@ class ContainerRunning:
         except Exception as error:
             if not quietly:
                 raise SandboxBroken(f"the Docker engine went away: {error}") from error
+
+
+def _with_gpu(outcome: Outcome, watch: gpu.MemoryWatch) -> Outcome:
+    """The outcome, and what was seen of the GPU's memory. Call it when the container is gone."""
+    return replace(
+        outcome,
+        problems=(*outcome.problems, *watch.problems()),
+        out_of_memory=outcome.out_of_memory or watch.exceeded,
+        peak_vram_gb=watch.peak_gb,
+    )
 
 
 class _Stream(io.RawIOBase):

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandbox import layout
+from sandbox import gpu, layout
 from sandbox.container import OUT, ContainerRunning
 from sandbox.layout import GB, INSIDE
 from sandbox.types import Guarantee, Job, Limits, Mount, Running, SandboxBroken, SandboxUnavailable
@@ -189,6 +189,7 @@ class DockerSandbox:
         )
         config |= {"StdinOnce": True, "AttachStdin": True, "AttachStdout": True, "AttachStderr": True}
         identifier = ""
+        watch = gpu.MemoryWatch(job.device, job.limits.vram_gb)
         try:
             identifier = self._api.create_container_from_config(config, layout.job_name(job.owner))["Id"]
             attached = self._api.attach_socket(identifier, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
@@ -201,7 +202,7 @@ class DockerSandbox:
                 raise SandboxBroken(f"the image {self.image} is gone; build it again") from error
             raise SandboxBroken(_explain(error)) from error
         try:
-            return ContainerRunning(self._api, identifier, attached, job)
+            return ContainerRunning(self._api, identifier, attached, job, watch)
         except BaseException:
             _remove(self._api, identifier)
             raise

@@ -1,14 +1,22 @@
-"""The one GPU of a job: its device files, and its memory: free before the job starts, and again when it has ended."""
+"""The one GPU of a job: its device files, how much of its memory the job takes, and whether that is free at the end.
+
+No control group bounds the memory of a GPU. So the host looks with nvidia-smi, from outside of the job, and ends one
+that holds too much. Between two looks a job can hold more for a moment.
+"""
 
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.supervisor import descendants
 from sandbox.types import Device, SandboxBroken
 
+LOOK_EVERY = 0.5  # seconds between two looks; nvidia-smi itself takes some tenths
 SLACK_MB = 512.0  # the driver's own, which comes and goes
 PATIENCE = 10.0  # seconds that the driver may take to give memory back
 MIB_PER_GB = 1024.0
@@ -86,17 +94,61 @@ def check_free(device: Device, needed_gb: float | None = None) -> None:
 
 
 class MemoryWatch:
-    """Looks at a GPU before a job and after it. Without a GPU, or without nvidia-smi, it sees nothing."""
+    """Looks at a GPU before a job, during it and after it. Without a GPU, or without nvidia-smi, it sees nothing.
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    A job's memory is what nvidia-smi lists for its processes; where it lists none of them (in a container it may not
+    see them), all that the GPU holds beyond what it held before, whoever holds it.
+    """
+
+    def __init__(self, device: Device, limit_gb: float | None = None) -> None:
+        """``limit_gb``: GiB that the job may hold. Make it before the job starts."""
+        self._device, self._limit = device, limit_gb
         self._before = _used_mb(device)
+        self._peak = 0.0  # MiB
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.exceeded = False
+
+    @property
+    def peak_gb(self) -> float | None:
+        """The most that was seen, in units of 10⁹ bytes; None where nothing was."""
+        return round(self._peak * 2**20 / 1e9, 3) if self._peak else None
+
+    def follow(self, root: int | None, kill: Callable[[], None]) -> None:
+        """Look from now on. ``root``: the process above the job's, if it is known; ``kill`` is called once at most."""
+        if self._before is not None:
+            self._thread = threading.Thread(target=self._look, args=(root, kill), daemon=True)
+            self._thread.start()
+
+    def _look(self, root: int | None, kill: Callable[[], None]) -> None:
+        while not self._over.is_set():
+            self._peak = max(self._peak, self._held_mb(root))
+            if self._limit is not None and self._peak > self._limit * 1024:
+                self.exceeded = True
+                kill()
+                return
+            self._over.wait(LOOK_EVERY)
+
+    def _held_mb(self, root: int | None) -> float:
+        own = {root, *descendants(root)} if root else set()
+        listed = [used for pid, used in _processes(self._device) if pid in own]
+        if listed:
+            return sum(listed)
+        used = _used_mb(self._device)
+        return 0.0 if used is None or self._before is None else used - self._before
 
     def problems(self) -> list[str]:
-        """Call it when every process of the job is dead: what it has left in the GPU's memory, in words.
+        """Call it when every process of the job is dead: what it took too much, or has left in use, in words.
 
-        While another process computes on the same GPU, nobody can tell whose memory it is, and nothing is said.
+        While another process computes on the same GPU, nobody can tell whose memory is left, and nothing is said of it.
         """
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        taken = [f"used more than {self._limit:.3g} GiB of the GPU's memory"] if self.exceeded else []
+        return taken + self._left()
+
+    def _left(self) -> list[str]:
         if self._before is None:
             return []
         deadline = time.monotonic() + PATIENCE
@@ -107,6 +159,18 @@ class MemoryWatch:
                 return [f"left {used - self._before:.0f} MB of the GPU's memory in use"]
             time.sleep(0.2)
         return []
+
+
+def _processes(device: Device) -> list[tuple[int, float]]:
+    """Processes that compute on this GPU and the MiB that each holds, as far as nvidia-smi tells."""
+    found = []
+    for line in _query(device, "compute-apps=pid,used_memory").splitlines():
+        pid, _, used = line.partition(",")
+        try:
+            found.append((int(pid), float(used)))
+        except ValueError:  # [N/A]: not told here
+            continue
+    return found
 
 
 def _used_mb(device: Device) -> float | None:

@@ -47,7 +47,7 @@ class LocalRunning:
         self._outcome: Outcome | None = None
         limits = job.limits
         self._output = Output(int(limits.output_mb * MB), job.log)
-        self._gpu = gpu.MemoryWatch(job.device)
+        self._gpu = gpu.MemoryWatch(job.device, limits.vram_gb)
         try:
             self._group = groups.create(
                 scratch.name, memory=int(limits.memory_gb * GB), processes=limits.processes, cpus=limits.cpus
@@ -90,6 +90,7 @@ class LocalRunning:
         self._status = told
         self._reader = threading.Thread(target=self._read_output, daemon=True)
         self._reader.start()
+        self._gpu.follow(self._process.pid, self.kill)
 
     def read(self, timeout: float) -> list[str] | None:
         return self._output.read(timeout)
@@ -131,7 +132,7 @@ class LocalRunning:
             told = {"status": 9, "peak": 0, "memory": False, "problems": ["the supervisor was killed"]}
         problems: list[str] = [p for p in told["problems"] if not (self._namespace and p.startswith("left "))]
         problems += self._gpu.problems()
-        peak, out_of_memory = told["peak"], bool(told["memory"])
+        peak, out_of_memory = told["peak"], bool(told["memory"]) or self._gpu.exceeded
         if self._group is not None:
             peak = max(_peak(self._group), 0) or peak
             out_of_memory |= _oom_kills(self._group) > 0
@@ -159,6 +160,7 @@ class LocalRunning:
             out_of_memory=out_of_memory,
             seconds=round(seconds, 3),
             peak_memory_gb=round(peak / 1e9, 3) if peak else None,
+            peak_vram_gb=self._gpu.peak_gb,
             log_tail=self._output.tail(),
             output_truncated=self._output.truncated,
             collected=found,

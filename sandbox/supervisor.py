@@ -27,8 +27,8 @@ SMALLEST = 4096  # bytes that any file counts for: its entry takes room, too
 LOOK_EVERY = 0.1  # seconds between looks at memory and disk
 
 
-def descendants() -> list[int]:
-    """All processes below this one."""
+def descendants(root: int | None = None) -> list[int]:
+    """All processes below ``root``, which is this one unless it is named."""
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -38,7 +38,7 @@ def descendants() -> list[int]:
             except OSError:
                 continue
             parents.setdefault(int(fields[1]), []).append(int(name))
-    found, todo = [], [os.getpid()]
+    found, todo = [], [root or os.getpid()]
     while todo:
         children = parents.get(todo.pop(), [])
         found += children

@@ -52,7 +52,7 @@ class Limits:
     processes: int = 512  # threads included
     output_mb: float = 16.0  # of stdout and stderr together; the rest is dropped and counted
     cpus: float | None = None
-    vram_gb: float | None = None
+    vram_gb: float | None = None  # of the GPU's memory; looked at from outside, twice a second
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ class Outcome:
     log_tail: str  # the last lines, control characters removed
     output_truncated: bool
     collected: Mapping[str, Path]
+    peak_vram_gb: float | None = None  # of the GPU's memory, as seen from outside
     problems: tuple[str, ...] = ()  # one line each: what was caught (a link in the outputs, too much disk, ...)
 
 

@@ -70,7 +70,7 @@ TARGET = {  # table: key: what it means. A key that is missing here, or is no ke
     },
     "limits": {
         "memory_gb": "memory of a trial",
-        "vram_gb": "memory of a trial on the GPU: must be free before it starts; the nanoGPT harness keeps to it",
+        "vram_gb": "memory of a trial on the GPU in GiB: must be free at its start; one that holds more is killed",
         "disk_gb": "what a trial may write",
         "processes": "processes and threads of a trial",
     },

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from sessions import check_whole, start, state_of
 from agent import config
 from agent.trial import Experiment
 from agent.types import Measurement
+from sandbox.types import Device
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,29 @@ def test_training_on_after_the_budget_is_seen_from_outside(bench: Bench, monkeyp
     run = bench.measure(edit, budget={"kind": "seconds", "amount": 1.0, "wall_seconds": 1.0})
     assert (run.status, run.value) == ("timeout", None)
     assert "training took more than" in run.reason
+
+
+SMI = """#!/bin/sh
+case "$1" in *memory.used) ;; *) exit 0;; esac
+if [ -e {seen} ]; then echo 9000; else touch {seen}; echo 4; fi
+"""
+
+
+def test_too_much_of_the_gpu_s_memory_is_out_of_memory(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a GPU that a stand-in for nvidia-smi invents: all but the first look show what the trial has taken."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(SMI.format(seen=tmp_path / "seen"))
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("sandbox.gpu.PATIENCE", 0.2)
+    target = dataclasses.replace(bench.target, score="stdout", pattern="(.*)", train=("sleep", "60"), vram_gb=2.0)
+    experiment = Experiment(bench.repo, target, bench.sandbox, Device("cuda", "GPU-aaa"), "test")
+    run = experiment.measure(bench.repo.head(), "screen", 1, tmp_path / "run", "t", 0, lambda _phase, _info: None)
+    assert (run.status, run.value) == ("oom", None)
+    assert run.reason == "out of memory (used more than 2 GiB of the GPU's memory)"
+    assert run.metrics["peak_vram_gb"] == pytest.approx(9.433, abs=1e-3)
 
 
 def test_a_start_that_never_ends_is_killed(bench: Bench) -> None:

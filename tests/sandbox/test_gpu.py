@@ -3,12 +3,19 @@ for nvidia-smi that reads its numbers from files."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sandbox import gpu
-from sandbox.types import Device, SandboxBroken
+from sandbox import gpu, make_sandbox
+from sandbox.bench import PATIENCE, SMALL, Bench, describe
+from sandbox.types import Device, SandboxBroken, SandboxUnavailable
 
 
 @pytest.fixture
@@ -111,3 +118,80 @@ def test_no_gpu_is_no_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("PATH", str(tmp_path))
     gpu.check_free(Device("cuda", "GPU-aaa"), 80.0)
     gpu.check_free(Device("cpu"), 80.0)
+
+
+# the limit
+
+GPU = Device("cuda", "GPU-aaa")
+
+
+@pytest.mark.parametrize(
+    ("listed", "used", "exceeded", "peak"),
+    [
+        ("{pid}, 3000", "9000", True, 3.146),  # its own
+        ("{pid}, 1500\n{pid}, 1500", "9000", True, 3.146),
+        ("{pid}, 1000\n1, 8000", "9000", False, 1.049),  # the rest is another's
+        ("{pid}, [N/A]", "9000", True, 9.433),
+        ("", "9000", True, 9.433),  # nothing is listed: all that was not there before
+        ("", "1004", False, 1.049),
+    ],
+    ids=["over", "two contexts", "somebody else's", "not told", "not listed", "within"],
+)
+def test_a_job_may_hold_its_limit_and_no_more(smi: Path, listed: str, used: str, exceeded: bool, peak: float) -> None:
+    (smi / "used").write_text("4\n")
+    watch = gpu.MemoryWatch(GPU, limit_gb=2.0)
+    with subprocess.Popen(["sleep", "600"]) as child:  # below the process that is followed
+        (smi / "apps").write_text(listed.format(pid=child.pid))
+        (smi / "used").write_text(used + "\n")
+        killed = threading.Event()
+        watch.follow(os.getpid(), killed.set)
+        assert killed.wait(PATIENCE if exceeded else 2.0) == exceeded
+        child.kill()
+    (smi / "used").write_text("4\n")
+    assert watch.problems() == (["used more than 2 GiB of the GPU's memory"] if exceeded else [])
+    assert (watch.exceeded, watch.peak_gb) == (exceeded, peak)
+
+
+def test_without_a_limit_the_peak_is_seen(smi: Path) -> None:
+    (smi / "used").write_text("4\n")
+    watch = gpu.MemoryWatch(GPU)
+    (smi / "used").write_text("90004\n")
+    watch.follow(None, lambda: pytest.fail("killed"))
+    for _ in range(int(PATIENCE / 0.05)):
+        if watch.peak_gb:
+            break
+        threading.Event().wait(0.05)
+    (smi / "used").write_text("4\n")
+    assert watch.problems() == []
+    assert watch.peak_gb == pytest.approx(94.372, abs=1e-3)
+
+
+@pytest.fixture(params=["process", "bwrap"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    place = make_sandbox(request.param)
+    try:
+        place.check()
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    with Bench(place) as found:
+        yield found
+
+
+HOLD = "import time; print('ready', flush=True); time.sleep(600)"
+
+
+def test_a_job_beyond_its_limit_is_killed(bench: Bench, smi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "nodes", lambda _device: [])  # this machine has no such GPU
+    (smi / "used").write_text("4\n")
+    job = bench.job(HOLD, limits=replace(SMALL, vram_gb=2.0), device=GPU)
+    running = bench.sandbox.start(job)
+    bench.wait_for(running, "ready")
+    (smi / "used").write_text("9000\n")
+    deadline = time.monotonic() + PATIENCE
+    while running.read(timeout=0.2) is not None:
+        assert time.monotonic() < deadline, "it was not killed"
+    (smi / "used").write_text("4\n")
+    outcome = running.finish()
+    assert outcome.out_of_memory, describe(outcome)
+    assert outcome.problems == ("used more than 2 GiB of the GPU's memory",)
+    assert outcome.peak_vram_gb == pytest.approx(9.433, abs=1e-3)
