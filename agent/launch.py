@@ -23,8 +23,9 @@ from agent.repo import Repo, RunRefs, scrub_environment
 from agent.rundir import RunDirectory, environment, new_tag
 from agent.session import Session
 from agent.trial import Experiment
-from agent.workers import LocalWorkers
+from agent.workers import LocalWorkers, Workers
 from sandbox import make_sandbox, missing, protects
+from sandbox.gpu import uuids as gpu_uuids
 from sandbox.types import Device, Sandbox, SandboxUnavailable
 
 if TYPE_CHECKING:
@@ -161,6 +162,10 @@ def find_device(settings: Settings) -> Device:
     threads = settings.threads or len(os.sched_getaffinity(0))
     if settings.device == "cpu":
         return Device("cpu", threads=threads)
+    if settings.ray_address and settings.device != "auto":  # this machine need not have any
+        if settings.device != "cuda":
+            raise UsageError(f"--device {settings.device}: with --ray-address Ray picks the GPUs. Use --device cuda.")
+        return Device("cuda", threads=settings.threads)
     uuids = gpu_uuids()
     if settings.device in ("auto", "cuda"):
         if uuids:
@@ -171,18 +176,6 @@ def find_device(settings: Settings) -> Device:
     if settings.device not in uuids:
         raise EnvironmentProblem(f"--device {settings.device}: no such GPU. There are: {', '.join(uuids) or 'none'}.")
     return Device("cuda", settings.device, threads)
-
-
-def gpu_uuids() -> list[str]:
-    import subprocess
-
-    try:
-        out = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in out.stdout.splitlines() if line.startswith("GPU-")] if out.returncode == 0 else []
 
 
 def prepare_data(settings: Settings, target: Target, say: Callable[[str], None]) -> Prepared | None:
@@ -290,7 +283,7 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
     )
     stopper = Stopper(directory)
     owner = f"{directory.path.resolve()}"
-    workers = LocalWorkers(lambda stop: parts.experiments(owner, stop, parts.settings.workers), stopper.now)
+    workers = find_workers(parts, owner, stopper.now)
     session = Session(
         directory=directory,
         ledger=ledger,
@@ -311,6 +304,20 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
     with contextlib.closing(parts.repo), contextlib.closing(workers), stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # how it began, which was written before anyone looked
         session.run()
+
+
+def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> Workers:
+    """On the Ray cluster that was named, else on this machine.
+
+    Raises:
+        UsageError, EnvironmentProblem: there are not enough devices, or the cluster does not answer.
+    """
+    settings = place.settings
+    if settings.ray_address:
+        from agent.cluster import RayWorkers
+
+        return RayWorkers(settings.ray_address, settings.workers, place, owner, stop_now)
+    return LocalWorkers(lambda stop: place.experiments(owner, stop, settings.workers), stop_now)
 
 
 def asks_ahead(settings: Settings) -> bool:

@@ -1,4 +1,4 @@
-"""The one GPU of a job: its device files, and whether its memory is free again when the job has ended."""
+"""GPUs: which there are; the device files of a job's one, and whether its memory is free when the job has ended."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ def nodes(device: Device, information: Path = Path("/proc/driver/nvidia/gpus"), 
         raise SandboxBroken(f"this machine has no GPU {device.uuid}; it has {', '.join(sorted(minors)) or 'none'}")
     own = [minors[device.uuid]] if device.uuid else list(minors.values())[:1]
     return [dev / name for name in (*_SHARED, *(f"nvidia{minor}" for minor in own)) if (dev / name).exists()]
+
+
+def uuids() -> list[str]:
+    """The GPUs of this machine, in the order in which they are counted; none without a driver."""
+    try:
+        out = subprocess.run(
+            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in out.stdout.splitlines() if line.startswith("GPU-")] if out.returncode == 0 else []
 
 
 class MemoryWatch:

@@ -13,6 +13,7 @@ TEST_SECONDS = {
     "test_centaur.py": 900,
     "test_compare.py": 900,
     "test_foreign.py": 300,
+    "test_ray.py": 600,
 }
 
 SERVER_START_SECONDS = 420  # vLLM on a CPU: 15 to 45 s when nothing else runs
