@@ -214,6 +214,9 @@ class Settings:
     device: str = setting("auto", "what trials train on: auto, cpu, cuda, or the UUID of a GPU")
     threads: int = setting(0, "CPU threads of a trial; 0: all cores")
     workers: int = setting(1, "trials beside each other, each on a device of its own")
+    ray_address: str = setting(
+        "", "run trials on a Ray cluster: local (one on this machine), auto, or host:port; default: without Ray"
+    )
     seed: int = setting(0, "seed of the session: search, model and trial seeds follow from it")
     runs: str = setting("runs", "folder of the run directories")
     cache: str = setting("~/.cache/overnight", "folder of prepared data")

@@ -24,9 +24,10 @@ from agent.session import Session
 from agent.sharing import SharedExperiment, WakingChat, find_sleeper, is_loopback, memory_for_trials
 from agent.sleeping import Sleeper
 from agent.trial import Experiment
-from agent.workers import LocalWorkers
+from agent.workers import LocalWorkers, Workers
 from agent.workspace import sweep
 from sandbox import make_sandbox, missing, protects
+from sandbox.gpu import gpus
 from sandbox.types import Device, Sandbox, SandboxUnavailable
 
 if TYPE_CHECKING:
@@ -199,6 +200,10 @@ def find_device(settings: Settings) -> Device:
     threads = settings.threads or len(os.sched_getaffinity(0))
     if settings.device == "cpu":
         return Device("cpu", threads=threads)
+    if settings.ray_address and settings.device != "auto":  # this machine need not have any
+        if settings.device != "cuda":
+            raise UsageError(f"--device {settings.device}: with --ray-address Ray picks the GPUs. Use --device cuda.")
+        return Device("cuda", threads=settings.threads)
     found = gpus()
     if settings.device in ("auto", "cuda"):
         if found:
@@ -210,20 +215,6 @@ def find_device(settings: Settings) -> Device:
     if settings.device not in found:
         raise EnvironmentProblem(f"--device {settings.device}: no such GPU. There are: {', '.join(found) or 'none'}.")
     return Device("cuda", settings.device, threads, found[settings.device])
-
-
-def gpus() -> dict[str, str]:
-    """UUID and model of each GPU of this machine, by nvidia-smi."""
-    import subprocess
-
-    try:
-        out = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    lines = [line for line in out.stdout.splitlines() if line.startswith("GPU-")] if out.returncode == 0 else []
-    return {uuid.strip(): model.strip() for uuid, _, model in (line.partition(",") for line in lines)}
 
 
 def prepare_data(settings: Settings, target: Target, say: Callable[[str], None]) -> Prepared | None:
@@ -332,7 +323,7 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
     )
     stopper = Stopper(directory)
     owner = f"{directory.path.resolve()}"
-    workers = LocalWorkers(lambda stop: parts.experiments(owner, stop, parts.settings.workers), stopper.now)
+    workers = find_workers(parts, owner, stopper.now)
     session = Session(
         directory=directory,
         ledger=ledger,
@@ -353,6 +344,22 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
     with contextlib.closing(parts.repo), contextlib.closing(workers), stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # how it began, which was written before anyone looked
         session.run()
+
+
+def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> Workers:
+    """On the Ray cluster that was named, else on this machine.
+
+    Raises:
+        UsageError, EnvironmentProblem: there are not enough devices, or the cluster does not answer.
+    """
+    settings = place.settings
+    if settings.ray_address:
+        if place.sleeper is not None:
+            raise UsageError("--ray-address: the model server would sleep for trials elsewhere. Add --llm-sleep off.")
+        from agent.cluster import RayWorkers
+
+        return RayWorkers(settings.ray_address, settings.workers, place, owner, stop_now)
+    return LocalWorkers(lambda stop: place.experiments(owner, stop, settings.workers), stop_now)
 
 
 def asks_ahead(settings: Settings, sleeper: Sleeper | None) -> bool:

@@ -90,10 +90,16 @@ class Replay:
     """
 
     def __init__(
-        self, plan: Plan, directory: RunDirectory, ledger: Ledger, experiments: Sequence[Experiment], view: View
+        self,
+        plan: Plan,
+        directory: RunDirectory,
+        ledger: Ledger,
+        repo: Repo,
+        experiments: Sequence[Experiment],
+        view: View,
     ):
         self.plan, self.directory, self.ledger, self.view = plan, directory, ledger, view
-        self.repo, self._workers = experiments[0].repo, len(experiments)
+        self.repo, self._workers = repo, len(experiments)
         self._free: SimpleQueue[Experiment] = SimpleQueue()
         for experiment in experiments:
             self._free.put(experiment)

@@ -65,7 +65,7 @@ def perform(
         experiments = place.experiments(f"{directory.path.resolve()}", stopper.now, request.workers)
         _begin(ledger, plan, place, directory)
         with stopper.listening(), view(plan) as shown:
-            Replay(plan, directory, ledger, experiments, shown).run()
+            Replay(plan, directory, ledger, place.repo, experiments, shown).run()
         state = ledger.state
         result = replay.result_of(plan, state, place.repo)
     differs = list(replay.differences(plan, directory.path, state)) if plan.exact else []
@@ -87,7 +87,7 @@ def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[P
     state = fold(read(source.ledger))
     if source.running():
         say(f"run {request.what} is still going on: what it has kept so far is replayed.")
-    given = {**saved, **request.settings, "runs": str(runs)}
+    given = {**saved, **request.settings, "runs": str(runs), "ray_address": ""}  # a replay runs here
     steps = steps_of_run(state, {})
     if request.exact:
         given["threads"] = _recorded_threads(steps, source.path)

@@ -43,6 +43,20 @@ class RefMoved(EnvironmentProblem):
 
 
 @dataclass(frozen=True)
+class Tree:
+    """The target's files in a commit, away from the repository: each path, its bytes, and whether it is a program."""
+
+    files: tuple[tuple[str, bytes, bool], ...]
+
+    def write(self, directory: Path) -> None:
+        for path, data, program in self.files:
+            place = directory / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+            place.chmod(0o755 if program else 0o644)
+
+
+@dataclass(frozen=True)
 class Commit:
     """What a reader of the history needs of one commit."""
 
@@ -116,11 +130,12 @@ class Repo:
 
     def export(self, commit: str, directory: Path) -> None:
         """Write the target's files of a commit into a directory. Links and submodules, which can lead out, are not."""
-        for relative, blob in self._files(commit):
-            place = directory / relative
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(blob.data_stream.read())
-            place.chmod(0o755 if blob.mode & 0o111 else 0o644)
+        self.tree(commit).write(directory)
+
+    def tree(self, commit: str) -> Tree:
+        """What ``export`` writes, to be written elsewhere."""
+        files = self._files(commit)
+        return Tree(tuple((str(path), blob.data_stream.read(), bool(blob.mode & 0o111)) for path, blob in files))
 
     def _files(self, commit: str) -> Iterator[tuple[PurePosixPath, Any]]:
         """The target's regular files in a commit: their paths and blobs."""

@@ -26,11 +26,11 @@ from pathlib import Path
 from agent.commands import say
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.keys import without_keys
-from agent.launch import gpus
 from agent.outputs import decisive_line
 from agent.sleeping import call
 from agent.views.text import duration
 from sandbox import gpu
+from sandbox.gpu import gpus
 from sandbox.types import Device
 
 VLLM = "OVERNIGHT_VLLM"  # names the executable where --vllm does not

@@ -15,13 +15,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import mounts
 from agent.config import Target
 from agent.errors import EnvironmentProblem
 from agent.outputs import decisive_line, events, number, summary
-from agent.repo import Repo
 from agent.types import Measurement, Role, Status
 from agent.workspace import workspace
 from sandbox.types import Collect, Device, Job, Limits, Mount, Outcome, Running, Sandbox
@@ -41,6 +40,13 @@ _SHOWN = ("steps", "tokens", "train_loss", "parameters", "tokens_per_second", "t
 
 class Interrupted(Exception):
     """The user wants the running trial to end now."""
+
+
+class Source(Protocol):
+    """Where the code of commits comes from: a ``Repo``, or what was sent of one."""
+
+    def export(self, commit: str, directory: Path) -> None: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Experiment:
 
     def __init__(
         self,
-        repo: Repo,
+        repo: Source,
         target: Target,
         sandbox: Sandbox,
         device: Device,

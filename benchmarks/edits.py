@@ -23,6 +23,7 @@ from agent.config import make_settings
 from agent.judge import History, MeasureNext, Policy, judge, policy_from
 from agent.noise import pooled_noise
 from agent.normal_form import normal_form
+from agent.repo import Repo
 from agent.session import run_seed
 from agent.trial import Experiment
 from agent.types import Measurement, Role, Verdict
@@ -73,6 +74,7 @@ CALIBRATION = 4  # runs of the baseline, made once in a round
 class Bench:
     """Runs of edits, each made once and shared by the policies."""
 
+    repo: Repo
     experiment: Experiment
     source: str
     baseline: str
@@ -82,7 +84,7 @@ class Bench:
 
     def commit(self, name: str, edit: Edit) -> str:
         text = edited(self.source, edit)
-        return self.experiment.repo.build(self.baseline, {"train.py": text}, f"{name}\n", 1_700_000_000)
+        return self.repo.build(self.baseline, {"train.py": text}, f"{name}\n", 1_700_000_000)
 
     def run(self, batch: int, commit: str, k: int) -> Measurement:
         """The k-th run of a commit in a round, with the seed that a session of that seed would give it."""
@@ -146,7 +148,7 @@ def main() -> int:
         (experiment,) = place.experiments("benchmark", lambda: False, 1)
         head = place.repo.head()
         source = place.repo.read(head, "train.py")
-        bench = Bench(experiment, source, head, root / "runs")
+        bench = Bench(place.repo, experiment, source, head, root / "runs")
         nothing = {label: bench.commit(label, edit) for label, edit in NOTHING.items()}
         known = {label: bench.commit(label, edit) for label, edit in KNOWN.items()}
         same(bench, nothing, source)
@@ -160,7 +162,7 @@ def main() -> int:
 
 def same(bench: Bench, nothing: Mapping[str, str], source: str) -> None:
     """Every edit is another program to the agent, and the same to the processor."""
-    repo, value = bench.experiment.repo, None
+    repo, value = bench.repo, None
     for label, commit in {"baseline": bench.baseline, **nothing}.items():
         assert commit == bench.baseline or normal_form(repo.read(commit, "train.py")) != normal_form(source), label
         folder = bench.scratch / f"same-{commit[:10]}"

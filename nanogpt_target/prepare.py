@@ -27,7 +27,7 @@ import numpy as np
 from nanogpt_target import corpus, hub, tokenizer
 from nanogpt_target.corpus import DataError, Splits
 
-__all__ = ["DataError", "Prepared", "prepare", "release", "stage_before"]
+__all__ = ["DataError", "Prepared", "pack", "prepare", "release", "stage_before", "unpack"]
 
 VERSION = 2
 SHARD_BYTES = 1 << 28
@@ -86,6 +86,31 @@ def prepare(
         prepared = _load(place)
         if problem := _damage(place, full=verify):
             raise DataError(f"{place}: {problem}. Delete this folder; it is made again by the same command.")
+        return prepared
+
+
+def pack(prepared: Prepared) -> dict[str, np.ndarray]:
+    """The bytes of every file of a prepared folder, for ``unpack`` on another machine."""
+    return {file.name: np.fromfile(file, np.uint8) for file in sorted(prepared.directory.iterdir())}
+
+
+def unpack(key: str, digest: str, cache: Path, fetch: Callable[[], Mapping[str, np.ndarray]]) -> Prepared:
+    """The prepared data ``digest`` in the folder ``key`` of ``cache``; fetched if they are not there already.
+
+    Raises:
+        DataError: the folder holds something else.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / "lock"):
+        place = cache / key
+        if fresh := not (place / "manifest.json").exists():
+            with _made(place) as scratch:
+                for name, data in fetch().items():
+                    data.tofile(scratch / name)
+        prepared = _load(place)
+        problem = _damage(place, full=fresh) or ("" if prepared.hash == digest else "other data than the session's")
+        if problem:
+            raise DataError(f"{place}: {problem}. Delete this folder; it is fetched again.")
         return prepared
 
 
@@ -163,9 +188,23 @@ def _read(spec: Mapping[str, Any], cache: Path, say: Callable[[str], None]) -> S
     return corpus.from_files(folder, *held)
 
 
-def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
+@contextmanager
+def _made(place: Path) -> Iterator[Path]:
+    """A folder to be filled, which then appears at ``place`` as a whole."""
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
     try:
+        yield scratch
+        for file in scratch.iterdir():
+            file.chmod(0o444)  # a trial's data directory shares these files
+        scratch.chmod(0o755)
+        shutil.rmtree(place, ignore_errors=True)  # one without a manifest
+        scratch.rename(place)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
+    with _made(place) as scratch:
         tokenizer.train(_sample(splits.train()), spec["vocab_size"], scratch / "tokenizer.json")
         coder = tokenizer.load(scratch / "tokenizer.json")
         counts = tokenizer.token_bytes(coder)
@@ -193,13 +232,6 @@ def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
             "files": {f.name: [f.stat().st_size, _sha256(f)] for f in sorted(scratch.iterdir())},
         }
         (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for file in scratch.iterdir():
-            file.chmod(0o444)  # a trial's data directory shares these files
-        scratch.chmod(0o755)
-        shutil.rmtree(place, ignore_errors=True)  # one without a manifest
-        scratch.rename(place)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _sample(texts: Iterator[str]) -> Iterator[str]:

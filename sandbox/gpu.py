@@ -42,6 +42,18 @@ def nodes(device: Device, information: Path = Path("/proc/driver/nvidia/gpus"), 
     return [dev / name for name in (*_SHARED, *(f"nvidia{minor}" for minor in own)) if (dev / name).exists()]
 
 
+def gpus() -> dict[str, str]:
+    """UUID and model of each GPU of this machine, in the order in which they are counted; none without a driver."""
+    try:
+        out = subprocess.run(
+            ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    lines = [line for line in out.stdout.splitlines() if line.startswith("GPU-")] if out.returncode == 0 else []
+    return {uuid.strip(): model.strip() for uuid, _, model in (line.partition(",") for line in lines)}
+
+
 @dataclass(frozen=True)
 class Memory:
     """Of a whole GPU, whoever uses it; in GB of 2**30 bytes, as everywhere in the limits."""

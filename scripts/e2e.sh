@@ -21,6 +21,7 @@ trap 'timed "taking down" scripts/docker-engine.sh down' EXIT
 timed "Docker engine and images" scripts/docker-engine.sh up
 timed "model server" scripts/vllm-server.sh install
 timed "browser" scripts/chromium.sh
+timed "Ray" scripts/ray.sh "$PYTHON"
 
 # The project's default options leave these tests out; here they are what is wanted.
 OVERNIGHT_E2E=1 timed "tests" "$PYTHON" -m pytest -o addopts= --strict-markers -p no:cacheprovider -ra --durations=0 \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -161,3 +162,14 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "gpus", dict)
     with pytest.raises(EnvironmentProblem, match="nvidia-smi lists no GPU"):
         launch.find_device(Settings(device="cuda"))
+    far = launch.find_device(Settings(device="cuda", ray_address="head:6379"))
+    assert (far.kind, far.uuid) == ("cuda", ""), "the GPUs are those of the nodes"
+    with pytest.raises(UsageError, match="Ray picks the GPUs"):
+        launch.find_device(Settings(device="GPU-b", ray_address="head:6379"))
+
+
+def test_a_cluster_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    target = make_bowl(tmp_path / "target")
+    with pytest.raises(EnvironmentProblem, match=r"pip install 'overnight\[ray\]'"):
+        start(target, tmp_path / "runs", ray_address="local")

@@ -15,6 +15,7 @@ TEST_SECONDS = {
     "test_compare.py": 900,
     "test_foreign.py": 300,
     "test_kills.py": 600,
+    "test_ray.py": 600,
 }
 
 SERVER_START_SECONDS = 420  # vLLM on a CPU: 15 to 45 s when nothing else runs

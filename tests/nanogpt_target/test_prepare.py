@@ -13,7 +13,7 @@ from conftest import SPEC
 
 from nanogpt_target import tokenizer
 from nanogpt_target.corpus import DataError
-from nanogpt_target.prepare import Prepared, prepare, release, stage_before
+from nanogpt_target.prepare import Prepared, pack, prepare, release, stage_before, unpack
 from nanogpt_target.presets import PRESETS, write_target
 
 
@@ -50,6 +50,30 @@ def test_a_second_call_takes_what_is_there(corpus_file: Path, tmp_path: Path) ->
     other = prepare({**spec, "sequence_length": 16}, tmp_path)
     assert other.hash != first.hash
     assert other.directory != first.directory
+
+
+def test_prepared_data_travel_once(prepared: Prepared, tmp_path: Path) -> None:
+    sent, key = [], prepared.directory.name
+
+    def fetch() -> dict[str, np.ndarray]:
+        sent.append(key)
+        return pack(prepared)
+
+    there = [unpack(key, prepared.hash, tmp_path / "there", fetch) for _ in range(2)]
+    assert sent == [key]
+    assert there[0] == there[1]
+    assert (there[0].directory, there[0].hash) == (tmp_path / "there" / key, prepared.hash)
+    for file in prepared.directory.iterdir():
+        assert (there[0].directory / file.name).read_bytes() == file.read_bytes()
+    with pytest.raises(DataError, match="other data than the session's"):
+        unpack(key, "0" * 16, tmp_path / "there", fetch)
+
+
+def test_data_that_were_damaged_on_the_way_are_found(prepared: Prepared, tmp_path: Path) -> None:
+    damaged = pack(prepared)
+    damaged["validation.bin"] = damaged["validation.bin"] + 1
+    with pytest.raises(DataError, match=r"validation\.bin has another hash"):
+        unpack("key", prepared.hash, tmp_path, lambda: damaged)
 
 
 def test_another_text_in_the_same_file_is_prepared_anew(tmp_path: Path, corpus_file: Path) -> None:

@@ -1,0 +1,472 @@
+"""Workers on a Ray cluster: each run is a task on some node, with one GPU of its own.
+
+A node gets the commit's tree, and the prepared data where it has not got them; sandbox, clock and scorer are its own.
+What it sends back are the measurement and the run's files: the ledger has one writer, the session. Ray is told to
+repeat nothing, since the session knows what is to be run again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import agent
+from agent.config import Target
+from agent.errors import EnvironmentProblem, UsageError
+from agent.mounts import check_mounts
+from agent.repo import Tree
+from agent.sharing import SharedExperiment
+from agent.trial import CHECKPOINT, Experiment, Interrupted, Progress
+from agent.types import Measurement
+from agent.workers import Order, carry_out
+from agent.workspace import sweep, workspace
+from sandbox import make_sandbox
+from sandbox.gpu import gpus
+from sandbox.types import Device, Guarantee, Sandbox, SandboxBroken, SandboxUnavailable
+
+if TYPE_CHECKING:
+    from agent.launch import Workplace
+    from nanogpt_target.prepare import Prepared
+
+LOOK = 0.25  # seconds between looks of the session at its tasks
+PULSE = 1.0  # seconds between messages of a node and the session
+GRACE = 20.0  # seconds that a node has to end a run by itself
+ACCELERATOR = "accelerator_type:"  # what Ray calls the resource of a node that says which GPUs it has
+ANSWER = 10.0  # seconds that an address has to take a connection
+
+Files = Mapping[str, np.ndarray]  # names and bytes: arrays travel without being copied
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a node has to know of the session, the same for every run."""
+
+    version: str
+    target: Target
+    sandbox: str
+    image: str
+    promised: frozenset[Guarantee]  # by the sandbox where the session runs: no node may promise less
+    device: str  # cpu | cuda
+    threads: int  # 0: not said
+    owner: str
+    cache: Path  # below the home directory of the node's user if it begins with ~
+    data: tuple[str, str]  # folder in the cache, and hash; "" for a target without prepared data
+
+    @classmethod
+    def of(cls, place: Workplace, owner: str) -> Site:
+        settings, prepared = place.settings, place.prepared
+        cache = Path(settings.cache)
+        return cls(
+            version=agent.__version__,
+            target=replace(place.target, folder=place.target.folder.resolve()),
+            sandbox=place.sandbox.name,
+            image=settings.image,
+            promised=place.sandbox.guarantees,
+            device=place.device.kind,
+            threads=settings.threads,
+            owner=owner,
+            cache=cache if cache.parts[:1] == ("~",) else cache.resolve(),
+            data=(prepared.directory.name, prepared.hash) if prepared else ("", ""),
+        )
+
+    @property
+    def needs(self) -> dict[str, int]:
+        """What Ray has to set aside for one run."""
+        return {"num_cpus": self.threads or 1, "num_gpus": int(self.device == "cuda")}
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What comes back from a node: how the run ended, and its files."""
+
+    result: Measurement | Exception
+    files: Files
+
+
+# on the driver
+
+
+class Exchange:
+    """Where nodes and the session leave messages for each other; an actor beside the session."""
+
+    def __init__(self) -> None:
+        self._news: dict[int, tuple[str, str, Mapping[str, Any]]] = {}
+        self._stop = False
+
+    def report(self, key: int, node: str, phase: str, info: Mapping[str, Any]) -> bool:
+        """Called by a node, for one run; whether it has to end now."""
+        self._news[key] = (node, phase, info)
+        return self._stop
+
+    def collect(self, stop: bool) -> dict[int, tuple[str, str, Mapping[str, Any]]]:
+        """Called by the session: the latest of every run that has reported since the last call."""
+        self._stop = stop
+        news, self._news = self._news, {}
+        return news
+
+
+@dataclass
+class _Run:
+    key: int
+    future: Future[Measurement]
+    directory: Path
+    progress: Progress
+    node: str = ""  # once it has reported
+
+
+class RayWorkers:
+    """As many tasks as the session asks for; those that find no free node wait in Ray's queue.
+
+    Args:
+        address: local (a cluster of this process, on the loopback), auto, or host:port.
+        size: of the runs beside each other.
+        place: what is run, and how.
+        owner: label of what is left behind should this process die.
+        stop_now: whether the user wants everything to end.
+
+    Raises:
+        UsageError, EnvironmentProblem: no such cluster, or none of its nodes has room for a run.
+    """
+
+    def __init__(self, address: str, size: int, place: Workplace, owner: str, stop_now: Callable[[], bool]):
+        if size < 1:
+            raise UsageError(f"--workers {size}: must be at least 1.")
+        self.size = size
+        site = Site.of(place, owner)
+        self._ray = ray = _connect(address, size, site)
+        try:
+            self.types = _check_room(ray, site)
+            here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            )
+            self._exchange = ray.remote(num_cpus=0, scheduling_strategy=here)(Exchange).remote()
+            task = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD", **site.needs)(_on_node)
+            self._site, self._data = ray.put(site), [ray.put(_pack(place.prepared))] if place.prepared else []
+        except BaseException:
+            ray.shutdown()
+            raise
+        self._task = task
+        self._tree = lru_cache(maxsize=4 * size)(lambda commit: ray.put(place.repo.tree(commit)))
+        self._keys = itertools.count()
+        self._runs: dict[Any, _Run] = {}  # by reference to what the task returns
+        self._stop_now, self._closing, self._ended = stop_now, threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def start(self, order: Order, directory: Path, progress: Progress) -> Future[Measurement]:
+        run = _Run(next(self._keys), Future(), directory, progress)
+        try:
+            files = _read_files(directory, {item.name for item in CHECKPOINT}) if order.scored else {}
+            tree = self._tree(order.commit)
+            known = order.on not in ("", "cpu", "cuda")
+            task = self._task.options(resources={ACCELERATOR + order.on: 0.001}) if known else self._task
+            reference = task.remote(self._site, order, tree, self._data, files, self._exchange, run.key)
+        except (EnvironmentProblem, OSError) as error:
+            run.future.set_exception(error)
+        except self._ray.exceptions.RayError as error:
+            run.future.set_exception(SandboxBroken(f"Ray took no task: {_first_line(error)}"))
+        else:
+            self._runs[reference] = run
+        return run.future
+
+    def close(self) -> None:
+        self._closing.set()
+        deadline = time.monotonic() + GRACE
+        while (runs := dict(self._runs)) and time.monotonic() < deadline:
+            for reference, run in runs.items():
+                if not run.node:  # it waits for a node, or has just begun
+                    self._ray.cancel(reference, force=True)
+            wait([run.future for run in runs.values()], timeout=PULSE)
+        for reference in list(self._runs):
+            self._ray.cancel(reference, force=True)
+        wait([run.future for run in list(self._runs.values())], timeout=GRACE)
+        self._ended.set()
+        self._thread.join()
+        for run in self._runs.values():
+            run.future.set_exception(Interrupted())
+        self._runs.clear()
+        self._ray.shutdown()
+
+    def _follow(self) -> None:
+        """The one thread that looks after the tasks: passes news on, and completes futures."""
+        pulse = 0.0
+        while not self._ended.is_set():
+            try:
+                if time.monotonic() >= pulse:
+                    self._pass_news()
+                    pulse = time.monotonic() + PULSE
+                done = self._done()
+            except self._ray.exceptions.RayError as error:  # the session's own end of the cluster is broken
+                for run in self._take(list(self._runs)):
+                    run.future.set_exception(EnvironmentProblem(f"the Ray cluster is gone: {_first_line(error)}"))
+                self._ended.wait(LOOK)
+                continue
+            for reference in done:
+                self._complete(reference)
+
+    def _done(self) -> list[Any]:
+        """Tasks that have ended; waits for a moment if there are none."""
+        if waiting := list(self._runs):
+            return list(self._ray.wait(waiting, timeout=LOOK)[0])
+        self._ended.wait(LOOK)
+        return []
+
+    def _take(self, references: list[Any]) -> list[_Run]:
+        return [self._runs.pop(reference) for reference in references]
+
+    def _pass_news(self) -> None:
+        stop = self._closing.is_set() or self._stop_now()
+        news = self._ray.get(self._exchange.collect.remote(stop))
+        for run in list(self._runs.values()):
+            if run.key in news:
+                run.node, phase, info = news[run.key]
+                if phase:
+                    run.progress(phase, info)
+
+    def _complete(self, reference: Any) -> None:
+        """Bring the files of a run here, then say how it ended."""
+        (run,) = self._take([reference])
+        errors = self._ray.exceptions
+        try:
+            delivery: Delivery = self._ray.get(reference)
+            _write_files(delivery.files, run.directory)
+            result = delivery.result
+        except errors.RayTaskError as error:
+            result = error.cause if isinstance(error.cause, Exception) else error
+            if isinstance(result, (ImportError, AttributeError, RuntimeError)):  # it could not even load our code
+                result = EnvironmentProblem(
+                    f"{run.node or 'a node'} could not begin: {_first_line(result)}. "
+                    f"Install Overnight {agent.__version__} on every node."
+                )
+        except errors.RayError as error:
+            lost = f"{run.node or 'a node'} was lost with its run: {type(error).__name__}, {_first_line(error)}"
+            result = Interrupted() if self._closing.is_set() else SandboxBroken(lost)
+        except OSError as error:
+            result = error
+        if isinstance(result, Exception):
+            run.future.set_exception(result)
+        else:
+            run.future.set_result(result)
+
+
+def _connect(address: str, size: int, site: Site) -> Any:
+    """The package ray, connected.
+
+    Raises:
+        EnvironmentProblem: it is not installed, or nothing answers at this address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address == "local" or address.startswith("127."):
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's switch for servers that listen on the loopback
+    try:
+        ray = importlib.import_module("ray")
+        importlib.import_module("ray.util.scheduling_strategies")
+    except ImportError:
+        raise EnvironmentProblem(
+            "--ray-address needs Ray, which is not installed. Do: pip install 'overnight[ray]'"
+        ) from None
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    try:
+        if address == "local":  # as many runs beside each other as without Ray
+            cpus = {"num_cpus": size * site.needs["num_cpus"]}
+            ray.init(address=address, include_dashboard=False, **cpus, **quiet)
+        else:
+            if address != "auto":
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), ANSWER).close()  # Ray itself would try for minutes
+            ray.init(address=address, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise EnvironmentProblem(
+            f"--ray-address {address}: no Ray cluster to work with ({_first_line(error)}). On this machine, do: ray "
+            f"start --head, or ray start --address=HOST:PORT to join one; or use --ray-address local."
+        ) from None
+    return ray
+
+
+def _check_room(ray: Any, site: Site) -> tuple[str, ...]:
+    """The types of device on which a run has room. Raises ``EnvironmentProblem`` if there are none."""
+    needs = {"CPU": site.needs["num_cpus"], "GPU": site.needs["num_gpus"]}
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = [node for node in alive if all(node.get(kind, 0) >= amount for kind, amount in needs.items())]
+    if not fitting:
+        what = " and ".join(f"{amount} {kind}" for kind, amount in needs.items() if amount)
+        raise EnvironmentProblem(
+            f"--ray-address: a run needs {what} on one node, and none of the {len(alive)} has that. Start a node that "
+            f"has (ray start --address=…), or change --threads and --device."
+        )
+    if site.device == "cpu":
+        return ("cpu",)
+    return tuple(dict.fromkeys(_accelerator(node) or site.device for node in fitting))
+
+
+def _pack(prepared: Prepared) -> Files:
+    from nanogpt_target.prepare import pack
+
+    return pack(prepared)
+
+
+# on a node
+
+
+class _Sent:
+    """The code of one commit, as it was sent."""
+
+    def __init__(self, tree: Tree):
+        self._tree = tree
+
+    def export(self, _commit: str, directory: Path) -> None:
+        self._tree.write(directory)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Line:
+    """Keeps the session informed of one run, and learns from it whether to stop."""
+
+    def __init__(self, exchange: Any, key: int, node: str):
+        self._exchange, self._key, self._node = exchange, key, node
+        self._news: tuple[str, Mapping[str, Any]] = ("", {})
+        self._stop, self._ended = threading.Event(), threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def progress(self, phase: str, info: Mapping[str, Any]) -> None:
+        self._news = (phase, dict(info))
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._talk, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def _talk(self) -> None:
+        ray = importlib.import_module("ray")
+        while True:
+            try:
+                if ray.get(self._exchange.report.remote(self._key, self._node, *self._news)):
+                    self._stop.set()
+            except ray.exceptions.RayError:  # nobody is left who wants this run
+                self._stop.set()
+            if self._ended.wait(PULSE):
+                return
+
+
+def _on_node(
+    site: Site, order: Order, tree: Tree, data: list[Any], files: Files, exchange: Any, key: int
+) -> Delivery:
+    """Make one run here. ``data`` is a reference, looked up only if the data are not here yet."""
+    ray = importlib.import_module("ray")
+    node = f"{socket.gethostname()} (Ray node {ray.get_runtime_context().get_node_id()[:8]})"
+    line = _Line(exchange, key, node)
+    with line.open():
+        try:
+            with workspace(site.owner) as directory:
+                _write_files(files, directory)
+                experiment = _experiment(site, tree, lambda: ray.get(data[0]), lambda: line.stopped)
+                measured = carry_out(experiment, order, directory, line.progress)
+                return Delivery(measured, _read_files(directory))
+        except Interrupted as error:
+            return Delivery(error, {})
+        except (EnvironmentProblem, UsageError, SandboxUnavailable) as error:
+            return Delivery(EnvironmentProblem(f"{node}: {error}"), {})
+        except (SandboxBroken, OSError) as error:
+            return Delivery(SandboxBroken(f"{node}: {error}"), {})
+
+
+def _experiment(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: Callable[[], bool]) -> Experiment:
+    if site.version != agent.__version__:
+        raise EnvironmentProblem(f"has Overnight {agent.__version__}, the session {site.version}. Install the same.")
+    check_mounts(site.target)
+    sandbox = make_sandbox(site.sandbox, image=site.image)
+    sandbox.check()
+    if lacking := site.promised - sandbox.guarantees:
+        words = "; ".join(sorted(guarantee.value for guarantee in lacking))
+        raise EnvironmentProblem(f"the sandbox {sandbox.name} does not promise here: {words}.")
+    _sweep(sandbox, site.owner)
+    prepared = _unpack(site, fetch) if site.data[0] else None
+    return SharedExperiment(_Sent(tree), site.target, sandbox, _device(site), site.owner, prepared, stop_now)
+
+
+_swept: set[str] = set()
+
+
+def _sweep(sandbox: Sandbox, owner: str) -> None:
+    """What an earlier process with this owner left here is swept away, once for each process of Ray."""
+    if owner not in _swept:
+        sandbox.sweep(owner)
+        sweep(owner)
+        _swept.add(owner)
+
+
+def _unpack(site: Site, fetch: Callable[[], Files]) -> Prepared:
+    from nanogpt_target.prepare import DataError, unpack
+
+    try:
+        return unpack(*site.data, site.cache.expanduser() / "data", fetch)
+    except DataError as error:
+        raise EnvironmentProblem(str(error)) from None
+
+
+def _device(site: Site) -> Device:
+    """The device that Ray has set aside for this task."""
+    if site.device == "cpu":
+        return Device("cpu", threads=site.threads or 1)
+    ray = importlib.import_module("ray")
+    here = list(gpus())
+    try:
+        (name,) = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        uuid = name if name.startswith("GPU-") else here[int(name)]
+    except (ValueError, IndexError):
+        raise EnvironmentProblem("nvidia-smi does not list the GPU that Ray gave to the run.") from None
+    (node,) = (n for n in ray.nodes() if n["NodeID"] == ray.get_runtime_context().get_node_id())
+    threads = site.threads or max(1, len(os.sched_getaffinity(0)) // max(1, len(here)))
+    return Device("cuda", uuid, threads, _accelerator(node["Resources"]))
+
+
+def _accelerator(resources: Mapping[str, float]) -> str:
+    """The type of a node's GPUs, as Ray names it; "" if it does not know."""
+    names = (name.removeprefix(ACCELERATOR) for name in sorted(resources) if name.startswith(ACCELERATOR))
+    return next(names, "")
+
+
+# files
+
+
+def _read_files(directory: Path, names: set[str] | None = None) -> Files:
+    return {
+        path.name: np.fromfile(path, np.uint8)
+        for path in sorted(directory.glob("*"))
+        if path.is_file() and (names is None or path.name in names)
+    }
+
+
+def _write_files(files: Files, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        data.tofile(directory / name)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

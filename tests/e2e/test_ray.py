@@ -1,0 +1,262 @@
+"""Sessions on real Ray clusters: several nodes on the loopback of this machine, some of which do not live long."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import budgets
+import pytest
+from bench_target import Bench
+from conftest import missing
+from sessions import check_whole, state_of
+from targets import TOML, TRAIN, make_bowl
+
+from agent.config import Settings
+from agent.errors import EnvironmentProblem
+from agent.launch import Workplace
+from agent.ledger import read
+from agent.rundir import RunDirectory
+from agent.trial import CHECKPOINT, Interrupted
+from agent.workers import LocalWorkers, Order
+from sandbox.types import Device
+
+SLOW = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(2)\nnoise =")
+FAST = {"proposer": "cma-es", "sandbox": "process", "device": "cpu", "threads": 1, "policy": "greedy", "seed": 3}
+ONE_CPU = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
+
+if importlib.util.find_spec("ray") is None:
+
+    @pytest.fixture(autouse=True)
+    def _ray() -> None:
+        missing("no Ray")
+
+
+def wait_for(true: Callable[[], object], what: str, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.2)
+
+
+@dataclass
+class Nodes:
+    """A cluster of nodes that could be machines, but for their kernel: each has a home directory of its own."""
+
+    cluster: Any
+    homes: list[Path]
+    workers: list[Any]  # all nodes but the first, which the session is connected to
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def lose(self) -> None:
+        """The last node is gone from one moment to the next."""
+        self.cluster.remove_node(self.workers.pop(), allow_graceful=False)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for the loopback
+    from ray.cluster_utils import Cluster
+
+    homes = [tmp_path / f"home-{k}" for k in range(3)]
+    for home in homes:
+        home.mkdir()
+    cluster = Cluster()
+    try:
+        added = []
+        for home in homes:
+            monkeypatch.setenv("HOME", str(home))
+            added.append(cluster.add_node(**ONE_CPU))
+        monkeypatch.undo()
+        cluster.wait_for_nodes()
+        yield Nodes(cluster, homes, added[1:])
+    finally:
+        cluster.shutdown()
+
+
+def command(*words: str | Path, mark: str = "") -> subprocess.Popen[str]:
+    """The `overnight` of this environment, as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "agent.cli", *map(str, words)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OVERNIGHT_TEST_MARK": mark},
+    )
+
+
+def begin(target: Path, runs: Path, mark: str = "", **settings: object) -> subprocess.Popen[str]:
+    given = {**FAST, "target": target, "runs": runs, "tag": "night", **settings}
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return command("run", *words, mark=mark)
+
+
+def end(process: subprocess.Popen[str], status: int = 0) -> str:
+    out = process.communicate(timeout=budgets.SESSION_SECONDS)[0]
+    assert process.returncode == status, out[-6000:]
+    return out
+
+
+def measured(directory: RunDirectory) -> int:
+    return sum(event["event"] == "measured" for event in read(directory.ledger)) if directory.ledger.exists() else 0
+
+
+def values(directory: RunDirectory) -> dict[tuple[str, int], float | None]:
+    runs = state_of(directory).runs
+    return {(run.commit, run.seed): run.value for measurements in runs.values() for run in measurements}
+
+
+def test_a_node_that_dies_costs_no_trial(nodes: Nodes, tmp_path: Path) -> None:
+    target, directory = make_bowl(tmp_path / "target", SLOW), RunDirectory(tmp_path / "runs", "night")
+    process = begin(
+        target, tmp_path / "runs", trials=8, calibrate=3, workers=3, budget="5steps", ray_address=nodes.address
+    )
+    wait_for(lambda: measured(directory) >= 5 or process.poll() is not None, "five runs", budgets.SESSION_SECONDS)
+    nodes.lose()
+    end(process)
+    check_whole(directory, target, 8)
+    lost = [event["reason"] for event in read(directory.ledger) if event["event"] == "lost"]
+    assert lost, "the node was not at work when it died"
+    assert all("Ray node" in reason and "was lost with its run" in reason for reason in lost)
+    assert state_of(directory).ended == "all 8 trials done"
+
+
+def test_the_same_night_as_without_ray(nodes: Nodes, tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target", TRAIN.replace("+ noise:", ":"))  # seeds follow from commits: from dates
+    for where, address in (("here", ""), ("there", nodes.address)):
+        end(begin(target, tmp_path / where, tag=where, trials=5, calibrate=2, ray_address=address))
+    here, there = (RunDirectory(tmp_path / where, where) for where in ("here", "there"))
+    check_whole(there, target, 5)
+    assert list(values(here).values()) == list(values(there).values())
+    for run in [event["measurement"] for event in read(there.ledger) if event["event"] == "measured"]:
+        assert "val_bpb" in (there.path / run["trace"] / "train.log").read_text(), "the run's files stayed on its node"
+
+
+def test_a_driver_that_is_killed_resumes(nodes: Nodes, tmp_path: Path) -> None:
+    target, directory = make_bowl(tmp_path / "target", SLOW), RunDirectory(tmp_path / "runs", "night")
+    process = begin(
+        target, tmp_path / "runs", trials=5, calibrate=2, workers=2, budget="5steps", ray_address=nodes.address
+    )
+    wait_for(lambda: measured(directory) >= 3 or process.poll() is not None, "three runs", budgets.SESSION_SECONDS)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    end(command("resume", "night", "--runs", tmp_path / "runs"))
+    check_whole(directory, target, 5)
+    assert state_of(directory).resumed == 1
+
+
+def test_nothing_is_left_of_a_session_that_is_stopped(tmp_path: Path) -> None:
+    mark = secrets.token_hex(8)
+    slow = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(60)\nnoise =")
+    toml = TOML.replace('"train.py"]\nscore', f'"train.py", "{mark}"]\nscore').replace("seconds = 20", "seconds = 90")
+    target = make_bowl(tmp_path / "target", slow, toml)
+    assert mark in (target / "target.toml").read_text()
+
+    def trains() -> bool:
+        return any(mark in words and "train.py" in words for words in processes("cmdline"))
+
+    process = begin(target, tmp_path / "runs", mark, workers=2, trials=2, budget="5steps", ray_address="local")
+    wait_for(lambda: trains() or process.poll() is not None, "the trainer")
+    assert sum(mark in words for words in processes("environ")) > 3, "Ray runs as other processes than it once did"
+    end(command("stop", "night", "--now", "--runs", tmp_path / "runs"))
+    process.communicate(timeout=120)
+    wait_for(lambda: not trains(), "the end of the trainer", 30)
+    wait_for(lambda: not any(mark in words for words in processes("environ")), "the end of Ray", 60)
+    events = read(RunDirectory(tmp_path / "runs", "night").ledger)
+    lost = [event["reason"] for event in events if event["event"] == "lost"]
+    assert lost
+    assert set(lost) == {"interrupted"}
+
+
+def processes(what: str) -> list[str]:
+    """One file of each process of this machine."""
+    found = []
+    for place in Path("/proc").glob(f"[0-9]*/{what}"):
+        try:
+            found.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return found
+
+
+def silent(_phase: str, _info: object) -> None:
+    """Progress that nobody looks at."""
+
+
+def test_data_and_checkpoints_travel_once(nodes: Nodes, tmp_path: Path) -> None:
+    from agent.cluster import RayWorkers
+
+    bench = Bench(tmp_path / "bench", changes={"steps = 12": "steps = 2", "tokens = 65536": "steps = 2"})
+    settings = Settings(target=str(bench.folder), device="cpu", threads=1, sandbox="process", cache="~/cache")
+    place = Workplace(settings, bench.target, bench.repo, bench.sandbox, Device("cpu", threads=1), bench.prepared)
+    workers = RayWorkers(nodes.address, 3, place, str(tmp_path), lambda: False)
+    head, told = bench.repo.head(), []
+
+    def run(k: int, **more: Any) -> Order:
+        return Order(0, head, "calibrate", more.pop("seed", k), f"run-{k}", 0, **more)
+
+    def manifests() -> list[int]:
+        return [path.stat().st_mtime_ns for home in nodes.homes for path in home.glob("cache/data/*/manifest.json")]
+
+    try:
+        orders = [run(k) for k in range(3)]
+        begun = [workers.start(o, tmp_path / o.trace, lambda phase, _info: told.append(phase)) for o in orders]
+        first = [future.result(timeout=240) for future in begun]
+        assert [m.status for m in first] == ["ok"] * 3, first[0]
+        assert len(once := manifests()) == 3, "every node takes part, and has the data"
+        assert {"startup", "scoring"} & set(told), "nothing was heard of the runs"
+        scored = [run(k, seed=m.seed, scored=m) for k, m in enumerate(first)]
+        tests = [workers.start(o, tmp_path / o.trace, silent) for o in scored]
+        assert all(future.result(timeout=240).value is not None for future in tests)
+        assert manifests() == once, "fetched again"
+        for k in range(3):
+            names = {path.name for path in (tmp_path / f"run-{k}").iterdir()}
+            assert {"train.log", "result.json", CHECKPOINT[0].name} <= names
+        again = workers.start(run(7, seed=first[0].seed), tmp_path / "run-7", silent)
+        time.sleep(3)
+    finally:
+        workers.close()
+    with pytest.raises(Interrupted):
+        again.result(timeout=1)
+    here = LocalWorkers(lambda _stop: [local(bench)], lambda: False)
+    try:
+        value = here.start(run(0), tmp_path / "here", silent).result(timeout=240).value
+    finally:
+        here.close()
+    assert value == first[0].value, "another value than without Ray"
+
+
+def local(bench: Bench) -> Any:
+    from agent.repo import Repo
+    from agent.trial import Experiment
+
+    device = Device("cpu", threads=1)
+    return Experiment(Repo(bench.folder), bench.target, bench.sandbox, device, "here", bench.prepared)
+
+
+def test_what_is_wrong_with_a_cluster_is_said(nodes: Nodes, tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target")
+    out = end(begin(target, tmp_path / "runs", ray_address="127.0.0.1:1"), EnvironmentProblem.exit_status)
+    assert "--ray-address 127.0.0.1:1: no Ray cluster to work with" in out
+    assert "ray start --head" in out
+    out = end(
+        begin(target, tmp_path / "runs", tag="big", threads=7, ray_address=nodes.address),
+        EnvironmentProblem.exit_status,
+    )
+    assert "a run needs 7 CPU on one node, and none of the 3 has that" in out
