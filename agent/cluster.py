@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ LOOK = 0.25  # seconds between looks of the session at its tasks
 PULSE = 1.0  # seconds between messages of a node and the session
 GRACE = 20.0  # seconds that a node has to end a run by itself
 ACCELERATOR = "accelerator_type:"  # what Ray calls the resource of a node that says which GPUs it has
+PATIENCE = 60.0  # seconds without a free node after which that is said
+START = 120.0  # seconds that Ray may take to start a process
 ANSWER = 10.0  # seconds that an address has to take a connection
 
 Files = Mapping[str, np.ndarray]  # names and bytes: arrays travel without being copied
@@ -125,6 +127,8 @@ class _Run:
     directory: Path
     progress: Progress
     node: str = ""  # once it has reported
+    since: float = field(default_factory=time.monotonic)
+    missed: bool = False  # whether it was said that no node has begun it
 
 
 class RayWorkers:
@@ -153,6 +157,7 @@ class RayWorkers:
                 ray.get_runtime_context().get_node_id(), soft=False
             )
             self._exchange = ray.remote(num_cpus=0, scheduling_strategy=here)(Exchange).remote()
+            _check_answer(ray, self._exchange)
             task = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD", **site.needs)(_on_node)
             self._site, self._data = ray.put(site), [ray.put(_pack(place.prepared))] if place.prepared else []
         except BaseException:
@@ -235,6 +240,9 @@ class RayWorkers:
                 run.node, phase, info = news[run.key]
                 if phase:
                     run.progress(phase, info)
+            elif not (run.node or run.missed) and time.monotonic() - run.since > PATIENCE:
+                run.missed = True
+                run.progress("note", {"text": "a run waits for a node of the cluster; `ray status` lists what is free"})
 
     def _complete(self, reference: Any) -> None:
         """Bring the files of a run here, then say how it ended."""
@@ -246,10 +254,10 @@ class RayWorkers:
             result = delivery.result
         except errors.RayTaskError as error:
             result = error.cause if isinstance(error.cause, Exception) else error
-            if isinstance(result, (ImportError, AttributeError, RuntimeError)):  # it could not even load our code
+            if isinstance(result, (errors.RayError, ImportError)) or "failed to import" in str(result):
                 result = EnvironmentProblem(
-                    f"{run.node or 'a node'} could not begin: {_first_line(result)}. "
-                    f"Install Overnight {agent.__version__} on every node."
+                    f"a node could not begin a run: {_first_line(result)}. "
+                    f"Install Overnight {agent.__version__} on every node, and start Ray from its environment."
                 )
         except errors.RayError as error:
             lost = f"{run.node or 'a node'} was lost with its run: {type(error).__name__}, {_first_line(error)}"
@@ -311,6 +319,16 @@ def _check_room(ray: Any, site: Site) -> tuple[str, ...]:
     if site.device == "cpu":
         return ("cpu",)
     return tuple(dict.fromkeys(_accelerator(node) or site.device for node in fitting))
+
+
+def _check_answer(ray: Any, exchange: Any) -> None:
+    try:
+        ray.get(exchange.collect.remote(False), timeout=START)
+    except ray.exceptions.RayError as error:
+        raise EnvironmentProblem(
+            f"--ray-address: Ray on this machine cannot load Overnight {agent.__version__} ({type(error).__name__}). "
+            f"Stop it (ray stop), and start it again from the environment of this `overnight`."
+        ) from None
 
 
 def _pack(prepared: Prepared) -> Files:

@@ -78,9 +78,9 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     try:
         added = []
         for home in homes:
-            monkeypatch.setenv("HOME", str(home))
-            added.append(cluster.add_node(**ONE_CPU))
-        monkeypatch.undo()
+            with monkeypatch.context() as there:
+                there.setenv("HOME", str(home))
+                added.append(cluster.add_node(**ONE_CPU))
         cluster.wait_for_nodes()
         yield Nodes(cluster, homes, added[1:])
     finally:
@@ -250,7 +250,9 @@ def local(bench: Bench) -> Any:
     return Experiment(Repo(bench.folder), bench.target, bench.sandbox, device, "here", bench.prepared)
 
 
-def test_what_is_wrong_with_a_cluster_is_said(nodes: Nodes, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_cluster_is_said(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = make_bowl(tmp_path / "target")
     out = end(begin(target, tmp_path / "runs", ray_address="127.0.0.1:1"), EnvironmentProblem.exit_status)
     assert "--ray-address 127.0.0.1:1: no Ray cluster to work with" in out
@@ -260,3 +262,14 @@ def test_what_is_wrong_with_a_cluster_is_said(nodes: Nodes, tmp_path: Path) -> N
         EnvironmentProblem.exit_status,
     )
     assert "a run needs 7 CPU on one node, and none of the 3 has that" in out
+    (tmp_path / "older" / "agent").mkdir(parents=True)
+    (tmp_path / "older" / "agent" / "__init__.py").write_text('__version__ = "0.0"\n')
+    with monkeypatch.context() as there:
+        there.setenv("PYTHONPATH", str(tmp_path / "older"))
+        nodes.cluster.add_node(**{**ONE_CPU, "num_cpus": 2})
+    out = end(
+        begin(target, tmp_path / "runs", tag="older", threads=2, ray_address=nodes.address),
+        EnvironmentProblem.exit_status,
+    )
+    assert "a node could not begin a run" in out
+    assert "Install Overnight" in out
