@@ -26,6 +26,7 @@ CURVE_POINTS = 8
 _MEASURES = (  # name in Measurement.metrics, how it reads
     ("steps", "{:.0f} steps"), ("tokens", "{:.3g} tokens"), ("tokens_per_second", "{:.3g} tokens/s"),
     ("mfu", "utilisation {:.2g}"), ("parameters", "{:.3g} parameters"), ("train_loss", "last training loss {:.4f}"),
+    ("peak_vram_gb", "{:.3g} GB of the GPU's memory"),
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def keep_memory() -> None:
-    """Have glibc keep what is freed: logits come and go in blocks that it would give back, and fault in, every time.
+    """Have glibc keep what is freed: it would give large blocks of logits back, and fault them in anew every time.
 
     Another C library ignores it, and is merely slower.
     """
