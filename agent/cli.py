@@ -184,10 +184,10 @@ def add_reading(command: Command) -> None:
         if name == "show":
             sub.add_argument("number", type=int, metavar="N", help="number of the trial")
         if name == "log":
-            sub.add_argument("--all", action="store_true", help="every attempt, not only the kept ones")
+            sub.add_argument("--all", action="store_true", help="every attempt, not only the kept ones (a filter implies it)")
             sub.add_argument("--status", default="", help="attempts with this status or decision: ok, revert, oom, …")
             sub.add_argument("--source", default="", help="attempts from this source: llm, cma, tpe, …")
-            sub.add_argument("--text", default="", help="attempts with these words in what was proposed")
+            sub.add_argument("--text", default="", help="attempts with these words in subject, reason or changed lines")
         if name != "report":
             sub.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
         add_places(sub)

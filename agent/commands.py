@@ -199,7 +199,8 @@ def show_(tag: str | None, number: int, json: bool, runs: str, cache: str) -> in
     state, _ = load(directory)
     record = state.of_trial(number)
     if record is None:
-        raise UsageError(f"run {directory.tag} has no trial {number}: it has 1 to {len(state.records)}.")
+        there_are = f"it has 1 to {len(state.records)}" if state.records else "nothing has been tried yet"
+        raise UsageError(f"run {directory.tag} has no trial {number}: {there_are}.")
     return show(
         json, lambda: show_json(record, state, directory.path), lambda: show_view(record, state, directory.path)
     )

@@ -30,7 +30,8 @@ def side(state: State, word: str) -> tuple[str, str, Sequence[Measurement]]:
     number = int(word) if word.isdigit() else -1
     record = state.of_trial(number)
     if record is None:
-        raise UsageError(f"{word!r} is no trial of this run: it has 1 to {len(state.records)}, baseline and head.")
+        trials = f"1 to {len(state.records)}, " if state.records else ""
+        raise UsageError(f"{word!r} is no trial of this run: it has {trials}baseline and head.")
     if record.candidate is None:
         raise UsageError(f"trial {number} never became code ({record.status}): `overnight show` has what was proposed.")
     return f"trial {number}", record.candidate, record.runs
@@ -40,6 +41,7 @@ def compare_view(state: State, repo: Repo, a: str, b: str) -> RenderableType:
     """Both values, which is better and by how much, and what differs in the edited file."""
     path = str(state.session.get("path", "train.py"))
     (name_a, commit_a, runs_a), (name_b, commit_b, runs_b) = side(state, a), side(state, b)
+    repo.need((commit_a, commit_b), str(state.session.get("tag", "")))
     summary = summarize(state)
     one, other = estimate(runs_a), estimate(runs_b)
     words = [
@@ -47,7 +49,7 @@ def compare_view(state: State, repo: Repo, a: str, b: str) -> RenderableType:
         f"({text.count(found.n if found else 0, 'run')})"
         for name, found in ((name_a, one), (name_b, other))
     ]
-    if one and other:
+    if one and other and commit_a != commit_b:  # against itself nothing has gained or lost
         sd = summary.noise_sd
         se = sd * math.sqrt(1 / one.n + 1 / other.n) if sd is not None else None
         gain = difference(one.value, other.value, summary.goal)

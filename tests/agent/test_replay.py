@@ -352,6 +352,8 @@ def test_commits_that_were_pruned(target: Path, tmp_path: Path, refused: Callabl
     message = refused("night")
     assert "is not in" in message
     assert "Fetch refs/autoresearch/night/*" in message
+    shutil.rmtree(target)
+    assert refused("night").endswith("is not there any more. Name its folder with --target.")
 
 
 def test_another_replay_of_the_same_name(target: Path, replayed: Replayed, refused: Callable[..., str]) -> None:
