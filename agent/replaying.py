@@ -94,7 +94,9 @@ def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[P
     if not request.settings.get("budget") and saved.get("budget"):
         given["budget"] = saved["budget"]
     if not Path(str(given["target"])).is_dir():
-        raise UsageError(f"the target of this run, {given['target']}, is not there any more. Name its folder with --target.")
+        raise UsageError(
+            f"the target of this run, {given['target']}, is not there any more. Name its folder with --target."
+        )
     place = workplace(make_settings(given, None), say)
     place.repo.need((step.commit for step in steps), request.what)
     steps = tuple(dataclasses.replace(s, subject=place.repo.commit(s.commit).subject) for s in steps)

@@ -74,7 +74,7 @@ def select(records: Iterable[Record], status: str = "", source: str = "", words:
 
 
 def _proposed(proposal: Proposal) -> str:
-    """What was said of an edit, and the lines that it adds or removes: a subject names only the first of many changes."""
+    """What was said of an edit, and the lines that it changes: a subject names only the first of many values."""
     changed = [row for kind, row in diff_lines(proposal.diff) if kind in ("added", "removed")]
     return "\n".join((proposal.subject, proposal.rationale, proposal.category, *changed))
 

@@ -167,6 +167,18 @@ def test_two_attempts_side_by_side(night: tuple[Path, Path, State], said: Said) 
     assert "against" not in same
 
 
+def test_two_attempts_for_programs(night: tuple[Path, Path, State], said: Said) -> None:
+    _, _, state = night
+    first, last = state.kept[0], state.kept[-1]
+    data = json.loads(said("diff", "night", first.number, last.number, "--json")[0])
+    assert data["schema"] == "overnight.diff/1"
+    assert (data["a"]["commit"], data["b"]["commit"]) == (first.candidate, last.candidate)
+    assert data["gain"] == pytest.approx(data["a"]["value"] - data["b"]["value"])
+    assert data["diff"].startswith(f"--- trial {first.number}\n+++ trial {last.number}\n@@ ")
+    same = json.loads(said("diff", "night", "head", "head", "--json")[0])
+    assert (same["gain"], same["gain_se"], same["diff"]) == (None, None, "")
+
+
 def test_sides_that_are_no_attempt(night: tuple[Path, Path, State], said: Said) -> None:
     _, err = said("diff", "night", "head", 99, status=2)
     assert err == "overnight: '99' is no trial of this run: it has 1 to 14, baseline and head.\n"
