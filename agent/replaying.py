@@ -82,6 +82,8 @@ def _prepare(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[
 
 
 def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[Plan, Workplace]:
+    if request.results is not None:
+        raise UsageError(f"--results: run {request.what} has recorded values of its own. Leave it out.")
     source = RunDirectory(runs, request.what)
     saved = source.read_settings()["run"]
     state = fold(read(source.ledger))
