@@ -45,17 +45,20 @@ def make_branch(
         when: date of the commits in seconds since the epoch; now if None.
 
     Raises:
-        UsageError: nothing was kept, a number is no kept trial, the branch exists, nobody's name is known, or an edit
-            does not fit onto what is before it.
+        UsageError: nothing was kept, a number is no kept trial, the branch exists or cannot, commits are gone, nobody's
+            name is known, or an edit does not fit onto what is before it.
     """
     path = str(state.session.get("path", "train.py"))
     edits = _picked(state, pick)
     name = name or f"autoresearch/{tag}-clean"
+    if not repo.is_branch_name(name):
+        raise UsageError(f"--name {name!r}: git accepts no branch of that name (git help check-ref-format).")
     if repo.resolve(name):
         raise UsageError(f"{name} exists. Choose another --name, or delete it: git branch -D {name}")
     base = repo.resolve(onto) if onto else state.baseline
-    if base is None or repo.resolve(base) is None:
-        raise UsageError(f"{onto or state.baseline} is no commit of {repo.top}.")
+    if base is None:
+        raise UsageError(f"--onto {onto}: no commit of {repo.top}.")
+    repo.need((base, *(sha for record in edits for sha in (record.parent, record.candidate) if sha)), tag)
     author = repo.identity()
     date = int(time.time() if when is None else when)
     head, text = base, repo.read(base, path)

@@ -184,10 +184,10 @@ def add_reading(command: Command) -> None:
         if name == "show":
             sub.add_argument("number", type=int, metavar="N", help="number of the trial")
         if name == "log":
-            sub.add_argument("--all", action="store_true", help="every attempt, not only the kept ones")
+            sub.add_argument("--all", action="store_true", help="every attempt, not only kept ones; filters imply it")
             sub.add_argument("--status", default="", help="attempts with this status or decision: ok, revert, oom, …")
             sub.add_argument("--source", default="", help="attempts from this source: llm, cma, tpe, …")
-            sub.add_argument("--text", default="", help="attempts with these words in what was proposed")
+            sub.add_argument("--text", default="", help="attempts with these words in subject, reason or changed lines")
         if name != "report":
             sub.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
         add_places(sub)
@@ -195,6 +195,7 @@ def add_reading(command: Command) -> None:
     diff.add_argument("tag", metavar="TAG")
     for name in "ab":
         diff.add_argument(name, metavar=name.upper(), help="number of a trial, baseline, or head")
+    diff.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
     branch = command("branch", "a clean branch of the kept edits, for a pull request", "agent.commands:branch")
     branch.add_argument("tag", metavar="TAG")
     branch.add_argument("--squash", action="store_true", help="one commit")

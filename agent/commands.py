@@ -199,7 +199,8 @@ def show_(tag: str | None, number: int, json: bool, runs: str, cache: str) -> in
     state, _ = load(directory)
     record = state.of_trial(number)
     if record is None:
-        raise UsageError(f"run {directory.tag} has no trial {number}: it has 1 to {len(state.records)}.")
+        there_are = f"it has 1 to {len(state.records)}" if state.records else "nothing has been tried yet"
+        raise UsageError(f"run {directory.tag} has no trial {number}: {there_are}.")
     return show(
         json, lambda: show_json(record, state, directory.path), lambda: show_view(record, state, directory.path)
     )
@@ -233,7 +234,7 @@ def replay(
 
     request = replaying.Request(what, seeds, exact, ablate, name, results, workers, settings)
     result, differs, directory = replaying.perform(request, Path(runs), view, say)
-    show(json, lambda: replay_json(result, differs), lambda: replay_view(result, differs))
+    show(json, lambda: replay_json(result, differs), lambda: replay_view(result, differs), paged=False)
     page = directory.path / "replay.html"
     try:
         write_replay(result, page, differs)
@@ -260,12 +261,12 @@ def branch(tag: str, squash: bool, pick: list[int] | None, onto: str, name: str,
     return 0
 
 
-def diff(tag: str, a: str, b: str, runs: str, target: str | None) -> int:
-    from agent.differing import compare_view
+def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) -> int:
+    from agent.differing import compare_view, diff_json
 
     state, settings = load(existing(runs, tag))
-    console().print(compare_view(state, repo_of(settings, target), a, b))
-    return 0
+    repo = repo_of(settings, target)
+    return show(json, lambda: diff_json(state, repo, a, b), lambda: compare_view(state, repo, a, b))
 
 
 def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
@@ -354,9 +355,14 @@ def _end(directory: RunDirectory) -> int:
     return 130 if state.ended == AT_ONCE else 0
 
 
-def show(as_json: bool, data: Any, renderable: Any) -> int:
+def show(as_json: bool, data: Any, renderable: Any, paged: bool = True) -> int:
+    """Print what was asked for. Without ``paged`` nobody has to be there to leave a pager."""
     if as_json:
         print(_dumps(data()))
+    elif paged:
+        from agent.views.pager import page
+
+        page(console(), renderable())
     else:
         console().print(renderable())
     return 0

@@ -82,7 +82,8 @@ def compare(
     if csv:
         sys.stdout.write(views.comparison_csv(contrast))
     else:
-        show(json, lambda: views.comparison_json(contrast, plan.tag), lambda: views.comparison_table(contrast))
+        data, table = lambda: views.comparison_json(contrast, plan.tag), lambda: views.comparison_table(contrast)
+        show(json, data, table, paged=False)
     say(f"the page: {page}")
     if not complete:
         say(f"stopped; `overnight compare --tag {plan.tag}` goes on.")

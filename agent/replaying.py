@@ -82,6 +82,8 @@ def _prepare(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[
 
 
 def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[Plan, Workplace]:
+    if request.results is not None:
+        raise UsageError(f"--results: run {request.what} has recorded values of its own. Leave it out.")
     source = RunDirectory(runs, request.what)
     saved = source.read_settings()["run"]
     state = fold(read(source.ledger))
@@ -93,13 +95,12 @@ def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[P
         given["threads"] = _recorded_threads(steps, source.path)
     if not request.settings.get("budget") and saved.get("budget"):
         given["budget"] = saved["budget"]
-    place = workplace(make_settings(given, None), say)
-    gone = next((step.commit for step in steps if place.repo.resolve(step.commit) is None), None)
-    if gone:
+    if not Path(str(given["target"])).is_dir():
         raise UsageError(
-            f"commit {gone[:12]} of run {request.what} is not in {place.repo.top}: was it pruned, or is this another "
-            f"clone? Fetch refs/autoresearch/{request.what}/*, or name the right folder with --target."
+            f"the target of this run, {given['target']}, is not there any more. Name its folder with --target."
         )
+    place = workplace(make_settings(given, None), say)
+    place.repo.need((step.commit for step in steps), request.what)
     steps = tuple(dataclasses.replace(s, subject=place.repo.commit(s.commit).subject) for s in steps)
     if request.exact:
         place = _with_length(place, steps, source.path)

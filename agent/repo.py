@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -106,6 +106,19 @@ class Repo:
         """The full hash of a commit, or None."""
         return self._try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
+    def need(self, commits: Iterable[str], tag: str) -> None:
+        """Commits of a run that someone wants to look at.
+
+        Raises:
+            UsageError: one of them is not in this repository.
+        """
+        gone = next((commit for commit in commits if self.resolve(commit) is None), None)
+        if gone:
+            raise UsageError(
+                f"commit {gone[:12]} of run {tag} is not in {self.top}: was it pruned, or is this another clone? "
+                f"Fetch refs/autoresearch/{tag}/*, or name the right folder with --target."
+            )
+
     def dirty(self) -> list[PurePosixPath]:
         """Files of the target in HEAD that look different in the working tree.
 
@@ -179,6 +192,10 @@ class Repo:
                 "git config --global user.email you@example.org"
             )
         return name, mail
+
+    def is_branch_name(self, name: str) -> bool:
+        """Whether git accepts it as it is: not ``a b``, ``-x`` or ``@{-1}``."""
+        return self._try("check-ref-format", "--branch", name) == name
 
     def merge_base(self, one: str, other: str) -> str | None:
         """The newest commit that both have come from; None without one, or where a name is no commit."""

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def write_report(run_dir: Path) -> Path:
         log.warning(problem)
     summary = summarize(state)
     place = run_dir / "report.html"
-    write_page(place, page(state, run, run_dir))
+    write_page(place, page(state, run, run_dir, damage))
     try:
         picture.draw_progress(state, summary, run_dir / "progress.png")
     except ImportError:
@@ -59,11 +59,14 @@ def read_run(path: Path) -> dict[str, Any]:
         return {}
 
 
-def page(state: State, run: Mapping[str, Any], run_dir: Path) -> str:
-    """The whole page. Long nights show less of each edit, until it fits into ``MOST_BYTES``."""
+def page(state: State, run: Mapping[str, Any], run_dir: Path, damage: Sequence[str] = ()) -> str:
+    """The whole page. Long nights show less of each edit, until it fits into ``MOST_BYTES``.
+
+    ``damage`` is what could not be read, a text for each line of the ledger.
+    """
     render = renderer("report.html")
     summary = summarize(state)
-    fixed = _fixed(state, run, summary)
+    fixed = {**_fixed(state, run, summary), "damage": [text.line(problem) for problem in damage]}
     html = ""
     for kept, others in _limits(state):
         rows = {

@@ -132,9 +132,10 @@ class Record:
         if self.proposal.ending:
             return self.proposal.ending
         failed = [run.status for run in self.runs if run.status != "ok" and run.role != "test"]
-        if not self.runs and self.verdict is not None and not self.superseded:
+        judged = self.verdict is not None and self.verdict.value is not None  # without runs: their lines are damaged
+        if not self.runs and self.verdict is not None and not judged and not self.superseded:
             return "patch_rejected"  # the branch had moved on before it could begin, to where it does not apply
-        return failed[0] if failed else ("ok" if self.runs or self.superseded else "lost")
+        return failed[0] if failed else ("ok" if self.runs or self.superseded or judged else "lost")
 
     @property
     def values(self) -> tuple[float, ...]:

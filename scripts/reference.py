@@ -132,14 +132,14 @@ def ledger() -> str:
     return ", ".join(f"`{event}`" for event in EVENTS) + "\n"
 
 
-MODULES = {"list": "runs", "compare": "comparison"}
+MODULES = {"list": "agent.views.runs", "compare": "agent.views.comparison", "diff": "agent.differing"}
 
 
 def schemas() -> str:
     """What each command prints with --json, in the words of the module that prints it."""
     parts = []
-    for name in ("list", "status", "log", "show", "replay", "compare"):
-        text = import_module(f"agent.views.{MODULES.get(name, name)}").__doc__ or ""
+    for name in ("list", "status", "log", "show", "diff", "replay", "compare"):
+        text = import_module(MODULES.get(name, f"agent.views.{name}")).__doc__ or ""
         schema = text[text.index("``", text.index("\n")) :].strip()
         parts.append(f"## `overnight {name} --json`\n\n{schema.replace('``', '`')}\n")
     text = import_module("agent.exporting").__doc__ or ""

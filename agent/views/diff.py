@@ -47,10 +47,15 @@ def size_of(diff: str) -> tuple[int, int]:
     return kinds.count("added"), kinds.count("removed")
 
 
-def diff_view(before: str, after: str, names: tuple[str, str] = ("before", "after")) -> RenderableType:
-    """What differs between the texts of two attempts."""
+def diff_of(before: str, after: str, names: tuple[str, str] = ("before", "after")) -> str:
+    """The unified diff between the texts of two attempts; empty where they are the same."""
     rows = difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), line(names[0]), line(names[1])
     )
-    joined = "".join(row if row.endswith("\n") else row + "\n\\ No newline at end of file\n" for row in rows)
+    return "".join(row if row.endswith("\n") else row + "\n\\ No newline at end of file\n" for row in rows)
+
+
+def diff_view(before: str, after: str, names: tuple[str, str] = ("before", "after")) -> RenderableType:
+    """What differs, in colour."""
+    joined = diff_of(before, after, names)
     return diff_text(joined) if joined else Text(f"{line(names[0])} and {line(names[1])} are the same.")

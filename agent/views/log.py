@@ -20,8 +20,9 @@ from rich.style import Style
 from rich.text import Text
 
 from agent.ledger import State
-from agent.types import Record
+from agent.types import Proposal, Record
 from agent.views import text
+from agent.views.diff import diff_lines
 from agent.views.summary import cost, summarize, test_problem
 
 SCHEMA = "overnight.log/1"
@@ -68,17 +69,24 @@ def select(records: Iterable[Record], status: str = "", source: str = "", words:
         for record in records
         if (not status or status in (record.status, record.decision))
         and (not source or record.proposal.source == source)
-        and words.lower() in f"{record.proposal.subject} {record.proposal.rationale} {record.proposal.category}".lower()
+        and (not words or words.lower() in _proposed(record.proposal).lower())
     ]
 
 
+def _proposed(proposal: Proposal) -> str:
+    """What was said of an edit, and the lines that it changes: a subject names only the first of many values."""
+    changed = [row for kind, row in diff_lines(proposal.diff) if kind in ("added", "removed")]
+    return "\n".join((proposal.subject, proposal.rationale, proposal.category, *changed))
+
+
 def log_table(state: State, all: bool = False, status: str = "", source: str = "", words: str = "") -> RenderableType:
-    """The accepted edits; with ``all``, every attempt. Who asks for a status means all that have it."""
+    """The accepted edits; with ``all`` or a filter, every attempt (that passes it)."""
     summary = summarize(state)
-    all = all or bool(status)
+    filtered = bool(status or source or words)
+    all = all or filtered
     records = select(state.finished if all else state.kept, status, source, words)
     if not records:
-        return Text(_nothing(state, bool(status or source or words)))
+        return Text(_nothing(state, filtered))
     table = _Attempts(records, text.line(summary.metric), all)
     return Group(table, Text(text.LEGEND, style="dim")) if summary.self_reported else table
 
@@ -159,7 +167,7 @@ def _cells(record: Record) -> dict[str, Text]:
     edit.no_wrap = True
     cells = (
         Text(str(record.number)),
-        outcome_text(record.decision if record.status == "ok" else record.status),
+        outcome_text(outcome_of(record)),
         Text(text.number(verdict.value if verdict else None, reported)),
         Text(text.gain(verdict.gain, verdict.gain_se) if verdict else text.gain(None)),
         Text(str(len(runs))),
@@ -171,13 +179,21 @@ def _cells(record: Record) -> dict[str, Text]:
     return dict(zip(_COLUMNS, cells, strict=True))
 
 
+def outcome_of(record: Record) -> str:
+    """The decision about a measured attempt, or why it has no value."""
+    return record.decision if record.status == "ok" else record.status
+
+
 def outcome_text(outcome: str) -> Text:
     return Text(outcome.replace("_", " "), style=STYLES.get(outcome, "yellow"))
 
 
 def _nothing(state: State, filtered: bool) -> str:
     if filtered:
-        return "No attempt matches."
+        outcomes = {outcome_of(record) for record in state.finished}
+        sources = {record.proposal.source for record in state.finished}
+        said = ", ".join(text.line(name) for name in sorted(outcomes) + sorted(sources) if name)
+        return "No attempt matches." + (f" There are: {said}." if said else "")
     tried = len(state.finished)
     if not tried:
         return "No attempt has been judged yet."

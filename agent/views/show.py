@@ -23,7 +23,7 @@ from agent.views import text
 from agent.views.curves import Point, curve_of, thin
 from agent.views.diff import diff_text, size_of
 from agent.views.failure import failure_lines
-from agent.views.log import attempt_json, outcome_text, reason
+from agent.views.log import attempt_json, outcome_of, outcome_text, reason
 from agent.views.summary import phases
 
 SCHEMA = "overnight.show/1"
@@ -104,7 +104,7 @@ def runs_table(runs: Sequence[Measurement]) -> Table:
 
 def _headline(record: Record) -> Text:
     open_ = record.verdict is None and record.proposal.ending is None
-    outcome = "under way" if open_ else record.decision if record.status == "ok" else record.status
+    outcome = "under way" if open_ else outcome_of(record)
     subject = text.safe(record.proposal.subject or "(no subject)", "bold")
     return Text.assemble(f"trial {record.number}  ", outcome_text(outcome), "  ", subject)
 

@@ -215,6 +215,9 @@ def test_a_run_that_is_not_there(fails: Fails, target: Path, tmp_path: Path, com
 def test_a_trial_that_is_not_there(fails: Fails, target: Path, tmp_path: Path) -> None:
     start(target, tmp_path / "runs", trials=1, policy="greedy", calibrate=1)
     assert fails("show", "night", "7", status=2) == "run night has no trial 7: it has 1 to 1."
+    ledger = tmp_path / "runs" / "night" / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().splitlines(keepends=True)[0])
+    assert fails("show", "night", "1", status=2) == "run night has no trial 1: nothing has been tried yet."
 
 
 def test_stopping_what_does_not_run(fails: Fails, target: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nights import write_night
 from sessions import start, state_of
 from targets import git, make_bowl
 
@@ -115,6 +116,12 @@ def test_a_branch_that_exists_stays(night: tuple[Path, Path, State], said: Said)
     assert err == "overnight: main exists. Choose another --name, or delete it: git branch -D main\n"
 
 
+@pytest.mark.parametrize("name", ["two words", "-f", "x..y", "@{-1}"])
+def test_a_name_that_git_refuses(said: Said, name: str) -> None:
+    _, err = said("branch", "night", f"--name={name}", status=2)
+    assert err.startswith(f"overnight: --name {name!r}: git accepts no branch of that name")
+
+
 def test_a_name_is_needed(
     night: tuple[Path, Path, State], said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -154,7 +161,22 @@ def test_two_attempts_side_by_side(night: tuple[Path, Path, State], said: Said) 
     assert "-RATE = 0.01" in out
     assert out.startswith("baseline: val_bpb ")
     assert f"trial {number} against baseline: +" in out
-    assert "are the same." in said("diff", "night", "head", state.kept[-1].number)[0]
+
+    same, _ = said("diff", "night", "head", "head")
+    assert same.endswith("head and head are the same.\n")
+    assert "against" not in same
+
+
+def test_two_attempts_for_programs(night: tuple[Path, Path, State], said: Said) -> None:
+    _, _, state = night
+    first, last = state.kept[0], state.kept[-1]
+    data = json.loads(said("diff", "night", first.number, last.number, "--json")[0])
+    assert data["schema"] == "overnight.diff/1"
+    assert (data["a"]["commit"], data["b"]["commit"]) == (first.candidate, last.candidate)
+    assert data["gain"] == pytest.approx(data["a"]["value"] - data["b"]["value"])
+    assert data["diff"].startswith(f"--- trial {first.number}\n+++ trial {last.number}\n@@ ")
+    same = json.loads(said("diff", "night", "head", "head", "--json")[0])
+    assert (same["gain"], same["gain_se"], same["diff"]) == (None, None, "")
 
 
 def test_sides_that_are_no_attempt(night: tuple[Path, Path, State], said: Said) -> None:
@@ -172,6 +194,18 @@ def test_a_target_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(words) == 2
     assert "is not there any more. Name its folder with --target." in capsys.readouterr().err
     assert main([*words, "--target", str(tmp_path / "elsewhere")]) == 0
+
+
+def test_a_clone_without_the_commits_of_the_run(
+    night: tuple[Path, Path, State], said: Said, tmp_path: Path
+) -> None:
+    clone = make_bowl(tmp_path / "other")
+    (clone / "train.py").write_text("# another history\n")
+    git(clone, "commit", "-qam", "Another history")
+    for words in (["diff", "night", "1", "2"], ["branch", "night", "--name", "lost"]):
+        _, err = said(*words, "--target", clone, status=2)
+        assert err.startswith("overnight: commit ")
+        assert "Fetch refs/autoresearch/night/*" in err
 
 
 # export
@@ -204,4 +238,17 @@ def test_log_filters(night: tuple[Path, Path, State], said: Said) -> None:
     found = json.loads(said("log", "--json", "--text", "depth")[0])
     assert found
     assert all("DEPTH" in row["subject"] for row in found)
-    assert said("log", "night", "--source", "llm")[0].strip() == "No attempt matches."
+    reverted = next(r for r in state.finished if r.decision == "revert")
+    assert f"{reverted.proposal.subject[:20]}" in said("log", "night", "--source", reverted.proposal.source)[0]
+    nothing = said("log", "night", "--source", "llm")[0]
+    assert nothing.startswith("No attempt matches. There are: ")
+    assert reverted.proposal.source in nothing
+
+
+def test_log_finds_what_a_subject_only_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of many changed values a subject names two, "and 9 more"."""
+    state = state_of(RunDirectory(write_night(tmp_path / "jun12", 40).parent, "jun12"))
+    record = next(r for r in state.finished if r.proposal.diff and r.decision != "keep")
+    changed = next(row[1:] for row in record.proposal.diff.splitlines() if row.startswith("+") and row[1:2] != "+")
+    assert main(["log", "jun12", "--text", changed, "--runs", str(tmp_path)]) == 0
+    assert f"\n{record.number:5d}  " in capsys.readouterr().out

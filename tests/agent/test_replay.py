@@ -338,6 +338,7 @@ def test_what_cannot_be_replayed(target: Path, tmp_path: Path, refused: Callable
     assert refused("nihgt").startswith(f"'nihgt' is no run in {tmp_path / 'runs'} (nearest: night)")
     assert "Nearest: night, autoresearch/night" in refused("nihgt", "--target", target)
     assert refused("night", "--seeds", "0") == "--seeds 0: must be at least 1."
+    assert refused("night", "--results", "x.tsv").startswith("--results: run night has recorded values")
     assert "no commit changes train.py" in refused("HEAD..HEAD", "--target", target)
     gone = refused("0123456789abcdef..HEAD", "--target", target)
     assert gone.startswith("'0123456789abcdef' is no commit of")
@@ -352,6 +353,8 @@ def test_commits_that_were_pruned(target: Path, tmp_path: Path, refused: Callabl
     message = refused("night")
     assert "is not in" in message
     assert "Fetch refs/autoresearch/night/*" in message
+    shutil.rmtree(target)
+    assert refused("night").endswith("is not there any more. Name its folder with --target.")
 
 
 def test_another_replay_of_the_same_name(target: Path, replayed: Replayed, refused: Callable[..., str]) -> None:

@@ -4,7 +4,12 @@ import pytest
 from browser import CHROMIUM, Browser
 from nights import write_night
 
+from agent.noise import Noise
+from agent.replay import Plan, Result
 from agent.report import write_report
+from agent.reproduce import Finding
+from agent.steps import Step
+from agent.views.replay import write_replay
 
 pytest.importorskip("jinja2")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
@@ -146,3 +151,33 @@ def test_print_shows_every_kept_edit(page):
              "dispatchEvent(new Event('beforeprint'))")  # fmt: skip
     assert page.run("[...document.querySelectorAll('details.edit')].every(edit => edit.open)")
     assert page.complaints == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_the_page_of_a_replay_fits(browser, tmp_path, width):
+    subject = "MATRIX_LR 0.04 → 0.05, WARMUP_RATIO 0.1 → 0.02, and 7 more"
+    step = Step(1, "0123456789" * 4, subject, 7, 2.7529, 0.0365, 0.0163)
+    finding = Finding(step, "not reproduced", "worse than before it by more than the noise", 2.7782, 3, -0.0393, 0.01)
+    plan = Plan("night", (step,), 3, "minimize", "val_bpb", "train.py", "65536 tokens")
+    write_replay(Result(plan, (finding,) * 3, Noise(0.01, 5), None), tmp_path / "replay.html")
+    browser.complaints.clear()
+    browser.open(tmp_path / "replay.html")
+    browser.resize(width, 800)
+    wide = browser.run("document.documentElement.scrollWidth")
+    heights = browser.run("[...document.querySelectorAll('tbody tr')].map(row => row.offsetHeight)")
+    ends = browser.run("[...document.querySelectorAll('tbody td')].map(cell => cell.getBoundingClientRect().right)")
+    browser.resize(1280, 900)
+    assert wide <= width
+    assert max(ends) <= width
+    assert max(heights) < 200
+    assert browser.complaints == []
+
+
+def test_the_key_and_the_buttons_do_not_mix_on_a_phone(page):
+    page.resize(390, 800)
+    bottom, top = page.run(
+        "[document.getElementById('zoom').getBoundingClientRect().bottom,"
+        " document.querySelector('#progress .key').getBoundingClientRect().top]"
+    )
+    page.resize(1280, 900)
+    assert bottom <= top

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -24,24 +25,22 @@ class Browser:
     def __init__(self, width: int = 1280, height: int = 900):
         self.complaints: list[Any] = []
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        held = [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]  # 3 and 4, or the pipes would take them
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
 
-        def connect() -> None:  # the browser reads its descriptor 3 and writes its descriptor 4
-            ends = os.dup(theirs_in), os.dup(theirs_out)
-            os.dup2(ends[0], 3)
-            os.dup2(ends[1], 4)
-
+        # the browser reads its descriptor 3 and writes its descriptor 4, which may be anything in this process
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (theirs_in, theirs_out)]
+        connected = f'exec "$@" 3<&{ends[0]} 4>&{ends[1]} {ends[0]}<&- {ends[1]}>&-'
         self._process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={self._folder.name}"],
-            preexec_fn=connect,
-            pass_fds=(3, 4),
+            ["bash", "-c", connected, "bash", CHROMIUM, *FLAGS, f"--user-data-dir={self._folder.name}"],
+            pass_fds=ends,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for end in (theirs_in, theirs_out, *held):
+        for end in ends:
             os.close(end)
+        os.close(theirs_in)
+        os.close(theirs_out)
         self._read, self._write = os.fdopen(ours_in, "rb"), os.fdopen(ours_out, "wb")
         self._buffer, self._number, self._session = b"", 0, ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]

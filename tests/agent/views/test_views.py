@@ -9,6 +9,7 @@ from nights import write_night
 from rich.console import Console
 
 from agent.ledger import State, fold, read
+from agent.views import text
 from agent.views.diff import diff_view
 from agent.views.failure import decisive_lines
 from agent.views.live import LiveView, SilentView, advance
@@ -99,6 +100,16 @@ def test_log_json_is_the_documented_list(night):
         assert (entry["accepted"] is not None) == (entry["decision"] == "keep")
         assert {"commit", "source", "gain", "gain_se", "best_before", "runs", "subject", "category"} <= set(entry)
         assert {"proposer", "reason", "seconds", "self_reported"} <= set(entry)
+
+
+@pytest.mark.parametrize("width", [60, 72, 90])
+def test_the_list_says_what_matters_where_the_terminal_is_narrow(tmp_path, width):
+    folder = write_night(tmp_path / "demo-nov23", 30)
+    rows = runs_json([("demo-nov23", fold(read(folder / "ledger.jsonl")), False)])
+    words = drawn(runs_table(rows), width)
+    assert "…" not in words
+    for name in ("demo-nov23", "ended", "30/30", "kept", "gain ± se", text.gain(rows[0]["gain"], rows[0]["gain_se"])):
+        assert name in words
 
 
 def test_self_reported_values_are_marked_everywhere(night):
