@@ -13,7 +13,7 @@ from agent.types import Record
 from agent.views import text
 from agent.views.charts import curve_chart
 from agent.views.curves import Point, curve_of
-from agent.views.diff import diff_lines, size_of
+from agent.views.diff import diff_lines, highlighted, size_of
 from agent.views.failure import failure_lines
 from agent.views.log import attempt_json, reason
 from agent.views.show import parent_runs
@@ -97,7 +97,8 @@ def kept_rows(state: State, run_dir: Path, diff_limit: int) -> list[dict[str, An
     for record in state.kept:
         own = curve(record.accepted or f"trial {record.number}", record.runs)
         parent = curve(record.parent, parent_runs(record, state))
-        rows.append({**_common(record, diff_limit), "curve": curve_chart(own, parent) if own else ""})
+        row = _common(record, diff_limit)
+        rows.append({**row, "diff": highlighted(row["diff"]), "curve": curve_chart(own, parent) if own else ""})
     return rows
 
 
@@ -105,7 +106,8 @@ def attempt_rows(state: State, run_dir: Path, diff_limit: int, latest: int) -> l
     """One entry for each of the latest finished attempts, in order. The edits of kept ones have their own section."""
     return [
         {
-            **_common(record, 0 if record.decision == "keep" else diff_limit),
+            **(row := _common(record, 0 if record.decision == "keep" else diff_limit)),
+            "diff": [(kind, [("", words)]) for kind, words in row["diff"]],  # plain: there may be thousands
             "failure": failure_lines(record, run_dir) if diff_limit else [],
             "why_not": text.line(reason(record), 300) if record.status != "ok" else "",
         }

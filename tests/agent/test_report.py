@@ -38,8 +38,8 @@ KINDS = {
 }
 ALLOWED = {
     "a", "b", "body", "button", "circle", "code", "dd", "details", "div", "dl", "dt", "figcaption", "figure",
-    "footer", "form", "g", "h1", "h2", "h3", "head", "header", "html", "input", "li", "line", "main", "meta", "nav",
-    "option", "p", "path", "pre", "rect", "script", "section", "select", "small", "span", "style", "summary", "svg",
+    "footer", "form", "g", "h1", "h2", "h3", "head", "header", "html", "i", "input", "li", "line", "main", "meta",
+    "nav", "option", "p", "path", "pre", "rect", "script", "section", "select", "small", "span", "style", "summary", "svg",
     "table", "tbody", "td", "text", "th", "thead", "title", "tr", "ul",
 }  # fmt: skip
 VOID = {"meta", "input", "link", "br", "img", "hr"}
@@ -181,6 +181,7 @@ def test_a_plain_long_night_keeps_every_diff(tmp_path):
     state = fold(read(folder / "ledger.jsonl"))
     assert path.stat().st_size < 1.5 * (1 << 20)
     assert len(page.all("pre", "diff")) == len([r for r in state.finished if r.proposal.diff])
+    assert page.all("i", "number"), "code without colours"
 
 
 def test_a_process_of_its_own_writes_it(tmp_path):

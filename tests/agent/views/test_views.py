@@ -10,7 +10,7 @@ from rich.console import Console
 
 from agent.ledger import State, fold, read
 from agent.views import text
-from agent.views.diff import diff_view
+from agent.views.diff import diff_lines, diff_text, diff_view, highlighted, size_of
 from agent.views.failure import decisive_lines
 from agent.views.live import LiveView, SilentView, advance
 from agent.views.log import log_json, log_table, select
@@ -198,6 +198,40 @@ def test_two_attempts_are_compared():
     assert "+b = 2" in drawn(diff_view("a = 1\n", "a = 1\nb = 2\n", ("trial 1", "trial 2")))
     assert "No newline" in drawn(diff_view("a", "a\n"))
     assert "the same" in drawn(diff_view("a\n", "a\n"))
+
+
+COMMENTED_OUT = """\
+--- a/train.sql.py
++++ b/train.sql.py
+@@ -1,3 +1,3 @@
+--- a note
++++ another
+ for x in "a", 1:  # go on
+\\ No newline at end of file
+diff --git a/b.py b/b.py
+"""
+
+
+def test_a_hunk_says_itself_how_long_it_is():
+    kinds = [kind for kind, _ in diff_lines(COMMENTED_OUT)]
+    assert kinds == ["file", "file", "hunk", "removed", "added", "context", "context", "context"]
+    whole = COMMENTED_OUT.replace("-1,3 +1,3", "-1,2 +1,2")
+    assert diff_lines(whole)[-1][0] == "file"
+    assert size_of(whole) == (1, 1)
+    assert size_of("@@ ... @@\n-a\n+b\n+c\n") == (2, 1), "a header that counts nothing"
+
+
+def test_code_in_a_diff_is_coloured_by_its_language():
+    rows = highlighted(diff_lines(COMMENTED_OUT))
+    assert rows[5] == (
+        "context",
+        [("", " "), ("keyword", "for"), ("", " x "), ("keyword", "in"), ("", " "), ("string", '"a"'), ("", ", "),
+         ("number", "1"), ("", ":  "), ("comment", "# go on")],
+    )  # fmt: skip
+    for diff in (COMMENTED_OUT, COMMENTED_OUT.replace(".py", ".nothing-known"), "+\n\n+\x1b[2J", "@@ -1 +1 @@\n\n"):
+        rows = diff_lines(diff)
+        assert ["".join(text for _, text in pieces) for _, pieces in highlighted(rows)] == [row for _, row in rows]
+        assert diff_text(diff).plain == "\n".join(row for _, row in rows).rstrip()
 
 
 def play(view, folder):
