@@ -1,9 +1,9 @@
 """The edits of a run, as a table for people and as a list for programs.
 
 ``log_json`` is schema ``overnight.log/1``: a list with one object per finished attempt, in order. Keys:
-trial, decision (keep, revert), status (ok, a failure, or why it never ran), value (null for a failure), best_before,
-gain (positive is better), gain_se, commit (the attempt's; null if there is none), accepted (on the branch; null),
-runs (how many on the validation split), seconds (of all its runs), subject, category, source, proposer, reason,
+schema, trial, decision (keep, revert), status (ok, a failure, or why it never ran), value (null for a failure),
+best_before, gain (positive is better), gain_se, commit (the attempt's; null if there is none), accepted (on the branch;
+null), runs (how many on the validation split), seconds (of all its runs), subject, category, source, proposer, reason,
 self_reported. Keys may be added within a schema; none changes its meaning.
 """
 
@@ -30,7 +30,7 @@ STYLES = {"keep": "green", "revert": "dim", "ok": "dim"}  # failures are yellow
 
 
 def log_json(state: State, status: str = "", source: str = "", words: str = "") -> list[dict[str, Any]]:
-    return [attempt_json(record) for record in select(state.finished, status, source, words)]
+    return [{"schema": SCHEMA, **attempt_json(record)} for record in select(state.finished, status, source, words)]
 
 
 def attempt_json(record: Record) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """All runs of a folder, one line each.
 
-``runs_json`` is schema ``overnight.list/1``: a list of objects with tag, state (running, ended, interrupted), reason
-(why it ended; null), metric, goal, proposer, started (seconds since the epoch), trials, planned (null without a bound),
-kept, failed, baseline, best, gain, gain_se, self_reported.
+``runs_json`` is schema ``overnight.list/1``: a list of objects with schema, tag, state (running, ended, interrupted),
+reason (why it ended; null), metric, goal, proposer, started (seconds since the epoch), trials, planned (null without a
+bound), kept, failed, baseline, best, gain, gain_se, self_reported.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def runs_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
         summary = summarize(state)
         found.append(
             {
+                "schema": SCHEMA,
                 "tag": tag,
                 "state": condition(state, running),
                 "reason": text.line(state.ended) if state.ended and not running else None,

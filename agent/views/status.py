@@ -34,8 +34,8 @@ def status_json(
     tag = tag_of(state, run)
     under_way = _under_way(state) if running else None
     return {
-        "schema": SCHEMA,
         **runs_json([(tag, state, running)])[0],
+        "schema": SCHEMA,
         "branch": f"autoresearch/{tag}",
         "baseline_runs": summary.baseline.n if summary.baseline else 0,
         "best_runs": summary.best.n if summary.best else 0,
@@ -130,8 +130,8 @@ def gained_text(summary: Summary) -> Text:
         return Text(f"nothing kept so far; {metric} {start} (baseline, {text.count(summary.baseline.n, 'run')})")
     return Text.assemble(
         (text.gain(summary.gain, summary.gain_se), "bold green" if summary.gain > 0 else "bold yellow"),
-        f"  ({metric} {start} → {text.number(summary.best.value, star)}, "
-        f"{summary.baseline.n} and {text.count(summary.best.n, 'run')})",
+        f"  ({metric} {start} of {text.count(summary.baseline.n, 'run')} → "
+        f"{text.number(summary.best.value, star)} of {summary.best.n})",
     )
 
 

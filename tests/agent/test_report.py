@@ -39,8 +39,8 @@ KINDS = {
 ALLOWED = {
     "a", "b", "body", "button", "circle", "code", "dd", "details", "div", "dl", "dt", "figcaption", "figure",
     "footer", "form", "g", "h1", "h2", "h3", "head", "header", "html", "i", "input", "li", "line", "main", "meta",
-    "nav", "option", "p", "path", "pre", "rect", "script", "section", "select", "small", "span", "style", "summary", "svg",
-    "table", "tbody", "td", "text", "th", "thead", "title", "tr", "ul",
+    "nav", "option", "p", "path", "pre", "rect", "script", "section", "select", "small", "span", "style", "summary",
+    "svg", "table", "tbody", "td", "text", "th", "thead", "title", "tr", "ul",
 }  # fmt: skip
 VOID = {"meta", "input", "link", "br", "img", "hr"}
 

@@ -85,6 +85,7 @@ def test_json_is_valid_and_clean(night):
         runs_json([("jun12", state, False)]),
         *(show_json(record, state, folder) for record in state.records),
     ]
+    assert [data[1]["schema"], data[2][0]["schema"]] == ["overnight.status/1", "overnight.list/1"]
     text = json.dumps(data, ensure_ascii=False, allow_nan=False)
     text.encode()
     assert not set(text) & {"\x1b", "\x9b", "\u202e"}
@@ -95,6 +96,7 @@ def test_log_json_is_the_documented_list(night):
     log = log_json(state)
     assert [entry["trial"] for entry in log] == [record.number for record in state.finished]
     for entry in log:
+        assert entry["schema"] == "overnight.log/1"
         assert entry["decision"] in ("keep", "revert")
         assert (entry["value"] is None) == (entry["status"] != "ok")
         assert (entry["accepted"] is not None) == (entry["decision"] == "keep")
