@@ -401,7 +401,7 @@ def _on_node(
         try:
             with workspace(site.owner) as directory:
                 _write_files(files, directory)
-                experiment = _experiment(site, tree, lambda: ray.get(data[0]), lambda: line.stopped)
+                experiment = experiment_at(site, tree, lambda: ray.get(data[0]), lambda: line.stopped)
                 measured = carry_out(experiment, order, directory, line.progress)
                 return Delivery(measured, _read_files(directory))
         except Interrupted as error:
@@ -412,7 +412,13 @@ def _on_node(
             return Delivery(SandboxBroken(f"{node}: {error}"), {})
 
 
-def _experiment(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: Callable[[], bool]) -> Experiment:
+def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: Callable[[], bool]) -> Experiment:
+    """What makes the session's runs on this node, from what was sent alone.
+
+    Raises:
+        EnvironmentProblem: this node has another version, lacks something, or its sandbox promises less.
+        SandboxUnavailable: it has no such sandbox.
+    """
     if site.version != agent.__version__:
         raise EnvironmentProblem(f"has Overnight {agent.__version__}, the session {site.version}. Install the same.")
     check_mounts(site.target)
