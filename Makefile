@@ -21,7 +21,7 @@ check: $(VENV)/.installed-test  ## ruff and mypy --strict
 	$(BIN)/mypy --strict
 
 test: check  ## check, then every test that needs no Docker, no model server and no GPU
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 e2e: $(VENV)/.installed-test  ## whole sessions against a real Docker engine and a real vLLM server; E2E="-k name" picks
 	scripts/e2e.sh $(CURDIR)/$(BIN)/python $(E2E)
