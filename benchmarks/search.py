@@ -2,7 +2,8 @@
 
 Seeds are paired: the k-th seed gives every method the same instance of the objective, with the same noise at the same
 trial. The figures are best *true* values after a number of trials (of what was found best by its noisy value), their
-mean with a 95 % interval over seeds, the share of failed trials, and the difference to ``cma-es`` seed by seed.
+mean with a 95 % interval over seeds, the share of failed trials, and the difference to ``cma-es`` (or another:
+``--against``) seed by seed. ``--save FOLDER`` keeps every search, and does none again that is there.
 
 ``centaur`` talks to a simulated adviser. ``helpful`` knows a noisy direction towards the optimum and moves some
 values of the best configuration that way; ``useless`` draws uniformly, and half of its points fail.
@@ -15,7 +16,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -24,6 +26,7 @@ import numpy as np
 from agent.chat import Message, ModelInfo, Reply
 from agent.proposers import make_proposer
 from agent.proposers.protocol import NoPoint, SuggestingMethod
+from agent.rundir import replace_file
 from agent.space import SearchSpace
 from agent.types import Value
 from benchmarks.objectives import KINDS, Objective, paper_space
@@ -151,6 +154,17 @@ def _ask(method: SuggestingMethod | OptunaCma) -> tuple[dict[str, Value], str]:
     return dict(suggestion.params), suggestion.source
 
 
+def searched(name: str, kind: str, seed: int, trials: int, folder: Path | None) -> Run:
+    """``run``, or what ``folder`` remembers of it."""
+    place = folder / f"{kind}-{name}-{trials}-{seed}.json" if folder else None
+    if place and place.exists():
+        return Run(**json.loads(place.read_text()))
+    done = run(name, kind, seed, trials)
+    if place:
+        replace_file(place, json.dumps(asdict(done)))
+    return done
+
+
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half of its 95 % interval (Student's t)."""
     from scipy.stats import t
@@ -160,22 +174,40 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), half
 
 
-def table(results: Mapping[str, Sequence[Run]], trials: int, say: Callable[[str], None] = print) -> None:
+def paired(runs: Sequence[Run], others: Sequence[Run], trial: int) -> tuple[float, float]:
+    return interval([r.best[trial - 1] - o.best[trial - 1] for r, o in zip(runs, others, strict=True)])
+
+
+def table(
+    results: Mapping[str, Sequence[Run]], trials: int, against: str = "cma-es", say: Callable[[str], None] = print
+) -> None:
     points = sorted({min(60, trials), min(100, trials), trials})
-    say(
-        "| method | " + " | ".join(f"{n} trials" for n in points) + " | less cma-es, paired | failed after 50 | model |"
-    )
-    say("|---" * (len(points) + 4) + "|")
+    columns = [f"{n} trials" for n in points] + [f"less {against}, {n}" for n in points]
+    say(f"| method | {' | '.join(columns)} | failed after 50 | model |")
+    say("|---" * (len(columns) + 3) + "|")
     for name, runs in results.items():
         cells = [f"{m:.4f} ± {h:.4f}" for n in points for m, h in [interval([r.best[n - 1] for r in runs])]]
-        difference, half = interval([r.best[-1] - o.best[-1] for r, o in zip(runs, results["cma-es"], strict=True)])
+        cells += [f"{m:+.4f} ± {h:.4f}" for n in points for m, h in [paired(runs, results[against], n)]]
         failed = fmean(fmean(r.failed[50:] or r.failed) for r in runs)
         thirds = np.array_split(np.arange(trials), 3)
         share = " → ".join(
             f"{fmean(fmean([r.sources[i] == 'llm' for i in part]) for r in runs):.0%}" for part in thirds
         )
         models = share if name.startswith("centaur") else ""
-        say(f"| {name} | {' | '.join(cells)} | {difference:+.4f} ± {half:.4f} | {failed:.1%} | {models} |")
+        say(f"| {name} | {' | '.join(cells)} | {failed:.1%} | {models} |")
+    if {"cma-es", "cma-gp", "centaur-useless"} <= set(results):
+        say("")
+        for n in points:
+            triples = zip(*(results[name] for name in ("cma-es", "cma-gp", "centaur-useless")), strict=True)
+            es, gp, useless = np.array([[r.best[n - 1] for r in triple] for triple in triples]).T
+            parts = {
+                "cost": useless - gp,
+                "a fifth of the gap": (es - gp) / 5,
+                "cost less that fifth": useless - gp - (es - gp) / 5,
+            }
+            found = {part: interval(list(values)) for part, values in parts.items()}
+            words = ", ".join(f"{part} {mean:+.5f} ± {half:.5f}" for part, (mean, half) in found.items())
+            say(f"A useless adviser, {n} trials: {words}")
 
 
 def main() -> None:
@@ -184,16 +216,20 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--objectives", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--against", choices=METHODS, default="cma-es")
+    parser.add_argument("--save", type=Path)
     options = parser.parse_args()
-    names = list(dict.fromkeys(["cma-es", *options.methods]))
+    names = list(dict.fromkeys([options.against, *options.methods]))
+    if options.save:
+        options.save.mkdir(parents=True, exist_ok=True)
     for kind in options.objectives:
         results: dict[str, list[Run]] = {}
         for name in names:
-            results[name] = [run(name, kind, seed, options.trials) for seed in range(options.seeds)]
+            results[name] = [searched(name, kind, seed, options.trials, options.save) for seed in range(options.seeds)]
             slowest = max(r.slowest for r in results[name])
             sys.stderr.write(f"{kind} {name}: slowest ask and tell {1000 * slowest:.0f} ms\n")
         sys.stdout.write(f"\nObjective `{kind}`, {options.seeds} seeds:\n\n")
-        table(results, options.trials)
+        table(results, options.trials, options.against)
         sys.stdout.flush()
 
 
