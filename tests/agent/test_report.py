@@ -181,7 +181,7 @@ def test_a_plain_long_night_keeps_every_diff(tmp_path):
     state = fold(read(folder / "ledger.jsonl"))
     assert path.stat().st_size < 1.5 * (1 << 20)
     assert len(page.all("pre", "diff")) == len([r for r in state.finished if r.proposal.diff])
-    assert page.all("i", "number"), "code without colours"
+    assert page.all("i", "is-number"), "code without colours"
 
 
 def test_a_process_of_its_own_writes_it(tmp_path):
