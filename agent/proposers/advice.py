@@ -103,9 +103,18 @@ class Adviser:
         self.llm, self.space, self.form = llm, space, form
 
     def advise(
-        self, random: np.random.Generator, template: str, base: Mapping[str, Value], accept: Accept, **values: str
+        self,
+        random: np.random.Generator,
+        template: str,
+        base: Mapping[str, Value],
+        accept: Accept,
+        doubt: Accept | None = None,
+        /,
+        **values: str,
     ) -> Suggestion:
         """A configuration that ``accept`` has nothing against; a diff is one of the block with the values ``base``.
+
+        What ``doubt`` says of the first answer is told to the model, which may think again; the second answer stands.
 
         Raises:
             NoPoint: no such configuration came, nor after the reason was given.
@@ -117,6 +126,7 @@ class Adviser:
             answer = fill("hparams-diff", path=space.path, block=fenced(text, "python"))
         else:
             answer = fill("hparams-json", block=fenced(text, "python"), names=", ".join(space.names))
+        doubtful: list[tuple[dict[str, Value], str]] = []
 
         def read(reply: Reply) -> tuple[dict[str, Value], str]:
             if self.form == "diff":
@@ -125,9 +135,18 @@ class Adviser:
                 params, rationale = read_object(space, reply.text)
             if problem := accept(params):
                 raise ReplyRejected(problem)
-            return params, one_line(rationale, RATIONALE)
+            point = params, one_line(rationale, RATIONALE)
+            if doubt and not talk.repairs and (problem := doubt(params)):
+                doubtful.append(point)
+                raise ReplyRejected(problem)
+            return point
 
-        params, rationale = talk.until_good(fill(template, answer=answer, **values), self.enforced(text), read)
+        try:
+            params, rationale = talk.until_good(fill(template, answer=answer, **values), self.enforced(text), read)
+        except NoPoint:
+            if not doubtful:  # a doubtful point is still one that the model gave
+                raise
+            params, rationale = doubtful[0]
         return talk.suggestion(params, rationale)
 
     def enforced(self, text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from agent.proposers.advice import Adviser, Form
 from agent.proposers.base import Told
 from agent.proposers.protocol import NoPoint, Suggestion
 from agent.proposers.screened import CmaGp
+from agent.proposers.survival import survival
 from agent.proposers.telling import best, bounds, latest, state, table, wording
 from agent.space import SearchSpace
 from agent.types import Value
@@ -27,7 +28,8 @@ WINDOW = 25  # trials among which a new result is ranked
 FORGET = 0.95  # weight of a result against the next one of the same proposer
 PRIOR = {"llm": 0.18, "cma": 0.27}  # success before anything is known: the first share is near the paper's 30 %
 PRIOR_WEIGHT = 3.0  # results
-LEAST, MOST = 0.04, 0.75  # bounds of the model's share: neither is ever given up
+LIKELY = 0.5  # probability of not failing below which a point of the model's is doubted
+LEAST, MOST = 0.04, 0.5  # bounds of the model's share: neither is ever given up
 
 
 class Centaur(CmaGp):
@@ -99,11 +101,24 @@ class Centaur(CmaGp):
             "centaur",
             self.baseline if top is None else top.params,
             self.repeats,
+            self.doubt if self.screen else None,
             **wording(self),
             bounds=bounds(self.space),
             state=state(self, own.params),
             best=table(self.space, best(self.told), self.terms),
             latest=latest(self),
+        )
+
+    def doubt(self, params: Mapping[str, Value]) -> str:
+        """Why a configuration of the model's will probably fail, in words; empty if that is not to be expected."""
+        home = self.space.to_unit(self.baseline)
+        chance = float(survival(self.space, self.told, home, [self.space.to_unit(params)])[0])
+        if chance >= LIKELY:
+            return ""
+        failed = ", ".join(sorted({told.status for told in self.told if told.value is None}))
+        return (
+            f"by the runs that failed so far ({failed}), a run of this configuration fails with a probability of "
+            f"{1 - chance:.0%}; stay further away from what failed, or answer the same again if you are sure"
         )
 
     def choose(self, fresh: list[Mapping[str, Value]]) -> tuple[int, str]:  # type: ignore[override]

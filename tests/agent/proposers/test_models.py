@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from search_models import Helper
@@ -46,7 +48,7 @@ def test_a_useless_model_falls_to_the_floor_and_a_good_one_gets_more_than_the_pa
     assert useless.model_share < 0.06
     good = Centaur(SPACE, llm=Helper(SPACE), screen=False)
     live(good, 100, lambda source, k: 0.9 - 0.001 * k if source == "llm" else 1.0 + 0.001 * (k % 7))
-    assert 0.5 < good.model_share <= 0.75
+    assert 0.4 < good.model_share <= 0.5
 
 
 def test_the_model_sees_cma_es_in_the_units_of_the_block():
@@ -118,6 +120,54 @@ def test_a_failing_model_becomes_cma_es_only_by_permission_and_says_so():
     suggestion = allowed.suggest()
     assert suggestion.source == "cma"
     assert "the model's turn, and it failed" in suggestion.rationale
+
+
+def after_failures(replies: list[str], **options: Any) -> tuple[Centaur, ScriptedModel]:
+    """A Centaur that saw every run deeper than 12 run out of memory, before the model's turn."""
+    llm = ScriptedModel(replies)
+    method = Centaur(SPACE, llm=llm, reply="json", **options)
+    for k in range(60):
+        params = dict(SPACE.defaults, DEPTH=4 + k % 17, MATRIX_LR=0.02 + 0.0005 * k)
+        fails = params["DEPTH"] > 12
+        method.tell(params, None if fails else 1.0 + 0.001 * (k % 7), status="oom" if fails else "ok")
+    while not method.models_turn(method.asks):
+        method.replay(None)
+    return method, llm
+
+
+DEEP, DEEPER, SHALLOW = (json.dumps(SPACE.defaults | {"DEPTH": depth}) for depth in (20, 24, 7))
+
+
+def test_a_point_like_those_that_failed_is_doubted_once_and_the_second_answer_stands():
+    for second in (SHALLOW, DEEPER):
+        method, llm = after_failures([DEEP, second])
+        suggestion = method.suggest()
+        assert (suggestion.source, suggestion.params) == ("llm", json.loads(second))
+        assert suggestion.usage["repairs"] == 1
+        asked = llm.requests[1].messages[-1]["content"]
+        assert re.search(r"by the runs that failed so far \(oom\).* fails with a probability of \d\d%", asked)
+    method, llm = after_failures([SHALLOW])
+    assert method.suggest().usage["repairs"] == 0
+
+
+def test_a_doubted_point_is_taken_when_the_second_answer_is_none():
+    for second in ("no idea", json.dumps(SPACE.defaults)):
+        method, _ = after_failures([DEEP, second])
+        suggestion = method.suggest()
+        assert (suggestion.source, suggestion.params) == ("llm", json.loads(DEEP))
+        assert second in suggestion.transcript
+
+
+def test_a_second_answer_is_not_doubted_whatever_was_wrong_with_the_first():
+    method, llm = after_failures(["no idea", DEEP])
+    assert method.suggest().params == json.loads(DEEP)
+    assert len(llm.requests) == 2
+
+
+def test_paper_mode_doubts_nothing():
+    method, llm = after_failures([DEEP], share=0.3, screen=False)
+    assert method.suggest().params == json.loads(DEEP)
+    assert len(llm.requests) == 1
 
 
 def test_the_form_is_enforced_where_the_server_can():
