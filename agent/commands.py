@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import subprocess
@@ -320,12 +319,7 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
     """The state and settings of a run. Of a damaged ledger, what can be read; the damage is said."""
     from agent.salvage import read_state
 
-    gc.disable()  # of what is read here nothing is garbage, and looking for some takes a third of the time
-    try:
-        state, damage = read_state(directory.ledger)
-    finally:
-        gc.freeze()
-        gc.enable()
+    state, damage = read_state(directory.ledger)
     for problem in damage:
         say(problem)
     return state, directory.read_settings()

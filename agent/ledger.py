@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,6 +35,8 @@ EVENTS = (
 )
 
 Event = Mapping[str, Any]
+
+_decode = json.JSONDecoder().raw_decode
 
 
 class LedgerDamaged(OvernightError):
@@ -70,7 +72,10 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
 
 def event_of(line: bytes) -> Event:
     """One line of a ledger. Raises ``ValueError`` if it is no event of this schema."""
-    event = json.loads(line.decode("utf-8", "surrogatepass"))  # of bytes, it would guess the encoding
+    words = line.decode("utf-8", "surrogatepass").strip()
+    event, end = _decode(words)  # json.loads() takes half as long again, and of bytes it would guess the encoding
+    if end != len(words):
+        raise ValueError("more than one event")
     if not isinstance(event, dict) or event.get("event") not in EVENTS:
         raise ValueError("not an event")
     if event.get("v") != SCHEMA:
@@ -314,7 +319,8 @@ class Folder:
         self.ended = event["reason"]
 
     def _change(self, number: int, **changes: Any) -> None:
-        self.records[number - 1] = replace(self.records[number - 1], **changes)
+        before = vars(self.records[number - 1])  # dataclasses.replace() looks at every field, and takes twice as long
+        self.records[number - 1] = Record(**{**before, **changes})
 
     def state(self) -> State:
         return State(

@@ -18,7 +18,7 @@ from agent.ledger import Ledger, fold, read
 from agent.replay import Plan, Replay, Result
 from agent.repo import Repo, scrub_environment
 from agent.rundir import RunDirectory, find_runs
-from agent.steps import Step, steps_of_branch, steps_of_run, values_of_results
+from agent.steps import Step, named, steps_of_branch, steps_of_run, values_of_results
 
 if TYPE_CHECKING:
     from agent.views.replay import ReplayView
@@ -90,7 +90,7 @@ def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[P
     if source.running():
         say(f"run {request.what} is still going on: what it has kept so far is replayed.")
     given = {**saved, **request.settings, "runs": str(runs), "ray_address": ""}  # a replay runs here
-    steps = steps_of_run(state, {})
+    steps = steps_of_run(state)
     if request.exact:
         given["threads"] = _recorded_threads(steps, source.path)
     if not request.settings.get("budget") and saved.get("budget"):
@@ -100,8 +100,7 @@ def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[P
             f"the target of this run, {given['target']}, is not there any more. Name its folder with --target."
         )
     place = workplace(make_settings(given, None), say)
-    place.repo.need((step.commit for step in steps), request.what)
-    steps = tuple(dataclasses.replace(s, subject=place.repo.commit(s.commit).subject) for s in steps)
+    steps = named(steps, place.repo, request.what)
     if request.exact:
         place = _with_length(place, steps, source.path)
     same = request.exact or str(place.target.budget) == state.session.get("budget")

@@ -112,12 +112,21 @@ class Repo:
         Raises:
             UsageError: one of them is not in this repository.
         """
-        gone = next((commit for commit in commits if self.resolve(commit) is None), None)
+        gone = next((commit for commit in commits if not self._holds(commit)), None)
         if gone:
             raise UsageError(
                 f"commit {gone[:12]} of run {tag} is not in {self.top}: was it pruned, or is this another clone? "
                 f"Fetch refs/autoresearch/{tag}/*, or name the right folder with --target."
             )
+
+    def _holds(self, commit: str) -> bool:
+        """Whether a full hash is a commit of this repository. Asks one process for all of them, not one for each."""
+        from git.exc import ODBError
+
+        try:
+            return bool(self._repo.commit(commit).tree)
+        except (ValueError, ODBError):
+            return False
 
     def dirty(self) -> list[PurePosixPath]:
         """Files of the target in HEAD that look different in the working tree.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from agent.errors import UsageError
@@ -35,8 +35,8 @@ class Step:
     runs: tuple[Measurement, ...] = ()  # the recorded runs on the validation split
 
 
-def steps_of_run(state: State, subjects: Mapping[str, str]) -> tuple[Step, ...]:
-    """The baseline and the kept edits of a run; ``subjects`` by accepted commit.
+def steps_of_run(state: State) -> tuple[Step, ...]:
+    """The baseline and the kept edits of a run.
 
     Raises:
         UsageError: the run has not measured its baseline.
@@ -52,7 +52,7 @@ def steps_of_run(state: State, subjects: Mapping[str, str]) -> tuple[Step, ...]:
             Step(
                 number=len(steps),
                 commit=record.accepted,
-                subject=subjects.get(record.accepted, record.proposal.subject),
+                subject=record.proposal.subject,
                 trial=record.number,
                 recorded=record.verdict.value,
                 gain=record.verdict.gain,
@@ -61,6 +61,16 @@ def steps_of_run(state: State, subjects: Mapping[str, str]) -> tuple[Step, ...]:
             )
         )
     return tuple(steps)
+
+
+def named(steps: Sequence[Step], repo: Repo, tag: str) -> tuple[Step, ...]:
+    """The steps of run ``tag`` with the subjects that their commits have.
+
+    Raises:
+        UsageError: the repository lacks one of them.
+    """
+    repo.need((step.commit for step in steps), tag)
+    return tuple(replace(step, subject=repo.commit(step.commit).subject) for step in steps)
 
 
 def steps_of_branch(

@@ -1,9 +1,10 @@
 """How long the commands that read take on large records: python -m benchmarks.records [--trials 10000] [--runs 200]
 
 Makes run directories through ``agent.ledger`` without training anything: one long night, and many short ones beside it.
-Each command is a process of its own, start of Python included; ``ratio`` is its time over that of ``overnight --help``
-in the same round, the median of the rounds. The goal is 2 s, and is judged by the processor's time: on an idle machine
-the two are the same.
+The kept edits of the long one are commits of a real repository. ``plan`` is what ``overnight replay`` does before its
+first run: it reads the ledger, or the branch, and the commits. Each command is a process of its own, start of Python
+included; ``ratio`` is its time over that of ``overnight --help`` in the same round, the median of the rounds. The goal
+is 2 s, and is judged by the processor's time: on an idle machine the two are the same.
 """
 
 from __future__ import annotations
@@ -20,14 +21,34 @@ from pathlib import Path
 from statistics import median
 
 from agent.ledger import Ledger
+from agent.repo import Repo
 from agent.types import Measurement, Proposal, Verdict
+from benchmarks.idle_target import TRAIN, make_target
 
 GOAL = 2.0  # seconds
+PLAN_OF_RUN = """import sys
+from pathlib import Path
+from agent.repo import Repo
+from agent.salvage import read_state
+from agent.steps import named, steps_of_run
+print(len(named(steps_of_run(read_state(Path(sys.argv[1]))[0]), Repo(Path(sys.argv[2])), "long")))
+"""
+PLAN_OF_BRANCH = """import sys
+from pathlib import Path
+from agent.repo import Repo
+from agent.steps import steps_of_branch
+print(len(steps_of_branch(Repo(Path(sys.argv[2])), "train.py", "autoresearch/long", "val_bpb", 1.0)))
+"""
+COMMANDS = ("list", "list --json", "status long", "status", "log long", "log long --all", "log long --json",
+            "show long 9", "report long")  # fmt: skip
 DIFF = "--- a/train.py\n+++ b/train.py\n@@ -3,1 +3,1 @@\n-LR = 0.04\n+LR = {:.4f}\n"
 
 
-def write_run(root: Path, tag: str, trials: int, seed: int) -> None:
-    """A run directory whose ledger holds ``trials`` finished trials, one in fifty kept, one in ten failed."""
+def write_run(root: Path, tag: str, trials: int, seed: int, repo: Repo | None = None) -> None:
+    """A run directory whose ledger holds ``trials`` finished trials, one in fifty kept, one in ten failed.
+
+    With ``repo``, what was kept is on its branch ``autoresearch/TAG``.
+    """
     folder, draw = root / tag, random.Random(seed)
     folder.mkdir(parents=True)
     (folder / "run.toml").write_text(
@@ -42,7 +63,13 @@ def write_run(root: Path, tag: str, trials: int, seed: int) -> None:
     def commit(name: str) -> str:
         return f"{random.Random(f'{seed}/{name}').getrandbits(160):040x}"
 
-    base, best = commit("base"), 1.07
+    def accepted(parent: str, number: int, rate: float) -> str:
+        if repo is None:
+            return commit(f"accepted {number}")
+        message = f"RATE → {rate:.4f}\n\nTrial: {number}\nVal-Bpb: {best:.4f}\nSession: {tag}\n"
+        return repo.build(parent, {"train.py": TRAIN.replace("0.01", f"{rate:.4f}")}, message, int(now[0]))
+
+    base, best = repo.head() if repo else commit("base"), 1.07
     with Ledger(folder / "ledger.jsonl", clock) as ledger:
         ledger.append("session", tag=tag, baseline=base, metric="val_bpb", goal="minimize", proposer="cma-es",
                       sandbox="bwrap", policy="margin", seed=seed, budget="300s", trials=trials, device="cpu",
@@ -77,17 +104,18 @@ def write_run(root: Path, tag: str, trials: int, seed: int) -> None:
             ledger.append("judged", trial=number, verdict=Verdict("keep" if keep else "revert", value, best, gain,
                           0.001, int(value is not None), 3, 2, "" if keep else "not better"))  # fmt: skip
             if keep:
-                head, best = commit(f"accepted {number}"), value or best
+                head, best = accepted(head, number, rate), value or best
                 ledger.append("moved", trial=number, commit=head)
             ledger.append("told", trial=number)
         ledger.append("ended", reason=f"all {trials} trials done")
+    if repo:
+        repo.move(f"refs/heads/autoresearch/{tag}", head, None)
 
 
-def seconds(words: list[str], runs: Path) -> tuple[float, float]:
-    """Of one command: by the clock, and of the processor, which other work on the machine hardly changes."""
-    place = ["--runs", str(runs)] if words[0] != "--help" else []
+def seconds(*words: str) -> tuple[float, float]:
+    """Of Python with these arguments: by the clock, and of the processor, which other work hardly changes."""
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "agent.cli", *words, *place], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     return time.perf_counter() - began, used
@@ -101,29 +129,34 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        runs = Path(folder) / "runs"
+        runs, target = Path(folder) / "runs", make_target(Path(folder) / "target")
         real = os.fsync
         os.fsync = lambda fd: None  # the writing is not what is measured
         try:
             for k in range(given.runs - 1):
                 write_run(runs, f"short-{k:03d}", given.short, k)
-            write_run(runs, "long", given.trials, given.runs)
+            write_run(runs, "long", given.trials, given.runs, Repo(target))
         finally:
             os.fsync = real
-        size = (runs / "long" / "ledger.jsonl").stat().st_size / 1e6
-        print(f"{given.runs} runs: one of {given.trials} trials ({size:.1f} MB of ledger), others of {given.short}")
-        commands = (["--help"], ["list"], ["list", "--json"], ["status", "long"], ["status"], ["log", "long"],
-                    ["log", "long", "--all"], ["log", "long", "--json"], ["show", "long", "9"],
-                    ["report", "long"])  # fmt: skip
+        ledger = runs / "long" / "ledger.jsonl"
         print(
-            "first `list`, with nothing remembered: {:.2f} s, {:.2f} s of the processor".format(
-                *seconds(["list"], runs)
-            )
+            f"{given.runs} runs: one of {given.trials} trials ({ledger.stat().st_size / 1e6:.1f} MB of ledger), others "
+            f"of {given.short}; load {os.getloadavg()[0]:.1f}"
         )
+        place = ("--runs", str(runs))
+        commands = {
+            "--help": ("-m", "agent.cli", "--help"),
+            "list, nothing remembered": ("-m", "agent.cli", "list", *place),
+            **{line: ("-m", "agent.cli", *line.split(), *place) for line in COMMANDS},
+            "plan of a run": ("-c", PLAN_OF_RUN, str(ledger), str(target)),
+            "plan of a branch": ("-c", PLAN_OF_BRANCH, str(ledger), str(target)),
+        }
         times: dict[str, list[tuple[float, float]]] = {}
         for _ in range(given.rounds):
-            for words in commands:
-                times.setdefault(" ".join(words), []).append(seconds(words, runs))
+            for remembered in runs.glob("*/.list.json"):
+                remembered.unlink()
+            for name, words in commands.items():
+                times.setdefault(name, []).append(seconds(*words))
         print(
             "| command | s by the clock | ratio to `--help` | s of the processor | under 2 s |\n|---|---|---|---|---|"
         )

@@ -14,7 +14,7 @@ from agent.views.summary import Summary, difference, estimate, test_value, value
 
 Steps = list[tuple[int, float]]
 CUT = 0.25  # loss curves are drawn from here on
-MOST_MARKS = 2000  # attempts that a chart tells of one by one: as many as the table of the report has
+MOST_MARKS = 1000  # attempts that a chart tells of one by one: as many as the table of the report has
 LANE = 22  # height of the strip for attempts without a value
 
 

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_for_filename
+from pygments.lexers.python import PythonLexer
 from pygments.token import Token
 from pygments.util import ClassNotFound
 from rich.console import RenderableType
@@ -97,6 +98,8 @@ def _tokens(code: str, language: str) -> Pieces:
 
 @lru_cache(maxsize=32)
 def _lexer(suffix: str) -> Lexer | None:
+    if suffix == ".py":  # nearly always; to look a name up takes a tenth of a second
+        return PythonLexer(stripnl=False, ensurenl=False)
     try:
         return get_lexer_for_filename(f"file{suffix}", stripnl=False, ensurenl=False)
     except ClassNotFound:

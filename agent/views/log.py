@@ -9,11 +9,12 @@ self_reported. Keys may be added within a schema; none changes its meaning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.style import Style
@@ -91,9 +92,13 @@ def log_table(state: State, all: bool = False, status: str = "", source: str = "
     return Group(table, Text(text.LEGEND, style="dim")) if summary.self_reported else table
 
 
+Cell = list[tuple[str, str]]  # (words, style)
+
+
 @dataclass(frozen=True)
 class _Attempts:
-    """The table, with as many columns as the console is wide. Laid out here: Rich's table takes 1 ms a row."""
+    """The table, with as many columns as the console is wide. Laid out here, of plain strings: Rich's own table takes
+    1 ms a row, and its texts half of that."""
 
     records: list[Record]
     metric: str
@@ -102,52 +107,53 @@ class _Attempts:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width - (16 if self.all else 0)
         hidden = {name for name, least in _LEAST_WIDTH.items() if width < least} | (set() if self.all else {"outcome"})
-        names = [name for name in _COLUMNS if name not in hidden]
+        shown = [k for k, name in enumerate(_COLUMNS) if name not in hidden]
         titles = {"value": self.metric, "outcome": ""}
-        rows = [[Text(titles.get(name, name), "bold") for name in names]]
-        dim = [False]
+        rows: list[tuple[list[Cell], str]] = [([[(titles.get(name, name), "bold")] for name in _COLUMNS], "")]
         for record in self.records:
-            cells = _cells(record)
-            rows.append([cells[name] for name in names])
-            dim.append(record.status == "ok" and record.decision != "keep")
-        widths = [max(row[k].cell_len for row in rows) for k in range(len(names) - 1)]
+            rows.append((_cells(record), "dim" if record.status == "ok" and record.decision != "keep" else ""))
+        widths = [max(_width(cells[k]) for cells, _ in rows) for k in shown[:-1]]
         widths.append(max(8, options.max_width - sum(widths) - 2 * len(widths)))
-        style = lru_cache(console.get_style)
-        for row, faint in zip(rows, dim, strict=True):
-            yield from _merged(_laid_out(row, names, widths, style, style("dim") if faint else Style()))
+        style = lru_cache(lambda under, over: console.get_style(under) + console.get_style(over))
+        for cells, under in rows:
+            yield from _laid_out([cells[k] for k in shown], shown, widths, partial(style, under))
 
 
-def _laid_out(
-    row: list[Text], names: list[str], widths: list[int], style: Callable[[str | Style], Style], under: Style
-) -> Iterator[tuple[str, Style]]:
-    """One line: every cell as wide as its column, two spaces between them, the last cut where the console ends."""
-    for name, cell, width in zip(names, row, widths, strict=True):
-        last, size = name == names[-1], cell.cell_len
-        if size > width:
-            cell.truncate(width, overflow="ellipsis")
-        gap = "" if last else " " * (width - size)
-        if name in _RIGHT:
-            yield gap, under
-        base, at, plain = under + style(cell.style), 0, cell.plain
-        for span in cell.spans:
-            yield plain[at : span.start], base
-            yield plain[span.start : span.end], base + style(span.style)
-            at = span.end
-        yield plain[at:], base
-        if not last:
-            yield ("  " if name in _RIGHT else gap + "  "), under
+def _laid_out(cells: list[Cell], columns: list[int], widths: list[int], style: Callable[[str], Style]) -> list[Segment]:
+    """One line: every cell as wide as its column, two spaces between them, the last cut where the console ends.
+
+    As few segments as there are changes of style, since Rich looks at each of them several times.
+    """
+    pieces: Cell = []
+    for column, cell, width in zip(columns, cells, widths, strict=True):
+        gap = " " * (width - _width(cell))
+        if column == columns[-1]:
+            pieces += cell if gap or _width(cell) == width else _cut(cell, width)
+        elif _COLUMNS[column] in _RIGHT:
+            pieces += [(gap, ""), *cell, ("  ", "")]
+        else:
+            pieces += [*cell, (gap + "  ", "")]
+    merged: list[list[str]] = []
+    for words, name in pieces:
+        if merged and (merged[-1][1] == name or not words.strip()):  # space looks alike in every style of the table
+            merged[-1][0] += words
+        else:
+            merged.append([words, name])
+    return [*(Segment(words, style(name)) for words, name in merged), Segment.line()]
 
 
-def _merged(pieces: Iterable[tuple[str, Style]]) -> Iterator[Segment]:
-    """As few segments as there are changes of style: Rich looks at each of them several times."""
-    said, style = "", Style()
-    for piece, now in pieces:
-        if now != style and said:
-            yield Segment(said, style)
-            said = ""
-        said, style = said + piece, now
-    yield Segment(said, style)
-    yield Segment.line()
+def _width(cell: Cell) -> int:
+    """Columns of the terminal."""
+    return sum(len(words) if words.isascii() else cell_len(words) for words, _ in cell)
+
+
+def _cut(cell: Cell, width: int) -> Cell:
+    """The beginning of a cell, and an ellipsis."""
+    left, found = width - 1, []
+    for words, name in cell:
+        found.append((set_cell_size(words, left) if cell_len(words) > left else words, name))
+        left -= cell_len(found[-1][0])
+    return [*found, ("…", found[-1][1])]
 
 
 _RIGHT = ("trial", "value", "runs", "cost")
@@ -155,28 +161,26 @@ _COLUMNS = ("trial", "outcome", "value", "gain ± se", "runs", "cost", "source",
 _LEAST_WIDTH = {"runs": 60, "cost": 76, "source": 100, "category": 100}  # of the console, to show the column
 
 
-def _cells(record: Record) -> dict[str, Text]:
-    """The text of every column, in order."""
-    verdict = record.verdict
+def _cells(record: Record) -> list[Cell]:
+    """What stands in every column, in order."""
+    verdict, outcome = record.verdict, outcome_of(record)
     runs = [run for run in record.runs if run.role != "test"]
     reported = any(run.self_reported for run in record.runs)
-    edit = text.safe(record.proposal.subject or "(no subject)")
     why = reason(record) if record.status != "ok" else test_problem(record.runs)
-    if why:
-        edit.append(" · ").append_text(text.safe(why, "dim"))
-    edit.no_wrap = True
-    cells = (
-        Text(str(record.number)),
-        outcome_text(outcome_of(record)),
-        Text(text.number(verdict.value if verdict else None, reported)),
-        Text(text.gain(verdict.gain, verdict.gain_se) if verdict else text.gain(None)),
-        Text(str(len(runs))),
-        Text(text.duration(cost(record), brief=True) if runs else text.MISSING),
-        text.safe(record.proposal.source, width=12),
-        text.safe(record.proposal.category or text.MISSING, width=16),
-        edit,
-    )
-    return dict(zip(_COLUMNS, cells, strict=True))
+    return [
+        [(str(record.number), "")],
+        [(outcome.replace("_", " "), _style(outcome))],
+        [(text.number(verdict.value if verdict else None, reported), "")],
+        [(text.gain(verdict.gain, verdict.gain_se) if verdict else text.gain(None), "")],
+        [(str(len(runs)), "")],
+        [(text.duration(cost(record), brief=True) if runs else text.MISSING, "")],
+        [(text.line(record.proposal.source, 12), "")],
+        [(text.line(record.proposal.category or text.MISSING, 16), "")],
+        [
+            (text.line(record.proposal.subject or "(no subject)"), ""),
+            *([(" · ", ""), (text.line(why), "dim")] if why else []),
+        ],
+    ]
 
 
 def outcome_of(record: Record) -> str:
@@ -185,7 +189,11 @@ def outcome_of(record: Record) -> str:
 
 
 def outcome_text(outcome: str) -> Text:
-    return Text(outcome.replace("_", " "), style=STYLES.get(outcome, "yellow"))
+    return Text(outcome.replace("_", " "), style=_style(outcome))
+
+
+def _style(outcome: str) -> str:
+    return STYLES.get(outcome, "yellow")
 
 
 def _nothing(state: State, filtered: bool) -> str:

@@ -87,6 +87,14 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
         read(path)
 
 
+def test_two_events_on_one_line_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    event = '{"v": 1, "event": "ended", "time": 1.0, "reason": "x"}'
+    path.write_text(f"{event} \n{event}{event}\n{event}\n")
+    with pytest.raises(LedgerDamaged, match="line 2: more than one event"):
+        read(path)
+
+
 def test_a_line_of_another_schema_is_named(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_text('{"v": 2, "event": "session", "time": 0}\n' * 2)

@@ -26,6 +26,14 @@ def test_the_same_edit_gives_the_same_commit(target: Path) -> None:
     assert git(target, "status", "--porcelain") == ""
 
 
+def test_commits_that_are_not_there_are_named(target: Path) -> None:
+    repo = Repo(target)
+    repo.need([repo.head()], "night")
+    for wrong in ("0" * 40, "f" * 40, repo.commit(repo.head()).tree):  # nothing, no object, and no commit
+        with pytest.raises(UsageError, match=rf"commit {wrong[:12]} of run night is not in .*Fetch refs/autoresearch"):
+            repo.need([repo.head(), wrong], "night")
+
+
 def test_a_target_in_a_subfolder_is_edited_there(tmp_path: Path) -> None:
     top = make_bowl(tmp_path / "top")
     (top / "sub" / "target").mkdir(parents=True)
