@@ -64,6 +64,10 @@ def rate(progress):
     return LEARNING_RATE * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
 
 
+def mixed_precision(device):
+    return torch.autocast(device.type, torch.bfloat16, enabled=harness.fast_bf16(device))
+
+
 def main():
     run = harness.start()
     model = GPT(run.meta.vocab_size, run.meta.sequence_length).to(run.device)
@@ -73,7 +77,9 @@ def main():
     optimiser = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, fused=True)
 
     def loss_of(ids, targets):
-        return F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
+        with mixed_precision(run.device):
+            logits = model(ids)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     for ids, targets in run.warmup_batches(ROWS):
         loss_of(ids, targets).backward()
@@ -96,7 +102,13 @@ def load(checkpoint, device):
     model = GPT(meta["vocab_size"], meta["sequence_length"]).to(device)
     model.load_state_dict(weights)
     model.eval()
-    return torch.inference_mode()(lambda ids: model(ids))
+
+    @torch.inference_mode()
+    def logits(ids):
+        with mixed_precision(torch.device(device)):
+            return model(ids)
+
+    return logits
 
 
 if __name__ == "__main__":

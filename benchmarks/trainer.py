@@ -1,6 +1,7 @@
 """How fast the trainer of the presets is, and how good: python -m benchmarks.trainer PART [--rounds 3]
 
-    grid      tokens per second of the preset cpu: eager and compiled, 1 and 2 threads, 4, 8 and 16 rows a pass
+    grid      tokens per second of the preset cpu: float32 and bf16, eager and compiled, 1 and 2 threads, 4, 8 and
+              16 rows a pass; of whole trials too, that is with their start, in which a compiled step is compiled
     loading   step time with real batches over step time with one fixed batch
     baseline  val_bpb beside benchmarks/plain_trainer.py at three learning rates, each with as many steps as it makes
               in the preset's budget of seconds, of the processor: a busy machine favours neither
@@ -36,7 +37,7 @@ from statistics import median
 from typing import Any
 
 PLAIN = Path(__file__).with_name("plain_trainer.py")
-THREADS, ROWS, COMPILED = (1, 2), (4, 8, 16), (False, True)  # the grid, fixed before anything was measured
+THREADS, ROWS, COMPILED, BF16 = (1, 2), (4, 8, 16), (False, True), (False, True)  # the grid
 RATES = ("3e-4", "1e-3", "3e-3")
 STEPS = 6  # of one measurement
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 FLOP/s, of the vendor's data sheets (SXM)
@@ -68,18 +69,27 @@ def flops_per_token(model: Any) -> float:
     return float(6 * parameters + 12 * config.width * seen)
 
 
-def stepper(train: Any, device: str, meta: tuple[int, int], compiled: bool, rows: int) -> Callable[[Any], None]:
-    """One optimiser step over batches from ``batch(rows)``, as ``main`` of train.py does it."""
+def stepper(
+    train: Any, device: str, meta: tuple[int, int], compiled: bool, rows: int, bf16: bool | None = None
+) -> Callable[[Any], None]:
+    """One optimiser step over batches from ``batch(rows)``, as ``main`` of train.py does it.
+
+    ``bf16`` is whether products of matrices are; by default what train.py chooses on this machine.
+    """
     import torch
 
     model = train.GPT(train.Config(*meta)).to(device)
+    if device == "cuda":
+        model.attend_blockwise(torch.device(device))
     adamw, muon = train.make_optimisers(model)
     loss_of = torch.compile(model, dynamic=False) if compiled else model
+    chosen = train.mixed_precision(torch.device(device))
+    precision = chosen if bf16 is None else torch.autocast(device, torch.bfloat16, enabled=bf16)
     accumulation = max(1, train.TOTAL_BATCH_SIZE // (rows * meta[1]))
 
     def step(batch: Callable[[int], tuple[Any, Any]]) -> None:
         for _ in range(accumulation):
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            with precision:
                 loss = loss_of(*batch(rows)) / accumulation
             loss.backward()
         train.set_schedule(adamw, muon, 0.3, 10)
@@ -117,37 +127,47 @@ def timed(work: Callable[[], None], count: int = 1) -> tuple[float, float]:
 def grid(rounds: int, folder: Path) -> None:
     import torch
 
-    train = load_trainer("cpu", folder / "cpu")
-    meta = sizes("cpu")
+    from nanogpt_target.harness import fast_bf16
+
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")  # empty, as it is in the sandbox of a trial
+    train, meta = load_trainer("cpu", folder / "cpu"), sizes("cpu")
     batch = fixed_batch(meta, "cpu")
-    rate: dict[tuple[bool, int, int], list[tuple[float, float]]] = {}
+    has_bf16 = fast_bf16(torch.device("cpu"))
+    steps, first = {}, {}
     failed = ""
-    steps = {}
-    for compiled, rows in itertools.product(COMPILED, ROWS):
+    for bf16, compiled, rows in itertools.product(BF16 if has_bf16 else (False,), COMPILED, ROWS):
+        torch.set_num_threads(2)
+        step = stepper(train, "cpu", meta, compiled, rows, bf16)
         try:
-            torch.set_num_threads(2)
-            steps[compiled, rows] = stepper(train, "cpu", meta, compiled, rows)
-            timed(lambda: steps[compiled, rows](batch), 2)  # noqa: B023  # called at once
+            first[bf16, compiled, rows] = timed(lambda: step(batch))[0]  # noqa: B023  # called at once
+            step(batch)
         except Exception as error:  # no compiler for what torch.compile writes: a result, not a failure
             failed = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-            steps.pop((compiled, rows), None)
+        else:
+            steps[bf16, compiled, rows] = step
+    rate: dict[tuple[bool, bool, int, int], list[tuple[float, float]]] = {}
     for _ in range(rounds):
-        for (compiled, rows), step in steps.items():
+        for (bf16, compiled, rows), step in steps.items():
             for threads in THREADS:
                 torch.set_num_threads(threads)
                 step(batch)
                 taken = timed(lambda: step(batch), STEPS)  # noqa: B023
                 tokens = step.tokens  # type: ignore[attr-defined]
-                rate.setdefault((compiled, threads, rows), []).append((tokens / taken[0], tokens / taken[1]))
-    preset = rate[False, 1, train.DEVICE_BATCH_SIZE]
-    print("| step | threads | rows a pass | tokens/s | ratio | tokens per second of processor | ratio |")
-    print("|---|---|---|---|---|---|---|")
-    for (compiled, threads, rows), found in sorted(rate.items()):
-        cells = ["compiled" if compiled else "eager", str(threads), str(rows)]
-        for k in (0, 1):
-            ratio = median(a[k] / b[k] for a, b in zip(found, preset, strict=True))
-            cells += [f"{median(pair[k] for pair in found):,.0f}", f"{ratio:.2f}"]
-        print(f"| {' | '.join(cells)} |")
+                rate.setdefault((bf16, compiled, threads, rows), []).append((tokens / taken[0], tokens / taken[1]))
+    preset = (has_bf16, False, train.DEVICE_BATCH_SIZE)
+    seconds = tomllib.loads((folder / "cpu" / "target.toml").read_text())["budget"]["seconds"]
+    print(f"processor with bf16: {'yes' if has_bf16 else 'no'}; ratios are to the preset's step with as many threads\n")
+    columns = ("products", "step", "threads", "rows a pass", "tokens/s", "ratio", "by the processor", "first step, s",
+               "whole trial")  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for (bf16, compiled, threads, rows), found in sorted(rate.items()):
+        own = rate[preset[0], preset[1], threads, preset[2]]
+        clock, processor = (median(a[k] / b[k] for a, b in zip(found, own, strict=True)) for k in (0, 1))
+        start = first[bf16, compiled, rows]
+        whole = clock * (seconds + first[preset]) / (seconds + start)
+        words = ["bf16" if bf16 else "float32", "compiled" if compiled else "eager", str(threads), str(rows)]
+        words += [f"{median(pair[0] for pair in found):,.0f}", f"{clock:.2f}", f"{processor:.2f}"]
+        print(f"| {' | '.join(words)} | {start:.1f} | {whole:.2f} |")
     if failed:
         print(f"\nCompiled steps do not run here: {failed}")
 

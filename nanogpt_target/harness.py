@@ -49,6 +49,14 @@ def memory_share(limit: float, total: int) -> float:
     return min(1.0, limit * 2**30 / total)
 
 
+def fast_bf16(device: torch.device) -> bool:
+    """Whether products of matrices in bf16 are faster than in float32: on GPUs, and on processors with instructions."""
+    if device.type == "cuda":
+        return True
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every PyTorch
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
 class Run:
     """One training run. ``train.py`` reads ``meta``, ``device``, ``progress``, ``training`` and ``step``."""
 

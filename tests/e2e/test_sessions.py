@@ -85,7 +85,7 @@ def test_edits_of_architecture_optimiser_and_loop(overnight: Overnight, tmp_path
     target, runs = tmp_path / "target", tmp_path / "runs"
     overnight("init", target, "--preset", "demo")
     source = (target / "train.py").read_text()
-    mute = ("logits = SOFTCAP * torch.tanh(logits / SOFTCAP)", "logits = 0.01 * torch.tanh(logits / SOFTCAP)")
+    mute = ("logits = SOFTCAP * torch.tanh(logits)", "logits = 0.01 * torch.tanh(logits)")
     replies: list[str | Answer] = [
         edit(source, ("F.relu(self.up(x)).square()", "F.gelu(self.up(x))"), subject="Use GELU in the MLP"),
         edit(source, ("MUON_MOMENTUM = 0.95", "MUON_MOMENTUM = 0.9"), subject="Lower momentum", category="optimiser"),
