@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent import mounts
 from agent.config import Target
 from agent.errors import EnvironmentProblem
-from agent.outputs import decisive_line, events, number, summary
+from agent.outputs import MOST, decisive_line, events, fingerprint, number, summary
 from agent.types import Measurement, Role, Status
 from agent.workspace import workspace
 from sandbox.types import Collect, Device, Job, Limits, Mount, Outcome, Running, Sandbox
@@ -143,7 +143,7 @@ class Experiment:
             status=failure.status if failure else "ok",
             value=None if failure else value,
             metrics={
-                **{k: v for k in _SHOWN if (v := number(reported.get(k))) is not None},
+                **{k: v for k in _SHOWN if (v := number(reported.get(k))) is not None and abs(v) < MOST},
                 **_vram(outcome),
                 **metrics,
             },
@@ -153,7 +153,7 @@ class Experiment:
             log_tail=outcome.log_tail[-4000:] if failure else "",
             self_reported=self.target.score == "stdout",
             trace=trace,
-            initial_hash=str(reported.get("initial_hash", ""))[:64],
+            initial_hash=fingerprint(reported.get("initial_hash")),
             attempt=attempt,
             device_type=self.device.type,
         )
