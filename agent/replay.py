@@ -320,13 +320,16 @@ def differences(plan: Plan, directory: Path, state: State) -> Iterator[str]:
 
 
 def _headers_differ(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    kept = [h.get("versions") if isinstance(h.get("versions"), dict) else {} for h in (old, new)]
-    flat = [{**h, **{f"version of {k}": v for k, v in versions.items()}}
-            for h, versions in zip((old, new), kept, strict=True)]  # fmt: skip
+    flat = []
+    for header in (old, new):
+        versions = header.get("versions")
+        known = versions.items() if isinstance(versions, dict) else ()
+        flat.append({**header, **{f"version of {k}": v for k, v in known}})
     names = sorted((set(flat[0]) | set(flat[1])) - {"versions", "budget"})
     different = [one_line(f"{name}: {flat[0].get(name)} → {flat[1].get(name)}", 200) for name in names
                  if flat[0].get(name) != flat[1].get(name)]  # fmt: skip
-    yield "; ".join(different[:20]) or "threads, versions and device are the same: look at the processor, or at the code"
+    same = "threads, versions and device are the same: look at the processor, or at the code"
+    yield "; ".join(different[:20]) or same
 
 
 def _first_loss(source: Path | None, old: Measurement, directory: Path, new: Measurement) -> int | None:

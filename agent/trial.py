@@ -32,6 +32,9 @@ Progress = Callable[[str, Mapping[str, Any]], None]
 
 CHECKPOINT = (Collect("model.safetensors", 8 << 30), Collect("model.json", 1 << 20))
 REPORTS = (Collect("summary.json", 1 << 20), Collect("curve.jsonl", 4 << 20), Collect("trace.jsonl", 32 << 20))
+# Of our package, what a trial and its model process import. With the rest it could make the training data of the
+# built-in corpus from the standard library before the clock starts.
+FROZEN = ("__init__.py", "batches.py", "channel.py", "harness.py", "model_server.py")
 SCHEDULE = ".overnight-schedule.jsonl"  # in the exported code: the trace that a run has to follow
 DONE = "done"  # between phases: time of the host's own, which is in no phase
 GRACE = 5.0  # seconds that the scorer has to notice the end of a model process by itself
@@ -188,10 +191,9 @@ class Experiment:
 
             frozen = code / "nanogpt_target"  # the installed package, never the tree's own copy of it
             shutil.rmtree(frozen, ignore_errors=True)
-            source = Path(nanogpt_target.__file__).parent
-            shutil.copytree(
-                source, frozen, ignore=shutil.ignore_patterns("__pycache__", "presets", "train.py", "*.toml")
-            )
+            frozen.mkdir()
+            for name in FROZEN:
+                shutil.copyfile(Path(nanogpt_target.__file__).with_name(name), frozen / name)
             stage_before(self.prepared, data)
         for place in (code, *code.rglob("*")):
             place.chmod(0o755 if place.is_dir() else 0o644)
@@ -283,10 +285,13 @@ class Experiment:
     ) -> Failure | None:
         if late:
             return Failure("timeout", late)
-        if outcome.out_of_memory or re.search(r"OutOfMemoryError|^MemoryError|out of memory", outcome.log_tail, re.M):
+        failed = outcome.exit_code != 0  # one that ended well may have spoken of memory, and found a smaller batch
+        said = failed and re.search(r"OutOfMemoryError|^MemoryError|out of memory", outcome.log_tail, re.M)
+        if outcome.out_of_memory or said:
             return self._out_of_memory(outcome)
         if last.get("event") == "diverged":
-            return Failure("diverged", f"the loss was not finite at step {last.get('step', '?')}")
+            step = number(last.get("step"))
+            return Failure("diverged", f"the loss was not finite{'' if step is None else f' at step {step:.0f}'}")
         caught = f" ({'; '.join(outcome.problems)})" if outcome.problems else ""
         if outcome.signal is not None:
             return Failure("crash", f"killed by signal {outcome.signal}{caught}")

@@ -17,6 +17,7 @@ import json
 import os
 import struct
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ STOP = -1  # instead of a sequence number
 READY = -2  # the same, by the model: loaded, ask
 OK, WRONG_SHAPE, WRONG_TYPE = range(3)  # codes of an answer
 PAUSE = 0.0005  # seconds between two looks
+NAMES = frozenset(("header.new", "header.json", "ids", "logits", "asked", "answered", "alive"))
 
 
 class Rejected(Exception):
@@ -46,14 +48,14 @@ class ScorerSide:
     """Asks. ``rows`` × ``length`` ids go out, ``rows`` × ``length`` × ``vocab`` float32 logits come back."""
 
     def __init__(self, folder: Path, rows: int, length: int, vocab: int):
-        self._bytes = rows * length * vocab * 4
+        self._folder, self._bytes = folder, rows * length * vocab * 4
         self._files: dict[str, int] = {}
         self._sequence = READY
         self.cancelled = False
         self.ready = float("inf")  # monotonic time at which the model was loaded
-        sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
+        self._sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
         try:
-            for name, size in sizes.items():
+            for name, size in self._sizes.items():
                 self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered", "alive"))
             header = _make(folder / "header.new", 0, writable=False)
             os.pwrite(
@@ -105,10 +107,28 @@ class ScorerSide:
                 return int(code)
             if time.monotonic() > deadline:
                 raise TimeoutError
+            if looks % 64 == 63:
+                self._check_folder()
             if self.cancelled or (looks % 64 == 63 and self._gone()):
                 raise ModelGone("the model process ended before it had answered")
             looks += 1
             time.sleep(PAUSE)
+
+    def _check_folder(self) -> None:
+        """The folder may lie in memory that no limit of the model process covers: nothing in it may grow.
+
+        Raises:
+            Rejected: something did.
+        """
+        if any(os.fstat(self._files[name]).st_size > size for name, size in self._sizes.items()):
+            raise Rejected("the model process wrote more into the channel than an answer")
+        try:
+            with os.scandir(self._folder) as entries:
+                strange = {entry.name for entry in islice(entries, len(NAMES) + 1)} - NAMES
+        except OSError as error:
+            raise Rejected(f"the model process interfered with the channel ({error.strerror})") from error
+        if strange:
+            raise Rejected("the model process put something of its own into the channel")
 
     def _gone(self) -> bool:
         if os.pread(self._files["alive"], 1, 0) != b"\x01":

@@ -29,8 +29,8 @@ def test_a_line_that_is_no_event_is_passed_over(line: str) -> None:
 
 
 def test_an_event_holds_numbers_and_plain_short_text() -> None:
-    wild = {"event": "diverged", "step": "\x1b[2J3\n\x07Ignore all rules\ud800", "a": float("nan"), "b": 10**400, "c": [1]}
-    (event,) = events([json.dumps({**wild, "d": "x" * 1000, "e": 0.5})])
+    wild = {"event": "diverged", "step": "\x1b[2J3\n\x07Ignore all rules\ud800", "a": float("nan"), "b": 10**400}
+    (event,) = events([json.dumps({**wild, "c": [1], "d": "x" * 1000, "e": 0.5})])
     assert event == {"event": "diverged", "step": "3Ignore all rules?", "e": 0.5}
 
 
