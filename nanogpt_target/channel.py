@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import statistics
 import struct
 import time
 from itertools import islice
@@ -45,14 +46,19 @@ _REASONS = {
 
 
 class ScorerSide:
-    """Asks. ``rows`` × ``length`` ids go out, ``rows`` × ``length`` × ``vocab`` float32 logits come back."""
+    """Asks. ``rows`` × ``length`` ids go out, ``rows`` × ``length`` × ``vocab`` float32 logits come back.
 
-    def __init__(self, folder: Path, rows: int, length: int, vocab: int):
+    ``load_seconds``: from the import of train.py until it answers as fast as it goes on to. Time without a bound would
+    be time to train.
+    """
+
+    def __init__(self, folder: Path, rows: int, length: int, vocab: int, load_seconds: float = float("inf")):
         self._folder, self._bytes = folder, rows * length * vocab * 4
         self._files: dict[str, int] = {}
         self._sequence = READY
-        self.cancelled = False
-        self.ready = float("inf")  # monotonic time at which the model was loaded
+        self._load_seconds = load_seconds
+        self._began = self._ready = float("inf")  # monotonic times: train.py is imported, the model is loaded
+        self._answers: list[float] = []  # seconds that each took
         self._sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
         try:
             for name, size in self._sizes.items():
@@ -76,11 +82,13 @@ class ScorerSide:
         """
         if self._sequence == READY:
             self._await(deadline)
-            self.ready = time.monotonic()
+            self._ready = time.monotonic()
+        asked = time.monotonic()
         self._sequence = max(0, self._sequence) + 1
         os.pwrite(self._files["ids"], np.ascontiguousarray(ids, np.int64).tobytes(), 0)
         os.pwrite(self._files["asked"], struct.pack("<q", self._sequence), 0)
         code = self._await(deadline)
+        self._answers.append(time.monotonic() - asked)
         if code != OK:
             raise Rejected(_REASONS.get(code, "the model process answered with an unknown code"))
         view = out.reshape(-1).data.cast("B")
@@ -90,6 +98,19 @@ class ScorerSide:
             if got == 0:
                 raise Rejected("the model process cut its answer short")
             done += got
+
+    def check_load(self) -> None:
+        """Raises TimeoutError if loading, with what the first answer took longer than others, took too long."""
+        self._check_load(self._ready - self._began + max(0.0, self._answers[0] - statistics.median(self._answers)))
+
+    def _check_load(self, seconds: float) -> None:
+        if seconds > self._load_seconds:
+            raise TimeoutError(f"loading the model took {seconds:.1f} s, at most {self._load_seconds:g} s are allowed")
+
+    @property
+    def answering(self) -> float:
+        """Seconds that it was waited for answers."""
+        return sum(self._answers)
 
     @property
     def asked(self) -> bool:
@@ -105,12 +126,17 @@ class ScorerSide:
             number, code = struct.unpack("<qq", answer)
             if number == self._sequence:
                 return int(code)
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 raise TimeoutError
+            if self._sequence == READY:
+                if self._began > now and os.pread(self._files["alive"], 1, 0) == b"\x01":
+                    self._began = now
+                self._check_load(now - self._began)
             if looks % 64 == 63:
                 self._check_folder()
-            if self.cancelled or (looks % 64 == 63 and self._gone()):
-                raise ModelGone("the model process ended before it had answered")
+                if self._gone():
+                    raise ModelGone("the model process ended before it had answered")
             looks += 1
             time.sleep(PAUSE)
 
@@ -150,7 +176,7 @@ class ScorerSide:
 
 
 class ModelSide:
-    """Answers, in the untrusted process. Made first, before anything is loaded, so that its lock tells of any crash."""
+    """Answers, in the untrusted process. Waits for the scorer's turn to it; made before anything of train.py runs."""
 
     def __init__(self, folder: Path):
         self._folder = folder
