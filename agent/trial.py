@@ -458,8 +458,10 @@ class Experiment:
         return {"OVERNIGHT_DEVICE": self.device.kind, "OVERNIGHT_THREADS": str(self.device.threads)}
 
     def _limits(self) -> Limits:
-        target = self.target
-        return Limits(target.memory_gb, target.disk_gb, target.processes, vram_gb=target.vram_gb)
+        """Where the budget is time, more processor than was agreed on would be more training than others have."""
+        target, threads = self.target, self.device.threads
+        cpus = float(threads) if target.budget.kind == "seconds" and self.device.kind == "cpu" and threads else None
+        return Limits(target.memory_gb, target.disk_gb, target.processes, cpus=cpus, vram_gb=target.vram_gb)
 
 
 def _vram(outcome: Outcome) -> dict[str, float]:
