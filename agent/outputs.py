@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sandbox.output import clean
+
+MOST = 1e15  # that a report can sensibly speak of: a larger number would only fill tables and prompts
+_NO_JSON = (ValueError, RecursionError)  # of json.loads; the latter for ten thousand brackets
+
 
 def events(lines: list[str]) -> Iterator[dict[str, Any]]:
     """The harness's events among whatever else was printed."""
@@ -16,29 +21,39 @@ def events(lines: list[str]) -> Iterator[dict[str, Any]]:
         if line.startswith('{"event"'):
             try:
                 event = json.loads(line)
-            except ValueError:
+            except _NO_JSON:
                 continue
             if isinstance(event, dict) and isinstance(event.get("event"), str):
-                yield {k: v for k, v in event.items() if isinstance(v, (int, float, str)) and _plain(v)}
+                yield {k: _cleaned(v) for k, v in event.items() if isinstance(v, (int, float, str)) and _plain(v)}
 
 
 def _plain(value: float | str) -> bool:
     return len(value) < 200 if isinstance(value, str) else abs(value) < 1e300
 
 
+def _cleaned(value: Any) -> Any:
+    """Text out of JSON may hold again what was taken out of the line: escape sequences, line ends, half surrogates."""
+    return clean(value).encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 def number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def fingerprint(value: Any) -> str:
+    """What the harness writes of initial weights: hexadecimal digits, or nothing."""
+    return value if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{1,64}", value) else ""
 
 
 def summary(path: Path | None) -> dict[str, Any]:
     """What the harness says of its run: information, from the untrusted side."""
     try:
         data = json.loads(path.read_text()) if path else {}
-    except (OSError, ValueError):
+    except (OSError, *_NO_JSON):
         return {}
     return data if isinstance(data, dict) else {}
 

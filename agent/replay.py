@@ -22,6 +22,7 @@ from agent.config import Budget
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import Ledger, State, lost_in_a_row
 from agent.noise import Noise, pooled_noise
+from agent.prompting import one_line
 from agent.repo import Repo
 from agent.reproduce import Finding
 from agent.rundir import RunDirectory
@@ -32,6 +33,7 @@ from agent.types import Goal, Measurement
 from sandbox.types import SandboxBroken
 
 TRACE = "trace.jsonl"
+LONGEST_HEADER = 1 << 16  # characters
 FIRST = 1_000_000  # number of the first replayed run of a commit among its seeds: none that was recorded comes again
 
 
@@ -278,11 +280,11 @@ def traced(step: Step, source: Path | None) -> list[Measurement]:
 
 def header_of(trace: Path) -> dict[str, Any]:
     """The first line of a schedule trace: seed, budget, device, threads, versions."""
-    with trace.open(encoding="utf-8") as file:
-        line = file.readline()
+    with trace.open(encoding="utf-8", errors="replace") as file:
+        line = file.readline(LONGEST_HEADER)
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the trial wrote it
         found = None
     if not isinstance(found, dict):
         raise UsageError(f"{trace} does not begin with the header of a schedule trace.")
@@ -290,7 +292,7 @@ def header_of(trace: Path) -> dict[str, Any]:
 
 
 def length_of(trace: Path) -> int:
-    return sum(1 for line in trace.read_text(encoding="utf-8").splitlines() if '"progress"' in line)
+    return sum(1 for line in trace.read_text(encoding="utf-8", errors="replace").splitlines() if '"progress"' in line)
 
 
 def exact_budget(budget: Budget, steps: int) -> Budget:
@@ -318,11 +320,16 @@ def differences(plan: Plan, directory: Path, state: State) -> Iterator[str]:
 
 
 def _headers_differ(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    flat = [{**h, **{f"version of {k}": v for k, v in dict(h.get("versions", {})).items()}} for h in (old, new)]
+    flat = []
+    for header in (old, new):
+        versions = header.get("versions")
+        known = versions.items() if isinstance(versions, dict) else ()
+        flat.append({**header, **{f"version of {k}": v for k, v in known}})
     names = sorted((set(flat[0]) | set(flat[1])) - {"versions", "budget"})
-    different = [f"{name}: {flat[0].get(name)} → {flat[1].get(name)}" for name in names
+    different = [one_line(f"{name}: {flat[0].get(name)} → {flat[1].get(name)}", 200) for name in names
                  if flat[0].get(name) != flat[1].get(name)]  # fmt: skip
-    yield "; ".join(different) or "threads, versions and device are the same: look at the processor, or at the code"
+    same = "threads, versions and device are the same: look at the processor, or at the code"
+    yield "; ".join(different[:20]) or same
 
 
 def _first_loss(source: Path | None, old: Measurement, directory: Path, new: Measurement) -> int | None:

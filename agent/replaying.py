@@ -15,6 +15,7 @@ from agent.ending import Stopper
 from agent.errors import UsageError
 from agent.launch import Workplace, workplace
 from agent.ledger import Ledger, fold, read
+from agent.outputs import number
 from agent.replay import Plan, Replay, Result
 from agent.repo import Repo, scrub_environment
 from agent.rundir import RunDirectory, find_runs
@@ -23,6 +24,7 @@ from agent.steps import Step, named, steps_of_branch, steps_of_run, values_of_re
 if TYPE_CHECKING:
     from agent.views.replay import ReplayView
 
+MOST_THREADS = 4096
 ROUNDS = 3  # runs of each step, where none are named
 IDENTITY = ("what", "baseline", "commits", "budget", "data", "exact")  # of a replay, that cannot change when it goes on
 
@@ -213,7 +215,10 @@ def _recorded_threads(steps: Sequence[Step], source: Path) -> int:
         for run in replay.traced(step, source):
             trace = replay.trace_of(source, run)
             if trace:
-                return int(replay.header_of(trace).get("threads", 0))
+                threads = number(replay.header_of(trace).get("threads"))
+                if threads is None or not 1 <= threads <= MOST_THREADS:
+                    raise UsageError(f"{trace} names no number of threads.")
+                return int(threads)
     raise UsageError(
         f"no run in {source} has kept its schedule trace ({replay.TRACE}): without it nothing can be followed exactly. "
         f'A target with score = "stdout" writes none. Leave --exact out.'

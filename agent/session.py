@@ -321,10 +321,17 @@ class Session:
         return record.candidate if record else None
 
     def with_seed_check(self, run: Measurement) -> Measurement:
-        """Equal initial weights under different seeds: the edit pins the seed, and repeats would prove nothing."""
-        others = self.state.runs.get(run.commit, ())
-        if any(o.initial_hash and o.initial_hash == run.initial_hash and o.seed != run.seed for o in others):
-            return replace(run, status="invalid", value=None, reason="seed pinned: equal weights under different seeds")
+        """Equal weights under different seeds: the edit pins the seed, and repeats would prove nothing.
+
+        The initial ones, as the harness reports them. Since the edit can report what it likes: also equal values, to
+        the last bit, of a trusted scorer.
+        """
+        others = [o for o in self.state.runs.get(run.commit, ()) if o.seed != run.seed]
+        reason = "seed pinned: equal weights under different seeds"
+        if any(o.initial_hash and o.initial_hash == run.initial_hash for o in others):
+            return replace(run, status="invalid", value=None, reason=reason)
+        if not run.self_reported and run.value is not None and any(o.value == run.value for o in others):
+            return replace(run, status="invalid", value=None, reason=reason.replace("weights", "values"))
         return run
 
     def forget_checkpoints(self, trial: int, keep: str = "") -> None:

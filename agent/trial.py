@@ -15,14 +15,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from agent import mounts
 from agent.config import Target
 from agent.errors import EnvironmentProblem
-from agent.outputs import decisive_line, events, number, summary
+from agent.outputs import MOST, decisive_line, events, fingerprint, number, summary
 from agent.types import Measurement, Role, Status
 from agent.workspace import workspace
+from sandbox.tree import remove_tree
 from sandbox.types import Collect, Device, Job, Limits, Mount, Outcome, Running, Sandbox
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ Progress = Callable[[str, Mapping[str, Any]], None]
 
 CHECKPOINT = (Collect("model.safetensors", 8 << 30), Collect("model.json", 1 << 20))
 REPORTS = (Collect("summary.json", 1 << 20), Collect("curve.jsonl", 4 << 20), Collect("trace.jsonl", 32 << 20))
+# Of our package, what a trial and its model process import. With the rest it could make the training data of the
+# built-in corpus from the standard library before the clock starts.
+FROZEN = ("__init__.py", "batches.py", "channel.py", "harness.py", "model_server.py")
 SCHEDULE = ".overnight-schedule.jsonl"  # in the exported code: the trace that a run has to follow
+LOAD_SHARE = 0.1  # of the seconds of training, that a model process may take to load...
+LOAD_SECONDS = {"cpu": 10.0, "cuda": 20.0}  # ...and these at least: a busy machine, a GPU that wakes up
 DONE = "done"  # between phases: time of the host's own, which is in no phase
 GRACE = 5.0  # seconds that the scorer has to notice the end of a model process by itself
 _SHOWN = ("steps", "tokens", "train_loss", "parameters", "tokens_per_second", "train_seconds", "mfu")  # of summary.json
@@ -78,6 +84,10 @@ class _Clock:
 
 class Experiment:
     """Trains and scores commits of one target in one sandbox."""
+
+    # Log-probabilities of the first run of a session that this process has scored, as the scorer wrote them: by owner,
+    # data and split. What is better than there at few places is looked at more closely.
+    _references: ClassVar[dict[tuple[str, str, str], bytes]] = {}
 
     def __init__(
         self,
@@ -143,7 +153,7 @@ class Experiment:
             status=failure.status if failure else "ok",
             value=None if failure else value,
             metrics={
-                **{k: v for k in _SHOWN if (v := number(reported.get(k))) is not None},
+                **{k: v for k in _SHOWN if (v := number(reported.get(k))) is not None and abs(v) < MOST},
                 **_vram(outcome),
                 **metrics,
             },
@@ -153,7 +163,7 @@ class Experiment:
             log_tail=outcome.log_tail[-4000:] if failure else "",
             self_reported=self.target.score == "stdout",
             trace=trace,
-            initial_hash=str(reported.get("initial_hash", ""))[:64],
+            initial_hash=fingerprint(reported.get("initial_hash")),
             attempt=attempt,
             device_type=self.device.type,
         )
@@ -188,10 +198,9 @@ class Experiment:
 
             frozen = code / "nanogpt_target"  # the installed package, never the tree's own copy of it
             shutil.rmtree(frozen, ignore_errors=True)
-            source = Path(nanogpt_target.__file__).parent
-            shutil.copytree(
-                source, frozen, ignore=shutil.ignore_patterns("__pycache__", "presets", "train.py", "*.toml")
-            )
+            frozen.mkdir()
+            for name in FROZEN:
+                shutil.copyfile(Path(nanogpt_target.__file__).with_name(name), frozen / name)
             stage_before(self.prepared, data)
         for place in (code, *code.rglob("*")):
             place.chmod(0o755 if place.is_dir() else 0o644)
@@ -283,10 +292,13 @@ class Experiment:
     ) -> Failure | None:
         if late:
             return Failure("timeout", late)
-        if outcome.out_of_memory or re.search(r"OutOfMemoryError|^MemoryError|out of memory", outcome.log_tail, re.M):
+        failed = outcome.exit_code != 0  # one that ended well may have spoken of memory, and found a smaller batch
+        said = failed and re.search(r"OutOfMemoryError|^MemoryError|out of memory", outcome.log_tail, re.M)
+        if outcome.out_of_memory or said:
             return self._out_of_memory(outcome)
         if last.get("event") == "diverged":
-            return Failure("diverged", f"the loss was not finite at step {last.get('step', '?')}")
+            step = number(last.get("step"))
+            return Failure("diverged", f"the loss was not finite{'' if step is None else f' at step {step:.0f}'}")
         caught = f" ({'; '.join(outcome.problems)})" if outcome.problems else ""
         if outcome.signal is not None:
             return Failure("crash", f"killed by signal {outcome.signal}{caught}")
@@ -321,7 +333,7 @@ class Experiment:
     def _score(
         self, code: Path, directory: Path, split: str, seed: int, progress: Progress
     ) -> tuple[float | None, dict[str, float], Failure | None]:
-        """The trusted scorer asks two fresh model processes, each in a sandbox of its own, for logits."""
+        """The trusted scorer asks two fresh model processes, one after the other, each in a sandbox of its own."""
         assert self.prepared is not None
         seconds = self.target.budget.score_seconds
         with workspace(self.owner, memory=True) as channels, workspace(self.owner) as work:
@@ -330,10 +342,15 @@ class Experiment:
             for item in CHECKPOINT:
                 if (directory / item.name).exists():
                     shutil.copyfile(directory / item.name, checkpoint / item.name)
-            result = work / "result.json"
+            result, between, log_p = work / "result.json", work / "between", work / "log_p.npy"
             sides: list[Running] = []
             argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(self.prepared.directory)]
             argv += ["--split", split, "--result", str(result), "--timeout", f"{seconds:g}"]
+            argv += ["--between", str(between), "--log-p", str(log_p), "--load-seconds", f"{self._load_seconds():g}"]
+            key = (self.owner, self.prepared.hash, split)
+            if earlier := self._references.get(key):
+                (work / "reference.npy").write_bytes(earlier)
+                argv += ["--reference", str(work / "reference.npy")]
             for side in ("a", "b"):
                 channel = channels / side
                 channel.mkdir()
@@ -344,7 +361,8 @@ class Experiment:
             )
             try:
                 sides += [self._model_process(code, checkpoint, channels / side) for side in ("a", "b")]
-                problem = self._await_scorer(scorer, sides, seconds + self.target.budget.startup_seconds, progress)
+                bound = seconds + self.target.budget.startup_seconds
+                problem = self._await_scorer(scorer, sides, channels / "a", between, bound, progress)
             finally:
                 scorer.kill()
                 for running in sides:
@@ -357,6 +375,8 @@ class Experiment:
             if not result.exists():
                 raise EnvironmentProblem(f"the scorer failed: {decisive_line(complaint) or 'no message'}")
             verdict = json.loads(result.read_text())
+            if verdict["status"] == "ok" and key not in self._references:
+                self._references[key] = log_p.read_bytes()
         if verdict["status"] == "ok":
             metrics = {k: float(verdict[k]) for k in ("tokens", "bytes", "noise") if number(verdict.get(k)) is not None}
             return float(verdict["value"]), {f"{split}_{k}": v for k, v in metrics.items()}, None
@@ -368,6 +388,11 @@ class Experiment:
         reason = f"{verdict['reason']}{f': {tail}' if tail else ''}"
         status: Status = verdict["status"] if verdict["status"] in ("invalid", "timeout") else "crash"
         return None, {}, Failure(status, reason)
+
+    def _load_seconds(self) -> float:
+        budget = self.target.budget
+        share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
+        return max(share, LOAD_SECONDS[self.device.kind])
 
     def _model_process(self, code: Path, checkpoint: Path, channel: Path) -> Running:
         return self.sandbox.start(
@@ -392,15 +417,23 @@ class Experiment:
         )
 
     def _await_scorer(
-        self, scorer: subprocess.Popen[str], sides: list[Running], bound: float, progress: Progress
+        self,
+        scorer: subprocess.Popen[str],
+        sides: list[Running],
+        first: Path,
+        between: Path,
+        bound: float,
+        progress: Progress,
     ) -> Failure | None:
         """Wait for the scorer while draining what the model processes print; why it never came to an end, if so.
 
-        The scorer itself notices a model process that ends early; one that dies before it has opened the channel only
-        its sandbox can notice.
+        After pass A its process ends and its channel, ``first``, goes, so that nothing of it can tell the second one
+        what it was asked. The scorer itself notices a model process that ends early; one that dies before it has opened
+        the channel only its sandbox can notice.
         """
         start = time.monotonic()
         ended: float | None = None
+        alive = list(sides)
         while scorer.poll() is None:
             now = time.monotonic()
             if now - start > bound:
@@ -409,7 +442,13 @@ class Experiment:
                 return Failure("crash", "a model process ended before it had answered")
             if self._stop_now():
                 raise Interrupted
-            for running in sides:
+            if between.exists():
+                alive[0].kill()
+                alive.pop(0).finish()
+                remove_tree(first)
+                ended = None
+                between.unlink()
+            for running in alive:
                 if running.read(timeout=0.02) is None and ended is None:
                     ended = now
             progress("scoring", {"seconds": now - start})
@@ -419,8 +458,10 @@ class Experiment:
         return {"OVERNIGHT_DEVICE": self.device.kind, "OVERNIGHT_THREADS": str(self.device.threads)}
 
     def _limits(self) -> Limits:
-        target = self.target
-        return Limits(target.memory_gb, target.disk_gb, target.processes, vram_gb=target.vram_gb)
+        """Where the budget is time, more processor than was agreed on would be more training than others have."""
+        target, threads = self.target, self.device.threads
+        cpus = float(threads) if target.budget.kind == "seconds" and self.device.kind == "cpu" and threads else None
+        return Limits(target.memory_gb, target.disk_gb, target.processes, cpus=cpus, vram_gb=target.vram_gb)
 
 
 def _vram(outcome: Outcome) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from agent.errors import EnvironmentProblem
 from sandbox.layout import job_name, orphaned
+from sandbox.tree import remove_tree
 
 SHARED = Path("/dev/shm")  # in memory: for what two processes exchange
 
@@ -26,7 +26,7 @@ def workspace(owner: str, memory: bool = False) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def sweep(owner: str) -> int:
@@ -38,5 +38,5 @@ def sweep(owner: str) -> int:
         if orphaned(folder.name, owner)
     ]
     for folder in left:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
     return len(left)

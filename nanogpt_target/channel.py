@@ -15,8 +15,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import statistics
 import struct
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ STOP = -1  # instead of a sequence number
 READY = -2  # the same, by the model: loaded, ask
 OK, WRONG_SHAPE, WRONG_TYPE = range(3)  # codes of an answer
 PAUSE = 0.0005  # seconds between two looks
+NAMES = frozenset(("header.new", "header.json", "ids", "logits", "asked", "answered", "alive"))
 
 
 class Rejected(Exception):
@@ -43,17 +46,22 @@ _REASONS = {
 
 
 class ScorerSide:
-    """Asks. ``rows`` × ``length`` ids go out, ``rows`` × ``length`` × ``vocab`` float32 logits come back."""
+    """Asks. ``rows`` × ``length`` ids go out, ``rows`` × ``length`` × ``vocab`` float32 logits come back.
 
-    def __init__(self, folder: Path, rows: int, length: int, vocab: int):
-        self._bytes = rows * length * vocab * 4
+    ``load_seconds``: from the import of train.py until it answers as fast as it goes on to. Time without a bound would
+    be time to train.
+    """
+
+    def __init__(self, folder: Path, rows: int, length: int, vocab: int, load_seconds: float = float("inf")):
+        self._folder, self._bytes = folder, rows * length * vocab * 4
         self._files: dict[str, int] = {}
         self._sequence = READY
-        self.cancelled = False
-        self.ready = float("inf")  # monotonic time at which the model was loaded
-        sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
+        self._load_seconds = load_seconds
+        self._began = self._ready = float("inf")  # monotonic times: train.py is imported, the model is loaded
+        self._answers: list[float] = []  # seconds that each took
+        self._sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
         try:
-            for name, size in sizes.items():
+            for name, size in self._sizes.items():
                 self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered", "alive"))
             header = _make(folder / "header.new", 0, writable=False)
             os.pwrite(
@@ -74,11 +82,13 @@ class ScorerSide:
         """
         if self._sequence == READY:
             self._await(deadline)
-            self.ready = time.monotonic()
+            self._ready = time.monotonic()
+        asked = time.monotonic()
         self._sequence = max(0, self._sequence) + 1
         os.pwrite(self._files["ids"], np.ascontiguousarray(ids, np.int64).tobytes(), 0)
         os.pwrite(self._files["asked"], struct.pack("<q", self._sequence), 0)
         code = self._await(deadline)
+        self._answers.append(time.monotonic() - asked)
         if code != OK:
             raise Rejected(_REASONS.get(code, "the model process answered with an unknown code"))
         view = out.reshape(-1).data.cast("B")
@@ -88,6 +98,19 @@ class ScorerSide:
             if got == 0:
                 raise Rejected("the model process cut its answer short")
             done += got
+
+    def check_load(self) -> None:
+        """Raises TimeoutError if loading, with what the first answer took longer than others, took too long."""
+        self._check_load(self._ready - self._began + max(0.0, self._answers[0] - statistics.median(self._answers)))
+
+    def _check_load(self, seconds: float) -> None:
+        if seconds > self._load_seconds:
+            raise TimeoutError(f"loading the model took {seconds:.1f} s, at most {self._load_seconds:g} s are allowed")
+
+    @property
+    def answering(self) -> float:
+        """Seconds that it was waited for answers."""
+        return sum(self._answers)
 
     @property
     def asked(self) -> bool:
@@ -103,12 +126,35 @@ class ScorerSide:
             number, code = struct.unpack("<qq", answer)
             if number == self._sequence:
                 return int(code)
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 raise TimeoutError
-            if self.cancelled or (looks % 64 == 63 and self._gone()):
-                raise ModelGone("the model process ended before it had answered")
+            if self._sequence == READY:
+                if self._began > now and os.pread(self._files["alive"], 1, 0) == b"\x01":
+                    self._began = now
+                self._check_load(now - self._began)
+            if looks % 64 == 63:
+                self._check_folder()
+                if self._gone():
+                    raise ModelGone("the model process ended before it had answered")
             looks += 1
             time.sleep(PAUSE)
+
+    def _check_folder(self) -> None:
+        """The folder may lie in memory that no limit of the model process covers: nothing in it may grow.
+
+        Raises:
+            Rejected: something did.
+        """
+        if any(os.fstat(self._files[name]).st_size > size for name, size in self._sizes.items()):
+            raise Rejected("the model process wrote more into the channel than an answer")
+        try:
+            with os.scandir(self._folder) as entries:
+                strange = {entry.name for entry in islice(entries, len(NAMES) + 1)} - NAMES
+        except OSError as error:
+            raise Rejected(f"the model process interfered with the channel ({error.strerror})") from error
+        if strange:
+            raise Rejected("the model process put something of its own into the channel")
 
     def _gone(self) -> bool:
         if os.pread(self._files["alive"], 1, 0) != b"\x01":
@@ -130,7 +176,7 @@ class ScorerSide:
 
 
 class ModelSide:
-    """Answers, in the untrusted process. Made first, before anything is loaded, so that its lock tells of any crash."""
+    """Answers, in the untrusted process. Waits for the scorer's turn to it; made before anything of train.py runs."""
 
     def __init__(self, folder: Path):
         self._folder = folder

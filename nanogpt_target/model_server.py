@@ -24,13 +24,14 @@ def keep_memory() -> None:
 
 
 def main() -> None:
-    side = ModelSide(Path(os.environ["OVERNIGHT_CHANNEL"]))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two of these share the cores: threads that spin steal them
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin between two answers steal the scorer's time
     keep_memory()
-    import torch  # after the lock: whatever goes wrong from here on, the scorer sees that this process has ended
+    import torch
 
-    threads = int(os.environ.get("OVERNIGHT_THREADS", "0")) or torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))  # the other model process has the other half
+    if threads := int(os.environ.get("OVERNIGHT_THREADS", "0")):
+        torch.set_num_threads(threads)
+    # The second model process waits here until the first is gone: no line of train.py runs in both at the same time.
+    side = ModelSide(Path(os.environ["OVERNIGHT_CHANNEL"]))
     device = os.environ.get("OVERNIGHT_DEVICE", "cpu")
     sys.path.insert(0, str(Path.cwd()))
     load = importlib.import_module("train").load  # the committed train.py; importing it trains nothing

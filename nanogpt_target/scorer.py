@@ -2,12 +2,15 @@
 
     python -m nanogpt_target.scorer --data DIR --split validation --channel-a DIR --channel-b DIR --result FILE
 
-Pass A scores the full rows. Pass B asks a fresh model process for a sample of the rows, shuffled, each cut at a random
-place with a suffix from the training text. The log-probability of every target before its cut must agree with pass A,
-and so must the mean loss of the last target before the cut. A model that looks ahead, at other rows, or back at earlier
-calls cannot make them agree: both passes would have to see the same future. The cuts are spread over all positions of
-a row, so a peek that goes by the position is seen wherever a row has at most CUTS of them. One that goes by something
-else, on a share p of the targets, stays unseen with a probability of at most (1 - p) ** CUTS.
+Pass A scores the full rows. Then its model process ends, and pass B asks a fresh one, which has run no line of
+train.py before, for a sample of the rows, each cut at a random place with a suffix from the training text. The
+log-probability of every target before its cut must agree with pass A, and so must the mean loss of the last target
+before the cut. A model that looks ahead, at other rows, or back at earlier calls cannot make them agree: both passes
+would have to see the same future. The cuts are spread over all positions of a row, so a peek that goes by the position
+is seen wherever a row has at most CUTS of them. One that goes by something else, on a share p of the targets, stays
+unseen with a probability of at most (1 - p) ** CUTS. Such a peek pays only where it moves much. So where
+``--reference`` has the log-probabilities of an earlier run, SUSPECTS more cuts go to targets that are better than
+there, by the square of how much.
 
 Bits per byte = -sum over targets of log2 p(target) / sum of their raw bytes. Targets that are BOS stand for no byte of
 text and count on neither side.
@@ -21,8 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ from nanogpt_target.channel import ModelGone, Rejected, ScorerSide
 BATCH_BYTES = 8 << 20  # of logits in one message: what a CPU keeps in its cache
 CHUNK = 1 << 18  # logits that go through the softmax at a time: they stay in the cache
 CUTS = 256  # of pass B, each with a row of its own; a split with fewer rows gives its rows several times
+SUSPECTS = 64  # more, where an earlier run tells what is suspicious
 REPEATED_ROWS = 64  # of pass A, at least: how far the model is from itself
 LOSS_TOLERANCE = 0.0002  # bits per byte, mean over the cuts; and what the model's own noise adds to that mean
 LOSS_CAP = 0.001  # of both together
@@ -51,6 +54,7 @@ class Score:
     bytes: int
     noise: float  # nats, largest difference between two answers of one model process
     rows_b: int
+    log_p: np.ndarray  # [N, T], nats: of every target in pass A
 
 
 @dataclass(frozen=True)
@@ -107,15 +111,33 @@ def _orders(size: int, random: np.random.Generator) -> np.ndarray:
     return np.concatenate([random.permutation(size) for _ in range(-(-CUTS // size))])[:CUTS]
 
 
-def draw(ids: np.ndarray, decoys: np.ndarray, vocab: int, random: np.random.Generator) -> Sample:
+def suspects(gain: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, and cuts just behind a target: at most SUSPECTS of them, by the square of a gain [N, T] in nats."""
+    chance = np.square(gain[:, :-1].clip(0.0, 1e3)).ravel()  # behind the last target there is nothing to cut
+    possible = np.flatnonzero(chance)
+    rank = np.log(chance[possible]) + random.gumbel(size=len(possible))
+    rows, places = np.divmod(possible[np.argsort(-rank)[:SUSPECTS]], gain.shape[1] - 1)
+    return rows, places + 1
+
+
+def draw(
+    ids: np.ndarray, decoys: np.ndarray, vocab: int, random: np.random.Generator, gain: np.ndarray | None = None
+) -> Sample:
     """The rows of pass B, shuffled, each with the suffix of a training row from its cut on.
 
     Rows and cuts are whole random orders, one after the other: none comes a second time before each came once, and a
-    small split is looked at as closely as a large one. The first foreign token is never the true one, so that a peek at
-    the next token sees something else at every cut.
+    small split is looked at as closely as a large one. A row that comes again comes with a later cut: what was shown
+    of it before does not tell what stands behind. The first foreign token is never the true one, so that a peek at the
+    next token sees something else at every cut. ``gain`` [N, T]: how much better than in another run a target is.
     """
     length = ids.shape[1]
     rows, cuts = _orders(len(ids), random), 1 + _orders(length - 1, random)
+    if gain is not None:
+        more = suspects(gain, random)
+        rows, cuts = np.concatenate([rows, more[0]]), np.concatenate([cuts, more[1]])
+    turn = np.array([np.sum((rows == row) & (cuts < cut)) for row, cut in zip(rows, cuts, strict=True)])
+    order = np.lexsort((random.random(len(rows)), turn))
+    rows, cuts = rows[order], cuts[order]
     mixed = Sample(rows, cuts, ids[rows].copy())
     foreign = decoys[random.integers(len(decoys), size=len(rows)), :length].astype(np.int64)
     mixed.ids[~mixed.fair] = foreign[~mixed.fair]
@@ -155,7 +177,7 @@ def compare(a: np.ndarray, b: np.ndarray, sample: Sample, weights: np.ndarray, n
         )
 
 
-def steady(noise: np.ndarray, weights: np.ndarray) -> None:
+def steady(noise: np.ndarray, weights: np.ndarray, what: str = "the same rows, asked again,") -> None:
     """``noise`` [N, T]: log-probabilities of rows asked again, less those of the first time; ``weights``: bytes.
 
     A model's noise goes both ways, row by row. One that learns from what it is asked goes one way.
@@ -168,9 +190,7 @@ def steady(noise: np.ndarray, weights: np.ndarray) -> None:
     moved = abs(float(by_row.sum()))
     allowed = min(LOSS_TOLERANCE + 4 * float(np.sqrt(np.sum(by_row**2))), LOSS_CAP)
     if moved > allowed:
-        raise Rejected(
-            f"keeps state: the same rows, asked again, differ by {moved:.2g} bits per byte (tolerance {allowed:.2g})"
-        )
+        raise Rejected(f"keeps state: {what} differ by {moved:.2g} bits per byte (tolerance {allowed:.2g})")
 
 
 def score(
@@ -181,32 +201,42 @@ def score(
     ask_b: Ask,
     batch: int,
     random: np.random.Generator,
-    cancel: Callable[[], None] = lambda: None,
+    reference: np.ndarray | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> Score:
-    """Both passes at once over ``rows`` [N, T + 1]. ``cancel`` is called when pass A fails, and must end pass B.
+    """Both passes over ``rows`` [N, T + 1], with a call of ``between`` between them.
+
+    ``reference``: ``log_p`` of another run on the same rows.
 
     Raises:
         Rejected: the model broke the contract.
     """
     ids, targets = rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
     weights, vocab = token_bytes[targets], len(token_bytes)
-    sample = draw(ids, decoys, vocab, random)
+    order = np.random.default_rng(0).permutation(len(ids))  # else a row's neighbours would go on with its text
+    a = np.empty(ids.shape, np.float64)
+    a[order] = run(ids[order], targets[order], ask_a, batch, vocab)
     again = random.permutation(len(ids))[: max(batch, REPEATED_ROWS)]
-    with ThreadPoolExecutor(1) as pool:
-        second = pool.submit(run, sample.ids, targets[sample.rows], ask_b, batch, vocab)
-        try:
-            a = run(ids, targets, ask_a, batch, vocab)
-            noise = run(ids[again], targets[again], ask_a, batch, vocab) - a[again]
-        except BaseException:
-            cancel()
-            raise
-        b = second.result()
-    compare(a[sample.rows], b, sample, weights[sample.rows], noise)
+    noise = run(ids[again], targets[again], ask_a, batch, vocab) - a[again]
     steady(noise, weights[again])
-    counted = weights > 0
-    size = int(weights.sum())
     largest = float(np.abs(noise).max())
-    return Score(float(-a[counted].sum()) / LN2 / size, int(counted.sum()), size, largest, len(sample.rows))
+    if largest > CAP:
+        raise Rejected(
+            f"does not repeat itself: the same row, asked again, has a log-probability that is {largest:.3g} nats off "
+            f"(at most {CAP:g} could be told from looking ahead). Is dropout left on?"
+        )
+    between()
+    counted = weights > 0
+    gain = None if reference is None or reference.shape != a.shape else np.where(counted, a - reference, 0.0)
+    sample = draw(ids, decoys, vocab, random, gain)
+    b = run(sample.ids, targets[sample.rows], ask_b, batch, vocab)
+    compare(a[sample.rows], b, sample, weights[sample.rows], noise)
+    fair = np.where(sample.fair, weights[sample.rows], 0)
+    for rows_of in (slice(batch), slice(None)):  # a process that was asked nothing yet, and all of them
+        steady((b - a[sample.rows])[rows_of], fair[rows_of], "rows, asked in a fresh process,")
+    size = int(weights.sum())
+    value = float(-a[counted].sum()) / LN2 / size
+    return Score(value, int(counted.sum()), size, largest, len(sample.rows), a)
 
 
 def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -219,9 +249,21 @@ def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def score_channels(
-    data: Path, split: str, channel_a: Path, channel_b: Path, timeout: float, seed: int | None = None
-) -> dict[str, object]:
-    """The result as JSON: ``status`` (ok, invalid, crash, timeout), ``value`` or None, ``reason``, and counts."""
+    data: Path,
+    split: str,
+    channel_a: Path,
+    channel_b: Path,
+    timeout: float,
+    load_seconds: float = float("inf"),
+    seed: int | None = None,
+    reference: Path | None = None,
+    between: Path | None = None,
+) -> tuple[dict[str, object], np.ndarray | None]:
+    """The result as JSON: ``status`` (ok, invalid, crash, timeout), ``value`` or None, ``reason``, and counts.
+
+    And the log-probabilities of pass A, if it is ok. ``between`` is a file that is made after pass A: whoever started
+    the first model process removes it when that is gone, and pass B begins.
+    """
     began = time.monotonic()
     deadline = began + timeout
     rows, token_bytes, decoys = read_split(data, split)
@@ -230,33 +272,50 @@ def score_channels(
     random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if seed is None else seed)
     sides: list[ScorerSide] = []
 
-    def asker(side: ScorerSide) -> Ask:
-        return lambda ids, out: side.ask(ids, deadline, out)
+    def begin(channel: Path) -> None:
+        sides.append(ScorerSide(channel, batch, length, vocab, load_seconds))
 
-    def cancel() -> None:
-        sides[1].cancelled = True
+    def ask(ids: np.ndarray, out: np.ndarray) -> None:
+        sides[-1].ask(ids, deadline, out)
 
+    def turn() -> None:
+        sides[0].check_load()
+        sides[0].close()
+        if between is not None:
+            between.touch()
+            while between.exists():
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                time.sleep(0.002)
+        begin(channel_b)
+
+    earlier = None if reference is None else np.load(reference, allow_pickle=False).astype(np.float64)
     try:
-        for channel in (channel_a, channel_b):
-            sides.append(ScorerSide(channel, batch, length, vocab))
-        found = score(rows, token_bytes, decoys, asker(sides[0]), asker(sides[1]), batch, random, cancel)
+        begin(channel_a)
+        found = score(rows, token_bytes, decoys, ask, ask, batch, random, earlier, turn)
+        sides[1].check_load()
     except Rejected as error:
-        return {"status": "invalid", "value": None, "reason": str(error)}
+        return {"status": "invalid", "value": None, "reason": str(error)}, None
     except ModelGone as error:
-        return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": any(s.asked for s in sides)}
-    except TimeoutError:
-        return {"status": "timeout", "value": None, "reason": f"scoring took more than {timeout:g} s", "asked": True}
+        asked = any(side.asked for side in sides)
+        return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": asked}, None
+    except TimeoutError as error:
+        reason = str(error) or f"scoring took more than {timeout:g} s"
+        return {"status": "timeout", "value": None, "reason": reason, "asked": True}, None
     finally:
         for side in sides:
             side.close()
-    ended, ready = time.monotonic(), min(side.ready for side in sides)
-    seconds = {"startup": ready - began, "scoring": ended - ready, "total": ended - began}
+    total, scoring = time.monotonic() - began, sum(side.answering for side in sides)
+    seconds = {"startup": total - scoring, "scoring": scoring, "total": total}
+    counts = {"value": found.value, "tokens": found.tokens, "bytes": found.bytes}
     return {
         "status": "ok",
         "reason": "",
-        **asdict(found),
+        **counts,
+        "noise": found.noise,
+        "rows_b": found.rows_b,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-    }
+    }, found.log_p
 
 
 def main() -> int:
@@ -265,9 +324,18 @@ def main() -> int:
     for name in ("data", "channel-a", "channel-b", "result"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds, from here to the result")
+    parser.add_argument("--load-seconds", type=float, default=float("inf"), help="that loading the model may take")
     parser.add_argument("--seed", type=int, help="of the cuts; without it they cannot be foreseen, as it should be")
+    parser.add_argument("--reference", type=Path, help="log-probabilities (.npy) of an earlier run on the same rows")
+    parser.add_argument("--log-p", type=Path, help="where to write those of this one")
+    parser.add_argument("--between", type=Path, help="a file that is made after pass A; pass B begins when it is gone")
     given = parser.parse_args()
-    found = score_channels(given.data, given.split, given.channel_a, given.channel_b, given.timeout, given.seed)
+    found, log_p = score_channels(
+        given.data, given.split, given.channel_a, given.channel_b, given.timeout, given.load_seconds, given.seed,
+        given.reference, given.between,
+    )  # fmt: skip
+    if given.log_p is not None and log_p is not None:
+        np.save(given.log_p, log_p.clip(-1e3, 0.0).astype(np.float16), allow_pickle=False)
     scratch = given.result.with_suffix(".new")
     scratch.write_text(json.dumps(found))
     scratch.rename(given.result)

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from sandbox import gpu, groups
 from sandbox.collect import collect
 from sandbox.layout import GB, MB, job_name, orphaned
 from sandbox.output import Output
+from sandbox.tree import remove_tree
 from sandbox.types import Job, Outcome, SandboxBroken
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -204,7 +204,7 @@ def mount_memory(folder: Path, size: int, user: int) -> None:
 def remove_scratch(scratch: Path) -> None:
     if (scratch / "out").is_mount():
         ctypes.CDLL(None).umount2(os.fsencode(scratch / "out"), _DETACH)
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_tree(scratch)
 
 
 def sweep(owner: str) -> int:

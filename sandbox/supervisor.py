@@ -8,7 +8,7 @@ takes the job with it. The result goes to file descriptor ``status``.
 """
 
 # Every import costs each job its time: no pathlib here.
-# ruff: noqa: PTH116, PTH118, PTH208
+# ruff: noqa: PTH115, PTH116, PTH208
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 SMALLEST = 4096  # bytes that any file counts for: its entry takes room, too
+UNCOUNTABLE = sys.maxsize
 LOOK_EVERY = 0.1  # seconds between looks at memory and disk
 
 
@@ -47,46 +48,71 @@ def descendants(root: int | None = None) -> list[int]:
 
 
 def resident(pids: list[int]) -> int:
-    """Bytes of memory that these processes hold."""
-    total = 0
+    """Bytes of memory that these processes hold.
+
+    What they share is counted once, as much as one of them has mapped of it, and files without a name in memory (memfd)
+    that nobody may have mapped.
+    """
+    own, shared = 0, 0
     for pid in pids:
         try:
-            with open(f"/proc/{pid}/statm") as file:
-                fields = file.read().split()
+            with open(f"/proc/{pid}/status") as file:
+                lines = dict(line.split(":", 1) for line in file if line.startswith("Rss"))
         except OSError:
             continue
-        total += (int(fields[1]) - int(fields[2])) * resource.getpagesize()  # without what is shared with files
-    return total
+        own += _kilobytes(lines.get("RssAnon", ""))
+        shared = max(shared, _kilobytes(lines.get("RssShmem", "")))
+    memfd = sum(size for _, name, size in nameless(pids) if name.startswith("/memfd:"))
+    return own + max(shared, memfd)
+
+
+def _kilobytes(text: str) -> int:
+    return int(text.split()[0]) * 1024 if text.split() else 0
+
+
+def nameless(pids: list[int]) -> list[tuple[int, str, int]]:
+    """Device, old name and bytes of every file without a name that these processes hold open, each once."""
+    found: dict[tuple[int, int], tuple[int, str, int]] = {}
+    for pid in pids:
+        try:
+            numbers = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for number in numbers:
+            place = f"/proc/{pid}/fd/{number}"
+            try:
+                facts = os.stat(place)
+                if facts.st_nlink == 0:
+                    found[facts.st_dev, facts.st_ino] = facts.st_dev, os.readlink(place), facts.st_blocks * 512
+            except OSError:
+                continue
+    return list(found.values())
 
 
 def disk_usage(folder: str) -> int:
-    total = 0
-    for where, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            try:
-                total += max(os.lstat(os.path.join(where, name)).st_blocks * 512, SMALLEST)
-            except OSError:
-                continue
+    """Bytes of everything in a folder; UNCOUNTABLE for what is closed to us, or nested too deep to have a name."""
+    total, todo = 0, [folder]
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    try:
+                        total += max(entry.stat(follow_symlinks=False).st_blocks * 512, SMALLEST)
+                    except FileNotFoundError:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return UNCOUNTABLE
     return total
 
 
 def deleted_usage(folder: str) -> int:
     """Bytes of the files without a name that processes of the job hold open on the folder's disk."""
     device = os.stat(folder).st_dev
-    held: dict[int, int] = {}
-    for pid in descendants():
-        try:
-            numbers = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        for number in numbers:
-            try:
-                facts = os.stat(f"/proc/{pid}/fd/{number}")
-            except OSError:
-                continue
-            if facts.st_dev == device and facts.st_nlink == 0:
-                held[facts.st_ino] = facts.st_blocks * 512
-    return sum(held.values())
+    return sum(size for where, _, size in nameless(descendants()) if where == device)
 
 
 def reap(child: int) -> int | None:
@@ -171,7 +197,11 @@ def main() -> int:
                 memory = True
                 problems.append(f"used more than {config['memory'] / 2**30:.3g} GiB of memory")
                 break
-            if disk_usage(config["out"]) + deleted_usage(config["out"]) > config["disk"]:
+            written = disk_usage(config["out"])
+            if written == UNCOUNTABLE:
+                problems.append("made folders that nobody can look into")
+                break
+            if written + deleted_usage(config["out"]) > config["disk"]:
                 problems.append(f"wrote more than {config['disk'] / 2**30:.3g} GiB")
                 break
             look_at = time.monotonic() + LOOK_EVERY

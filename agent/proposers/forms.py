@@ -185,7 +185,7 @@ def parse_object(text: str) -> dict[str, Any]:
     match = _OBJECT.search(text)
     try:
         found = json.loads(match[0], strict=False) if match else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReplyRejected(f"the reply is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise ReplyRejected("the reply holds no JSON object")

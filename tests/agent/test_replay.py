@@ -20,9 +20,10 @@ from sessions import killed, refs_of, start, state_of
 from targets import TRAIN, git, make_bowl
 
 from agent.cli import main
+from agent.errors import UsageError
 from agent.ledger import read
 from agent.noise import Noise
-from agent.replay import Plan, Result
+from agent.replay import Plan, Result, _headers_differ, header_of
 from agent.repo import Repo
 from agent.reproduce import Finding, compare
 from agent.rundir import RunDirectory
@@ -405,3 +406,16 @@ def test_no_number_is_cut_off_where_the_terminal_is_narrow(width: int) -> None:
     words = console.export_text().split()
     for number in ("2.7529", "2.7782", "+0.0365", "0.0163", "+0.0393", "0.0100", "reproduced"):
         assert number in words
+
+
+@pytest.mark.parametrize("first", ["[" * 50_000, '{"threads": ' + "9" * 5000 + "}", "[1]", "", "\udcff"])
+def test_a_trace_whose_header_is_none_is_named(tmp_path: Path, first: str) -> None:
+    """The trial wrote it."""
+    (tmp_path / "trace.jsonl").write_bytes(first.encode(errors="surrogateescape") + b"\n")
+    with pytest.raises(UsageError, match="does not begin with the header"):
+        header_of(tmp_path / "trace.jsonl")
+
+
+def test_headers_that_differ_are_told_in_plain_words() -> None:
+    hostile = {"threads": "\x1b[2J\n1", "versions": 3}
+    assert list(_headers_differ({"threads": 2}, hostile)) == ["threads: 2 → 1"]

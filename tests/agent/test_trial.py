@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -15,7 +16,8 @@ from openai_server import Answer, OpenAIServer
 from sessions import check_whole, start, state_of
 
 from agent import config
-from agent.trial import Experiment
+from agent.session import Session
+from agent.trial import FROZEN, Experiment
 from agent.types import Measurement
 from sandbox.types import Device
 
@@ -85,6 +87,39 @@ SMI = """#!/bin/sh
 case "$1" in *memory.used) ;; *) exit 0;; esac
 if [ -e {seen} ]; then echo 9000; else touch {seen}; echo 4; fi
 """
+
+
+def test_a_seed_that_is_pinned_behind_a_false_report_is_seen_by_its_value(bench: Bench) -> None:
+    """Weights and order of the data are those of one seed; only what is reported of them differs."""
+    lies = """    import os
+    run._seed = 4
+    torch.manual_seed(4)
+    model.initialise()
+    harness._hash_weights = lambda model: os.urandom(16).hex()
+"""
+    begin = "    run.begin(model)\n"
+    first, second = (bench.measure((begin, lies + begin), seed=seed) for seed in (1, 2))
+    assert first.status == second.status == "ok"
+    assert first.initial_hash != second.initial_hash
+    session = SimpleNamespace(state=SimpleNamespace(runs={first.commit: (first,)}))
+    caught = Session.with_seed_check(session, second)  # type: ignore[arg-type]
+    assert (caught.status, caught.value) == ("invalid", None)
+    assert caught.reason == "seed pinned: equal values under different seeds"
+    other = bench.measure(seed=2)
+    session.state.runs[other.commit] = (bench.measure(),)
+    assert Session.with_seed_check(session, other) == other  # type: ignore[arg-type]
+
+
+def test_one_that_ends_well_may_speak_of_memory(bench: Bench) -> None:
+    run = bench.measure(("    harness.save(model)\n", "    harness.save(model)\n    print('out of memory, took 8')\n"))
+    assert run.status == "ok", run.reason
+
+
+def test_a_trial_sees_of_our_package_what_it_imports(bench: Bench) -> None:
+    """With the rest it could make the training data of the built-in corpus before the clock starts."""
+    look = "    print('FOUND', sorted(os.listdir('nanogpt_target')))\n    raise SystemExit(5)\n"
+    run = bench.measure(("    run.begin(model)\n", "    import os\n" + look))
+    assert f"FOUND {sorted(FROZEN)}" in run.log_tail
 
 
 def test_too_much_of_the_gpu_s_memory_is_out_of_memory(

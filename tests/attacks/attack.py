@@ -60,7 +60,7 @@ class Attack:
     row: int
     name: str
     edits: tuple[Edit, ...]
-    expect: Literal["same", "checkpoint", "invalid", "crash", "timeout", "oom", "over_budget"]
+    expect: Literal["same", "checkpoint", "invalid", "crash", "timeout", "oom", "over_budget", "diverged"]
     reason: str = ""
     budget: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from typing import Any
 import battery_table
 import pytest
 from attack import Attack, in_call, in_main
+from attacks_found_later import ATTACKS as FOUND_LATER
 from attacks_on_host import ATTACKS as ON_HOST
 from attacks_on_score import ATTACKS as ON_SCORE
 from bench_target import Bench
@@ -34,7 +35,7 @@ from sandbox.layout import label
 from sandbox.selfcheck import CHECKS, run_check
 from sandbox.types import SandboxUnavailable
 
-BATTERY = sorted((*ON_SCORE, *ON_HOST), key=lambda attack: attack.row)
+BATTERY = sorted((*ON_SCORE, *ON_HOST, *FOUND_LATER), key=lambda attack: attack.row)
 TINY = {"steps = 12": "steps = 5"}
 UNIFORM = in_call("return torch.zeros(*ids.shape, meta['vocab_size'])")
 

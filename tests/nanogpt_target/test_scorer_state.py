@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +64,31 @@ def test_files_that_wait_in_the_channel_are_refused(tmp_path: Path, name: str) -
     with pytest.raises(Rejected, match="interfered with the channel"):
         ScorerSide(channel, 2, 4, 8)
     assert victim.read_text() == "precious"
+
+
+def _grow(channel: Path) -> None:
+    with (channel / "logits").open("r+b") as file:
+        file.truncate(1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("meddle", "reason"),
+    [
+        (_grow, "more into the channel than an answer"),
+        (lambda channel: (channel / "own").touch(), "something of its own"),
+        (lambda channel: (channel / "own").mkdir(), "something of its own"),
+        (lambda channel: channel.rename(channel.with_name("elsewhere")), "interfered with the channel"),
+    ],
+    ids=["grows", "a file", "a folder", "moved away"],
+)
+def test_what_grows_in_the_channel_is_seen_while_waiting(
+    tmp_path: Path, meddle: Callable[[Path], object], reason: str
+) -> None:
+    """The folder lies in the host's memory, and no limit of the model process covers it."""
+    channel = tmp_path / "channel"
+    channel.mkdir()
+    scorer = ScorerSide(channel, 2, 4, 8)
+    meddle(channel)
+    with pytest.raises(Rejected, match=reason):
+        scorer.ask(np.ones((2, 4), np.int64), time.monotonic() + 60, np.empty((2, 4, 8), np.float32))
+    scorer.close()

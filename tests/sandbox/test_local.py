@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox import make_sandbox
-from sandbox.bench import BEAT, Bench
+from sandbox.bench import BEAT, SMALL, Bench
+from sandbox.groups import controllers
 from sandbox.layout import label
+from sandbox.supervisor import resident
 from sandbox.types import Guarantee, Running, SandboxBroken, SandboxUnavailable
 
 
@@ -105,3 +110,66 @@ def test_a_job_that_cannot_start_leaves_nothing(bench: Bench) -> None:
     with pytest.raises(SandboxBroken):
         bench.sandbox.start(replace(bench.job(""), log=bench.folder / "none" / "log"))
     assert list(Path(tempfile.gettempdir()).glob(f"overnight-{label(bench.owner)}-*")) == []
+
+
+NESTS = """
+import os, time
+os.chdir(os.environ["OUT"])
+for _ in range(3000):
+    os.mkdir("deep")
+    os.chdir("deep")
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_job_that_hides_what_it_writes_is_ended_and_leaves_nothing(bench: Bench) -> None:
+    """Folders deeper than a path can name. The supervisor died of them, and so did the session that cleaned up."""
+    before = set(Path(tempfile.gettempdir()).glob(f"overnight-{label(bench.owner)}-*"))
+    outcome = bench.run(NESTS).outcome
+    assert outcome.signal == signal.SIGKILL
+    assert "made folders that nobody can look into" in outcome.problems
+    assert set(Path(tempfile.gettempdir()).glob(f"overnight-{label(bench.owner)}-*")) == before
+
+
+BUSY = """
+import json, os, resource, threading, time
+began = time.monotonic()
+children = []
+for _ in range(4):
+    if (child := os.fork()) == 0:
+        while time.monotonic() < began + 2.0:
+            pass
+        os._exit(0)
+    children.append(child)
+for child in children:
+    os.waitpid(child, 0)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps((usage.ru_utime + usage.ru_stime) / (time.monotonic() - began)))
+"""
+
+
+@pytest.mark.skipif("cpu" not in controllers(), reason="no control group for processors here")
+def test_more_processes_get_no_more_processor_than_was_agreed_on(bench: Bench) -> None:
+    assert bench.told(BUSY, limits=replace(SMALL, cpus=0.5)) < 0.75
+
+
+HOLD = """
+import mmap, os, sys
+held = os.memfd_create("held")
+os.write(held, bytes(64 << 20))
+shared = mmap.mmap(-1, 32 << 20)
+shared.write(bytes(32 << 20))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_memory_that_belongs_to_no_process_is_counted() -> None:
+    """Where there is no control group, a watchdog adds up; files without a name were not in its sum."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "ready\n"
+        assert 64 << 20 <= resident([job.pid]) < 128 << 20
