@@ -13,6 +13,7 @@ success lowers it a little, so that the share of failures settles near ``SHARE``
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,7 @@ STEEP = 8.0  # prior standard deviation of a boundary's slope, log-odds from one
 LEVEL = 5.0  # the same for its level at home
 ENOUGH = 25  # reports of memory before its trend is a feature
 STEPS = 25  # of Newton's method at most
+KINDS = 8  # of failure at most: the rare ones count as one
 
 
 def features(space: SearchSpace, points: Sequence[Array]) -> Array:
@@ -63,19 +65,26 @@ def survival(space: SearchSpace, told: Sequence[Told], home: Unit, points: Seque
     """The probability [m] that a run at ``points`` of the cube does not fail."""
     told = told[-LARGEST:]
     chance = np.ones(len(points))
-    kinds = sorted({t.status for t in told if t.value is None})
-    if not kinds:
+    status = kinds(told)
+    if not status:
         return chance
     middle = features(space, [home])[0]
     x, new = features(space, [t.x for t in told]) - middle, features(space, points) - middle
     trend = memory_trend(x, told)
-    for kind in kinds:
-        rows = [i for i, t in enumerate(told) if t.value is not None or t.status == kind]
+    for kind in sorted(set(status.values())):
+        rows = [i for i, t in enumerate(told) if t.value is not None or status[t.status] == kind]
         a, b = x[rows], new
         if kind == "oom" and trend is not None:
             a, b = (np.column_stack([z, 2.0 * z @ trend[1:]]) for z in (a, b))
         chance *= 1.0 - boundary(a, np.array([told[i].value is None for i in rows], dtype=float), b)
     return chance
+
+
+def kinds(told: Sequence[Told]) -> dict[str, str]:
+    """The kind of failure of each status: the status itself, for the frequent ones."""
+    counts = Counter(t.status for t in told if t.value is None)
+    frequent = {status for status, _ in counts.most_common(KINDS - 1 if len(counts) > KINDS else KINDS)}
+    return {status: status if status in frequent else "" for status in counts}
 
 
 def boundary(x: Array, failed: Array, new: Array) -> Array:
