@@ -17,7 +17,6 @@ from agent.proposers.advice import Adviser, Form
 from agent.proposers.base import Told
 from agent.proposers.protocol import NoPoint, Suggestion
 from agent.proposers.screened import CmaGp
-from agent.proposers.survival import survival
 from agent.proposers.telling import best, bounds, latest, state, table, wording
 from agent.space import SearchSpace
 from agent.types import Value
@@ -111,8 +110,7 @@ class Centaur(CmaGp):
 
     def doubt(self, params: Mapping[str, Value]) -> str:
         """Why a configuration of the model's will probably fail, in words; empty if that is not to be expected."""
-        home = self.space.to_unit(self.baseline)
-        chance = float(survival(self.space, self.told, home, [self.space.to_unit(params)])[0])
+        chance = float(self.failures().chance([self.space.to_unit(params)])[0])
         if chance >= LIKELY:
             return ""
         failed = ", ".join(sorted({told.status for told in self.told if told.value is None}))

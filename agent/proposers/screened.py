@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agent.proposers.base import Told
 from agent.proposers.cma import CmaEs
 from agent.proposers.gp import Array, GaussianProcess, Kernel, compress, log_expected_improvement
-from agent.proposers.survival import allowed, features, memory_trend
+from agent.proposers.survival import features, memory_trend
 from agent.space import SearchSpace
 from agent.types import Value
 
@@ -41,7 +41,7 @@ class CmaGp(CmaEs):
         values, best = self._values()
         survival = self._survival(x)
         score = log_expected_improvement(best, *values.predict(x)) + np.log(survival)
-        score[~allowed(survival, self.told, SAFE)] = -np.inf
+        score[~self.failures().allowed(survival, SAFE)] = -np.inf
         return int(np.argmax(score)), "gp"
 
     def _values(self) -> tuple[GaussianProcess, float]:
