@@ -8,9 +8,9 @@ than failures do, so its linear trend is a feature too.
 Whether a kind has a boundary at all is for the data to say: the evidence for one stands against that for failures
 that strike at random, which no choice of points avoids. Those neither repel the search nor make it careful.
 
-How sure one must be follows from how often the search's own points failed of late: each failure raises the bar, each
-success lowers it a little, so that the share of failures settles near ``SHARE`` whatever the boundary's errors are
-(online calibration as in Gibbs and Candès 2021, arXiv 2106.00170).
+How sure one must be of a point follows from how often points of the same source failed of late: each failure raises
+the bar, each success lowers it a little, so that the share of failures settles near ``SHARE`` whatever the boundary's
+errors are (online calibration as in Gibbs and Candès 2021, arXiv 2106.00170).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from agent.space import SearchSpace, Unit
 
 Array = NDArray[np.float64]
 
-SHARE = 0.03  # of the search's own points that may fail in the long run
-STEP = 0.5  # log-odds by which a failure raises the bar
+OWN = ("cma", "gp")  # sources of the search's own points
+SHARE = 0.03  # of the points of a source that may fail in the long run
 SAFEST = 1 / 32  # of the points may always be tried
 LARGEST = 400  # results that a boundary is fitted to: the latest
 STEEP = 8.0  # prior standard deviation of a boundary's slope, log-odds from one end of the cube to the other
@@ -102,14 +102,23 @@ class Failures:
             return 0.0
         return self._boundaries[self._kinds[told.status]][1] if told.status in self._kinds else 1.0
 
-    def allowed(self, chance: Array, least: float) -> NDArray[np.bool_]:
-        """Which points may be tried, by their ``chance`` [m]: those above the bar, else the safest few."""
+    def bar(self, least: float, step: float, sources: Sequence[str]) -> float:
+        """How likely to work a point of ``sources`` must be: ``least``, and more after each of theirs that failed.
+
+        Points of others do not count: they say nothing about how well these know where the boundary is.
+        """
         level = lowest = math.log(least / (1.0 - least))
         for t in self._all:
-            if t.source in ("cma", "gp"):  # points of others say nothing about this search's own boundary
-                level = max(lowest, level + STEP * (self.blame(t) - SHARE))
-        bar = float(_logistic(np.array([level]))[0])
-        return np.asarray(chance >= min(bar, float(np.quantile(chance, 1.0 - SAFEST))))
+            if t.source in sources:
+                level = max(lowest, level + step * (self.blame(t) - SHARE))
+        return float(_logistic(np.array([level]))[0])
+
+    def allowed(self, chance: Array, least: float, step: float) -> NDArray[np.bool_]:
+        """Which of the search's own points may be tried, by their ``chance`` [m]: those above the bar, or the safest.
+
+        Always the very safest one would be a bias.
+        """
+        return np.asarray(chance >= min(self.bar(least, step, OWN), float(np.quantile(chance, 1.0 - SAFEST))))
 
 
 def kinds(told: Sequence[Told]) -> dict[str, str]:

@@ -62,14 +62,14 @@ def test_a_category_that_always_fails_is_left_alone():
 def test_without_failures_nothing_changes():
     method = told(lambda params: False)
     assert chance(method, WIDTH=1.0) == 1.0
-    assert method.failures().allowed(np.ones(8), 0.3).all()
+    assert method.failures().allowed(np.ones(8), 0.3, 0.5).all()
 
 
 def test_some_points_may_always_be_tried():
     method = told(lambda params: params["WIDTH"] > 0.6)
     for _ in range(40):
         method.tell(method.ask(), None, status="oom")
-    assert method.failures().allowed(np.linspace(0.1, 0.2, 64), 0.3).sum() == 64 * SAFEST
+    assert method.failures().allowed(np.linspace(0.1, 0.2, 64), 0.3, 0.5).sum() == 64 * SAFEST
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -80,7 +80,7 @@ def test_failures_that_strike_at_random_neither_repel_nor_make_careful(seed):
         bad = random.random() < 0.15
         value = 1.0 + (float(params["RATE"]) - 0.8) ** 2
         method.tell(params, None if bad else value, status="crash" if bad else "ok")
-    assert method.failures().allowed(np.linspace(0.8, 0.9, 64), 0.3).all()
+    assert method.failures().allowed(np.linspace(0.8, 0.9, 64), 0.3, 0.5).all()
     assert chance(method, WIDTH=0.9) > 0.9
     assert float(method.best.params["RATE"]) > 0.7
 
