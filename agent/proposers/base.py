@@ -152,7 +152,7 @@ class Method(ABC):
         return np.random.default_rng([self.seed, ask, *name.encode()])
 
     def unseen(self, draw: Callable[[], Mapping[str, Value]], ask: int, tries: int = 50) -> dict[str, Value]:
-        """The first of ``draw``'s configurations that was neither asked nor told; after ``tries``, a uniform one.
+        """The first of ``draw``'s configurations that was neither asked nor told; after ``tries``, another.
 
         A finite space in which everything was seen gives a repetition.
         """
@@ -160,9 +160,10 @@ class Method(ABC):
             params = dict(draw())
             if self.space.key(params) not in self.seen:
                 return params
-        random = self.stream(ask, "uniform")
-        for _ in range(_UNIFORM):
-            params = self.space.from_unit(random.random(self.space.dimensions))
+        random, home = self.stream(ask, "uniform"), self.space.to_unit(self.baseline)
+        for k in range(2 * _UNIFORM):  # then nearer and nearer to the baseline: constraints may leave but a corner
+            reach = min(1.0, 10.0 ** (3.0 - 3.0 * k / _UNIFORM))
+            params = self.space.from_unit(home + reach * (random.random(self.space.dimensions) - home))
             if self.space.key(params) not in self.seen:
                 return params
         if self.space.size <= 100_000:
