@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -62,3 +62,21 @@ class Chat(Protocol):
 def estimate_tokens(messages: Sequence[Message]) -> int:
     """Tokens of a conversation by its bytes, for servers without a tokenizer endpoint."""
     return sum(int(len(message["content"].encode()) / BYTES_PER_TOKEN) + 8 for message in messages)
+
+
+class Answers:
+    """A function from a conversation to the text of an answer, as a model. No text is an empty answer."""
+
+    def __init__(self, function: Callable[[Sequence[Message]], str]) -> None:
+        self._function = function
+
+    def complete(self, messages: Sequence[Message], *, n: int = 1, **_: object) -> Reply:
+        said = [self._function(messages) for _ in range(n)]
+        choices = tuple(text if isinstance(text, str) else "" for text in said)
+        return Reply(choices[0], model="function", choices=choices)
+
+    def describe(self) -> ModelInfo:
+        return ModelInfo("function", server="function")
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return estimate_tokens(messages)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.axes import axis_of, short
+from agent.axes import fault
 from agent.block import Entry, block_text, read_block
 from agent.errors import UsageError
 from agent.space import SearchSpace
@@ -42,9 +42,9 @@ class Place:
         following = (i for i in range(first + 1, len(self._lines)) if self._lines[i].lstrip().startswith("["))
         return f"{self.path}:{self._find(key, first, next(following, len(self._lines)), first) + 1}: {label}"
 
-    def constraints(self) -> str:
-        line = self._find("constraints", 0, len(self._lines), -1)
-        return f"{self.path}{f':{line + 1}' if line >= 0 else ''}: [search] constraints"
+    def search(self, key: str) -> str:
+        line = self._find(key, 0, len(self._lines), -1)
+        return f"{self.path}{f':{line + 1}' if line >= 0 else ''}: [search] {key}"
 
     def _find(self, key: str, start: int, stop: int, otherwise: int) -> int:
         wanted = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
@@ -90,10 +90,14 @@ def build(table: Mapping[str, Any], source: str, where: str, path: str, text: st
     _check_all_bounded(source, path, where, names)
     params = [_param(row, entries[row["name"]], index, place, path) for index, row in enumerate(rows)]
     search = table.get("search", {})
+    for key in search if isinstance(search, dict) else []:
+        if key != "constraints":
+            near = "; did you mean constraints?" if difflib.get_close_matches(key, ["constraints"]) else ""
+            raise UsageError(f"{place.search(key)}: unknown key{near}")
     constraints = search.get("constraints", []) if isinstance(search, dict) else []
     if not isinstance(constraints, list) or not all(isinstance(item, str) for item in constraints):
-        raise UsageError(f'{place.constraints()}: a list of comparisons, such as ["A >= B * 2"]')
-    return SearchSpace(params, constraints, path, place.constraints(), block_text(source, path))
+        raise UsageError(f'{place.search("constraints")}: a list of comparisons, such as ["A >= B * 2"]')
+    return SearchSpace(params, constraints, path, place.search("constraints"), block_text(source, path))
 
 
 def _check_all_bounded(source: str, path: str, where: str, names: list[str]) -> None:
@@ -128,8 +132,11 @@ def _param(row: Mapping[str, Any], entry: Entry, index: int, place: Place, path:
         param = _choice(row, entry, index, place)
     else:
         param = _number(row, entry, kind, index, place)
-    if problem := axis_of(param).problem(param.default):
-        raise UsageError(f"{path}:{entry.line}: the default breaks its bounds in {place.row(index)}: {problem}")
+    if problem := fault(param):
+        key, text = problem
+        if key == "default":
+            raise UsageError(f"{path}:{entry.line}: the default breaks its bounds in {place.row(index)}: {text}")
+        raise UsageError(f"{place.row(index, key)}: {entry.name}: {text}")
     return param
 
 
@@ -170,23 +177,7 @@ def _number(row: Mapping[str, Any], entry: Entry, kind: ParamKind, index: int, p
             raise UsageError(f"{place.row(index, key)}: {entry.name}: true or false")
     low, high = float(row["low"]), float(row["high"])
     log, power = bool(row.get("log", False)), bool(row.get("power_of_two", False))
-    if not low < high:
-        raise UsageError(
-            f"{place.row(index, 'low')}: {entry.name}: low = {short(low)} is not below high = {short(high)}"
-        )
-    if (log or power) and low <= 0:
-        scale = "log" if log else "power_of_two"
-        raise UsageError(f"{place.row(index, 'low')}: {entry.name}: {scale} = true needs low above 0, not {short(low)}")
-    if power and kind != "int":
-        raise UsageError(f"{place.row(index, 'power_of_two')}: {entry.name} is not a whole number")
     default: Value = entry.value
     if kind == "int" and isinstance(default, float) and default == int(default):
         default = int(default)
-    param = Param(entry.name, kind, default, low, high, log, power)
-    count = axis_of(param).count
-    if count is not None and count < 2:
-        what = "power of two" if power else "whole number"
-        raise UsageError(
-            f"{place.row(index, 'low')}: {entry.name}: less than two values ({what}) from {short(low)} to {short(high)}"
-        )
-    return param
+    return Param(entry.name, kind, default, low, high, log, power)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agent.axes import Axis, Choices, axis_of
+from agent.axes import Axis, Choices, axis_of, fault
 from agent.block import END, START, literal, read_block, render_block
 from agent.constraints import Constraint, parse_constraint
 from agent.errors import UsageError
@@ -39,7 +39,8 @@ class SearchSpace:
         block: the lines of the block with its markers, as they are shown to a model; default one line a parameter.
 
     Raises:
-        UsageError: a constraint that cannot be read, that nothing satisfies, or that the defaults break.
+        UsageError: a parameter without sense, or a constraint that cannot be read, that nothing satisfies, or that the
+            defaults break.
     """
 
     def __init__(
@@ -52,10 +53,13 @@ class SearchSpace:
     ) -> None:
         self.params = tuple(params)
         self.path = path
+        self.names = tuple(p.name for p in self.params)
+        self._check_params()
         lines = (f"{p.name} = {literal(p.default)}" for p in self.params)
         self.block = block or "\n".join([START, *lines, END]) + "\n"
-        self.names = tuple(p.name for p in self.params)
         self.axes: tuple[Axis, ...] = tuple(axis_of(p) for p in self.params)
+        if isinstance(constraints, str):
+            raise UsageError(f'{where}: a list of comparisons, such as ["A >= B * 2"]')
         try:
             self.constraints: tuple[Constraint, ...] = tuple(parse_constraint(text, self.names) for text in constraints)
         except ValueError as error:
@@ -115,15 +119,24 @@ class SearchSpace:
         return {name: entry.value for name, entry in read_block(source, self.path, names=self.names).items()}
 
     def render(self, source: str, params: Mapping[str, Value]) -> str:
-        """``source`` with the block set to ``params``: one changed line for each value that differs."""
-        return render_block(source, params, self.path)
+        """``source`` with the block set to ``params``: one changed line for each value that differs.
+
+        Raises:
+            UsageError: a value that is not one of its parameter, or a block without it.
+        """
+        axes = dict(zip(self.names, self.axes, strict=True))
+        if wrong := [problem for n, v in params.items() if n in axes and (problem := axes[n].problem(v))]:
+            raise UsageError(f"{self.path}: {'; '.join(wrong)}")
+        return render_block(source, self.exact(params), self.path)
+
+    def exact(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """Valid values in the kind of their parameters: 8 for 8.0 where a number is whole, no scalars of numpy."""
+        axes = dict(zip(self.names, self.axes, strict=True))
+        return {name: axes[name].exact(value) if name in axes else value for name, value in params.items()}
 
     def key(self, params: Mapping[str, Value]) -> Key:
         """Equal for configurations that are the same experiment."""
-        return tuple(
-            float(f"{v:.6g}") if p.kind == "float" and not isinstance(v, str) else v
-            for p, v in ((p, params[p.name]) for p in self.params)
-        )
+        return tuple(axis.same(params[name]) for name, axis in zip(self.names, self.axes, strict=True))
 
     def valid(self, params: Mapping[str, Value]) -> list[str]:
         """What is wrong with a configuration, in words; [] when nothing is."""
@@ -148,6 +161,16 @@ class SearchSpace:
         return np.array([a.encode(params[n]) for n, a in zip(self.names, self.axes, strict=True)])
 
     # --- constraints ------------------------------------------------------------------------------------------------
+
+    def _check_params(self) -> None:
+        if not self.params:
+            raise UsageError("a search space with no hyperparameters")
+        for i, p in enumerate(self.params):
+            if p.name in self.names[:i]:
+                raise UsageError(f"{p.name} stands twice")
+            if problem := fault(p):
+                key, text = problem
+                raise UsageError(f"{p.name}: {key}: {text}")
 
     def _holds(self, params: Mapping[str, Value]) -> bool:
         return all(constraint.holds(params) for constraint in self.constraints)

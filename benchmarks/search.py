@@ -31,6 +31,7 @@ from agent.space import SearchSpace
 from agent.types import Value
 from benchmarks.objectives import KINDS, Objective, paper_space
 
+FIRST = 60  # trials over which the mean best value is taken
 METHODS = ("random", "optuna-cma", "tpe", "cma-es", "cma-gp", "centaur-helpful", "centaur-useless")
 
 
@@ -155,13 +156,14 @@ def _ask(method: SuggestingMethod | OptunaCma) -> tuple[dict[str, Value], str]:
 
 
 def searched(name: str, kind: str, seed: int, trials: int, folder: Path | None) -> Run:
-    """``run``, or what ``folder`` remembers of it."""
-    place = folder / f"{kind}-{name}-{trials}-{seed}.json" if folder else None
-    if place and place.exists():
-        return Run(**json.loads(place.read_text()))
+    """``run``, or what ``folder`` remembers of it, or the beginning of a longer one: no trial knows how many follow."""
+    for place in folder.glob(f"{kind}-{name}-*-{seed}.json") if folder else ():
+        if int(place.stem.split("-")[-2]) >= trials:
+            found = Run(**json.loads(place.read_text()))
+            return Run(found.best[:trials], found.failed[:trials], found.sources[:trials], found.slowest)
     done = run(name, kind, seed, trials)
-    if place:
-        replace_file(place, json.dumps(asdict(done)))
+    if folder:
+        replace_file(folder / f"{kind}-{name}-{trials}-{seed}.json", json.dumps(asdict(done)))
     return done
 
 
@@ -174,20 +176,26 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), half
 
 
-def paired(runs: Sequence[Run], others: Sequence[Run], trial: int) -> tuple[float, float]:
-    return interval([r.best[trial - 1] - o.best[trial - 1] for r, o in zip(runs, others, strict=True)])
+def measures(trials: int) -> dict[str, Callable[[Run], float]]:
+    """What is compared: the best value after some trials, and its mean over the first, which says how soon it came."""
+    first = min(FIRST, trials)
+    points = sorted({first, min(100, trials), trials})
+    ends: dict[str, Callable[[Run], float]] = {f"{n} trials": lambda r, n=n: r.best[n - 1] for n in points}  # type: ignore[misc]
+    return {f"mean of {first}": lambda r: fmean(r.best[:first]), **ends}
 
 
 def table(
     results: Mapping[str, Sequence[Run]], trials: int, against: str = "cma-es", say: Callable[[str], None] = print
 ) -> None:
-    points = sorted({min(60, trials), min(100, trials), trials})
-    columns = [f"{n} trials" for n in points] + [f"less {against}, {n}" for n in points]
+    compared = measures(trials)
+    columns = [*compared, *(f"less {against}, {name}" for name in compared)]
     say(f"| method | {' | '.join(columns)} | failed after 50 | model |")
     say("|---" * (len(columns) + 3) + "|")
     for name, runs in results.items():
-        cells = [f"{m:.4f} ± {h:.4f}" for n in points for m, h in [interval([r.best[n - 1] for r in runs])]]
-        cells += [f"{m:+.4f} ± {h:.4f}" for n in points for m, h in [paired(runs, results[against], n)]]
+        cells = [f"{m:.4f} ± {h:.4f}" for of in compared.values() for m, h in [interval([of(r) for r in runs])]]
+        for of in compared.values():
+            mean, half = interval([of(r) - of(other) for r, other in zip(runs, results[against], strict=True)])
+            cells.append(f"{mean:+.4f} ± {half:.4f}")
         failed = fmean(fmean(r.failed[50:] or r.failed) for r in runs)
         thirds = np.array_split(np.arange(trials), 3)
         share = " → ".join(
@@ -197,9 +205,9 @@ def table(
         say(f"| {name} | {' | '.join(cells)} | {failed:.1%} | {models} |")
     if {"cma-es", "cma-gp", "centaur-useless"} <= set(results):
         say("")
-        for n in points:
+        for name, of in compared.items():
             triples = zip(*(results[name] for name in ("cma-es", "cma-gp", "centaur-useless")), strict=True)
-            es, gp, useless = np.array([[r.best[n - 1] for r in triple] for triple in triples]).T
+            es, gp, useless = np.array([[of(r) for r in triple] for triple in triples]).T
             parts = {
                 "cost": useless - gp,
                 "a fifth of the gap": (es - gp) / 5,
@@ -207,12 +215,13 @@ def table(
             }
             found = {part: interval(list(values)) for part, values in parts.items()}
             words = ", ".join(f"{part} {mean:+.5f} ± {half:.5f}" for part, (mean, half) in found.items())
-            say(f"A useless adviser, {n} trials: {words}")
+            say(f"A useless adviser, {name}: {words}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--objectives", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -225,7 +234,8 @@ def main() -> None:
     for kind in options.objectives:
         results: dict[str, list[Run]] = {}
         for name in names:
-            results[name] = [searched(name, kind, seed, options.trials, options.save) for seed in range(options.seeds)]
+            seeds = range(options.first_seed, options.first_seed + options.seeds)
+            results[name] = [searched(name, kind, seed, options.trials, options.save) for seed in seeds]
             slowest = max(r.slowest for r in results[name])
             sys.stderr.write(f"{kind} {name}: slowest ask and tell {1000 * slowest:.0f} ms\n")
         sys.stdout.write(f"\nObjective `{kind}`, {options.seeds} seeds:\n\n")

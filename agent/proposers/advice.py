@@ -20,6 +20,7 @@ from agent.types import Value
 
 Form = Literal["diff", "json"]
 Accept = Callable[[Mapping[str, Value]], str]  # why a valid configuration will not do; empty when it will
+Doubt = Callable[[Mapping[str, Value]], tuple[float, str]]  # how likely it is to work, and a doubt in words, or none
 
 TEMPERATURE = 0.7
 LONGEST = 8192  # tokens of an answer, reasoning included
@@ -108,13 +109,14 @@ class Adviser:
         template: str,
         base: Mapping[str, Value],
         accept: Accept,
-        doubt: Accept | None = None,
+        doubt: Doubt | None = None,
         /,
         **values: str,
     ) -> Suggestion:
         """A configuration that ``accept`` has nothing against; a diff is one of the block with the values ``base``.
 
-        What ``doubt`` says of the first answer is told to the model, which may think again; the second answer stands.
+        What ``doubt`` says of the first answer is told to the model, which may think again. Of two different answers
+        the one that is more likely to work is taken.
 
         Raises:
             NoPoint: no such configuration came, nor after the reason was given.
@@ -126,7 +128,7 @@ class Adviser:
             answer = fill("hparams-diff", path=space.path, block=fenced(text, "python"))
         else:
             answer = fill("hparams-json", block=fenced(text, "python"), names=", ".join(space.names))
-        doubtful: list[tuple[dict[str, Value], str]] = []
+        doubtful: list[tuple[float, tuple[dict[str, Value], str]]] = []
 
         def read(reply: Reply) -> tuple[dict[str, Value], str]:
             if self.form == "diff":
@@ -136,17 +138,20 @@ class Adviser:
             if problem := accept(params):
                 raise ReplyRejected(problem)
             point = params, one_line(rationale, RATIONALE)
-            if doubt and not talk.repairs and (problem := doubt(params)):
-                doubtful.append(point)
+            if doubt is None or (talk.repairs and not doubtful):
+                return point
+            chance, problem = doubt(params)
+            if problem and not talk.repairs:
+                doubtful.append((chance, point))
                 raise ReplyRejected(problem)
-            return point
+            return doubtful[0][1] if doubtful and doubtful[0][0] > chance else point
 
         try:
             params, rationale = talk.until_good(fill(template, answer=answer, **values), self.enforced(text), read)
         except NoPoint:
             if not doubtful:  # a doubtful point is still one that the model gave
                 raise
-            params, rationale = doubtful[0]
+            params, rationale = doubtful[0][1]
         return talk.suggestion(params, rationale)
 
     def enforced(self, text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,10 +61,14 @@ class Method(ABC):
     terms = Terms()  # set by who knows the user's; no point but a model's depends on them
 
     def __init__(self, space: SearchSpace, seed: int = 0, baseline: Mapping[str, Value] | None = None) -> None:
+        try:
+            number = operator.index(seed)
+        except TypeError:
+            raise UsageError(f"the seed is a whole number, not {seed!r}") from None
         if baseline is not None and (wrong := space.valid(baseline)):
             raise UsageError(f"the baseline cannot be searched from: {'; '.join(wrong)}")
-        self.space, self.seed = space, seed % 2**63
-        self.baseline = dict(baseline) if baseline is not None else space.defaults
+        self.space, self.seed = space, number % 2**63
+        self.baseline = space.exact(baseline) if baseline is not None else space.defaults
         self.asks = 0
         self.told: list[Told] = []
         self.open: dict[Key, Suggestion] = {}  # asked and not told, in the order of asking
@@ -118,21 +123,23 @@ class Method(ABC):
         """Take in a result. A status other than ``ok``, no value, or one that is not finite is a failure.
 
         Raises:
-            UsageError: ``params`` are not a configuration of this space.
+            UsageError: ``params`` are not a configuration of this space, or a figure is no number. Nothing changed.
         """
         if wrong := self.space.valid(params):
             raise UsageError(f"told about a configuration that is not in the search space: {'; '.join(wrong)}")
-        good = status == "ok" and value is not None and math.isfinite(value)
-        memory = memory_gb if memory_gb is not None and math.isfinite(memory_gb) and memory_gb > 0 else None
+        params = self.space.exact(params)
+        result, memory, runs = _number("value", value), _number("memory_gb", memory_gb), _number("n", n)
+        if status != "ok":
+            result = None
         key = self.space.key(params)
         told = Told(
-            dict(params),
+            params,
             key,
             self.space.to_unit(params),
-            float(value) if good and value is not None else None,
-            max(1, n),
-            status if good or status != "ok" else "failed",
-            memory,
+            result,
+            max(1, int(runs or 1)),
+            str(status) if status not in ("ok", "", None) or result is not None else "failed",
+            memory if memory is not None and memory > 0 else None,
             self._sources.get(key, ""),
         )
         self.open.pop(key, None)
@@ -145,7 +152,7 @@ class Method(ABC):
         return np.random.default_rng([self.seed, ask, *name.encode()])
 
     def unseen(self, draw: Callable[[], Mapping[str, Value]], ask: int, tries: int = 50) -> dict[str, Value]:
-        """The first of ``draw``'s configurations that was neither asked nor told; after ``tries``, a uniform one.
+        """The first of ``draw``'s configurations that was neither asked nor told; after ``tries``, another.
 
         A finite space in which everything was seen gives a repetition.
         """
@@ -153,9 +160,10 @@ class Method(ABC):
             params = dict(draw())
             if self.space.key(params) not in self.seen:
                 return params
-        random = self.stream(ask, "uniform")
-        for _ in range(_UNIFORM):
-            params = self.space.from_unit(random.random(self.space.dimensions))
+        random, home = self.stream(ask, "uniform"), self.space.to_unit(self.baseline)
+        for k in range(2 * _UNIFORM):  # then nearer and nearer to the baseline: constraints may leave but a corner
+            reach = min(1.0, 10.0 ** (3.0 - 3.0 * k / _UNIFORM))
+            params = self.space.from_unit(home + reach * (random.random(self.space.dimensions) - home))
             if self.space.key(params) not in self.seen:
                 return params
         if self.space.size <= 100_000:
@@ -187,3 +195,17 @@ class Method(ABC):
     @property
     def best(self) -> Told | None:
         return min(self.successes, key=lambda told: told.value or 0.0, default=None)
+
+
+def _number(name: str, value: float | None) -> float | None:
+    """``value`` as a float; None for none and for what is not finite."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        number = math.nan if value is None else float(value)
+    except OverflowError:
+        return None
+    except (TypeError, ValueError):
+        text = f"told {name} = {value!r}, which is not a number; a failure has no value but a status"
+        raise UsageError(text) from None
+    return number if math.isfinite(number) else None

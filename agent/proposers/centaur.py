@@ -17,7 +17,6 @@ from agent.proposers.advice import Adviser, Form
 from agent.proposers.base import Told
 from agent.proposers.protocol import NoPoint, Suggestion
 from agent.proposers.screened import CmaGp
-from agent.proposers.survival import survival
 from agent.proposers.telling import best, bounds, latest, state, table, wording
 from agent.space import SearchSpace
 from agent.types import Value
@@ -28,7 +27,8 @@ WINDOW = 25  # trials among which a new result is ranked
 FORGET = 0.95  # weight of a result against the next one of the same proposer
 PRIOR = {"llm": 0.18, "cma": 0.27}  # success before anything is known: the first share is near the paper's 30 %
 PRIOR_WEIGHT = 3.0  # results
-LIKELY = 0.5  # probability of not failing below which a point of the model's is doubted
+LIKELY = 0.5  # probability of not failing below which a point of the model's is doubted, at first
+STEP = 0.5  # log-odds that it needs more after each of the model's points that failed
 LEAST, MOST = 0.04, 0.5  # bounds of the model's share: neither is ever given up
 
 
@@ -109,14 +109,17 @@ class Centaur(CmaGp):
             latest=latest(self),
         )
 
-    def doubt(self, params: Mapping[str, Value]) -> str:
-        """Why a configuration of the model's will probably fail, in words; empty if that is not to be expected."""
-        home = self.space.to_unit(self.baseline)
-        chance = float(survival(self.space, self.told, home, [self.space.to_unit(params)])[0])
-        if chance >= LIKELY:
-            return ""
+    def doubt(self, params: Mapping[str, Value]) -> tuple[float, str]:
+        """How likely a configuration of the model's is to work, and if that is too little, so in words.
+
+        What is too little follows from how its configurations fared before.
+        """
+        failures = self.failures()
+        chance = float(failures.chance([self.space.to_unit(params)])[0])
+        if chance >= failures.bar(LIKELY, STEP, ("llm",)):
+            return chance, ""
         failed = ", ".join(sorted({told.status for told in self.told if told.value is None}))
-        return (
+        return chance, (
             f"by the runs that failed so far ({failed}), a run of this configuration fails with a probability of "
             f"{1 - chance:.0%}; stay further away from what failed, or answer the same again if you are sure"
         )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from agent.proposers.base import Method, Told
 from agent.proposers.protocol import Suggestion
-from agent.proposers.survival import allowed, survival
+from agent.proposers.survival import Failures
 from agent.space import Key, SearchSpace, Unit
 from agent.types import Value
 
@@ -29,6 +29,7 @@ Points = NDArray[np.float64]  # [count, dimensions]
 SIGMA = 0.10  # of the cube's side: the best of 0.10, 0.17 and 0.25 in the project's measurements
 CANDIDATES = 64  # drawn for each ask, of which plain CMA-ES takes the first that is new and may work
 MAY_WORK = 0.3  # probability of not failing that a sample needs at least
+STEP = 0.5  # log-odds that it needs more after each sample that failed
 
 
 class Gaussian(CMA):  # type: ignore[misc]
@@ -136,8 +137,11 @@ class CmaEs(Method):
     def choose(self, fresh: Sequence[Mapping[str, Value]]) -> tuple[int, str]:
         """Index of the candidate to try, and who chose it. All of ``fresh`` are new and different."""
         points = [self.space.to_unit(params) for params in fresh]
-        chance = survival(self.space, self.told, self.space.to_unit(self.baseline), points)
-        return int(np.argmax(allowed(chance, self.told, MAY_WORK))), "cma"
+        failures = self.failures()
+        return int(np.argmax(failures.allowed(failures.chance(points), MAY_WORK, STEP))), "cma"
+
+    def failures(self) -> Failures:
+        return Failures(self.space, self.told, self.space.to_unit(self.baseline))
 
     def figures(self) -> dict[str, float]:
         """Step size, and the standard deviations along the longest and shortest axis; sides of the unit cube."""

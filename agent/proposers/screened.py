@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agent.proposers.base import Told
 from agent.proposers.cma import CmaEs
 from agent.proposers.gp import Array, GaussianProcess, Kernel, compress, log_expected_improvement
-from agent.proposers.survival import allowed, features, memory_trend
+from agent.proposers.survival import features, memory_trend
 from agent.space import SearchSpace
 from agent.types import Value
 
@@ -24,6 +24,7 @@ FIRST = 25  # successes before the screening begins
 REFIT = 10  # successes, or trials for the failures, between two fits of the hyperparameters
 LARGEST = 400  # points that a process takes in: the best ones and the latest
 SAFE = 0.5  # probability of not failing that a candidate needs at least
+STEP = 1.0  # log-odds that it needs more after each that failed: what improves most lies at the edge of what fails
 SOFTNESS = 0.3  # of the border between success and failure, which are 1 and -1
 
 
@@ -41,7 +42,7 @@ class CmaGp(CmaEs):
         values, best = self._values()
         survival = self._survival(x)
         score = log_expected_improvement(best, *values.predict(x)) + np.log(survival)
-        score[~allowed(survival, self.told, SAFE)] = -np.inf
+        score[~self.failures().allowed(survival, SAFE, STEP)] = -np.inf
         return int(np.argmax(score)), "gp"
 
     def _values(self) -> tuple[GaussianProcess, float]:

@@ -281,3 +281,59 @@ def test_constraints_over_integers_alone_are_repaired_to_equality():
     space = SearchSpace([Param("A", "int", 4, 1, 64), Param("B", "int", 2, 1, 64)], ["A % B == 0"])
     random = np.random.default_rng(1)
     assert all(space.valid(space.from_unit(random.random(2))) == [] for _ in range(200))
+
+
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        (Param("A", "float", 1.0, 2.0, 0.0), "low = 2 is not below high = 0"),
+        (Param("A", "float", 1.0), "low and high"),
+        (Param("A", "float", 1.0, 0.0, math.nan), "low and high"),
+        (Param("A", "float", 1.0, 0.0, 2.0, log=True), "log = true needs low above 0"),
+        (Param("A", "int", 1, -1, 2, log=True), "log = true needs low above 0"),
+        (Param("A", "float", 5.0, 0.0, 2.0), "A = 5.0 is outside 0 to 2"),
+        (Param("A", "int", 6, 5, 7, power_of_two=True), "less than two values"),
+        (Param("A", "float", 2.0, 1.0, 8.0, power_of_two=True), "not a whole number"),
+        (Param("A", "int", 1.5, 0, 3), "not a whole number"),
+        (Param("A", "categorical", "a"), "two or more"),
+        (Param("A", "categorical", "a", choices=("a",)), "two or more"),
+        (Param("A", "categorical", "b", choices=("a", "c")), "is not one of"),
+        (Param("A", "number", 1.0, 0.0, 2.0), "'number' is not int, float or categorical"),
+    ],
+)
+def test_a_parameter_that_is_none_is_refused_without_a_file_too(param, message):
+    with pytest.raises(UsageError, match=f"A.*{message}"):
+        SearchSpace([param])
+
+
+def test_a_space_needs_parameters_with_names_of_their_own():
+    with pytest.raises(UsageError, match="no hyperparameters"):
+        SearchSpace([])
+    with pytest.raises(UsageError, match="A stands twice"):
+        SearchSpace([Param("A", "float", 1.0, 0.0, 2.0)] * 2)
+    with pytest.raises(UsageError, match="a list"):
+        SearchSpace([Param("A", "int", 1, 0, 2)], "A > 0")
+
+
+@pytest.mark.parametrize(
+    "param",
+    [
+        Param("A", "float", 1000.2, 1000.0, 1001.0),
+        Param("A", "float", 1.00002, 1.0, 1.0001),
+        Param("A", "float", -999.5, -1000.0, -999.0),
+        Param("A", "float", 1000.2, 1000.0, 1001.0, log=True),
+        Param("A", "float", 1e6 + 1e-3, 1e6, 1e6 + 1e-2),
+    ],
+)
+def test_a_narrow_range_far_from_zero_has_as_many_values_as_any(param):
+    space = SearchSpace([param])
+    values = [space.from_unit([u]) for u in np.linspace(0, 1, 1001)]
+    assert len({v["A"] for v in values}) > 900
+    assert len({space.key(v) for v in values}) > 900
+    for u, v in zip(np.linspace(0, 1, 1001), values, strict=True):
+        assert space.to_unit(v)[0] == pytest.approx(u, abs=1e-3)
+
+
+def test_a_key_of_search_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"target.toml:\d+: \[search\] constraint: .*did you mean constraints"):
+        SearchSpace.from_toml(write(tmp_path, TOML.replace("constraints =", "constraint =")))

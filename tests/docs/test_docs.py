@@ -115,3 +115,12 @@ def test_the_tutorial_works_as_written(tmp_path: Path) -> None:
     for line in (*few, *(re.sub(r"\bnight\b", "first", line) for line in after)):
         done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}: {done.stderr}"
+
+
+def test_the_examples_of_ask_and_tell_run(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "reference" / "proposers.md").read_text()
+    names: dict[str, object] = {}
+    for code in re.findall(r"(?ms)^```python\n(.*?)^```", page):
+        exec(code, names)
+    assert "'RATE'" in capsys.readouterr().out
+    assert {told.source for told in names["method"].told} == {"cma", "llm"}  # type: ignore[attr-defined]

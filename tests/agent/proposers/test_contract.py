@@ -179,6 +179,15 @@ def test_a_space_with_nothing_new_left_still_answers(make):
     assert all(space.valid(params) == [] for params, *_ in history)
 
 
+@pytest.mark.parametrize("name", ["cma-es", "cma-gp", "tpe", "random"])
+def test_a_small_corner_that_constraints_leave_is_searched_without_repeating(name):
+    """Uniform points are moved to the same few of its 286 configurations."""
+    corner = [Param(name, "float", 0.001, 0.0, 1.0) for name in "ABC"]
+    space = SearchSpace(corner, ["A + B + C <= 0.01"])
+    history = run(make_proposer(name, space), 40, mostly_good)
+    assert len({space.key(params) for params, *_ in history}) == 40
+
+
 def test_told_twice_and_told_the_baseline(make):
     method = make(MIXED)
     for _ in range(3):

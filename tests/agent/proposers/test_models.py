@@ -15,7 +15,7 @@ from agent.errors import ModelUnavailable, ReplyRejected, UsageError
 from agent.patch import unified_diff
 from agent.proposers import make_proposer
 from agent.proposers.centaur import Centaur
-from agent.proposers.protocol import NoPoint
+from agent.proposers.protocol import NoPoint, Suggestion
 from agent.scripted import ScriptedModel
 from agent.space import SearchSpace
 
@@ -138,11 +138,11 @@ def after_failures(replies: list[str], **options: Any) -> tuple[Centaur, Scripte
 DEEP, DEEPER, SHALLOW = (json.dumps(SPACE.defaults | {"DEPTH": depth}) for depth in (20, 24, 7))
 
 
-def test_a_point_like_those_that_failed_is_doubted_once_and_the_second_answer_stands():
-    for second in (SHALLOW, DEEPER):
+def test_a_point_like_those_that_failed_is_doubted_once_and_the_more_likely_answer_is_tried():
+    for second, tried in ((SHALLOW, SHALLOW), (DEEPER, DEEP), (DEEP, DEEP)):
         method, llm = after_failures([DEEP, second])
         suggestion = method.suggest()
-        assert (suggestion.source, suggestion.params) == ("llm", json.loads(second))
+        assert (suggestion.source, suggestion.params) == ("llm", json.loads(tried))
         assert suggestion.usage["repairs"] == 1
         asked = llm.requests[1].messages[-1]["content"]
         assert re.search(r"by the runs that failed so far \(oom\).* fails with a probability of \d\d%", asked)
@@ -161,6 +161,21 @@ def test_a_doubted_point_is_taken_when_the_second_answer_is_none():
 def test_a_second_answer_is_not_doubted_whatever_was_wrong_with_the_first():
     method, llm = after_failures(["no idea", DEEP])
     assert method.suggest().params == json.loads(DEEP)
+    assert len(llm.requests) == 2
+
+
+def test_a_model_whose_points_failed_is_doubted_sooner():
+    edge = json.dumps(SPACE.defaults | {"DEPTH": 12})
+    trusted, _ = after_failures([edge])
+    assert trusted.suggest().usage["repairs"] == 0
+    method, llm = after_failures([edge, SHALLOW])
+    for k in range(8):
+        params = dict(SPACE.defaults, DEPTH=16, MATRIX_LR=0.06 + 0.001 * k)
+        method.replay(Suggestion(params, "llm"))
+        method.tell(params, None, status="oom")
+    while not method.models_turn(method.asks):
+        method.replay(None)
+    assert method.suggest().params == json.loads(SHALLOW)
     assert len(llm.requests) == 2
 
 

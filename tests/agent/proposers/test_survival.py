@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.proposers import make_proposer
-from agent.proposers.survival import SAFEST, allowed, survival
+from agent.proposers.survival import SAFEST
 from agent.space import SearchSpace
 from agent.types import Param
 
@@ -32,7 +32,7 @@ def told(fails, count=60, status="oom", memory=None):
 
 def chance(method, **values):
     point = SPACE.to_unit(SPACE.defaults | values)
-    return float(survival(SPACE, method.told, SPACE.to_unit(SPACE.defaults), [point])[0])
+    return float(method.failures().chance([point])[0])
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,38 @@ def test_a_category_that_always_fails_is_left_alone():
 def test_without_failures_nothing_changes():
     method = told(lambda params: False)
     assert chance(method, WIDTH=1.0) == 1.0
-    assert allowed(np.ones(8), method.told, 0.3).all()
+    assert method.failures().allowed(np.ones(8), 0.3, 0.5).all()
 
 
-def test_failures_that_strike_at_random_leave_points_to_choose_from():
-    method, random = make_proposer("cma-es", SPACE), np.random.default_rng(3)
+def test_some_points_may_always_be_tried():
+    method = told(lambda params: params["WIDTH"] > 0.6)
+    for _ in range(40):
+        method.tell(method.ask(), None, status="oom")
+    assert method.failures().allowed(np.linspace(0.1, 0.2, 64), 0.3, 0.5).sum() == 64 * SAFEST
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_failures_that_strike_at_random_neither_repel_nor_make_careful(seed):
+    method, random = make_proposer("cma-es", SPACE, seed), np.random.default_rng(seed)
     for _ in range(150):
         params = method.ask()
-        bad = random.random() < 0.3
+        bad = random.random() < 0.15
+        value = 1.0 + (float(params["RATE"]) - 0.8) ** 2
+        method.tell(params, None if bad else value, status="crash" if bad else "ok")
+    assert method.failures().allowed(np.linspace(0.8, 0.9, 64), 0.3, 0.5).all()
+    assert chance(method, WIDTH=0.9) > 0.9
+    assert float(method.best.params["RATE"]) > 0.7
+
+
+def test_random_failures_do_not_hide_a_boundary():
+    random = np.random.default_rng(1)
+    method = told(lambda params: params["WIDTH"] > 0.6)
+    for _ in range(60):
+        params = SPACE.from_unit(random.random(3) * [1.0, 0.5, 1.0])
+        bad = random.random() < 0.15
         method.tell(params, None if bad else 1.0, status="crash" if bad else "ok")
-    assert allowed(np.linspace(0.1, 0.2, 64), method.told, 0.3).sum() >= 64 * SAFEST
+    assert chance(method, WIDTH=0.95) < 0.1
+    assert chance(method, WIDTH=0.1) > 0.9
 
 
 @pytest.mark.parametrize("name", ["cma-es", "cma-gp"])
