@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +48,7 @@ ACCELERATOR = "accelerator_type:"  # what Ray calls the resource of a node that 
 PATIENCE = 60.0  # seconds without a free node after which that is said
 START = 120.0  # seconds that Ray may take to start a process
 ANSWER = 10.0  # seconds that an address has to take a connection
+MEETING = 5.0  # seconds that a warm process waits for one more
 
 Files = Mapping[str, np.ndarray]  # names and bytes: arrays travel without being copied
 
@@ -107,6 +108,9 @@ class Exchange:
     def __init__(self) -> None:
         self._news: dict[int, tuple[str, str, Mapping[str, Any]]] = {}
         self._stop = False
+        self._met: set[int] = set()
+        self._latest = 0.0  # when the last of them came
+        self._all_met = False
 
     def report(self, key: int, node: str, phase: str, info: Mapping[str, Any]) -> bool:
         """Called by a node, for one run; whether it has to end now."""
@@ -118,6 +122,14 @@ class Exchange:
         self._stop = stop
         news, self._news = self._news, {}
         return news
+
+    def meet(self, key: int, count: int) -> bool:
+        """Called by a process that is warm; whether it may go: all ``count`` are, or no other has come for a while."""
+        if key not in self._met:
+            self._met.add(key)
+            self._latest = time.monotonic()
+        self._all_met |= len(self._met) >= count or time.monotonic() - self._latest > MEETING
+        return self._all_met
 
 
 @dataclass
@@ -158,15 +170,16 @@ class RayWorkers:
             )
             self._exchange = ray.remote(num_cpus=0, scheduling_strategy=here)(Exchange).remote()
             _check_answer(ray, self._exchange)
-            task = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD", **site.needs)(_on_node)
+            remote = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD", **site.needs)
             self._site, self._data = ray.put(site), [ray.put(_pack(place.prepared))] if place.prepared else []
+            self._task, self._warm_up = remote(_on_node), remote(_warm_up)
         except BaseException:
             ray.shutdown()
             raise
-        self._task = task
         self._tree = lru_cache(maxsize=4 * size)(lambda commit: ray.put(place.repo.tree(commit)))
         self._keys = itertools.count()
         self._runs: dict[Any, _Run] = {}  # by reference to what the task returns
+        self._warm = False
         self._stop_now, self._closing, self._ended = stop_now, threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -235,6 +248,10 @@ class RayWorkers:
     def _pass_news(self) -> None:
         stop = self._closing.is_set() or self._stop_now()
         news = self._ray.get(self._exchange.collect.remote(stop))
+        if news and not self._warm:  # the first runs are under way: let the places that wait for their results warm up
+            self._warm = True
+            for key in range(cold := self.size - len(self._runs)):
+                self._warm_up.remote(self._site, self._data, self._exchange, key, cold)
         for run in list(self._runs.values()):
             if run.key in news:
                 run.node, phase, info = news[run.key]
@@ -390,6 +407,18 @@ class _Line:
                 return
 
 
+def _warm_up(site: Site, data: list[Any], exchange: Any, key: int, count: int) -> None:
+    """Start a process, load what a run needs and fetch the data, before a run waits for that.
+
+    It holds its place until all ``count`` of them have one: else the first process would serve them all, one by one.
+    """
+    ray = importlib.import_module("ray")
+    with suppress(Exception):  # a run will say what is wrong here
+        _prepare(site, lambda: ray.get(data[0]))
+    while not ray.get(exchange.meet.remote(key, count)):
+        time.sleep(LOOK)
+
+
 def _on_node(
     site: Site, order: Order, tree: Tree, data: list[Any], files: Files, exchange: Any, key: int
 ) -> Delivery:
@@ -419,6 +448,12 @@ def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: 
         EnvironmentProblem: this node has another version, lacks something, or its sandbox promises less.
         SandboxUnavailable: it has no such sandbox.
     """
+    sandbox, prepared = _prepare(site, fetch)
+    return SharedExperiment(_Sent(tree), site.target, sandbox, _device(site), site.owner, prepared, stop_now)
+
+
+def _prepare(site: Site, fetch: Callable[[], Files]) -> tuple[Sandbox, Prepared | None]:
+    """What a run needs of this node, whatever its commit. Errors: see ``experiment_at``."""
     if site.version != agent.__version__:
         raise EnvironmentProblem(f"has Overnight {agent.__version__}, the session {site.version}. Install the same.")
     check_mounts(site.target)
@@ -428,8 +463,7 @@ def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: 
         words = "; ".join(sorted(guarantee.value for guarantee in lacking))
         raise EnvironmentProblem(f"the sandbox {sandbox.name} does not promise here: {words}.")
     _sweep(sandbox, site.owner)
-    prepared = _unpack(site, fetch) if site.data[0] else None
-    return SharedExperiment(_Sent(tree), site.target, sandbox, _device(site), site.owner, prepared, stop_now)
+    return sandbox, _unpack(site, fetch) if site.data[0] else None
 
 
 _swept: set[str] = set()

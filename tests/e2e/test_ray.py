@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from targets import TOML, TRAIN, make_bowl
 
 from agent.config import Settings
 from agent.errors import EnvironmentProblem
-from agent.launch import Workplace
+from agent.launch import Workplace, workplace
 from agent.ledger import read
+from agent.repo import Repo
 from agent.rundir import RunDirectory
 from agent.trial import CHECKPOINT, Interrupted
+from agent.types import Measurement
 from agent.workers import LocalWorkers, Order
 from sandbox.types import Device
 
@@ -192,19 +195,57 @@ def test_nothing_is_left_of_a_session_that_is_stopped(tmp_path: Path) -> None:
     assert set(lost) == {"interrupted"}
 
 
-def processes(what: str) -> list[str]:
-    """One file of each process of this machine."""
-    found = []
+def by_process(what: str) -> dict[str, str]:
+    """One file of each process of this machine, by its id."""
+    found = {}
     for place in Path("/proc").glob(f"[0-9]*/{what}"):
         try:
-            found.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            found[place.parent.name] = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
     return found
 
 
+def processes(what: str) -> list[str]:
+    return list(by_process(what).values())
+
+
+def test_processes_are_started_while_the_baseline_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agent.cluster import RayWorkers
+
+    monkeypatch.setenv("OVERNIGHT_TEST_MARK", mark := secrets.token_hex(8))
+    target = make_bowl(tmp_path / "target", SLOW)
+    settings = Settings(target=str(target), device="cpu", threads=1, sandbox="process")
+    workers = RayWorkers("local", 4, workplace(settings, silent_words), str(tmp_path), lambda: False)
+
+    def at_hand(doing: str) -> set[str]:
+        """Processes of this cluster that make runs, or would."""
+        ours = {pid for pid, words in by_process("environ").items() if mark in words}
+        return {pid for pid, words in by_process("cmdline").items() if words.startswith(f"ray::{doing}")} & ours
+
+    repo = Repo(target)
+    head = repo.head()
+    repo.close()
+
+    def run(k: int) -> Future[Measurement]:
+        return workers.start(Order(0, head, "calibrate", k, f"run-{k}", 0), tmp_path / f"run-{k}", silent)
+
+    try:
+        assert run(0).result(timeout=240).status == "ok"
+        wait_for(lambda: len(at_hand("IDLE")) >= 4, "a process for each worker")
+        before = at_hand("IDLE")
+        assert [future.result(timeout=240).status for future in [run(k) for k in range(1, 5)]] == ["ok"] * 4
+        assert at_hand("IDLE") <= before, "the runs had to wait for processes"
+    finally:
+        workers.close()
+
+
 def silent(_phase: str, _info: object) -> None:
     """Progress that nobody looks at."""
+
+
+def silent_words(_words: str) -> None:
+    """What nobody reads."""
 
 
 def test_data_and_checkpoints_travel_once(nodes: Nodes, tmp_path: Path) -> None:
