@@ -85,17 +85,19 @@ class Workplace:
             for device in devices
         ]
 
+    def check_beside(self, workers: int) -> None:
+        """Raises UsageError where runs on this machine beside each other would measure each other."""
+        if workers > 1 and self.device.kind == "cpu" and self.target.budget.kind == "seconds":
+            raise UsageError(
+                f"--workers {workers}: runs beside each other take each other's processor, and the budget is "
+                f"{self.target.budget}. Give one that counts work (--budget 200steps), or leave --workers out."
+            )
+
     def _devices(self, workers: int) -> list[Device]:
         if workers < 1:
             raise UsageError(f"--workers {workers}: must be at least 1.")
-        if workers == 1:
-            return [self.device]
-        if self.device.kind == "cpu":
-            if self.target.budget.kind == "seconds":
-                raise UsageError(
-                    f"--workers {workers}: runs beside each other take each other's processor, and the budget is "
-                    f"{self.target.budget}. Give one that counts work (--budget 200steps), or leave --workers out."
-                )
+        self.check_beside(workers)
+        if workers == 1 or self.device.kind == "cpu":
             return [self.device] * workers
         others = {uuid: model for uuid, model in gpus().items() if uuid != self.device.uuid}
         if len(others) + 1 < workers:
@@ -356,6 +358,8 @@ def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> 
     if settings.ray_address:
         if place.sleeper is not None:
             raise UsageError("--ray-address: the model server would sleep for trials elsewhere. Add --llm-sleep off.")
+        if settings.ray_address == "local":  # on a cluster Ray sets cores aside; here it is told to have enough
+            place.check_beside(settings.workers)
         from agent.cluster import RayWorkers
 
         return RayWorkers(settings.ray_address, settings.workers, place, owner, stop_now)
