@@ -47,6 +47,8 @@ GRACE = 20.0  # seconds that a node has to end a run by itself
 ACCELERATOR = "accelerator_type:"  # what Ray calls the resource of a node that says which GPUs it has
 PATIENCE = 60.0  # seconds without a free node after which that is said
 START = 120.0  # seconds that Ray may take to start a process
+SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # of HTTP/2: an empty frame, with which either side begins
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
 ANSWER = 10.0  # seconds that an address has to take a connection
 MEETING = 5.0  # seconds that a warm process waits for one more
 
@@ -291,8 +293,12 @@ def _connect(address: str, size: int, site: Site) -> Any:
     """The package ray, connected.
 
     Raises:
+        UsageError: this is no address.
         EnvironmentProblem: it is not installed, or nothing answers at this address.
     """
+    host, _, port = address.rpartition(":")
+    if address not in ("local", "auto") and not (host and "/" not in host and port.isdecimal()):
+        raise UsageError(f"--ray-address {address}: write local, auto or HOST:PORT, as in 10.0.0.1:6379.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address == "local" or address.startswith("127."):
@@ -311,8 +317,7 @@ def _connect(address: str, size: int, site: Site) -> Any:
             ray.init(address=address, include_dashboard=False, **cpus, **quiet)
         else:
             if address != "auto":
-                host, _, port = address.rpartition(":")
-                socket.create_connection((host, int(port)), ANSWER).close()  # Ray itself would try for minutes
+                _knock(host, int(port))  # Ray itself would try for minutes
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise EnvironmentProblem(
@@ -320,6 +325,14 @@ def _connect(address: str, size: int, site: Site) -> Any:
             f"start --head, or ray start --address=HOST:PORT to join one; or use --ray-address local."
         ) from None
     return ray
+
+
+def _knock(host: str, port: int) -> None:
+    """Raises OSError unless a server for gRPC, which Ray speaks, takes connections at this address."""
+    with socket.create_connection((host, port), ANSWER) as there, there.makefile("rb") as said:
+        there.sendall(GREETING)
+        if os.environ.get("RAY_USE_TLS", "0") == "0" and said.read(len(SETTINGS))[3:4] != SETTINGS[3:4]:
+            raise OSError("what listens there is not Ray")
 
 
 def _check_room(ray: Any, site: Site) -> tuple[str, ...]:

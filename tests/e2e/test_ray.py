@@ -8,10 +8,12 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +307,12 @@ def test_what_is_wrong_with_a_cluster_is_said(nodes: Nodes, tmp_path: Path) -> N
     out = end(begin(target, tmp_path / "runs", ray_address="127.0.0.1:1"), EnvironmentProblem.exit_status)
     assert "--ray-address 127.0.0.1:1: no Ray cluster to work with" in out
     assert "ray start --head" in out
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.handle_request, daemon=True).start()
+        address = f"127.0.0.1:{other.server_port}"
+        out = end(begin(target, tmp_path / "runs", ray_address=address), EnvironmentProblem.exit_status)
+    assert "no Ray cluster to work with (what listens there is not Ray)" in out
+    assert not (tmp_path / "runs").exists(), "a night that never began"
     out = end(
         begin(target, tmp_path / "runs", tag="big", threads=7, ray_address=nodes.address),
         EnvironmentProblem.exit_status,
