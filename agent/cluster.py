@@ -51,6 +51,10 @@ SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # of HTTP/2: an empty frame, with
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
 ANSWER = 10.0  # seconds that an address has to take a connection
 MEETING = 5.0  # seconds that a warm process waits for one more
+_START = (
+    "On this machine, do: ray start --head, or ray start --address=HOST:PORT to join one; or use --ray-address local."
+)
+_TOKEN = "Its servers may ask for a token, as they do where ~/.ray/auth_token exists: then set RAY_AUTH_MODE=token."
 
 Files = Mapping[str, np.ndarray]  # names and bytes: arrays travel without being copied
 
@@ -311,6 +315,7 @@ def _connect(address: str, size: int, site: Site) -> Any:
             "--ray-address needs Ray, which is not installed. Do: pip install 'overnight[ray]'"
         ) from None
     quiet = {"log_to_driver": False, "logging_level": "error"}
+    answered = False
     try:
         if address == "local":  # as many runs beside each other as without Ray
             cpus = {"num_cpus": size * site.needs["num_cpus"]}
@@ -318,11 +323,12 @@ def _connect(address: str, size: int, site: Site) -> Any:
         else:
             if address != "auto":
                 _knock(host, int(port))  # Ray itself would try for minutes
+                answered = True
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
+        mend = _START if address == "auto" or not answered else _TOKEN
         raise EnvironmentProblem(
-            f"--ray-address {address}: no Ray cluster to work with ({_first_line(error)}). On this machine, do: ray "
-            f"start --head, or ray start --address=HOST:PORT to join one; or use --ray-address local."
+            f"--ray-address {address}: no Ray cluster to work with ({_first_line(error)}). {mend}"
         ) from None
     return ray
 
@@ -355,9 +361,11 @@ def _check_answer(ray: Any, exchange: Any) -> None:
     try:
         ray.get(exchange.collect.remote(False), timeout=START)
     except ray.exceptions.RayError as error:
+        tokens = os.environ.get("RAY_AUTH_MODE") == "token"  # Ray itself says so for auto, once there is a token
         raise EnvironmentProblem(
             f"--ray-address: Ray on this machine cannot load Overnight {agent.__version__} ({type(error).__name__}). "
             f"Stop it (ray stop), and start it again from the environment of this `overnight`."
+            + (" Or it was started without a token: then set RAY_AUTH_MODE=disabled." if tokens else "")
         ) from None
 
 
