@@ -133,7 +133,8 @@ def _script(folder: Path) -> Path:
     if len(able) == 1:
         return able[0]
     below = [path for path in sorted(folder.rglob("*.py")) if not _JUNK.intersection(path.relative_to(folder).parts)]
-    names = [str(path.relative_to(folder)) for path in able or scripts or below if not _ASIDE.search(path.name)]
+    likely = able or scripts or [path for path in below if (tree := _parse(path)) and find_metric(tree)] or below
+    names = [str(path.relative_to(folder)) for path in likely if not _ASIDE.search(path.name)]
     notebook = next(folder.glob("*.ipynb"), None)
     raise UsageError(
         f"{folder} has no train.py, and it is not clear what to edit ({', '.join(names[:9]) or 'no .py file'}). "

@@ -97,4 +97,4 @@ def _absolute(trees: Iterable[ast.Module]) -> Iterator[str]:
     for text in (text for tree in trees for text in find_paths(tree)):
         parts = Path(text).parts if text.startswith("/") and len(text) < 200 and "\0" not in text else ()
         if len(parts) > 2 and parts[1] not in _SYSTEM and Path(text).exists():
-            yield text
+            yield text if Path(text).is_dir() else str(Path(text).parent)

@@ -15,7 +15,7 @@ from agent.block import literal_value
 from agent.types import Goal, Value
 
 # one group; "nan" counts, so that no older value stands in for it
-NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|[Nn]a[Nn]|[-+]?[Ii]nf(?:inity)?)"
+NUMBER = r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?|[Nn]a[Nn]|[-+]?[Ii]nf(?:inity)?)"
 _HIGHER = (
     r"acc\d?|accuracy|f1|auc|auroc|r2|bleu|rouge\w?|rewards?|returns?|precision|recall|m?iou|dice|psnr|ssim|mcc|kappa"
     r"|map|ndcg|mrr|top.?\d|scores?|wins?|hits?|success|likelihood|elbo"
