@@ -8,14 +8,17 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.guessing import Guess, guess_constraints, guess_hyperparameters
+from agent.habits import find_habits, writes
 from agent.looking import Constant, Metric, find_constants, find_metric, find_paths
 
 LARGEST = 20 << 20  # bytes of a file that is copied: greater ones are data
@@ -23,6 +26,7 @@ _JUNK = {".git", "__pycache__", ".venv", "venv", "node_modules", ".ipynb_checkpo
 _SECONDS = re.compile(r"(TIME|SECONDS?|SECS?)_?(BUDGET|LIMIT)|(BUDGET|MAX|LIMIT|TRAIN\w*)_(TIME|SECONDS?|SECS?)", re.I)
 _COMMON = ("~", "~/.cache", "~/.config", "~/.local", "~/.local/share")
 _WRITTEN = re.compile(r"(^|/)(out|outputs?|logs?|wandb|runs|checkpoints?|results?)(/|$)")
+_ASIDE = re.compile(r"(^|/)(setup|conftest|__init__|test_[^/]*|[^/]*_test)\.py$")  # no trainer
 _HEAVY = re.compile(r"^\s*(import|from) (torch|jax|tensorflow)\b", re.M)
 
 
@@ -35,6 +39,7 @@ class Look:
     source: str
     tree: ast.Module
     metric: Metric | None = None
+    printed_by: str = ""  # file that prints the metric
     seconds: float = 600.0
     why_seconds: str = "guessed: no constant like TIME_BUDGET was found"
     guesses: list[Guess] = field(default_factory=list)
@@ -62,6 +67,7 @@ def adopt(directory: Path, project: Path) -> int:
         if (place / "target.toml").exists():
             raise UsageError(f"{place / 'target.toml'} exists, and is left as it is. Start with `overnight run`.")
     versioned = _git(folder, "rev-parse", "--is-inside-work-tree") == "true"
+    versioned = versioned and not _git(folder, "check-ignore", str(folder.resolve()))
     if same and not versioned:
         raise UsageError(
             f"{folder} is not in a git repository, which a run needs. Name a new folder, to which it is copied, as in "
@@ -72,7 +78,9 @@ def adopt(directory: Path, project: Path) -> int:
         raise UsageError(f"{directory} is not empty. Name a new folder, or the project itself.")
     found = look(project, versioned)
     text = describe(found)
-    if not same:
+    if same:
+        _check_committed(found)
+    else:
         _copy(folder, directory, versioned, found)
     try:
         (directory / "target.toml").write_text(text, encoding="utf-8")
@@ -93,12 +101,15 @@ def look(project: Path, versioned: bool) -> Look:
     source, tree = _read(script)
     found = Look(folder, script.name, source, tree)
     constants = find_constants(tree)
-    found.metric = find_metric(tree)
+    modules = {script.name: tree, **_siblings(folder, tree)}
+    for name, module in modules.items():
+        if found.metric is None and (metric := find_metric(module)):
+            found.metric, found.printed_by = metric, name
     if found.metric is None:
         found.missing.append("[target] metric, pattern and goal: no printed number looks like a metric")
     elif not found.metric.sure_of_goal:
         found.check.append(f"[target] goal: {found.metric.name} does not say which way is better")
-    for name, module in {script.name: tree, **_siblings(folder, tree)}.items():
+    for name, module in modules.items():
         _find_seconds(found, name, find_constants(module))
         _find_mounts(found, module, versioned)
     if found.why_seconds.startswith("guessed"):
@@ -106,10 +117,10 @@ def look(project: Path, versioned: bool) -> Look:
     found.guesses, found.left = guess_hyperparameters(constants)
     if not found.guesses:
         found.missing.append(
-            "[[hyperparameters]]: no constant with a literal value was found; cma-es and the like need them, "
-            "--proposer code does not"
+            "[[hyperparameters]]: no constant with a literal value was found at the top level; cma-es and the like "
+            "need them, --proposer code does not"
         )
-    _find_habits(found, constants)
+    _find_habits(found, constants, modules)
     return found
 
 
@@ -117,24 +128,41 @@ def _script(folder: Path) -> Path:
     """The file to edit: train.py, or the only script that prints a metric."""
     if (folder / "train.py").is_file():
         return folder / "train.py"
-    scripts = sorted(folder.glob("*.py"))
-    able = [path for path in scripts if find_metric(_read(path)[1])] if len(scripts) > 1 else scripts
+    scripts = [path for path in sorted(folder.glob("*.py")) if not _ASIDE.search(path.name)]
+    able = [path for path in scripts if (tree := _parse(path)) and find_metric(tree)] if len(scripts) > 1 else scripts
     if len(able) == 1:
         return able[0]
-    names = ", ".join(path.name for path in able or scripts) or "no .py file"
-    raise UsageError(f"{folder} has no train.py, and it is not clear what to edit ({names}). Name it: --from FILE.py")
+    below = [path for path in sorted(folder.rglob("*.py")) if not _JUNK.intersection(path.relative_to(folder).parts)]
+    likely = able or scripts or [path for path in below if (tree := _parse(path)) and find_metric(tree)] or below
+    names = [str(path.relative_to(folder)) for path in likely if not _ASIDE.search(path.name)]
+    notebook = next(folder.glob("*.ipynb"), None)
+    raise UsageError(
+        f"{folder} has no train.py, and it is not clear what to edit ({', '.join(names[:9]) or 'no .py file'}). "
+        f"Name it: --from FILE.py"
+        + (f". {notebook.name} is a notebook: make a script of it (jupyter nbconvert --to script)" if notebook else "")
+    )
 
 
 def _read(path: Path) -> tuple[str, ast.Module]:
     try:
         source = path.read_text(encoding="utf-8")
+        if source.startswith("\ufeff"):
+            raise UsageError(f"{path} begins with a byte order mark: save it as UTF-8 without one.")
         return source, ast.parse(source)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text: {error}.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text: save it as UTF-8.") from None
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"{path}: not valid Python: {error}.") from None
+
+
+def _parse(path: Path) -> ast.Module | None:
+    """A file that is only looked at, in whatever encoding it says it has; None if it is no Python of today."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 def _siblings(folder: Path, tree: ast.Module) -> dict[str, ast.Module]:
@@ -147,9 +175,9 @@ def _siblings(folder: Path, tree: ast.Module) -> dict[str, ast.Module]:
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             for name in names:
                 path = folder / f"{name.replace('.', '/')}.py"
-                if str(path.relative_to(folder)) not in found and path.is_file():
-                    module = _read(path)[1]
-                    found[str(path.relative_to(folder))] = module
+                relative = str(path.relative_to(folder))
+                if relative not in found and path.is_file() and (module := _parse(path)):
+                    found[relative] = module
                     waiting.append(module)
     return found
 
@@ -170,7 +198,8 @@ def _find_mounts(found: Look, tree: ast.Module, versioned: bool) -> None:
         text = text.rstrip("/")
         if not 0 < len(text) < 200 or any(text == m or text.startswith(m + "/") for m in found.mounts):
             continue
-        if text.startswith("~/") and text not in _COMMON and ".." not in text and " " not in text:
+        likely = " " not in text or Path(text).expanduser().is_dir()  # and no sentence
+        if text.startswith("~/") and text not in _COMMON and ".." not in text and likely:
             found.mounts.append(text)
             if not Path(text).expanduser().is_dir():
                 found.check.append(f"[target] mounts: {text} is not there yet; prepare the data first")
@@ -188,21 +217,33 @@ def _ignored_folder(folder: Path, text: str) -> bool:
     return any("__pycache__" not in name for name in (found or "").splitlines())
 
 
-def _find_habits(found: Look, constants: list[Constant]) -> None:
+def _find_habits(found: Look, constants: list[Constant], modules: dict[str, ast.Module]) -> None:
     """What makes a script fail in a sandbox, or run otherwise than it reads."""
     if "configurator.py" in found.source and any(c.name == "out_dir" for c in constants):
         found.arguments.append("--out_dir={out}")  # nanoGPT's way to set a constant from outside
-    if re.search(r"\bexec\(", found.source):
-        found.check.append(f"{found.script} runs other files (exec): what they set is not changed by an edit of it")
-    writes = re.search(r"makedirs|\.mkdir\(|torch\.save|open\([^)\n]*[\"'][wax]b?[\"']|\.dump\(", found.source)
-    if writes and not found.arguments:
-        line = found.source.count("\n", 0, writes.start()) + 1
+    found.check += find_habits(found.folder, found.script, found.source, modules)
+    if not found.arguments and (line := writes(found.source)):
         found.check.append(
             f"{found.script}:{line} seems to write files: in a trial only /tmp and {{out}} (in `train`) can be written"
         )
     if "OVERNIGHT_SEED" not in found.source:
         found.check.append(
             f"{found.script} does not read OVERNIGHT_SEED: if it fixes its seed, repeated runs say nothing of the noise"
+        )
+
+
+def _check_committed(found: Look) -> None:
+    """In place, a trial sees what is in a commit, and of that only files."""
+    script = found.folder / found.script
+    if script.is_symlink():
+        raise UsageError(f"{script} is a link. Name the file itself: --from {script.resolve()}")
+    if _git(found.folder, "status", "--porcelain", "--", found.script):
+        found.check.append(f"{found.script} is not as it was committed, and a trial sees what is: commit it")
+    rows = _git(found.folder, "ls-files", "-s", "-z").split("\0")
+    if names := [row.partition("\t")[2] for row in rows if row.startswith(("120000", "160000"))]:
+        found.check.append(
+            f"{', '.join(names[:9])}: links and submodules are not there in a trial. A copy has what they lead to: "
+            f"overnight init NEW --from {shlex.quote(str(found.folder))}"
         )
 
 
@@ -231,7 +272,7 @@ def describe(found: Look) -> str:
     else:
         quoted = f"'{metric.pattern}'" if "'" not in metric.pattern else _text(metric.pattern)
         lines += [
-            f"pattern = {quoted}  # line {metric.line} of {found.script}; the last match counts",
+            f"pattern = {quoted}  # line {metric.line} of {found.printed_by}; the last match counts",
             f"metric = {_text(metric.name)}",
             f'goal = "{metric.goal}"  # guessed by the name',
         ]
@@ -263,18 +304,14 @@ def _text(value: object) -> str:
 
 def _copy(folder: Path, directory: Path, versioned: bool, found: Look) -> None:
     """The project's own files: what git knows or would, or all but junk and data."""
-    if versioned:
-        listed = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
-        names = [name for name in listed.split("\0") if name]
-    else:
-        names = [str(p.relative_to(folder)) for p in sorted(folder.rglob("*"))]
-        names = [name for name in names if not _JUNK.intersection(Path(name).parts)]
     inside = directory.resolve()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in names:
+        for name in _names(folder, versioned):
             source = folder / name
-            if source.is_symlink() or not source.is_file() or source.resolve().is_relative_to(inside):
+            if source.is_symlink() and source.is_dir():
+                found.check.append(f"{name} is a link to a folder and was not copied; data belong in [target] mounts")
+            if not source.is_file() or source.resolve().is_relative_to(inside):
                 continue
             if source.stat().st_size > LARGEST:
                 found.check.append(f"{name} is large and was not copied; a folder of data belongs in [target] mounts")
@@ -288,6 +325,21 @@ def _copy(folder: Path, directory: Path, versioned: bool, found: Look) -> None:
             found.missing.append(
                 f"{directory / mount}: not in git, so not copied; put the data of {folder / mount} there"
             )
+
+
+def _names(folder: Path, versioned: bool) -> Iterator[str]:
+    """Files to copy, and links; of a submodule what lies there now."""
+    if versioned:
+        listed = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".").split("\0")
+        yield from filter(None, listed)
+        places = [folder / name for name in listed if name and (folder / name).is_dir()]
+        places = [place for place in places if not place.is_symlink()]
+    else:
+        places = [folder]
+    for place in places:
+        for path in sorted(place.rglob("*")):
+            if not _JUNK.intersection(path.relative_to(folder).parts):
+                yield str(path.relative_to(folder))
 
 
 def _commit(directory: Path) -> None:
@@ -312,15 +364,17 @@ def _git(folder: Path, *words: str) -> str:
 def _tell(directory: Path, found: Look, committed: bool) -> None:
     print(directory / "target.toml")
     metric = f"{found.metric.name}, {found.metric.goal}" if found.metric else "no metric"
-    _say(f"{found.script}: {metric}; {len(found.guesses)} hyperparameters, their bounds guessed.")
+    many = len(found.guesses)
+    _say(f"{found.script}: {metric}; {many} hyperparameter{'' if many == 1 else 's'}, bounds guessed.")
     for line in found.missing:
         _say(f"fill in  {line}")
     for line in found.check:
         _say(f"check    {line}")
+    place = shlex.quote(str(directory))
     if not committed or found.missing:
-        commit = f"git -C {directory} commit -m 'Add target.toml' target.toml"
-        _say(f"Then: git -C {directory} add target.toml && {commit}")
-    _say(f"Next: overnight run --target {directory} --proposer cma-es --trials 1")
+        _say(f"Then: git -C {place} add target.toml && git -C {place} commit -m 'Add target.toml' target.toml")
+    method = "--proposer cma-es" if many else "--proposer code --llm-base-url URL"
+    _say(f"Next: overnight run --target {place} {method} --trials 1")
 
 
 def _say(text: str) -> None:

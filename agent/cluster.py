@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -47,7 +47,14 @@ GRACE = 20.0  # seconds that a node has to end a run by itself
 ACCELERATOR = "accelerator_type:"  # what Ray calls the resource of a node that says which GPUs it has
 PATIENCE = 60.0  # seconds without a free node after which that is said
 START = 120.0  # seconds that Ray may take to start a process
+SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # of HTTP/2: an empty frame, with which either side begins
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
 ANSWER = 10.0  # seconds that an address has to take a connection
+MEETING = 5.0  # seconds that a warm process waits for one more
+_START = (
+    "On this machine, do: ray start --head, or ray start --address=HOST:PORT to join one; or use --ray-address local."
+)
+_TOKEN = "Its servers may ask for a token, as they do where ~/.ray/auth_token exists: then set RAY_AUTH_MODE=token."
 
 Files = Mapping[str, np.ndarray]  # names and bytes: arrays travel without being copied
 
@@ -107,6 +114,9 @@ class Exchange:
     def __init__(self) -> None:
         self._news: dict[int, tuple[str, str, Mapping[str, Any]]] = {}
         self._stop = False
+        self._met: set[int] = set()
+        self._latest = 0.0  # when the last of them came
+        self._all_met = False
 
     def report(self, key: int, node: str, phase: str, info: Mapping[str, Any]) -> bool:
         """Called by a node, for one run; whether it has to end now."""
@@ -118,6 +128,14 @@ class Exchange:
         self._stop = stop
         news, self._news = self._news, {}
         return news
+
+    def meet(self, key: int, count: int) -> bool:
+        """Called by a process that is warm; whether it may go: all ``count`` are, or no other has come for a while."""
+        if key not in self._met:
+            self._met.add(key)
+            self._latest = time.monotonic()
+        self._all_met |= len(self._met) >= count or time.monotonic() - self._latest > MEETING
+        return self._all_met
 
 
 @dataclass
@@ -158,15 +176,16 @@ class RayWorkers:
             )
             self._exchange = ray.remote(num_cpus=0, scheduling_strategy=here)(Exchange).remote()
             _check_answer(ray, self._exchange)
-            task = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD", **site.needs)(_on_node)
+            remote = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD", **site.needs)
             self._site, self._data = ray.put(site), [ray.put(_pack(place.prepared))] if place.prepared else []
+            self._task, self._warm_up = remote(_on_node), remote(_warm_up)
         except BaseException:
             ray.shutdown()
             raise
-        self._task = task
         self._tree = lru_cache(maxsize=4 * size)(lambda commit: ray.put(place.repo.tree(commit)))
         self._keys = itertools.count()
         self._runs: dict[Any, _Run] = {}  # by reference to what the task returns
+        self._warm = False
         self._stop_now, self._closing, self._ended = stop_now, threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -235,6 +254,10 @@ class RayWorkers:
     def _pass_news(self) -> None:
         stop = self._closing.is_set() or self._stop_now()
         news = self._ray.get(self._exchange.collect.remote(stop))
+        if news and not self._warm:  # the first runs are under way: let the places that wait for their results warm up
+            self._warm = True
+            for key in range(cold := self.size - len(self._runs)):
+                self._warm_up.remote(self._site, self._data, self._exchange, key, cold)
         for run in list(self._runs.values()):
             if run.key in news:
                 run.node, phase, info = news[run.key]
@@ -274,8 +297,12 @@ def _connect(address: str, size: int, site: Site) -> Any:
     """The package ray, connected.
 
     Raises:
+        UsageError: this is no address.
         EnvironmentProblem: it is not installed, or nothing answers at this address.
     """
+    host, _, port = address.rpartition(":")
+    if address not in ("local", "auto") and not (host and "/" not in host and port.isdecimal()):
+        raise UsageError(f"--ray-address {address}: write local, auto or HOST:PORT, as in 10.0.0.1:6379.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address == "local" or address.startswith("127."):
@@ -288,21 +315,30 @@ def _connect(address: str, size: int, site: Site) -> Any:
             "--ray-address needs Ray, which is not installed. Do: pip install 'overnight[ray]'"
         ) from None
     quiet = {"log_to_driver": False, "logging_level": "error"}
+    answered = False
     try:
         if address == "local":  # as many runs beside each other as without Ray
             cpus = {"num_cpus": size * site.needs["num_cpus"]}
             ray.init(address=address, include_dashboard=False, **cpus, **quiet)
         else:
             if address != "auto":
-                host, _, port = address.rpartition(":")
-                socket.create_connection((host, int(port)), ANSWER).close()  # Ray itself would try for minutes
+                _knock(host, int(port))  # Ray itself would try for minutes
+                answered = True
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
+        mend = _START if address == "auto" or not answered else _TOKEN
         raise EnvironmentProblem(
-            f"--ray-address {address}: no Ray cluster to work with ({_first_line(error)}). On this machine, do: ray "
-            f"start --head, or ray start --address=HOST:PORT to join one; or use --ray-address local."
+            f"--ray-address {address}: no Ray cluster to work with ({_first_line(error)}). {mend}"
         ) from None
     return ray
+
+
+def _knock(host: str, port: int) -> None:
+    """Raises OSError unless a server for gRPC, which Ray speaks, takes connections at this address."""
+    with socket.create_connection((host, port), ANSWER) as there, there.makefile("rb") as said:
+        there.sendall(GREETING)
+        if os.environ.get("RAY_USE_TLS", "0") == "0" and said.read(len(SETTINGS))[3:4] != SETTINGS[3:4]:
+            raise OSError("what listens there is not Ray")
 
 
 def _check_room(ray: Any, site: Site) -> tuple[str, ...]:
@@ -325,9 +361,11 @@ def _check_answer(ray: Any, exchange: Any) -> None:
     try:
         ray.get(exchange.collect.remote(False), timeout=START)
     except ray.exceptions.RayError as error:
+        tokens = os.environ.get("RAY_AUTH_MODE") == "token"  # Ray itself says so for auto, once there is a token
         raise EnvironmentProblem(
             f"--ray-address: Ray on this machine cannot load Overnight {agent.__version__} ({type(error).__name__}). "
             f"Stop it (ray stop), and start it again from the environment of this `overnight`."
+            + (" Or it was started without a token: then set RAY_AUTH_MODE=disabled." if tokens else "")
         ) from None
 
 
@@ -390,6 +428,18 @@ class _Line:
                 return
 
 
+def _warm_up(site: Site, data: list[Any], exchange: Any, key: int, count: int) -> None:
+    """Start a process, load what a run needs and fetch the data, before a run waits for that.
+
+    It holds its place until all ``count`` of them have one: else the first process would serve them all, one by one.
+    """
+    ray = importlib.import_module("ray")
+    with suppress(Exception):  # a run will say what is wrong here
+        _prepare(site, lambda: ray.get(data[0]))
+    while not ray.get(exchange.meet.remote(key, count)):
+        time.sleep(LOOK)
+
+
 def _on_node(
     site: Site, order: Order, tree: Tree, data: list[Any], files: Files, exchange: Any, key: int
 ) -> Delivery:
@@ -419,6 +469,12 @@ def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: 
         EnvironmentProblem: this node has another version, lacks something, or its sandbox promises less.
         SandboxUnavailable: it has no such sandbox.
     """
+    sandbox, prepared = _prepare(site, fetch)
+    return SharedExperiment(_Sent(tree), site.target, sandbox, _device(site), site.owner, prepared, stop_now)
+
+
+def _prepare(site: Site, fetch: Callable[[], Files]) -> tuple[Sandbox, Prepared | None]:
+    """What a run needs of this node, whatever its commit. Errors: see ``experiment_at``."""
     if site.version != agent.__version__:
         raise EnvironmentProblem(f"has Overnight {agent.__version__}, the session {site.version}. Install the same.")
     check_mounts(site.target)
@@ -428,8 +484,7 @@ def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: 
         words = "; ".join(sorted(guarantee.value for guarantee in lacking))
         raise EnvironmentProblem(f"the sandbox {sandbox.name} does not promise here: {words}.")
     _sweep(sandbox, site.owner)
-    prepared = _unpack(site, fetch) if site.data[0] else None
-    return SharedExperiment(_Sent(tree), site.target, sandbox, _device(site), site.owner, prepared, stop_now)
+    return sandbox, _unpack(site, fetch) if site.data[0] else None
 
 
 _swept: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,17 +85,19 @@ class Workplace:
             for device in devices
         ]
 
+    def check_beside(self, workers: int) -> None:
+        """Raises UsageError where runs on this machine beside each other would measure each other."""
+        if workers > 1 and self.device.kind == "cpu" and self.target.budget.kind == "seconds":
+            raise UsageError(
+                f"--workers {workers}: runs beside each other take each other's processor, and the budget is "
+                f"{self.target.budget}. Give one that counts work (--budget 200steps), or leave --workers out."
+            )
+
     def _devices(self, workers: int) -> list[Device]:
         if workers < 1:
             raise UsageError(f"--workers {workers}: must be at least 1.")
-        if workers == 1:
-            return [self.device]
-        if self.device.kind == "cpu":
-            if self.target.budget.kind == "seconds":
-                raise UsageError(
-                    f"--workers {workers}: runs beside each other take each other's processor, and the budget is "
-                    f"{self.target.budget}. Give one that counts work (--budget 200steps), or leave --workers out."
-                )
+        self.check_beside(workers)
+        if workers == 1 or self.device.kind == "cpu":
             return [self.device] * workers
         others = {uuid: model for uuid, model in gpus().items() if uuid != self.device.uuid}
         if len(others) + 1 < workers:
@@ -280,10 +282,11 @@ def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDire
         raise UsageError(
             f"{old[0]} exists from an earlier run. Choose another --tag, or delete it: git update-ref -d {old[0]}"
         )
-    directory.create(record_of(parts))
-    with directory.lock(), Ledger(directory.ledger) as ledger:
-        ledger.append("session", **session_event(parts, directory))
-        run(parts, directory, ledger, refs, view)
+    with at_work(parts, directory) as force:
+        directory.create(record_of(parts))
+        with directory.lock(), Ledger(directory.ledger) as ledger:
+            ledger.append("session", **session_event(parts, directory))
+            run(parts, force, directory, ledger, refs, view)
     return directory
 
 
@@ -299,8 +302,9 @@ def resume(root: Path, tag: str, changes: Mapping[str, Any], view: View, say: Ca
                 ledger.append("session", **session_event(parts, directory))
             check_same(ledger.state, parts)
             directory.forget_stop()
-            ledger.append("resumed", attempt=ledger.state.resumed + 1)
-            run(parts, directory, ledger, RunRefs(parts.repo, tag), view)
+            with at_work(parts, directory) as force:
+                ledger.append("resumed", attempt=ledger.state.resumed + 1)
+                run(parts, force, directory, ledger, RunRefs(parts.repo, tag), view)
     return directory
 
 
@@ -313,7 +317,23 @@ def check_same(state: State, parts: Parts) -> None:
         )
 
 
-def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, shown: View) -> None:
+@dataclasses.dataclass(frozen=True)
+class Force:
+    """Who makes the runs of a session, and what ends it."""
+
+    workers: Workers
+    stopper: Stopper
+
+
+@contextlib.contextmanager
+def at_work(parts: Parts, directory: RunDirectory) -> Iterator[Force]:
+    """Errors: see ``find_workers``."""
+    stopper = Stopper(directory)
+    with contextlib.closing(find_workers(parts, f"{directory.path.resolve()}", stopper.now)) as workers:
+        yield Force(workers, stopper)
+
+
+def run(parts: Parts, force: Force, directory: RunDirectory, ledger: Ledger, refs: RunRefs, shown: View) -> None:
     from agent.heartbeat import Heartbeat
     from agent.sessionlog import SessionLog
     from agent.views.live import Several
@@ -321,27 +341,24 @@ def run(parts: Parts, directory: RunDirectory, ledger: Ledger, refs: RunRefs, sh
     view = Several(
         shown, SessionLog(directory.log), Heartbeat(directory.progress), *([parts.notifier] if parts.notifier else [])
     )
-    stopper = Stopper(directory)
-    owner = f"{directory.path.resolve()}"
-    workers = find_workers(parts, owner, stopper.now)
     session = Session(
         directory=directory,
         ledger=ledger,
         repo=parts.repo,
         refs=refs,
         target=parts.target,
-        workers=workers,
+        workers=force.workers,
         proposer=parts.proposer,
         policy=parts.policy,
         calibration=parts.calibration,
         seed=parts.settings.seed,
         view=view,
-        ending=EndOfNight(parts.settings, stopper, parts.target),
+        ending=EndOfNight(parts.settings, force.stopper, parts.target),
         describe=lambda state: describe(state, parts, directory),
         wait_for_model=parts.settings.on_llm_failure == "wait",
         ahead=int(parts.ahead),
     )
-    with contextlib.closing(parts.repo), contextlib.closing(workers), stopper.listening(), view:
+    with contextlib.closing(parts.repo), force.stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # how it began, which was written before anyone looked
         session.run()
 
@@ -356,6 +373,8 @@ def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> 
     if settings.ray_address:
         if place.sleeper is not None:
             raise UsageError("--ray-address: the model server would sleep for trials elsewhere. Add --llm-sleep off.")
+        if settings.ray_address == "local":  # on a cluster Ray sets cores aside; here it is told to have enough
+            place.check_beside(settings.workers)
         from agent.cluster import RayWorkers
 
         return RayWorkers(settings.ray_address, settings.workers, place, owner, stop_now)

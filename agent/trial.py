@@ -323,10 +323,14 @@ class Experiment:
         """Self-reported: the last match of the target's pattern in what it printed."""
         text = log.read_text(errors="replace") if log.exists() else ""
         found = re.findall(self.target.pattern, text, re.M)
-        value = number(found[-1]) if found else None
-        if value is None:
-            return None, Failure("crash", f"printed no number that matches {self.target.pattern!r}")
-        return value, None
+        if not found:
+            return None, Failure("crash", f"printed nothing that matches {self.target.pattern!r}")
+        if (value := number(found[-1])) is not None:
+            return value, None
+        said = f"printed {found[-1][:40]!r} as its {self.target.metric}"
+        if re.fullmatch(r"[-+]?(nan|inf(inity)?)", found[-1], re.I):
+            return None, Failure("diverged", said)
+        return None, Failure("crash", f"{said}, which is no number")
 
     # scoring
 

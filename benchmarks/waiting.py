@@ -64,9 +64,9 @@ def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
     parts = dataclasses.replace(parts, settings=settings, proposer=proposer, ahead=ahead == "on")
     directory = RunDirectory(root / "runs", ahead)
     directory.create(launch.record_of(parts))
-    with directory.lock(), Ledger(directory.ledger) as ledger:
+    with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, directory) as force:
         ledger.append("session", **launch.session_event(parts, directory))
-        launch.run(parts, directory, ledger, RunRefs(parts.repo, ahead), SilentView())
+        launch.run(parts, force, directory, ledger, RunRefs(parts.repo, ahead), SilentView())
     events = read(directory.ledger)
     told = {event["trial"]: event["time"] for event in events if event["event"] == "told"}
     records = fold(events).finished

@@ -35,6 +35,28 @@ from agent.space import SearchSpace
         ('print(f"loss {a}\\nval_loss {b}")', "val_loss", "minimize", "loss 2\nval_loss 3", "3"),
         ('print(f"(auc) {a}")', "auc", "maximize", "(auc) nan", "nan"),
         ('print("loss", a)\nprint("loss", b)', "loss", "minimize", "loss 7", "7"),
+        ('print({"step": k, "val_loss": v})', "val_loss", "minimize", "{'step': 3, 'val_loss': 1.25}", "1.25"),
+        ('print(json.dumps({"train_loss": a, "val_loss": v}))', "val_loss", "minimize",
+         '{"train_loss": 1.0, "val_loss": NaN}', "NaN"),
+        ('print(json.dumps(dict(val_loss=v, lr=x)))', "val_loss", "minimize", '{"val_loss": -Infinity, "lr": 1}',
+         "-Infinity"),
+        ('log.info("round %d: val f1 %.4f", k, f)', "val_f1", "maximize", "12:00 round 7: val f1 0.8125", "0.8125"),
+        ('logger.info("round {}: auc {:.2f}", k, f)', "auc", "maximize", "12:00 | round 7: auc 0.81", "0.81"),
+        ('print(f"Final accuracy: {a}.")', "accuracy", "maximize", "Final accuracy: 0.93.", "0.93"),
+        ('print(f"mean reward: {r:+.2f}")', "mean_reward", "maximize", "mean reward: +3.50", "+3.50"),
+        ('print(f"R^2 = {x}")', "r2", "maximize", "R^2 = 0.7", "0.7"),
+        ('print(f"log-likelihood: {x}")', "log_likelihood", "maximize", "log-likelihood: -20.5", "-20.5"),
+        ('print(f"negative log-likelihood: {x}")', "negative_log_likelihood", "minimize",
+         "negative log-likelihood: 20.5", "20.5"),
+        ('print("Error rate: %.2f%%" % e)', "error_rate", "minimize", "Error rate: 6.10%", "6.10"),
+        ('print(f"Epoch loss: {x}")', "epoch_loss", "minimize", "Epoch loss: 1E-05", "1E-05"),
+        ('print(f"{epoch:6d} {train_loss:10.4f} {val_loss:10.4f} {seconds:8.1f}")', "val_loss", "minimize",
+         "     3     1.2500     1.5000      7.0", "1.5000"),
+        ('print(f"{epoch},{val_acc},{lr}")', "val_acc", "maximize", "3,0.5,0.1", "0.5"),
+        ('print(f"epoch {k}: {metrics[\'val_loss\']:.3f}")', "val_loss", "minimize", "epoch 3: 0.500", "0.500"),
+        ('print("loss", a)\nb = math.log(val_loss)\nwandb.log({"val_loss": b})\nself.log("val_loss", b)', "loss",
+         "minimize", "loss 7", "7"),
+        ('print(f"loss {a}")\nprint(f"{\'val_loss\':>10}")', "loss", "minimize", "loss 7", "7"),
     ],
 )  # fmt: skip
 def test_the_metric_of_a_script(source: str, name: str, goal: str, printed: str, value: str) -> None:
@@ -45,7 +67,10 @@ def test_the_metric_of_a_script(source: str, name: str, goal: str, printed: str,
 
 
 @pytest.mark.parametrize("source", ["x = 1", 'print("hello")', 'print(f"step {k}")', 'print(f"total_seconds: {t}")',
-                                    'open("loss")', 'print("%d %d" % (a,))', 'print("{".format(a))'])  # fmt: skip
+                                    'open("loss")', 'print("%d %d" % (a,))', 'print("{".format(a))',
+                                    'print("gradient accumulation:", n)', 'print("window", w)', 'print("latest", w)',
+                                    "x = np.log(val_loss)", 'wandb.log({"loss": x})', 'print(f"{\'val_acc\':>8}")',
+                                    'print(f"val loss: {x:,.2f}")'])  # fmt: skip
 def test_no_metric(source: str) -> None:
     assert find_metric(ast.parse(source)) is None
 
@@ -206,3 +231,163 @@ def test_odd_texts_stay_toml(project: Path, tmp_path: Path) -> None:
     assert main(["init", str(tmp_path / 'a "copy"'), "--from", str(project)]) == 0
     target, _ = load_target(tmp_path / 'a "copy"')
     assert re.findall(target.pattern, "it's val_loss: 2.5", re.M) == ["2.5"]
+
+
+# what projects are like
+
+
+SCRIPT = "LR = 0.1\nWIDTH = 64\nprint('val_loss:', LR)\n"
+
+
+def commit(folder: Path) -> Path:
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Begin")
+    return folder
+
+
+def adopted(folder: Path, project: Path, capsys: pytest.CaptureFixture[str], status: int = 0) -> str:
+    """What is said of a project."""
+    capsys.readouterr()
+    assert main(["init", str(folder), "--from", str(project)]) == status
+    return capsys.readouterr().err
+
+
+def test_other_files_need_not_be_sound(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "train.py").rename(project / "fit.py")
+    (project / "fit.py").write_text("import latin, marked\n" + SCRIPT)
+    (project / "latin.py").write_bytes("# -*- coding: latin-1 -*-\nNAME = 'été'\nTIME_BUDGET = 90\n".encode("latin-1"))
+    (project / "marked.py").write_text("X = 1\n", encoding="utf-8-sig")
+    (project / "old.py").write_text("print 'hello'\n")
+    adopted(tmp_path / "copy", project, capsys)
+    assert load_target(tmp_path / "copy")[0].budget.amount == 180
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("# été\n".encode("latin-1"), "train.py: not UTF-8 text: save it as UTF-8"),
+        (SCRIPT.encode("utf-8-sig"), "train.py begins with a byte order mark: save it as UTF-8 without one"),
+    ],
+)
+def test_the_script_has_to_be_plain_utf_8(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes, said: str
+) -> None:
+    (project / "train.py").write_bytes(data)
+    assert said in adopted(tmp_path / "copy", project, capsys, 2)
+
+
+def with_links(project: Path, tmp_path: Path) -> None:
+    for name in ("library", "store"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "base.py").write_text("BASE = 1\n")
+    git(commit(project), "-c", "protocol.file.allow=always", "submodule", "add", "-q",
+        str(commit(tmp_path / "library")), "vendor/library")  # fmt: skip
+    (project / "base.py").symlink_to(tmp_path / "store" / "base.py")
+    (project / "data").symlink_to(tmp_path / "store")
+    commit(project)
+
+
+def test_links_and_submodules_are_copied(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_links(project, tmp_path)
+    copy = tmp_path / "copy"
+    said = adopted(copy, project, capsys)
+    assert {"train.py", "base.py", "vendor/library/base.py"} <= set(git(copy, "ls-files").split())
+    assert (copy / "base.py").read_text() == "BASE = 1\n"
+    assert not (copy / "base.py").is_symlink()
+    assert "data is a link to a folder and was not copied" in said
+    assert "vendor" not in said
+
+
+def test_links_and_submodules_in_place_are_told(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_links(project, tmp_path)
+    said = adopted(project, project, capsys)
+    assert "base.py, data, vendor/library: links and submodules are not there in a trial" in said
+    (project / "fit.py").symlink_to("train.py")
+    (project / "target.toml").unlink()
+    assert "fit.py is a link. Name the file itself: --from " in adopted(project, project / "fit.py", capsys, 2)
+
+
+def test_a_project_that_the_repository_around_it_ignores(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".gitignore").write_text("project/\n")
+    commit(tmp_path)
+    adopted(tmp_path / "copy", project, capsys)
+    assert git(tmp_path / "copy", "ls-files").split() == ["target.toml", "train.py"]
+    assert "is not in a git repository" in adopted(project, project, capsys, 2)
+
+
+def test_what_is_not_committed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = tmp_path / "mine, all mine"
+    project.mkdir()
+    (project / "README").write_text("")
+    commit(project)
+    (project / "train.py").write_text(SCRIPT)
+    said = adopted(project, project, capsys)
+    assert "check    train.py is not as it was committed, and a trial sees what is: commit it" in said
+    assert f"Then: git -C '{project}' add target.toml" in said
+    assert f"Next: overnight run --target '{project}' --proposer cma-es" in said
+    git(project, "add", "train.py")
+    git(project, "commit", "-q", "-m", "Add it")
+    (project / "target.toml").unlink()
+    assert "as it was committed" not in adopted(project, project, capsys)
+
+
+def test_where_the_script_is_not_clear(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "train.py").unlink()
+    for name in ("setup.py", "test_fit.py", "src/fit.py", ".venv/lib/x.py", "explore.ipynb"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(SCRIPT)
+    said = adopted(tmp_path / "copy", project, capsys, 2)
+    assert "(src/fit.py)" in said
+    assert "explore.ipynb is a notebook: make a script of it (jupyter nbconvert --to script)" in said
+    assert not (tmp_path / "copy").exists()
+
+
+def test_what_a_trial_would_lack_is_told(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "sets" / "c4").mkdir(parents=True)
+    (project / "helper").mkdir()
+    (project / "train.py").write_text(f"""import argparse, os, numpy, no_such_package, helper
+from no_such_other.part import x
+from pathlib import Path
+try:
+    import no_such_extra
+except ImportError:
+    pass
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.1)
+parser.add_argument("--data", required=True)
+parser.add_argument("out")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "set"
+DATA = "{tmp_path}/sets/c4"
+dataset = load_dataset("tiny")
+Path("result.json").write_text("x")
+print('val_loss:', 1.0)
+""")
+    said = adopted(tmp_path / "copy", project, capsys)
+    assert "train.py imports no_such_other, no_such_package, which is not installed beside `overnight`" in said
+    assert "[target] train: train.py wants --data, out" in said
+    assert f"{tmp_path}/sets/c4 is not there in a trial" in said
+    assert "train.py:14 seems to download: a trial has no network" in said
+    assert "train.py:15 seems to write files" in said
+    assert "mounts: ~/.cache/set is not there yet" in said
+    assert "train.py takes settings from its command line: a search sees constants" in said
+    assert "Next: overnight run" in said
+    assert "--proposer code" in said
+
+
+def test_the_metric_may_be_printed_by_another_module(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "train.py").write_text("from engine import fit\nLR = 0.1\nfit(LR)\n")
+    (project / "engine.py").write_text("def fit(lr):\n    print(f'val_loss: {lr}')\n")
+    assert "val_loss, minimize" in adopted(tmp_path / "copy", project, capsys)
+    assert "line 2 of engine.py" in (tmp_path / "copy" / "target.toml").read_text()

@@ -99,6 +99,11 @@ def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, m
         (["--tag", "a b"], "--tag 'a b': use letters, digits"),
         (["--tag", "../up"], "--tag '../up': use letters, digits"),
         (["--threads", "-1"], "threads = -1 is negative."),
+        (["--workers", "0"], "--workers 0: must be at least 1."),
+        (["--workers", "2"], "--workers 2: runs beside each other take each other's processor"),
+        (["--ray-address", "nonsense"], "--ray-address nonsense: write local, auto or HOST:PORT"),
+        (["--ray-address", "host:abc"], "--ray-address host:abc: write local, auto or HOST:PORT"),
+        (["--ray-address", "ray://10.0.0.1:10001"], "--ray-address ray://10.0.0.1:10001: write local, auto or HOST"),
         (["--policy", "margin", "--calibrate", "1"], "--calibrate 1: the policy margin needs at least 2 runs"),
         (["--config", "/nowhere.toml"], "--config /nowhere.toml: no such file."),
     ],
@@ -127,6 +132,11 @@ def test_a_dirty_repository(fails: Fails, target: Path) -> None:
     (target / "train.py").write_text(TRAIN + "# mine\n")
     assert "uncommitted changes (train.py). The baseline is a commit: git commit or git stash" in refuses(fails, target)
     assert (target / "train.py").read_text().endswith("# mine\n")
+
+
+def test_no_cluster(fails: Fails, target: Path) -> None:
+    message = refuses(fails, target, "--ray-address", "127.0.0.1:1", status=3)
+    assert message.startswith("--ray-address")  # says that Ray is not installed, or that nothing answers
 
 
 def test_a_file_that_is_not_committed(fails: Fails, tmp_path: Path) -> None:

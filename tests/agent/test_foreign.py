@@ -17,9 +17,12 @@ from agent.cli import main
 from agent.config import load_target
 from agent.errors import UsageError
 from agent.mounts import check_mounts
+from agent.repo import Repo
 from agent.rundir import RunDirectory
+from agent.trial import Experiment
+from sandbox import make_sandbox
 from sandbox.bwrap import BwrapSandbox
-from sandbox.types import SandboxUnavailable
+from sandbox.types import Device, SandboxUnavailable
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +154,29 @@ def test_data_are_where_the_code_looks_for_them(
     values = {run.value for runs in state_of(RunDirectory(tmp_path / "runs", "t")).runs.values() for run in runs}
     assert values == {5.0 if sandbox == "bwrap" else 4.0}, "root may write anywhere in the sandbox process"
     (target / "data/set/new").unlink(missing_ok=True)
+
+
+# what is printed
+
+
+@pytest.mark.parametrize(
+    ("printed", "status", "reason"),
+    [
+        ("loss 1.5\\nloss 2.5", "ok", ""),
+        ("step 1\\rstep 2\\rloss 2.5", "ok", ""),
+        ("nothing", "crash", r"printed nothing that matches '^loss (\\S+)'"),
+        ("loss 1.0\\nloss nan", "diverged", "printed 'nan' as its val_bpb"),
+        ("loss -Infinity", "diverged", "printed '-Infinity' as its val_bpb"),
+        ("loss tensor(0.5)", "crash", "printed 'tensor(0.5)' as its val_bpb, which is no number"),
+    ],
+)
+def test_what_counts_is_the_last_number_that_was_printed(
+    tmp_path: Path, printed: str, status: str, reason: str
+) -> None:
+    toml = TOML.replace(', "{mount0}", "{mount1}"', "").replace(r"(\d+)", r"(\S+)").replace("mounts =", "# mounts =")
+    folder = make_bowl(tmp_path / "target", f"print('{printed}')\nX = 5\n", toml)
+    repo = Repo(folder)
+    experiment = Experiment(repo, load_target(folder)[0], make_sandbox("process"), Device("cpu", threads=1), "test")
+    run = experiment.measure(repo.head(), "screen", 1, tmp_path / "run", "run", 0, lambda _phase, _info: None)
+    repo.close()
+    assert (run.status, run.value, run.reason) == (status, 2.5 if status == "ok" else None, reason)

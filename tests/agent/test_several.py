@@ -170,6 +170,8 @@ def test_each_type_of_device_has_its_own_baseline(tmp_path: Path, monkeypatch: p
 def test_more_workers_than_devices_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--workers 2: runs beside each other take each other's processor"):
         start(make_bowl(tmp_path / "target"), tmp_path / "runs", workers=2)
+    with pytest.raises(UsageError, match="--workers 2: runs beside each other take each other's processor"):
+        start(make_bowl(tmp_path / "ray"), tmp_path / "runs", tag="ray", workers=2, ray_address="local")
     with pytest.raises(UsageError, match="--workers 0: must be at least 1"):
         start(make_bowl(tmp_path / "other"), tmp_path / "runs", tag="other", workers=0)
 

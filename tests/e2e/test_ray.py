@@ -6,11 +6,16 @@ import importlib.util
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +28,11 @@ from targets import TOML, TRAIN, make_bowl
 
 from agent.config import Settings
 from agent.errors import EnvironmentProblem
-from agent.launch import Workplace
+from agent.launch import Workplace, workplace
 from agent.ledger import read
 from agent.rundir import RunDirectory
 from agent.trial import CHECKPOINT, Interrupted
+from agent.types import Measurement
 from agent.workers import LocalWorkers, Order
 from sandbox.types import Device
 
@@ -66,26 +72,30 @@ class Nodes:
         self.cluster.remove_node(self.workers.pop(), allow_graceful=False)
 
 
-@pytest.fixture
-def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+@contextmanager
+def running(homes: list[Path], monkeypatch: pytest.MonkeyPatch, **more: int) -> Iterator[Nodes]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for the loopback
     from ray.cluster_utils import Cluster
 
-    homes = [tmp_path / f"home-{k}" for k in range(3)]
-    for home in homes:
-        home.mkdir()
     cluster = Cluster()
     try:
         added = []
         for home in homes:
+            home.mkdir()
             with monkeypatch.context() as there:
                 there.setenv("HOME", str(home))
-                added.append(cluster.add_node(**ONE_CPU))
+                added.append(cluster.add_node(**{**ONE_CPU, **more}))
         cluster.wait_for_nodes()
         yield Nodes(cluster, homes, added[1:])
     finally:
         cluster.shutdown()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    with running([tmp_path / f"home-{k}" for k in range(3)], monkeypatch) as nodes:
+        yield nodes
 
 
 def command(*words: str | Path, mark: str = "") -> subprocess.Popen[str]:
@@ -192,19 +202,95 @@ def test_nothing_is_left_of_a_session_that_is_stopped(tmp_path: Path) -> None:
     assert set(lost) == {"interrupted"}
 
 
-def processes(what: str) -> list[str]:
-    """One file of each process of this machine."""
-    found = []
+def by_process(what: str) -> dict[str, str]:
+    """One file of each process of this machine, by its id."""
+    found = {}
     for place in Path("/proc").glob(f"[0-9]*/{what}"):
         try:
-            found.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            found[place.parent.name] = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
     return found
 
 
+def processes(what: str) -> list[str]:
+    return list(by_process(what).values())
+
+
+def test_processes_are_started_while_the_baseline_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agent.cluster import RayWorkers
+
+    target, home = make_bowl(tmp_path / "target", SLOW), tmp_path / "home"
+    place = workplace(Settings(target=str(target), device="cpu", threads=1, sandbox="process"), silent_words)
+
+    def idle() -> set[str]:
+        """Processes of this cluster that wait for a run."""
+        ours = {pid for pid, words in by_process("environ").items() if f"HOME={home} " in words}
+        return {pid for pid, words in by_process("cmdline").items() if words.startswith("ray::IDLE")} & ours
+
+    with running([home], monkeypatch, num_cpus=4) as node:
+        workers = RayWorkers(node.address, 4, place, str(tmp_path), lambda: False)
+
+        def run(k: int) -> Future[Measurement]:
+            order = Order(0, place.repo.head(), "calibrate", k, f"run-{k}", 0)
+            return workers.start(order, tmp_path / order.trace, silent)
+
+        try:
+            assert run(0).result(timeout=240).status == "ok"
+            wait_for(lambda: len(idle()) >= 4, "a process for each worker")
+            before = idle()
+            assert [future.result(timeout=240).status for future in [run(k) for k in range(1, 5)]] == ["ok"] * 4
+            assert idle() <= before, "the runs had to wait for processes"
+        finally:
+            workers.close()
+
+
+def test_a_cluster_that_asks_for_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, token = make_bowl(tmp_path / "target"), tmp_path / "home/.ray/auth_token"
+    token.parent.mkdir(parents=True)
+    token.write_text(secrets.token_hex(32))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = f"start --head --block --node-ip-address 127.0.0.1 --port {port} --num-cpus 1 --num-gpus 0"
+    words += " --include-dashboard false --object-store-memory 80000000 --disable-usage-stats"
+    head = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", *words.split()],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        address = f"127.0.0.1:{port}"
+        wait_for(lambda: head.poll() is not None or listens(port), "Ray")
+        out = end(begin(target, tmp_path / "runs", ray_address=address), EnvironmentProblem.exit_status)
+        assert "~/.ray/auth_token exists: then set RAY_AUTH_MODE=token" in out
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        end(begin(target, tmp_path / "runs", ray_address=address, trials=1, calibrate=1))
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as there:
+        return there.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_session_that_brings_a_token_to_a_cluster_without(nodes: Nodes, tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target")
+    with pytest.MonkeyPatch.context() as session:
+        session.setenv("RAY_AUTH_MODE", "token")
+        session.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        process = begin(target, tmp_path / "runs", ray_address=nodes.address)
+    assert "then set RAY_AUTH_MODE=disabled" in end(process, EnvironmentProblem.exit_status)
+
+
 def silent(_phase: str, _info: object) -> None:
     """Progress that nobody looks at."""
+
+
+def silent_words(_words: str) -> None:
+    """What nobody reads."""
 
 
 def test_data_and_checkpoints_travel_once(nodes: Nodes, tmp_path: Path) -> None:
@@ -264,6 +350,12 @@ def test_what_is_wrong_with_a_cluster_is_said(nodes: Nodes, tmp_path: Path) -> N
     out = end(begin(target, tmp_path / "runs", ray_address="127.0.0.1:1"), EnvironmentProblem.exit_status)
     assert "--ray-address 127.0.0.1:1: no Ray cluster to work with" in out
     assert "ray start --head" in out
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.handle_request, daemon=True).start()
+        address = f"127.0.0.1:{other.server_port}"
+        out = end(begin(target, tmp_path / "runs", ray_address=address), EnvironmentProblem.exit_status)
+    assert "no Ray cluster to work with (what listens there is not Ray)" in out
+    assert not (tmp_path / "runs").exists(), "a night that never began"
     out = end(
         begin(target, tmp_path / "runs", tag="big", threads=7, ray_address=nodes.address),
         EnvironmentProblem.exit_status,
