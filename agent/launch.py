@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.compiled import FILE, Compiled
 from agent.config import NEED_MODEL, Settings, Target, load_target, make_settings, parse_budget
 from agent.context import Context, Proposer
 from agent.ending import EndOfNight, Stopper, check_ends
@@ -58,7 +59,7 @@ class Workplace:
     def experiments(self, owner: str, stop_now: Callable[[], bool], workers: int) -> list[Experiment]:
         """As many that can measure at the same time, each with a GPU of its own.
 
-        What an earlier process with this owner left in the sandbox is swept away.
+        ``owner`` is the path of the run directory. What an earlier process left there in the sandbox is swept away.
 
         Raises:
             UsageError: they would measure each other.
@@ -80,6 +81,7 @@ class Workplace:
                 owner,
                 self.prepared,
                 stop_now,
+                Compiled(Path(owner) / FILE.name),
                 sleeper=self.sleeper,
             )
             for device in devices

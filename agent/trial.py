@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from agent import mounts
+from agent.compiled import FILE, NOTHING, Compiled
 from agent.config import Target
 from agent.errors import EnvironmentProblem
 from agent.outputs import MOST, decisive_line, events, fingerprint, number, summary
@@ -98,9 +99,10 @@ class Experiment:
         owner: str,
         prepared: Prepared | None = None,
         stop_now: Callable[[], bool] = lambda: False,
+        compiled: Compiled = NOTHING,
     ):
         self.repo, self.target, self.sandbox, self.device = repo, target, sandbox, device
-        self.owner, self.prepared, self._stop_now = owner, prepared, stop_now
+        self.owner, self.prepared, self._stop_now, self._compiled = owner, prepared, stop_now, compiled
         if target.score == "trusted" and prepared is None:
             raise EnvironmentProblem("a target with a trusted score needs prepared data: run `overnight prepare`.")
 
@@ -128,12 +130,15 @@ class Experiment:
         with workspace(self.owner) as work:
             code, data = work / "code", work / "data"
             self._stage(commit, code, data)
-            follow = {}
+            self._compiled.stage(data)
+            told = {"OVERNIGHT_KEEP_COMPILED": "1"} if self._compiled.missing(role) else {}
             if schedule is not None:
                 shutil.copyfile(schedule, code / SCHEDULE)
                 (code / SCHEDULE).chmod(0o644)
-                follow = {"OVERNIGHT_TRACE": "{code}/" + SCHEDULE}
-            outcome, failure = self._train(code, data, directory, seed, clock, progress, follow)
+                told["OVERNIGHT_TRACE"] = "{code}/" + SCHEDULE
+            outcome, failure = self._train(code, data, directory, seed, clock, progress, told)
+            if "OVERNIGHT_KEEP_COMPILED" in told:
+                self._compiled.take(directory)
             value: float | None = None
             metrics: dict[str, float] = {}
             reported: dict[str, Any] = {}
@@ -213,9 +218,10 @@ class Experiment:
         seed: int,
         clock: _Clock,
         progress: Progress,
-        follow: Mapping[str, str],
+        told: Mapping[str, str],
     ) -> tuple[Outcome, Failure | None]:
         trusted = self.target.score == "trusted"
+        extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in told else ()
         argv = ["{python}" if w in ("python", "python3") else w for w in self.target.train]
         job = Job(
             argv=mounts.command(self.target, argv),
@@ -226,12 +232,12 @@ class Experiment:
                 "OVERNIGHT_OUT": "{out}",
                 "OVERNIGHT_SEED": str(seed),
                 "OVERNIGHT_BUDGET": self.target.budget.encoded,
-                **follow,
+                **told,
                 **self._hardware(),
             },
             limits=self._limits(),
             device=self.device,
-            collect=(*CHECKPOINT, *REPORTS) if trusted else (),
+            collect=(*CHECKPOINT, *REPORTS, *extra) if trusted else (),
             collect_to=directory,
             log=directory / "train.log",
             masked=self.prepared.masked if self.prepared else (),

@@ -31,6 +31,7 @@ _now = time.monotonic  # taken at import: code that patches the time module does
 _sleep = time.sleep
 DIVERGED = 3  # exit code
 EVENTS_PER_SECOND = 4.0
+COMPILED = "compiled.bin"  # what torch.compile made of the baseline: among its outputs, and in the data of later runs
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Run:
             if limit := os.environ.get("OVERNIGHT_VRAM_GB"):
                 total = torch.cuda.get_device_properties(self.device).total_memory
                 torch.cuda.set_per_process_memory_fraction(memory_share(float(limit), total))
+        _take_compiled(self._data / COMPILED)
         self.step = 0
         self.tokens = 0
         self.progress = 0.0
@@ -118,6 +120,8 @@ class Run:
         versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
         self._note(self._trace, seed=self._seed, budget=f"{self._kind}:{self._amount:g}", device=str(self.device),
                    threads=torch.get_num_threads(), versions=versions)  # fmt: skip
+        if os.environ.get("OVERNIGHT_KEEP_COMPILED"):
+            _leave_compiled(self._out / COMPILED)
         self._emit(event="ready", parameters=self._parameters)
         while not (self._data / "manifest.json").exists():
             _sleep(0.002)
@@ -256,6 +260,19 @@ def _memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)  # Linux counts in kB
+
+
+def _take_compiled(place: Path) -> None:
+    """Know what was compiled before. A model that was edited since compiles what is new in it."""
+    if place.exists():
+        torch.compiler.load_cache_artifacts(place.read_bytes())
+
+
+def _leave_compiled(place: Path) -> None:
+    """Nothing, where nothing was compiled, or PyTorch is too old to say."""
+    save = getattr(torch.compiler, "save_cache_artifacts", lambda: None)
+    if (found := save()) is not None:
+        place.write_bytes(found[0])
 
 
 def _read_trace(path: str) -> list[float] | None:

@@ -14,11 +14,12 @@ from typing import Any
 from targets import git
 
 from agent.commands import make_target
+from agent.compiled import NOTHING, Compiled
 from agent.config import load_target
 from agent.patch import unified_diff
 from agent.repo import Repo
 from agent.trial import Experiment
-from agent.types import Measurement
+from agent.types import Measurement, Role
 from nanogpt_target.prepare import prepare
 from sandbox import make_sandbox
 from sandbox.types import Device, Sandbox
@@ -86,16 +87,20 @@ class Bench:
         seed: int = 1,
         budget: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
+        role: Role = "screen",
+        compiled: Compiled = NOTHING,
     ) -> Measurement:
         """One trial. ``budget`` and ``limits`` replace fields of the target's own."""
         target = dataclasses.replace(
             self.target, budget=dataclasses.replace(self.target.budget, **(budget or {})), **(limits or {})
         )
         device = Device("cpu", threads=1)  # more would spin and wait for each other
-        self.experiment = Experiment(self.repo, target, self.sandbox, device, self.owner, self.prepared)
+        self.experiment = Experiment(
+            self.repo, target, self.sandbox, device, self.owner, self.prepared, compiled=compiled
+        )
         commit = self.commit(*edits)
         self.last = self.scratch / f"{commit[:8]}-{seed}"
-        return self.experiment.measure(commit, "screen", seed, self.last, "trace", 0, lambda _phase, _info: None)
+        return self.experiment.measure(commit, role, seed, self.last, "trace", 0, lambda _phase, _info: None)
 
     def honest_value(self, directory: Path) -> float:
         """Bits per byte of a checkpoint by the honest train.py, in one process and without the scorer's code."""
