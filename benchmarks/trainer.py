@@ -6,6 +6,7 @@
     baseline  val_bpb beside benchmarks/plain_trainer.py at three learning rates, each with as many steps as it makes
               in the preset's budget of seconds, of the processor: a busy machine favours neither
     startup   seconds of each part of the start of a trial
+    compiling seconds of the processor for the first step: eager, compiled, and compiled where the baseline has been
     gpu       model FLOP utilisation of the preset gpu; needs a GPU
 
 Everything that is compared is measured in turn, round by round, so that other work on the machine slows down all of it;
@@ -289,6 +290,37 @@ def startup(rounds: int, folder: Path, cache: Path) -> None:
         print(f"| {name} | {median(found):.2f} | {median(found) / total:.0%} |")
 
 
+FIRST_STEP = """
+import sys; from pathlib import Path
+import torch
+from benchmarks.trainer import fixed_batch, load_trainer, sizes, stepper
+train = load_trainer("cpu", Path(sys.argv[1])); torch.set_num_threads(1)
+compiled, cache = sys.argv[2] == "compiled", Path(sys.argv[3])
+step = stepper(train, "cpu", sizes("cpu"), compiled, train.DEVICE_BATCH_SIZE)
+if cache.exists():
+    torch.compiler.load_cache_artifacts(cache.read_bytes())
+step(fixed_batch(sizes("cpu"), "cpu"))
+if compiled and not cache.exists():
+    cache.write_bytes(torch.compiler.save_cache_artifacts()[0])
+"""
+
+
+def compiling(rounds: int, folder: Path) -> None:
+    taken: dict[str, list[float]] = {}
+    for k in range(rounds):
+        for name, how in (("eager", "eager"), ("compiled", "compiled"), ("compiled again", "compiled")):
+            own = Path(tempfile.mkdtemp(dir=folder))  # empty, as all that a trial may write to
+            argv = [sys.executable, "-c", FIRST_STEP, str(own / "target"), how, str(folder / f"cache{k}")]
+            env = {**os.environ, "TMPDIR": str(own)}
+            before = children()
+            subprocess.run(argv, env=env, check=True, stdout=subprocess.DEVNULL)
+            taken.setdefault(name, []).append(children() - before)
+    print("| preset cpu, one thread | a process up to its first step, s of the processor, the compiler's included |")
+    print("|---|---|")
+    for name, found in taken.items():
+        print(f"| {name} | {', '.join(f'{seconds:.1f}' for seconds in found)} |")
+
+
 def gpu(rounds: int, folder: Path) -> None:
     import torch
 
@@ -328,7 +360,7 @@ def sizes(preset: str) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("grid", "loading", "baseline", "startup", "gpu"))
+    parser.add_argument("part", choices=("grid", "loading", "baseline", "startup", "compiling", "gpu"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/overnight/data"))
     given = parser.parse_args()
@@ -336,8 +368,8 @@ def main() -> None:
     cache = given.cache.expanduser()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if given.part in ("grid", "gpu"):
-            {"grid": grid, "gpu": gpu}[given.part](given.rounds, folder)
+        if given.part in ("grid", "compiling", "gpu"):
+            {"grid": grid, "compiling": compiling, "gpu": gpu}[given.part](given.rounds, folder)
         else:
             {"loading": loading, "baseline": baseline, "startup": startup}[given.part](given.rounds, folder, cache)
 
