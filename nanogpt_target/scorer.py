@@ -24,6 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,26 +72,32 @@ class Sample:
         return np.arange(self.ids.shape[1])[None, :] < self.cuts[:, None]
 
 
+_softmax = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="softmax")
+
+
 def log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Log-softmax in nats at the targets. ``logits`` float32 [N, V] is overwritten; ``targets`` [N]; float64 [N].
+
+    On all processors, since the model process waits meanwhile; each row for itself, so that no bit depends on them.
 
     Raises:
         Rejected: a logit is not finite.
     """
-    found = np.empty(len(targets), np.float64)
     step = max(1, CHUNK // logits.shape[1])
-    for start in range(0, len(targets), step):
-        part, target = logits[start : start + step], targets[start : start + step]
-        highest = part.max(axis=1)  # NaN and inf come through
-        if not (np.isfinite(highest).all() and np.isfinite(part.min())):
-            raise Rejected("logits are not finite")
-        chosen = part[np.arange(len(target)), target].astype(np.float64)
-        with np.errstate(over="ignore", under="ignore"):  # finite numbers may be further apart than float32 can say
-            np.subtract(part, highest[:, None], out=part)
-            np.exp(part, out=part)
-        total = part.sum(axis=1, dtype=np.float32).astype(np.float64)
-        found[start : start + step] = chosen - highest.astype(np.float64) - np.log(total)
-    return found
+    parts = [slice(start, start + step) for start in range(0, len(targets), step)]
+    return np.concatenate(list(_softmax.map(lambda part: _log_probabilities(logits[part], targets[part]), parts)))
+
+
+def _log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    highest = logits.max(axis=1)  # NaN and inf come through
+    if not (np.isfinite(highest).all() and np.isfinite(logits.min())):
+        raise Rejected("logits are not finite")
+    chosen = logits[np.arange(len(targets)), targets].astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):  # finite numbers may be further apart than float32 can say
+        np.subtract(logits, highest[:, None], out=logits)
+        np.exp(logits, out=logits)
+    total = logits.sum(axis=1, dtype=np.float32).astype(np.float64)
+    return np.asarray(chosen - highest.astype(np.float64) - np.log(total))
 
 
 def run(ids: np.ndarray, targets: np.ndarray, ask: Ask, batch: int, vocab: int) -> np.ndarray:
