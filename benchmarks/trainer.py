@@ -2,7 +2,7 @@
 
     grid      tokens per second of the preset cpu: float32 and bf16, eager and compiled, 1 and 2 threads, 4, 8 and
               16 rows a pass; of whole trials too, that is with their start, in which a compiled step is compiled
-    loading   step time with real batches over step time with one fixed batch
+    loading   step time with real batches over step time with one fixed batch; on a GPU, of the preset gpu
     baseline  val_bpb beside benchmarks/plain_trainer.py at three learning rates, each with as many steps as it makes
               in the preset's budget of seconds, of the processor: a busy machine favours neither
     startup   seconds of each part of the start of a trial
@@ -179,23 +179,31 @@ def loading(rounds: int, folder: Path, cache: Path) -> None:
     from nanogpt_target.batches import Batches
     from nanogpt_target.prepare import prepare, release
 
-    train = load_trainer("cpu", folder / "cpu")
-    prepared = prepare(tomllib.loads((folder / "cpu" / "target.toml").read_text())["data"], cache)
+    preset, device = ("gpu", "cuda") if torch.cuda.is_available() else ("cpu", "cpu")
+    train = load_trainer(preset, folder / preset)
+    prepared = prepare(tomllib.loads((folder / preset / "target.toml").read_text())["data"], cache)
     (folder / "data").mkdir()
     release(prepared, folder / "data")
     torch.set_num_threads(1)
     meta = (prepared.vocab_size, prepared.sequence_length)
-    step = stepper(train, "cpu", meta, False, train.DEVICE_BATCH_SIZE)
-    batches, fixed = Batches(folder / "data", 1, torch.device("cpu")), fixed_batch(meta, "cpu")
-    step(batches.next)
-    taken: list[tuple[float, float, float, float]] = []
-    for _ in range(rounds * 20):  # step by step in turn, so that both meet the same machine
-        taken.append((*timed(lambda: step(batches.next)), *timed(lambda: step(fixed))))
+    step = stepper(train, device, meta, device == "cuda", train.DEVICE_BATCH_SIZE)
+    batches, fixed = Batches(folder / "data", 1, torch.device(device)), fixed_batch(meta, device)
+
+    def taken_with(batch: Callable[[int], Any]) -> tuple[float, float]:
+        def whole() -> None:
+            step(batch)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return timed(whole)
+
+    taken_with(batches.next)
+    taken = [(*taken_with(batches.next), *taken_with(fixed)) for _ in range(rounds * 20)]  # in turn: the same machine
     batches.close()
-    wall, cpu = (median(t[k] for t in taken) / median(t[k + 2] for t in taken) for k in (0, 1))
+    wall, cpu = (median(t[k] / t[k + 2] for t in taken) for k in (0, 1))
     print(
-        f"step time, real batches over a fixed one: {wall:.3f} by the clock, {cpu:.3f} by the processor's time, the "
-        f"reading thread included ({len(taken)} steps each, one thread)"
+        f"preset {preset}, step time, real batches over a fixed one, pair by pair: {wall:.3f} by the clock, {cpu:.3f} "
+        f"by the processor's time, the reading thread included (median of {len(taken)} pairs, one thread)"
     )
 
 
