@@ -51,6 +51,17 @@ def test_attention_by_blocks_is_attention_by_mask(train: Any) -> None:
     assert not torch.allclose(model(ids), by_mask, rtol=1e-2, atol=1e-2)
 
 
+@torch.no_grad()
+def test_the_model_compiles_as_one_graph(train: Any) -> None:
+    """By the front end of ``torch.compile`` alone, which needs no compiler: a break would cost a GPU its speed."""
+    model = model_of(train)
+    ids = torch.randint(61, (2, LENGTH + 1))
+    loss = model(ids[:, :-1], ids[:, 1:])
+    model.attend_blockwise(torch.device("cpu"))
+    whole = torch.compile(model, dynamic=False, fullgraph=True, backend="eager")
+    torch.testing.assert_close(whole(ids[:, :-1], ids[:, 1:]), loss, rtol=1e-4, atol=1e-4)
+
+
 def test_bf16_is_close_to_float32(train: Any) -> None:
     model = model_of(train)
     loss, gradients = loss_and_gradients(model, torch.autocast("cpu", enabled=False))
