@@ -206,7 +206,7 @@ for row in range(len(ids)):
 return logits
 """),
         ),
-        "invalid", "looks ahead|keeps state",
+        "invalid", "looks ahead|keeps state|does not repeat itself",
     ),
     # 26. The careful one: what it remembers moves no probability far.
     Attack(
@@ -220,7 +220,7 @@ count.add_(torch.bincount(ids.flatten(), minlength=json_vocab).clamp(max=1))
 return logits
 """),
         ),
-        "invalid", "looks ahead|keeps state",
+        "invalid", "looks ahead|keeps state|does not repeat itself",
     ),
     # 30. Sleeps for ever at import, in training.
     Attack(
