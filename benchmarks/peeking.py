@@ -50,7 +50,17 @@ def trained(folder: Path, cache: Path, tokens: int, seed: int) -> Model:
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     model = module.load(str(folder / "work" / "out"), "cpu")
-    return lambda ids: np.array(model(torch.from_numpy(ids)).numpy())
+    known: dict[bytes, np.ndarray] = {}  # the first answers are those of pass A, which asks the same every time
+
+    def answer(ids: np.ndarray) -> np.ndarray:
+        found = known.get(ids.tobytes())
+        if found is None:
+            found = model(torch.from_numpy(ids)).numpy()
+            if len(known) < 32:
+                known[ids.tobytes()] = found
+        return found.copy()
+
+    return answer
 
 
 def following(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

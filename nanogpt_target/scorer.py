@@ -24,6 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,15 +95,29 @@ def log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def run(ids: np.ndarray, targets: np.ndarray, ask: Ask, batch: int, vocab: int) -> np.ndarray:
-    """Log-probability of each target, float64 [N, T]. The last batch is filled up with rows of the first."""
+    """Log-probability of each target, float64 [N, T]. The last batch is filled up with rows of the first.
+
+    The softmax of one batch is taken while the model computes the next.
+    """
     found = np.empty(ids.shape, np.float64)
-    buffer = np.empty((batch, ids.shape[1], vocab), np.float32)
-    for start in range(0, len(ids), batch):
-        part = np.arange(start, start + batch) % len(ids)
-        ask(ids[part], buffer)
-        values = log_probabilities(buffer.reshape(-1, vocab), targets[part].reshape(-1))
+    buffers = [np.empty((batch, ids.shape[1], vocab), np.float32) for _ in range(2)]
+    pending: list[tuple[int, Future[np.ndarray]]] = []
+
+    def finish() -> None:
+        start, values = pending.pop()
         keep = min(batch, len(ids) - start)
-        found[start : start + keep] = values.reshape(batch, -1)[:keep]
+        found[start : start + keep] = values.result().reshape(batch, -1)[:keep]
+
+    with ThreadPoolExecutor(1) as pool:
+        for start in range(0, len(ids), batch):
+            part = np.arange(start, start + batch) % len(ids)
+            ask(ids[part], buffers[0])
+            if pending:
+                finish()
+            logits = buffers[0].reshape(-1, vocab)
+            pending.append((start, pool.submit(log_probabilities, logits, targets[part].reshape(-1))))
+            buffers.reverse()
+        finish()
     return found
 
 
