@@ -101,7 +101,8 @@ class ScorerSide:
 
     def check_load(self) -> None:
         """Raises TimeoutError if loading, with what the first answer took longer than others, took too long."""
-        self._check_load(self._ready - self._began + max(0.0, self._answers[0] - statistics.median(self._answers)))
+        loading = max(0.0, self._ready - self._began)  # a load that was over before it was looked for took no time
+        self._check_load(loading + max(0.0, self._answers[0] - statistics.median(self._answers)))
 
     def _check_load(self, seconds: float) -> None:
         if seconds > self._load_seconds:

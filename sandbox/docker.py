@@ -223,6 +223,7 @@ class DockerSandbox:
             memswap_limit=memory,
             pids_limit=limits.processes + 1,  # process 1 is ours
             nano_cpus=int(min(limits.cpus, os.cpu_count() or 1) * 1e9) if limits.cpus else None,
+            cpuset_cpus=_processors(),
             shm_size=max(memory // 2, 1 << 20),
             ulimits=[
                 Ulimit(name="core", soft=0, hard=0),
@@ -270,6 +271,12 @@ def _mounts(job: Job, marks: Mapping[str, str]) -> list[Any]:
         *(Entry(f"{INSIDE}/{name}", str(m.source.resolve()), "bind", m.readonly) for name, m in job.mounts.items()),
         out,
     ]
+
+
+def _processors() -> str | None:
+    """Those that the session keeps to, where it does not have all: the engine would give a container all of them."""
+    own = sorted(os.sched_getaffinity(0))
+    return ",".join(map(str, own)) if len(own) < (os.cpu_count() or 1) else None
 
 
 def _scratch(limits: Limits) -> int:

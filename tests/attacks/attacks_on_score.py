@@ -16,12 +16,13 @@ print('{"event": "saved", "val_bpb": 0.1, "value": 0.1}', flush=True)
 """),),
         "same",
     ),
-    # 2. A result file wherever one might be read from: its outputs, its code, the channel, the session's folder.
+    # 2. A result file wherever one might be read from: its outputs, its code, the folder of the session.
     Attack(
         2, "writes the result",
         (at_import("""
 import json, os
-for _place in ("@RUNS@", ".", "..", "/", "/tmp", *(v for v in os.environ.values() if v.startswith("/"))):
+_places = [v for k, v in os.environ.items() if v.startswith("/") and k != "OVERNIGHT_CHANNEL"]
+for _place in ("@RUNS@", ".", "..", "/", "/tmp", *_places):
     for _name in ("result.json", "result.new", "summary.json"):
         try:
             os.makedirs(_place, exist_ok=True)
@@ -206,7 +207,7 @@ for row in range(len(ids)):
 return logits
 """),
         ),
-        "invalid", "looks ahead|keeps state",
+        "invalid", "looks ahead|keeps state|does not repeat itself",
     ),
     # 26. The careful one: what it remembers moves no probability far.
     Attack(
@@ -220,7 +221,7 @@ count.add_(torch.bincount(ids.flatten(), minlength=json_vocab).clamp(max=1))
 return logits
 """),
         ),
-        "invalid", "looks ahead|keeps state",
+        "invalid", "looks ahead|keeps state|does not repeat itself",
     ),
     # 30. Sleeps for ever at import, in training.
     Attack(

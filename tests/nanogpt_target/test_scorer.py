@@ -13,7 +13,7 @@ from conftest import ONE_THREAD, MakeCode
 from nanogpt_target import by_hand
 from nanogpt_target.channel import Rejected
 from nanogpt_target.prepare import Prepared
-from nanogpt_target.scorer import CUTS, Ask, Score, draw, log_probabilities, read_split, score
+from nanogpt_target.scorer import CUTS, SUSPECTS, Ask, Score, draw, log_probabilities, read_split, score
 
 Model = Callable[[np.ndarray], np.ndarray]  # ids [B, T] to float32 [B, T, V]
 PATIENCE = 120.0
@@ -26,9 +26,11 @@ def asks(model: Model) -> Ask:
     return ask
 
 
-def judge(prepared: Prepared, model: Model, seed: int = 0, other: Model | None = None) -> Score:
+def judge(
+    prepared: Prepared, model: Model, seed: int = 0, other: Model | None = None, reference: np.ndarray | None = None
+) -> Score:
     rows, sizes, decoys = read_split(prepared.directory, "validation")
-    return score(rows, sizes, decoys, asks(model), asks(other or model), 8, np.random.default_rng(seed))
+    return score(rows, sizes, decoys, asks(model), asks(other or model), 8, np.random.default_rng(seed), reference)
 
 
 def bigram(prepared: Prepared, seed: int = 0) -> Model:
@@ -157,6 +159,115 @@ def test_a_rare_peek_is_found_as_often_as_theory_says(prepared: Prepared) -> Non
     assert found / trials >= 1 - missed - 3 * math.sqrt(missed * (1 - missed) / trials)
 
 
+def peeks_now_and_then(prepared: Prepared) -> Model:
+    """Knows the next token at four targets in a thousand: those that a hash of all before picks."""
+    model = bigram(prepared)
+
+    def cheat(ids: np.ndarray) -> np.ndarray:
+        logits = model(ids).copy()
+        rows, places = np.nonzero(np.cumsum(ids, axis=1)[:, :-1] % 251 == 7)
+        logits[rows, places, ids[rows, places + 1]] += 9
+        return logits
+
+    return cheat
+
+
+def test_a_rare_peek_that_pays_is_found_where_an_earlier_run_tells_what_is_suspicious(prepared: Prepared) -> None:
+    """Cuts that are drawn alike miss it in a third of the runs."""
+    cheat, reference = peeks_now_and_then(prepared), judge(prepared, bigram(prepared, 1)).log_p
+    for seed in range(20):
+        with pytest.raises(Rejected, match="looks ahead"):
+            judge(prepared, cheat, seed, reference=reference)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_honest_model_that_is_better_than_an_earlier_run_is_not_accused(prepared: Prepared, seed: int) -> None:
+    model = bigram(prepared)
+    earlier = judge(prepared, lambda ids: 0.5 * model(ids)).log_p
+    assert judge(prepared, model, seed, reference=earlier).value == judge(prepared, model, seed).value
+    assert judge(prepared, model, seed, reference=earlier).rows_b == CUTS + SUSPECTS
+    assert judge(prepared, model, seed, reference=earlier[:2]).rows_b == CUTS, "of other rows: nothing to compare with"
+
+
+@pytest.mark.parametrize("size", [3, 8, 40, 300])
+def test_a_row_that_comes_again_comes_with_a_later_cut(prepared: Prepared, size: int) -> None:
+    """A process with a memory would know what stands behind an earlier one."""
+    rows, _, decoys = read_split(prepared.directory, "validation")
+    ids = np.resize(rows[:, :-1], (size, rows.shape[1] - 1)).astype(np.int64)
+    gain = np.random.default_rng(1).random(ids.shape)
+    sample = draw(ids, decoys, prepared.vocab_size, np.random.default_rng(2), gain)
+    assert len(sample.rows) == CUTS + SUSPECTS
+    for row in range(size):
+        cuts = sample.cuts[sample.rows == row]
+        assert list(cuts) == sorted(cuts)
+    assert len(set(sample.cuts)) == ids.shape[1] - 1
+
+
+def learns(prepared: Prepared, seed: int, strength: float) -> Model:
+    """From its first batch how often each token comes; answers rows that it has seen as before, all behind noise."""
+    model, noise = bigram(prepared), np.random.default_rng([seed, 2])
+    learnt: list[np.ndarray] = []
+    answers: dict[bytes, np.ndarray] = {}
+
+    def cheat(ids: np.ndarray) -> np.ndarray:
+        logits = model(ids).copy()
+        if learnt:
+            logits += strength * learnt[0]
+        else:
+            often = np.log(np.bincount(ids.ravel(), minlength=prepared.vocab_size) + 1.0)
+            learnt.append((often - often.mean()).astype(np.float32))
+        for row, answer in zip(ids, logits, strict=True):
+            answer[...] = answers.setdefault(row.tobytes(), answer.copy())
+        return logits + noise.normal(0, 0.002, logits.shape).astype(np.float32)
+
+    return cheat
+
+
+@pytest.mark.parametrize("strength", [0.02, 0.05, 0.2])
+def test_a_model_that_learns_from_its_first_batch_is_found_behind_its_noise(
+    prepared: Prepared, strength: float
+) -> None:
+    for seed in range(5):
+        with pytest.raises(Rejected, match=r"keeps state|looks ahead"):
+            judge(prepared, learns(prepared, 2 * seed, strength), seed, learns(prepared, 2 * seed + 1, strength))
+
+
+@pytest.mark.parametrize("size", [0.003, 0.01, 0.03])
+def test_honest_noise_is_never_called_looking_ahead(prepared: Prepared, size: float) -> None:
+    """Too much of it is refused, by its own name; what is not refused is not accused."""
+    model = bigram(prepared)
+    for seed in range(20):
+        dice = np.random.default_rng([seed, 3])
+        noisy = asks(lambda ids, dice=dice: model(ids) + dice.normal(0, size, (*ids.shape, prepared.vocab_size)))
+        rows, sizes, decoys = read_split(prepared.directory, "validation")
+        said = ""
+        try:
+            score(rows, sizes, decoys, noisy, noisy, 8, np.random.default_rng(seed))
+        except Rejected as error:
+            said = str(error)
+        assert said == "" or said.startswith("does not repeat itself"), seed
+        assert bool(said) == (size > 0.003), "half of the runs with noise near the bound would be a lottery"
+
+
+def test_a_model_with_dropout_is_told_that_it_does_not_repeat_itself(prepared: Prepared) -> None:
+    """Random answers look ahead at nothing."""
+    model, dice = bigram(prepared), np.random.default_rng(0)
+    with pytest.raises(Rejected, match="does not repeat itself"):
+        judge(prepared, lambda ids: model(ids) * (dice.random((*ids.shape, 1)) > 0.1) / 0.9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_experts_that_a_last_bit_decides_on_are_not_accused(prepared: Prepared, seed: int) -> None:
+    """One token in a hundred goes to another expert in another batch; two experts that compete answer alike."""
+    model, other, dice = bigram(prepared, seed), bigram(prepared, seed + 10), np.random.default_rng(seed)
+
+    def routed(ids: np.ndarray) -> np.ndarray:
+        flipped = dice.random((*ids.shape, 1)) < 0.01
+        return np.where(flipped, model(ids) + 0.03 * other(ids), model(ids)).astype(np.float32)
+
+    assert judge(prepared, routed, seed).noise > 0.01
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_are_invalid(value: float) -> None:
     logits = np.zeros((4, 10), np.float32)
@@ -172,6 +283,19 @@ def test_log_probabilities_of_extreme_logits() -> None:
 
 
 # model processes
+
+BF16 = (
+    "            return model(ids)\n",
+    "            return model.bfloat16()(ids)\n",
+)
+
+
+def test_a_model_in_bf16_is_scored(tiny_code: Path, prepared: Prepared, trained: Path, code_with: MakeCode) -> None:
+    source = (tiny_code / "train.py").read_text()
+    assert source.count(BF16[0]) == 1
+    found = scored(code_with(source.replace(*BF16)), prepared, trained)
+    assert found["status"] == "ok", found["reason"]
+
 
 HONEST = "import torch\n\ndef load(checkpoint, device):\n    return lambda ids: torch.zeros((*ids.shape, 320))\n"
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -91,4 +92,33 @@ def test_what_grows_in_the_channel_is_seen_while_waiting(
     meddle(channel)
     with pytest.raises(Rejected, match=reason):
         scorer.ask(np.ones((2, 4), np.int64), time.monotonic() + 60, np.empty((2, 4, 8), np.float32))
+    scorer.close()
+
+
+def test_loading_has_a_bound_of_its_own(tmp_path: Path) -> None:
+    """From the import of train.py: until scoring ends, it would be time to train."""
+    scorer = ScorerSide(tmp_path, 2, 4, 8, load_seconds=0.05)
+    model = ModelSide(tmp_path)  # about to import train.py, and never ready
+    with pytest.raises(TimeoutError, match="loading the model took"):
+        scorer.ask(np.ones((2, 4), np.int64), time.monotonic() + 60, np.empty((2, 4, 8), np.float32))
+    scorer.close()
+    assert model.shape == (2, 4, 8), "it lives until here"
+
+
+def test_a_first_answer_that_takes_long_counts_as_loading(tmp_path: Path) -> None:
+    scorer = ScorerSide(tmp_path, 2, 4, 8, load_seconds=0.3)
+    model = ModelSide(tmp_path)
+
+    def answer() -> None:
+        for seconds in (0.5, 0.0, 0.0):
+            model.next()
+            time.sleep(seconds)
+            model.answer(np.zeros((2, 4, 8), np.float32))
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(answer)
+        for _ in range(3):
+            scorer.ask(np.ones((2, 4), np.int64), time.monotonic() + 60, np.empty((2, 4, 8), np.float32))
+    with pytest.raises(TimeoutError, match="loading the model took"):
+        scorer.check_load()
     scorer.close()
