@@ -161,8 +161,8 @@ class Method(ABC):
             if self.space.key(params) not in self.seen:
                 return params
         random, home = self.stream(ask, "uniform"), self.space.to_unit(self.baseline)
-        for k in range(2 * _UNIFORM):  # then nearer and nearer to the baseline: constraints may leave but a corner
-            reach = min(1.0, 10.0 ** (3.0 - 3.0 * k / _UNIFORM))
+        for k in range(_UNIFORM):  # half of them nearer and nearer to the baseline: constraints may leave but a corner
+            reach = min(1.0, 10.0 ** (3.0 - 6.0 * k / _UNIFORM))
             params = self.space.from_unit(home + reach * (random.random(self.space.dimensions) - home))
             if self.space.key(params) not in self.seen:
                 return params

@@ -16,7 +16,7 @@ from agent.errors import EnvironmentProblem, ReplyRejected, UsageError
 from agent.proposers.advice import Adviser, Form
 from agent.proposers.base import Told
 from agent.proposers.protocol import NoPoint, Suggestion
-from agent.proposers.screened import CmaGp
+from agent.proposers.screened import STEP, CmaGp
 from agent.proposers.telling import best, bounds, latest, state, table, wording
 from agent.space import SearchSpace
 from agent.types import Value
@@ -27,8 +27,7 @@ WINDOW = 25  # trials among which a new result is ranked
 FORGET = 0.95  # weight of a result against the next one of the same proposer
 PRIOR = {"llm": 0.18, "cma": 0.27}  # success before anything is known: the first share is near the paper's 30 %
 PRIOR_WEIGHT = 3.0  # results
-LIKELY = 0.5  # probability of not failing below which a point of the model's is doubted, at first
-STEP = 0.5  # log-odds that it needs more after each of the model's points that failed
+LIKELY = 0.5  # probability of not failing below which a point of the model's is doubted, until some have failed
 LEAST, MOST = 0.04, 0.5  # bounds of the model's share: neither is ever given up
 
 

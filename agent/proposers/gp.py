@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 
 _SQRT5 = math.sqrt(5.0)
 _JITTER = 1e-8
+FAR = 20.0  # times the distance of the median to the best
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,14 @@ def log_expected_improvement(best: float, mean: Array, deviation: Array) -> Arra
 
 
 def compress(y: Array) -> Array:
-    """Values above the median on a logarithmic scale: how bad a bad run was says little about the good ones."""
+    """Values above the median on a logarithmic scale: how bad a bad run was says little about the good ones.
+
+    Values far away are all the same: a run that diverged and gave a number all the same would stretch the scale.
+    """
     middle = float(np.median(y))
     unit = middle - float(np.min(y)) or 1.0
-    return np.where(y > middle, middle + unit * np.log1p(np.maximum(y - middle, 0.0) / unit), y)
+    excess = np.clip(y, middle, middle + FAR * unit) - middle
+    return np.where(y > middle, middle + unit * np.log1p(excess / unit), y)
 
 
 def _squares(x: Array) -> Array:

@@ -24,7 +24,7 @@ FIRST = 25  # successes before the screening begins
 REFIT = 10  # successes, or trials for the failures, between two fits of the hyperparameters
 LARGEST = 400  # points that a process takes in: the best ones and the latest
 SAFE = 0.5  # probability of not failing that a candidate needs at least
-STEP = 1.0  # log-odds that it needs more after each that failed: what improves most lies at the edge of what fails
+STEP = 1.0  # log-odds that one needs more after each that failed: what improves most lies at the edge of what fails
 SOFTNESS = 0.3  # of the border between success and failure, which are 1 and -1
 
 
@@ -38,11 +38,13 @@ class CmaGp(CmaEs):
     def choose(self, fresh: Sequence[Mapping[str, Value]]) -> tuple[int, str]:
         if len(self.successes) < FIRST or len(fresh) < 2:
             return super().choose(fresh)
-        x = self._features([self.space.to_unit(params) for params in fresh])
+        points = [self.space.to_unit(params) for params in fresh]
+        x = self._features(points)
         values, best = self._values()
-        survival = self._survival(x)
-        score = log_expected_improvement(best, *values.predict(x)) + np.log(survival)
-        score[~self.failures().allowed(survival, SAFE, STEP)] = -np.inf
+        failures = self.failures()
+        chance = pooled(self._survival(x), failures.chance(points))
+        score = log_expected_improvement(best, *values.predict(x)) + np.log(chance)
+        score[~failures.allowed(chance, SAFE, STEP)] = -np.inf
         return int(np.argmax(score)), "gp"
 
     def _values(self) -> tuple[GaussianProcess, float]:
@@ -72,7 +74,7 @@ class CmaGp(CmaEs):
         return GaussianProcess(np.vstack([x, extra]), believed, self._groups, np.concatenate([runs, ones]), kernel)
 
     def _survival(self, x: Array) -> Array:
-        """The probability [m] that a run at the features ``x`` [m, f] does not fail."""
+        """The probability [m] that a run at the features ``x`` [m, f] does not fail, by a process of its own."""
         known = self.told[-LARGEST:]
         labels = np.array([-1.0 if told.value is None else 1.0 for told in known])
         if labels.min() == labels.max():
@@ -91,7 +93,7 @@ class CmaGp(CmaEs):
             lambda: GaussianProcess(inputs[:at], labels[:at], groups).kernel,
         )
         mean, deviation = GaussianProcess(inputs, labels, groups, kernel=kernel).predict(x)
-        return np.asarray(np.maximum(ndtr(mean / np.sqrt(deviation**2 + SOFTNESS**2)), 1e-3))
+        return np.asarray(ndtr(mean / np.sqrt(deviation**2 + SOFTNESS**2)))
 
     def _kernel(self, name: str, at: int, fit: Callable[[], Kernel]) -> Kernel:
         """The kernel that was fitted when ``at`` results were known: the same one after a resume."""
@@ -107,6 +109,16 @@ class CmaGp(CmaEs):
 
     def _features(self, points: Sequence[Array]) -> Array:
         return features(self.space, points)
+
+
+def pooled(*estimates: Array) -> Array:
+    """Probabilities [m] out of several estimates of them: the mean of their log-odds (Genest and Zidek 1986).
+
+    The process knows how a border bends, and trusts too much in what it knows. A boundary of ``Failures`` is straight,
+    and knows what it does not know.
+    """
+    odds = [np.log(p / (1.0 - p)) for p in (np.clip(estimate, 1e-3, 1.0 - 1e-6) for estimate in estimates)]
+    return np.asarray(1.0 / (1.0 + np.exp(-np.mean(odds, axis=0))))
 
 
 def _kept(told: Sequence[Told]) -> Sequence[Told]:
