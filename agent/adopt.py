@@ -32,7 +32,8 @@ _HEAVY = re.compile(r"^\s*(import|from) (torch|jax|tensorflow)\b", re.M)
 
 @dataclass
 class Look:
-    """What was seen of a project. ``missing``: keys that a person must fill in; ``check``: what to look at."""
+    """What was seen of a project. ``missing``: keys that a person must fill in; ``check``: what to look at;
+    ``commit``: files that a commit has to hold."""
 
     folder: Path
     script: str  # path of the editable file
@@ -48,6 +49,7 @@ class Look:
     arguments: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     check: list[str] = field(default_factory=list)
+    commit: list[str] = field(default_factory=lambda: ["target.toml"])
 
 
 def adopt(directory: Path, project: Path) -> int:
@@ -238,6 +240,7 @@ def _check_committed(found: Look) -> None:
     if script.is_symlink():
         raise UsageError(f"{script} is a link. Name the file itself: --from {script.resolve()}")
     if _git(found.folder, "status", "--porcelain", "--", found.script):
+        found.commit.append(found.script)
         found.check.append(f"{found.script} is not as it was committed, and a trial sees what is: commit it")
     rows = _git(found.folder, "ls-files", "-s", "-z").split("\0")
     if names := [row.partition("\t")[2] for row in rows if row.startswith(("120000", "160000"))]:
@@ -372,7 +375,8 @@ def _tell(directory: Path, found: Look, committed: bool) -> None:
         _say(f"check    {line}")
     place = shlex.quote(str(directory))
     if not committed or found.missing:
-        _say(f"Then: git -C {place} add target.toml && git -C {place} commit -m 'Add target.toml' target.toml")
+        files = shlex.join(found.commit)
+        _say(f"Then: git -C {place} add {files} && git -C {place} commit -m 'Add target.toml' {files}")
     method = "--proposer cma-es" if many else "--proposer code --llm-base-url URL"
     _say(f"Next: overnight run --target {place} {method} --trials 1")
 

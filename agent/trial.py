@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent import mounts
 from agent.config import Target
 from agent.errors import EnvironmentProblem
-from agent.outputs import decisive_line, events, number, summary
+from agent.outputs import decisive_line, events, is_error, number, summary
 from agent.types import Measurement, Role, Status
 from agent.workspace import workspace
 from sandbox.types import Collect, Device, Job, Limits, Mount, Outcome, Running, Sandbox
@@ -291,7 +291,9 @@ class Experiment:
         if outcome.signal is not None:
             return Failure("crash", f"killed by signal {outcome.signal}{caught}")
         if outcome.exit_code != 0:
-            return Failure("crash", decisive_line(outcome.log_tail) or f"exit status {outcome.exit_code}")
+            line = decisive_line(outcome.log_tail)  # the last that it printed need not say why it ended
+            status = f"exit status {outcome.exit_code}{f', after: {line}' if line else ''}"
+            return Failure("crash", line if is_error(line) else status)
         if trusted and phase != "training":
             return Failure("crash", "ended without training: it never asked for the clock to start")
         if seconds.get("training", 0.0) > self.target.budget.allowed_seconds:

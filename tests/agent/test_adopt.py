@@ -330,7 +330,7 @@ def test_what_is_not_committed_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     (project / "train.py").write_text(SCRIPT)
     said = adopted(project, project, capsys)
     assert "check    train.py is not as it was committed, and a trial sees what is: commit it" in said
-    assert f"Then: git -C '{project}' add target.toml" in said
+    assert f"Then: git -C '{project}' add target.toml train.py && git" in said
     assert f"Next: overnight run --target '{project}' --proposer cma-es" in said
     git(project, "add", "train.py")
     git(project, "commit", "-q", "-m", "Add it")
