@@ -23,7 +23,8 @@ from agent.looking import Constant, Metric, find_constants, find_metric, find_pa
 
 LARGEST = 20 << 20  # bytes of a file that is copied: greater ones are data
 _JUNK = {".git", "__pycache__", ".venv", "venv", "node_modules", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache"}
-_SECONDS = re.compile(r"(TIME|SECONDS?|SECS?)_?(BUDGET|LIMIT)|(BUDGET|MAX|LIMIT|TRAIN\w*)_(TIME|SECONDS?|SECS?)", re.I)
+_UNIT = r"(TIME|SECONDS?|SECS?|MINUTES?|HOURS?)"
+_TIME = re.compile(rf"{_UNIT}_?(BUDGET|LIMIT)|(BUDGET|MAX|LIMIT|TRAIN\w*)_{_UNIT}", re.I)
 _COMMON = ("~", "~/.cache", "~/.config", "~/.local", "~/.local/share")
 _WRITTEN = re.compile(r"(^|/)(out|outputs?|logs?|wandb|runs|checkpoints?|results?)(/|$)")
 _ASIDE = re.compile(r"(^|/)(setup|conftest|__init__|test_[^/]*|[^/]*_test)\.py$")  # no trainer
@@ -62,6 +63,9 @@ def adopt(directory: Path, project: Path) -> int:
         UsageError: there is a target.toml already, no script to edit was found, or files would be overwritten.
     """
     folder = project.parent if project.is_file() else project
+    if project.is_file() and project.suffix != ".py":
+        note = " Make a script of the notebook: jupyter nbconvert --to script." if project.suffix == ".ipynb" else ""
+        raise UsageError(f"--from {project}: no Python script.{note}")
     if not folder.is_dir():
         raise UsageError(f"--from {project}: no such folder.")
     same = directory.exists() and directory.resolve() == folder.resolve()
@@ -186,11 +190,13 @@ def _siblings(folder: Path, tree: ast.Module) -> dict[str, ast.Module]:
 
 def _find_seconds(found: Look, name: str, constants: list[Constant]) -> None:
     for constant in constants:
-        value = constant.value
-        if _SECONDS.search(constant.name) and isinstance(value, (int, float)) and value > 1:
+        unit = 3600 if "HOUR" in constant.name.upper() else 60 if "MINUTE" in constant.name.upper() else 1
+        if not (_TIME.search(constant.name) and isinstance(constant.value, (int, float))):
+            continue
+        if (value := constant.value * unit) > 1:
             found.seconds = max(2 * value, value + 60)
             found.why_seconds = (
-                f"{constant.name} = {value} in {name}, and as much for start-up and evaluation, at least 60 s"
+                f"{constant.name} = {constant.value} in {name}, and as much for start-up and evaluation, at least 60 s"
             )
 
 

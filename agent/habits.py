@@ -16,7 +16,7 @@ _WRITES = re.compile(
     r"|np\.save|SummaryWriter|FileHandler"
 )
 _DOWNLOADS = re.compile(
-    r"urlretrieve|urlopen|requests\.get|load_dataset\(|(hf_hub|snapshot)_download|from_pretrained\(|\bfetch_\w+\("
+    r"urlretrieve|urlopen|requests\.get|load_dataset\(|(hf_hub|snapshot)_download|get_kernel\(|from_pretrained\(|\bfetch_\w+\("
     r"|download\s*=\s*True|\bwget\b|\bgdown\b"
 )
 _OPTIONS = re.compile(r"add_argument$|^click\.(option|argument)$|^typer\.(Option|Argument)$|^fire\.Fire$|^tyro\.cli$")

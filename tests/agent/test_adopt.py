@@ -95,6 +95,8 @@ def f(DEPTH=1):
 SHARED = 3
 DROPOUT = 0.1
 BETA = 0.95
+N_JOBS = 4
+SUBSAMPLE = 0.8
 ZERO = 0.0
 """
 
@@ -102,7 +104,7 @@ ZERO = 0.0
 def test_constants_are_assigned_once() -> None:
     found = {c.name: c.value for c in find_constants(ast.parse(SETTINGS))}
     assert found == {"DEPTH": 8, "LR": 1e-3, "BATCH": 2**19, "USE_BIAS": False, "NAME": "gpt", "SEED": 42,
-                     "DROPOUT": 0.1, "BETA": 0.95, "ZERO": 0.0}  # fmt: skip
+                     "DROPOUT": 0.1, "BETA": 0.95, "N_JOBS": 4, "SUBSAMPLE": 0.8, "ZERO": 0.0}  # fmt: skip
 
 
 def test_bounds_are_guessed_around_the_value() -> None:
@@ -115,8 +117,9 @@ def test_bounds_are_guessed_around_the_value() -> None:
         "USE_BIAS": {},
         "DROPOUT": {"low": "0.0", "high": "1.0"},
         "BETA": {"low": "0.8", "high": "0.9875"},
+        "SUBSAMPLE": {"low": "0.0", "high": "1.0"},
     }
-    assert left == ["NAME", "SEED", "ZERO"]
+    assert left == ["NAME", "SEED", "N_JOBS", "ZERO"]
 
 
 @given(st.one_of(st.integers(1, 10**9), st.floats(1e-9, 1e9)), st.sampled_from(["X", "LR", "BETA", "DROPOUT"]))
@@ -382,6 +385,22 @@ print('val_loss:', 1.0)
     assert "train.py takes settings from its command line: a search sees constants" in said
     assert "Next: overnight run" in said
     assert "--proposer code" in said
+
+
+@pytest.mark.parametrize(
+    ("constant", "seconds"),
+    [("TIME_BUDGET = 300", 600), ("MAX_MINUTES = 5", 600), ("train_hours = 0.5", 3600), ("MAX_SECONDS = 10", 70),
+     ("LIMIT_TIME = 'long'", 600)],
+)  # fmt: skip
+def test_the_budget_is_twice_a_constant(project: Path, tmp_path: Path, constant: str, seconds: float) -> None:
+    (project / "train.py").write_text(f"{SCRIPT}{constant}\n")
+    assert main(["init", str(tmp_path / "copy"), "--from", str(project)]) == 0
+    assert load_target(tmp_path / "copy")[0].budget.amount == seconds
+
+
+def test_what_is_no_script_is_said(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "train.ipynb").write_text('{"cells": [], "nbformat": 4}')
+    assert "no Python script. Make a script of the noteb" in adopted(tmp_path / "x", project / "train.ipynb", capsys, 2)
 
 
 def test_the_metric_may_be_printed_by_another_module(
