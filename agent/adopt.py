@@ -77,8 +77,8 @@ def adopt(directory: Path, project: Path) -> int:
     if same and not versioned:
         raise UsageError(
             f"{folder} is not in a git repository, which a run needs. Name a new folder, to which it is copied, as in "
-            f"`overnight init {folder.resolve().name}-night --from {project}`, or make it one: git init, git add, "
-            f"git commit."
+            f"`overnight init {shlex.quote(f'{folder.resolve().name}-night')} --from {shlex.quote(str(project))}`, or "
+            f"make it one: git init, git add, git commit."
         )
     if not same and directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty. Name a new folder, or the project itself.")
@@ -326,7 +326,7 @@ def _copy(folder: Path, directory: Path, versioned: bool, found: Look) -> None:
                 found.check.append(f"{name} is large and was not copied; a folder of data belongs in [target] mounts")
                 continue
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, directory / name)
+            shutil.copy(source, directory / name)
     except OSError as error:
         raise EnvironmentProblem(f"cannot copy {folder} to {directory}: {error.strerror}.") from error
     for mount in found.mounts:
@@ -353,7 +353,8 @@ def _names(folder: Path, versioned: bool) -> Iterator[str]:
 
 def _commit(directory: Path) -> None:
     identity = ["-c", "user.name=Overnight", "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]
-    for words in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-q", "-m", "Begin as copied"]):
+    add, commit = ["add", "-A", "-f"], ["commit", "-q", "-m", "Begin as copied"]  # a trial needs what is ignored, too
+    for words in (["init", "-q", "-b", "main"], add, [*identity, *commit]):
         done = subprocess.run(
             ["git", "-C", str(directory), "-c", "core.hooksPath=/dev/null", *words], capture_output=True, text=True
         )

@@ -162,11 +162,16 @@ def test_a_project_without_git_is_copied(project: Path, tmp_path: Path, capsys: 
     (project / "__pycache__" / "x.pyc").write_text("")
     with (project / "big.bin").open("wb") as file:
         file.truncate(30 << 20)
+    (project / ".gitignore").write_text("sets/\n*.toml\n")
+    (project / "sets").mkdir()
+    (project / "sets" / "prepare.sh").write_text("#!/bin/sh\n")
+    (project / "sets" / "prepare.sh").chmod(0o755)
     copy = tmp_path / "copy"
     assert main(["init", str(copy), "--from", str(project)]) == 0
     target, _ = load_target(copy)
     assert (target.metric, target.goal, target.score, target.has_block) == ("val_bpb", "minimize", "stdout", True)
-    assert git(copy, "ls-files").split() == ["target.toml", "train.py"]
+    assert git(copy, "ls-files").split() == [".gitignore", "sets/prepare.sh", "target.toml", "train.py"]
+    assert (copy / "sets" / "prepare.sh").stat().st_mode & 0o100
     assert git(copy, "status", "--porcelain") == ""
     assert not (project / "target.toml").exists()
     said = capsys.readouterr()
