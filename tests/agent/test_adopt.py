@@ -363,7 +363,7 @@ def test_what_a_trial_would_lack_is_told(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "sets" / "c4").mkdir(parents=True)
     (project / "helper").mkdir()
-    (project / "train.py").write_text(f"""import argparse, os, numpy, no_such_package, helper
+    (project / "train.py").write_text(f"""import argparse, os, numpy, pytest, no_such_package, helper
 from no_such_other.part import x
 from pathlib import Path
 try:
@@ -382,6 +382,7 @@ print('val_loss:', 1.0)
 """)
     said = adopted(tmp_path / "copy", project, capsys)
     assert "train.py imports no_such_other, no_such_package, which is not installed beside `overnight`" in said
+    assert "train.py imports pytest: --sandbox bwrap finds it beside `overnight`, but in Docker the image" in said
     assert "[target] train: train.py wants --data, out" in said
     assert f"{tmp_path}/sets/c4 is not there in a trial" in said
     assert "train.py:14 seems to download: a trial has no network" in said
