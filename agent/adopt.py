@@ -67,7 +67,7 @@ def adopt(directory: Path, project: Path) -> int:
         note = " Make a script of the notebook: jupyter nbconvert --to script." if project.suffix == ".ipynb" else ""
         raise UsageError(f"--from {project}: no Python script.{note}")
     if not folder.is_dir():
-        raise UsageError(f"--from {project}: no such folder.")
+        raise UsageError(f"--from {project}: no such file or folder.")
     same = directory.exists() and directory.resolve() == folder.resolve()
     for place in dict.fromkeys((folder, directory)):
         if (place / "target.toml").exists():

@@ -44,6 +44,7 @@ from agent.space import SearchSpace
         ('logger.info("round {}: auc {:.2f}", k, f)', "auc", "maximize", "12:00 | round 7: auc 0.81", "0.81"),
         ('print(f"Final accuracy: {a}.")', "accuracy", "maximize", "Final accuracy: 0.93.", "0.93"),
         ('print(f"mean reward: {r:+.2f}")', "mean_reward", "maximize", "mean reward: +3.50", "+3.50"),
+        ('print(f"{k} acc={a:.2f} train_acc={b:.2f}")', "acc", "maximize", "7 acc=0.50 train_acc=0.75", "0.50"),
         ('print(f"R^2 = {x}")', "r2", "maximize", "R^2 = 0.7", "0.7"),
         ('print(f"log-likelihood: {x}")', "log_likelihood", "maximize", "log-likelihood: -20.5", "-20.5"),
         ('print(f"negative log-likelihood: {x}")', "negative_log_likelihood", "minimize",
