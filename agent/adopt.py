@@ -23,7 +23,8 @@ from agent.looking import Constant, Metric, find_constants, find_metric, find_pa
 
 LARGEST = 20 << 20  # bytes of a file that is copied: greater ones are data
 _JUNK = {".git", "__pycache__", ".venv", "venv", "node_modules", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache"}
-_SECONDS = re.compile(r"(TIME|SECONDS?|SECS?)_?(BUDGET|LIMIT)|(BUDGET|MAX|LIMIT|TRAIN\w*)_(TIME|SECONDS?|SECS?)", re.I)
+_UNIT = r"(TIME|SECONDS?|SECS?|MINUTES?|HOURS?)"
+_TIME = re.compile(rf"{_UNIT}_?(BUDGET|LIMIT)|(BUDGET|MAX|LIMIT|TRAIN\w*)_{_UNIT}", re.I)
 _COMMON = ("~", "~/.cache", "~/.config", "~/.local", "~/.local/share")
 _WRITTEN = re.compile(r"(^|/)(out|outputs?|logs?|wandb|runs|checkpoints?|results?)(/|$)")
 _ASIDE = re.compile(r"(^|/)(setup|conftest|__init__|test_[^/]*|[^/]*_test)\.py$")  # no trainer
@@ -32,7 +33,8 @@ _HEAVY = re.compile(r"^\s*(import|from) (torch|jax|tensorflow)\b", re.M)
 
 @dataclass
 class Look:
-    """What was seen of a project. ``missing``: keys that a person must fill in; ``check``: what to look at."""
+    """What was seen of a project. ``missing``: keys that a person must fill in; ``check``: what to look at;
+    ``commit``: files that a commit has to hold."""
 
     folder: Path
     script: str  # path of the editable file
@@ -48,6 +50,7 @@ class Look:
     arguments: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     check: list[str] = field(default_factory=list)
+    commit: list[str] = field(default_factory=lambda: ["target.toml"])
 
 
 def adopt(directory: Path, project: Path) -> int:
@@ -60,8 +63,11 @@ def adopt(directory: Path, project: Path) -> int:
         UsageError: there is a target.toml already, no script to edit was found, or files would be overwritten.
     """
     folder = project.parent if project.is_file() else project
+    if project.is_file() and project.suffix != ".py":
+        note = " Make a script of the notebook: jupyter nbconvert --to script." if project.suffix == ".ipynb" else ""
+        raise UsageError(f"--from {project}: no Python script.{note}")
     if not folder.is_dir():
-        raise UsageError(f"--from {project}: no such folder.")
+        raise UsageError(f"--from {project}: no such file or folder.")
     same = directory.exists() and directory.resolve() == folder.resolve()
     for place in dict.fromkeys((folder, directory)):
         if (place / "target.toml").exists():
@@ -71,8 +77,8 @@ def adopt(directory: Path, project: Path) -> int:
     if same and not versioned:
         raise UsageError(
             f"{folder} is not in a git repository, which a run needs. Name a new folder, to which it is copied, as in "
-            f"`overnight init {folder.resolve().name}-night --from {project}`, or make it one: git init, git add, "
-            f"git commit."
+            f"`overnight init {shlex.quote(f'{folder.resolve().name}-night')} --from {shlex.quote(str(project))}`, or "
+            f"make it one: git init, git add, git commit."
         )
     if not same and directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty. Name a new folder, or the project itself.")
@@ -184,11 +190,13 @@ def _siblings(folder: Path, tree: ast.Module) -> dict[str, ast.Module]:
 
 def _find_seconds(found: Look, name: str, constants: list[Constant]) -> None:
     for constant in constants:
-        value = constant.value
-        if _SECONDS.search(constant.name) and isinstance(value, (int, float)) and value > 1:
+        unit = 3600 if "HOUR" in constant.name.upper() else 60 if "MINUTE" in constant.name.upper() else 1
+        if not (_TIME.search(constant.name) and isinstance(constant.value, (int, float))):
+            continue
+        if (value := constant.value * unit) > 1:
             found.seconds = max(2 * value, value + 60)
             found.why_seconds = (
-                f"{constant.name} = {value} in {name}, and as much for start-up and evaluation, at least 60 s"
+                f"{constant.name} = {constant.value} in {name}, and as much for start-up and evaluation, at least 60 s"
             )
 
 
@@ -238,6 +246,7 @@ def _check_committed(found: Look) -> None:
     if script.is_symlink():
         raise UsageError(f"{script} is a link. Name the file itself: --from {script.resolve()}")
     if _git(found.folder, "status", "--porcelain", "--", found.script):
+        found.commit.append(found.script)
         found.check.append(f"{found.script} is not as it was committed, and a trial sees what is: commit it")
     rows = _git(found.folder, "ls-files", "-s", "-z").split("\0")
     if names := [row.partition("\t")[2] for row in rows if row.startswith(("120000", "160000"))]:
@@ -317,7 +326,7 @@ def _copy(folder: Path, directory: Path, versioned: bool, found: Look) -> None:
                 found.check.append(f"{name} is large and was not copied; a folder of data belongs in [target] mounts")
                 continue
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, directory / name)
+            shutil.copy(source, directory / name)
     except OSError as error:
         raise EnvironmentProblem(f"cannot copy {folder} to {directory}: {error.strerror}.") from error
     for mount in found.mounts:
@@ -344,7 +353,8 @@ def _names(folder: Path, versioned: bool) -> Iterator[str]:
 
 def _commit(directory: Path) -> None:
     identity = ["-c", "user.name=Overnight", "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]
-    for words in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-q", "-m", "Begin as copied"]):
+    add, commit = ["add", "-A", "-f"], ["commit", "-q", "-m", "Begin as copied"]  # a trial needs what is ignored, too
+    for words in (["init", "-q", "-b", "main"], add, [*identity, *commit]):
         done = subprocess.run(
             ["git", "-C", str(directory), "-c", "core.hooksPath=/dev/null", *words], capture_output=True, text=True
         )
@@ -372,7 +382,8 @@ def _tell(directory: Path, found: Look, committed: bool) -> None:
         _say(f"check    {line}")
     place = shlex.quote(str(directory))
     if not committed or found.missing:
-        _say(f"Then: git -C {place} add target.toml && git -C {place} commit -m 'Add target.toml' target.toml")
+        files = shlex.join(found.commit)
+        _say(f"Then: git -C {place} add {files} && git -C {place} commit -m 'Add target.toml' {files}")
     method = "--proposer cma-es" if many else "--proposer code --llm-base-url URL"
     _say(f"Next: overnight run --target {place} {method} --trials 1")
 

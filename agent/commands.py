@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from agent.config import load_target, make_settings
@@ -63,7 +64,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     from agent.views.log import log_table
 
     console().print(log_table(state))
-    print(f"The branch: git -C {target} log autoresearch/{tag}")
+    print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")
     print(f"The report: {report}")
     say(f"done in {time.monotonic() - began:.0f} s")
     return 130 if state.ended == AT_ONCE else 0
@@ -256,7 +257,7 @@ def branch(tag: str, squash: bool, pick: list[int] | None, onto: str, name: str,
     made = make_branch(state, repo, directory.tag, name=name, squash=squash, pick=pick or (), onto=onto)
     print(made.name)
     made_of = f"{count(made.edits, 'edit')} in {count(made.commits, 'commit')}"
-    say(f"{made_of}: git -C {repo.top} log {made.base[:10]}..{made.name}")
+    say(f"{made_of}: git -C {quote(str(repo.top))} log {made.base[:10]}..{made.name}")
     return 0
 
 
@@ -344,7 +345,7 @@ def _end(directory: RunDirectory) -> int:
     state, _ = load(directory)
     say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     target = directory.read_settings()["run"]["target"]
-    branch = f"git -C {target} log autoresearch/{directory.tag}"
+    branch = f"git -C {quote(str(target))} log autoresearch/{directory.tag}"
     say(f"overnight log {directory.tag} · overnight report {directory.tag} · {branch}")
     return 130 if state.ended == AT_ONCE else 0
 

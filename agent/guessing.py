@@ -12,13 +12,13 @@ _NEVER = re.compile(
     r"SEED|BUDGET|TIME|SECOND|MINUTE|HOUR|LOG(?!IT)|PRINT|EVAL|VAL|TEST|SAVE|CHECKPOINT|CKPT|DIR|PATH|FILE|URL"
     r"|DEVICE$|PORT$|WORKERS|VERSION|DEBUG|VERBOSE|VOCAB|MAX_(ITERS|STEPS|EPOCHS)|(ITERS|STEPS|EPOCHS)$|CLASSES|FEATURES"
     r"|COLUMN|SAMPLES|ROWS|SHARD|DOWNLOAD|CACHE|RESUME|WANDB|PROJECT|FOLDS|SPLIT|COMPILE|THREADS|DTYPE|^(LOCAL_)?RANK$"
-    r"|WORLD|FLOPS|PEAK|RANDOM_STATE"
+    r"|WORLD|FLOPS|PEAK|RANDOM_STATE|JOBS|GPUS|CORES|LABELS|INPUT|OUTPUT"
 )
 _USUAL = re.compile(  # of scripts that write their settings in small letters
     r"(learning_rate|lr|min_lr|n_?layers?|n_?heads?|n_?embd|d_model|hidden\w*|width|depth|dropout|weight_decay|beta_?[12]"
     r"|batch_size|block_size|grad_clip|warmup\w*|momentum|alpha|gamma|c|max_depth|n_estimators|gradient_accumulation_steps)"
 )
-_SHARE = re.compile(r"RATIO|FRAC|DROPOUT|PROB|PERCENT|SHARE")
+_SHARE = re.compile(r"RATIO|FRAC|DROPOUT|PROB|PERCENT|SHARE|(SUB|COL)SAMPLE")
 _NEAR_ONE = re.compile(r"MOMENTUM|BETA|EMA|GAMMA")
 
 

@@ -16,10 +16,11 @@ _WRITES = re.compile(
     r"|np\.save|SummaryWriter|FileHandler"
 )
 _DOWNLOADS = re.compile(
-    r"urlretrieve|urlopen|requests\.get|load_dataset\(|(hf_hub|snapshot)_download|from_pretrained\(|\bfetch_\w+\("
+    r"urlretrieve|urlopen|requests\.get|load_dataset\(|(hf_hub|snapshot)_download|get_kernel\(|from_pretrained\(|\bfetch_\w+\("
     r"|download\s*=\s*True|\bwget\b|\bgdown\b"
 )
 _OPTIONS = re.compile(r"add_argument$|^click\.(option|argument)$|^typer\.(Option|Argument)$|^fire\.Fire$|^tyro\.cli$")
+_IN_THE_IMAGE = ("numpy", "safetensors", "torch")  # see Dockerfile
 _SYSTEM = ("usr", "dev", "proc", "sys", "etc", "bin", "sbin", "lib", "lib64")
 
 
@@ -31,10 +32,16 @@ def find_habits(folder: Path, script: str, source: str, modules: Mapping[str, as
         yield f"[target] train: {script} wants {', '.join(required)}"
     if any(True for _ in _options(modules[script])):
         yield f"{script} takes settings from its command line: a search sees constants at the top level alone"
-    if lacking := sorted(_lacking(folder, modules.values())):
+    packages = sorted(_packages(folder, modules.values()))
+    if lacking := [name for name in packages if not _is_installed(name)]:
         yield (
             f"{script} imports {', '.join(lacking)}, which is not installed beside `overnight`: pip install it there, "
             f"or name an image that has it (--image)"
+        )
+    if others := [name for name in packages if name not in (*lacking, *_IN_THE_IMAGE)]:
+        yield (
+            f"{script} imports {', '.join(others)}: --sandbox bwrap finds it beside `overnight`, but in Docker the "
+            f"image has to have it (--image)"
         )
     for path in sorted(set(_absolute(modules.values()))):
         yield (
@@ -74,12 +81,15 @@ def _required(tree: ast.Module) -> Iterator[str]:
                 yield str(first.value)
 
 
-def _lacking(folder: Path, trees: Iterable[ast.Module]) -> Iterator[str]:
-    """Packages that are imported without any precaution and found neither here nor in the project."""
-    for name in {name for tree in trees for name in _imported(tree)}:
-        known = name in ("__main__", *sys.stdlib_module_names) or importlib.util.find_spec(name) is not None
-        if not known and not any(True for path in (name, f"{name}.py") for _ in folder.rglob(path)):
+def _packages(folder: Path, trees: Iterable[ast.Module]) -> Iterator[str]:
+    """What is imported without any precaution, and neither of Python nor of the project."""
+    for name in {name for tree in trees for name in _imported(tree)} - {*sys.stdlib_module_names, "__main__"}:
+        if not any(True for path in (name, f"{name}.py") for _ in folder.rglob(path)):
             yield name
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None  # which runs nothing of it
 
 
 def _imported(node: ast.AST) -> Iterator[str]:

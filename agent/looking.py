@@ -112,7 +112,8 @@ def _metric(line: list[_Part], number: _Number, at: int, anchored: bool) -> tupl
     elif anchored and len(line) == 1:
         start, told = r"^\s*" if label != label.lstrip() else "^", label.strip()
     else:
-        start, told = "", label.strip().lstrip(",;|([{ ")
+        told = label.strip().lstrip(",;|([{ ")
+        start = r"\b" if re.match(r"\w", told) else ""
     pattern = f"{start}{_escape(told)}\\s*{NUMBER}"
     return score, Metric(name, pattern, goal, at, bool(up) != bool(down))
 

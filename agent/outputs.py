@@ -61,5 +61,8 @@ def summary(path: Path | None) -> dict[str, Any]:
 def decisive_line(log: str) -> str:
     """The line of a log that says why: the exception at the end of a traceback, else the last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith('{"event"')]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line)]
-    return (errors or lines or [""])[-1][:300]
+    return ([line for line in lines if is_error(line)] or lines or [""])[-1][:300]
+
+
+def is_error(line: str) -> bool:
+    return bool(re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line))

@@ -21,7 +21,7 @@ from agent import mounts
 from agent.compiled import FILE, NOTHING, Compiled
 from agent.config import Target
 from agent.errors import EnvironmentProblem
-from agent.outputs import MOST, decisive_line, events, fingerprint, number, summary
+from agent.outputs import MOST, decisive_line, events, fingerprint, is_error, number, summary
 from agent.types import Measurement, Role, Status
 from agent.workspace import workspace
 from sandbox.tree import remove_tree
@@ -309,7 +309,9 @@ class Experiment:
         if outcome.signal is not None:
             return Failure("crash", f"killed by signal {outcome.signal}{caught}")
         if outcome.exit_code != 0:
-            return Failure("crash", decisive_line(outcome.log_tail) or f"exit status {outcome.exit_code}")
+            line = decisive_line(outcome.log_tail)  # the last that it printed need not say why it ended
+            status = f"exit status {outcome.exit_code}{f', after: {line}' if line else ''}"
+            return Failure("crash", line if is_error(line) else status)
         if trusted and phase != "training":
             return Failure("crash", "ended without training: it never asked for the clock to start")
         if seconds.get("training", 0.0) > self.target.budget.allowed_seconds:

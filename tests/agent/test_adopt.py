@@ -44,6 +44,7 @@ from agent.space import SearchSpace
         ('logger.info("round {}: auc {:.2f}", k, f)', "auc", "maximize", "12:00 | round 7: auc 0.81", "0.81"),
         ('print(f"Final accuracy: {a}.")', "accuracy", "maximize", "Final accuracy: 0.93.", "0.93"),
         ('print(f"mean reward: {r:+.2f}")', "mean_reward", "maximize", "mean reward: +3.50", "+3.50"),
+        ('print(f"{k} acc={a:.2f} train_acc={b:.2f}")', "acc", "maximize", "7 acc=0.50 train_acc=0.75", "0.50"),
         ('print(f"R^2 = {x}")', "r2", "maximize", "R^2 = 0.7", "0.7"),
         ('print(f"log-likelihood: {x}")', "log_likelihood", "maximize", "log-likelihood: -20.5", "-20.5"),
         ('print(f"negative log-likelihood: {x}")', "negative_log_likelihood", "minimize",
@@ -95,6 +96,8 @@ def f(DEPTH=1):
 SHARED = 3
 DROPOUT = 0.1
 BETA = 0.95
+N_JOBS = 4
+SUBSAMPLE = 0.8
 ZERO = 0.0
 """
 
@@ -102,7 +105,7 @@ ZERO = 0.0
 def test_constants_are_assigned_once() -> None:
     found = {c.name: c.value for c in find_constants(ast.parse(SETTINGS))}
     assert found == {"DEPTH": 8, "LR": 1e-3, "BATCH": 2**19, "USE_BIAS": False, "NAME": "gpt", "SEED": 42,
-                     "DROPOUT": 0.1, "BETA": 0.95, "ZERO": 0.0}  # fmt: skip
+                     "DROPOUT": 0.1, "BETA": 0.95, "N_JOBS": 4, "SUBSAMPLE": 0.8, "ZERO": 0.0}  # fmt: skip
 
 
 def test_bounds_are_guessed_around_the_value() -> None:
@@ -115,8 +118,9 @@ def test_bounds_are_guessed_around_the_value() -> None:
         "USE_BIAS": {},
         "DROPOUT": {"low": "0.0", "high": "1.0"},
         "BETA": {"low": "0.8", "high": "0.9875"},
+        "SUBSAMPLE": {"low": "0.0", "high": "1.0"},
     }
-    assert left == ["NAME", "SEED", "ZERO"]
+    assert left == ["NAME", "SEED", "N_JOBS", "ZERO"]
 
 
 @given(st.one_of(st.integers(1, 10**9), st.floats(1e-9, 1e9)), st.sampled_from(["X", "LR", "BETA", "DROPOUT"]))
@@ -159,11 +163,16 @@ def test_a_project_without_git_is_copied(project: Path, tmp_path: Path, capsys: 
     (project / "__pycache__" / "x.pyc").write_text("")
     with (project / "big.bin").open("wb") as file:
         file.truncate(30 << 20)
+    (project / ".gitignore").write_text("sets/\n*.toml\n")
+    (project / "sets").mkdir()
+    (project / "sets" / "prepare.sh").write_text("#!/bin/sh\n")
+    (project / "sets" / "prepare.sh").chmod(0o755)
     copy = tmp_path / "copy"
     assert main(["init", str(copy), "--from", str(project)]) == 0
     target, _ = load_target(copy)
     assert (target.metric, target.goal, target.score, target.has_block) == ("val_bpb", "minimize", "stdout", True)
-    assert git(copy, "ls-files").split() == ["target.toml", "train.py"]
+    assert git(copy, "ls-files").split() == [".gitignore", "sets/prepare.sh", "target.toml", "train.py"]
+    assert (copy / "sets" / "prepare.sh").stat().st_mode & 0o100
     assert git(copy, "status", "--porcelain") == ""
     assert not (project / "target.toml").exists()
     said = capsys.readouterr()
@@ -330,7 +339,7 @@ def test_what_is_not_committed_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     (project / "train.py").write_text(SCRIPT)
     said = adopted(project, project, capsys)
     assert "check    train.py is not as it was committed, and a trial sees what is: commit it" in said
-    assert f"Then: git -C '{project}' add target.toml" in said
+    assert f"Then: git -C '{project}' add target.toml train.py && git" in said
     assert f"Next: overnight run --target '{project}' --proposer cma-es" in said
     git(project, "add", "train.py")
     git(project, "commit", "-q", "-m", "Add it")
@@ -355,7 +364,7 @@ def test_what_a_trial_would_lack_is_told(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "sets" / "c4").mkdir(parents=True)
     (project / "helper").mkdir()
-    (project / "train.py").write_text(f"""import argparse, os, numpy, no_such_package, helper
+    (project / "train.py").write_text(f"""import argparse, os, numpy, pytest, no_such_package, helper
 from no_such_other.part import x
 from pathlib import Path
 try:
@@ -374,6 +383,7 @@ print('val_loss:', 1.0)
 """)
     said = adopted(tmp_path / "copy", project, capsys)
     assert "train.py imports no_such_other, no_such_package, which is not installed beside `overnight`" in said
+    assert "train.py imports pytest: --sandbox bwrap finds it beside `overnight`, but in Docker the image" in said
     assert "[target] train: train.py wants --data, out" in said
     assert f"{tmp_path}/sets/c4 is not there in a trial" in said
     assert "train.py:14 seems to download: a trial has no network" in said
@@ -382,6 +392,22 @@ print('val_loss:', 1.0)
     assert "train.py takes settings from its command line: a search sees constants" in said
     assert "Next: overnight run" in said
     assert "--proposer code" in said
+
+
+@pytest.mark.parametrize(
+    ("constant", "seconds"),
+    [("TIME_BUDGET = 300", 600), ("MAX_MINUTES = 5", 600), ("train_hours = 0.5", 3600), ("MAX_SECONDS = 10", 70),
+     ("LIMIT_TIME = 'long'", 600)],
+)  # fmt: skip
+def test_the_budget_is_twice_a_constant(project: Path, tmp_path: Path, constant: str, seconds: float) -> None:
+    (project / "train.py").write_text(f"{SCRIPT}{constant}\n")
+    assert main(["init", str(tmp_path / "copy"), "--from", str(project)]) == 0
+    assert load_target(tmp_path / "copy")[0].budget.amount == seconds
+
+
+def test_what_is_no_script_is_said(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "train.ipynb").write_text('{"cells": [], "nbformat": 4}')
+    assert "no Python script. Make a script of the noteb" in adopted(tmp_path / "x", project / "train.ipynb", capsys, 2)
 
 
 def test_the_metric_may_be_printed_by_another_module(

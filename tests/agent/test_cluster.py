@@ -8,9 +8,9 @@ import pytest
 from targets import make_bowl
 
 from agent import __version__
-from agent.cluster import Site, experiment_at
 from agent.config import load_target
 from agent.errors import EnvironmentProblem
+from agent.node import Site, experiment_at
 from agent.repo import Repo
 from sandbox import make_sandbox
 from sandbox.types import Guarantee

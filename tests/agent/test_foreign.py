@@ -180,3 +180,21 @@ def test_what_counts_is_the_last_number_that_was_printed(
     run = experiment.measure(repo.head(), "screen", 1, tmp_path / "run", "run", 0, lambda _phase, _info: None)
     repo.close()
     assert (run.status, run.value, run.reason) == (status, 2.5 if status == "ok" else None, reason)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("sys.exit(3)", "exit status 3, after: loss 2.5"),
+        ("sys.exit('no data')", "exit status 1, after: no data"),
+        ("raise ValueError('no data')", "ValueError: no data"),
+    ],
+)
+def test_why_a_trainer_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str], end: str, reason: str) -> None:
+    toml = TOML.replace(', "{mount0}", "{mount1}"', "").replace("mounts =", "# mounts =")
+    folder = make_bowl(tmp_path / "my target", f"import sys\nprint('loss 2.5')\nX = 5\nif X != 5:\n    {end}\n", toml)
+    words = ["--target", str(folder), "--runs", str(tmp_path / "runs"), "--tag", "t", "--proposer", "random",
+             "--sandbox", "process", "--device", "cpu", "--policy", "greedy", "--calibrate", "1"]  # fmt: skip
+    assert main(["run", *words, "--trials", "1"]) == 0
+    assert f"git -C '{folder}' log autoresearch/t" in capsys.readouterr().err
+    assert state_of(RunDirectory(tmp_path / "runs", "t")).records[0].runs[0].reason == reason
