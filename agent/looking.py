@@ -26,7 +26,9 @@ _LOWER = (
 )
 _SOUGHT = ((r"val_bpb|bpb|bits", 4), (r"loss|acc", 3), (r".", 2))  # which of several metrics is most likely meant
 _HELD_OUT = re.compile(r"(?<![a-z])(val|valid|validation|test|dev|eval|held|holdout)(?![a-z])|(val|test)(loss|acc)")
-_NO_METRIC = re.compile(r"(^|_)(times?|seconds?|secs?|steps?|epochs?|lr|(?<!error_)(?<!win_)(?<!hit_)rate)$")
+_NO_METRIC = re.compile(
+    r"(^|_)(times?|seconds?|secs?|steps?|epochs?|lr|(?<!error_)(?<!win_)(?<!hit_)(?<!success_)rate)$"
+)
 _PRINTS = re.compile(r"p?print\w*|\w*print0?|info|warning|error|critical|echo|secho|log|log0")
 _PERCENT = re.compile(r"%[-+ #0-9.*]*([a-zA-Z%])")
 

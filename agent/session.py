@@ -90,6 +90,7 @@ class Session:
     wait_for_model: bool = True
     ahead: int = 0  # ideas that are asked for while every worker is busy
     _runs: dict[Future[Measurement], Order] = field(default_factory=dict)
+    _broken: int = 0  # runs that were lost to the machine since the last that was not
     _idea: Idea | None = None
     _waited: float = 0.0  # seconds for this idea while nothing else was under way
     _problem: OvernightError | None = None  # of the model, while trials are still running
@@ -199,7 +200,7 @@ class Session:
 
     def commit_candidate(self, record: Record, state: State) -> bool:
         """Every attempt that became code gets a commit and a ref; the same proposal always gives the same hash."""
-        if len(self._runs) >= self.workers.size or self.ending.before(state, record.number):
+        if not self.room or self.ending.before(state, record.number):
             return False
         try:
             text = self.edited(record.proposal, state.head)
@@ -259,7 +260,7 @@ class Session:
     def measure(self, trial: int, commit: str, role: Role, on: str = "") -> bool:
         """Have a commit trained and scored once, if a worker is free and nobody else runs the present best already."""
         running = list(self._runs.values())
-        if len(running) >= self.workers.size or (
+        if not self.room or (
             role in ("incumbent", "reserve") and any(order.commit == commit for order in running)
         ):
             return False
@@ -271,6 +272,13 @@ class Session:
         self.write("run_started", trial=trial, commit=commit, role=role, seed=seed, trace=trace)
         self.start(Order(trial, commit, role, seed, trace, state.resumed, on))
         return True
+
+    @property
+    def room(self) -> bool:
+        """Whether a run can be begun. A worker that has lost one gets none while others are at work: a machine that
+        stays broken would lose run after run in no time, until the session gives up on those that are well."""
+        out = self._broken if self._runs else 0
+        return len(self._runs) + out < self.workers.size
 
     def start(self, order: Order) -> None:
         def progress(phase: str, info: Mapping[str, object]) -> None:
@@ -303,9 +311,11 @@ class Session:
             raise
         except (SandboxBroken, EnvironmentProblem, OSError) as error:
             self.lose(order, str(error))
+            self._broken += 1
             if (lost := lost_in_a_row(self.ledger.events)) >= RETRIES * self.workers.size:
                 raise EnvironmentProblem(f"{lost} runs in a row were lost to the machine, the last: {error}") from error
             return
+        self._broken = 0
         self.write("measured", trial=order.trial, measurement=self.with_seed_check(run))
         if order.trial == 0 or order.commit == self.candidate_of(order.trial):
             self.forget_checkpoints(order.trial, keep=order.trace)
@@ -432,7 +442,7 @@ class Session:
         return self.target.score == "trusted" and not any(run.role == "test" for run in runs)
 
     def measure_test_split(self, trial: int, runs: tuple[Measurement, ...]) -> bool:
-        if len(self._runs) >= self.workers.size or any(order.trial == trial for order in self._runs.values()):
+        if not self.room or any(order.trial == trial for order in self._runs.values()):
             return False
         last = next(run for run in reversed(runs) if run.value is not None)
         self.start(Order(trial, last.commit, "test", last.seed, last.trace, last.attempt, last.device_type, last))

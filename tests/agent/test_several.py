@@ -144,6 +144,23 @@ def test_a_worker_that_breaks_costs_no_idea(tmp_path: Path, monkeypatch: pytest.
     assert state_of(directory).lost > 0
 
 
+def test_a_worker_that_stays_broken_does_not_end_the_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It loses its runs in no time, many in a row, while the other is at work."""
+    real = ProcessSandbox.start
+
+    def half(self, job):  # type: ignore[no-untyped-def]
+        if job.env["OVERNIGHT_THREADS"] == "2":
+            raise SandboxBroken("the daemon went away")
+        return real(self, job)
+
+    monkeypatch.setattr(Workplace, "_devices", lambda self, _workers: [Device("cpu", threads=k) for k in (1, 2)])
+    monkeypatch.setattr(ProcessSandbox, "start", half)
+    target = make_bowl(tmp_path / "target", SLOW)
+    directory = start(target, tmp_path / "runs", **BESIDE, trials=3, policy="greedy", calibrate=1)
+    check_whole(directory, target, 3)
+    assert 0 < state_of(directory).lost <= 6
+
+
 def test_each_type_of_device_has_its_own_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values on the second device are 0.2 worse, far more than the noise: what is compared has to be of one type."""
     two = (Device("cpu", threads=1, model="quick"), Device("cpu", threads=2, model="slow"))
