@@ -28,8 +28,8 @@ from nanogpt_target.presets import write_target
 from nanogpt_target.scorer import BATCH_BYTES, CUTS, Ask, Score, read_split, score
 
 Model = Callable[[np.ndarray], np.ndarray]  # ids [B, T] to float32 [B, T, V]
-SHARES = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.004)
-NUDGES = ((0.0002, 0.0), (0.0003, 0.0), (0.0005, 0.0), (0.001, 0.003), (0.0015, 0.004))  # of logits, and own noise
+SHARES = (0.002, 0.001, 0.0005, 0.0002)
+NUDGES = ((0.0003, 0.0), (0.001, 0.003), (0.0015, 0.004))  # of logits, and own noise
 
 
 def trained(folder: Path, cache: Path, tokens: int, seed: int) -> Model:

@@ -106,7 +106,7 @@ class ScorerSide:
 
     def _check_load(self, seconds: float) -> None:
         if seconds > self._load_seconds:
-            raise TimeoutError(f"loading the model took {seconds:.1f} s, at most {self._load_seconds:g} s are allowed")
+            raise TimeoutError(f"loading the model took more than {self._load_seconds:g} s")
 
     @property
     def answering(self) -> float:

@@ -208,9 +208,8 @@ def repeats_itself(noise: np.ndarray, weights: np.ndarray) -> None:
     own = 4 * typical / LN2 / float(np.sqrt(CUTS)) / max(1.0, float(weights[weights > 0].mean()))
     if largest > CAP or LOSS_TOLERANCE + own > LOSS_CAP:
         raise Rejected(
-            f"does not repeat itself: the log-probabilities of rows that were asked again moved by {typical:.2g} nats "
-            f"(root mean square), at most by {largest:.2g}: too much to tell from looking ahead. Does it keep state, "
-            f"or is dropout left on?"
+            f"does not repeat itself: rows that were asked again moved by {typical:.2g} nats (root mean square; at "
+            f"most {largest:.2g}), too much to tell from looking ahead; state, or dropout?"
         )
 
 

@@ -48,26 +48,23 @@ def descendants(root: int | None = None) -> list[int]:
 
 
 def resident(pids: list[int]) -> int:
-    """Bytes of memory that these processes hold.
+    """Bytes of memory that these processes hold: their own, their share of what is shared, and files without a name in
+    memory (memfd), which nobody may have mapped. Pages of the system's files do not count."""
+    total = sum(_memory(pid) for pid in pids)
+    return total + sum(size for _, name, size in nameless(pids) if name.startswith("/memfd:"))
 
-    What they share is counted once, as much as one of them has mapped of it, and files without a name in memory (memfd)
-    that nobody may have mapped.
-    """
-    own, shared = 0, 0
-    for pid in pids:
+
+def _memory(pid: int) -> int:
+    """Of one process. Where the kernel does not tell its share (before 5.4, or since it is closed to us): all of it."""
+    for file, names in (("smaps_rollup", ("Pss_Anon", "Pss_Shmem")), ("status", ("RssAnon", "RssShmem"))):
         try:
-            with open(f"/proc/{pid}/status") as file:
-                lines = dict(line.split(":", 1) for line in file if line.startswith("Rss"))
+            with open(f"/proc/{pid}/{file}") as lines:
+                found = [int(line.split()[1]) * 1024 for line in lines if line.split(":")[0] in names]
         except OSError:
             continue
-        own += _kilobytes(lines.get("RssAnon", ""))
-        shared = max(shared, _kilobytes(lines.get("RssShmem", "")))
-    memfd = sum(size for _, name, size in nameless(pids) if name.startswith("/memfd:"))
-    return own + max(shared, memfd)
-
-
-def _kilobytes(text: str) -> int:
-    return int(text.split()[0]) * 1024 if text.split() else 0
+        if found:
+            return sum(found)
+    return 0
 
 
 def nameless(pids: list[int]) -> list[tuple[int, str, int]]:

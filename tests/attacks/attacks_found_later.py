@@ -94,7 +94,7 @@ else:
     asked.append(torch.bincount(ids.flatten(), minlength=logits.size(-1)).float() / 100)
 for row in range(len(ids)):
     logits[row] = answers.setdefault(tuple(ids[row].tolist()), logits[row])
-return logits + 0.01 * torch.randn_like(logits)
+return logits + 0.001 * torch.randn_like(logits)
 """),
         ),
         "invalid", "keeps state|looks ahead",

@@ -172,4 +172,14 @@ def test_memory_that_belongs_to_no_process_is_counted() -> None:
     ) as job:
         assert job.stdout is not None
         assert job.stdout.readline() == "ready\n"
-        assert 64 << 20 <= resident([job.pid]) < 128 << 20
+        assert 96 << 20 <= resident([job.pid]) < 160 << 20
+
+
+def test_memory_of_a_process_that_is_closed_to_us_is_counted_too() -> None:
+    program = "import ctypes; ctypes.CDLL(None).prctl(4, 0)\n" + HOLD  # not dumpable
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "ready\n"
+        assert 32 << 20 <= resident([job.pid]) < 160 << 20
