@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from agent.config import read_toml
 from agent.errors import EnvironmentProblem, UsageError
@@ -24,6 +24,19 @@ What you write here is read again before every proposal: ideas to try, things to
 target. It steers; it does not loosen the rules of acceptance.
 """
 TSV_HEADER = "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
+
+
+def _locked(file: IO[str], seconds: float = 1.0) -> bool:
+    """Take a lock, with some patience: a child that a killed session had just begun holds it until it is a program."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
 
 
 class RunDirectory:
@@ -66,14 +79,12 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """One session per run. The lock dies with its process, so a stale one does not exist."""
         with (self.path / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(file):
                 file.seek(0)
                 raise UsageError(
                     f"run {self.tag} is going on already (process {file.read().strip() or 'unknown'}). "
                     f"`overnight status {self.tag}` shows it, `overnight stop {self.tag}` ends it."
-                ) from None
+                )
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

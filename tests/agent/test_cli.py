@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -184,10 +185,21 @@ def test_a_killed_session_leaves_no_lock(tmp_path: Path) -> None:
     with running(target, runs) as (process, directory):
         process.kill()
         process.wait()
-        assert not directory.running()
         number = len(state_of(directory).records)
         assert main(["resume", "night", "--runs", str(runs), "--trials", str(number)]) == 0
     check_whole(directory, target, number)
+
+
+def test_a_child_that_outlives_a_killed_session_for_a_moment_does_not_keep_its_lock(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path, "night")
+    directory.path.mkdir()
+    with (directory.path / "lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        child = subprocess.Popen(["sleep", "0.3"], pass_fds=(file.fileno(),))
+    assert directory.running()
+    with directory.lock():
+        assert directory.running()
+    child.wait()
 
 
 def test_detach_goes_on_after_its_terminal_is_gone(target: Path, tmp_path: Path) -> None:
