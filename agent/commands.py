@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -63,7 +65,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     from agent.views.log import log_table
 
     console().print(log_table(state))
-    print(f"The branch: git -C {target} log autoresearch/{tag}")
+    print(f"The branch: git -C {shlex.quote(str(target))} log autoresearch/{tag}")
     print(f"The report: {report}")
     say(f"done in {time.monotonic() - began:.0f} s")
     return 130 if state.ended == AT_ONCE else 0
@@ -81,7 +83,7 @@ def init(directory: Path, preset: str | None, project: Path | None) -> int:
     preset = preset or choose_preset()
     make_target(directory, preset)
     print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
-    print(f"Next: overnight run --target {directory}")
+    print(f"Next: overnight run --target {shlex.quote(str(directory))}")
     return 0
 
 
@@ -89,6 +91,8 @@ def make_target(directory: Path, preset: str) -> None:
     """A git repository with one commit: the target."""
     from nanogpt_target.presets import write_target
 
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file. Name a new folder.")
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty. Name a new folder.")
     try:
@@ -132,7 +136,7 @@ def run(config: Path | None = None, **flags: Any) -> int:
     target_run = load_target(Path(flags.get("target", ".")))[1]
     settings = make_settings(flags, config, target_run)
     if settings.detach and not detached():
-        return detach(flags, settings.runs)
+        return detach(settings.tag, settings.runs)
     directory = launch.start(settings, live_view(), say)
     return _end(directory)
 
@@ -144,7 +148,7 @@ def resume(tag: str, runs: str, **changes: Any) -> int:
     if changes.pop("detach", False):
         from agent.detach import detach
 
-        return detach({"tag": directory.tag}, runs)
+        return detach(directory.tag, runs)
     launch.resume(Path(runs), directory.tag, changes, live_view(), say)
     return _end(directory)
 
@@ -256,7 +260,7 @@ def branch(tag: str, squash: bool, pick: list[int] | None, onto: str, name: str,
     made = make_branch(state, repo, directory.tag, name=name, squash=squash, pick=pick or (), onto=onto)
     print(made.name)
     made_of = f"{count(made.edits, 'edit')} in {count(made.commits, 'commit')}"
-    say(f"{made_of}: git -C {repo.top} log {made.base[:10]}..{made.name}")
+    say(f"{made_of}: git -C {shlex.quote(str(repo.top))} log {made.base[:10]}..{made.name}")
     return 0
 
 
@@ -288,8 +292,8 @@ def judge(file: Path, noise_sd: float, policy: str, json: bool) -> int:
     from agent.judge import policy_from
     from agent.published import judge_published, published_table, read_tsv
 
-    if noise_sd < 0:
-        raise UsageError(f"--noise-sd {noise_sd}: cannot be negative.")
+    if not 0 <= noise_sd < math.inf:
+        raise UsageError(f"--noise-sd {noise_sd}: must be a finite number, and cannot be negative.")
     rows = judge_published(read_tsv(file), noise_sd, policy_from(policy))
     return show(json, lambda: rows, lambda: published_table(rows))
 
@@ -344,7 +348,7 @@ def _end(directory: RunDirectory) -> int:
     state, _ = load(directory)
     say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     target = directory.read_settings()["run"]["target"]
-    branch = f"git -C {target} log autoresearch/{directory.tag}"
+    branch = f"git -C {shlex.quote(target)} log autoresearch/{directory.tag}"
     say(f"overnight log {directory.tag} · overnight report {directory.tag} · {branch}")
     return 130 if state.ended == AT_ONCE else 0
 

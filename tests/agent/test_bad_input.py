@@ -65,6 +65,8 @@ def test_no_target(fails: Fails, tmp_path: Path) -> None:
         ("editable =", "editble =", "target.toml, [target]: unknown key 'editble'. Did you mean 'editable'?"),
         ("[limits]", "[limit]", "target.toml: unknown table 'limit'. Did you mean 'limits'?"),
         ("seconds = 20", "seconds = 0", "target.toml, [budget]: seconds = 0 must be more than 0."),
+        ("seconds = 20", "seconds = inf", "target.toml, [budget]: seconds = inf is no finite number."),
+        ("memory_gb = 1", "memory_gb = nan", "target.toml, [limits]: memory_gb = nan is no finite number."),
         ("seconds = 20", "seconds = 2\nsteps = 5", "exactly one of seconds, steps and tokens (found: seconds, steps)"),
         ("seconds = 20", "", "give exactly one of seconds, steps and tokens (found: none)"),
         ("seconds = 20", "seconds = 20\nwall_seconds = 60", "wall_seconds bounds a budget of steps or tokens"),
@@ -89,6 +91,9 @@ def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, m
     [
         (["--trials", "0"], "--trials 0: must be more than 0."),
         (["--hours", "0"], "--hours 0: must be more than 0."),
+        (["--hours", "nan"], "command line: hours = nan is no finite number."),
+        (["--train-hours", "inf"], "command line: train_hours = inf is no finite number."),
+        (["--budget", "1e999s"], "--budget 1e999s: write a positive amount and its unit"),
         (["--until", "25:00"], "--until 25:00: write a time of day such as 07:30."),
         (["--budget", "0s"], "--budget 0s: write a positive amount and its unit"),
         (["--budget", "fast"], "--budget fast: write a positive amount and its unit"),
@@ -214,6 +219,14 @@ def test_init_leaves_a_folder_with_files_alone(fails: Fails, target: Path) -> No
     before = sorted(target.iterdir())
     assert fails("init", target, status=2, runs=False) == f"{target} is not empty. Name a new folder."
     assert sorted(target.iterdir()) == before
+
+
+def test_init_names_a_file_that_is_no_folder(fails: Fails, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    assert fails("init", tmp_path / "notes", status=2, runs=False) == (
+        f"{tmp_path / 'notes'} is a file. Name a new folder."
+    )
+    assert (tmp_path / "notes").read_text() == "mine"
 
 
 @pytest.mark.parametrize("command", ["status", "log", "report", "resume", "stop"])
