@@ -103,7 +103,7 @@ def add_sessions(command: Command) -> None:
     add_settings(run)
     resume = command("resume", "continue a run after any interruption", "agent.commands:resume")
     resume.add_argument("tag", metavar="TAG")
-    add_settings(resume, leave_out=("tag", "runs", "config"))
+    add_settings(resume, leave_out=("tag", "runs", "config", "budget"))  # values under two budgets cannot be compared
     add_places(resume, cache=False)
     stop = command("stop", "end a session after its running trial", "agent.commands:stop")
     stop.add_argument("tag", metavar="TAG")

@@ -206,7 +206,8 @@ def plain_line(event: Event, state: State) -> str:
         if record is not None and (record.verdict is not None or record.proposal.ending):
             return trial_line(record, metric, planned)
     if kind == "resumed":
-        return f"resumed after {text.count(len(state.finished), 'trial')}"
+        done = len(state.finished)
+        return f"resumed after {f'{done} of {planned} trials' if planned else text.count(done, 'trial')}"
     if kind == "ended":
         return text.line(f"ended: {event['reason']}")
     return ""
