@@ -197,7 +197,7 @@ def plain_line(event: Event, state: State) -> str:
     metric, planned = text.line(str(session.get("metric", "value"))), session.get("trials")
     if kind == "session":
         return f"run {text.line(str(session.get('tag', '')))}: {text.line(str(session.get('proposer', '')))}, " + (
-            f"{planned} trials" if planned else "no bound on trials"
+            text.count(planned, "trial") if planned else "no bound on trials"
         )
     if kind == "measured" and event["trial"] == 0:
         return _baseline_line(from_json(Measurement, event["measurement"]), metric, state)

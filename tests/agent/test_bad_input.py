@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -277,6 +278,23 @@ def test_no_disk(target: Path, tmp_path: Path) -> None:
         pytest.skip(f"no file system of one's own here: {done.stderr.strip()}")
     assert done.returncode == 3, done.stderr
     assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["resume night --trials 2", "clean night", "replay night --seeds 1"])
+def test_a_read_only_disk(target: Path, tmp_path: Path, command: str) -> None:
+    """A command that writes says which file it cannot write."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a folder read-only for itself")
+    runs = tmp_path / "runs"
+    start(target, runs, trials=1)
+    words = [sys.executable, "-m", "agent.cli", *command.split(), "--runs", str(runs)]
+    script = f'mount --bind {runs} {runs} && mount -o remount,bind,ro {runs}; exec "$@"'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *words], capture_output=True, text=True)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(f"no file system of one's own here: {done.stderr.strip()}")
+    assert done.returncode == 3, done.stderr
+    assert re.fullmatch(rf"overnight: {runs}/\S+: Read-only file system\.", done.stderr.splitlines()[-1])
     assert "Traceback" not in done.stderr
 
 
