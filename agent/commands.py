@@ -33,6 +33,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     """A real session on the built-in corpus. Everything it makes lies in its run directory and the cache."""
     from agent import launch
     from agent.session import AT_ONCE
+    from agent.views.text import count
     from sandbox import make_sandbox
     from sandbox.types import SandboxUnavailable
 
@@ -52,11 +53,12 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     (root / "targets" / ".gitignore").write_text("*\n")
     settings = make_settings(
         {"tag": tag, "target": str(target), "proposer": "cma-es", "sandbox": sandbox, "device": "cpu",
-         "threads": 1,  # such small matrices gain nothing by a second one, and lose much on a busy machine
          "policy": "margin", "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
         None,
+        load_target(target)[1],
     )  # fmt: skip
-    say(f"A short night: {trials} trials of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
+    tried = count(trials, "trial")
+    say(f"A short night: {tried} of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
     directory = launch.start(settings, live_view(), say)
     state, _ = load(directory)
     if 0 not in state.told:

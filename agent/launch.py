@@ -184,7 +184,7 @@ def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
         sandbox = make_sandbox(settings.sandbox, image=settings.image)
         sandbox.check()
     except SandboxUnavailable as error:
-        if settings.sandbox != "auto" or settings.proposer in ("code",):
+        if settings.sandbox != "auto" or settings.proposer == "code":
             raise EnvironmentProblem(str(error)) from None
         sandbox = make_sandbox("process")  # methods that change nothing but numbers may do without
         sandbox.check()

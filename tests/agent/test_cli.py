@@ -19,6 +19,7 @@ from sessions import check_whole, start, state_of
 from targets import TRAIN, git, make_bowl
 
 from agent.cli import build_parser, main
+from agent.config import load_target
 from agent.rundir import RunDirectory
 
 PATIENCE = 60  # seconds until something must have happened on a busy machine
@@ -229,6 +230,7 @@ def test_init_makes_a_target_that_a_session_takes(tmp_path: Path, capsys: pytest
         assert git(folder, "status", "--porcelain") == ""
         assert sorted(p.name for p in folder.iterdir() if p.name != ".git") == ["README.md", "target.toml", "train.py"]
     assert "Next: overnight run" in capsys.readouterr().out
+    assert load_target(tmp_path / "demo")[1] == {"threads": 1}, "as `overnight demo` runs it"
 
 
 def test_doctor_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
