@@ -121,6 +121,7 @@ def test_a_pipe_that_closes_early_is_no_error(target: Path, tmp_path: Path) -> N
 def test_ctrl_c_ends_after_the_running_trial(tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target", SLOW)
     with running(target, tmp_path / "runs") as (process, directory):
+        wait_for(lambda: any(record.candidate for record in state_of(directory).records))  # begun, not only asked for
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
