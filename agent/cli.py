@@ -103,7 +103,7 @@ def add_sessions(command: Command) -> None:
     add_settings(run)
     resume = command("resume", "continue a run after any interruption", "agent.commands:resume")
     resume.add_argument("tag", metavar="TAG")
-    add_settings(resume, leave_out=("tag", "runs", "config"))
+    add_settings(resume, leave_out=("tag", "runs", "config", "budget"))  # values under two budgets cannot be compared
     add_places(resume, cache=False)
     stop = command("stop", "end a session after its running trial", "agent.commands:stop")
     stop.add_argument("tag", metavar="TAG")
@@ -290,6 +290,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # what a command does not tell apart itself: a read-only folder, a full disk
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"overnight: {place}{error.strerror or error}.", file=sys.stderr)
+        return 3
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "")
         if extra is None:

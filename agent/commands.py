@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     """A real session on the built-in corpus. Everything it makes lies in its run directory and the cache."""
     from agent import launch
     from agent.session import AT_ONCE
+    from agent.views.text import count
     from sandbox import make_sandbox
     from sandbox.types import SandboxUnavailable
 
@@ -51,11 +53,12 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     (root / "targets" / ".gitignore").write_text("*\n")
     settings = make_settings(
         {"tag": tag, "target": str(target), "proposer": "cma-es", "sandbox": sandbox, "device": "cpu",
-         "threads": 1,  # such small matrices gain nothing by a second one, and lose much on a busy machine
          "policy": "margin", "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
         None,
+        load_target(target)[1],
     )  # fmt: skip
-    say(f"A short night: {trials} trials of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
+    tried = count(trials, "trial")
+    say(f"A short night: {tried} of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
     directory = launch.start(settings, live_view(), say)
     state, _ = load(directory)
     if 0 not in state.told:
@@ -82,7 +85,7 @@ def init(directory: Path, preset: str | None, project: Path | None) -> int:
     preset = preset or choose_preset()
     make_target(directory, preset)
     print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
-    print(f"Next: overnight run --target {directory}")
+    print(f"Next: overnight run --target {quote(str(directory))}")
     return 0
 
 
@@ -90,6 +93,8 @@ def make_target(directory: Path, preset: str) -> None:
     """A git repository with one commit: the target."""
     from nanogpt_target.presets import write_target
 
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file. Name a new folder.")
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty. Name a new folder.")
     try:
@@ -133,7 +138,7 @@ def run(config: Path | None = None, **flags: Any) -> int:
     target_run = load_target(Path(flags.get("target", ".")))[1]
     settings = make_settings(flags, config, target_run)
     if settings.detach and not detached():
-        return detach(flags, settings.runs)
+        return detach(settings.tag, settings.runs)
     directory = launch.start(settings, live_view(), say)
     return _end(directory)
 
@@ -145,7 +150,7 @@ def resume(tag: str, runs: str, **changes: Any) -> int:
     if changes.pop("detach", False):
         from agent.detach import detach
 
-        return detach({"tag": directory.tag}, runs)
+        return detach(directory.tag, runs)
     launch.resume(Path(runs), directory.tag, changes, live_view(), say)
     return _end(directory)
 
@@ -289,8 +294,8 @@ def judge(file: Path, noise_sd: float, policy: str, json: bool) -> int:
     from agent.judge import policy_from
     from agent.published import judge_published, published_table, read_tsv
 
-    if noise_sd < 0:
-        raise UsageError(f"--noise-sd {noise_sd}: cannot be negative.")
+    if not 0 <= noise_sd < math.inf:
+        raise UsageError(f"--noise-sd {noise_sd}: must be a finite number, and cannot be negative.")
     rows = judge_published(read_tsv(file), noise_sd, policy_from(policy))
     return show(json, lambda: rows, lambda: published_table(rows))
 

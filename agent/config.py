@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import tomllib
 import types
@@ -183,7 +184,7 @@ def parse_budget(text: str, before: Budget) -> Budget:
         amount = float(match[1]) if match else 0.0
     except ValueError:
         amount = 0.0
-    if match is None or amount <= 0:
+    if match is None or not 0 < amount < math.inf:
         raise UsageError(
             f"--budget {text}: write a positive amount and its unit, such as 300s, 5m, 200steps, 1e6tokens."
         )
@@ -300,6 +301,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return f"{value:g}"
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UsageError(f"{where} must be {_ARTICLE[hint]}, not {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{where} = {value} is no finite number.")
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
         raise UsageError(f"{where} = {value} is negative.")
     return value
@@ -360,6 +363,8 @@ class _Taker:
         value = self.table.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UsageError(f"{self.where}: {key} must be a number.")
+        if not math.isfinite(value):
+            raise UsageError(f"{self.where}: {key} = {value} is no finite number.")
         if value <= 0 and key in self.table:
             raise UsageError(f"{self.where}: {key} = {value} must be more than 0.")
         return float(value)

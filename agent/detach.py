@@ -7,9 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from agent.errors import EnvironmentProblem
 from agent.rundir import RunDirectory, new_tag
@@ -31,15 +29,19 @@ def arrived(log: int | None) -> None:
     Path(os.environ[DETACHED]).unlink(missing_ok=True)
 
 
-def detach(flags: Mapping[str, Any], runs: str) -> int:
+def detach(tag: str, runs: str) -> int:
     """Start it, wait until it is at work or has given up, and say which: a wrong setting is told here and now.
+
+    ``tag`` is that of the settings, wherever they name it; "" where the run is to be named here.
 
     Returns: 0, or the exit status of a session that did not come to work.
     """
     root = Path(runs)
-    tag = str(flags.get("tag") or new_tag(root))
+    words = [w for w in sys.argv[1:] if w != "--detach"]
+    if not tag:
+        tag = new_tag(root)
+        words += ["--tag", tag]
     directory = RunDirectory(root, tag)
-    words = [w for w in sys.argv[1:] if w != "--detach"] + ([] if flags.get("tag") else ["--tag", tag])
     early = root / f".{tag}.{os.getpid()}.starting"
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -184,7 +184,7 @@ def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
         sandbox = make_sandbox(settings.sandbox, image=settings.image)
         sandbox.check()
     except SandboxUnavailable as error:
-        if settings.sandbox != "auto" or settings.proposer in ("code",):
+        if settings.sandbox != "auto" or settings.proposer == "code":
             raise EnvironmentProblem(str(error)) from None
         sandbox = make_sandbox("process")  # methods that change nothing but numbers may do without
         sandbox.check()
@@ -305,18 +305,31 @@ def resume(root: Path, tag: str, changes: Mapping[str, Any], view: View, say: Ca
             check_same(ledger.state, parts)
             directory.forget_stop()
             with at_work(parts, directory) as force:
-                ledger.append("resumed", attempt=ledger.state.resumed + 1)
+                changed = changes_of(ledger.state, session_event(parts, directory))
+                ledger.append("resumed", attempt=ledger.state.resumed + 1, **({"changes": changed} if changed else {}))
                 run(parts, force, directory, ledger, RunRefs(parts.repo, tag), view)
     return directory
 
 
 def check_same(state: State, parts: Parts) -> None:
-    """Values measured on other data cannot be compared with these."""
+    """Values measured on other data, or after more training, cannot be compared with these."""
     data = parts.prepared.hash if parts.prepared else ""
     if state.session.get("data", "") != data:
         raise UsageError(
             "the prepared data differs from that of the run: its values could not be compared. Start a new run."
         )
+    budget = str(parts.target.budget)
+    if (before := state.session.get("budget", budget)) != budget:
+        raise UsageError(
+            f"the budget is {budget}, and that of the run {before}: their values could not be compared. Put it back, "
+            f"or start a new run."
+        )
+
+
+def changes_of(state: State, event: Mapping[str, Any]) -> dict[str, Any]:
+    """What a resume changes of the session as it was recorded; the rest is of the run, or was checked."""
+    may = ("proposer", "sandbox", "policy", "seed", "trials", "workers", "device")
+    return {name: event[name] for name in may if name in state.session and state.session[name] != event[name]}
 
 
 @dataclasses.dataclass(frozen=True)

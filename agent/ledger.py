@@ -312,6 +312,7 @@ class Folder:
     def on_resumed(self, event: Event) -> None:
         self.resumed += 1
         self.resumed_at = len(self.records)
+        self.session = {**self.session, **event.get("changes", {})}
         self.away += self._since
         self.ended = None
 

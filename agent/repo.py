@@ -38,6 +38,21 @@ def _settings() -> list[str]:
     return [*_SAFE, f"core.filesRefLockTimeout={wait}", f"core.packedRefsTimeout={wait}"]
 
 
+def _open(folder: Path) -> git.Repo:
+    import git
+
+    class Apart(git.Git):
+        """In a process group of its own: Ctrl-C in a terminal is for the session to decide on, and would end it."""
+
+        def execute(self, command: Any, *arguments: Any, **options: Any) -> Any:
+            return super().execute(command, *arguments, start_new_session=True, **options)
+
+    class Repository(git.Repo):
+        GitCommandWrapperType = Apart
+
+    return Repository(folder, search_parent_directories=True)
+
+
 class RefMoved(EnvironmentProblem):
     """Somebody else moved a ref since it was read."""
 
@@ -75,7 +90,7 @@ class Repo:
         import git
 
         try:
-            self._repo: git.Repo = git.Repo(folder, search_parent_directories=True)
+            self._repo = _open(folder)
         except (git.InvalidGitRepositoryError, git.NoSuchPathError):
             raise UsageError(
                 f"{folder} is not in a git repository. Make one (git init, git add, git commit), "

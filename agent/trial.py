@@ -368,8 +368,13 @@ class Experiment:
                 channel.mkdir()
                 channel.chmod(0o777)  # the model process is another, unprivileged user
                 argv += [f"--channel-{side}", str(channel)]
-            scorer = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            scorer = subprocess.Popen(  # in a session of its own: Ctrl-C in a terminal lets the run end
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
             )
             try:
                 sides += [self._model_process(code, checkpoint, channels / side) for side in ("a", "b")]

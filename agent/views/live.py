@@ -197,7 +197,7 @@ def plain_line(event: Event, state: State) -> str:
     metric, planned = text.line(str(session.get("metric", "value"))), session.get("trials")
     if kind == "session":
         return f"run {text.line(str(session.get('tag', '')))}: {text.line(str(session.get('proposer', '')))}, " + (
-            f"{planned} trials" if planned else "no bound on trials"
+            text.count(planned, "trial") if planned else "no bound on trials"
         )
     if kind == "measured" and event["trial"] == 0:
         return _baseline_line(from_json(Measurement, event["measurement"]), metric, state)
@@ -206,7 +206,8 @@ def plain_line(event: Event, state: State) -> str:
         if record is not None and (record.verdict is not None or record.proposal.ending):
             return trial_line(record, metric, planned)
     if kind == "resumed":
-        return f"resumed after {text.count(len(state.finished), 'trial')}"
+        done = len(state.finished)
+        return f"resumed after {f'{done} of {planned} trials' if planned else text.count(done, 'trial')}"
     if kind == "ended":
         return text.line(f"ended: {event['reason']}")
     return ""

@@ -254,7 +254,8 @@ class ReplayView:
         self.bar.update(self.task, completed=self.done, total=max(self.total, self.done))
         value = text.number(found.value, found.self_reported)
         words = f"{self.metric} {value}" if found.value is not None else found.status
-        recorded = f" (recorded {text.number(step.recorded)})" if step.recorded is not None else ""
+        followed = next((run.value for run in step.runs if run.seed == found.seed), step.recorded)  # of --exact
+        recorded = f" (recorded {text.number(followed)})" if followed is not None else ""
         spent = text.duration(sum(found.seconds.values()))
         line = f"{_which(step, run, runs)}  {words}{recorded}  {spent}  {step.subject}"
         self.console.print(Text(text.line(line, 160)), soft_wrap=True)

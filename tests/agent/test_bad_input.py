@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,8 @@ def test_no_target(fails: Fails, tmp_path: Path) -> None:
         ("editable =", "editble =", "target.toml, [target]: unknown key 'editble'. Did you mean 'editable'?"),
         ("[limits]", "[limit]", "target.toml: unknown table 'limit'. Did you mean 'limits'?"),
         ("seconds = 20", "seconds = 0", "target.toml, [budget]: seconds = 0 must be more than 0."),
+        ("seconds = 20", "seconds = inf", "target.toml, [budget]: seconds = inf is no finite number."),
+        ("memory_gb = 1", "memory_gb = nan", "target.toml, [limits]: memory_gb = nan is no finite number."),
         ("seconds = 20", "seconds = 2\nsteps = 5", "exactly one of seconds, steps and tokens (found: seconds, steps)"),
         ("seconds = 20", "", "give exactly one of seconds, steps and tokens (found: none)"),
         ("seconds = 20", "seconds = 20\nwall_seconds = 60", "wall_seconds bounds a budget of steps or tokens"),
@@ -89,6 +92,9 @@ def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, m
     [
         (["--trials", "0"], "--trials 0: must be more than 0."),
         (["--hours", "0"], "--hours 0: must be more than 0."),
+        (["--hours", "nan"], "command line: hours = nan is no finite number."),
+        (["--train-hours", "inf"], "command line: train_hours = inf is no finite number."),
+        (["--budget", "1e999s"], "--budget 1e999s: write a positive amount and its unit"),
         (["--until", "25:00"], "--until 25:00: write a time of day such as 07:30."),
         (["--budget", "0s"], "--budget 0s: write a positive amount and its unit"),
         (["--budget", "fast"], "--budget fast: write a positive amount and its unit"),
@@ -216,6 +222,14 @@ def test_init_leaves_a_folder_with_files_alone(fails: Fails, target: Path) -> No
     assert sorted(target.iterdir()) == before
 
 
+def test_init_names_a_file_that_is_no_folder(fails: Fails, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    assert fails("init", tmp_path / "notes", status=2, runs=False) == (
+        f"{tmp_path / 'notes'} is a file. Name a new folder."
+    )
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 @pytest.mark.parametrize("command", ["status", "log", "report", "resume", "stop"])
 def test_a_run_that_is_not_there(fails: Fails, target: Path, tmp_path: Path, command: str) -> None:
     start(target, tmp_path / "runs", tag="jun12", trials=1, policy="greedy", calibrate=1)
@@ -264,6 +278,23 @@ def test_no_disk(target: Path, tmp_path: Path) -> None:
         pytest.skip(f"no file system of one's own here: {done.stderr.strip()}")
     assert done.returncode == 3, done.stderr
     assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["resume night --trials 2", "clean night", "replay night --seeds 1"])
+def test_a_read_only_disk(target: Path, tmp_path: Path, command: str) -> None:
+    """A command that writes says which file it cannot write."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a folder read-only for itself")
+    runs = tmp_path / "runs"
+    start(target, runs, trials=1)
+    words = [sys.executable, "-m", "agent.cli", *command.split(), "--runs", str(runs)]
+    script = f'mount --bind {runs} {runs} && mount -o remount,bind,ro {runs}; exec "$@"'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *words], capture_output=True, text=True)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(f"no file system of one's own here: {done.stderr.strip()}")
+    assert done.returncode == 3, done.stderr
+    assert re.fullmatch(rf"overnight: {runs}/\S+: Read-only file system\.", done.stderr.splitlines()[-1])
     assert "Traceback" not in done.stderr
 
 

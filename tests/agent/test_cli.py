@@ -20,6 +20,7 @@ from sessions import check_whole, start, state_of
 from targets import TRAIN, git, make_bowl
 
 from agent.cli import build_parser, main
+from agent.config import load_target
 from agent.rundir import RunDirectory
 
 PATIENCE = 60  # seconds until something must have happened on a busy machine
@@ -121,6 +122,7 @@ def test_a_pipe_that_closes_early_is_no_error(target: Path, tmp_path: Path) -> N
 def test_ctrl_c_ends_after_the_running_trial(tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target", SLOW)
     with running(target, tmp_path / "runs") as (process, directory):
+        wait_for(lambda: any(record.candidate for record in state_of(directory).records))  # begun, not only asked for
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
@@ -241,6 +243,7 @@ def test_init_makes_a_target_that_a_session_takes(tmp_path: Path, capsys: pytest
         assert git(folder, "status", "--porcelain") == ""
         assert sorted(p.name for p in folder.iterdir() if p.name != ".git") == ["README.md", "target.toml", "train.py"]
     assert "Next: overnight run" in capsys.readouterr().out
+    assert load_target(tmp_path / "demo")[1] == {"threads": 1}, "as `overnight demo` runs it"
 
 
 def test_doctor_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

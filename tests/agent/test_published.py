@@ -73,5 +73,7 @@ def test_the_command(published: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "of 2 published keeps" in capsys.readouterr().out
     assert main(["judge", str(published), "--noise-sd", "-1", "--policy", "margin"]) == 2
     assert "cannot be negative" in capsys.readouterr().err
+    assert main(["judge", str(published), "--noise-sd", "nan", "--policy", "margin"]) == 2
+    assert "--noise-sd nan: must be a finite number" in capsys.readouterr().err
     assert main(["judge", "nowhere.tsv", "--noise-sd", "1", "--policy", "margin"]) == 2
     assert "nowhere.tsv: No such file" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +29,8 @@ from agent.repo import Repo
 from agent.reproduce import Finding, compare
 from agent.rundir import RunDirectory
 from agent.steps import Step, steps_of_branch, trailers
-from agent.views.replay import replay_view
+from agent.types import Measurement
+from agent.views.replay import ReplayView, replay_view
 
 Replayed = Callable[..., dict[str, Any]]
 GOOD = ("RATE = 0.01", "RATE = 0.1")  # gains 0.05, which is 25 standard deviations of a run
@@ -321,6 +323,16 @@ def test_exact_gives_the_same_bits_or_says_what_differs(tmp_path: Path, replayed
     assert data["steps"][0]["outcome"] == "not reproduced"
     assert "recorded" in data["differs"][0]
     assert "version of torch: 0." in data["differs"][1]
+
+
+def test_a_run_that_is_followed_is_shown_beside_its_own_value_and_not_the_mean() -> None:
+    recorded = tuple(Measurement("c", "calibrate", seed, "cpu", "ok", value) for seed, value in ((1, 1.25), (2, 1.75)))
+    step = Step(0, "c", "baseline", recorded=1.5, runs=recorded)
+    said = io.StringIO()
+    view = ReplayView(Console(file=said), "val_bpb", 2)
+    for run in (recorded[0], replace(recorded[0], seed=3)):  # followed, and with a fresh seed
+        view.measured(step, 1, 2, run)
+    assert re.findall(r"recorded (\S+)\)", said.getvalue()) == ["1.2500", "1.5000"]
 
 
 def test_exact_needs_traces(target: Path, tmp_path: Path, refused: Callable[..., str]) -> None:

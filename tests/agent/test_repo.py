@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,27 @@ def test_the_same_edit_gives_the_same_commit(target: Path) -> None:
     assert repo.read(made[0], "train.py") == "x = 1\n"
     assert repo.read(made[0], "target.toml") == (target / "target.toml").read_text()
     assert git(target, "status", "--porcelain") == ""
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from agent.repo import Repo
+
+signal.signal(signal.SIGINT, lambda *_: None)
+repo = Repo(Path(sys.argv[1]))
+before = repo.read(repo.head(), "train.py")
+os.killpg(0, signal.SIGINT)
+for _ in range(100):
+    assert repo.read(repo.head(), "train.py") == before
+"""
+
+
+def test_ctrl_c_in_a_terminal_leaves_git_at_work(target: Path) -> None:
+    """It reaches all processes of the group: the session decides what it means, and goes on reading commits."""
+    words = [sys.executable, "-c", INTERRUPTED, str(target)]
+    done = subprocess.run(words, capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_commits_that_are_not_there_are_named(target: Path) -> None:

@@ -15,6 +15,7 @@ from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.ledger import fold, read
 from agent.patch import unified_diff
 from agent.rundir import RunDirectory
+from agent.views.status import status_json
 
 
 @pytest.fixture
@@ -247,6 +248,29 @@ def test_a_run_goes_on_after_its_target_was_moved(target: Path, tmp_path: Path) 
     shutil.move(target, tmp_path / "elsewhere")
     directory = resume(tmp_path / "runs", trials=2, target=str(tmp_path / "elsewhere"))
     check_whole(directory, tmp_path / "elsewhere", 2)
+
+
+def test_what_a_resume_changes_is_told_from_then_on(target: Path, tmp_path: Path) -> None:
+    start(target, tmp_path / "runs", trials=1)
+    directory = resume(tmp_path / "runs", trials=3, policy="greedy")
+    said = status_json(state_of(directory), {}, 0.0, False)
+    assert (said["trials"], said["planned"]) == (3, 3)
+    assert state_of(directory).session["policy"] == "greedy"
+    last = read(directory.ledger)
+    assert "changes" not in next(event for event in last if event["event"] == "session")
+    assert [event["changes"] for event in last if event["event"] == "resumed"] == [{"policy": "greedy", "trials": 3}]
+    assert "resumed after 1 of 3 trials" in directory.log.read_text()
+
+
+def test_a_resume_under_another_budget_is_refused(target: Path, tmp_path: Path) -> None:
+    """Longer training is no edit: it would be kept for a gain that nobody made."""
+    directory = start(target, tmp_path / "runs", trials=1)
+    before = directory.ledger.read_bytes()
+    toml = target / "target.toml"
+    toml.write_text(toml.read_text().replace("seconds = 20", "seconds = 40"))
+    with pytest.raises(UsageError, match=r"budget is 40s, and that of the run 20s.*could not be compared"):
+        resume(tmp_path / "runs", trials=2)
+    assert directory.ledger.read_bytes() == before
 
 
 def test_a_machine_that_breaks_costs_no_idea(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

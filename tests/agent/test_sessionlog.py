@@ -123,11 +123,12 @@ def test_what_cannot_start_says_so_at_once(target: Path, tmp_path: Path) -> None
 
 
 def test_detach_in_a_file_of_settings_detaches_once(target: Path, tmp_path: Path) -> None:
-    (tmp_path / "night.toml").write_text("detach = true\n")
-    words = ["run", *usual(target, tmp_path / "runs"), "--config", tmp_path / "night.toml", "--tag", "night"]
+    (tmp_path / "night.toml").write_text('detach = true\ntag = "night"\n')
+    words = ["run", *usual(target, tmp_path / "runs"), "--config", tmp_path / "night.toml"]
     command = [sys.executable, "-m", "agent.cli", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "night", "the tag of the file counts"
     wait_until_over(RunDirectory(tmp_path / "runs", "night"))
     again = [sys.executable, "-m", "agent.cli", "resume", "night", "--detach", "--trials", "4"]
     done = subprocess.run(
