@@ -83,14 +83,18 @@ def score(
     env: Mapping[str, str],
     timeout: float,
     seed: int | None = None,
+    *,
+    log_p: Path | None = None,
+    reference: Path | None = None,
 ) -> dict[str, Any]:
-    """The scorer and its two model processes."""
+    """The scorer and its two model processes. ``log_p``, ``reference``: files as the scorer's options name them."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         result = Path(folder) / "result.json"
         argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(prepared.directory), "--split", split]
         argv += ["--result", str(result), "--timeout", f"{timeout:g}"]
-        argv += ["--seed", str(seed)] if seed is not None else []
+        for name, given in (("--seed", seed), ("--log-p", log_p), ("--reference", reference)):
+            argv += [name, str(given)] if given is not None else []
         models = []
         try:
             for side in "ab":
