@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import agent
-from agent.errors import EnvironmentProblem, UsageError
+from agent.errors import EnvironmentProblem, Interrupted, UsageError
 from agent.node import (
     ACCELERATOR,
     PULSE,
@@ -35,8 +35,8 @@ from agent.node import (
     warm_up,
     write_files,
 )
-from agent.trial import CHECKPOINT, Interrupted, Progress
-from agent.types import Measurement
+from agent.outputs import CHECKPOINT
+from agent.types import Measurement, Progress
 from agent.workers import Order
 from sandbox.types import SandboxBroken
 

@@ -51,3 +51,7 @@ class ContextOverflow(ReplyRejected):
     def __init__(self, message: str, window: int | None = None) -> None:
         super().__init__(message)
         self.window = window
+
+
+class Interrupted(Exception):
+    """The user wants the running trial to end now. Not an error: nothing is wrong."""

@@ -17,11 +17,11 @@ import numpy as np
 
 import agent
 from agent.config import Target
-from agent.errors import EnvironmentProblem, UsageError
+from agent.errors import EnvironmentProblem, Interrupted, UsageError
 from agent.mounts import check_mounts
 from agent.repo import Tree
 from agent.sharing import SharedExperiment
-from agent.trial import Experiment, Interrupted
+from agent.trial import Experiment
 from agent.types import Measurement
 from agent.workers import Order, carry_out
 from agent.workspace import sweep, workspace

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.types import Failure
 from sandbox.output import clean
+from sandbox.types import Collect, Outcome
 
+CHECKPOINT = (Collect("model.safetensors", 8 << 30), Collect("model.json", 1 << 20))
+REPORTS = (Collect("summary.json", 1 << 20), Collect("curve.jsonl", 4 << 20), Collect("trace.jsonl", 32 << 20))
 MOST = 1e15  # that a report can sensibly speak of: a larger number would only fill tables and prompts
 _NO_JSON = (ValueError, RecursionError)  # of json.loads; the latter for ten thousand brackets
 
@@ -66,3 +70,9 @@ def decisive_line(log: str) -> str:
 
 def is_error(line: str) -> bool:
     return bool(re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line))
+
+
+def out_of_memory(outcome: Outcome, limit: float) -> Failure:
+    """What is said of a job that ran out of memory; ``limit`` is the machine's memory that it had, in GB."""
+    gpu = [problem for problem in outcome.problems if problem.startswith("used") and "GPU" in problem]
+    return Failure("oom", f"out of memory ({'; '.join(gpu) or f'limit {limit:g} GB'})")

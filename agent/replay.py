@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from agent import ablation, reproduce
 from agent.config import Budget
-from agent.errors import EnvironmentProblem, UsageError
+from agent.errors import EnvironmentProblem, Interrupted, UsageError
 from agent.ledger import Ledger, State, lost_in_a_row
 from agent.noise import Noise, pooled_noise
 from agent.prompting import one_line
@@ -28,7 +28,7 @@ from agent.reproduce import Finding
 from agent.rundir import RunDirectory
 from agent.session import RETRIES, run_seed
 from agent.steps import Step
-from agent.trial import Experiment, Interrupted
+from agent.trial import Experiment
 from agent.types import Goal, Measurement
 from sandbox.types import SandboxBroken
 

@@ -22,6 +22,7 @@ from agent.config import Target
 from agent.context import Context, Proposer
 from agent.errors import (
     EnvironmentProblem,
+    Interrupted,
     ModelMisconfigured,
     ModelUnavailable,
     NoEffect,
@@ -32,9 +33,9 @@ from agent.evidence import device_type_of, history_of, noise_of
 from agent.judge import History, MeasureNext, Policy, check_baseline, judge, undone
 from agent.ledger import Event, Ledger, State, iterate, lost_in_a_row
 from agent.messages import accepted_message, candidate_message
+from agent.outputs import CHECKPOINT
 from agent.repo import Repo, RunRefs
 from agent.rundir import RunDirectory
-from agent.trial import CHECKPOINT, Interrupted
 from agent.types import Measurement, Proposal, Record, Role, Verdict
 from agent.workers import Order, Workers, in_background
 from sandbox.types import SandboxBroken

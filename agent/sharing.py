@@ -15,8 +15,8 @@ from agent.config import NEED_MODEL, Settings, Target
 from agent.errors import EnvironmentProblem
 from agent.llm import normal_base_url
 from agent.sleeping import Sleeper
-from agent.trial import Experiment, Failure, Progress
-from agent.types import Measurement
+from agent.trial import Experiment
+from agent.types import Failure, Measurement, Progress
 from sandbox import gpu
 from sandbox.types import Device
 
@@ -114,11 +114,9 @@ class SharedExperiment(Experiment):
             self.sleeper.check_slept()
         return run
 
-    def score_test(
-        self, commit: str, directory: Path, seed: int, progress: Progress
-    ) -> tuple[float | None, Failure | None]:
+    def score_test(self, commit: str, directory: Path, progress: Progress) -> tuple[float | None, Failure | None]:
         self._clear()
-        return super().score_test(commit, directory, seed, progress)
+        return super().score_test(commit, directory, progress)
 
     def _hardware(self) -> dict[str, str]:
         """Also the memory that a trial may use: a harness that knows the variable keeps to it."""

@@ -9,44 +9,42 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import mounts
 from agent.compiled import FILE, NOTHING, Compiled
 from agent.config import Target
-from agent.errors import EnvironmentProblem
-from agent.outputs import MOST, decisive_line, events, fingerprint, is_error, number, summary
-from agent.types import Measurement, Role, Status
+from agent.errors import EnvironmentProblem, Interrupted
+from agent.outputs import (
+    CHECKPOINT,
+    MOST,
+    REPORTS,
+    decisive_line,
+    events,
+    fingerprint,
+    is_error,
+    number,
+    out_of_memory,
+    summary,
+)
+from agent.scoring import Scoring
+from agent.types import Failure, Measurement, Progress, Role
 from agent.workspace import workspace
-from sandbox.tree import remove_tree
-from sandbox.types import Collect, Device, Job, Limits, Mount, Outcome, Running, Sandbox
+from sandbox.types import Device, Job, Limits, Mount, Outcome, Running, Sandbox
 
 if TYPE_CHECKING:
     from nanogpt_target.prepare import Prepared
 
-Progress = Callable[[str, Mapping[str, Any]], None]
-
-CHECKPOINT = (Collect("model.safetensors", 8 << 30), Collect("model.json", 1 << 20))
-REPORTS = (Collect("summary.json", 1 << 20), Collect("curve.jsonl", 4 << 20), Collect("trace.jsonl", 32 << 20))
 # Of our package, what a trial and its model process import. With the rest it could make the training data of the
 # built-in corpus from the standard library before the clock starts.
 FROZEN = ("__init__.py", "batches.py", "channel.py", "harness.py", "model_server.py")
 SCHEDULE = ".overnight-schedule.jsonl"  # in the exported code: the trace that a run has to follow
-LOAD_SHARE = 0.1  # of the seconds of training, that a model process may take to load...
-LOAD_SECONDS = {"cpu": 10.0, "cuda": 20.0}  # ...and these at least: a busy machine, a GPU that wakes up
 DONE = "done"  # between phases: time of the host's own, which is in no phase
-GRACE = 5.0  # seconds that the scorer has to notice the end of a model process by itself
 _SHOWN = ("steps", "tokens", "train_loss", "parameters", "tokens_per_second", "train_seconds", "mfu")  # of summary.json
-
-
-class Interrupted(Exception):
-    """The user wants the running trial to end now."""
 
 
 class Source(Protocol):
@@ -54,12 +52,6 @@ class Source(Protocol):
 
     def export(self, commit: str, directory: Path) -> None: ...
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Failure:
-    status: Status
-    reason: str
 
 
 @dataclass
@@ -85,10 +77,6 @@ class _Clock:
 
 class Experiment:
     """Trains and scores commits of one target in one sandbox."""
-
-    # Log-probabilities of the first run of a session that this process has scored, as the scorer wrote them: by owner,
-    # data and split. What is better than there at few places is looked at more closely.
-    _references: ClassVar[dict[tuple[str, str, str], bytes]] = {}
 
     def __init__(
         self,
@@ -148,7 +136,7 @@ class Experiment:
                     value, failure = self._printed_value(directory / "train.log")
                 else:
                     clock.enter("scoring")
-                    value, metrics, failure = self._score(code, directory, "validation", seed, progress)
+                    value, metrics, failure = self._score(code, directory, "validation", progress)
                     clock.enter(DONE)
         measurement = Measurement(
             commit=commit,
@@ -175,9 +163,7 @@ class Experiment:
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
         return measurement
 
-    def score_test(
-        self, commit: str, directory: Path, seed: int, progress: Progress
-    ) -> tuple[float | None, Failure | None]:
+    def score_test(self, commit: str, directory: Path, progress: Progress) -> tuple[float | None, Failure | None]:
         """The test split's value of the checkpoint that a measured run left in ``directory``, or why there is none.
 
         A target that scores itself has no test split: neither.
@@ -188,7 +174,7 @@ class Experiment:
             return None, Failure("crash", "the checkpoint is gone")
         with workspace(self.owner) as work:
             self._stage(commit, work / "code", work / "data")
-            value, _, failure = self._score(work / "code", directory, "test", seed, progress)
+            value, _, failure = self._score(work / "code", directory, "test", progress)
             return value, failure
 
     # training
@@ -301,7 +287,7 @@ class Experiment:
         failed = outcome.exit_code != 0  # one that ended well may have spoken of memory, and found a smaller batch
         said = failed and re.search(r"OutOfMemoryError|^MemoryError|out of memory", outcome.log_tail, re.M)
         if outcome.out_of_memory or said:
-            return self._out_of_memory(outcome)
+            return out_of_memory(outcome, self.target.memory_gb)
         if last.get("event") == "diverged":
             step = number(last.get("step"))
             return Failure("diverged", f"the loss was not finite{'' if step is None else f' at step {step:.0f}'}")
@@ -323,10 +309,6 @@ class Experiment:
             return Failure("crash", f"left no checkpoint{caught}")
         return None
 
-    def _out_of_memory(self, outcome: Outcome) -> Failure:
-        gpu = [problem for problem in outcome.problems if problem.startswith("used") and "GPU" in problem]
-        return Failure("oom", f"out of memory ({'; '.join(gpu) or f'limit {self.target.memory_gb:g} GB'})")
-
     def _printed_value(self, log: Path) -> tuple[float | None, Failure | None]:
         """Self-reported: the last match of the target's pattern in what it printed."""
         text = log.read_text(errors="replace") if log.exists() else ""
@@ -340,136 +322,17 @@ class Experiment:
             return None, Failure("diverged", said)
         return None, Failure("crash", f"{said}, which is no number")
 
-    # scoring
-
     def _score(
-        self, code: Path, directory: Path, split: str, seed: int, progress: Progress
+        self, code: Path, directory: Path, split: str, progress: Progress
     ) -> tuple[float | None, dict[str, float], Failure | None]:
-        """The trusted scorer asks two fresh model processes, one after the other, each in a sandbox of its own."""
         assert self.prepared is not None
-        seconds = self.target.budget.score_seconds
-        with workspace(self.owner, memory=True) as channels, workspace(self.owner) as work:
-            checkpoint = work / "checkpoint"
-            checkpoint.mkdir()
-            for item in CHECKPOINT:
-                if (directory / item.name).exists():
-                    shutil.copyfile(directory / item.name, checkpoint / item.name)
-            result, between, log_p = work / "result.json", work / "between", work / "log_p.npy"
-            sides: list[Running] = []
-            argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(self.prepared.directory)]
-            argv += ["--split", split, "--result", str(result), "--timeout", f"{seconds:g}"]
-            argv += ["--between", str(between), "--log-p", str(log_p), "--load-seconds", f"{self._load_seconds():g}"]
-            key = (self.owner, self.prepared.hash, split)
-            if earlier := self._references.get(key):
-                (work / "reference.npy").write_bytes(earlier)
-                argv += ["--reference", str(work / "reference.npy")]
-            for side in ("a", "b"):
-                channel = channels / side
-                channel.mkdir()
-                channel.chmod(0o777)  # the model process is another, unprivileged user
-                argv += [f"--channel-{side}", str(channel)]
-            scorer = subprocess.Popen(  # in a session of its own: Ctrl-C in a terminal lets the run end
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-            try:
-                sides += [self._model_process(code, checkpoint, channels / side) for side in ("a", "b")]
-                bound = seconds + self.target.budget.startup_seconds
-                problem = self._await_scorer(scorer, sides, channels / "a", between, bound, progress)
-            finally:
-                scorer.kill()
-                for running in sides:
-                    running.kill()
-                outcomes = [running.finish() for running in sides]
-            complaint = scorer.communicate()[1]
-            taken = next((self._out_of_memory(o) for o in outcomes if o.out_of_memory), None)
-            if problem:
-                return None, {}, taken or problem
-            if not result.exists():
-                raise EnvironmentProblem(f"the scorer failed: {decisive_line(complaint) or 'no message'}")
-            verdict = json.loads(result.read_text())
-            if verdict["status"] == "ok" and key not in self._references:
-                self._references[key] = log_p.read_bytes()
-        if verdict["status"] == "ok":
-            metrics = {k: float(verdict[k]) for k in ("tokens", "bytes", "noise") if number(verdict.get(k)) is not None}
-            return float(verdict["value"]), {f"{split}_{k}": v for k, v in metrics.items()}, None
-        if verdict["status"] == "crash" and taken:
-            return None, {}, taken
-        # what a model process says once it has been asked may be the text that it was asked
-        blind = verdict.get("asked") is False
-        tail = next((line for o in outcomes if blind and (line := decisive_line(o.log_tail))), "")
-        reason = f"{verdict['reason']}{f': {tail}' if tail else ''}"
-        status: Status = verdict["status"] if verdict["status"] in ("invalid", "timeout") else "crash"
-        return None, {}, Failure(status, reason)
+        scoring = Scoring(
+            self.target, self.sandbox, self.device, self.owner, self.prepared, self._hardware(), self._limits(),
+            self._stop_now,
+        )  # fmt: skip
+        return scoring.score(code, directory, split, progress)
 
-    def _load_seconds(self) -> float:
-        budget = self.target.budget
-        share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
-        return max(share, LOAD_SECONDS[self.device.kind])
-
-    def _model_process(self, code: Path, checkpoint: Path, channel: Path) -> Running:
-        return self.sandbox.start(
-            Job(
-                argv=("{python}", "-m", "nanogpt_target.model_server"),
-                mounts={
-                    "code": Mount(code),
-                    "checkpoint": Mount(checkpoint),
-                    "channel": Mount(channel, readonly=False),
-                },
-                workdir="code",
-                env={
-                    "OVERNIGHT_CHECKPOINT": "{checkpoint}",
-                    "OVERNIGHT_CHANNEL": "{channel}",
-                    **self._hardware(),
-                },
-                limits=self._limits(),
-                device=self.device,
-                masked=self.prepared.masked if self.prepared else (),
-                owner=self.owner,
-            )
-        )
-
-    def _await_scorer(
-        self,
-        scorer: subprocess.Popen[str],
-        sides: list[Running],
-        first: Path,
-        between: Path,
-        bound: float,
-        progress: Progress,
-    ) -> Failure | None:
-        """Wait for the scorer while draining what the model processes print; why it never came to an end, if so.
-
-        After pass A its process ends and its channel, ``first``, goes, so that nothing of it can tell the second one
-        what it was asked. The scorer itself notices a model process that ends early; one that dies before it has opened
-        the channel only its sandbox can notice.
-        """
-        start = time.monotonic()
-        ended: float | None = None
-        alive = list(sides)
-        while scorer.poll() is None:
-            now = time.monotonic()
-            if now - start > bound:
-                return Failure("timeout", f"scoring took more than {bound:.0f} s")
-            if ended is not None and now - ended > GRACE:
-                return Failure("crash", "a model process ended before it had answered")
-            if self._stop_now():
-                raise Interrupted
-            if between.exists():
-                alive[0].kill()
-                alive.pop(0).finish()
-                remove_tree(first)
-                ended = None
-                between.unlink()
-            for running in alive:
-                if running.read(timeout=0.02) is None and ended is None:
-                    ended = now
-            progress("scoring", {"seconds": now - start})
-        return None
+    # what a job gets
 
     def _hardware(self) -> dict[str, str]:
         return {"OVERNIGHT_DEVICE": self.device.kind, "OVERNIGHT_THREADS": str(self.device.threads)}

@@ -85,6 +85,17 @@ class Measurement:
         return not device_type or self.device_type in ("", device_type)
 
 
+Progress = Callable[[str, Mapping[str, Any]], None]  # is told the phase of a run, and what is known of it
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has no value."""
+
+    status: Status
+    reason: str
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the judge decided, and all it knew. ``gain`` is positive when the candidate is better, whatever the goal."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from agent.trial import Experiment, Interrupted, Progress
-from agent.types import Measurement, Role
+from agent.errors import Interrupted
+from agent.trial import Experiment
+from agent.types import Measurement, Progress, Role
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def carry_out(experiment: Experiment, order: Order, directory: Path, progress: P
         return experiment.measure(
             order.commit, order.role, order.seed, directory, order.trace, order.attempt, progress
         )
-    value, failure = experiment.score_test(order.commit, directory, order.seed, progress)
+    value, failure = experiment.score_test(order.commit, directory, progress)
     if failure is None:
         return replace(order.scored, role="test", value=value, reason="")
     reason = f"test split could not be scored: {failure.reason}"

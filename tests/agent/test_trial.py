@@ -51,7 +51,7 @@ def test_an_honest_trial_is_trained_scored_and_written_down(bench: Bench, honest
     assert run.initial_hash
     for name in ("model.safetensors", "train.log", "curve.jsonl", "trace.jsonl", "result.json"):
         assert (left / name).stat().st_size > 0
-    test, failure = experiment.score_test(run.commit, left, 1, lambda _phase, _info: None)
+    test, failure = experiment.score_test(run.commit, left, lambda _phase, _info: None)
     assert test is not None
     assert failure is None
     assert 1.5 < test < math.log2(300)
@@ -192,12 +192,12 @@ def test_a_test_split_that_cannot_be_scored_says_why(honest: Honest, tmp_path: P
     run, _, experiment = honest
     left = Path(shutil.copytree(honest.left, tmp_path / "left"))
     (left / "model.safetensors").write_bytes(b"nothing")
-    value, failure = experiment.score_test(run.commit, left, 1, lambda _phase, _info: None)
+    value, failure = experiment.score_test(run.commit, left, lambda _phase, _info: None)
     assert value is None
     assert failure is not None
     assert failure.reason
     (left / "model.safetensors").unlink()
-    value, failure = experiment.score_test(run.commit, left, 1, lambda _phase, _info: None)
+    value, failure = experiment.score_test(run.commit, left, lambda _phase, _info: None)
     assert value is None
     assert failure is not None
     assert "checkpoint" in failure.reason

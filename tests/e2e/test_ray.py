@@ -27,11 +27,11 @@ from sessions import check_whole, state_of
 from targets import TOML, TRAIN, make_bowl
 
 from agent.config import Settings
-from agent.errors import EnvironmentProblem
+from agent.errors import EnvironmentProblem, Interrupted
 from agent.launch import Workplace, workplace
 from agent.ledger import read
+from agent.outputs import CHECKPOINT
 from agent.rundir import RunDirectory
-from agent.trial import CHECKPOINT, Interrupted
 from agent.types import Measurement
 from agent.workers import LocalWorkers, Order
 from sandbox.types import Device
