@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -212,11 +213,11 @@ class State:
         """The trials under way, the oldest first: several where several devices train, or ideas are asked for ahead."""
         return tuple(self.records[number - 1] for number in self.open)
 
-    @property
+    @cached_property
     def finished(self) -> tuple[Record, ...]:
         return tuple(r for r in self.records if r.verdict is not None or r.proposal.ending is not None)
 
-    @property
+    @cached_property
     def kept(self) -> tuple[Record, ...]:
         return tuple(self.records[number - 1] for number in self.keeps)
 

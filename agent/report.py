@@ -41,7 +41,7 @@ def write_report(run_dir: Path) -> Path:
         log.warning(problem)
     summary = summarize(state)
     place = run_dir / "report.html"
-    write_page(place, page(state, run, run_dir, damage))
+    write_page(place, page(state, run, run_dir, damage, summary))
     try:
         picture.draw_progress(state, summary, run_dir / "progress.png")
     except ImportError:
@@ -59,13 +59,15 @@ def read_run(path: Path) -> dict[str, Any]:
         return {}
 
 
-def page(state: State, run: Mapping[str, Any], run_dir: Path, damage: Sequence[str] = ()) -> str:
+def page(
+    state: State, run: Mapping[str, Any], run_dir: Path, damage: Sequence[str] = (), summary: Summary | None = None
+) -> str:
     """The whole page. Long nights show less of each edit, until it fits into ``MOST_BYTES``.
 
     ``damage`` is what could not be read, a text for each line of the ledger.
     """
     render = renderer("report.html")
-    summary = summarize(state)
+    summary = summary or summarize(state)
     fixed = {**_fixed(state, run, summary), "damage": [text.line(problem) for problem in damage]}
     html = ""
     for kept, others in _limits(state):
