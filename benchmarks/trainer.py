@@ -131,6 +131,7 @@ def grid(rounds: int, folder: Path) -> None:
     from nanogpt_target.harness import fast_bf16
 
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")  # empty, as it is in the sandbox of a trial
+    torch._dynamo.config.recompile_limit = 64  # every number of threads is another version, and eager beyond the limit
     train, meta = load_trainer("cpu", folder / "cpu"), sizes("cpu")
     batch = fixed_batch(meta, "cpu")
     has_bf16 = fast_bf16(torch.device("cpu"))
