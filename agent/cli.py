@@ -26,8 +26,8 @@ EPILOG = """exit status: 0 done, 1 failed, 2 usage or configuration, 3 environme
 130 interrupted; data goes to stdout, progress to stderr"""
 
 EXTRAS = {  # package: the extra that brings it
-    "torch": "train", "pyarrow": "train", "optuna": "hpo", "sklearn": "hpo", "scipy": "hpo", "docker": "docker",
-    "jinja2": "report", "matplotlib": "report", "ray": "ray", "smac": "smac",
+    "torch": "train", "pyarrow": "train", "optuna": "hpo", "sklearn": "hpo", "scipy": "hpo", "threadpoolctl": "hpo",
+    "docker": "docker", "jinja2": "report", "matplotlib": "report", "ray": "ray", "smac": "smac",
     "apprise": "notify",
 }  # fmt: skip
 

@@ -7,7 +7,10 @@ always from the same start, so that they depend on the data alone and a resume c
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,23 @@ Array = NDArray[np.float64]
 _SQRT5 = math.sqrt(5.0)
 _JITTER = 1e-8
 FAR = 20.0  # times the distance of the median to the best
+
+
+@cache
+def _libraries() -> Any:
+    import scipy.linalg  # noqa: F401 - brings a library of its own, beside numpy's
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Linear algebra in one thread meanwhile.
+
+    For matrices of this size more threads wait for each other longer than they compute, and ten times as long where
+    another program has the processors, as a training run on them does.
+    """
+    return cast(AbstractContextManager[Any], _libraries().limit(limits=1, user_api="blas"))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agent.proposers.base import Told
 from agent.proposers.cma import CmaEs
-from agent.proposers.gp import Array, GaussianProcess, Kernel, compress, log_expected_improvement
+from agent.proposers.gp import Array, GaussianProcess, Kernel, compress, log_expected_improvement, one_thread
 from agent.proposers.survival import features, memory_trend
 from agent.space import SearchSpace
 from agent.types import Value
@@ -38,6 +38,11 @@ class CmaGp(CmaEs):
     def choose(self, fresh: Sequence[Mapping[str, Value]]) -> tuple[int, str]:
         if len(self.successes) < FIRST or len(fresh) < 2:
             return super().choose(fresh)
+        with one_thread():
+            return int(np.argmax(self._score(fresh))), "gp"
+
+    def _score(self, fresh: Sequence[Mapping[str, Value]]) -> Array:
+        """The expected improvement of candidates, weighted with their chance; the larger the better."""
         points = [self.space.to_unit(params) for params in fresh]
         x = self._features(points)
         values, best = self._values()
@@ -45,7 +50,7 @@ class CmaGp(CmaEs):
         chance = pooled(self._survival(x), failures.chance(points))
         score = log_expected_improvement(best, *values.predict(x)) + np.log(chance)
         score[~failures.allowed(chance, SAFE, STEP)] = -np.inf
-        return int(np.argmax(score)), "gp"
+        return score
 
     def _values(self) -> tuple[GaussianProcess, float]:
         """What is known about values, and the best of the values as it knows them."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from agent.proposers.gp import GaussianProcess, compress
+from agent.proposers.screened import FIRST, CmaGp
+from benchmarks.objectives import Objective, paper_space
 
 
 def test_good_values_are_left_alone_and_bad_ones_keep_their_order():
@@ -27,3 +30,26 @@ def test_absurd_values_do_not_blind_a_process_to_the_rest(absurd):
     mean, _ = process.predict(grid)
     assert grid[np.argmin(mean), 0] == pytest.approx(0.4, abs=0.05)
     assert np.ptp(compress(y)) < 5 * np.ptp(y[:36])
+
+
+class Watched(CmaGp):
+    """Notes in how many threads each library of linear algebra would compute while it screens."""
+
+    threads: set[int] = set()  # noqa: RUF012
+
+    def _values(self):
+        self.threads = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+        return super()._values()
+
+
+def test_the_search_leaves_the_other_processors_to_the_training():
+    """Small matrices in many threads wait ten times as long as they compute where a run has the processors."""
+    objective = Objective(paper_space(), "near", 0)
+    search = Watched(objective.space)
+    with threadpool_limits(4, user_api="blas"):
+        for trial in range(2 * FIRST):
+            params = search.ask()
+            outcome = objective.run(params, trial)
+            search.tell(params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
+        assert search.threads == {1}
+        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {4}
