@@ -206,7 +206,7 @@ class GPT(nn.Module):
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     """The nearest semi-orthogonal matrices of g [N, R, C], by a Newton-Schulz iteration (Jordan et al. 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g.bfloat16() if g.is_cuda else g
+    x = g.bfloat16() if harness.fast_bf16(g.device) else g
     tall = x.size(-2) > x.size(-1)
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -75,12 +75,17 @@ def test_logits_are_float32_whatever_the_products_are(train: Any) -> None:
         assert model_of(train)(torch.zeros(1, LENGTH, dtype=torch.long)).dtype == torch.float32
 
 
-def test_a_newton_schulz_iteration_makes_matrices_orthogonal(train: Any) -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_newton_schulz_iteration_makes_matrices_orthogonal(
+    train: Any, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Up to the spread of its five steps: singular values between about 0.7 and 1.2 (Jordan et al. 2024)."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
     for shape in ((3, 16, 48), (3, 48, 16), (2, 24, 24)):
         made = train.orthogonalise(torch.randn(shape, generator=torch.Generator().manual_seed(2)))
         values = torch.linalg.svdvals(made)
         assert made.shape == shape
+        assert made.dtype == torch.float32
         assert float(values.max()) < 1.3
         assert float(values.median()) > 0.6
 
