@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from agent.errors import EnvironmentProblem, OvernightError
-from agent.types import Measurement, Proposal, Record, Verdict, from_json, to_json
+from agent.types import Measurement, Proposal, Record, Verdict, build, from_json, to_json
 
 SCHEMA = 1
 EVENTS = (
@@ -321,8 +321,7 @@ class Folder:
         self.ended = event["reason"]
 
     def _change(self, number: int, **changes: Any) -> None:
-        before = vars(self.records[number - 1])  # dataclasses.replace() looks at every field, and takes twice as long
-        self.records[number - 1] = Record(**{**before, **changes})
+        self.records[number - 1] = build(Record, {**vars(self.records[number - 1]), **changes})
 
     def state(self) -> State:
         return State(

@@ -49,6 +49,16 @@ def test_every_type_survives_json(record: Record) -> None:
     assert from_json(Record, json.loads(text)) == record
 
 
+def test_what_was_written_before_a_field_existed_takes_its_default() -> None:
+    old = from_json(Proposal, {"proposer": "llm", "source": "llm", "parent": "p", "diff": "d"})
+    assert old == Proposal("llm", "llm", "p", "d")
+    assert vars(old) == vars(Proposal("llm", "llm", "p", "d"))
+    with pytest.raises(TypeError, match="colour"):
+        from_json(Proposal, {**to_json(old), "colour": "red"})
+    with pytest.raises(TypeError, match="diff"):
+        from_json(Proposal, {"proposer": "llm", "source": "llm", "parent": "p"})
+
+
 @given(st.lists(st.tuples(TEXT, VALUE), max_size=6), st.data())
 def test_a_ledger_cut_anywhere_keeps_its_whole_lines(notes: list[tuple[str, Any]], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
