@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import msgspec
+
 from agent.errors import EnvironmentProblem, OvernightError
 from agent.types import Measurement, Proposal, Record, Verdict, build, from_json, to_json
 
@@ -37,7 +39,8 @@ EVENTS = (
 
 Event = Mapping[str, Any]
 
-_decode = json.JSONDecoder().raw_decode
+_decode = msgspec.json.Decoder().decode
+_decode_text = json.JSONDecoder().raw_decode
 
 
 class LedgerDamaged(OvernightError):
@@ -73,14 +76,30 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
 
 def event_of(line: bytes) -> Event:
     """One line of a ledger. Raises ``ValueError`` if it is no event of this schema."""
-    words = line.decode("utf-8", "surrogatepass").strip()
-    event, end = _decode(words)  # json.loads() takes half as long again, and of bytes it would guess the encoding
-    if end != len(words):
-        raise ValueError("more than one event")
+    try:
+        event = _decode(line)  # three times as quick as json.loads(), and as exact
+    except (ValueError, RecursionError):
+        event = _lenient(line)
     if not isinstance(event, dict) or event.get("event") not in EVENTS:
         raise ValueError("not an event")
     if event.get("v") != SCHEMA:
         raise ValueError(f"schema {event.get('v')!r}, this version reads {SCHEMA}")
+    return event
+
+
+def _lenient(line: bytes) -> Any:
+    """A line that holds what Python's json can write and strict JSON has no word for, such as half a surrogate.
+
+    Raises:
+        ValueError: it cannot be read, and why.
+    """
+    words = line.decode("utf-8", "surrogatepass").strip()
+    try:
+        event, end = _decode_text(words)  # json.loads() would guess the encoding of bytes
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if end != len(words):
+        raise ValueError("more than one event")
     return event
 
 
