@@ -44,7 +44,7 @@ _decode_text = json.JSONDecoder().raw_decode
 
 
 class LedgerDamaged(OvernightError):
-    """A line in the middle of the ledger does not parse."""
+    """A line in the middle of the ledger does not parse, or does not fit those before it."""
 
 
 def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
@@ -271,10 +271,14 @@ class Folder:
         self._since = 0.0  # seconds between the last two events
 
     def take(self, event: Event) -> None:
-        now = float(event["time"])
-        self._since = max(0.0, now - self.last_time) if self.last_time else 0.0  # 0 for a clock that was set back
-        self.last_time = now
-        getattr(self, "on_" + event["event"])(event)
+        """Raises ``LedgerDamaged`` for an event that lacks something, or is of a trial that nobody asked for."""
+        try:
+            now = float(event["time"])
+            self._since = max(0.0, now - self.last_time) if self.last_time else 0.0  # 0 for a clock that was set back
+            self.last_time = now
+            getattr(self, "on_" + event["event"])(event)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise LedgerDamaged(f"an event {event['event']!r} does not fit those before it: {error!r}") from error
 
     def on_session(self, event: Event) -> None:
         self.session = event

@@ -49,7 +49,7 @@ def salvage(data: bytes, name: str) -> tuple[State, list[str]]:
             event = event_of(line)
             _make_room(folder, event)
             folder.take(event)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, LedgerDamaged) as error:
             problems.append(f"{name}, line {number}, is damaged ({error}); what the other lines say is shown")
     return folder.state(), problems
 
