@@ -47,8 +47,10 @@ def focus(state: State, summary: Summary) -> tuple[float, float]:
 
 def apart(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """What a chart of every attempt shows as mere dots, and what it tells of: the latest and all that was kept."""
-    kept = [record for record in records[:-MOST_MARKS] if record.decision == "keep"]
-    early = [record for record in records[:-MOST_MARKS] if record.decision != "keep"]
+    kept: list[Record] = []
+    early: list[Record] = []
+    for record in records[:-MOST_MARKS]:
+        (kept if record.decision == "keep" else early).append(record)
     return early, [*kept, *records[-MOST_MARKS:]]
 
 
