@@ -17,8 +17,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import msgspec
+
 from agent.errors import EnvironmentProblem, OvernightError
-from agent.types import Measurement, Proposal, Record, Verdict, from_json, to_json
+from agent.types import Measurement, Proposal, Record, Verdict, build, from_json, to_json
 
 SCHEMA = 1
 EVENTS = (
@@ -37,11 +39,12 @@ EVENTS = (
 
 Event = Mapping[str, Any]
 
-_decode = json.JSONDecoder().raw_decode
+_decode = msgspec.json.Decoder().decode
+_decode_text = json.JSONDecoder().raw_decode
 
 
 class LedgerDamaged(OvernightError):
-    """A line in the middle of the ledger does not parse."""
+    """A line in the middle of the ledger does not parse, or does not fit those before it."""
 
 
 def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
@@ -73,14 +76,30 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
 
 def event_of(line: bytes) -> Event:
     """One line of a ledger. Raises ``ValueError`` if it is no event of this schema."""
-    words = line.decode("utf-8", "surrogatepass").strip()
-    event, end = _decode(words)  # json.loads() takes half as long again, and of bytes it would guess the encoding
-    if end != len(words):
-        raise ValueError("more than one event")
+    try:
+        event = _decode(line)  # three times as quick as json.loads(), and as exact
+    except (ValueError, RecursionError):
+        event = _lenient(line)
     if not isinstance(event, dict) or event.get("event") not in EVENTS:
         raise ValueError("not an event")
     if event.get("v") != SCHEMA:
         raise ValueError(f"schema {event.get('v')!r}, this version reads {SCHEMA}")
+    return event
+
+
+def _lenient(line: bytes) -> Any:
+    """A line that holds what Python's json can write and strict JSON has no word for, such as half a surrogate.
+
+    Raises:
+        ValueError: it cannot be read, and why.
+    """
+    words = line.decode("utf-8", "surrogatepass").strip()
+    try:
+        event, end = _decode_text(words)  # json.loads() would guess the encoding of bytes
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if end != len(words):
+        raise ValueError("more than one event")
     return event
 
 
@@ -252,10 +271,14 @@ class Folder:
         self._since = 0.0  # seconds between the last two events
 
     def take(self, event: Event) -> None:
-        now = float(event["time"])
-        self._since = max(0.0, now - self.last_time) if self.last_time else 0.0  # 0 for a clock that was set back
-        self.last_time = now
-        getattr(self, "on_" + event["event"])(event)
+        """Raises ``LedgerDamaged`` for an event that lacks something, or is of a trial that nobody asked for."""
+        try:
+            now = float(event["time"])
+            self._since = max(0.0, now - self.last_time) if self.last_time else 0.0  # 0 for a clock that was set back
+            self.last_time = now
+            getattr(self, "on_" + event["event"])(event)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise LedgerDamaged(f"an event {event['event']!r} does not fit those before it: {error!r}") from error
 
     def on_session(self, event: Event) -> None:
         self.session = event
@@ -321,8 +344,7 @@ class Folder:
         self.ended = event["reason"]
 
     def _change(self, number: int, **changes: Any) -> None:
-        before = vars(self.records[number - 1])  # dataclasses.replace() looks at every field, and takes twice as long
-        self.records[number - 1] = Record(**{**before, **changes})
+        self.records[number - 1] = build(Record, {**vars(self.records[number - 1]), **changes})
 
     def state(self) -> State:
         return State(

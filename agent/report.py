@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.ledger import State
-from agent.salvage import read_state
+from agent.salvage import read_state, uncollected
 from agent.views import charts, morning, picture, text
 from agent.views.page import renderer, write_page
 from agent.views.parameters import parameter_charts
@@ -26,6 +26,7 @@ DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # charac
 log = logging.getLogger(__name__)
 
 
+@uncollected()  # matplotlib alone is some 70,000 objects
 def write_report(run_dir: Path) -> Path:
     """Write report.html, and progress.png where matplotlib is installed; return the path of the former.
 

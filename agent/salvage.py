@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,31 @@ from agent.types import Proposal, Record
 GONE = "(the line of the ledger that said what this was is damaged)"
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Nothing that is made here is looked through for garbage, then or later. It is kept, and so much that looking,
+    over and over and once more when Python ends, takes a third of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
+
+
+@uncollected()
 def read_state(path: Path) -> tuple[State, list[str]]:
     """The state that a ledger describes, and what is damaged in it: one text a line, which names it. Missing: empty."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         data = b""
-    gc.disable()  # of what is read here nothing is garbage, and looking for some takes a third of the time
     try:
         return fold(parse(data, str(path))[0]), []
     except LedgerDamaged:
         return salvage(data, str(path))
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def salvage(data: bytes, name: str) -> tuple[State, list[str]]:
@@ -36,7 +49,7 @@ def salvage(data: bytes, name: str) -> tuple[State, list[str]]:
             event = event_of(line)
             _make_room(folder, event)
             folder.take(event)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, LedgerDamaged) as error:
             problems.append(f"{name}, line {number}, is damaged ({error}); what the other lines say is shown")
     return folder.state(), problems
 

@@ -47,9 +47,11 @@ def focus(state: State, summary: Summary) -> tuple[float, float]:
 
 def apart(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """What a chart of every attempt shows as mere dots, and what it tells of: the latest and all that was kept."""
-    early = [record for record in records[:-MOST_MARKS] if record.decision != "keep"]
-    late = set(range(len(records) - MOST_MARKS, len(records)))
-    return early, [record for k, record in enumerate(records) if k in late or record.decision == "keep"]
+    kept: list[Record] = []
+    early: list[Record] = []
+    for record in records[:-MOST_MARKS]:
+        (kept if record.decision == "keep" else early).append(record)
+    return early, [*kept, *records[-MOST_MARKS:]]
 
 
 def progress_chart(state: State, summary: Summary, width: int = 960, height: int = 400) -> str:

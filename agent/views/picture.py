@@ -18,6 +18,7 @@ def draw_progress(state: State, summary: Summary, path: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
+    import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -39,14 +40,16 @@ def draw_progress(state: State, summary: Summary, path: Path) -> None:
     dots = [(n, min(high, max(low, v))) for n, v in reverted if v is not None]
     if dots:
         label = f"no better ({summary.reverted})"
-        axes.scatter([n for n, _ in dots], [v for _, v in dots], s=16, color=REVERT, label=label)
+        x, y = np.array(dots).T  # of a list, scatter() looks at each number by itself
+        axes.scatter(x, y, s=16, color=REVERT, label=label)
     if len(steps) > 1:
-        trials, values = [n for n, _ in steps[1:]], [v for _, v in steps[1:]]
-        axes.scatter(trials, values, s=36, color=KEEP, zorder=3, label=f"kept ({summary.kept})")
-    failed = [r.number for r in state.finished if r.status != "ok"]
-    if failed:
-        bottom = low + 0.02 * (high - low)
-        axes.scatter(failed, [bottom] * len(failed), s=22, marker="x", color=FAIL, label=f"failed ({summary.failed})")
+        x, y = np.array(steps[1:]).T
+        axes.scatter(x, y, s=36, color=KEEP, zorder=3, label=f"kept ({summary.kept})")
+    bottom = low + 0.02 * (high - low)
+    crosses = [(r.number, bottom) for r in state.finished if r.status != "ok"]
+    if crosses:
+        x, y = np.array(crosses).T
+        axes.scatter(x, y, s=22, marker="x", color=FAIL, label=f"failed ({summary.failed})")
     axes.set_ylim(low, high)
     axes.set_xlim(-0.6, last + 0.6)
     axes.set_xlabel("trial")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -59,6 +59,7 @@ def summarize(state: State) -> Summary:
     session = state.session
     goal = str(session.get("goal", "minimize"))
     measured = [run for runs in state.runs.values() for run in runs]
+    spent = phases(measured)
     planned = session.get("trials")
     noise = pooled_noise(values_of(runs) for runs in state.runs.values())
     sd = noise.sd
@@ -88,9 +89,9 @@ def summarize(state: State) -> Summary:
         noise_sd=sd,
         noise_dof=noise.dof,
         runs=sum(1 for run in measured if run.role != "test"),
-        seconds=phases(measured),
+        seconds=spent,
         wall_seconds=wall_seconds(state),
-        split=split(state, measured),
+        split=split(state, spent),
     )
 
 
@@ -99,14 +100,14 @@ def wall_seconds(state: State) -> float:
     return max(0.0, state.last_time - float(state.session.get("time", state.last_time)) - state.away)
 
 
-def split(state: State, runs: Iterable[Measurement]) -> dict[str, float]:
+def split(state: State, spent: Mapping[str, float]) -> dict[str, float]:
     """What the night was spent on, in seconds; the parts add up to ``wall_seconds``, and none is 0.
 
     Of several workers it is the mean. Overhead is what is left: git, staging, the sandbox, the test split, runs that
     were lost, workers without work.
     """
     workers = int(state.session.get("workers") or 1)
-    measured = {phase: seconds / workers for phase, seconds in phases(runs).items()}
+    measured = {phase: seconds / workers for phase, seconds in spent.items()}
     parts = {
         "training": measured.pop("training", 0.0),
         "start-up": measured.pop("startup", 0.0),
@@ -149,19 +150,26 @@ def difference(before: float | None, after: float | None, goal: str) -> float | 
 
 
 def phases(runs: Iterable[Measurement]) -> dict[str, float]:
-    """Seconds per phase. A test score repeats the times of the run whose checkpoint it scored, and is left out."""
+    """Seconds per phase."""
     total: defaultdict[str, float] = defaultdict(float)
-    for run in runs:
-        if run.role != "test":
-            for phase, seconds in run.seconds.items():
-                total[phase] += max(0.0, seconds)
+    for phase, seconds in _spent(runs):
+        total[phase] += seconds
     order = ("startup", "training", "scoring", "overhead")
-    return {p: total[p] for p in (*order, *sorted(set(total) - set(order) - {"done"})) if p in total}
+    return {p: total[p] for p in (*order, *sorted(set(total) - set(order))) if p in total}
 
 
 def cost(record: Record) -> float:
     """Seconds that an attempt's runs took."""
-    return sum(phases(record.runs).values())
+    return sum(seconds for _, seconds in _spent(record.runs))
+
+
+def _spent(runs: Iterable[Measurement]) -> Iterator[tuple[str, float]]:
+    """(phase, seconds). A test score repeats the times of the run whose checkpoint it scored, and is left out."""
+    for run in runs:
+        if run.role != "test":
+            for phase, seconds in run.seconds.items():
+                if phase != "done":
+                    yield phase, max(0.0, seconds)
 
 
 def _se(sd: float | None, before: Estimate | None, after: Estimate | None) -> float | None:

@@ -16,7 +16,7 @@ from nights import write_night
 
 from agent import ledger
 from agent.errors import EnvironmentProblem
-from agent.ledger import Folder, Ledger, LedgerDamaged, fold, parse, read
+from agent.ledger import Folder, Ledger, LedgerDamaged, event_of, fold, parse, read
 from agent.types import Measurement, Proposal, Record, Verdict, from_json, to_json
 
 TEXT = st.text(max_size=20)  # any character, half surrogates too
@@ -47,6 +47,16 @@ RECORDS = st.builds(
 def test_every_type_survives_json(record: Record) -> None:
     text = json.dumps(to_json(record))
     assert from_json(Record, json.loads(text)) == record
+
+
+def test_what_was_written_before_a_field_existed_takes_its_default() -> None:
+    old = from_json(Proposal, {"proposer": "llm", "source": "llm", "parent": "p", "diff": "d"})
+    assert old == Proposal("llm", "llm", "p", "d")
+    assert vars(old) == vars(Proposal("llm", "llm", "p", "d"))
+    with pytest.raises(TypeError, match="colour"):
+        from_json(Proposal, {**to_json(old), "colour": "red"})
+    with pytest.raises(TypeError, match="diff"):
+        from_json(Proposal, {"proposer": "llm", "source": "llm", "parent": "p"})
 
 
 @given(st.lists(st.tuples(TEXT, VALUE), max_size=6), st.data())
@@ -92,6 +102,35 @@ def test_two_events_on_one_line_are_named(tmp_path: Path) -> None:
     event = '{"v": 1, "event": "ended", "time": 1.0, "reason": "x"}'
     path.write_text(f"{event} \n{event}{event}\n{event}\n")
     with pytest.raises(LedgerDamaged, match="line 2: more than one event"):
+        read(path)
+
+
+ODD = ("NaN", "-Infinity", "1e999", "-0", "1e-400", "18446744073709551616", "9" * 5000, "01", "1.", '"\\ud800"',
+       '"\\ud83d\\ude00"', '"\ud800"', '"\t"', '{"a": 1, "a": 2}', "[1,]", "nul", "0.30000000000000004")  # fmt: skip
+NESTED = st.recursive(
+    VALUE | st.none() | st.integers() | st.floats(), lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)
+)
+
+
+@given(st.sampled_from(ODD) | st.builds(json.dumps, NESTED, ensure_ascii=st.booleans()), st.data())
+def test_a_line_is_what_json_says_it_is(value: str, data: st.DataObject) -> None:
+    line = bytearray(f'{{"v": 1, "event": "ended", "time": 1.5, "reason": {value}}}'.encode(errors="surrogatepass"))
+    if data.draw(st.booleans()):
+        place = data.draw(st.integers(line.index(b'"reason"'), len(line) - 1))
+        line[place] = data.draw(st.sampled_from(b'{}[]",:\\ 019-eEx\t\x00\x7f\xc3\xed\xff'))
+    try:
+        wanted = json.loads(line.decode("utf-8", "surrogatepass"))
+    except ValueError:
+        with pytest.raises(ValueError):
+            event_of(bytes(line))
+    else:
+        assert repr(event_of(bytes(line))) == repr(wanted)  # NaN is not even itself
+
+
+def test_a_line_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(f'{{"v": 1, "event": "ended", "time": 1.0, "reason": {"[" * 9999}{"]" * 9999}}}\n' * 2)
+    with pytest.raises(LedgerDamaged, match="line 1: nested too deeply"):
         read(path)
 
 

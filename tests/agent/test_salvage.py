@@ -14,8 +14,8 @@ from sessions import resume, start, state_of
 from targets import make_bowl
 
 from agent.cli import main
-from agent.ledger import LedgerDamaged, State
-from agent.salvage import GONE, salvage
+from agent.ledger import Ledger, LedgerDamaged, State
+from agent.salvage import GONE, read_state, salvage
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,44 @@ def test_commands_that_read_name_it_and_go_on(
         assert f"line {number}, is damaged" in (runs / "night" / "report.html").read_text()
     else:
         assert f"line {number}, is damaged" in err
+
+
+MISFITS = (
+    '{"v": 1, "event": "told", "trial": 1}',
+    '{"v": 1, "event": "told", "trial": 1, "time": ' + "9" * 400 + "}",
+    '{"v": 1, "event": "candidate", "trial": 9999999, "time": 1.0, "commit": "c"}',
+    '{"v": 1, "event": "judged", "trial": 1, "time": 1.0, "verdict": null}',
+    '{"v": 1, "event": "judged", "trial": 1, "time": 1.0, "verdict": {"colour": "red"}}',
+    '{"v": 1, "event": "asked", "trial": 7, "time": 1.0, "proposal": ["llm"]}',
+)
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_a_line_that_does_not_fit_the_others_is_damage_too(
+    misfit: str, night: tuple[Path, bytes, State], tmp_path: Path
+) -> None:
+    _, data, whole = night
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(data + misfit.encode() + b"\n")
+    with pytest.raises(LedgerDamaged, match="does not fit"):
+        Ledger(path)
+    assert path.read_bytes() == data + misfit.encode() + b"\n"
+    state, problems = read_state(path)
+    assert f"line {data.count(10) + 1}, is damaged" in problems[0]
+    assert state.records == whole.records
+
+
+def test_what_is_left_when_a_damaged_line_was_moved_out_of_the_file_is_shown(
+    night: tuple[Path, bytes, State], tmp_path: Path
+) -> None:
+    _, data, whole = night
+    _, number = spoilt(data, "asked", 3)
+    lines = data.split(b"\n")
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(b"\n".join(lines[: number - 1] + lines[number:]))
+    state, _ = read_state(path)
+    assert [r.number for r in state.records] == [r.number for r in whole.records]
+    assert [r.number for r in state.records if r.proposal.subject == GONE] == [3]
 
 
 def test_a_session_does_not_go_on_with_it(tmp_path: Path) -> None:
