@@ -121,8 +121,11 @@ class Ledger:
         events, good = parse(data, str(path))
         self.events: list[Event] = events
         self._folder = Folder()
-        for event in events:
-            self._folder.take(event)
+        for number, event in enumerate(events, start=1):
+            try:
+                self._folder.take(event)
+            except LedgerDamaged as error:
+                raise LedgerDamaged(f"{path}, line {number}: {error}") from error
         try:
             self._file = path.open("r+b" if path.exists() else "w+b")
             self._file.truncate(good)

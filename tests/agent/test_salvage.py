@@ -102,7 +102,7 @@ def test_a_line_that_does_not_fit_the_others_is_damage_too(
     _, data, whole = night
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(data + misfit.encode() + b"\n")
-    with pytest.raises(LedgerDamaged, match="does not fit"):
+    with pytest.raises(LedgerDamaged, match=rf"ledger.jsonl, line {data.count(10) + 1}: .* does not fit"):
         Ledger(path)
     assert path.read_bytes() == data + misfit.encode() + b"\n"
     state, problems = read_state(path)
