@@ -322,13 +322,13 @@ def existing(runs: str, tag: str | None) -> RunDirectory:
 
 
 def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
-    """The state and settings of a run. Of a damaged ledger, what can be read; the damage is said."""
+    """The state of a run, and its settings by now. Of a damaged ledger, what can be read; the damage is said."""
     from agent.salvage import read_state
 
     state, damage = read_state(directory.ledger)
     for problem in damage:
         say(problem)
-    return state, directory.read_settings()
+    return state, directory.read_settings(state)
 
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
@@ -347,10 +347,9 @@ def _end(directory: RunDirectory) -> int:
     from agent.session import AT_ONCE
 
     row(directory, say)  # `overnight list` finds it ready
-    state, _ = load(directory)
+    state, settings = load(directory)
     say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
-    target = directory.read_settings()["run"]["target"]
-    branch = f"git -C {quote(str(target))} log autoresearch/{directory.tag}"
+    branch = f"git -C {quote(str(settings['run']['target']))} log autoresearch/{directory.tag}"
     say(f"overnight log {directory.tag} · overnight report {directory.tag} · {branch}")
     return 130 if state.ended == AT_ONCE else 0
 

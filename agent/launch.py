@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,21 +293,21 @@ def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDire
 
 
 def resume(root: Path, tag: str, changes: Mapping[str, Any], view: View, say: Callable[[str], None]) -> RunDirectory:
-    """Go on with a run after any interruption, under the settings it was started with and the given changes."""
+    """Go on with a run after any interruption, under the settings it has by now and the given changes."""
     directory = RunDirectory(root, tag)
-    saved = directory.read_settings()["run"]
-    settings = dataclasses.replace(make_settings({**saved, **changes}, None), runs=str(root), tag=tag)
-    with directory.lock():
+    directory.read_settings()  # says what is wrong with it before anything is made in it
+    with directory.lock(), Ledger(directory.ledger) as ledger:
+        before = directory.read_settings(ledger.state)["run"]
+        settings = dataclasses.replace(make_settings({**before, **changes}, None), runs=str(root), tag=tag)
         parts = assemble(settings, say)
-        with Ledger(directory.ledger) as ledger:
-            if not ledger.events:
-                ledger.append("session", **session_event(parts, directory))
-            check_same(ledger.state, parts)
-            directory.forget_stop()
-            with at_work(parts, directory) as force:
-                changed = changes_of(ledger.state, session_event(parts, directory))
-                ledger.append("resumed", attempt=ledger.state.resumed + 1, **({"changes": changed} if changed else {}))
-                run(parts, force, directory, ledger, RunRefs(parts.repo, tag), view)
+        if not ledger.events:
+            ledger.append("session", **session_event(parts, directory))
+        check_same(ledger.state, parts)
+        directory.forget_stop()
+        with at_work(parts, directory) as force:
+            changed = changes_of(ledger.state, parts, directory, before, changes)
+            ledger.append("resumed", attempt=ledger.state.resumed + 1, **({"changes": changed} if changed else {}))
+            run(parts, force, directory, ledger, RunRefs(parts.repo, tag), view)
     return directory
 
 
@@ -326,10 +326,17 @@ def check_same(state: State, parts: Parts) -> None:
         )
 
 
-def changes_of(state: State, event: Mapping[str, Any]) -> dict[str, Any]:
-    """What a resume changes of the session as it was recorded; the rest is of the run, or was checked."""
+def changes_of(
+    state: State, parts: Parts, directory: RunDirectory, before: Mapping[str, Any], given: Iterable[str]
+) -> dict[str, Any]:
+    """What a resume changes of the session as it was recorded; the rest is of the run, or was checked. ``settings`` is
+    all that was given to this resume or an earlier one, and is not as in run.toml: it holds from now on."""
     may = ("proposer", "sandbox", "policy", "seed", "trials", "workers", "device")
-    return {name: event[name] for name in may if name in state.session and state.session[name] != event[name]}
+    event, settings = session_event(parts, directory), lasting(parts.settings)
+    changed = {name: event[name] for name in may if name in state.session and state.session[name] != event[name]}
+    if new := {name: settings[name] for name in given if settings[name] != before.get(name)}:
+        changed["settings"] = {**state.session.get("settings", {}), **new}
+    return changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -469,7 +476,12 @@ def record_of(parts: Parts) -> dict[str, Any]:
     """run.toml: everything that was decided at the start."""
     target = dataclasses.asdict(parts.target)
     data = {"hash": parts.prepared.hash, **dict(parts.prepared.tokens)} if parts.prepared else {}
-    run_settings = {**dataclasses.asdict(parts.settings), "target": str(Path(parts.settings.target).resolve())}
-    if parts.settings.notify not in ("", "env"):
-        run_settings["notify"] = str(Path(parts.settings.notify).expanduser().resolve())  # a resume may start elsewhere
-    return {"run": run_settings, "target": target, "data": data, **environment()}
+    return {"run": lasting(parts.settings), "target": target, "data": data, **environment()}
+
+
+def lasting(settings: Settings) -> dict[str, Any]:
+    """Settings as they are written down: a resume may start in another folder."""
+    paths = {"target": str(Path(settings.target).resolve())}
+    if settings.notify not in ("", "env"):
+        paths["notify"] = str(Path(settings.notify).expanduser().resolve())
+    return {**dataclasses.asdict(settings), **paths}

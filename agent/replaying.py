@@ -87,8 +87,8 @@ def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[P
     if request.results is not None:
         raise UsageError(f"--results: run {request.what} has recorded values of its own. Leave it out.")
     source = RunDirectory(runs, request.what)
-    saved = source.read_settings()["run"]
     state = fold(read(source.ledger))
+    saved = source.read_settings(state)["run"]
     if source.running():
         say(f"run {request.what} is still going on: what it has kept so far is replayed.")
     given = {**saved, **request.settings, "runs": str(runs), "ray_address": ""}  # a replay runs here

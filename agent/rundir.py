@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from agent.config import read_toml
 from agent.errors import EnvironmentProblem, UsageError
+from agent.ledger import State
 from agent.types import Record
 
 NOTES = """# Notes for the model
@@ -70,10 +71,15 @@ class RunDirectory:
         except OSError as error:
             raise EnvironmentProblem(f"cannot make {self.path}: {error.strerror}.") from error
 
-    def read_settings(self) -> dict[str, Any]:
+    def read_settings(self, state: State | None = None) -> dict[str, Any]:
+        """run.toml: what was decided at the start. With a ``state``, as the resumes until then have changed it."""
         if not self.settings.is_file():
             raise UsageError(f"{self.path} has no run.toml: this is not the directory of a run.")
-        return read_toml(self.settings)
+        saved = read_toml(self.settings)
+        if not isinstance(saved.get("run"), dict):
+            raise UsageError(f"{self.settings} has no table [run]: put back the file that the run began with.")
+        changed = state.session.get("settings", {}) if state is not None else {}
+        return {**saved, "run": {**saved["run"], **changed}}
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -236,6 +236,15 @@ def test_a_run_that_is_not_there(fails: Fails, target: Path, tmp_path: Path, com
     assert fails(command, "jun21", status=2) == f"no run 'jun21' in {tmp_path / 'runs'}. Nearest: jun12."
 
 
+@pytest.mark.parametrize("command", ["status", "resume"])
+def test_settings_of_a_run_that_are_not_there(fails: Fails, target: Path, tmp_path: Path, command: str) -> None:
+    directory = start(target, tmp_path / "runs", trials=1, policy="greedy", calibrate=1)
+    before = directory.ledger.read_bytes()
+    directory.settings.write_text("seed = 3\n")
+    assert "run.toml has no table [run]" in fails(command, "night", status=2)
+    assert directory.ledger.read_bytes() == before
+
+
 def test_a_trial_that_is_not_there(fails: Fails, target: Path, tmp_path: Path) -> None:
     start(target, tmp_path / "runs", trials=1, policy="greedy", calibrate=1)
     assert fails("show", "night", "7", status=2) == "run night has no trial 7: it has 1 to 1."
