@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from agent.config import load_target, make_settings
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import State
-from agent.rundir import RunDirectory, find_runs, new_tag
+from agent.rundir import RunDirectory, find_runs, folder_of_runs, new_tag
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -168,7 +168,7 @@ def list_(json: bool, runs: str, cache: str) -> int:
     from agent.overview import overview
     from agent.views.runs import runs_table
 
-    rows = overview(Path(runs), say)
+    rows = overview(folder_of_runs(runs), say)
     return show(json, lambda: rows, lambda: runs_table(rows))
 
 
@@ -310,7 +310,7 @@ def existing(runs: str, tag: str | None) -> RunDirectory:
     """The run with this tag; the newest one without."""
     import difflib
 
-    known = find_runs(Path(runs))
+    known = find_runs(folder_of_runs(runs))
     if tag is None:
         if not known:
             raise UsageError(f"there are no runs in {runs}. `overnight demo` makes one.")

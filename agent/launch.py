@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.checks import check_calibration, check_settings, without_effect
 from agent.compiled import FILE, Compiled
 from agent.config import NEED_MODEL, Settings, Target, load_target, make_settings, parse_budget
 from agent.context import Context, Proposer
-from agent.ending import EndOfNight, Stopper, check_ends
+from agent.ending import EndOfNight, Stopper
 from agent.errors import EnvironmentProblem, UsageError
 from agent.evidence import noise_of
-from agent.judge import Policy, default_calibration, needs_noise, policy_from
+from agent.judge import Policy, default_calibration, policy_from
 from agent.ledger import Ledger, State
 from agent.mounts import check_mounts
 from agent.notify import Notifier, make_notifier
@@ -145,19 +146,14 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     Raises:
         UsageError, EnvironmentProblem: what is wrong, where, and what to do.
     """
-    check_ends(settings)
-    if settings.on_llm_failure == "cma" and settings.proposer != "centaur":
-        raise UsageError("--on-llm-failure cma belongs to --proposer centaur: no other has cma-es beside a model.")
+    check_settings(settings)
     policy = policy_from(settings.policy, keep_simpler=settings.keep_simpler)
     calibration = settings.calibrate
     if calibration is None:
         calibration = default_calibration(policy, settings.trials)
-    if calibration < 2 and needs_noise(policy):
-        raise UsageError(
-            f"--calibrate {calibration}: the policy {policy.name} needs at least 2 runs of the baseline to know "
-            f"the noise. "
-            f"Use --calibrate 3 or more, or --policy greedy."
-        )
+    check_calibration(calibration, policy)
+    for sentence in without_effect(settings):
+        say(sentence)
     notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
     place = workplace(settings, say)
     source = place.repo.read(place.repo.head(), place.target.path)

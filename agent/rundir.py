@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from agent.config import read_toml
+from agent.config import Settings, read_toml
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import State
 from agent.types import Record
@@ -166,6 +166,15 @@ def find_runs(root: Path) -> list[str]:
         return []
     found = [p for p in root.iterdir() if (p / "run.toml").is_file()]
     return [p.name for p in sorted(found, key=lambda p: (p / "run.toml").stat().st_mtime)]
+
+
+def folder_of_runs(runs: str) -> Path:
+    """The folder that ``--runs`` names. Raises ``UsageError`` for one that is not there, but for the usual one: that
+    appears with the first run."""
+    folder = Path(runs)
+    if folder.is_dir() or (runs == Settings().runs and not folder.exists()):
+        return folder
+    raise UsageError(f"--runs {runs}: no such folder. Name the one in which `overnight run` put its runs.")
 
 
 def new_tag(root: Path, prefix: str = "") -> str:

@@ -42,6 +42,9 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
     return run
 
 
+NOWHERE = ("--llm-base-url", "http://127.0.0.1:9/v1")  # what is wrong is said before a server is asked
+CODE = ("--proposer", "code", *NOWHERE)
+CENTAUR = ("--proposer", "centaur", *NOWHERE)
 SEARCH = ("--proposer", "random", "--sandbox", "process", "--trials", "1", "--policy", "greedy")
 
 
@@ -101,6 +104,11 @@ def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, m
         (["--budget", "0.5steps"], "--budget 0.5steps: less than one step trains nothing."),
         (["--policy", "lucky"], "policy = 'lucky' is not one of"),
         (["--proposer", "cma"], "proposer = 'cma' is not one of"),
+        (["--llm-timeout", "0", *CODE], "--llm-timeout 0: must be more than 0"),
+        (["--centaur-share", "2", *CENTAUR], "--centaur-share 2: write auto, or a number from 0 to 1."),
+        (["--centaur-share", "-0.1", *CENTAUR], "--centaur-share -0.1: write auto, or a number from 0 to 1."),
+        (["--centaur-share", "nan", *CENTAUR], "--centaur-share nan: write auto, or a number from 0 to 1."),
+        (["--centaur-share", "much"], "--centaur-share much: write auto, or a number from 0 to 1."),
         (["--on-llm-failure", "cma"], "--on-llm-failure cma belongs to --proposer centaur"),
         (["--tag", "a b"], "--tag 'a b': use letters, digits"),
         (["--tag", "../up"], "--tag '../up': use letters, digits"),
@@ -116,6 +124,40 @@ def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, m
 )
 def test_a_wrong_setting(fails: Fails, target: Path, words: list[str], message: str) -> None:
     assert message in refuses(fails, target, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--on-plateau", "3"], "--on-plateau 3 has no effect: only --proposer code looks at it, and this is random."),
+        (["--centaur-share", "0.5"], "--centaur-share 0.5 has no effect: only --proposer centaur looks at it"),
+        (["--no-screen"], "--no-screen has no effect: only --proposer centaur looks at it"),
+    ],
+)
+def test_a_setting_that_only_another_proposer_looks_at_is_told(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["run", "--target", str(target), "--runs", str(tmp_path / "runs"), *SEARCH, *words]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith(message)
+    assert main(["run", "--target", str(target), "--runs", str(tmp_path / "runs"), *SEARCH]) == 0
+    assert "has no effect" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["status"], ["watch"], ["resume", "night"]])
+def test_a_folder_of_runs_that_is_not_there(fails: Fails, tmp_path: Path, command: list[str]) -> None:
+    message = fails(*command, status=2)
+    assert message.startswith(f"--runs {tmp_path / 'runs'}: no such folder.")
+    (tmp_path / "runs").write_text("")
+    assert fails(*command, status=2).startswith(f"--runs {tmp_path / 'runs'}: no such folder.")
+
+
+def test_the_usual_folder_of_runs_need_not_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0
+    assert "No runs yet." in capsys.readouterr().out
 
 
 def test_a_wrong_config_file(fails: Fails, target: Path, tmp_path: Path) -> None:
