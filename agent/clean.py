@@ -16,6 +16,7 @@ from pathlib import Path
 from agent.commands import existing, load
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import State
+from agent.views import text
 
 # What is bulky, by what it is called: patterns below trials/NNNN/.
 BULKY: Mapping[str, tuple[str, ...]] = {
@@ -80,7 +81,7 @@ def summary(tag: str, chosen: list[Found], dry_run: bool) -> str:
         return f"run {tag}: nothing to remove"
     sizes = {kind: sum(f.size for f in chosen if f.kind == kind) for kind in BULKY}
     kinds = ", ".join(f"{kind} {_size(size)}" for kind, size in sizes.items() if any(f.kind == kind for f in chosen))
-    total = f"{len(chosen)} files, {_size(sum(sizes.values()))} ({kinds})"
+    total = f"{text.count(len(chosen), 'file')}, {_size(sum(sizes.values()))} ({kinds})"
     return f"run {tag}: {'would free' if dry_run else 'freed'} {total}"
 
 

@@ -276,6 +276,7 @@ def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) ->
 
 def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
     from agent.exporting import export as text_of
+    from agent.views.text import count
 
     state, _ = load(existing(runs, tag))
     text = text_of(state, format)
@@ -286,7 +287,7 @@ def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {output}: {error.strerror}.") from error
-    say(f"{output}: {len(state.finished)} attempts as {format}")
+    say(f"{output}: {count(len(state.finished), 'attempt')} as {format}")
     return 0
 
 
