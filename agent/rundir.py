@@ -8,7 +8,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -61,6 +61,14 @@ class RunDirectory:
 
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
+
+    def forget_checkpoints(self, trial: int, kept: Collection[str]) -> None:
+        """Those of a trial's runs, but for the given traces."""
+        from agent.outputs import CHECKPOINT
+
+        for path in self.trial(trial).glob(f"run-*/{CHECKPOINT[0].name}"):
+            if str(path.parent.relative_to(self.path)) not in kept:
+                path.unlink()
 
     def create(self, settings: Mapping[str, Any]) -> None:
         try:

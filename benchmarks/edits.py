@@ -24,7 +24,7 @@ from agent.judge import History, MeasureNext, Policy, judge, policy_from
 from agent.noise import pooled_noise
 from agent.normal_form import normal_form
 from agent.repo import Repo
-from agent.session import run_seed
+from agent.seeds import run_seed
 from agent.trial import Experiment
 from agent.types import Measurement, Role, Verdict
 
