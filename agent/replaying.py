@@ -13,13 +13,13 @@ from agent import replay
 from agent.config import Target, load_target, make_settings
 from agent.ending import Stopper
 from agent.errors import UsageError
-from agent.launch import Workplace, workplace
 from agent.ledger import Ledger, fold, read
 from agent.outputs import number
 from agent.replay import Plan, Replay, Result
 from agent.repo import Repo, scrub_environment
 from agent.rundir import RunDirectory, find_runs
 from agent.steps import Step, named, steps_of_branch, steps_of_run, values_of_results
+from agent.workplace import Workplace, workplace
 
 if TYPE_CHECKING:
     from agent.views.replay import ReplayView
