@@ -9,6 +9,7 @@ from agent.ending import check_ends
 from agent.errors import UsageError
 from agent.judge import Policy, needs_noise
 
+MOST_THREADS = 4096  # of a trial: with more, libraries crash
 LOOKED_AT_BY = {  # settings that one proposer alone looks at
     "on_plateau": "code",
     "repairs": "code",
@@ -23,10 +24,16 @@ def check_settings(settings: Settings) -> None:
     check_ends(settings)
     if settings.llm_timeout <= 0:
         raise UsageError(f"--llm-timeout {settings.llm_timeout:g}: must be more than 0 (seconds for one answer).")
+    check_threads(settings.threads)
     if settings.centaur_share != "auto" and not _is_share(settings.centaur_share):
         raise UsageError(f"--centaur-share {settings.centaur_share}: write auto, or a number from 0 to 1.")
     if settings.on_llm_failure == "cma" and settings.proposer != "centaur":
         raise UsageError("--on-llm-failure cma belongs to --proposer centaur: no other has cma-es beside a model.")
+
+
+def check_threads(threads: int) -> None:
+    if threads > MOST_THREADS:
+        raise UsageError(f"--threads {threads}: must be at most {MOST_THREADS}; 0 takes all cores.")
 
 
 def _is_share(text: str) -> bool:

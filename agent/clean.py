@@ -6,6 +6,7 @@ as before; only logs and conversations are gone from `overnight show`.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -44,8 +45,9 @@ def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: 
         UsageError: the run is going on. (Listing what would go is allowed then, too.)
         EnvironmentProblem: a file cannot be removed.
     """
-    if older_than < 0 or larger_than < 0:
-        raise UsageError("--older-than and --larger-than cannot be negative.")
+    for flag, bound in (("--older-than", older_than), ("--larger-than", larger_than)):
+        if not 0 <= bound < math.inf:
+            raise UsageError(f"{flag} {bound:g}: must be a finite number, and cannot be negative.")
     directory = existing(runs, tag)
     with nullcontext() if dry_run else directory.lock():
         chosen = [

@@ -47,7 +47,8 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
         except SandboxUnavailable:
             sandbox = "process"
     root = Path(runs)
-    tag = new_tag(root, "demo-")
+    make_settings({"seed": seed}, None)  # says what is wrong before anything is made
+    tag = new_tag(root, "demo-", "targets")
     target = root / "targets" / tag
     make_target(target, "demo")
     (root / "targets" / ".gitignore").write_text("*\n")
@@ -152,7 +153,12 @@ def resume(tag: str, runs: str, **changes: Any) -> int:
 
         return detach(directory.tag, runs)
     launch.resume(Path(runs), directory.tag, changes, live_view(), say)
-    return _end(directory)
+    status = _end(directory)
+    state, _ = load(directory)
+    done = len(state.finished)
+    if state.resumed_at == len(state.records) == done >= int(state.session.get("trials") or done + 1):
+        say(f"nothing was left to do. More of it: overnight resume {directory.tag} --trials {done + 1}")
+    return status
 
 
 def stop(tag: str, now: bool, runs: str, cache: str) -> int:

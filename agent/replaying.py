@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import replay
+from agent.checks import MOST_THREADS, check_threads
 from agent.config import Target, load_target, make_settings
 from agent.ending import Stopper
 from agent.errors import UsageError
@@ -24,7 +25,6 @@ from agent.workplace import Workplace, workplace
 if TYPE_CHECKING:
     from agent.views.replay import ReplayView
 
-MOST_THREADS = 4096
 ROUNDS = 3  # runs of each step, where none are named
 IDENTITY = ("what", "baseline", "commits", "budget", "data", "exact")  # of a replay, that cannot change when it goes on
 
@@ -54,6 +54,9 @@ def perform(
     seeds = (1 if request.exact else ROUNDS) if request.seeds is None else request.seeds
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: must be at least 1.")
+    if request.workers < 1:
+        raise UsageError(f"--workers {request.workers}: must be at least 1.")
+    check_threads(int(request.settings.get("threads", 0)))
     if request.exact and (request.ablate or request.settings.get("budget")):
         other = "--ablate" if request.ablate else "--budget"
         raise UsageError(f"--exact follows what is recorded: it does not go with {other}.")

@@ -185,10 +185,10 @@ def folder_of_runs(runs: str) -> Path:
     raise UsageError(f"--runs {runs}: no such folder. Name the one in which `overnight run` put its runs.")
 
 
-def new_tag(root: Path, prefix: str = "") -> str:
-    """A tag that no run below ``root`` has: the day, and a letter when the day has several."""
+def new_tag(root: Path, prefix: str = "", *beside: str) -> str:
+    """A tag that nothing in ``root`` or these folders of it has: the day, and a number when the day has several."""
     day = prefix + datetime.now().strftime("%b%d").lower()
-    taken = {p.name for p in root.iterdir()} if root.is_dir() else set()
+    taken = {p.name for place in (root, *(root / name for name in beside)) if place.is_dir() for p in place.iterdir()}
     return next(t for k in range(10_000) if (t := day if k == 0 else f"{day}-{k + 1}") not in taken)
 
 

@@ -165,4 +165,4 @@ def prepare_data(settings: Settings, target: Target, say: Callable[[str], None])
     except DataError as error:
         raise UsageError(f"{target.folder / 'target.toml'}, [data]: {error}") from None
     except OSError as error:
-        raise EnvironmentProblem(f"cannot prepare the data in {settings.cache}: {error}") from None
+        raise EnvironmentProblem(f"cannot prepare the data in {settings.cache}: {error.strerror or error}.") from None

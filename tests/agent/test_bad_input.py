@@ -15,6 +15,7 @@ from targets import TOML, TRAIN, git, make_bowl
 
 from agent import llm
 from agent.cli import main
+from agent.rundir import new_tag
 
 Fails = Callable[..., str]
 
@@ -113,6 +114,7 @@ def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, m
         (["--tag", "a b"], "--tag 'a b': use letters, digits"),
         (["--tag", "../up"], "--tag '../up': use letters, digits"),
         (["--threads", "-1"], "threads = -1 is negative."),
+        (["--threads", "100000"], "--threads 100000: must be at most 4096"),
         (["--workers", "0"], "--workers 0: must be at least 1."),
         (["--workers", "2"], "--workers 2: runs beside each other take each other's processor"),
         (["--ray-address", "nonsense"], "--ray-address nonsense: write local, auto or HOST:PORT"),
@@ -150,6 +152,33 @@ def test_a_folder_of_runs_that_is_not_there(fails: Fails, tmp_path: Path, comman
     assert message.startswith(f"--runs {tmp_path / 'runs'}: no such folder.")
     (tmp_path / "runs").write_text("")
     assert fails(*command, status=2).startswith(f"--runs {tmp_path / 'runs'}: no such folder.")
+
+
+def test_a_demo_that_cannot_begin_is_in_nobodys_way(fails: Fails, tmp_path: Path) -> None:
+    assert fails("demo", "--seed", "-1", status=2) == "command line: seed = -1 is negative."
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_demo_that_was_killed_early_is_in_nobodys_way(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    first = new_tag(runs, "demo-")
+    (runs / "targets" / first).mkdir(parents=True)
+    assert new_tag(runs, "demo-") == first
+    assert new_tag(runs, "demo-", "targets") == f"{first}-2"
+
+
+@pytest.mark.parametrize("words", [["--workers", "0"], ["--seeds", "0"], ["--threads", "100000"]])
+def test_a_replay_that_cannot_begin_leaves_no_folder(
+    fails: Fails, target: Path, tmp_path: Path, words: list[str]
+) -> None:
+    start(target, tmp_path / "runs", trials=2, policy="greedy", calibrate=1, seed=1)
+    assert fails("replay", "night", *words, status=2).startswith(" ".join(words))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["night"]
+
+
+@pytest.mark.parametrize("words", [["--older-than", "nan"], ["--larger-than", "inf"], ["--older-than", "-1"]])
+def test_bounds_of_clean_that_are_none(fails: Fails, target: Path, words: list[str]) -> None:
+    assert fails("clean", "night", *words, status=2).endswith("must be a finite number, and cannot be negative.")
 
 
 def test_the_usual_folder_of_runs_need_not_be_there(

@@ -296,6 +296,18 @@ def test_output_of_a_session_is_plain_where_there_is_no_terminal(target: Path, t
     assert "trial 2/2" in done.stderr
 
 
+def test_a_resume_without_anything_to_do_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start(make_bowl(tmp_path / "target"), tmp_path / "runs", trials=2)
+    for words in ([], ["--trials", "1"]):
+        capsys.readouterr()
+        assert main(["resume", "night", "--runs", str(tmp_path / "runs"), *words]) == 0
+        err = capsys.readouterr().err
+        assert "nothing was left to do. More of it: overnight resume night --trials 3" in err
+        assert "2 of 1" not in err
+    assert main(["resume", "night", "--runs", str(tmp_path / "runs"), "--trials", "3"]) == 0
+    assert "nothing was left" not in capsys.readouterr().err
+
+
 def test_resume_offers_nothing_that_it_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", "night", "--config", "x.toml"]) == 2
     assert "resume does not know --config" in capsys.readouterr().err
