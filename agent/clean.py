@@ -6,6 +6,7 @@ as before; only logs and conversations are gone from `overnight show`.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from agent.commands import existing, load
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import State
+from agent.views import text
 
 # What is bulky, by what it is called: patterns below trials/NNNN/.
 BULKY: Mapping[str, tuple[str, ...]] = {
@@ -43,8 +45,9 @@ def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: 
         UsageError: the run is going on. (Listing what would go is allowed then, too.)
         EnvironmentProblem: a file cannot be removed.
     """
-    if older_than < 0 or larger_than < 0:
-        raise UsageError("--older-than and --larger-than cannot be negative.")
+    for flag, bound in (("--older-than", older_than), ("--larger-than", larger_than)):
+        if not 0 <= bound < math.inf:
+            raise UsageError(f"{flag} {bound:g}: must be a finite number, and cannot be negative.")
     directory = existing(runs, tag)
     with nullcontext() if dry_run else directory.lock():
         chosen = [
@@ -80,7 +83,7 @@ def summary(tag: str, chosen: list[Found], dry_run: bool) -> str:
         return f"run {tag}: nothing to remove"
     sizes = {kind: sum(f.size for f in chosen if f.kind == kind) for kind in BULKY}
     kinds = ", ".join(f"{kind} {_size(size)}" for kind, size in sizes.items() if any(f.kind == kind for f in chosen))
-    total = f"{len(chosen)} files, {_size(sum(sizes.values()))} ({kinds})"
+    total = f"{text.count(len(chosen), 'file')}, {_size(sum(sizes.values()))} ({kinds})"
     return f"run {tag}: {'would free' if dry_run else 'freed'} {total}"
 
 

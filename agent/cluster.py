@@ -41,7 +41,7 @@ from agent.workers import Order
 from sandbox.types import SandboxBroken
 
 if TYPE_CHECKING:
-    from agent.launch import Workplace
+    from agent.workplace import Workplace
     from nanogpt_target.prepare import Prepared
 
 LOOK = 0.25  # seconds between looks of the session at its tasks

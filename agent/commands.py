@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from agent.config import load_target, make_settings
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import State
-from agent.rundir import RunDirectory, find_runs, new_tag
+from agent.rundir import RunDirectory, find_runs, folder_of_runs, new_tag
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,8 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
         except SandboxUnavailable:
             sandbox = "process"
     root = Path(runs)
-    tag = new_tag(root, "demo-")
+    make_settings({"seed": seed}, None)  # says what is wrong before anything is made
+    tag = new_tag(root, "demo-", "targets")
     target = root / "targets" / tag
     make_target(target, "demo")
     (root / "targets" / ".gitignore").write_text("*\n")
@@ -152,7 +153,12 @@ def resume(tag: str, runs: str, **changes: Any) -> int:
 
         return detach(directory.tag, runs)
     launch.resume(Path(runs), directory.tag, changes, live_view(), say)
-    return _end(directory)
+    status = _end(directory)
+    state, _ = load(directory)
+    done = len(state.finished)
+    if state.resumed_at == len(state.records) == done >= int(state.session.get("trials") or done + 1):
+        say(f"nothing was left to do. More of it: overnight resume {directory.tag} --trials {done + 1}")
+    return status
 
 
 def stop(tag: str, now: bool, runs: str, cache: str) -> int:
@@ -168,7 +174,7 @@ def list_(json: bool, runs: str, cache: str) -> int:
     from agent.overview import overview
     from agent.views.runs import runs_table
 
-    rows = overview(Path(runs), say)
+    rows = overview(folder_of_runs(runs), say)
     return show(json, lambda: rows, lambda: runs_table(rows))
 
 
@@ -276,6 +282,7 @@ def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) ->
 
 def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
     from agent.exporting import export as text_of
+    from agent.views.text import count
 
     state, _ = load(existing(runs, tag))
     text = text_of(state, format)
@@ -286,7 +293,7 @@ def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {output}: {error.strerror}.") from error
-    say(f"{output}: {len(state.finished)} attempts as {format}")
+    say(f"{output}: {count(len(state.finished), 'attempt')} as {format}")
     return 0
 
 
@@ -310,7 +317,7 @@ def existing(runs: str, tag: str | None) -> RunDirectory:
     """The run with this tag; the newest one without."""
     import difflib
 
-    known = find_runs(Path(runs))
+    known = find_runs(folder_of_runs(runs))
     if tag is None:
         if not known:
             raise UsageError(f"there are no runs in {runs}. `overnight demo` makes one.")
@@ -322,13 +329,13 @@ def existing(runs: str, tag: str | None) -> RunDirectory:
 
 
 def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
-    """The state and settings of a run. Of a damaged ledger, what can be read; the damage is said."""
+    """The state of a run, and its settings by now. Of a damaged ledger, what can be read; the damage is said."""
     from agent.salvage import read_state
 
     state, damage = read_state(directory.ledger)
     for problem in damage:
         say(problem)
-    return state, directory.read_settings()
+    return state, directory.read_settings(state)
 
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
@@ -347,10 +354,9 @@ def _end(directory: RunDirectory) -> int:
     from agent.session import AT_ONCE
 
     row(directory, say)  # `overnight list` finds it ready
-    state, _ = load(directory)
+    state, settings = load(directory)
     say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
-    target = directory.read_settings()["run"]["target"]
-    branch = f"git -C {quote(str(target))} log autoresearch/{directory.tag}"
+    branch = f"git -C {quote(str(settings['run']['target']))} log autoresearch/{directory.tag}"
     say(f"overnight log {directory.tag} · overnight report {directory.tag} · {branch}")
     return 130 if state.ended == AT_ONCE else 0
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.checks import LOOKED_AT_BY
 from agent.commands import load, say
 from agent.config import NEED_MODEL, PROPOSERS, Settings, load_target, make_settings, read_toml
 from agent.contrast import Cell, Contrast, cell_of
@@ -54,7 +55,7 @@ class Plan:
         given = {**USUAL, **self.settings, "tag": self.name(method, seed), "proposer": method, "seed": seed}
         if method != "centaur" and given.get("on_llm_failure") == "cma":
             given["on_llm_failure"] = "wait"  # the others have no cma-es to fall back on
-        return make_settings(given, None)
+        return make_settings({k: v for k, v in given.items() if LOOKED_AT_BY.get(k, method) == method}, None)
 
 
 def compare(

@@ -80,10 +80,10 @@ def reason_to_end(
     """Why ``trial`` (by default the next one) is not started; "" if it is. Times in seconds; nothing is looked up but
     the arguments."""
     if settings.trials is not None and (trial or len(state.finished) + 1) > settings.trials:
-        return f"all {settings.trials} trials done"
+        return "the one trial is done" if settings.trials == 1 else f"all {settings.trials} trials done"
     if settings.hours is not None:
         left = settings.hours * 3600 - elapsed
-        if reason := _over(left, cost.trial, f"{settings.hours:g} hours are over", f"of {settings.hours:g} hours"):
+        if reason := _over(left, cost.trial, _hours_over(settings.hours), f"of {_hours(settings.hours)}"):
             return reason
     if until_left is not None and (
         reason := _over(until_left, cost.trial, f"it is {settings.until}", f"until {settings.until}")
@@ -92,9 +92,18 @@ def reason_to_end(
     if settings.train_hours is not None:
         runs = (m for runs in state.runs.values() for m in runs if m.role != "test")
         left = settings.train_hours * 3600 - sum(m.seconds.get("training", 0.0) for m in runs)
-        hours = f"{settings.train_hours:g} hours of training"
-        return _over(left, cost.training, f"{hours} are over", f"of {hours}")
+        what = " of training"
+        over, bound = _hours_over(settings.train_hours, what), f"of {_hours(settings.train_hours)}{what}"
+        return _over(left, cost.training, over, bound)
     return ""
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:g} hour{'' if hours == 1 else 's'}"
+
+
+def _hours_over(hours: float, what: str = "") -> str:
+    return f"{_hours(hours)}{what} {'is' if hours == 1 else 'are'} over"
 
 
 def _over(left: float, needed: float, over: str, bound: str) -> str:
@@ -117,8 +126,9 @@ def breaker(state: State, limit: int) -> str:
         return ""
     failed = last[-1]
     why = text.line(failure_of(failed), 200)
+    ended = "the last trial failed" if limit == 1 else f"the last {limit} trials all ended the same way"
     return (
-        f"the last {limit} trials all ended the same way: {failed.status}{f' ({why})' if why else ''}. "
+        f"{ended}: {failed.status}{f' ({why})' if why else ''}. "
         f"`overnight show {state.session.get('tag', 'TAG')} {failed.number}` has the details. Mend what it is, then "
         f"`overnight resume`; --breaker 0 goes on all the same."
     )

@@ -4,109 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.compiled import FILE, Compiled
-from agent.config import NEED_MODEL, Settings, Target, load_target, make_settings, parse_budget
+from agent.checks import check_calibration, check_settings, without_effect
+from agent.config import NEED_MODEL, Settings, Target, make_settings
 from agent.context import Context, Proposer
-from agent.ending import EndOfNight, Stopper, check_ends
-from agent.errors import EnvironmentProblem, UsageError
+from agent.ending import EndOfNight, Stopper
+from agent.errors import UsageError
 from agent.evidence import noise_of
-from agent.judge import Policy, default_calibration, needs_noise, policy_from
+from agent.judge import Policy, default_calibration, policy_from
 from agent.ledger import Ledger, State
-from agent.mounts import check_mounts
 from agent.notify import Notifier, make_notifier
-from agent.repo import Repo, RunRefs, scrub_environment
+from agent.repo import RunRefs
 from agent.rundir import RunDirectory, environment, new_tag
 from agent.session import Session
-from agent.sharing import SharedExperiment, WakingChat, find_sleeper, is_loopback, memory_for_trials
+from agent.sharing import WakingChat, find_sleeper, is_loopback, memory_for_trials
 from agent.sleeping import Sleeper
-from agent.trial import Experiment
 from agent.workers import LocalWorkers, Workers
-from agent.workspace import sweep
-from sandbox import make_sandbox, missing, protects
-from sandbox.gpu import gpus
-from sandbox.types import Device, Sandbox, SandboxUnavailable
+from agent.workplace import Workplace, workplace
 
 if TYPE_CHECKING:
     from agent.chat import Chat
     from agent.views.live import View
-    from nanogpt_target.prepare import Prepared
 
 # Seconds that one call bears with a failing server; who waits asks again, and looks for reasons to stop in between.
 MODEL_PATIENCE = {"wait": 30.0, "cma": 30.0, "stop": 300.0}
-
-
-@dataclasses.dataclass(frozen=True)
-class Workplace:
-    """Where commits of a target are run, checked and ready; nothing has been written yet."""
-
-    settings: Settings
-    target: Target
-    repo: Repo
-    sandbox: Sandbox
-    device: Device
-    prepared: Prepared | None
-
-    @property
-    def sleeper(self) -> Sleeper | None:
-        """The model server that sleeps while a commit runs; None where no model has a part in it."""
-        return None
-
-    def experiments(self, owner: str, stop_now: Callable[[], bool], workers: int) -> list[Experiment]:
-        """As many that can measure at the same time, each with a GPU of its own.
-
-        ``owner`` is the path of the run directory. What an earlier process left there in the sandbox is swept away.
-
-        Raises:
-            UsageError: they would measure each other.
-        """
-        devices = self._devices(workers)
-        if self.sleeper is not None and workers > 1:
-            raise UsageError(
-                f"--workers {workers}: the model server would wake up for one trial beside another. Put it on a GPU of "
-                f"its own and add --llm-sleep off, or leave --workers out."
-            )
-        self.sandbox.sweep(owner)
-        sweep(owner)
-        return [  # a Repo for each: they work in threads of their own, and it talks to one git process
-            SharedExperiment(
-                Repo(self.target.folder),
-                self.target,
-                self.sandbox,
-                device,
-                owner,
-                self.prepared,
-                stop_now,
-                Compiled(Path(owner) / FILE.name),
-                sleeper=self.sleeper,
-            )
-            for device in devices
-        ]
-
-    def check_beside(self, workers: int) -> None:
-        """Raises UsageError where runs on this machine beside each other would measure each other."""
-        if workers > 1 and self.device.kind == "cpu" and self.target.budget.kind == "seconds":
-            raise UsageError(
-                f"--workers {workers}: runs beside each other take each other's processor, and the budget is "
-                f"{self.target.budget}. Give one that counts work (--budget 200steps), or leave --workers out."
-            )
-
-    def _devices(self, workers: int) -> list[Device]:
-        if workers < 1:
-            raise UsageError(f"--workers {workers}: must be at least 1.")
-        self.check_beside(workers)
-        if workers == 1 or self.device.kind == "cpu":
-            return [self.device] * workers
-        others = {uuid: model for uuid, model in gpus().items() if uuid != self.device.uuid}
-        if len(others) + 1 < workers:
-            raise UsageError(f"--workers {workers}: each needs a GPU of its own, and there are {len(others) + 1}.")
-        named = list(others.items())[: workers - 1]
-        more = (dataclasses.replace(self.device, uuid=uuid, model=model) for uuid, model in named)
-        return [self.device, *more]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,43 +45,20 @@ class Parts(Workplace):
     ahead: bool = False  # whether the model is asked while a trial trains
 
 
-def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
-    """Check the target, the repository, the sandbox and the data, in this order.
-
-    Raises:
-        UsageError, EnvironmentProblem: what is wrong, where, and what to do.
-    """
-    folder = Path(settings.target)
-    target, _ = load_target(folder)
-    check_mounts(target)
-    if settings.budget:
-        target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
-    scrub_environment()
-    repo = Repo(folder)
-    device = find_device(settings)
-    sandbox = find_sandbox(settings, say)
-    return Workplace(settings, target, repo, sandbox, device, prepare_data(settings, target, say))
-
-
 def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     """Check the settings, the workplace and the model server, in this order.
 
     Raises:
         UsageError, EnvironmentProblem: what is wrong, where, and what to do.
     """
-    check_ends(settings)
-    if settings.on_llm_failure == "cma" and settings.proposer != "centaur":
-        raise UsageError("--on-llm-failure cma belongs to --proposer centaur: no other has cma-es beside a model.")
+    check_settings(settings)
     policy = policy_from(settings.policy, keep_simpler=settings.keep_simpler)
     calibration = settings.calibrate
     if calibration is None:
         calibration = default_calibration(policy, settings.trials)
-    if calibration < 2 and needs_noise(policy):
-        raise UsageError(
-            f"--calibrate {calibration}: the policy {policy.name} needs at least 2 runs of the baseline to know "
-            f"the noise. "
-            f"Use --calibrate 3 or more, or --policy greedy."
-        )
+    check_calibration(calibration, policy)
+    for sentence in without_effect(settings):
+        say(sentence)
     notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
     place = workplace(settings, say)
     source = place.repo.read(place.repo.head(), place.target.path)
@@ -176,62 +77,6 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
         sleeper=sleeper,
         ahead=ahead,
     )
-
-
-def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
-    """The sandbox that was named; code that a model wrote is refused where nothing protects the machine from it."""
-    try:
-        sandbox = make_sandbox(settings.sandbox, image=settings.image)
-        sandbox.check()
-    except SandboxUnavailable as error:
-        if settings.sandbox != "auto" or settings.proposer == "code":
-            raise EnvironmentProblem(str(error)) from None
-        sandbox = make_sandbox("process")  # methods that change nothing but numbers may do without
-        sandbox.check()
-    if not protects(sandbox):
-        lacking = "; ".join(g.value for g in missing(sandbox))
-        if settings.proposer == "code" and settings.sandbox != sandbox.name:
-            raise EnvironmentProblem(
-                f"the sandbox {sandbox.name} does not promise: {lacking}. Edits to code need more: use --sandbox "
-                f"docker or bwrap, or name --sandbox {sandbox.name} if this machine may be harmed."
-            )
-        say(f"sandbox {sandbox.name} does not promise: {lacking}")
-    return sandbox
-
-
-def find_device(settings: Settings) -> Device:
-    """One GPU by its UUID, or the CPU."""
-    threads = settings.threads or len(os.sched_getaffinity(0))
-    if settings.device == "cpu":
-        return Device("cpu", threads=threads)
-    if settings.ray_address and settings.device != "auto":  # this machine need not have any
-        if settings.device != "cuda":
-            raise UsageError(f"--device {settings.device}: with --ray-address Ray picks the GPUs. Use --device cuda.")
-        return Device("cuda", threads=settings.threads)
-    found = gpus()
-    if settings.device in ("auto", "cuda"):
-        if found:
-            uuid, model = next(iter(found.items()))
-            return Device("cuda", uuid, threads, model)
-        if settings.device == "cuda":
-            raise EnvironmentProblem("--device cuda: nvidia-smi lists no GPU. Use --device cpu, or mend the driver.")
-        return Device("cpu", threads=threads)
-    if settings.device not in found:
-        raise EnvironmentProblem(f"--device {settings.device}: no such GPU. There are: {', '.join(found) or 'none'}.")
-    return Device("cuda", settings.device, threads, found[settings.device])
-
-
-def prepare_data(settings: Settings, target: Target, say: Callable[[str], None]) -> Prepared | None:
-    if target.score != "trusted":
-        return None
-    from nanogpt_target.prepare import DataError, prepare
-
-    try:
-        return prepare(target.data, Path(settings.cache).expanduser() / "data", progress=say)
-    except DataError as error:
-        raise UsageError(f"{target.folder / 'target.toml'}, [data]: {error}") from None
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot prepare the data in {settings.cache}: {error}") from None
 
 
 def make_session_proposer(settings: Settings, target: Target, source: str, sleeper: Sleeper | None = None) -> Proposer:
@@ -293,21 +138,21 @@ def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDire
 
 
 def resume(root: Path, tag: str, changes: Mapping[str, Any], view: View, say: Callable[[str], None]) -> RunDirectory:
-    """Go on with a run after any interruption, under the settings it was started with and the given changes."""
+    """Go on with a run after any interruption, under the settings it has by now and the given changes."""
     directory = RunDirectory(root, tag)
-    saved = directory.read_settings()["run"]
-    settings = dataclasses.replace(make_settings({**saved, **changes}, None), runs=str(root), tag=tag)
-    with directory.lock():
+    directory.read_settings()  # says what is wrong with it before anything is made in it
+    with directory.lock(), Ledger(directory.ledger) as ledger:
+        before = directory.read_settings(ledger.state)["run"]
+        settings = dataclasses.replace(make_settings({**before, **changes}, None), runs=str(root), tag=tag)
         parts = assemble(settings, say)
-        with Ledger(directory.ledger) as ledger:
-            if not ledger.events:
-                ledger.append("session", **session_event(parts, directory))
-            check_same(ledger.state, parts)
-            directory.forget_stop()
-            with at_work(parts, directory) as force:
-                changed = changes_of(ledger.state, session_event(parts, directory))
-                ledger.append("resumed", attempt=ledger.state.resumed + 1, **({"changes": changed} if changed else {}))
-                run(parts, force, directory, ledger, RunRefs(parts.repo, tag), view)
+        if not ledger.events:
+            ledger.append("session", **session_event(parts, directory))
+        check_same(ledger.state, parts)
+        directory.forget_stop()
+        with at_work(parts, directory) as force:
+            changed = changes_of(ledger.state, parts, directory, before, changes)
+            ledger.append("resumed", attempt=ledger.state.resumed + 1, **({"changes": changed} if changed else {}))
+            run(parts, force, directory, ledger, RunRefs(parts.repo, tag), view)
     return directory
 
 
@@ -326,10 +171,17 @@ def check_same(state: State, parts: Parts) -> None:
         )
 
 
-def changes_of(state: State, event: Mapping[str, Any]) -> dict[str, Any]:
-    """What a resume changes of the session as it was recorded; the rest is of the run, or was checked."""
+def changes_of(
+    state: State, parts: Parts, directory: RunDirectory, before: Mapping[str, Any], given: Iterable[str]
+) -> dict[str, Any]:
+    """What a resume changes of the session as it was recorded; the rest is of the run, or was checked. ``settings`` is
+    all that was given to this resume or an earlier one, and is not as in run.toml: it holds from now on."""
     may = ("proposer", "sandbox", "policy", "seed", "trials", "workers", "device")
-    return {name: event[name] for name in may if name in state.session and state.session[name] != event[name]}
+    event, settings = session_event(parts, directory), lasting(parts.settings)
+    changed = {name: event[name] for name in may if name in state.session and state.session[name] != event[name]}
+    if new := {name: settings[name] for name in given if settings[name] != before.get(name)}:
+        changed["settings"] = {**state.session.get("settings", {}), **new}
+    return changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -469,7 +321,12 @@ def record_of(parts: Parts) -> dict[str, Any]:
     """run.toml: everything that was decided at the start."""
     target = dataclasses.asdict(parts.target)
     data = {"hash": parts.prepared.hash, **dict(parts.prepared.tokens)} if parts.prepared else {}
-    run_settings = {**dataclasses.asdict(parts.settings), "target": str(Path(parts.settings.target).resolve())}
-    if parts.settings.notify not in ("", "env"):
-        run_settings["notify"] = str(Path(parts.settings.notify).expanduser().resolve())  # a resume may start elsewhere
-    return {"run": run_settings, "target": target, "data": data, **environment()}
+    return {"run": lasting(parts.settings), "target": target, "data": data, **environment()}
+
+
+def lasting(settings: Settings) -> dict[str, Any]:
+    """Settings as they are written down: a resume may start in another folder."""
+    paths = {"target": str(Path(settings.target).resolve())}
+    if settings.notify not in ("", "env"):
+        paths["notify"] = str(Path(settings.notify).expanduser().resolve())
+    return {**dataclasses.asdict(settings), **paths}

@@ -30,7 +30,7 @@ from sandbox.gpu import gpus
 from sandbox.types import Device, Guarantee, Sandbox, SandboxBroken, SandboxUnavailable
 
 if TYPE_CHECKING:
-    from agent.launch import Workplace
+    from agent.workplace import Workplace
     from nanogpt_target.prepare import Prepared
 
 PULSE = 1.0  # seconds between messages of a node and the session

@@ -58,8 +58,10 @@ def addresses(setting: str) -> list[str]:
     path = Path(setting).expanduser()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise EnvironmentProblem(f"notify: cannot read {path}: {error}.") from None
+    except OSError as error:
+        raise EnvironmentProblem(f"--notify {path}: {error.strerror}. It has one Apprise address a line.") from None
+    except UnicodeDecodeError:
+        raise EnvironmentProblem(f"--notify {path}: this is no text. It has one Apprise address a line.") from None
     found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not found:
         raise UsageError(f"notify: {path} holds no address. It has one Apprise address a line, such as ntfy://topic.")

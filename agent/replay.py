@@ -26,7 +26,8 @@ from agent.prompting import one_line
 from agent.repo import Repo
 from agent.reproduce import Finding
 from agent.rundir import RunDirectory
-from agent.session import RETRIES, run_seed
+from agent.seeds import run_seed
+from agent.session import RETRIES
 from agent.steps import Step
 from agent.trial import Experiment
 from agent.types import Goal, Measurement

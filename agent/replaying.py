@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import replay
+from agent.checks import MOST_THREADS, check_threads
 from agent.config import Target, load_target, make_settings
 from agent.ending import Stopper
 from agent.errors import UsageError
-from agent.launch import Workplace, workplace
 from agent.ledger import Ledger, fold, read
 from agent.outputs import number
 from agent.replay import Plan, Replay, Result
 from agent.repo import Repo, scrub_environment
 from agent.rundir import RunDirectory, find_runs
 from agent.steps import Step, named, steps_of_branch, steps_of_run, values_of_results
+from agent.workplace import Workplace, workplace
 
 if TYPE_CHECKING:
     from agent.views.replay import ReplayView
 
-MOST_THREADS = 4096
 ROUNDS = 3  # runs of each step, where none are named
 IDENTITY = ("what", "baseline", "commits", "budget", "data", "exact")  # of a replay, that cannot change when it goes on
 
@@ -54,6 +54,9 @@ def perform(
     seeds = (1 if request.exact else ROUNDS) if request.seeds is None else request.seeds
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: must be at least 1.")
+    if request.workers < 1:
+        raise UsageError(f"--workers {request.workers}: must be at least 1.")
+    check_threads(int(request.settings.get("threads", 0)))
     if request.exact and (request.ablate or request.settings.get("budget")):
         other = "--ablate" if request.ablate else "--budget"
         raise UsageError(f"--exact follows what is recorded: it does not go with {other}.")
@@ -87,8 +90,8 @@ def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[P
     if request.results is not None:
         raise UsageError(f"--results: run {request.what} has recorded values of its own. Leave it out.")
     source = RunDirectory(runs, request.what)
-    saved = source.read_settings()["run"]
     state = fold(read(source.ledger))
+    saved = source.read_settings(state)["run"]
     if source.running():
         say(f"run {request.what} is still going on: what it has kept so far is replayed.")
     given = {**saved, **request.settings, "runs": str(runs), "ray_address": ""}  # a replay runs here

@@ -8,14 +8,15 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from agent.config import read_toml
+from agent.config import Settings, read_toml
 from agent.errors import EnvironmentProblem, UsageError
+from agent.ledger import State
 from agent.types import Record
 
 NOTES = """# Notes for the model
@@ -61,6 +62,14 @@ class RunDirectory:
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
 
+    def forget_checkpoints(self, trial: int, kept: Collection[str]) -> None:
+        """Those of a trial's runs, but for the given traces."""
+        from agent.outputs import CHECKPOINT
+
+        for path in self.trial(trial).glob(f"run-*/{CHECKPOINT[0].name}"):
+            if str(path.parent.relative_to(self.path)) not in kept:
+                path.unlink()
+
     def create(self, settings: Mapping[str, Any]) -> None:
         try:
             self.path.mkdir(parents=True)
@@ -70,10 +79,15 @@ class RunDirectory:
         except OSError as error:
             raise EnvironmentProblem(f"cannot make {self.path}: {error.strerror}.") from error
 
-    def read_settings(self) -> dict[str, Any]:
+    def read_settings(self, state: State | None = None) -> dict[str, Any]:
+        """run.toml: what was decided at the start. With a ``state``, as the resumes until then have changed it."""
         if not self.settings.is_file():
             raise UsageError(f"{self.path} has no run.toml: this is not the directory of a run.")
-        return read_toml(self.settings)
+        saved = read_toml(self.settings)
+        if not isinstance(saved.get("run"), dict):
+            raise UsageError(f"{self.settings} has no table [run]: put back the file that the run began with.")
+        changed = state.session.get("settings", {}) if state is not None else {}
+        return {**saved, "run": {**saved["run"], **changed}}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -162,10 +176,19 @@ def find_runs(root: Path) -> list[str]:
     return [p.name for p in sorted(found, key=lambda p: (p / "run.toml").stat().st_mtime)]
 
 
-def new_tag(root: Path, prefix: str = "") -> str:
-    """A tag that no run below ``root`` has: the day, and a letter when the day has several."""
+def folder_of_runs(runs: str) -> Path:
+    """The folder that ``--runs`` names. Raises ``UsageError`` for one that is not there, but for the usual one: that
+    appears with the first run."""
+    folder = Path(runs)
+    if folder.is_dir() or (runs == Settings().runs and not folder.exists()):
+        return folder
+    raise UsageError(f"--runs {runs}: no such folder. Name the one in which `overnight run` put its runs.")
+
+
+def new_tag(root: Path, prefix: str = "", *beside: str) -> str:
+    """A tag that nothing in ``root`` or these folders of it has: the day, and a number when the day has several."""
     day = prefix + datetime.now().strftime("%b%d").lower()
-    taken = {p.name for p in root.iterdir()} if root.is_dir() else set()
+    taken = {p.name for place in (root, *(root / name for name in beside)) if place.is_dir() for p in place.iterdir()}
     return next(t for k in range(10_000) if (t := day if k == 0 else f"{day}-{k + 1}") not in taken)
 
 

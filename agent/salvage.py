@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from agent.ledger import Event, Folder, LedgerDamaged, State, event_of, fold, pa
 from agent.types import Proposal, Record
 
 GONE = "(the line of the ledger that said what this was is damaged)"
+DAMAGE = (LedgerDamaged, ValueError, LookupError, TypeError, AttributeError)  # a line is no event, or lacks something
 
 
 @contextmanager
@@ -43,15 +44,25 @@ def read_state(path: Path) -> tuple[State, list[str]]:
 
 def salvage(data: bytes, name: str) -> tuple[State, list[str]]:
     """The fold of every line that is an event, and what is wrong with the others."""
-    folder, problems = Folder(), []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+    folder = Folder()
+    problems = take_sound(data, name, 1, folder, folder.take)
+    return folder.state(), problems
+
+
+def take_sound(data: bytes, name: str, first: int, folder: Folder, take: Callable[[Event], None]) -> list[str]:
+    """Have every line that is an event taken into ``folder``, and say what is wrong with the others.
+
+    ``first`` is the number of the first line in ``data``, which is a part of the ledger.
+    """
+    problems = []
+    for number, line in enumerate(data.split(b"\n")[:-1], start=first):
         try:
             event = event_of(line)
             _make_room(folder, event)
-            folder.take(event)
-        except (ValueError, LedgerDamaged) as error:
+            take(event)
+        except DAMAGE as error:
             problems.append(f"{name}, line {number}, is damaged ({error}); what the other lines say is shown")
-    return folder.state(), problems
+    return problems
 
 
 def _make_room(folder: Folder, event: Event) -> None:

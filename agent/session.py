@@ -8,7 +8,6 @@ asked while they train. Only this thread writes.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import NoReturn, Protocol
 
+from agent.commits import Commits
 from agent.config import Target
 from agent.context import Context, Proposer
 from agent.errors import (
@@ -32,10 +32,10 @@ from agent.errors import (
 from agent.evidence import device_type_of, history_of, noise_of
 from agent.judge import History, MeasureNext, Policy, check_baseline, judge, undone
 from agent.ledger import Event, Ledger, State, iterate, lost_in_a_row
-from agent.messages import accepted_message, candidate_message
 from agent.outputs import CHECKPOINT
 from agent.repo import Repo, RunRefs
 from agent.rundir import RunDirectory
+from agent.seeds import run_seed, with_seed_check
 from agent.types import Measurement, Proposal, Record, Role, Verdict
 from agent.workers import Order, Workers, in_background
 from sandbox.types import SandboxBroken
@@ -164,6 +164,10 @@ class Session:
     def state(self) -> State:
         return self.ledger.state
 
+    @property
+    def commits(self) -> Commits:
+        return Commits(self.repo, self.refs, self.target, self.proposer)
+
     # propose
 
     def ask(self, state: State) -> bool:
@@ -200,29 +204,21 @@ class Session:
         )
 
     def commit_candidate(self, record: Record, state: State) -> bool:
-        """Every attempt that became code gets a commit and a ref; the same proposal always gives the same hash."""
+        """Every attempt that became code gets a commit and a ref."""
         if not self.room or self.ending.before(state, record.number):
             return False
         try:
-            text = self.edited(record.proposal, state.head)
+            commit = self.commits.build(record, state.head)
         except PatchRejected as error:
             if record.proposal.parent == state.head:
                 raise
             return self.drop(record, error)
-        self.put_up(record, self.build(record, text, state.head), 0, state.head)
+        return self.put_up(record, commit, 0, state.head)
+
+    def put_up(self, record: Record, commit: str, revision: int, parent: str) -> bool:
+        name = self.commits.set_ref(record, commit, revision)
+        self.write("candidate", trial=record.number, commit=commit, ref=name, parent=parent)
         return True
-
-    def build(self, record: Record, text: str, parent: str) -> str:
-        return self.repo.build(parent, {self.target.path: text}, candidate_message(record), int(record.started))
-
-    def edited(self, proposal: Proposal, parent: str) -> str:
-        """The edited file on top of ``parent``. Raises ``PatchRejected`` if the edit does not apply there."""
-        from agent.patch import apply_reply
-
-        before = self.repo.read(parent, self.target.path)
-        if parent == proposal.parent:
-            return apply_reply(before, proposal.diff, self.target.path)
-        return self.proposer.rebase(proposal, before, self.target.path)
 
     # where the branch has moved on since the trial was begun
 
@@ -233,21 +229,11 @@ class Session:
             step = judge(self.history(record, record.base), self.policy)
             if isinstance(step, Verdict) and step.decision == "revert":
                 return self.conclude(record, step)
-        assert record.candidate is not None
         try:
-            text = self.edited(record.proposal, state.head)
+            commit, revision = self.commits.rebase(record, state.head)
         except PatchRejected as error:
             return self.drop(record, error)
-        revision, commit = record.revision, record.candidate
-        if text != self.repo.read(commit, self.target.path):  # the same file is the same program: its runs count
-            revision, commit = revision + 1, self.build(record, text, state.head)
-        self.put_up(record, commit, revision, state.head)
-        return True
-
-    def put_up(self, record: Record, commit: str, revision: int, parent: str) -> None:
-        name = self.refs.attempt_name(record.number, revision)
-        self.repo.move(name, commit, self.repo.ref(name))
-        self.write("candidate", trial=record.number, commit=commit, ref=name, parent=parent)
+        return self.put_up(record, commit, revision, state.head)
 
     def drop(self, record: Record, error: PatchRejected) -> bool:
         """The branch has moved on to where this edit has no place."""
@@ -317,7 +303,8 @@ class Session:
                 raise EnvironmentProblem(f"{lost} runs in a row were lost to the machine, the last: {error}") from error
             return
         self._broken = 0
-        self.write("measured", trial=order.trial, measurement=self.with_seed_check(run))
+        checked = with_seed_check(run, self.state.runs.get(run.commit, ()))
+        self.write("measured", trial=order.trial, measurement=checked)
         if order.trial == 0 or order.commit == self.candidate_of(order.trial):
             self.forget_checkpoints(order.trial, keep=order.trace)
         else:  # the incumbent again: only its value was wanted
@@ -331,26 +318,9 @@ class Session:
         record = self.state.of_trial(trial)
         return record.candidate if record else None
 
-    def with_seed_check(self, run: Measurement) -> Measurement:
-        """Equal weights under different seeds: the edit pins the seed, and repeats would prove nothing.
-
-        The initial ones, as the harness reports them. Since the edit can report what it likes: also equal values, to
-        the last bit, of a trusted scorer.
-        """
-        others = [o for o in self.state.runs.get(run.commit, ()) if o.seed != run.seed]
-        reason = "seed pinned: equal weights under different seeds"
-        if any(o.initial_hash and o.initial_hash == run.initial_hash for o in others):
-            return replace(run, status="invalid", value=None, reason=reason)
-        if not run.self_reported and run.value is not None and any(o.value == run.value for o in others):
-            return replace(run, status="invalid", value=None, reason=reason.replace("weights", "values"))
-        return run
-
     def forget_checkpoints(self, trial: int, keep: str = "") -> None:
         """Only the newest checkpoint of a trial is needed: for the test split, should it be kept."""
-        kept = {keep, *(order.trace for order in self._runs.values())}
-        for path in self.directory.trial(trial).glob(f"run-*/{CHECKPOINT[0].name}"):
-            if str(path.parent.relative_to(self.directory.path)) not in kept:
-                path.unlink()
+        self.directory.forget_checkpoints(trial, {keep, *(order.trace for order in self._runs.values())})
 
     # judge
 
@@ -382,20 +352,12 @@ class Session:
         return record is not None
 
     def accept(self, record: Record, state: State) -> None:
-        """The candidate's tree again, on top of the head, with its results; dated by the ledger: it can be rebuilt."""
-        assert record.candidate is not None
-        message = accepted_message(record, state)
-        tree = self.repo.commit(record.candidate).tree
-        commit = self.repo.commit_tree(tree, (state.head,), message, int(record.ended or 0))
-        self.repo.move(self.refs.head_name, commit, self.repo.ref(self.refs.head_name))
+        commit = self.commits.accept(record, state)
         self.write("moved", trial=record.number, commit=commit)
         self.mirror()
 
     def mirror(self) -> None:
-        state = self.state
-        known = frozenset({state.baseline, *state.moved.values()})
-        waiting = self.refs.mirror(state.head, known)
-        if waiting:
+        if waiting := self.commits.mirror(self.state):
             self.tell_view("note", {"text": waiting})
 
     def tell(self, record: Record) -> None:
@@ -429,7 +391,7 @@ class Session:
             )
         for kind in self.workers.types:
             check_baseline([run for run in state.baseline_runs if run.role != "test" and run.on(kind)], self.policy)
-        self.repo.move(self.refs.head_name, state.baseline, self.repo.ref(self.refs.head_name))
+        self.commits.move_head(state.baseline)
         self.mirror()
         if self.untested(state.baseline_runs):
             return self.measure_test_split(0, state.baseline_runs)
@@ -460,18 +422,8 @@ class Session:
         if 0 in state.told:
             told = [state.of_trial(event["trial"]) for event in iterate(self.ledger.events, "told")]
             self.directory.rewrite_results([record or state.baseline_record for record in told])
-            self.restore_refs()
-
-    def restore_refs(self) -> None:
-        """Refs that were deleted or lag behind come back from the ledger: it is the truth, they are its mirror."""
-        state = self.state
-        for name, commit in (
-            (self.refs.head_name, state.head),
-            *((self.refs.attempt_name(r.number, r.revision), r.candidate) for r in state.records if r.candidate),
-        ):
-            if commit and (now := self.repo.ref(name)) != commit:
-                self.repo.move(name, commit, now)
-        self.mirror()
+            self.commits.restore(state)
+            self.mirror()
 
     def leave(self) -> None:
         """Let nothing run on. What ended just now still counts."""
@@ -488,9 +440,3 @@ class Session:
     def tell_view(self, phase: str, info: dict[str, object]) -> None:
         with self._telling:  # workers tell of their progress from threads of their own
             self.view.progress(phase, info)
-
-
-def run_seed(session_seed: int, commit: str, k: int) -> int:
-    """The harness seed of the k-th run of a commit: fresh for every run, the same at every resume."""
-    digest = hashlib.blake2b(f"{session_seed}/{commit}/{k}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") & 0x7FFFFFFF

@@ -20,11 +20,12 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from agent.commands import existing
+from agent.commands import existing, say
 from agent.config import NEED_MODEL
 from agent.heartbeat import read_heartbeat
-from agent.ledger import Folder, State, parse
+from agent.ledger import Event, Folder, State, event_of
 from agent.rundir import RunDirectory
+from agent.salvage import take_sound
 from agent.views import text
 from agent.views.live import follow
 from agent.views.night import Activity, night_panel
@@ -51,7 +52,10 @@ def watch(tag: str | None, runs: str) -> int:
                         break
         except KeyboardInterrupt:
             pass
-    console.print(watched.picture(console.width, 0))
+    picture = watched.picture(console.width, 0)
+    for problem in watched.damage:
+        say(problem)
+    console.print(picture)
     return 0
 
 
@@ -89,25 +93,29 @@ class Watched:
 
     def __init__(self, directory: RunDirectory):
         self.directory = directory
-        self.settings = directory.read_settings().get("run", {})
-        self._folder, self._read = Folder(), 0
+        self.damage: list[str] = []  # what cannot be read of the ledger, a text for each line of it
+        self._folder, self._read, self._lines = Folder(), 0, 0
         self._last: Activity = Activity()
         self._gpu: tuple[float, str] = (float("-inf"), "")
 
     def state(self) -> State:
-        """The fold of the ledger; only what was added since the last call is read."""
+        """The fold of the ledger, or of what is left of it; only what was added since the last call is read."""
         try:
             with self.directory.ledger.open("rb") as file:
                 file.seek(self._read)
                 data = file.read()
         except OSError:
             return self._folder.state()
-        events, good = parse(data[: data.rfind(b"\n") + 1], str(self.directory.ledger))
-        self._read += good
-        for event in events:
-            self._folder.take(event)
-            self._last = follow(self._last, event)
+        data = data[: data.rfind(b"\n") + 1]
+        if torn(data):  # then closed by a line feed: damage only once something follows it
+            data = data[: data.rfind(b"\n", 0, -1) + 1]
+        self.damage += take_sound(data, str(self.directory.ledger), self._lines + 1, self._folder, self._take)
+        self._read, self._lines = self._read + len(data), self._lines + data.count(b"\n")
         return self._folder.state()
+
+    def _take(self, event: Event) -> None:
+        self._folder.take(event)
+        self._last = follow(self._last, event)
 
     def activity(self, state: State, now: float) -> tuple[float, Activity]:
         """When the session last wrote anything, and what it does: the newer of the heartbeat and the ledger."""
@@ -142,7 +150,11 @@ class Watched:
     ) -> list[tuple[str, Text]]:
         summary = summarize(state)
         rows = [("noise", Text(noise_words(summary))), ("time", time_text(summary))]
-        if running and self.settings.get("proposer") in NEED_MODEL:
+        if self.damage:
+            what = self.damage[0].removeprefix(f"{self.directory.path}/")
+            more = f"; and {text.count(len(self.damage) - 1, 'other line')}" if len(self.damage) > 1 else ""
+            rows.insert(0, ("damaged", text.safe(what + more, "yellow")))
+        if running and state.session.get("proposer") in NEED_MODEL:
             name = next((r.proposal.model for r in reversed(state.records) if r.proposal.model), "")
             doing = "answering" if activity.phase == "model" else "not needed now"
             doing = "not there; the session waits for it" if "model server" in activity.note else doing
@@ -164,6 +176,14 @@ class Watched:
         """The last lines of session.log."""
         lines = tail(self.directory.log, count) if count else []
         return [text.safe(re.sub(r"^\S+ (\S{8})\S* INFO", r"\1", line), "dim", width - 4) for line in lines]
+
+
+def torn(data: bytes) -> bool:
+    """Whether the last of some whole lines is no event."""
+    try:
+        return bool(data) and not event_of(data[data.rfind(b"\n", 0, -1) + 1 : -1])
+    except ValueError:
+        return True
 
 
 def gpu_words(device: str) -> str:

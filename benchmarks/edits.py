@@ -18,15 +18,16 @@ from statistics import fmean, stdev
 
 from scipy.stats import beta
 
-from agent import commands, launch
+from agent import commands
 from agent.config import make_settings
 from agent.judge import History, MeasureNext, Policy, judge, policy_from
 from agent.noise import pooled_noise
 from agent.normal_form import normal_form
 from agent.repo import Repo
-from agent.session import run_seed
+from agent.seeds import run_seed
 from agent.trial import Experiment
 from agent.types import Measurement, Role, Verdict
+from agent.workplace import workplace
 
 Edit = tuple[tuple[str, str], ...]  # what is replaced by what, each everywhere in the file
 
@@ -144,7 +145,7 @@ def main() -> int:
         root = Path(name)
         commands.make_target(root / "target", "demo")
         settings = {"target": str(root / "target"), "threads": 1, "device": "cpu", "sandbox": "bwrap"}
-        place = launch.workplace(make_settings({**settings, "proposer": "random"}, None), lambda _words: None)
+        place = workplace(make_settings({**settings, "proposer": "random"}, None), lambda _words: None)
         (experiment,) = place.experiments("benchmark", lambda: False, 1)
         head = place.repo.head()
         source = place.repo.read(head, "train.py")

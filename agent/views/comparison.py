@@ -164,6 +164,6 @@ def comparison_page(contrast: Contrast, plan: Plan) -> str:
 
 def _budget(plan: Plan) -> str:
     settings = plan.settings
-    parts = [f"{settings['trials']} trials"] if settings.get("trials") else []
+    parts = [text.count(settings["trials"], "trial")] if settings.get("trials") else []
     parts += [f"{settings['train_hours']:g} h of training"] if settings.get("train_hours") else []
     return " or ".join(parts)

@@ -41,7 +41,7 @@ def curves(contrast: Contrast, width: int = 960, height: int = 400) -> str:
         if points:
             path = [(x(t), _clip(y(mean), box)) for t, mean, _, _ in points]
             mark = svg.add(root, "path", cls=f"method m{k}", d=svg.line(path))
-            svg.tip(mark, f"{method}: {text.number(points[-1][1])} after {points[-1][0]} trials")
+            svg.tip(mark, f"{method}: {text.number(points[-1][1])} after {text.count(points[-1][0], 'trial')}")
     return svg.render(root)
 
 

@@ -207,7 +207,8 @@ def plain_line(event: Event, state: State) -> str:
             return trial_line(record, metric, planned)
     if kind == "resumed":
         done = len(state.finished)
-        return f"resumed after {f'{done} of {planned} trials' if planned else text.count(done, 'trial')}"
+        within = planned and done <= planned
+        return f"resumed after {f'{done} of {planned} trials' if within else text.count(done, 'trial')}"
     if kind == "ended":
         return text.line(f"ended: {event['reason']}")
     return ""

@@ -200,7 +200,9 @@ def usage_rows(state: State) -> list[tuple[str, str]]:
 
 def environment_tables(state: State, run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything that run.toml and the session event tell about how this was made."""
-    session = {k: v for k, v in state.session.items() if k not in ("v", "event", "time")}
+    session = {k: v for k, v in state.session.items() if k not in ("v", "event", "time", "settings")}
+    if changed := state.session.get("settings"):  # by a resume
+        run = {**run, "run": {**run.get("run", {}), **changed}}
     tables = [("session", list(_flat(session)))]
     single = [(k, v) for k, v in run.items() if not isinstance(v, Mapping)]
     for name, table in run.items():

@@ -216,7 +216,8 @@ def replay_chart(result: Result, width: int = 960, height: int = 360) -> str:
             at = x(f.step.number)
             svg.add(root, "path", cls="loss own", d=f"M{at:.1f} {y(f.value - reach):.1f}V{y(f.value + reach):.1f}")
             mark = svg.add(root, "circle", cls="keep", cx=at, cy=y(f.value), r=4.5)
-            words = f"recorded {text.number(f.step.recorded)}, replayed {text.number(f.value)} in {f.n} runs"
+            replayed = f"{text.number(f.value)} in {text.count(f.n, 'run')}"
+            words = f"recorded {text.number(f.step.recorded)}, replayed {replayed}"
             svg.tip(mark, f"step {f.step.number}: {f.outcome}\n{words}\n{text.line(f.step.subject, 90)}")
     return svg.render(root)
 

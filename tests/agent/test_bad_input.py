@@ -15,6 +15,7 @@ from targets import TOML, TRAIN, git, make_bowl
 
 from agent import llm
 from agent.cli import main
+from agent.rundir import new_tag
 
 Fails = Callable[..., str]
 
@@ -42,6 +43,9 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
     return run
 
 
+NOWHERE = ("--llm-base-url", "http://127.0.0.1:9/v1")  # what is wrong is said before a server is asked
+CODE = ("--proposer", "code", *NOWHERE)
+CENTAUR = ("--proposer", "centaur", *NOWHERE)
 SEARCH = ("--proposer", "random", "--sandbox", "process", "--trials", "1", "--policy", "greedy")
 
 
@@ -101,10 +105,16 @@ def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, m
         (["--budget", "0.5steps"], "--budget 0.5steps: less than one step trains nothing."),
         (["--policy", "lucky"], "policy = 'lucky' is not one of"),
         (["--proposer", "cma"], "proposer = 'cma' is not one of"),
+        (["--llm-timeout", "0", *CODE], "--llm-timeout 0: must be more than 0"),
+        (["--centaur-share", "2", *CENTAUR], "--centaur-share 2: write auto, or a number from 0 to 1."),
+        (["--centaur-share", "-0.1", *CENTAUR], "--centaur-share -0.1: write auto, or a number from 0 to 1."),
+        (["--centaur-share", "nan", *CENTAUR], "--centaur-share nan: write auto, or a number from 0 to 1."),
+        (["--centaur-share", "much"], "--centaur-share much: write auto, or a number from 0 to 1."),
         (["--on-llm-failure", "cma"], "--on-llm-failure cma belongs to --proposer centaur"),
         (["--tag", "a b"], "--tag 'a b': use letters, digits"),
         (["--tag", "../up"], "--tag '../up': use letters, digits"),
         (["--threads", "-1"], "threads = -1 is negative."),
+        (["--threads", "100000"], "--threads 100000: must be at most 4096"),
         (["--workers", "0"], "--workers 0: must be at least 1."),
         (["--workers", "2"], "--workers 2: runs beside each other take each other's processor"),
         (["--ray-address", "nonsense"], "--ray-address nonsense: write local, auto or HOST:PORT"),
@@ -116,6 +126,67 @@ def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, m
 )
 def test_a_wrong_setting(fails: Fails, target: Path, words: list[str], message: str) -> None:
     assert message in refuses(fails, target, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--on-plateau", "3"], "--on-plateau 3 has no effect: only --proposer code looks at it, and this is random."),
+        (["--centaur-share", "0.5"], "--centaur-share 0.5 has no effect: only --proposer centaur looks at it"),
+        (["--no-screen"], "--no-screen has no effect: only --proposer centaur looks at it"),
+    ],
+)
+def test_a_setting_that_only_another_proposer_looks_at_is_told(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["run", "--target", str(target), "--runs", str(tmp_path / "runs"), *SEARCH, *words]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith(message)
+    assert main(["run", "--target", str(target), "--runs", str(tmp_path / "runs"), *SEARCH]) == 0
+    assert "has no effect" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["status"], ["watch"], ["resume", "night"]])
+def test_a_folder_of_runs_that_is_not_there(fails: Fails, tmp_path: Path, command: list[str]) -> None:
+    message = fails(*command, status=2)
+    assert message.startswith(f"--runs {tmp_path / 'runs'}: no such folder.")
+    (tmp_path / "runs").write_text("")
+    assert fails(*command, status=2).startswith(f"--runs {tmp_path / 'runs'}: no such folder.")
+
+
+def test_a_demo_that_cannot_begin_is_in_nobodys_way(fails: Fails, tmp_path: Path) -> None:
+    assert fails("demo", "--seed", "-1", status=2) == "command line: seed = -1 is negative."
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_demo_that_was_killed_early_is_in_nobodys_way(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    first = new_tag(runs, "demo-")
+    (runs / "targets" / first).mkdir(parents=True)
+    assert new_tag(runs, "demo-") == first
+    assert new_tag(runs, "demo-", "targets") == f"{first}-2"
+
+
+@pytest.mark.parametrize("words", [["--workers", "0"], ["--seeds", "0"], ["--threads", "100000"]])
+def test_a_replay_that_cannot_begin_leaves_no_folder(
+    fails: Fails, target: Path, tmp_path: Path, words: list[str]
+) -> None:
+    start(target, tmp_path / "runs", trials=2, policy="greedy", calibrate=1, seed=1)
+    assert fails("replay", "night", *words, status=2).startswith(" ".join(words))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["night"]
+
+
+@pytest.mark.parametrize("words", [["--older-than", "nan"], ["--larger-than", "inf"], ["--older-than", "-1"]])
+def test_bounds_of_clean_that_are_none(fails: Fails, target: Path, words: list[str]) -> None:
+    assert fails("clean", "night", *words, status=2).endswith("must be a finite number, and cannot be negative.")
+
+
+def test_the_usual_folder_of_runs_need_not_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0
+    assert "No runs yet." in capsys.readouterr().out
 
 
 def test_a_wrong_config_file(fails: Fails, target: Path, tmp_path: Path) -> None:
@@ -234,6 +305,15 @@ def test_init_names_a_file_that_is_no_folder(fails: Fails, tmp_path: Path) -> No
 def test_a_run_that_is_not_there(fails: Fails, target: Path, tmp_path: Path, command: str) -> None:
     start(target, tmp_path / "runs", tag="jun12", trials=1, policy="greedy", calibrate=1)
     assert fails(command, "jun21", status=2) == f"no run 'jun21' in {tmp_path / 'runs'}. Nearest: jun12."
+
+
+@pytest.mark.parametrize("command", ["status", "resume"])
+def test_settings_of_a_run_that_are_not_there(fails: Fails, target: Path, tmp_path: Path, command: str) -> None:
+    directory = start(target, tmp_path / "runs", trials=1, policy="greedy", calibrate=1)
+    before = directory.ledger.read_bytes()
+    directory.settings.write_text("seed = 3\n")
+    assert "run.toml has no table [run]" in fails(command, "night", status=2)
+    assert directory.ledger.read_bytes() == before
 
 
 def test_a_trial_that_is_not_there(fails: Fails, target: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_by_size_and_by_age(run: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert clean(run, "--larger-than", "1", "--older-than", "1", "--dry-run") == 0
     printed = capsys.readouterr()
     assert printed.out.split() == ["3,000,000", str(weights)]
-    assert "would free 1 files, 3.0 MB (checkpoints 3.0 MB)" in printed.err
+    assert "would free 1 file, 3.0 MB (checkpoints 3.0 MB)" in printed.err
     assert files(run) == before
     assert clean(run, "--larger-than", "1", "--older-than", "1") == 0
     assert before.keys() - files(run).keys() == {str(weights.relative_to(run))}

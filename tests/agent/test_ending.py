@@ -65,7 +65,7 @@ def test_a_night_ends_for_one_reason() -> None:
     assert reason(state) == ""
     assert reason(state, trials=3) == ""
     assert reason(state, trials=2) == "all 2 trials done"
-    assert reason(state, train_hours=1.0) == "1 hours of training are over"
+    assert reason(state, train_hours=1.0) == "1 hour of training is over"
     assert reason(state, train_hours=2.0) == ""
     assert reason(state, hours=1e-12) == "1e-12 hours are over"
 
@@ -99,15 +99,15 @@ COST = Cost(trial=360, training=300)
     ("settings", "elapsed", "until_left", "ends"),
     [
         ({"hours": 1.0}, 3240, None, ""),
-        ({"hours": 1.0}, 3241, None, "5 min 59 s are left of 1 hours, and a trial takes about 6 min 00 s"),
-        ({"hours": 1.0}, 3600, None, "1 hours are over"),
+        ({"hours": 1.0}, 3241, None, "5 min 59 s are left of 1 hour, and a trial takes about 6 min 00 s"),
+        ({"hours": 1.0}, 3600, None, "1 hour is over"),
         ({"until": "07:30"}, 0, 361, ""),
         ({"until": "07:30"}, 0, 59, "59 s are left until 07:30, and a trial takes about 6 min 00 s"),
         ({"until": "07:30"}, 0, -1, "it is 07:30"),
         ({"train_hours": 1.0}, 0, None,
-         "4 min 00 s are left of 1 hours of training, and a trial takes about 5 min 00 s"),
+         "4 min 00 s are left of 1 hour of training, and a trial takes about 5 min 00 s"),
         ({"train_hours": 1.1}, 0, None, ""),
-        ({"hours": 2.0, "trials": 1}, 7000, None, "all 1 trials done"),
+        ({"hours": 2.0, "trials": 1}, 7000, None, "the one trial is done"),
         ({}, 1e9, None, ""),
     ],
 )  # fmt: skip
@@ -157,6 +157,7 @@ def test_the_breaker_trips_on_one_failure_again_and_again() -> None:
     assert tripped([failed(n, f"trained for {n}.5 s, allowed 3 s", "over_budget") for n in (1, 22, 333)])
     ended = [Record(n, Proposal("code", "llm", "p", "", ending="patch_rejected", reason="no diff")) for n in (1, 2, 3)]
     assert tripped(ended)
+    assert breaker(State(records=tuple(same)), 1).startswith("the last trial failed: crash")
 
 
 def test_after_a_resume_the_breaker_counts_anew() -> None:

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from sessions import start, state_of
 from targets import make_bowl
 
-from agent import launch
-from agent.config import Budget, Settings, make_settings, parse_budget
+from agent import launch, workplace
+from agent.config import Budget, Settings, load_target, make_settings, parse_budget
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import State
 from agent.messages import accepted_message, candidate_message, plain, subject_line, trailer_name
 from agent.rundir import RunDirectory, find_runs, new_tag, result_line
 from agent.types import Measurement, Proposal, Record, Verdict
+from agent.workplace import find_device
 
 BEFORE = Budget("seconds", 300, 300)
 
@@ -144,9 +145,9 @@ def test_a_proposer_is_told_everything_but_the_test_split(tmp_path: Path) -> Non
         runs={"base": (seen, test)},
     )
     repo = SimpleNamespace(read=lambda _commit, _path: "x = 1\n")
-    target = launch.load_target(make_bowl(tmp_path / "target"))[0]
+    target = load_target(make_bowl(tmp_path / "target"))[0]
     parts = SimpleNamespace(
-        repo=repo, target=target, settings=Settings(), device=launch.find_device(Settings(device="cpu"))
+        repo=repo, target=target, settings=Settings(), device=find_device(Settings(device="cpu"))
     )
     directory = RunDirectory(tmp_path, "night")
     context = launch.describe(state, cast(Any, parts), directory)
@@ -155,17 +156,17 @@ def test_a_proposer_is_told_everything_but_the_test_split(tmp_path: Path) -> Non
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch.find_device(make_settings({"device": "cpu", "threads": 3}, None)).threads == 3
-    monkeypatch.setattr(launch, "gpus", lambda: {"GPU-a": "H200", "GPU-b": "A100"})
-    assert launch.find_device(Settings(device="auto")).uuid == "GPU-a"
-    assert launch.find_device(Settings(device="GPU-b")).uuid == "GPU-b"
-    monkeypatch.setattr(launch, "gpus", dict)
+    assert find_device(make_settings({"device": "cpu", "threads": 3}, None)).threads == 3
+    monkeypatch.setattr(workplace, "gpus", lambda: {"GPU-a": "H200", "GPU-b": "A100"})
+    assert find_device(Settings(device="auto")).uuid == "GPU-a"
+    assert find_device(Settings(device="GPU-b")).uuid == "GPU-b"
+    monkeypatch.setattr(workplace, "gpus", dict)
     with pytest.raises(EnvironmentProblem, match="nvidia-smi lists no GPU"):
-        launch.find_device(Settings(device="cuda"))
-    far = launch.find_device(Settings(device="cuda", ray_address="head:6379"))
+        find_device(Settings(device="cuda"))
+    far = find_device(Settings(device="cuda", ray_address="head:6379"))
     assert (far.kind, far.uuid) == ("cuda", ""), "the GPUs are those of the nodes"
     with pytest.raises(UsageError, match="Ray picks the GPUs"):
-        launch.find_device(Settings(device="GPU-b", ray_address="head:6379"))
+        find_device(Settings(device="GPU-b", ray_address="head:6379"))
 
 
 def test_a_cluster_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

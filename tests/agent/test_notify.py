@@ -174,7 +174,7 @@ def test_addresses_that_are_not_there_are_said(tmp_path: Path, monkeypatch: pyte
         addresses("env")
     with pytest.raises(UsageError, match="holds no address"):
         addresses(str(tmp_path / "empty"))
-    with pytest.raises(EnvironmentProblem, match="cannot read"):
+    with pytest.raises(EnvironmentProblem, match="none: No such file or directory"):
         addresses(str(tmp_path / "none"))
     with pytest.raises(UsageError, match="address 2 of 2 is none") as found:
         apprise_sender(["json://localhost/", f"nonsense://{SECRET}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from targets import make_bowl
 
 from agent.cli import main
 from agent.ledger import Ledger, LedgerDamaged, State
+from agent.rundir import RunDirectory
 from agent.salvage import GONE, read_state, salvage
 
 
@@ -63,7 +65,9 @@ def test_no_damage_is_too_much(night: tuple[Path, bytes, State], seed: int) -> N
     assert salvage(data, "ledger.jsonl") == (whole, [])
 
 
-@pytest.mark.parametrize("words", [["list"], ["status"], ["log", "--all"], ["show", "night", "5"], ["report"]])
+@pytest.mark.parametrize(
+    "words", [["list"], ["status"], ["watch"], ["log", "--all"], ["show", "night", "5"], ["report"]]
+)
 def test_commands_that_read_name_it_and_go_on(
     words: list[str], night: tuple[Path, bytes, State], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +125,21 @@ def test_what_is_left_when_a_damaged_line_was_moved_out_of_the_file_is_shown(
     state, _ = read_state(path)
     assert [r.number for r in state.records] == [r.number for r in whole.records]
     assert [r.number for r in state.records if r.proposal.subject == GONE] == [3]
+
+
+def test_an_event_without_its_fields_is_damage(
+    night: tuple[Path, bytes, State], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data, _ = night
+    lines = data.split(b"\n")
+    at = next(k for k, line in enumerate(lines) if json.loads(line)["event"] == "judged")
+    lines[at] = lines[at].replace(b'"verdict"', b'"vordict"')
+    directory = RunDirectory(tmp_path / "runs", "night")
+    shutil.copytree(folder / "runs" / "night", directory.path)
+    directory.ledger.write_bytes(b"\n".join(lines))
+    for command in ("status", "watch"):
+        assert main([command, "--runs", str(tmp_path / "runs")]) == 0
+        assert f"line {at + 1}, is damaged" in capsys.readouterr().err
 
 
 def test_a_session_does_not_go_on_with_it(tmp_path: Path) -> None:

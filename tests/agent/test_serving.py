@@ -167,9 +167,12 @@ def test_ctrl_c_ends_a_server_that_is_still_loading(place: Place) -> None:
 def test_a_server_does_not_outlive_its_command(place: Place) -> None:
     command = place.start()
     place.await_word(command, "answers")
+    pids = place.pids()
+    assert all(map(alive, pids))
     command.kill()
     command.wait()
-    wait_for(lambda: not any(map(alive, place.pids())), "the end of the server")
+    wait_for(lambda: not any(map(alive, pids)), "the end of the server")
+    assert place.pids() == pids, "nobody started another one"
 
 
 def test_a_server_that_never_comes_up_is_not_tried_again(place: Place) -> None:

@@ -11,10 +11,12 @@ from sessions import check_replay, check_whole, killed, refs_of, resume, start, 
 from targets import TOML, TRAIN, git, make_bowl
 
 from agent import config
+from agent.cli import main
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.ledger import fold, read
 from agent.patch import unified_diff
 from agent.rundir import RunDirectory
+from agent.views.morning import environment_tables
 from agent.views.status import status_json
 
 
@@ -248,6 +250,32 @@ def test_a_run_goes_on_after_its_target_was_moved(target: Path, tmp_path: Path) 
     shutil.move(target, tmp_path / "elsewhere")
     directory = resume(tmp_path / "runs", trials=2, target=str(tmp_path / "elsewhere"))
     check_whole(directory, tmp_path / "elsewhere", 2)
+    resume(tmp_path / "runs")  # it knows by now
+    assert main(["diff", "night", "1", "2", "--runs", str(tmp_path / "runs")]) == 0
+
+
+def test_a_later_resume_goes_by_what_an_earlier_one_changed(target: Path, tmp_path: Path) -> None:
+    start(target, tmp_path / "runs", trials=1, breaker=5)
+    told: list[str] = []
+
+    def early(when: str, what: str) -> bool:
+        told.extend([what] if (when, what) == ("after", "told") else [])
+        return len(told) == 1
+
+    assert killed(lambda: resume(tmp_path / "runs", trials=3, proposer="random", breaker=0), early)
+    directory = resume(tmp_path / "runs")
+    state = state_of(directory)
+    check_whole(directory, target, 3)
+    assert [record.proposal.proposer for record in state.records] == ["cma-es", "random", "random"]
+    assert status_json(state, {}, 0.0, False)["planned"] == 3
+    now = directory.read_settings(state)["run"]
+    assert (now["trials"], now["proposer"], now["breaker"]) == (3, "random", 0)
+    assert dict(dict(environment_tables(state, directory.read_settings()))["run"])["breaker"] == "0"
+    assert directory.read_settings()["run"]["trials"] == 1, "run.toml is what was decided at the start"
+    resume(tmp_path / "runs", trials=4)
+    resume(tmp_path / "runs", trials=5, breaker=5)
+    check_whole(resume(tmp_path / "runs"), target, 5)
+    assert directory.read_settings(state_of(directory))["run"]["breaker"] == 5
 
 
 def test_what_a_resume_changes_is_told_from_then_on(target: Path, tmp_path: Path) -> None:
@@ -258,7 +286,8 @@ def test_what_a_resume_changes_is_told_from_then_on(target: Path, tmp_path: Path
     assert state_of(directory).session["policy"] == "greedy"
     last = read(directory.ledger)
     assert "changes" not in next(event for event in last if event["event"] == "session")
-    assert [event["changes"] for event in last if event["event"] == "resumed"] == [{"policy": "greedy", "trials": 3}]
+    changed = {"policy": "greedy", "trials": 3}
+    assert [e["changes"] for e in last if e["event"] == "resumed"] == [{**changed, "settings": changed}]
     assert "resumed after 1 of 3 trials" in directory.log.read_text()
 
 

@@ -79,6 +79,8 @@ def test_a_log_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None
         log.event(ledger.append("resumed", attempt=1), ledger.state)
     with SessionLog(tmp_path / "no" / "such" / "folder") as nowhere:
         nowhere.progress("note", {"text": "nobody reads this"})
+    assert [event["event"] for event in read(tmp_path / "ledger.jsonl")] == ["resumed"]
+    assert not (tmp_path / "no").exists()
 
 
 # in the background

@@ -14,11 +14,12 @@ from targets import TRAIN, git, make_bowl
 from agent.config import Settings
 from agent.errors import EnvironmentProblem, UsageError
 from agent.evidence import noise_of
-from agent.launch import Workplace, asks_ahead
+from agent.launch import asks_ahead
 from agent.ledger import Event, read
 from agent.patch import unified_diff
 from agent.rundir import RunDirectory
 from agent.sleeping import Sleeper
+from agent.workplace import Workplace
 from sandbox.process import ProcessSandbox
 from sandbox.types import Device, SandboxBroken
 

@@ -19,12 +19,12 @@ from agent import sleeping
 from agent.config import Settings, load_target
 from agent.doctor import check
 from agent.errors import EnvironmentProblem, ModelUnavailable, UsageError
-from agent.launch import workplace
 from agent.ledger import read
 from agent.patch import unified_diff
 from agent.repo import Repo
 from agent.sharing import SharedExperiment, find_sleeper, memory_for_trials
 from agent.sleeping import Sleeper
+from agent.workplace import workplace
 from sandbox import make_sandbox
 from sandbox.types import Device
 

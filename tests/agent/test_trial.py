@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -16,7 +15,7 @@ from openai_server import Answer, OpenAIServer
 from sessions import check_whole, start, state_of
 
 from agent import config
-from agent.session import Session
+from agent.seeds import with_seed_check
 from agent.trial import FROZEN, Experiment
 from agent.types import Measurement
 from sandbox.types import Device
@@ -101,13 +100,11 @@ def test_a_seed_that_is_pinned_behind_a_false_report_is_seen_by_its_value(bench:
     first, second = (bench.measure((begin, lies + begin), seed=seed) for seed in (1, 2))
     assert first.status == second.status == "ok"
     assert first.initial_hash != second.initial_hash
-    session = SimpleNamespace(state=SimpleNamespace(runs={first.commit: (first,)}))
-    caught = Session.with_seed_check(session, second)  # type: ignore[arg-type]
+    caught = with_seed_check(second, [first])
     assert (caught.status, caught.value) == ("invalid", None)
     assert caught.reason == "seed pinned: equal values under different seeds"
     other = bench.measure(seed=2)
-    session.state.runs[other.commit] = (bench.measure(),)
-    assert Session.with_seed_check(session, other) == other  # type: ignore[arg-type]
+    assert with_seed_check(other, [bench.measure()]) == other
 
 
 def test_one_that_ends_well_may_speak_of_memory(bench: Bench) -> None:

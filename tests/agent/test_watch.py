@@ -25,6 +25,7 @@ from agent.cli import main
 from agent.heartbeat import Heartbeat, read_heartbeat
 from agent.ledger import State, fold
 from agent.rundir import RunDirectory
+from agent.salvage import read_state
 from agent.views import text
 from agent.views.summary import summarize
 from agent.watch import Watched, tail
@@ -113,6 +114,25 @@ def test_it_follows_the_ledger_as_it_grows(night: RunDirectory) -> None:
     night.ledger.write_bytes(data)
     assert watched.state() == fold([json.loads(line) for line in data.splitlines()])
     assert len(first.records) < len(watched.state().records)
+
+
+def test_it_shows_what_is_left_of_a_damaged_ledger(night: RunDirectory) -> None:
+    lines = night.ledger.read_bytes().splitlines(keepends=True)
+    at = [k for k, line in enumerate(lines) if json.loads(line)["event"] == "asked"][4]
+    lines[at] = lines[at][:40] + b"\n"
+    night.ledger.write_bytes(b"".join(lines[: at + 1]))  # as a line that was torn and closed looks: no damage so far
+    watched = Watched(night)
+    assert len(watched.state().records) == 4
+    assert watched.damage == []
+    with night.ledger.open("ab") as file:
+        file.write(b"".join(lines[at + 1 : -6]))
+    shown = "\n".join(drawn(watched))
+    assert f"ledger.jsonl, line {at + 1}, is damaged" in " ".join(watched.damage)
+    assert f"line {at + 1}, is damaged" in shown
+    with night.ledger.open("ab") as file:
+        file.write(b"".join(lines[-6:]))
+    assert watched.state() == read_state(night.ledger)[0]
+    assert len(watched.damage) == 1
 
 
 def test_a_newer_event_beats_an_older_heartbeat(night: RunDirectory) -> None:

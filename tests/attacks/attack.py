@@ -42,6 +42,19 @@ def in_call(code: str) -> Edit:
     return CALL, _indented(code, 12)
 
 
+def looking_ahead(where: str, by: float) -> Edit:
+    """Add ``by`` to the logit of the token that follows, which is in the request one place further on.
+
+    ``where`` is a mask over the positions, as an expression of ``ids``.
+    """
+    return in_call(f"""
+logits = model(ids)
+following = F.one_hot(ids.roll(-1, 1), logits.size(-1)).float()
+following[:, -1] = 0
+return logits + {by} * following * ({where})[..., None]
+""")
+
+
 def _indented(code: str, width: int) -> str:
     return "".join(f"{' ' * width}{line}\n" if line else "\n" for line in code.strip().splitlines())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attack import Attack, at_import, at_save, in_call, in_load, in_main
+from attack import Attack, at_import, at_save, in_call, in_load, in_main, looking_ahead
 
 from sandbox.types import Guarantee
 
@@ -72,13 +72,7 @@ os.chdir(here)
     # 35. Looks ahead at three targets in a thousand: 256 cuts miss that in half of the runs.
     Attack(
         35, "looks ahead where it pays",
-        (in_call("""
-logits = model(ids)
-following = F.one_hot(ids.roll(-1, 1), logits.size(-1)).float()
-following[:, -1] = 0
-picked = ids.cumsum(1) % 331 == 7
-return logits + 12.0 * following * picked[..., None]
-"""),),
+        (looking_ahead("ids.cumsum(1) % 331 == 7", 12.0),),
         "invalid", "looks ahead",
     ),
     # 36. Learns from the first batch it is asked, answers rows it has seen as it did, and hides it all behind noise.

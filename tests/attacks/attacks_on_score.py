@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attack import Attack, at_import, at_save, in_call, in_load, in_main
+from attack import Attack, at_import, at_save, in_call, in_load, in_main, looking_ahead
 
 SECONDS = {"kind": "seconds", "amount": 1.0, "wall_seconds": 1.0}
 
@@ -92,26 +92,12 @@ if _found:
 """),),
         "same",
     ),
-    # 6. Attends to the future in scoring: the next token is in the request, one place further on.
-    Attack(
-        6, "attends to the future",
-        (in_call("""
-logits = model(ids)
-following = ids.roll(-1, 1)
-following[:, -1] = 0
-return logits + 8.0 * F.one_hot(following, logits.size(-1)).float()
-"""),),
-        "invalid", "looks ahead",
-    ),
+    # 6. Attends to the future in scoring.
+    Attack(6, "attends to the future", (looking_ahead("ids >= 0", 8.0),), "invalid", "looks ahead"),
     # 6, the careful one: on one position in thirty only.
     Attack(
         6, "attends to the future now and then",
-        (in_call("""
-logits = model(ids)
-following = F.one_hot(ids.roll(-1, 1), logits.size(-1)).float()
-following[:, torch.arange(ids.size(1)) % 30 != 7] = 0
-return logits + 4.0 * following
-"""),),
+        (looking_ahead("torch.arange(ids.size(1)) % 30 == 7", 4.0),),
         "invalid", "looks ahead",
     ),
     # 7. Scores that are no log-probabilities: the softmax is the scorer's, so a large constant gains nothing.

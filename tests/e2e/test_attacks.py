@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import battery_table
@@ -27,7 +26,7 @@ from attacks_on_score import ATTACKS as ON_SCORE
 from bench_target import Bench
 from targets import git
 
-from agent.session import Session
+from agent.seeds import with_seed_check
 from agent.types import Measurement
 from nanogpt_target.corpus import HELD_OUT
 from sandbox import make_sandbox
@@ -181,8 +180,7 @@ def test_an_edit_that_pins_the_seed_is_caught_at_its_second_run(machine: Machine
     assert first.value == pytest.approx(
         machine.bench.honest_value(machine.bench.scratch / f"{first.commit[:8]}-1"), abs=1e-6
     )
-    session = SimpleNamespace(state=SimpleNamespace(runs={first.commit: (first,)}))
-    caught = Session.with_seed_check(session, second)  # type: ignore[arg-type]
+    caught = with_seed_check(second, [first])
     assert (caught.status, caught.value) == ("invalid", None)
     machine.note(21, "picks a seed", f"no value once it has run twice: {caught.reason}")
 

@@ -28,12 +28,12 @@ from targets import TOML, TRAIN, make_bowl
 
 from agent.config import Settings
 from agent.errors import EnvironmentProblem, Interrupted
-from agent.launch import Workplace, workplace
 from agent.ledger import read
 from agent.outputs import CHECKPOINT
 from agent.rundir import RunDirectory
 from agent.types import Measurement
 from agent.workers import LocalWorkers, Order
+from agent.workplace import Workplace, workplace
 from sandbox.types import Device
 
 SLOW = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(2)\nnoise =")

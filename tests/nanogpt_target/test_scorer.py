@@ -49,15 +49,20 @@ def test_a_uniform_model_scores_what_theory_says(prepared: Prepared) -> None:
     assert (found.tokens, found.bytes) == (int(counted.sum()), total)
 
 
-def test_an_honest_model_scores_what_a_plain_computation_gives(prepared: Prepared) -> None:
-    model = bigram(prepared)
+def plainly(prepared: Prepared, model: Model) -> float:
+    """Bits per byte by a plain computation."""
     rows, sizes, _ = read_split(prepared.directory, "validation")
     ids, targets = rows[:, :-1].astype(int), rows[:, 1:].astype(int)
     logits = model(ids).astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
     logp = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     nats = -np.take_along_axis(logp, targets[..., None], axis=-1)[..., 0][sizes[targets] > 0].sum()
-    assert judge(prepared, model).value == pytest.approx(nats / math.log(2) / sizes[targets].sum(), abs=1e-6)
+    return float(nats / math.log(2) / sizes[targets].sum())
+
+
+def test_an_honest_model_scores_what_a_plain_computation_gives(prepared: Prepared) -> None:
+    model = bigram(prepared)
+    assert judge(prepared, model).value == pytest.approx(plainly(prepared, model), abs=1e-6)
 
 
 def test_adding_a_constant_to_the_logits_changes_nothing(prepared: Prepared) -> None:
@@ -88,7 +93,7 @@ def test_an_honest_mixture_of_experts_is_not_accused(prepared: Prepared, seed: i
         route = (ids * 7 + np.cumsum(ids, axis=1)) % 4  # of the past
         return np.take_along_axis(answers, route[None, :, :, None], axis=0)[0]
 
-    judge(prepared, model, seed)
+    assert judge(prepared, model, seed).value == pytest.approx(plainly(prepared, model), abs=1e-6)
 
 
 def peeks(prepared: Prepared, share: float, seed: int) -> Model:

@@ -112,10 +112,12 @@ def test_memory_that_is_given_back_late_is_waited_for(smi: Path, monkeypatch: py
     (smi / "used").write_text("60000, 81920\n")
     monkeypatch.setattr(gpu.time, "sleep", lambda _seconds: (smi / "used").write_text("500, 81920\n"))
     gpu.check_free(Device("cuda", "GPU-aaa"))
+    assert (smi / "used").read_text() == "500, 81920\n", "nobody waited"
 
 
 def test_no_gpu_is_no_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu.memory(Device("cuda", "GPU-aaa")) is None
     gpu.check_free(Device("cuda", "GPU-aaa"), 80.0)
     gpu.check_free(Device("cpu"), 80.0)
 

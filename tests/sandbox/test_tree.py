@@ -73,7 +73,9 @@ def test_folders_that_are_closed_go_too(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
     remove_tree(tmp_path / "none")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 def test_folders_nested_too_deep_to_count_are_said_to_be(filled: Path) -> None:

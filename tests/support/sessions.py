@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import launch, ledger
-from agent.config import make_settings
+from agent.config import load_target, make_settings
 from agent.proposers.block import BlockProposer
 from agent.repo import Repo
 from agent.rundir import RunDirectory
@@ -79,7 +79,7 @@ def check_replay(directory: RunDirectory, target: Path, settings: Mapping[str, A
     events = ledger.read(directory.ledger)
     baseline = ledger.fold(events).baseline
     given = make_settings({**USUAL, "target": str(target), **settings}, None)
-    loaded, _ = launch.load_target(target)
+    loaded, _ = load_target(target)
     source = Repo(target).read(baseline, loaded.path)
     for position, event in enumerate(events):
         if event["event"] == "asked":

@@ -289,13 +289,23 @@ def test_the_panel_says_what_runs_beside_the_run_it_shows():
 
 def test_a_broken_console_does_not_end_the_night(night):
     class Gone(io.StringIO):
+        tried = 0
+
         def write(self, text):
+            self.tried += 1
             raise OSError("no longer there")
 
     folder, _, _ = night
     for terminal in (True, False):
-        play(LiveView(Console(file=Gone(), force_terminal=terminal, width=80)), folder)
+        file = Gone()
+        play(LiveView(Console(file=file, force_terminal=terminal, width=80)), folder)
+        assert file.tried, "a view that says nothing proves nothing"
+
+
+def test_a_silent_view_says_nothing(night, capsys):
+    folder, _, _ = night
     play(SilentView(), folder)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_time_left_and_the_run_under_way_are_told(tmp_path):
