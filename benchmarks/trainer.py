@@ -9,6 +9,7 @@
     compiling seconds of the processor for the first step: eager, compiled, and compiled where the baseline has been
     gpu       model FLOP utilisation of the preset gpu; needs a GPU
 
+In the grid each step has a process of its own, as a trial has.
 Everything that is compared is measured in turn, round by round, so that other work on the machine slows down all of it;
 ratios are within a round, and their median is printed.
 
@@ -40,7 +41,7 @@ from typing import Any
 PLAIN = Path(__file__).with_name("plain_trainer.py")
 THREADS, ROWS, COMPILED, BF16 = (1, 2), (4, 8, 16), (False, True), (False, True)  # the grid
 RATES = ("3e-4", "1e-3", "3e-3")
-STEPS = 6  # of one measurement
+STEPS = 20  # of one measurement
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 FLOP/s, of the vendor's data sheets (SXM)
 
 
@@ -125,53 +126,65 @@ def timed(work: Callable[[], None], count: int = 1) -> tuple[float, float]:
     return (time.perf_counter() - wall) / count, (time.process_time() - cpu) / count
 
 
+CELL = """
+import json, sys; from pathlib import Path; from benchmarks.trainer import cell
+cell(Path(sys.argv[1]), *json.loads(sys.argv[2]))
+"""
+Cell = tuple[bool, bool, int, int]  # products in bf16, compiled, threads, rows a pass
+
+
+def cell(folder: Path, bf16: bool, compiled: bool, threads: int, rows: int) -> None:
+    """Print as JSON the seconds of the first step, those of a later one by clock and by processor, and its tokens."""
+    import torch
+
+    torch.set_num_threads(threads)
+    train, meta = load_trainer("cpu", folder), sizes("cpu")
+    step, batch = stepper(train, "cpu", meta, compiled, rows, bf16), fixed_batch(meta, "cpu")
+    first = timed(lambda: step(batch))[0]
+    step(batch)
+    print(json.dumps([first, *timed(lambda: step(batch), STEPS), step.tokens]))  # type: ignore[attr-defined]
+
+
 def grid(rounds: int, folder: Path) -> None:
     import torch
 
     from nanogpt_target.harness import fast_bf16
 
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")  # empty, as it is in the sandbox of a trial
-    torch._dynamo.config.recompile_limit = 64  # every number of threads is another version, and eager beyond the limit
-    train, meta = load_trainer("cpu", folder / "cpu"), sizes("cpu")
-    batch = fixed_batch(meta, "cpu")
     has_bf16 = fast_bf16(torch.device("cpu"))
-    steps, first = {}, {}
-    failed = ""
-    for bf16, compiled, rows in itertools.product(BF16 if has_bf16 else (False,), COMPILED, ROWS):
-        torch.set_num_threads(2)
-        step = stepper(train, "cpu", meta, compiled, rows, bf16)
-        try:
-            first[bf16, compiled, rows] = timed(lambda: step(batch))[0]  # noqa: B023  # called at once
-            step(batch)
-        except Exception as error:  # no compiler for what torch.compile writes: a result, not a failure
-            failed = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-        else:
-            steps[bf16, compiled, rows] = step
-    rate: dict[tuple[bool, bool, int, int], list[tuple[float, float]]] = {}
-    for _ in range(rounds):
-        for (bf16, compiled, rows), step in steps.items():
-            for threads in THREADS:
-                torch.set_num_threads(threads)
-                step(batch)
-                taken = timed(lambda: step(batch), STEPS)  # noqa: B023
-                tokens = step.tokens  # type: ignore[attr-defined]
-                rate.setdefault((bf16, compiled, threads, rows), []).append((tokens / taken[0], tokens / taken[1]))
-    preset = (has_bf16, False, train.DEVICE_BATCH_SIZE)
-    seconds = tomllib.loads((folder / "cpu" / "target.toml").read_text())["budget"]["seconds"]
+    cells: list[Cell] = list(itertools.product(BF16 if has_bf16 else (False,), COMPILED, THREADS, ROWS))
+    found: dict[Cell, list[list[float]]] = {}
+    first: dict[Cell, float] = {}
+    failed: dict[Cell, str] = {}
+    for k, one in itertools.product(range(rounds), cells):
+        if one in failed:
+            continue
+        argv = [sys.executable, "-c", CELL, str(folder / "cpu" / f"{k}-{'-'.join(map(str, one))}"), json.dumps(one)]
+        kept = folder / "-".join(map(str, one))  # empty the first time, as it is in the sandbox of a trial
+        run = subprocess.run(
+            argv, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(kept)}, capture_output=True, text=True
+        )
+        if run.returncode != 0:  # no compiler for what torch.compile writes: a result, not a failure
+            failed[one] = run.stderr.strip().splitlines()[-1][:120]
+            continue
+        start, *measured = json.loads(run.stdout)
+        first.setdefault(one, start)
+        found.setdefault(one, []).append(measured)
+    preset = definition("cpu")
+    seconds, rows = preset["budget"]["seconds"], preset["preset"]["DEVICE_BATCH_SIZE"]
     print(f"processor with bf16: {'yes' if has_bf16 else 'no'}; ratios are to the preset's step with as many threads\n")
     columns = ("products", "step", "threads", "rows a pass", "tokens/s", "ratio", "by the processor", "first step, s",
                "whole trial")  # fmt: skip
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for (bf16, compiled, threads, rows), found in sorted(rate.items()):
-        own = rate[preset[0], preset[1], threads, preset[2]]
-        clock, processor = (median(a[k] / b[k] for a, b in zip(found, own, strict=True)) for k in (0, 1))
-        start = first[bf16, compiled, rows]
-        whole = clock * (seconds + first[preset]) / (seconds + start)
-        words = ["bf16" if bf16 else "float32", "compiled" if compiled else "eager", str(threads), str(rows)]
-        words += [f"{median(pair[0] for pair in found):,.0f}", f"{clock:.2f}", f"{processor:.2f}"]
-        print(f"| {' | '.join(words)} | {start:.1f} | {whole:.2f} |")
-    if failed:
-        print(f"\nCompiled steps do not run here: {failed}")
+    for one, taken in found.items():
+        base = (has_bf16, False, one[2], rows)
+        pairs = list(zip(taken, found[base], strict=True))
+        clock, processor = (median(own[j] / own[2] / (mine[j] / mine[2]) for mine, own in pairs) for j in (0, 1))
+        whole = clock * (seconds + first[base]) / (seconds + first[one])
+        words = ["bf16" if one[0] else "float32", "compiled" if one[1] else "eager", str(one[2]), str(one[3])]
+        words += [f"{median(mine[2] / mine[0] for mine in taken):,.0f}", f"{clock:.2f}", f"{processor:.2f}"]
+        print(f"| {' | '.join(words)} | {first[one]:.1f} | {whole:.2f} |")
+    for one, why in failed.items():
+        print(f"\nDoes not run here: {one}: {why}")
 
 
 def loading(rounds: int, folder: Path, cache: Path) -> None:
@@ -359,11 +372,15 @@ def gpu(rounds: int, folder: Path) -> None:
     print(f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
 
 
-def sizes(preset: str) -> tuple[int, int]:
-    """Vocabulary and sequence length of a preset."""
+def definition(preset: str) -> dict[str, Any]:
     from nanogpt_target.presets import PACKAGE
 
-    data = tomllib.loads((PACKAGE / "presets" / f"{preset}.toml").read_text())["data"]
+    return tomllib.loads((PACKAGE / "presets" / f"{preset}.toml").read_text())
+
+
+def sizes(preset: str) -> tuple[int, int]:
+    """Vocabulary and sequence length of a preset."""
+    data = definition(preset)["data"]
     return int(data["vocab_size"]), int(data["sequence_length"])
 
 
@@ -373,7 +390,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/overnight/data"))
     given = parser.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # other work on the machine goes on
     cache = given.cache.expanduser()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
