@@ -7,10 +7,13 @@ always from the same start, so that they depend on the data alone and a resume c
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from threading import RLock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,8 @@ _SQRT5 = math.sqrt(5.0)
 _JITTER = 1e-8
 FAR = 20.0  # times the distance of the median to the best
 
+_alone = RLock()
+
 
 @cache
 def _libraries() -> Any:
@@ -30,13 +35,24 @@ def _libraries() -> Any:
     return ThreadpoolController()
 
 
-def one_thread() -> AbstractContextManager[Any]:
+@contextmanager
+def one_thread() -> Iterator[None]:
     """Linear algebra in one thread meanwhile.
 
     For matrices of this size more threads wait for each other longer than they compute, and ten times as long where
-    another program has the processors, as a training run on them does.
+    another program has the processors, as a training run on them does. The number is the whole process's: a search in
+    another thread waits here, or it would take the one thread that it finds for what to put back.
     """
-    return cast(AbstractContextManager[Any], _libraries().limit(limits=1, user_api="blas"))
+    with _alone, _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
+def _renew() -> None:
+    global _alone
+    _alone = RLock()
+
+
+os.register_at_fork(after_in_child=_renew)  # the thread that held it is not there
 
 
 @dataclass(frozen=True)

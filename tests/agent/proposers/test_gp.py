@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from threading import Event, Thread
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from agent.proposers.gp import GaussianProcess, compress
+from agent.proposers.gp import GaussianProcess, compress, one_thread
 from agent.proposers.screened import FIRST, CmaGp
 from benchmarks.objectives import Objective, paper_space
 
@@ -32,13 +35,24 @@ def test_absurd_values_do_not_blind_a_process_to_the_rest(absurd):
     assert np.ptp(compress(y)) < 5 * np.ptp(y[:36])
 
 
+def threads_now() -> set[int]:
+    """In how many threads the libraries of linear algebra would compute now."""
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def in_a_thread(work) -> None:
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+
+
 class Watched(CmaGp):
     """Notes in how many threads each library of linear algebra would compute while it screens."""
 
     threads: set[int] = set()  # noqa: RUF012
 
     def _values(self):
-        self.threads = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+        self.threads = threads_now()
         return super()._values()
 
 
@@ -52,4 +66,57 @@ def test_the_search_leaves_the_other_processors_to_the_training():
             outcome = objective.run(params, trial)
             search.tell(params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
         assert search.threads == {1}
-        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {4}
+        assert threads_now() == {4}
+
+
+def test_searches_in_two_threads_leave_the_libraries_as_they_were():
+    """Who comes second finds one thread, and must not take that for what to put back."""
+    entered, second_entered, left = Event(), Event(), Event()
+
+    def first() -> None:
+        with one_thread():
+            entered.set()
+            second_entered.wait(0.5)  # who is kept out meanwhile comes later
+        left.set()
+
+    def second() -> None:
+        entered.wait()
+        with one_thread():
+            second_entered.set()
+            left.wait()
+
+    with one_thread():  # all libraries are there
+        pass
+    before = max(threads_now())
+    in_a_thread(lambda: threadpool_limits(4, user_api="blas"))  # a thread that lives on would be the only one to set it
+    try:
+        threads = [Thread(target=work) for work in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert threads_now() == {4}
+    finally:
+        in_a_thread(lambda: threadpool_limits(before, user_api="blas"))
+
+
+def test_a_process_forked_while_another_thread_searches_can_search():
+    entered, done = Event(), Event()
+
+    def search() -> None:
+        with one_thread():
+            entered.set()
+            done.wait()
+
+    thread = Thread(target=search)
+    thread.start()
+    entered.wait()
+    child = multiprocessing.get_context("fork").Process(target=one_thread().__enter__)
+    child.start()
+    child.join(60)
+    try:
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+        done.set()
+        thread.join()
