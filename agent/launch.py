@@ -326,7 +326,7 @@ def record_of(parts: Parts) -> dict[str, Any]:
 
 def lasting(settings: Settings) -> dict[str, Any]:
     """Settings as they are written down: a resume may start in another folder."""
-    paths = {"target": str(Path(settings.target).resolve())}
+    paths = {"target": str(Path(settings.target).resolve()), "cache": str(Path(settings.cache).expanduser().resolve())}
     if settings.notify not in ("", "env"):
         paths["notify"] = str(Path(settings.notify).expanduser().resolve())
     return {**dataclasses.asdict(settings), **paths}

@@ -278,6 +278,20 @@ def test_a_later_resume_goes_by_what_an_earlier_one_changed(target: Path, tmp_pa
     assert directory.read_settings(state_of(directory))["run"]["breaker"] == 5
 
 
+def test_a_cache_beside_the_user_is_found_from_another_folder(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a resume prepares the data once more, or cannot where there is no network."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    directory = start(target, tmp_path / "runs", trials=1, cache="mine")
+    monkeypatch.chdir(tmp_path / "there")
+    assert directory.read_settings()["run"]["cache"] == str(tmp_path / "here/mine")
+    resume(tmp_path / "runs", trials=2, cache="other")
+    assert directory.read_settings(state_of(directory))["run"]["cache"] == str(tmp_path / "there/other")
+
+
 def test_what_a_resume_changes_is_told_from_then_on(target: Path, tmp_path: Path) -> None:
     start(target, tmp_path / "runs", trials=1)
     directory = resume(tmp_path / "runs", trials=3, policy="greedy")
