@@ -287,6 +287,8 @@ class Folder:
         self.session = event
 
     def on_asked(self, event: Event) -> None:
+        if event["trial"] != len(self.records) + 1:
+            raise ValueError(f"trial {event['trial']}, where the next one is {len(self.records) + 1}")
         proposal = from_json(Proposal, event["proposal"])
         ended = event["time"] if proposal.ending else None
         started = event.get("started", event["time"])
@@ -296,7 +298,7 @@ class Folder:
             self.open[event["trial"]] = None
 
     def on_candidate(self, event: Event) -> None:
-        before, commit = self.records[event["trial"] - 1], event["commit"]
+        before, commit = self._record(event["trial"]), event["commit"]
         again = before.candidate is not None and commit != before.candidate  # on top of a head that has moved on
         self._change(
             before.number,
@@ -315,8 +317,8 @@ class Folder:
         self.started = [s for s in self.started if s["trace"] != run.trace]
         self.runs.setdefault(run.commit, []).append(run)
         number = event["trial"]
-        if number and run.commit == self.records[number - 1].candidate:
-            self._change(number, runs=(*self.records[number - 1].runs, run))
+        if number and run.commit == (before := self._record(number)).candidate:
+            self._change(number, runs=(*before.runs, run))
 
     def on_lost(self, event: Event) -> None:
         self.started = [s for s in self.started if s["trace"] != event["trace"]]
@@ -346,8 +348,13 @@ class Folder:
     def on_ended(self, event: Event) -> None:
         self.ended = event["reason"]
 
+    def _record(self, number: int) -> Record:
+        if not 0 < number <= len(self.records):  # -1 would be the last one
+            raise LookupError(f"nobody asked for trial {number}")
+        return self.records[number - 1]
+
     def _change(self, number: int, **changes: Any) -> None:
-        self.records[number - 1] = build(Record, {**vars(self.records[number - 1]), **changes})
+        self.records[number - 1] = build(Record, {**vars(self._record(number)), **changes})
 
     def state(self) -> State:
         return State(

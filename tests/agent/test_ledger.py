@@ -141,6 +141,25 @@ def test_a_line_of_another_schema_is_named(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [(kind, n) for kind in ("asked", "candidate", "judged", "moved") for n in (-1, 0, 99)]
+    + [("measured", n) for n in (-1, 99)],  # 0 is the baseline
+)
+def test_an_event_of_a_trial_that_nobody_asked_for_is_named(tmp_path: Path, kind: str, number: int) -> None:
+    events = read(write_night(tmp_path, 20) / "ledger.jsonl")
+    last = max(k for k, event in enumerate(events) if event["event"] == kind and event["trial"] > 0)
+    with pytest.raises(LedgerDamaged, match=f"'{kind}' does not fit.*{number}"):
+        fold([*events[:last], {**events[last], "trial": number}])
+
+
+def test_a_trial_that_was_asked_for_twice_is_named(tmp_path: Path) -> None:
+    events = read(write_night(tmp_path, 20) / "ledger.jsonl")
+    first = next(event for event in events if event["event"] == "asked")
+    with pytest.raises(LedgerDamaged, match=r"'asked' does not fit.*trial 1, .* 21"):
+        fold([*events, first])
+
+
 def test_folding_step_by_step_is_folding_at_once(tmp_path: Path) -> None:
     events = read(write_night(tmp_path / "night", 30, failures=0.2) / "ledger.jsonl")
     folder = Folder()
