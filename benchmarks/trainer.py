@@ -164,13 +164,17 @@ def grid(rounds: int, folder: Path) -> None:
             argv, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(kept)}, capture_output=True, text=True
         )
         if run.returncode != 0:  # no compiler for what torch.compile writes: a result, not a failure
-            failed[one] = run.stderr.strip().splitlines()[-1][:120]
+            said = run.stderr.strip() or f"ended with {run.returncode}"  # who is killed says nothing
+            failed[one] = said.splitlines()[-1][:120]
+            found.pop(one, None)  # its earlier rounds have no later ones beside them
             continue
         start, *measured = json.loads(run.stdout)
         first.setdefault(one, start)
         found.setdefault(one, []).append(measured)
     preset = definition("cpu")
     seconds, rows = preset["budget"]["seconds"], preset["preset"]["DEVICE_BATCH_SIZE"]
+    if lacking := [failed[own] for threads in THREADS if (own := (has_bf16, False, threads, rows)) in failed]:
+        raise SystemExit(f"benchmarks.trainer grid: the preset's own step does not run here: {lacking[0]}")
     print(f"processor with bf16: {'yes' if has_bf16 else 'no'}; ratios are to the preset's step with as many threads\n")
     columns = ("products", "step", "threads", "rows a pass", "tokens/s", "ratio", "by the processor", "first step, s",
                "whole trial")  # fmt: skip

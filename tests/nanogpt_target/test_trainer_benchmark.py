@@ -40,3 +40,31 @@ def test_the_plain_trainer_learns_and_is_scored(tmp_path: Path, prepared: Prepar
         assert by_hand.train(code, prepared, work, f"steps:{steps}", 1, ONE_THREAD)["exit"] == 0
         values.append(by_hand.score(code, work / "out", prepared, "validation", ONE_THREAD, 120, seed=1)["value"])
     assert values[1] < values[0]
+
+
+DYING = """
+import json, os, signal, sys
+bf16, compiled, threads, rows = json.loads(sys.argv[2])
+if compiled and rows == 16 and (threads == 1 or "/1-" in sys.argv[1]):  # in each round, or from the second one on
+    os.kill(os.getpid(), signal.SIGKILL)
+print(json.dumps([1.0, 0.5, 0.5, 100]))
+"""
+
+
+def test_a_step_that_is_killed_costs_the_grid_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trainer, "CELL", DYING)
+    trainer.grid(2, tmp_path)
+    said = capsys.readouterr().out
+    rows = [line for line in said.splitlines() if line.startswith(("| bf16", "| float32"))]
+    assert len(rows) == 10 * len({line.split()[1] for line in rows})  # of twelve with the same products
+    assert all("| 200 | 1.00 | 1.00 |" in row for row in rows)
+    assert not any("compiled" in row and "| 16 | 200 |" in row for row in rows)
+    assert said.count("ended with -9") == 2 * len({line.split()[1] for line in rows})
+
+
+def test_a_grid_without_the_step_of_the_preset_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "CELL", "raise SystemExit('no torch')")
+    with pytest.raises(SystemExit, match="the preset's own step does not run here: no torch"):
+        trainer.grid(1, tmp_path)
