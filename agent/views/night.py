@@ -62,7 +62,7 @@ def night_panel(
     elif activity.losses:
         spark = text.sparkline(activity.losses, 48)
         parts.append(Text.assemble(("loss ", "dim"), (spark, "cyan"), f" {activity.losses[-1]:.3f}"))
-    figures = Table.grid(padding=(0, 2))
+    figures = Table.grid(padding=(0, 2), expand=True)  # what is too long is cut, and no label
     figures.add_column(style="dim", no_wrap=True)
     figures.add_column(ratio=1, no_wrap=bool(rows), overflow="ellipsis")
     figures.add_row("gained", gained_text(summary))

@@ -129,6 +129,7 @@ def test_it_shows_what_is_left_of_a_damaged_ledger(night: RunDirectory) -> None:
     shown = "\n".join(drawn(watched))
     assert f"ledger.jsonl, line {at + 1}, is damaged" in " ".join(watched.damage)
     assert f"line {at + 1}, is damaged" in shown
+    assert all(f"│ {label} " in shown for label in ("gained", "trials", "damaged", "noise")), shown
     with night.ledger.open("ab") as file:
         file.write(b"".join(lines[-6:]))
     assert watched.state() == read_state(night.ledger)[0]
