@@ -67,7 +67,7 @@ def night_panel(
     figures.add_column(ratio=1, no_wrap=bool(rows), overflow="ellipsis")
     figures.add_row("gained", gained_text(summary))
     figures.add_row("trials", trials_text(summary))
-    left = seconds_left(state, summary, now)
+    left = None if activity.phase == "over" else seconds_left(state, summary, now)
     if left is not None:
         figures.add_row("time left", Text(f"about {text.duration(left)}"))
     for name, value in rows:

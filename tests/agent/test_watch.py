@@ -103,6 +103,7 @@ def test_the_picture_says_what_matters(night: RunDirectory) -> None:
     shown = "\n".join(drawn(Watched(night)))
     assert "interrupted" in shown
     assert "overnight resume jun12 goes on" in shown
+    assert "time left" not in shown
 
 
 def test_it_follows_the_ledger_as_it_grows(night: RunDirectory) -> None:
