@@ -223,10 +223,11 @@ def test_processes_are_started_while_the_baseline_trains(tmp_path: Path, monkeyp
     target, home = make_bowl(tmp_path / "target", SLOW), tmp_path / "home"
     place = workplace(Settings(target=str(target), device="cpu", threads=1, sandbox="process"), silent_words)
 
-    def idle() -> set[str]:
-        """Processes of this cluster that wait for a run."""
+    def tasks(waiting: bool) -> set[str]:
+        """Processes of this cluster that wait for a run, or that have one."""
         ours = {pid for pid, words in by_process("environ").items() if f"HOME={home} " in words}
-        return {pid for pid, words in by_process("cmdline").items() if words.startswith("ray::IDLE")} & ours
+        named = {pid: words for pid, words in by_process("cmdline").items() if words.startswith("ray::")}
+        return {pid for pid, words in named.items() if words.startswith("ray::IDLE") is waiting} & ours
 
     with running([home], monkeypatch, num_cpus=4) as node:
         workers = RayWorkers(node.address, 4, place, str(tmp_path), lambda: False)
@@ -237,10 +238,15 @@ def test_processes_are_started_while_the_baseline_trains(tmp_path: Path, monkeyp
 
         try:
             assert run(0).result(timeout=240).status == "ok"
-            wait_for(lambda: len(idle()) >= 4, "a process for each worker")
-            before = idle()
-            assert [future.result(timeout=240).status for future in [run(k) for k in range(1, 5)]] == ["ok"] * 4
-            assert idle() <= before, "the runs had to wait for processes"
+            wait_for(lambda: len(tasks(waiting=True)) >= 4, "a process for each worker")
+            before, used = tasks(waiting=True), set()
+            futures = [run(k) for k in range(1, 5)]
+            while not all(future.done() for future in futures):
+                used |= tasks(waiting=False)
+                time.sleep(0.05)
+            assert [future.result().status for future in futures] == ["ok"] * 4
+            # Ray may replace one that it waits for too long; where none was started before, all but one are new
+            assert len(used & before) >= 3, "the runs had to wait for processes"
         finally:
             workers.close()
 
