@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from nights import KINDS as PLAIN_KINDS
 from nights import write_night
 
 from agent.errors import UsageError
@@ -22,20 +23,7 @@ HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)>{{ 7*7 }}{% raw %}</title></pre>"
     "</script></style><!--\x1b]0;owned\x07\u202e[bold]$x^2$"
 )
-KINDS = {
-    "plain": {},
-    "nothing kept": {"keeps": False},
-    "nothing tried": {"trials": 0},
-    "not begun": {"trials": 0, "calibration": 0},
-    "all failed": {"failures": 1.0, "unran": 0.0, "trials": 6},
-    "never ran": {"unran": 1.0, "trials": 6},
-    "maximize": {"goal": "maximize", "metric": "accuracy"},
-    "no noise": {"sd": 0.0},
-    "measured once": {"calibration": 1, "keeps": False},
-    "self-reported": {"self_reported": True},
-    "at work": {"ended": False},
-    "hostile": {"hostile": HOSTILE, "trials": 25, "failures": 0.4, "unran": 0.2},
-}
+KINDS = {**PLAIN_KINDS, "hostile": {"hostile": HOSTILE, "trials": 25, "failures": 0.4, "unran": 0.2}}
 ALLOWED = {
     "a", "b", "body", "button", "circle", "code", "dd", "details", "div", "dl", "dt", "figcaption", "figure",
     "footer", "form", "g", "h1", "h2", "h3", "head", "header", "html", "i", "input", "li", "line", "main", "meta",

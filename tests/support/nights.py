@@ -25,6 +25,19 @@ BLOCK = {
     "DEPTH": 8, "ASPECT_RATIO": 64, "MATRIX_LR": 0.04, "EMBEDDING_LR": 0.6, "WEIGHT_DECAY": 0.2, "WARMDOWN_RATIO": 0.5,
     "WINDOW_PATTERN": "SSSL",
 }  # fmt: skip
+KINDS: dict[str, dict[str, Any]] = {  # of nights, by arguments of write_night
+    "plain": {},
+    "nothing kept": {"keeps": False},
+    "nothing tried": {"trials": 0},
+    "not begun": {"trials": 0, "calibration": 0},
+    "all failed": {"failures": 1.0, "unran": 0.0, "trials": 6},
+    "never ran": {"unran": 1.0, "trials": 6},
+    "maximize": {"goal": "maximize", "metric": "accuracy"},
+    "no noise": {"sd": 0.0},
+    "measured once": {"calibration": 1, "keeps": False},
+    "self-reported": {"self_reported": True},
+    "at work": {"ended": False},
+}
 BODY = """
 def norm(x):
     return F.rms_norm(x, (x.size(-1),))

@@ -5,6 +5,7 @@ import json
 import time
 
 import pytest
+from nights import KINDS as PLAIN_KINDS
 from nights import write_night
 from rich.console import Console
 
@@ -24,19 +25,7 @@ HOSTILE = (
     "<script>alert(1)</script>\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[bold red]markup[/] [/nonsense] :smile:"
     "'\"><img src=x onerror=alert(2)>{{ 7*7 }}"
 )
-KINDS = {
-    "plain": {},
-    "nothing kept": {"keeps": False},
-    "nothing tried": {"trials": 0},
-    "not begun": {"trials": 0, "calibration": 0},
-    "all failed": {"failures": 1.0, "unran": 0.0, "trials": 6},
-    "never ran": {"unran": 1.0, "trials": 6},
-    "maximize": {"goal": "maximize", "metric": "accuracy"},
-    "no noise": {"sd": 0.0},
-    "self-reported": {"self_reported": True},
-    "at work": {"ended": False},
-    "hostile": {"hostile": HOSTILE, "trials": 25, "failures": 0.4, "unran": 0.2},
-}
+KINDS = {**PLAIN_KINDS, "hostile": {"hostile": HOSTILE, "trials": 25, "failures": 0.4, "unran": 0.2}}
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda name: name.replace(" ", "-"))
