@@ -121,11 +121,7 @@ class Ledger:
         events, good = parse(data, str(path))
         self.events: list[Event] = events
         self._folder = Folder()
-        for number, event in enumerate(events, start=1):
-            try:
-                self._folder.take(event)
-            except LedgerDamaged as error:
-                raise LedgerDamaged(f"{path}, line {number}: {error}") from error
+        self._folder.take_all(events, str(path))
         try:
             self._file = path.open("r+b" if path.exists() else "w+b")
             self._file.truncate(good)
@@ -283,6 +279,14 @@ class Folder:
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise LedgerDamaged(f"an event {event['event']!r} does not fit those before it: {error!r}") from error
 
+    def take_all(self, events: Iterable[Event], name: str) -> None:
+        """The events of a whole ledger. Raises ``LedgerDamaged``: names the line."""
+        for number, event in enumerate(events, start=1):
+            try:
+                self.take(event)
+            except LedgerDamaged as error:
+                raise LedgerDamaged(f"{name}, line {number}: {error}") from error
+
     def on_session(self, event: Event) -> None:
         self.session = event
 
@@ -375,11 +379,10 @@ class Folder:
         )
 
 
-def fold(events: Iterable[Event]) -> State:
+def fold(events: Iterable[Event], name: str = "ledger.jsonl") -> State:
     """The state that a list of events describes. ``fold(a + b)`` depends on nothing but the events."""
     folder = Folder()
-    for event in events:
-        folder.take(event)
+    folder.take_all(events, name)
     return folder.state()
 
 

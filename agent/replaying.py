@@ -90,7 +90,7 @@ def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[P
     if request.results is not None:
         raise UsageError(f"--results: run {request.what} has recorded values of its own. Leave it out.")
     source = RunDirectory(runs, request.what)
-    state = fold(read(source.ledger))
+    state = fold(read(source.ledger), str(source.ledger))
     saved = source.read_settings(state)["run"]
     if source.running():
         say(f"run {request.what} is still going on: what it has kept so far is replayed.")

@@ -15,7 +15,7 @@ from sessions import resume, start, state_of
 from targets import make_bowl
 
 from agent.cli import main
-from agent.ledger import Ledger, LedgerDamaged, State
+from agent.ledger import Ledger, LedgerDamaged, State, fold, read
 from agent.rundir import RunDirectory
 from agent.salvage import GONE, read_state, salvage
 
@@ -108,6 +108,8 @@ def test_a_line_that_does_not_fit_the_others_is_damage_too(
     path.write_bytes(data + misfit.encode() + b"\n")
     with pytest.raises(LedgerDamaged, match=rf"ledger.jsonl, line {data.count(10) + 1}: .* does not fit"):
         Ledger(path)
+    with pytest.raises(LedgerDamaged, match=rf"ledger.jsonl, line {data.count(10) + 1}: .* does not fit"):
+        fold(read(path), str(path))  # as a replay does
     assert path.read_bytes() == data + misfit.encode() + b"\n"
     state, problems = read_state(path)
     assert f"line {data.count(10) + 1}, is damaged" in problems[0]
