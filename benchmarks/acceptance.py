@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
-from agent.judge import RESUMED, History, MeasureNext, Policy, default_calibration, judge, new_incumbent_runs
-from agent.noise import pooled_noise
+from agent.judge.noise import pooled_noise
+from agent.judge.policy import RESUMED, History, MeasureNext, Policy, default_calibration, judge, new_incumbent_runs
 from agent.types import Measurement, Role
 
 SHARES = (0.15, 0.35, 0.50)  # gain, nothing, loss

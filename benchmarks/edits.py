@@ -18,16 +18,16 @@ from statistics import fmean, stdev
 
 from scipy.stats import beta
 
-from agent import commands
-from agent.config import make_settings
-from agent.judge import History, MeasureNext, Policy, judge, policy_from
-from agent.noise import pooled_noise
-from agent.normal_form import normal_form
-from agent.repo import Repo
-from agent.seeds import run_seed
-from agent.trial import Experiment
+from agent.cli import init as commands
+from agent.judge.noise import pooled_noise
+from agent.judge.policy import History, MeasureNext, Policy, judge, policy_from
+from agent.patch.normal_form import normal_form
+from agent.repo.repo import Repo
+from agent.settings import make_settings
+from agent.trial.experiment import Experiment
+from agent.trial.seeds import run_seed
 from agent.types import Measurement, Role, Verdict
-from agent.workplace import workplace
+from agent.workers.runtime import workplace
 
 Edit = tuple[tuple[str, str], ...]  # what is replaced by what, each everywhere in the file
 

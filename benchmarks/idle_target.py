@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent import launch
-from agent.config import make_settings
-from agent.ledger import Event, State
-from agent.rundir import RunDirectory
-from agent.views.live import SilentView
+from agent.ledger.state import Event, State
+from agent.observers.protocol import SilentView
+from agent.rundir.directory import RunDirectory
+from agent.session import setup as launch
+from agent.settings import make_settings
 
 TRAIN = """import os
 import random

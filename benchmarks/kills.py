@@ -31,8 +31,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.ledger import fold, read
-from agent.rundir import RunDirectory
+from agent.ledger.journal import read
+from agent.ledger.state import fold
+from agent.rundir.directory import RunDirectory
 from benchmarks.idle_target import make_target
 from benchmarks.whole import check_whole, essence, refs_of
 from sandbox.layout import label

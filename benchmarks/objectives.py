@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.space import SearchSpace
+from agent.space.space import SearchSpace
 from agent.types import Param, Value
 
 NOISE = 0.0005

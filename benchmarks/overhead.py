@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from agent import commands
-from agent.ledger import fold, read
+from agent.cli import init as commands
+from agent.ledger.journal import read
+from agent.ledger.state import fold
 from benchmarks.idle_target import Clock, make_target, session
 
 

@@ -26,10 +26,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import PatchRejected
-from agent.normal_form import same_program
-from agent.patch import edited, unified_diff
-from agent.placing import place
-from agent.reply import read_diffs
+from agent.patch.apply import edited, unified_diff
+from agent.patch.locate import place
+from agent.patch.normal_form import same_program
+from agent.patch.parse import read_diffs
 from benchmarks.sloppy import KINDS, Draft, Kind, combination, draft
 
 NAME = "program.py"

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt_target import by_hand
+from nanogpt_target import __main__ as by_hand
 from nanogpt_target.channel import Rejected
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import write_target

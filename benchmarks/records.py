@@ -1,6 +1,7 @@
 """How long the commands that read take on large records: python -m benchmarks.records [--trials 10000] [--runs 200]
 
-Makes run directories through ``agent.ledger`` without training anything: one long night, and many short ones beside it.
+Makes run directories through ``agent.ledger.journal`` without training anything: one long night, and many short ones
+beside it.
 The kept edits of the long one are commits of a real repository. ``plan`` is what ``overnight replay`` does before its
 first run: it reads the ledger, or the branch, and the commits. Each command is a process of its own, start of Python
 included; ``ratio`` is its time over that of ``overnight --help`` in the same round, the median of the rounds. The goal
@@ -20,23 +21,23 @@ import time
 from pathlib import Path
 from statistics import median
 
-from agent.ledger import Ledger
-from agent.repo import Repo
+from agent.ledger.journal import Ledger
+from agent.repo.repo import Repo
 from agent.types import Measurement, Proposal, Verdict
 from benchmarks.idle_target import TRAIN, make_target
 
 GOAL = 2.0  # seconds
 PLAN_OF_RUN = """import sys
 from pathlib import Path
-from agent.repo import Repo
-from agent.salvage import read_state
-from agent.steps import named, steps_of_run
+from agent.repo.repo import Repo
+from agent.ledger.recovery import read_state
+from agent.replay.steps import named, steps_of_run
 print(len(named(steps_of_run(read_state(Path(sys.argv[1]))[0]), Repo(Path(sys.argv[2])), "long")))
 """
 PLAN_OF_BRANCH = """import sys
 from pathlib import Path
-from agent.repo import Repo
-from agent.steps import steps_of_branch
+from agent.repo.repo import Repo
+from agent.replay.steps import steps_of_branch
 print(len(steps_of_branch(Repo(Path(sys.argv[2])), "train.py", "autoresearch/long", "val_bpb", 1.0)))
 """
 COMMANDS = ("list", "list --json", "status long", "status", "log long", "log long --all", "log long --json",

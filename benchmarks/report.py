@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from agent.report import write_report
+from agent.review.report.report import write_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 GOAL = 2.0  # seconds

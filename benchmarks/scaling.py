@@ -19,10 +19,10 @@ from statistics import median
 
 import numpy as np
 
-from agent.ledger import read
+from agent.ledger.journal import read
+from agent.observers.protocol import SilentView
 from agent.proposers import make_proposer
 from agent.types import Value
-from agent.views.live import SilentView
 from benchmarks.idle_target import TRAIN, make_target, session
 from benchmarks.objectives import KINDS, Objective, paper_space
 from benchmarks.search import interval

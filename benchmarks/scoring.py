@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt_target import by_hand
+from nanogpt_target import __main__ as by_hand
 from nanogpt_target.channel import ScorerSide
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import PACKAGE, PRESETS, write_target

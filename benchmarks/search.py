@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from agent.chat import Message, ModelInfo, Reply
+from agent.llm.chat import Message, ModelInfo, Reply
 from agent.proposers import make_proposer
 from agent.proposers.protocol import NoPoint, SuggestingMethod
-from agent.rundir import replace_file
-from agent.space import SearchSpace
+from agent.rundir.directory import replace_file
+from agent.space.space import SearchSpace
 from agent.types import Value
 from benchmarks.objectives import KINDS, Objective, paper_space
 
@@ -78,7 +78,7 @@ class OptunaCma:
 
         import optuna
 
-        from agent.proposers.tpe import distribution
+        from agent.proposers.search.tpe import distribution
 
         warnings.simplefilter("ignore")
         optuna.logging.set_verbosity(optuna.logging.ERROR)

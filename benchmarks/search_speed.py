@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.ledger import SCHEMA, read
+from agent.ledger.journal import SCHEMA, read
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
 from agent.proposers.protocol import SuggestingMethod

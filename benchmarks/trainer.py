@@ -226,7 +226,7 @@ def loading(rounds: int, folder: Path, cache: Path) -> None:
 
 
 def baseline(rounds: int, folder: Path, cache: Path) -> None:
-    from nanogpt_target import by_hand
+    from nanogpt_target import __main__ as by_hand
     from nanogpt_target.prepare import prepare
     from nanogpt_target.presets import write_target
 

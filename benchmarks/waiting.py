@@ -15,16 +15,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from agent import launch
-from agent.chat import Message
-from agent.config import make_settings
-from agent.ledger import Ledger, fold, read
-from agent.patch import unified_diff
-from agent.proposers.code import CodeProposer
-from agent.repo import RunRefs
-from agent.rundir import RunDirectory
-from agent.scripted import Line, ScriptedModel
-from agent.views.live import SilentView
+from agent.ledger.journal import Ledger, read
+from agent.ledger.state import fold
+from agent.llm.chat import Message
+from agent.llm.scripted import Line, ScriptedModel
+from agent.observers.protocol import SilentView
+from agent.patch.apply import unified_diff
+from agent.proposers.code.proposer import CodeProposer
+from agent.repo.refs import RunRefs
+from agent.rundir.directory import RunDirectory
+from agent.session import setup as launch
+from agent.settings import make_settings
 from benchmarks.idle_target import TRAIN, make_target
 
 SPEED = 60.0  # of the simulated clock

@@ -8,9 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent.ledger import Event, State, fold, read
-from agent.repo import REFS, Repo
-from agent.rundir import RunDirectory
+from agent.ledger.journal import read
+from agent.ledger.state import Event, State, fold
+from agent.repo.refs import REFS
+from agent.repo.repo import Repo
+from agent.rundir.directory import RunDirectory
 
 # Fields that differ between two sessions that did the same: times, and what hangs on them. The date of an attempt's
 # commit is when it was asked for, the seeds of its runs are drawn by its hash, and a run that was lost takes a number.

@@ -65,7 +65,7 @@ class Run:
         if "OVERNIGHT_DATA" not in os.environ:
             raise SystemExit(
                 "train.py is run by a session, which gives it data, a seed and a clock: overnight run --target DIR\n"
-                "To train and score it once, by hand: python -m nanogpt_target.by_hand --target ."
+                "To train and score it once, by hand: python -m nanogpt_target --target ."
             )
         self._data = Path(os.environ["OVERNIGHT_DATA"])
         self._out = Path(os.environ["OVERNIGHT_OUT"])

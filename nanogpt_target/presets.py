@@ -14,7 +14,7 @@ README = """# A target for Overnight
 
     overnight run --target . --proposer cma-es --trials 50     # search over the hyperparameter block, no model needed
     overnight run --target . --llm-base-url http://127.0.0.1:8000/v1 --hours 8
-    python -m nanogpt_target.by_hand --target .                # one run and its score, by hand and unprotected
+    python -m nanogpt_target --target .                # one run and its score, by hand and unprotected
 """
 
 

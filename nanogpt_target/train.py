@@ -1,7 +1,7 @@
 """Train a small GPT for a fixed budget. This is the one file that changes; everything it imports stays as it is.
 
     overnight run --target .                        # a session runs it, edits it, and keeps what helps
-    python -m nanogpt_target.by_hand --target .     # once, by hand: prepare, train, score
+    python -m nanogpt_target --target .     # once, by hand: prepare, train, score
 
 The harness owns the seed, the data and its order, the clock and the checkpoint. Everything else is here, top to bottom:
 hyperparameters, model, optimiser, schedule, loop.

@@ -20,7 +20,8 @@ import sysconfig
 from functools import cache
 from pathlib import Path
 
-from sandbox import gpu, groups, layout, local, seccomp
+from sandbox import cgroups as groups
+from sandbox import gpu, layout, local, seccomp
 from sandbox.layout import GB, INSIDE
 from sandbox.types import Guarantee, Job, Limits, Running, SandboxUnavailable
 

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import gpu, groups
+from sandbox import cgroups as groups
+from sandbox import gpu
 from sandbox.collect import collect
 from sandbox.layout import GB, MB, job_name, orphaned
 from sandbox.output import Output
-from sandbox.tree import remove_tree
+from sandbox.rmtree import remove_tree
 from sandbox.types import Job, Outcome, SandboxBroken
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from sandbox import groups, layout, local
+from sandbox import cgroups as groups
+from sandbox import layout, local
 from sandbox.types import Guarantee, Job, Running
 
 

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 
-from agent.ledger import fold, read
-from agent.replay import Plan
-from agent.replaying import Request, perform
-from agent.report import write_report
-from agent.rundir import RunDirectory
-from agent.views.log import log_table
-from agent.views.replay import ReplayView, replay_view, write_replay
-from agent.views.status import status_panel
+from agent.ledger.journal import read
+from agent.ledger.state import fold
+from agent.replay.runner import Plan
+from agent.replay.setup import Request, perform
+from agent.replay.view import ReplayView, replay_view, write_replay
+from agent.review.report.report import write_report
+from agent.review.terminal.log import log_table
+from agent.review.terminal.status import status_panel
+from agent.rundir.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"

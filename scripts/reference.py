@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from agent.cli import build_parser
-from agent.config import _TARGET_KEYS, Settings, load_target
-from agent.ledger import EVENTS
+from agent.cli.parser import build_parser
+from agent.ledger.journal import EVENTS
 from agent.proposers import METHODS
+from agent.settings import Settings
+from agent.target import _TARGET_KEYS, load_target
 from nanogpt_target.prepare import DEFAULTS
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -102,7 +103,7 @@ def target() -> str:
     keys = {table: names or tuple(TARGET[table]) for table, names in _TARGET_KEYS.items()} | {"data": tuple(DEFAULTS)}
     wrong = [table for table in {*keys, *TARGET} if set(keys.get(table, ())) != set(TARGET.get(table, ()))]
     if wrong:
-        raise SystemExit(f"scripts/reference.py: TARGET does not have the keys of [{wrong[0]}] in agent/config.py")
+        raise SystemExit(f"scripts/reference.py: TARGET does not have the keys of [{wrong[0]}] in agent/settings.py")
     defaults = defaults_of_target()
     rows = []
     for table, names in keys.items():
@@ -132,17 +133,25 @@ def ledger() -> str:
     return ", ".join(f"`{event}`" for event in EVENTS) + "\n"
 
 
-MODULES = {"list": "agent.views.runs", "compare": "agent.views.comparison", "diff": "agent.differing"}
+MODULES = {
+    "list": "agent.review.data.runs",
+    "status": "agent.review.data.status",
+    "log": "agent.review.data.attempts",
+    "show": "agent.review.data.attempt",
+    "diff": "agent.review.data.pair",
+    "replay": "agent.replay.view",
+    "compare": "agent.compare.view",
+}
 
 
 def schemas() -> str:
     """What each command prints with --json, in the words of the module that prints it."""
     parts = []
-    for name in ("list", "status", "log", "show", "diff", "replay", "compare"):
-        text = import_module(MODULES.get(name, f"agent.views.{name}")).__doc__ or ""
+    for name, module in MODULES.items():
+        text = import_module(module).__doc__ or ""
         schema = text[text.index("``", text.index("\n")) :].strip()
         parts.append(f"## `overnight {name} --json`\n\n{schema.replace('``', '`')}\n")
-    text = import_module("agent.exporting").__doc__ or ""
+    text = import_module("agent.review.data.export").__doc__ or ""
     parts.append(f"## `overnight export --format json`\n\n{text[text.index('``') :].strip().replace('``', '`')}\n")
     return "\n".join(parts)
 

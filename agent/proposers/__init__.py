@@ -11,20 +11,20 @@ from agent.errors import UsageError
 from agent.types import Value
 
 if TYPE_CHECKING:
-    from agent.chat import Chat, Message
+    from agent.llm.chat import Chat, Message
     from agent.proposers.protocol import SuggestingMethod
-    from agent.space import SearchSpace
+    from agent.space.space import SearchSpace
 
 METHODS = {  # name: module, class, whether it talks to a model
-    "cma-es": ("agent.proposers.cma", "CmaEs", False),
-    "cma-gp": ("agent.proposers.screened", "CmaGp", False),
-    "tpe": ("agent.proposers.tpe", "Tpe", False),
-    "random": ("agent.proposers.tpe", "RandomSearch", False),
-    "smac": ("agent.proposers.smac", "Smac", False),
-    "hparams": ("agent.proposers.hparams", "Hparams", True),
-    "llambo": ("agent.proposers.llambo", "Llambo", True),
-    "llambo-optuna": ("agent.proposers.llambo", "LlamboOptuna", True),
-    "centaur": ("agent.proposers.centaur", "Centaur", True),
+    "cma-es": ("agent.proposers.search.cma", "CmaEs", False),
+    "cma-gp": ("agent.proposers.search.cma_gp", "CmaGp", False),
+    "tpe": ("agent.proposers.search.tpe", "Tpe", False),
+    "random": ("agent.proposers.search.tpe", "RandomSearch", False),
+    "smac": ("agent.proposers.search.smac", "Smac", False),
+    "hparams": ("agent.proposers.search.hparams", "Hparams", True),
+    "llambo": ("agent.proposers.search.llambo", "Llambo", True),
+    "llambo-optuna": ("agent.proposers.search.llambo", "LlamboOptuna", True),
+    "centaur": ("agent.proposers.search.centaur", "Centaur", True),
 }
 
 
@@ -66,7 +66,7 @@ def make_proposer(
 
 
 def _chat(llm: Chat | Callable[[Sequence[Message]], str]) -> Chat:
-    from agent.chat import Answers
+    from agent.llm.chat import Answers
 
     lacking = [verb for verb in ("complete", "describe", "count_tokens") if not callable(getattr(llm, verb, None))]
     if not lacking:

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from agent.context import Context
-from agent.errors import NoEffect, PatchRejected, ReplyRejected, UsageError
-from agent.keys import scrub
-from agent.ledger import Event, Folder
-from agent.patch import unified_diff
-from agent.prompting import cut_notes, one_line
-from agent.proposers import make_proposer
-from agent.proposers.base import Method, Terms
-from agent.proposers.protocol import NoPoint, SuggestingMethod, Suggestion
-from agent.space import SearchSpace
+from agent.errors import NoEffect, PatchRejected, ReplyRejected
+from agent.ledger.state import Event, Folder
+from agent.llm.api_keys import scrub
+from agent.llm.prompts import cut_notes, one_line
+from agent.patch.apply import unified_diff
+from agent.proposers.protocol import Context, NoPoint, SuggestingMethod, Suggestion
+from agent.proposers.search.base import Method, Terms
+from agent.space.space import SearchSpace
 from agent.types import Goal, Proposal, Record, Value, from_json
 
 if TYPE_CHECKING:
-    from agent.chat import Chat
-    from agent.config import Settings, Target
+    pass
 
 
 class BlockProposer:
@@ -32,13 +29,6 @@ class BlockProposer:
 
     def __init__(self, name: str, method: SuggestingMethod, space: SearchSpace, goal: Goal):
         self.name, self.method, self.space, self.goal = name, method, space, goal
-
-    @classmethod
-    def from_settings(cls, settings: Settings, target: Target, source: str, model: Chat | None) -> BlockProposer:
-        space = SearchSpace.from_toml(target.folder / "target.toml", source=source)
-        options = centaur_options(settings) if settings.proposer == "centaur" else {}
-        method = make_proposer(settings.proposer, space, seed=settings.seed, llm=model, **options)
-        return cls(settings.proposer, method, space, target.goal)
 
     def ask(self, context: Context) -> Proposal:
         before = self.space.read(context.source)
@@ -137,19 +127,6 @@ def _place(context: Context) -> str:
     if directory is None:
         return ""
     return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
-
-
-def centaur_options(settings: Settings) -> dict[str, Any]:
-    """What Centaur is told of the settings. Raises ``UsageError`` for a share that is none."""
-    share = None
-    if settings.centaur_share != "auto":
-        try:
-            share = float(settings.centaur_share)
-        except ValueError:
-            text = f"--centaur-share {settings.centaur_share}: write auto, or a number from 0 to 1."
-            raise UsageError(text) from None
-    on_failure = "cma" if settings.on_llm_failure == "cma" else "raise"
-    return {"share": share, "screen": settings.screen, "on_failure": on_failure}
 
 
 def told_value(record: Record, goal: Goal) -> float | None:

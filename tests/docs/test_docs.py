@@ -11,11 +11,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from targets import make_bowl
 
-from agent.cli import build_parser
+from agent.cli.parser import build_parser
 
-ROOT = Path(__file__).parents[2]
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "runs/README.md", "prompts/README.md", "tests/e2e/README.md")
 PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").rglob("*.md"))]
 

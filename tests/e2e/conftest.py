@@ -22,8 +22,8 @@ from typing import NoReturn, Protocol
 
 import budgets
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = os.environ.get("OVERNIGHT_E2E") == "1"
 
 

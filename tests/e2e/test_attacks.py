@@ -26,12 +26,12 @@ from attacks_on_score import ATTACKS as ON_SCORE
 from bench_target import Bench
 from targets import git
 
-from agent.seeds import with_seed_check
+from agent.trial.seeds import with_seed_check
 from agent.types import Measurement
 from nanogpt_target.corpus import HELD_OUT
 from sandbox import make_sandbox
 from sandbox.layout import label
-from sandbox.selfcheck import CHECKS, run_check
+from sandbox.selfcheck.cases import CHECKS, run_check
 from sandbox.types import SandboxUnavailable
 
 BATTERY = sorted((*ON_SCORE, *ON_HOST, *FOUND_LATER), key=lambda attack: attack.row)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Protocol
 
-from agent.errors import ReplyRejected
-from agent.llm import ChatModel
-from agent.proposers import make_proposer
-from agent.proposers.forms import read_diff
-from agent.proposers.protocol import NoPoint
-from agent.space import SearchSpace
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+from agent.errors import ReplyRejected
+from agent.llm.client import ChatModel
+from agent.proposers import make_proposer
+from agent.proposers.protocol import NoPoint
+from agent.proposers.search.answer_forms import read_diff
+from agent.space.space import SearchSpace
+
 REPLY = re.compile(r"^# Reply\n\n<!--.*?-->\n\n(.*?)(?=^# Prompt\n|\Z)", re.MULTILINE | re.DOTALL)
 BEYOND_A_GRAMMAR = re.compile("does not hold")  # a constraint between two parameters
 REPLIES = 8

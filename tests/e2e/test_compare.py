@@ -14,15 +14,16 @@ from pathlib import Path
 import budgets
 import tomli_w
 from conftest import ModelServer, Overnight
+from places import ROOT
 from sessions import check_whole, state_of
 from targets import make_bowl
 
 from agent.errors import ReplyRejected
-from agent.proposers.forms import read_diff
-from agent.rundir import RunDirectory
-from agent.space import SearchSpace
+from agent.proposers.search.answer_forms import read_diff
+from agent.rundir.directory import RunDirectory
+from agent.space.space import SearchSpace
 
-NANOGPT = Path(__file__).resolve().parents[2] / "nanogpt_target"
+NANOGPT = ROOT / "nanogpt_target"
 REPLY = re.compile(r"^# Reply\n\n<!--.*?-->\n\n(.*?)(?=^# Prompt\n|\Z)", re.MULTILINE | re.DOTALL)
 BEYOND_A_GRAMMAR = re.compile("does not hold")  # a constraint between two parameters
 WARM_UP, REPLIES = 10, 8  # the first ten trials of paper mode are CMA-ES's

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from sandbox import breaking
-from sandbox.bench import BEAT, SMALL, Bench, Check
 from sandbox.docker import DockerSandbox
 from sandbox.layout import label
-from sandbox.selfcheck import CHECKS, run_check
+from sandbox.selfcheck import escapes as breaking
+from sandbox.selfcheck.bench import BEAT, SMALL, Bench, Check
+from sandbox.selfcheck.cases import CHECKS, run_check
 from sandbox.types import Device, Guarantee, SandboxBroken, SandboxUnavailable
 
 

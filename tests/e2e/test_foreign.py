@@ -13,7 +13,7 @@ from openai_server import OpenAIServer
 from sessions import check_whole, state_of
 from targets import git
 
-from agent.rundir import RunDirectory
+from agent.rundir.directory import RunDirectory
 
 IN_THE_IMAGE = [look_alike for look_alike in foreign.ALL if look_alike.name != "classifier"]  # no scikit-learn there
 

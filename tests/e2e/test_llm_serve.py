@@ -22,9 +22,8 @@ import pytest
 from conftest import ROOT, free_port, missing
 
 from agent.errors import ModelUnavailable
-from agent.llm import ChatModel
-from agent.sharing import WakingChat
-from agent.sleeping import Sleeper, call
+from agent.llm.client import ChatModel
+from agent.llm.sleep_mode import Sleeper, WakingChat, call
 
 HELLO = [{"role": "user", "content": "Say something."}]
 HOME = Path(os.environ.get("OVERNIGHT_CACHE", "~/.cache/overnight")).expanduser() / "e2e" / "vllm-0.32.0"

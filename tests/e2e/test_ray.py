@@ -26,14 +26,14 @@ from conftest import missing
 from sessions import check_whole, state_of
 from targets import TOML, TRAIN, make_bowl
 
-from agent.config import Settings
 from agent.errors import EnvironmentProblem, Interrupted
-from agent.ledger import read
-from agent.outputs import CHECKPOINT
-from agent.rundir import RunDirectory
+from agent.ledger.journal import read
+from agent.rundir.directory import RunDirectory
+from agent.settings import Settings
+from agent.trial.outputs import CHECKPOINT
 from agent.types import Measurement
-from agent.workers import LocalWorkers, Order
-from agent.workplace import Workplace, workplace
+from agent.workers.local import LocalWorkers, Order
+from agent.workers.runtime import Workplace, workplace
 from sandbox.types import Device
 
 SLOW = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(2)\nnoise =")
@@ -218,7 +218,7 @@ def processes(what: str) -> list[str]:
 
 
 def test_processes_are_started_while_the_baseline_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agent.cluster import RayWorkers
+    from agent.workers.ray import RayWorkers
 
     target, home = make_bowl(tmp_path / "target", SLOW), tmp_path / "home"
     place = workplace(Settings(target=str(target), device="cpu", threads=1, sandbox="process"), silent_words)
@@ -300,7 +300,7 @@ def silent_words(_words: str) -> None:
 
 
 def test_data_and_checkpoints_travel_once(nodes: Nodes, tmp_path: Path) -> None:
-    from agent.cluster import RayWorkers
+    from agent.workers.ray import RayWorkers
 
     bench = Bench(tmp_path / "bench", changes={"steps = 12": "steps = 2", "tokens = 65536": "steps = 2"})
     settings = Settings(target=str(bench.folder), device="cpu", threads=1, sandbox="process", cache="~/cache")
@@ -344,8 +344,8 @@ def test_data_and_checkpoints_travel_once(nodes: Nodes, tmp_path: Path) -> None:
 
 
 def local(bench: Bench) -> Any:
-    from agent.repo import Repo
-    from agent.trial import Experiment
+    from agent.repo.repo import Repo
+    from agent.trial.experiment import Experiment
 
     device = Device("cpu", threads=1)
     return Experiment(Repo(bench.folder), bench.target, bench.sandbox, device, "here", bench.prepared)

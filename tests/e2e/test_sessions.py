@@ -12,8 +12,8 @@ from openai_server import Answer, OpenAIServer
 from sessions import check_whole, refs_of, state_of
 from targets import git
 
-from agent.patch import unified_diff
-from agent.rundir import RunDirectory
+from agent.patch.apply import unified_diff
+from agent.rundir.directory import RunDirectory
 
 CLIP = "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)"
 SHORT = ("--budget", "20steps", "--seed", "1", "--threads", "1")

@@ -12,8 +12,8 @@ from typing import Protocol
 import pytest
 
 from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable
-from agent.llm import ChatModel
-from agent.patch import apply_reply
+from agent.llm.client import ChatModel
+from agent.patch.apply import apply_reply
 
 HELLO = [{"role": "user", "content": "Say something."}]
 

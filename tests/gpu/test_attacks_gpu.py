@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import gpu, make_sandbox
-from sandbox.bench import Bench, describe
+from sandbox.selfcheck.bench import Bench, describe
 from sandbox.types import Device, Limits
 
 pytestmark = pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="this machine has no GPU")

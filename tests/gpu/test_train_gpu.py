@@ -44,7 +44,7 @@ def test_attention_by_blocks_learns_what_attention_by_mask_does(train: Any) -> N
 
 def test_the_preset_trains_and_is_scored(tmp_path: Path) -> None:
     """Two steps of the whole preset: code, sizes and harness of a trial, and a shorter validation split."""
-    from nanogpt_target import by_hand
+    from nanogpt_target import __main__ as by_hand
     from nanogpt_target.prepare import prepare
     from nanogpt_target.presets import write_target
 

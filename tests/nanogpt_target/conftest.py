@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt_target import by_hand
+from nanogpt_target import __main__ as by_hand
 from nanogpt_target.prepare import Prepared, prepare
 from nanogpt_target.presets import write_target
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import ONE_THREAD, MakeCode
 
-from nanogpt_target import by_hand
+from nanogpt_target import __main__ as by_hand
 from nanogpt_target.batches import Batches
 from nanogpt_target.harness import memory_share
 from nanogpt_target.prepare import Prepared, release, stage_before

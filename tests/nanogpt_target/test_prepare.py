@@ -138,8 +138,8 @@ def test_a_trial_sees_text_only_after_its_release(prepared: Prepared, tmp_path: 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_targets_that_can_be_searched(preset: str, tmp_path: Path) -> None:
-    from agent.config import load_target
-    from agent.space import SearchSpace
+    from agent.space.space import SearchSpace
+    from agent.target import load_target
 
     write_target(preset, tmp_path)
     source = (tmp_path / "train.py").read_text()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ONE_THREAD, MakeCode
 
-from nanogpt_target import by_hand
+from nanogpt_target import __main__ as by_hand
 from nanogpt_target.channel import Rejected
 from nanogpt_target.prepare import Prepared
 from nanogpt_target.scorer import CUTS, SUSPECTS, Ask, Score, draw, log_probabilities, read_split, score

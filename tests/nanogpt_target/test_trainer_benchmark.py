@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import trainer
-from nanogpt_target import by_hand
+from nanogpt_target import __main__ as by_hand
 from nanogpt_target.prepare import Prepared
 
 ONE_THREAD = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": "1", "PLAIN_LR": "1e-2"}

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import breaking, bwrap, seccomp
-from sandbox.bench import Bench
+from sandbox import bwrap, seccomp
 from sandbox.bwrap import BwrapSandbox
 from sandbox.layout import UNPRIVILEGED
+from sandbox.selfcheck import escapes as breaking
+from sandbox.selfcheck.bench import Bench
 from sandbox.types import SandboxUnavailable
 
 

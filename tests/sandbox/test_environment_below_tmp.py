@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import venv
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from sandbox import make_sandbox
 from sandbox.types import SandboxUnavailable
@@ -45,7 +45,7 @@ def test_an_interpreter_below_tmp_is_found(tmp_path_factory: pytest.TempPathFact
         [str(folder / "venv" / "bin" / "python"), "-c", SCRIPT, str(folder / "code")],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     status, found, wanted = done.stdout.split()

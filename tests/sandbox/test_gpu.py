@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import gpu, make_sandbox
-from sandbox.bench import PATIENCE, SMALL, Bench, describe
+from sandbox.selfcheck.bench import PATIENCE, SMALL, Bench, describe
 from sandbox.types import Device, SandboxBroken, SandboxUnavailable
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from sandbox import make_sandbox
-from sandbox.bench import BEAT, SMALL, Bench
-from sandbox.groups import controllers
+from sandbox.cgroups import controllers
 from sandbox.layout import label
+from sandbox.selfcheck.bench import BEAT, SMALL, Bench
 from sandbox.supervisor import resident
 from sandbox.types import Guarantee, Running, SandboxBroken, SandboxUnavailable
 
@@ -95,7 +95,7 @@ def test_an_ordinary_user_s_other_processes_do_not_count(bench: Bench) -> None:
         pytest.skip("no limit of processes here")
     from dataclasses import replace
 
-    from sandbox.bench import SMALL
+    from sandbox.selfcheck.bench import SMALL
 
     others = [threading.Thread(target=threading.Event().wait, args=(20,), daemon=True) for _ in range(60)]
     for thread in others:

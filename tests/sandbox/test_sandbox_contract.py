@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox import make_sandbox
-from sandbox.bench import Check
-from sandbox.selfcheck import CHECKS, run_check, run_checks
+from sandbox.selfcheck.bench import Check
+from sandbox.selfcheck.cases import CHECKS, run_check, run_checks
 from sandbox.types import Guarantee, Job, Outcome, Running, Sandbox, SandboxBroken, SandboxUnavailable
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.rmtree import remove_tree
 from sandbox.supervisor import UNCOUNTABLE, disk_usage
-from sandbox.tree import remove_tree
 
 DEEP = 3000  # levels: more than Python recurses, and than a path may have
 NOBODY = 65534
@@ -19,7 +19,7 @@ NOBODY = 65534
 REMOVE = f"""
 import os, sys
 from pathlib import Path
-from sandbox.tree import remove_tree
+from sandbox.rmtree import remove_tree
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})

@@ -13,12 +13,12 @@ from typing import Any
 
 from targets import git
 
-from agent.commands import make_target
-from agent.compiled import NOTHING, Compiled
-from agent.config import load_target
-from agent.patch import unified_diff
-from agent.repo import Repo
-from agent.trial import Experiment
+from agent.cli.init import make_target
+from agent.patch.apply import unified_diff
+from agent.repo.repo import Repo
+from agent.target import load_target
+from agent.trial.compile_cache import NOTHING, Compiled
+from agent.trial.experiment import Experiment
 from agent.types import Measurement, Role
 from nanogpt_target.prepare import prepare
 from sandbox import make_sandbox

@@ -8,11 +8,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from places import TESTS
 from targets import git
 
-from agent.patch import unified_diff
+from agent.patch.apply import unified_diff
 
-SOURCES = Path(__file__).parents[1] / "targets"
+SOURCES = TESTS / "targets"
 
 
 @dataclass(frozen=True)

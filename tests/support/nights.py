@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from agent.ledger import Ledger
+from agent.ledger.journal import Ledger
 from agent.types import Decision, Measurement, Proposal, Verdict
 
 BLOCK = {

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent import launch, ledger
-from agent.config import load_target, make_settings
-from agent.proposers.block import BlockProposer
-from agent.repo import Repo
-from agent.rundir import RunDirectory
-from agent.views.live import SilentView
+from agent.ledger import journal as ledger
+from agent.ledger.state import State, fold
+from agent.observers.protocol import SilentView
+from agent.repo.repo import Repo
+from agent.rundir.directory import RunDirectory
+from agent.session import setup as launch
+from agent.settings import make_settings
+from agent.target import load_target
 from benchmarks.whole import check_whole, refs_of
 
 __all__ = ["USUAL", "check_replay", "check_whole", "killed", "nothing", "refs_of", "resume", "start", "state_of"]
@@ -35,8 +37,8 @@ def resume(runs: Path, tag: str = "night", **changes: Any) -> RunDirectory:
     return launch.resume(runs, tag, changes, SilentView(), nothing)
 
 
-def state_of(directory: RunDirectory) -> ledger.State:
-    return ledger.fold(ledger.read(directory.ledger))
+def state_of(directory: RunDirectory) -> State:
+    return fold(ledger.read(directory.ledger))
 
 
 def killed(work: Callable[[], object], kill: Callable[[str, str], bool]) -> bool:
@@ -77,12 +79,12 @@ def _dying(owner: type, name: str, kill: Callable[[str, str], bool], what: Calla
 def check_replay(directory: RunDirectory, target: Path, settings: Mapping[str, Any]) -> None:
     """Each recorded ask is what a fresh search method, brought to where the ledger then was, asks for."""
     events = ledger.read(directory.ledger)
-    baseline = ledger.fold(events).baseline
+    baseline = fold(events).baseline
     given = make_settings({**USUAL, "target": str(target), **settings}, None)
     loaded, _ = load_target(target)
     source = Repo(target).read(baseline, loaded.path)
     for position, event in enumerate(events):
         if event["event"] == "asked":
-            proposer = BlockProposer.from_settings(given, loaded, source, None)
+            proposer = launch.block_proposer(given, loaded, source, None)
             proposer.replay(events[:position])
             assert dict(proposer.method.suggest().params) == event["proposal"]["params"]

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 from search_models import Helper
 
-from agent.context import Context
+from agent.llm.scripted import ScriptedModel
 from agent.proposers import make_proposer
-from agent.proposers.base import Terms
 from agent.proposers.block import BlockProposer
-from agent.scripted import ScriptedModel
-from agent.space import SearchSpace
+from agent.proposers.protocol import Context
+from agent.proposers.search.base import Terms
+from agent.space.space import SearchSpace
 from agent.types import Measurement, Record, Verdict, to_json
 
-TARGET = Path(__file__).resolve().parents[3] / "nanogpt_target"
+TARGET = ROOT / "nanogpt_target"
 SOURCE = (TARGET / "train.py").read_text(encoding="utf-8")
 SPACE = SearchSpace.from_toml(TARGET / "target.toml")
 

@@ -1,0 +1,1 @@
+"""``overnight compare``: search methods × seeds under one budget, with significance tests."""

@@ -1,0 +1,1 @@
+"""Observers of a session: terminal output, session log, heartbeat, notifications."""

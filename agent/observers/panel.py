@@ -1,0 +1,133 @@
+"""The picture of a session at work: what it is doing, how far it has come, what came of the last trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from agent import text
+from agent.ledger.state import State
+from agent.observers.activity import Activity
+from agent.review.data.attempts import reason
+from agent.review.data.status import seconds_left
+from agent.review.data.summary import Summary, summarize
+from agent.review.terminal.log import outcome_text
+from agent.review.terminal.status import gained_text, trials_text
+from agent.types import Record
+
+PHASES = {"startup": "starting up", "training": "training", "scoring": "scoring", "model": "asking for an idea"}
+ROLES = {"calibrate": "baseline", "incumbent": "best so far, again", "test": "test split", "confirm": "confirming run"}
+RECENT = 6
+
+
+def night_panel(
+    state: State,
+    activity: Activity,
+    now: float,
+    recent: int = RECENT,
+    rows: Sequence[tuple[str, Text]] = (),
+    chart: tuple[int, int] = (0, 0),
+    badge: Text | None = None,
+    foot: str = "",
+    below: Sequence[Text] = (),
+) -> RenderableType:
+    """The panel. ``rows`` come below its own figures; ``chart`` is the width and height of a loss chart in the place
+    of the sparkline; ``badge`` goes behind the title, ``foot`` into the lower border, ``below`` above it."""
+    summary = summarize(state)
+    parts: list[RenderableType] = [] if activity.phase == "over" else [_now(activity), _bar(activity)]
+    if activity.losses and chart[1] > 1:
+        parts += [Text(), *_chart(activity, *chart), Text()]
+    elif activity.losses:
+        spark = text.sparkline(activity.losses, 48)
+        parts.append(Text.assemble(("loss ", "dim"), (spark, "cyan"), f" {activity.losses[-1]:.3f}"))
+    figures = Table.grid(padding=(0, 2), expand=True)  # what is too long is cut, and no label
+    figures.add_column(style="dim", no_wrap=True)
+    figures.add_column(ratio=1, no_wrap=bool(rows), overflow="ellipsis")
+    figures.add_row("gained", gained_text(summary))
+    figures.add_row("trials", trials_text(summary))
+    left = None if activity.phase == "over" else seconds_left(state, summary, now)
+    if left is not None:
+        figures.add_row("time left", Text(f"about {text.duration(left)}"))
+    for name, value in rows:
+        figures.add_row(name, value)
+    parts += [Text(), figures] if chart[1] < 2 or not activity.losses else [figures]
+    last = state.finished[-recent:]
+    if last and recent:
+        parts += [Text(), _recent(last, summary)]
+    if activity.note:
+        parts += [Text(), text.safe(activity.note, "yellow")]
+    if summary.self_reported:
+        parts.append(Text(text.LEGEND, style="dim"))
+    parts += [Text(), *below] if below else []
+    title = Text.assemble(" overnight ", text.safe(summary.tag, "bold"), " ", badge or "", " " if badge else "")
+    return Panel(
+        Group(*parts), title=title, title_align="left", subtitle=Text(f" {foot} ", style="dim") if foot else None,
+        subtitle_align="right", border_style="dim", padding=(0, 1),
+    )  # fmt: skip
+
+
+def _chart(activity: Activity, width: int, height: int) -> list[Text]:
+    """The losses of the running trial. Its width is the budget: what is empty is still to be trained."""
+    losses, reached = activity.losses, 1.0 if activity.progress is None else min(1.0, max(0.0, activity.progress))
+    marks = {0: f"{max(losses):.3f}", height - 1: f"{min(losses):.3f}"}
+    lines = text.chart(losses, max(1, round(width * reached)), height)
+    found = [
+        Text.assemble((f"{marks.get(row, ''):>8} │", "dim"), (line, "cyan"), no_wrap=True, overflow="crop")
+        for row, line in enumerate(lines)
+    ]
+    found[-1].append(f"  loss {losses[-1]:.3f}", "bold")
+    return found
+
+
+def _now(activity: Activity) -> Text:
+    what = PHASES.get(activity.phase, text.line(activity.phase) or "getting ready")
+    where = "calibration" if activity.role == "calibrate" else f"trial {activity.trial}" if activity.trial else ""
+    role = ROLES.get(activity.role, "")
+    more = text.count(activity.running - 1, "run") + " beside it" if activity.running > 1 else ""
+    return Text(" · ".join(part for part in (where, role, what, more) if part), style="bold")
+
+
+def _bar(activity: Activity) -> RenderableType:
+    """The phase's bar, pulsing while nobody knows how far it is."""
+    known = activity.progress is not None and activity.phase == "training"
+    done = min(1.0, max(0.0, activity.progress or 0.0))
+    bar = ProgressBar(total=1.0 if known else None, completed=done, pulse=not known, width=32)
+    words = [f"{done:.0%}"] if known else [text.duration(activity.seconds)]
+    if activity.seconds_left is not None and activity.phase == "training":
+        words.append(f"{text.duration(activity.seconds_left)} left")
+    if activity.step is not None:
+        words.append(f"step {activity.step}")
+    if activity.tokens_per_second:
+        words.append(f"{activity.tokens_per_second:,.0f} tokens/s")
+    if activity.memory_gb:
+        words.append(f"{activity.memory_gb:.1f} GB")
+    line = Table.grid(padding=(0, 2))
+    line.add_row(bar, Text(" · ".join(words), overflow="ellipsis", no_wrap=True))
+    return line
+
+
+def _recent(records: Sequence[Record], summary: Summary) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(justify="right", style="dim")
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for record in records:
+        verdict = record.verdict
+        failed = record.status != "ok"
+        words = text.safe(reason(record) if failed else record.proposal.subject, "dim" if failed else "")
+        words.no_wrap = True
+        table.add_row(
+            str(record.number),
+            outcome_text(record.status if failed else record.decision),
+            Text(text.number(verdict.value if verdict else None, summary.self_reported and not failed)),
+            Text(text.gain(verdict.gain, verdict.gain_se) if verdict else text.MISSING),
+            words,
+        )
+    return table

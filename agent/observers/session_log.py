@@ -1,0 +1,102 @@
+"""session.log of a run: one line per event of the ledger, notes, and the warnings of everything that is used.
+
+It is for people who want to know in the morning what happened at three. Programs read the ledger. A log that cannot be
+written (the disk is full) costs its lines and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from agent import text
+from agent.errors import OvernightError
+from agent.ledger.state import Event, State
+from agent.llm.api_keys import scrub
+from agent.observers.lines import log_line
+from agent.rundir.detach import arrived, detached
+
+MOST_BYTES, OLD_FILES = 5 << 20, 3  # session.log, session.log.1 to .3
+
+
+class SessionLog:
+    """A view that writes session.log."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._logger = logging.Logger("overnight", logging.INFO)  # of its own: two sessions in a process keep apart
+        self._handler: RotatingFileHandler | None = None
+        self._note = ""
+
+    def __enter__(self) -> SessionLog:
+        try:
+            self._handler = _Handler(self._path, maxBytes=MOST_BYTES, backupCount=OLD_FILES, encoding="utf-8")
+        except OSError:
+            if detached():
+                arrived(None)
+            return self
+        self._handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._logger.addHandler(self._handler)
+        self._warnings = _Warnings(self._handler)
+        logging.getLogger().addHandler(self._warnings)
+        logging.captureWarnings(True)
+        if detached():
+            stream = self._handler.stream
+            arrived(stream.fileno() if stream else None)
+        return self
+
+    def __exit__(self, *found: object) -> None:
+        handler, self._handler = self._handler, None
+        if handler is None:
+            return
+        error = next((item for item in found if isinstance(item, BaseException)), None)
+        if isinstance(error, OvernightError):
+            self._logger.error("%s", text.line(str(error)))
+        elif error is not None:
+            self._logger.error("the session broke off", exc_info=error)
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(self._warnings)
+        self._logger.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
+
+    def event(self, event: Event, state: State) -> None:
+        level = logging.WARNING if event["event"] == "lost" else logging.INFO
+        self._logger.log(level, "%s", log_line(event, state))
+
+    def progress(self, phase: str, info: Mapping[str, Any]) -> None:
+        if phase == "note" and (note := text.line(str(info.get("text", "")))) != self._note:
+            self._note = note
+            self._logger.warning("note: %s", note)
+
+
+class _Handler(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk: the line is lost, the night goes on."""
+
+
+class _Warnings(logging.Handler):
+    """Passes on what libraries warn of, from any logger."""
+
+    def __init__(self, to: logging.Handler):
+        super().__init__(logging.WARNING)
+        self._to = to
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.msg, record.args = f"{record.name}: {text.line(record.getMessage())}", ()
+        self._to.handle(record)
+
+
+class _Formatter(logging.Formatter):
+    """Local time with its offset, and no secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return scrub(super().format(record))
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(record.created))

@@ -1,0 +1,376 @@
+"""Finds the unified diffs in a whole reply of a model: prose, reasoning, fences and headers around them.
+
+Nothing here knows the file that is edited: lines go in, hunks come out, and whatever is unclear is refused. What a hunk
+claims about its place is only written down (``Hunk.start``, ``Hunk.exact``); ``agent.patch.locate`` decides what to
+believe.
+
+Decided rules
+- Reasoning never counts (``agent.patch.reasoning``).
+- Hunks are read in fences and outside them. A fenced diff may forget the marker of context lines; outside a fence a
+  line without a marker ends the diff, and signs that still follow it make the reply unclear.
+- Blank lines without a marker at the end of a hunk are layout, unless correct counts say that they are context.
+- A fence that was never closed is accepted if the diff in it does not stop at an added or removed line.
+- ``*** Update File:`` (the form that gpt-oss writes) is read like a file header, and a JSON object with a ``diff`` or
+  ``patch`` string like the text in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
+
+from agent.errors import PatchRejected
+from agent.patch.reasoning import strip_reasoning
+
+_FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<ticks>`{3,}|~{3,})[ \t]*(?P<info>[^`~]*)$")
+_DIFF_INFO = {"diff", "patch", "udiff", "git", "git-diff", "unified-diff"}
+_COUNTED = re.compile(r"^@@ +-(\d{1,9})(?:,(\d{1,9}))? +\+(\d{1,9})(?:,(\d{1,9}))? +@@(.*)$")
+_NUMBERED = re.compile(r"^@@[\s.]*(?:-?\d[\d,]*)?[\s.]*(?:\+\d[\d,]*)?[\s.]*(?:@@)?")
+_BULLET = re.compile(r"^(?:[-*] [\w`*\"'(]| {2,}[-*] \S)")
+_EXTENDED = re.compile(
+    r"^(?:rename (?:from|to)|copy (?:from|to)|(?:dis)?similarity index|(?:old|new) mode|"
+    r"(?:new|deleted) file mode|GIT binary patch|Binary files? )\b"
+)
+_MODE = re.compile(
+    r"^(?:(?:old|new) mode|(?:new|deleted) file mode) \d{6}$|^GIT binary patch$|^Binary files? .* differ$"
+)
+_LINK = re.compile(r"^index [0-9a-f]+\.\.[0-9a-f]+ (?:120000|160000)$")
+_PLAIN_MODES = re.compile(r"^index [0-9a-f]+\.\.[0-9a-f]+(?: 100(?:644|755))?$")
+_ENVELOPE = re.compile(
+    r"^\*\*\* (?P<what>Begin Patch|End Patch|End of File|Update File:|Add File:|Delete File:|Move to:)"
+    r"\s*(?P<name>.*)$"
+)
+MAX_HUNKS = 200
+
+
+class Line(NamedTuple):
+    """One line of a hunk. ``sign`` is ' ', '-' or '+'; ``text`` has no sign; ``raw`` is the line as it was written."""
+
+    sign: str
+    text: str
+    raw: str
+    ended: bool = True  # False: followed by "\ No newline at end of file"
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """Lines to find and to change. ``start`` and ``new_start``: what the header claims, from 1; None: not said."""
+
+    lines: tuple[Line, ...]
+    start: int | None = None
+    new_start: int | None = None
+    exact: bool = False  # the header is well formed and its counts are those of the lines
+    section: str = ""  # text after the second @@
+    claimed: int | None = None  # lines by which the file grows, as the header says
+
+    @property
+    def old(self) -> tuple[Line, ...]:
+        return tuple(line for line in self.lines if line.sign != "+")
+
+    @property
+    def changes(self) -> bool:
+        return any(line.sign != " " for line in self.lines)
+
+    @property
+    def growth(self) -> int:
+        return sum((line.sign == "+") - (line.sign == "-") for line in self.lines)
+
+
+@dataclass
+class FileDiff:
+    """The hunks under one file header; ``names`` are all names in the header, ``problems`` what forbids to apply it."""
+
+    names: list[str] = field(default_factory=list)
+    hunks: list[Hunk] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Segment:
+    """A run of lines inside one fence, or between fences."""
+
+    lines: list[str] = field(default_factory=list)
+    fenced: bool = False
+    info: str = ""
+    closed: bool = True
+
+
+def read_diffs(reply: str) -> list[FileDiff]:
+    """All diffs of a reply in order, or an empty list. Raises PatchRejected where the reply is unclear."""
+    found: list[FileDiff] = []
+    for segment in _segments(strip_reasoning(reply.replace("\r\n", "\n"))):
+        inner = _diff_in_json(segment)
+        parts = [segment] if inner is None else list(_segments(inner))
+        for part in parts:
+            _Reader(part, found).read()
+    if sum(len(diff.hunks) for diff in found) > MAX_HUNKS:
+        raise PatchRejected(f"the reply holds more than {MAX_HUNKS} hunks; send one small change")
+    return [diff for diff in found if diff.hunks or diff.problems]
+
+
+# --- fences ---------------------------------------------------------------------------------------------------------
+
+
+def _segments(text: str) -> Iterator[_Segment]:
+    part, indent, ticks = _Segment(), "", ""
+    hunk_seen = False
+    for raw in text.removesuffix("\n").split("\n"):
+        line = raw.rstrip("\r")
+        fence = _FENCE.match(line)
+        if fence and part.fenced:
+            same = fence["ticks"][0] == ticks[0] and len(fence["ticks"]) >= len(ticks) and fence["indent"] == indent
+            fence = fence if same else None
+        elif fence and hunk_seen and fence["indent"] == " ":
+            fence = None  # a context line of a diff outside any fence
+        if fence is None:
+            part.lines.append(line)
+            hunk_seen = hunk_seen or line.startswith("@@")
+            continue
+        part.closed = not part.fenced or not fence["info"]
+        yield _dedented(part, indent)
+        opens = not part.fenced or bool(fence["info"])
+        indent, ticks = fence["indent"], fence["ticks"]
+        part = _Segment(
+            fenced=opens, info=fence["info"].strip().lower().split(" ")[0] if opens else "", closed=not opens
+        )
+        hunk_seen = False
+    yield _dedented(part, indent)
+
+
+def _dedented(part: _Segment, indent: str) -> _Segment:
+    """A fence inside a list item is indented as a whole."""
+    if part.fenced and indent and all(line.startswith(indent) for line in part.lines if line.strip()):
+        part.lines = [line[len(indent) :] for line in part.lines]
+    return part
+
+
+def _diff_in_json(segment: _Segment) -> str | None:
+    text = "\n".join(segment.lines).strip()
+    if not text.startswith("{"):
+        return None
+    try:
+        value = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    for key in ("diff", "patch", "unified_diff"):
+        if isinstance(value, dict) and isinstance(value.get(key), str):
+            return str(value[key]).replace("\r\n", "\n")
+    return None
+
+
+# --- headers and hunks ----------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Walks over one segment and adds what it finds to ``found``."""
+
+    def __init__(self, segment: _Segment, found: list[FileDiff]) -> None:
+        self.lines, self.segment, self.found = segment.lines, segment, found
+        # A header just before a fence belongs to the hunks in it.
+        self.current = found[-1] if found and not found[-1].hunks else None
+        self.at = 0
+        self.in_header = False
+
+    def read(self) -> None:
+        loose = (
+            self.segment.fenced
+            and self.segment.info in _DIFF_INFO
+            and not any(line.startswith("@@") for line in self.lines)
+        )
+        while self.at < len(self.lines):
+            line = self.lines[self.at]
+            if line.startswith("@@"):
+                self._hunk(line)
+            elif not self._header(line):
+                after_names = self.at > 0 and self.in_header and self.lines[self.at - 1].startswith("+++ ")
+                if (loose and line.strip()) or (after_names and line[:1] in (" ", "+", "-")):
+                    self._hunk(None)
+                else:
+                    self.in_header = self.in_header and bool(line.strip())
+                    self.at += 1
+        if not self.segment.closed and self.current and self.current.hunks:
+            last = self.current.hunks[-1]
+            if not last.exact and last.lines[-1].sign != " ":
+                self.current.problems.append("the reply was cut off inside the diff: its fence is never closed")
+
+    def _new(self, names: list[str]) -> FileDiff:
+        self.current = FileDiff(names=names)
+        self.found.append(self.current)
+        self.in_header = True
+        return self.current
+
+    def _header(self, line: str) -> bool:
+        """Reads one header line (or the pair ---, +++); False if this is none."""
+        lines, at = self.lines, self.at
+        envelope = _ENVELOPE.match(line)
+        if line.startswith("diff --git "):
+            self._new(_git_names(line[len("diff --git ") :]))
+        elif line.startswith("--- ") and _is_header(lines, at):
+            target = self.current if self.in_header and self.current and not self.current.hunks else self._new([])
+            target.names.append(line[4:])
+            if at + 1 < len(lines) and lines[at + 1].startswith("+++ "):
+                target.names.append(lines[at + 1][4:])
+                self.at += 1
+            self.in_header = True
+        elif envelope:
+            if envelope["what"] == "Update File:":
+                self._new([envelope["name"]])
+            elif envelope["name"]:
+                diff = (
+                    self.current if envelope["what"] == "Move to:" and self.current else self._new([envelope["name"]])
+                )
+                diff.problems.append(f"{envelope['what'].rstrip(':').lower()} {envelope['name']!r} is not allowed")
+        elif _MODE.match(line) or _LINK.match(line) or (self.in_header and _EXTENDED.match(line)):
+            (self.current or self._new([])).problems.append(f"{line.strip()!r} is not allowed: only lines may change")
+        elif not (self.in_header and _PLAIN_MODES.match(line)):
+            return False
+        self.at += 1
+        return True
+
+    def _hunk(self, header: str | None) -> None:
+        counted = _COUNTED.match(header) if header is not None else None
+        begin = self.at + (header is not None)
+        counts = (int(counted[2] or 1), int(counted[4] or 1)) if counted else None
+        end = _end_of_body(self.lines, begin, counts, self.segment.fenced)
+        body = self.lines[begin:end]
+        hunk = _well_formed(counted, body, self.segment.fenced) if counted else None
+        if self.current is None:
+            self._new([])
+        assert self.current is not None
+        if hunk is None:
+            hunk = _tolerant(header or "", counted, body)
+            if not self.segment.fenced and _signs_follow(self.lines, end):
+                self.current.problems.append(
+                    "it is unclear where the diff ends; put the whole diff into one ```diff fence"
+                )
+        if header is not None and header.startswith("@@@"):
+            self.current.problems.append("a combined diff (@@@) is not allowed")
+        if hunk.lines:
+            self.current.hunks.append(hunk)
+        self.at = max(end, self.at + 1)
+        self.in_header = False
+
+
+def _git_names(rest: str) -> list[str]:
+    words = rest.split()
+    if len(words) == 2:
+        return words
+    middle = len(rest) // 2  # names with spaces: a/NAME b/NAME has its space in the middle
+    return [rest[:middle], rest[middle + 1 :]]
+
+
+def _is_header(lines: list[str], at: int) -> bool:
+    following = lines[at + 1] if at + 1 < len(lines) else ""
+    return following.startswith(("+++ ", "@@"))
+
+
+def _ends_body(lines: list[str], at: int, may_be_body: bool) -> bool:
+    line = lines[at]
+    if line.startswith(("@@", "diff --git ")) or _ENVELOPE.match(line):
+        return True
+    return (
+        line.startswith("--- ")
+        and lines[at + 1 : at + 2] != []
+        and lines[at + 1].startswith("+++ ")
+        and not may_be_body
+    )
+
+
+def _end_of_body(lines: list[str], begin: int, counts: tuple[int, int] | None, fenced: bool) -> int:
+    """Index after the last line that may belong to the hunk whose body starts at ``begin``."""
+    old = new = 0
+    for at in range(begin, len(lines)):
+        line = lines[at]
+        wanted = counts is not None and old < counts[0] and new < counts[1]
+        if _ends_body(lines, at, wanted):
+            return at
+        if not fenced and line and line[0] not in " \t+-\\":
+            return at
+        if not fenced and not line and not wanted:
+            rest = next((other for other in lines[at:] if other), "")
+            if rest[:1] not in (" ", "\t", "+", "-", "\\") or rest.strip() == "---":
+                return at
+        old += line[:1] not in ("+", "\\")
+        new += line[:1] not in ("-", "\\")
+    return len(lines)
+
+
+def _signs_follow(lines: list[str], at: int) -> bool:
+    for later in range(at, len(lines)):
+        if _ends_body(lines, later, False):
+            return False
+        if lines[later][:1] in ("+", "-") and lines[later].strip("-+ ") and not _BULLET.match(lines[later]):
+            return True
+    return False
+
+
+def _well_formed(counted: re.Match[str], body: list[str], fenced: bool) -> Hunk | None:
+    """The hunk as unidiff reads it, or None if the header does not agree with the lines."""
+    old, new = int(counted[2] or 1), int(counted[4] or 1)
+    at = 0
+    while at < len(body) and (old > 0 or new > 0 or body[at].startswith("\\")):
+        sign = body[at][:1] or " "
+        old -= sign in " -"
+        new -= sign in " +"
+        at += 1
+    if at == 0 or old or new or not _only_prose(body[at:], fenced):
+        return None
+    header = f"--- a/f\n+++ b/f\n{counted[0]}\n"
+    try:
+        hunks = PatchSet(header + "".join(f"{line}\n" for line in body[:at]))[0]
+    except (UnidiffParseError, IndexError):
+        return None
+    if len(hunks) != 1:
+        return None
+    lines: list[Line] = []
+    for line, raw in zip(hunks[0], body, strict=False):
+        if line.line_type == "\\":
+            _unend(lines)
+        else:
+            lines.append(Line(line.line_type or " ", line.value.rstrip("\n"), raw))
+    if len(lines) + sum(line.line_type == "\\" for line in hunks[0]) != at:
+        return None
+    return Hunk(tuple(lines), int(counted[1]), int(counted[3]), True, _section(counted[5]))
+
+
+def _only_prose(tail: list[str], fenced: bool) -> bool:
+    """Whether no line after the counted ones can belong to the hunk."""
+    if not any(line.strip() for line in tail):
+        return True
+    if tail[0].strip() and tail[0][0] in " \t+-":
+        return False
+    return all(
+        not line.strip() or line[0] not in " \t+-" or (not fenced and _BULLET.match(line) is not None) for line in tail
+    )
+
+
+def _tolerant(header: str, counted: re.Match[str] | None, body: list[str]) -> Hunk:
+    lines: list[Line] = []
+    for raw in body:
+        if raw.startswith("\\"):
+            _unend(lines)
+        elif raw[:1] in ("+", "-"):
+            lines.append(Line(raw[0], raw[1:], raw))
+        else:
+            lines.append(Line(" ", raw.removeprefix(" "), raw))
+    while lines and not lines[-1].raw:
+        lines.pop()
+    if counted is None:
+        return Hunk(tuple(lines), section=_section(_NUMBERED.sub("", header)))
+    grows = int(counted[4] or 1) - int(counted[2] or 1)
+    return Hunk(tuple(lines), int(counted[1]), int(counted[3]), section=_section(counted[5]), claimed=grows)
+
+
+def _unend(lines: list[Line]) -> None:
+    if lines:
+        lines[-1] = lines[-1]._replace(ended=False)
+
+
+def _section(text: str) -> str:
+    return text.strip().removesuffix("@@").strip()

@@ -1,0 +1,96 @@
+"""Reads what a model says before its diff: category, subject and reason, however it writes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+from agent.errors import PatchRejected
+from agent.llm.prompts import one_line
+from agent.patch.reasoning import strip_reasoning
+
+SUBJECT_LIMIT = 72  # characters, as git likes them
+RATIONALE_LIMIT = 1000
+
+_FIELD = re.compile(
+    r"^[\s>*_#\d.-]*(?P<name>category|kind|type|subject|title|summary|change|rationale|reason|reasoning|why|hypothesis"
+    r"|motivation|explanation)\b[*_`\s]*[:：][*_`\s]*(?P<text>.*)$",
+    re.IGNORECASE,
+)
+_FIELDS = {
+    "category": "category", "kind": "category", "type": "category",
+    "subject": "subject", "title": "subject", "summary": "subject", "change": "subject",
+}  # fmt: skip
+_DIFF = re.compile(r"^\s*(?:`{3}|~{3}|--- |diff --git |@@|\*\*\* |Index: )")
+_SMALL_TALK = re.compile(
+    r"^(?:sure|okay|ok|certainly|of course|here(?:'s| is| are)|let(?:'s| me| us)|i(?:'ll| will))\b", re.IGNORECASE
+)
+_WORDS = (  # the first that is found decides
+    ("combin", "combination"), ("simpl", "simplification"), ("schedul", "schedule"), ("warmup", "schedule"),
+    ("warm-up", "schedule"), ("cooldown", "schedule"), ("optim", "optimiser"), ("learning rate", "optimiser"),
+    ("regulari", "regularisation"), ("dropout", "regularisation"), ("weight decay", "regularisation"),
+    ("batch", "batch and data"), ("data", "batch and data"), ("effic", "efficiency"), ("speed", "efficiency"),
+    ("throughput", "efficiency"), ("architect", "architecture"), ("model", "architecture"),
+    ("attention", "architecture"), ("hyperparam", "optimiser"),
+)  # fmt: skip
+
+
+class Header(NamedTuple):
+    category: str = ""
+    subject: str = ""
+    rationale: str = ""
+
+
+def read_header(reply: str) -> Header:
+    """The header of a reply; fields that it does not have are empty. Never raises."""
+    try:
+        text = strip_reasoning(reply)
+    except PatchRejected:
+        return Header()
+    if text.lstrip().startswith("{") and (found := _from_json(text)):
+        return found
+    fields: dict[str, list[str]] = {}
+    other: list[str] = []
+    current: list[str] | None = None
+    for line in text.splitlines():
+        if _DIFF.match(line):
+            break
+        if match := _FIELD.match(line):
+            name = _FIELDS.get(match["name"].lower(), "rationale")
+            current = fields.setdefault(name, [])
+            current.append(match["text"])
+        elif not line.strip():
+            current = None
+        elif current is not None:
+            current.append(line)
+        else:
+            other.append(line)
+    prose = [line for line in other if not _SMALL_TALK.match(line.strip(" *_#>"))]
+    subject = " ".join(fields.get("subject", ()))
+    if not subject and prose:
+        subject = prose.pop(0)
+    return _header(" ".join(fields.get("category", ())), subject, " ".join(fields.get("rationale", prose)))
+
+
+def normal_category(text: str) -> str:
+    """One of the known categories; ``other`` for any other word, empty for none."""
+    text = text.lower().replace("normali", "architecture normali")
+    return next((category for word, category in _WORDS if word in text), "other" if text.strip() else "")
+
+
+def _from_json(text: str) -> Header | None:
+    try:
+        data = json.loads(text)
+        return _header(*(str(data.get(name) or "") for name in ("category", "subject", "rationale")))
+    except (ValueError, AttributeError, RecursionError):
+        return None
+
+
+def _header(category: str, subject: str, rationale: str) -> Header:
+    subject = one_line(subject, 4 * SUBJECT_LIMIT).strip(" *_#>-")
+    if len(subject) > 2 and subject[0] == subject[-1] and subject[0] in "\"'`":
+        subject = subject[1:-1]
+    if len(subject) > SUBJECT_LIMIT:
+        subject = subject[: SUBJECT_LIMIT - 1].rsplit(" ", 1)[0] + "…"
+    return Header(normal_category(category), subject, one_line(rationale, RATIONALE_LIMIT).strip(" *_"))

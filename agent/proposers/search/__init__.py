@@ -1,0 +1,1 @@
+"""Search methods over the hyperparameter block, all behind one ask/tell interface."""

@@ -1,0 +1,1 @@
+"""Training the commits of a run branch again: recorded against replayed values."""

@@ -1,0 +1,134 @@
+"""A clean branch of a run's kept edits, for a pull request: in the user's name, in words for a reviewer."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.errors import UsageError
+from agent.ledger.state import State
+from agent.patch.merge3 import merge
+from agent.repo.messages import subject_line
+from agent.repo.repo import Repo
+from agent.text import plain
+from agent.types import Record
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The branch that was made."""
+
+    name: str
+    base: str
+    commit: str
+    commits: int
+    edits: int
+
+
+def make_branch(
+    state: State,
+    repo: Repo,
+    tag: str,
+    *,
+    name: str = "",
+    squash: bool = False,
+    pick: Sequence[int] = (),
+    onto: str = "",
+    when: float | None = None,
+) -> Cleaned:
+    """Build the commits and the branch. Nothing is checked out.
+
+    Args:
+        pick: numbers of the kept trials to take, in the order of the run; all of them if empty.
+        onto: the revision to start from; the baseline of the run if empty.
+        when: date of the commits in seconds since the epoch; now if None.
+
+    Raises:
+        UsageError: nothing was kept, a number is no kept trial, the branch exists or cannot, commits are gone, nobody's
+            name is known, or an edit does not fit onto what is before it.
+    """
+    path = str(state.session.get("path", "train.py"))
+    edits = _picked(state, pick)
+    name = name or f"autoresearch/{tag}-clean"
+    if not repo.is_branch_name(name):
+        raise UsageError(f"--name {name!r}: git accepts no branch of that name (git help check-ref-format).")
+    if repo.resolve(name):
+        raise UsageError(f"{name} exists. Choose another --name, or delete it: git branch -D {name}")
+    base = repo.resolve(onto) if onto else state.baseline
+    if base is None:
+        raise UsageError(f"--onto {onto}: no commit of {repo.top}.")
+    repo.need((base, *(sha for record in edits for sha in (record.parent, record.candidate) if sha)), tag)
+    author = repo.identity()
+    date = int(time.time() if when is None else when)
+    head, text = base, repo.read(base, path)
+    for record in edits:
+        assert record.candidate is not None
+        before = repo.read(record.parent, path)
+        merged = merge(before, ours=text, theirs=repo.read(record.candidate, path))
+        if merged is None:
+            raise UsageError(
+                f"trial {record.number} ({subject_line(record)}) does not fit onto what is before it: it changes lines "
+                f"that are different there. Leave it out with --pick, or pick the edits that it builds on as well."
+            )
+        text = merged
+        if not squash:
+            head = repo.build(head, {path: text}, _message(record, state, tag), date, author=author)
+    if squash:
+        head = repo.build(base, {path: text}, _squashed(edits, state, tag), date, author=author)
+    repo.move(f"refs/heads/{name}", head, None)
+    return Cleaned(name, base, head, 1 if squash else len(edits), len(edits))
+
+
+def _picked(state: State, pick: Sequence[int]) -> list[Record]:
+    kept = {record.number: record for record in state.kept if record.candidate}
+    if not kept:
+        raise UsageError("the run has kept no edit: there is nothing to make a branch of.")
+    unknown = [number for number in pick if number not in kept]
+    if unknown:
+        listed = ", ".join(map(str, kept))
+        raise UsageError(f"--pick {unknown[0]}: this trial was not kept. Kept: {listed}.")
+    return [record for number, record in kept.items() if not pick or number in pick]
+
+
+def _message(record: Record, state: State, tag: str) -> str:
+    return _wrapped(subject_line(record), [plain(record.proposal.rationale), _result(record, state, tag)])
+
+
+def _squashed(edits: Sequence[Record], state: State, tag: str) -> str:
+    if len(edits) == 1:
+        return _message(edits[0], state, tag)
+    subject = f"Apply {len(edits)} edits that held up in training"
+    lines = [f"- {subject_line(record)} ({_gain(record)})" for record in edits]
+    summary = f"Kept by run {tag}, each measured against the one before it:"
+    return f"{subject}\n\n{summary}\n\n" + "\n".join(lines) + "\n"
+
+
+def _result(record: Record, state: State, tag: str) -> str:
+    verdict, metric = record.verdict, str(state.session.get("metric", "val_bpb"))
+    if verdict is None or verdict.value is None or verdict.best_before is None:
+        return f"Trial {record.number} of run {tag}."
+    reported = ", as the code itself reports it" if state.session.get("self_reported") else ""
+    runs = f"{verdict.n} run{'s' if verdict.n != 1 else ''}"
+    return (
+        f"{metric} {verdict.best_before:.4f} → {verdict.value:.4f}{reported}: a gain of {_gain(record)}, in {runs} of "
+        f"{state.session.get('budget', 'one budget')} each (trial {record.number} of run {tag})."
+    )
+
+
+def _gain(record: Record) -> str:
+    verdict = record.verdict
+    if verdict is None or verdict.gain is None:
+        return "unknown"
+    return f"{verdict.gain:.4f}" + (f" ± {verdict.gain_se:.4f}" if verdict.gain_se is not None else "")
+
+
+def _wrapped(subject: str, paragraphs: Sequence[str]) -> str:
+    filled = [
+        textwrap.fill(" ".join(part.split()), 76)
+        for paragraph in paragraphs
+        for part in paragraph.strip().split("\n\n")
+        if part.strip()
+    ]
+    return "\n\n".join([subject, *filled]) + "\n"

@@ -1,0 +1,73 @@
+"""Self-contained HTML pages from the templates: no network, one style sheet, one small script.
+
+Texts of models and logs are hostile: every value that reaches a template is cleaned and escaped, and a content
+security policy allows no script but the page's own, by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent import text
+from agent.errors import EnvironmentProblem
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def renderer(name: str) -> Callable[[dict[str, Any]], str]:
+    """A template as a function of its values.
+
+    Raises:
+        EnvironmentProblem: Jinja2 is not installed.
+    """
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ImportError:
+        raise EnvironmentProblem("the report needs Jinja2: pip install 'overnight[report]'.") from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=partial(_inert, Markup),
+    )
+    environment.filters.update(number=text.number, gain=text.gain, duration=text.duration, count=text.count)
+    template = environment.get_template(name)
+    script, style = ((TEMPLATES / part).read_text(encoding="utf-8") for part in ("report.js", "report.css"))
+    common = {
+        "own": Markup,
+        "script": script,
+        "style": style,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    return lambda values: template.render(common, **values)
+
+
+def render_page(name: str, **values: Any) -> str:
+    return renderer(name)(values)
+
+
+def write_page(place: Path, content: str) -> None:
+    """A reader sees the old page or the new one, never half of one.
+
+    Raises:
+        EnvironmentProblem: the file cannot be written.
+    """
+    scratch = place.with_name(f".{place.name}.new")
+    try:
+        scratch.write_text(content, encoding="utf-8")
+        scratch.replace(place)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
+
+
+def _inert(markup: type, value: Any) -> Any:
+    """What every expression of a template passes through before it is escaped."""
+    return text.clean(value) if isinstance(value, str) and not isinstance(value, markup) else value

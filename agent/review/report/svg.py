@@ -1,0 +1,117 @@
+"""Vector charts without a charting library: elements are built as a tree, so that every text is escaped.
+
+Colours are left to the page: elements carry classes, and the style sheet knows light, dark and print.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from agent.text import clean
+
+Element = ElementTree.Element
+Scale = Callable[[float], float]
+
+
+def canvas(width: float, height: float, label: str, cls: str = "chart") -> Element:
+    """An empty picture. ``label`` is what a screen reader says of it."""
+    view = f"0 0 {width:g} {height:g}"
+    return Element("svg", {"viewBox": view, "class": cls, "role": "img", "aria-label": clean(label)})
+
+
+def add(parent: Element, name: str, words: str | None = None, **attributes: float | str) -> Element:
+    """Append an element. ``cls`` is the class; underscores in other names are hyphens; numbers are cut to 0.1."""
+    named = {("class" if k == "cls" else k.replace("_", "-")): _short(v) for k, v in attributes.items()}
+    child = ElementTree.SubElement(parent, name, named)
+    child.text = clean(words) if words is not None else None
+    return child
+
+
+def tip(element: Element, words: str) -> None:
+    """What is shown on hover and on keyboard focus."""
+    element.set("tabindex", "0")
+    add(element, "title", words)
+
+
+def render(root: Element) -> str:
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def line(points: Sequence[tuple[float, float]]) -> str:
+    """The ``d`` of a path through points."""
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) if points else ""
+
+
+def cloud(parent: Element, points: Sequence[tuple[float, float]]) -> None:
+    """Many dots as one element: nothing is told of any of them, and thousands cost a page next to nothing."""
+    if points:
+        add(parent, "path", cls="cloud", d="".join(f"M{x:.1f} {y:.1f}h0" for x, y in points))
+
+
+def _short(value: float | str) -> str:
+    return clean(value) if isinstance(value, str) else f"{value:.1f}".removesuffix(".0")
+
+
+def linear(low: float, high: float, start: float, end: float) -> Scale:
+    """Map [low, high] to [start, end]; the middle if there is no span."""
+    span = high - low
+    return lambda v: start + (end - start) * ((v - low) / span if span else 0.5)
+
+
+def logarithmic(low: float, high: float, start: float, end: float) -> Scale:
+    inner = linear(math.log(low), math.log(high), start, end)
+    return lambda v: inner(math.log(v))
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers within [low, high], roughly ``about`` of them."""
+    span = high - low
+    if not (math.isfinite(span) and span > 0):
+        return [low]
+    raw = span / max(1, about)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, first + 50) if k * step <= high + step * 1e-9]
+
+
+def tick_words(values: Sequence[float]) -> list[str]:
+    """The shortest decimals that keep the ticks apart."""
+    if len(values) < 2:
+        return [f"{v:.4g}" for v in values]
+    step = abs(values[1] - values[0])
+    decimals = min(8, max(0, -math.floor(math.log10(step) + 1e-9))) if step > 0 else 0
+    if max(abs(v) for v in values) >= 1e6:
+        return [f"{v:.3g}" for v in values]
+    return [f"{v:,.{decimals}f}" for v in values]
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where the data of a chart lies."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def zoomable(root: Element, box: Box, x: tuple[float, float], y: tuple[float, float]) -> None:
+    """Let the page's script zoom: the values at the left and right, and at the bottom and top, of ``box``."""
+    for name, numbers in (("plot", (box.left, box.top, box.right, box.bottom)), ("x", x), ("y", y)):
+        root.set(f"data-{name}", " ".join(f"{v:.8g}" for v in numbers))
+
+
+def axes(root: Element, box: Box, x: tuple[Scale, Sequence[float]], y: tuple[Scale, Sequence[float]]) -> None:
+    """Horizontal grid lines with their values, and the values below."""
+    scale, values = y
+    for value, words in zip(values, tick_words(values), strict=True):
+        at = scale(value)
+        add(root, "line", cls="grid", x1=box.left, x2=box.right, y1=at, y2=at)
+        add(root, "text", words, cls="tick", x=box.left - 6, y=at + 3.5, text_anchor="end")
+    scale, values = x
+    for value, words in zip(values, tick_words(values), strict=True):
+        add(root, "text", words, cls="tick", x=scale(value), y=box.bottom + 15, text_anchor="middle")

@@ -1,0 +1,174 @@
+"""The directory of one run: where its files are, its lock, and how others ask it to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from agent.errors import EnvironmentProblem, UsageError
+from agent.ledger.state import State
+from agent.rundir.results import TSV_HEADER, result_line
+from agent.toml import dump_toml, read_toml
+from agent.types import Record
+
+NOTES = """# Notes for the model
+
+What you write here is read again before every proposal: ideas to try, things to leave alone, what you know about this
+target. It steers; it does not loosen the rules of acceptance.
+"""
+
+
+def _locked(file: IO[str], seconds: float = 1.0) -> bool:
+    """Take a lock, with some patience: a child that a killed session had just begun holds it until it is a program."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+
+
+class RunDirectory:
+    """``runs/<tag>/``."""
+
+    def __init__(self, root: Path, tag: str):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", tag) or tag.endswith((".lock", ".")) or ".." in tag:
+            raise UsageError(
+                f"--tag {tag!r}: use letters, digits, '.', '_' and '-' (it becomes part of a branch name)."
+            )
+        self.tag = tag
+        self.path = root / tag
+        self.ledger = self.path / "ledger.jsonl"
+        self.settings = self.path / "run.toml"
+        self.notes = self.path / "notes.md"
+        self.report = self.path / "report.html"
+        self.results = self.path / "results.tsv"
+        self.log = self.path / "session.log"
+        self.progress = self.path / "progress.json"
+        self._stop = self.path / "stop"
+
+    def trial(self, number: int) -> Path:
+        return self.path / "trials" / f"{number:04d}"
+
+    def create(self, settings: Mapping[str, Any]) -> None:
+        try:
+            self.path.mkdir(parents=True)
+            (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
+            self.settings.write_text(dump_toml(settings), encoding="utf-8")
+            self.notes.write_text(NOTES, encoding="utf-8")
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot make {self.path}: {error.strerror}.") from error
+
+    def read_settings(self, state: State | None = None) -> dict[str, Any]:
+        """run.toml: what was decided at the start. With a ``state``, as the resumes until then have changed it."""
+        if not self.settings.is_file():
+            raise UsageError(f"{self.path} has no run.toml: this is not the directory of a run.")
+        saved = read_toml(self.settings)
+        if not isinstance(saved.get("run"), dict):
+            raise UsageError(f"{self.settings} has no table [run]: put back the file that the run began with.")
+        changed = state.session.get("settings", {}) if state is not None else {}
+        return {**saved, "run": {**saved["run"], **changed}}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One session per run. The lock dies with its process, so a stale one does not exist."""
+        with (self.path / "lock").open("a+") as file:
+            if not _locked(file):
+                file.seek(0)
+                raise UsageError(
+                    f"run {self.tag} is going on already (process {file.read().strip() or 'unknown'}). "
+                    f"`overnight status {self.tag}` shows it, `overnight stop {self.tag}` ends it."
+                )
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def running(self) -> bool:
+        """Whether a session holds the lock now."""
+        try:
+            with (self.path / "lock").open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def ask_to_stop(self, now: bool) -> None:
+        self._stop.write_text("now" if now else "after")
+
+    def stop_asked(self) -> str:
+        """ "" , ``after`` (the running trial) or ``now``."""
+        try:
+            return self._stop.read_text()
+        except FileNotFoundError:
+            return ""
+
+    def forget_stop(self) -> None:
+        self._stop.unlink(missing_ok=True)
+
+    def append_result(self, record: Record) -> None:
+        """One line of results.tsv, in the published autoresearch format: a crash is 0.000000 there, and only there."""
+        new = not self.results.exists()
+        with self.results.open("a", encoding="utf-8") as file:
+            file.write((TSV_HEADER if new else "") + result_line(record))
+
+    def rewrite_results(self, records: list[Record]) -> None:
+        text = TSV_HEADER + "".join(map(result_line, records))
+        replace_file(self.results, text)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one."""
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def find_runs(root: Path) -> list[str]:
+    """Tags of the runs below a folder, oldest first."""
+    if not root.is_dir():
+        return []
+    found = [p for p in root.iterdir() if (p / "run.toml").is_file()]
+    return [p.name for p in sorted(found, key=lambda p: (p / "run.toml").stat().st_mtime)]
+
+
+def new_tag(root: Path, prefix: str = "", *beside: str) -> str:
+    """A tag that nothing in ``root`` or these folders of it has: the day, and a number when the day has several."""
+    day = prefix + datetime.now().strftime("%b%d").lower()
+    taken = {p.name for place in (root, *(root / name for name in beside)) if place.is_dir() for p in place.iterdir()}
+    return next(t for k in range(10_000) if (t := day if k == 0 else f"{day}-{k + 1}") not in taken)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for run.toml and for the reader of the report."""
+    from importlib import metadata
+
+    versions = {"python": sys.version.split()[0]}
+    for name in ("overnight", "torch", "numpy", "cmaes", "openai", "optuna"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    hardware: dict[str, Any] = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "system": platform.platform(),
+    }
+    gpus = list(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    if gpus:
+        hardware["gpus"] = [re.sub(r"\s+", " ", g.read_text().split("\n")[0]) for g in gpus]
+    return {"versions": versions, "hardware": hardware, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}

@@ -1,0 +1,1 @@
+"""``overnight init --from``: a target.toml for an existing project."""

@@ -1,0 +1,1 @@
+"""One night: the loop and its parts."""

@@ -1,0 +1,142 @@
+"""Why a night ends: its bounds, a trial that would not fit, a breaker, and the user."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+
+from agent import text
+from agent.errors import OvernightError
+from agent.ledger.state import State
+from agent.rundir.stop import Stopper
+from agent.settings import Settings, parse_until
+from agent.target import Target
+from agent.types import Record
+
+
+class Stuck(OvernightError):
+    """Trial after trial fails for the same reason: another one would only cost time."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of the shortest thing that a trial can be: an idea and one run."""
+
+    trial: float
+    training: float
+
+
+def expected_cost(state: State, target: Target | None = None) -> Cost:
+    """What the next trial takes at least, by the medians of this run.
+
+    Before the first run has ended, the target's own budget in seconds is all that is known; where a trial may end
+    earlier than that, or is bounded otherwise, nothing is known and the answer is 0.
+    """
+    good = [m.seconds for runs in state.runs.values() for m in runs if m.status == "ok" and m.role != "test"]
+    if good:
+        phases = {name: median(run.get(name, 0.0) for run in good) for name in {n for run in good for n in run}}
+        training = phases.get("training", 0.0)
+        run = sum(phases.values())
+    else:
+        known = target is not None and target.score == "trusted" and target.budget.kind == "seconds"
+        run = training = target.budget.amount if target is not None and known else 0.0
+    asking = median(record.asking for record in state.records) if state.records else 0.0
+    return Cost(run + asking, training)
+
+
+def reason_to_end(
+    state: State,
+    settings: Settings,
+    cost: Cost,
+    elapsed: float = 0.0,
+    until_left: float | None = None,
+    trial: int | None = None,
+) -> str:
+    """Why ``trial`` (by default the next one) is not started; "" if it is. Times in seconds; nothing is looked up but
+    the arguments."""
+    if settings.trials is not None and (trial or len(state.finished) + 1) > settings.trials:
+        return "the one trial is done" if settings.trials == 1 else f"all {settings.trials} trials done"
+    if settings.hours is not None:
+        left = settings.hours * 3600 - elapsed
+        if reason := _over(left, cost.trial, _hours_over(settings.hours), f"of {_hours(settings.hours)}"):
+            return reason
+    if until_left is not None and (
+        reason := _over(until_left, cost.trial, f"it is {settings.until}", f"until {settings.until}")
+    ):
+        return reason
+    if settings.train_hours is not None:
+        runs = (m for runs in state.runs.values() for m in runs if m.role != "test")
+        left = settings.train_hours * 3600 - sum(m.seconds.get("training", 0.0) for m in runs)
+        what = " of training"
+        over, bound = _hours_over(settings.train_hours, what), f"of {_hours(settings.train_hours)}{what}"
+        return _over(left, cost.training, over, bound)
+    return ""
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:g} hour{'' if hours == 1 else 's'}"
+
+
+def _hours_over(hours: float, what: str = "") -> str:
+    return f"{_hours(hours)}{what} {'is' if hours == 1 else 'are'} over"
+
+
+def _over(left: float, needed: float, over: str, bound: str) -> str:
+    if left <= 0:
+        return over
+    if left < needed:
+        return f"{text.duration(left)} are left {bound}, and a trial takes about {text.duration(needed)}"
+    return ""
+
+
+def breaker(state: State, limit: int) -> str:
+    """Why the last ``limit`` trials since the session began or was resumed are no bad luck; "" if they may be.
+
+    They are not if they all failed with the same status and the same decisive line, numbers aside. ``limit`` 0: never.
+    """
+    last = state.finished[max(state.resumed_at, len(state.finished) - limit) :] if limit else ()
+    if not limit or len(last) < limit or any(record.status == "ok" for record in last):
+        return ""
+    if len({(record.status, re.sub(r"\d+", "#", failure_of(record))) for record in last}) > 1:
+        return ""
+    failed = last[-1]
+    why = text.line(failure_of(failed), 200)
+    ended = "the last trial failed" if limit == 1 else f"the last {limit} trials all ended the same way"
+    return (
+        f"{ended}: {failed.status}{f' ({why})' if why else ''}. "
+        f"`overnight show {state.session.get('tag', 'TAG')} {failed.number}` has the details. Mend what it is, then "
+        f"`overnight resume`; --breaker 0 goes on all the same."
+    )
+
+
+def failure_of(record: Record) -> str:
+    """The decisive line of a failed trial."""
+    if record.proposal.ending:
+        return record.proposal.reason
+    return next((run.reason for run in record.runs if run.status != "ok" and run.role != "test"), "")
+
+
+class EndOfNight:
+    """Why the session should begin nothing more, if it should not."""
+
+    def __init__(self, settings: Settings, stopper: Stopper, target: Target | None = None):
+        self.settings, self.stopper, self.target = settings, stopper, target
+        self.begun = time.monotonic()
+        self.until = parse_until(settings.until, datetime.now()) if settings.until else None
+
+    def at_once(self) -> str:
+        return "stopped by the user" if self.stopper.asked() == "now" else ""
+
+    def before(self, state: State, trial: int) -> str:
+        """Why ``trial`` is not begun. Raises ``Stuck`` when the breaker trips: that is no good end."""
+        if self.stopper.asked():
+            return "stopped by the user"
+        left = (self.until - datetime.now()).total_seconds() if self.until is not None else None
+        cost = expected_cost(state, self.target)
+        reason = reason_to_end(state, self.settings, cost, time.monotonic() - self.begun, left, trial)
+        if not reason and (stuck := breaker(state, self.settings.breaker)):
+            raise Stuck(stuck)
+        return reason

@@ -1,0 +1,1 @@
+"""One run of one commit: stage, train in the sandbox, score."""

@@ -1,0 +1,42 @@
+"""Temporary folders of a run, which sandboxed users may enter, and what is left of them after a SIGKILL."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent.errors import EnvironmentProblem
+from sandbox.layout import job_name, orphaned
+from sandbox.rmtree import remove_tree
+
+SHARED = Path("/dev/shm")  # in memory: for what two processes exchange
+
+
+@contextmanager
+def workspace(owner: str, memory: bool = False) -> Iterator[Path]:
+    """An empty folder that is gone afterwards; in memory, where the machine has such a place."""
+    folder = (SHARED if memory and SHARED.is_dir() else Path(tempfile.gettempdir())) / job_name(owner)
+    try:
+        folder.mkdir(mode=0o700)
+        folder.chmod(0o755)  # whatever the umask
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot make a temporary folder: {error.strerror}. Free some space.") from error
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+
+
+def sweep(owner: str) -> int:
+    """Remove what dead sessions of this owner left; how many folders that were."""
+    left = [
+        folder
+        for place in (SHARED, Path(tempfile.gettempdir()))
+        for folder in place.glob("overnight-*")
+        if orphaned(folder.name, owner)
+    ]
+    for folder in left:
+        remove_tree(folder)
+    return len(left)

@@ -1,0 +1,280 @@
+"""A node of a Ray cluster: what makes a session's runs there, from what was sent alone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import agent
+from agent.errors import EnvironmentProblem, Interrupted, UsageError
+from agent.repo.repo import Tree
+from agent.target import Target
+from agent.trial.experiment import Experiment
+from agent.trial.mounts import check_mounts
+from agent.trial.workspace import sweep, workspace
+from agent.types import Measurement
+from agent.workers.gpu_sharing import SharedExperiment
+from agent.workers.local import Order, carry_out
+from sandbox import make_sandbox
+from sandbox.gpu import gpus
+from sandbox.types import Device, Guarantee, Sandbox, SandboxBroken, SandboxUnavailable
+
+if TYPE_CHECKING:
+    from agent.workers.runtime import Workplace
+    from nanogpt_target.prepare import Prepared
+
+PULSE = 1.0  # seconds between messages of a node and the session
+MEETING = 5.0  # seconds that a warm process waits for one more
+LOOK = 0.25  # seconds between its looks
+ACCELERATOR = "accelerator_type:"  # what Ray calls the resource of a node that says which GPUs it has
+
+Files = Mapping[str, np.ndarray]  # names and bytes: arrays travel without being copied
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a node has to know of the session, the same for every run."""
+
+    version: str
+    target: Target
+    sandbox: str
+    image: str
+    promised: frozenset[Guarantee]  # by the sandbox where the session runs: no node may promise less
+    device: str  # cpu | cuda
+    threads: int  # 0: not said
+    owner: str
+    cache: Path  # below the home directory of the node's user if it begins with ~
+    data: tuple[str, str]  # folder in the cache, and hash; "" for a target without prepared data
+
+    @classmethod
+    def of(cls, place: Workplace, owner: str) -> Site:
+        settings, prepared = place.settings, place.prepared
+        cache = Path(settings.cache)
+        return cls(
+            version=agent.__version__,
+            target=replace(place.target, folder=place.target.folder.resolve()),
+            sandbox=place.sandbox.name,
+            image=settings.image,
+            promised=place.sandbox.guarantees,
+            device=place.device.kind,
+            threads=settings.threads,
+            owner=owner,
+            cache=cache if cache.parts[:1] == ("~",) else cache.resolve(),
+            data=(prepared.directory.name, prepared.hash) if prepared else ("", ""),
+        )
+
+    @property
+    def needs(self) -> dict[str, int]:
+        """What Ray has to set aside for one run."""
+        return {"num_cpus": self.threads or 1, "num_gpus": int(self.device == "cuda")}
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What comes back from a node: how the run ended, and its files."""
+
+    result: Measurement | Exception
+    files: Files
+
+
+class Exchange:
+    """Where nodes and the session leave messages for each other; an actor beside the session."""
+
+    def __init__(self) -> None:
+        self._news: dict[int, tuple[str, str, Mapping[str, Any]]] = {}
+        self._stop = False
+        self._met: set[int] = set()
+        self._latest = 0.0  # when the last of them came
+        self._all_met = False
+
+    def report(self, key: int, node: str, phase: str, info: Mapping[str, Any]) -> bool:
+        """Called by a node, for one run; whether it has to end now."""
+        self._news[key] = (node, phase, info)
+        return self._stop
+
+    def collect(self, stop: bool) -> dict[int, tuple[str, str, Mapping[str, Any]]]:
+        """Called by the session: the latest of every run that has reported since the last call."""
+        self._stop = stop
+        news, self._news = self._news, {}
+        return news
+
+    def meet(self, key: int, count: int) -> bool:
+        """Called by a process that is warm; whether it may go: all ``count`` are, or no other has come for a while."""
+        if key not in self._met:
+            self._met.add(key)
+            self._latest = time.monotonic()
+        self._all_met |= len(self._met) >= count or time.monotonic() - self._latest > MEETING
+        return self._all_met
+
+
+class _Sent:
+    """The code of one commit, as it was sent."""
+
+    def __init__(self, tree: Tree):
+        self._tree = tree
+
+    def export(self, _commit: str, directory: Path) -> None:
+        self._tree.write(directory)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Line:
+    """Keeps the session informed of one run, and learns from it whether to stop."""
+
+    def __init__(self, exchange: Any, key: int, node: str):
+        self._exchange, self._key, self._node = exchange, key, node
+        self._news: tuple[str, Mapping[str, Any]] = ("", {})
+        self._stop, self._ended = threading.Event(), threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def progress(self, phase: str, info: Mapping[str, Any]) -> None:
+        self._news = (phase, dict(info))
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._talk, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def _talk(self) -> None:
+        ray = importlib.import_module("ray")
+        while True:
+            try:
+                if ray.get(self._exchange.report.remote(self._key, self._node, *self._news)):
+                    self._stop.set()
+            except ray.exceptions.RayError:  # nobody is left who wants this run
+                self._stop.set()
+            if self._ended.wait(PULSE):
+                return
+
+
+def warm_up(site: Site, data: list[Any], exchange: Any, key: int, count: int) -> None:
+    """Start a process, load what a run needs and fetch the data, before a run waits for that.
+
+    It holds its place until all ``count`` of them have one: else the first process would serve them all, one by one.
+    """
+    ray = importlib.import_module("ray")
+    with suppress(Exception):  # a run will say what is wrong here
+        _prepare(site, lambda: ray.get(data[0]))
+    while not ray.get(exchange.meet.remote(key, count)):
+        time.sleep(LOOK)
+
+
+def on_node(site: Site, order: Order, tree: Tree, data: list[Any], files: Files, exchange: Any, key: int) -> Delivery:
+    """Make one run here. ``data`` is a reference, looked up only if the data are not here yet."""
+    ray = importlib.import_module("ray")
+    node = f"{socket.gethostname()} (Ray node {ray.get_runtime_context().get_node_id()[:8]})"
+    line = _Line(exchange, key, node)
+    with line.open():
+        try:
+            with workspace(site.owner) as directory:
+                write_files(files, directory)
+                experiment = experiment_at(site, tree, lambda: ray.get(data[0]), lambda: line.stopped)
+                measured = carry_out(experiment, order, directory, line.progress)
+                return Delivery(measured, read_files(directory))
+        except Interrupted as error:
+            return Delivery(error, {})
+        except (EnvironmentProblem, UsageError, SandboxUnavailable) as error:
+            return Delivery(EnvironmentProblem(f"{node}: {error}"), {})
+        except (SandboxBroken, OSError) as error:
+            return Delivery(SandboxBroken(f"{node}: {error}"), {})
+
+
+def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: Callable[[], bool]) -> Experiment:
+    """What makes the session's runs on this node, from what was sent alone.
+
+    Raises:
+        EnvironmentProblem: this node has another version, lacks something, or its sandbox promises less.
+        SandboxUnavailable: it has no such sandbox.
+    """
+    sandbox, prepared = _prepare(site, fetch)
+    return SharedExperiment(_Sent(tree), site.target, sandbox, _device(site), site.owner, prepared, stop_now)
+
+
+def _prepare(site: Site, fetch: Callable[[], Files]) -> tuple[Sandbox, Prepared | None]:
+    """What a run needs of this node, whatever its commit. Errors: see ``experiment_at``."""
+    if site.version != agent.__version__:
+        raise EnvironmentProblem(f"has Overnight {agent.__version__}, the session {site.version}. Install the same.")
+    check_mounts(site.target)
+    sandbox = make_sandbox(site.sandbox, image=site.image)
+    sandbox.check()
+    if lacking := site.promised - sandbox.guarantees:
+        words = "; ".join(sorted(guarantee.value for guarantee in lacking))
+        raise EnvironmentProblem(f"the sandbox {sandbox.name} does not promise here: {words}.")
+    _sweep(sandbox, site.owner)
+    return sandbox, _unpack(site, fetch) if site.data[0] else None
+
+
+_swept: set[str] = set()
+
+
+def _sweep(sandbox: Sandbox, owner: str) -> None:
+    """What an earlier process with this owner left here is swept away, once for each process of Ray."""
+    if owner not in _swept:
+        sandbox.sweep(owner)
+        sweep(owner)
+        _swept.add(owner)
+
+
+def _unpack(site: Site, fetch: Callable[[], Files]) -> Prepared:
+    from nanogpt_target.prepare import DataError, unpack
+
+    try:
+        return unpack(*site.data, site.cache.expanduser() / "data", fetch)
+    except DataError as error:
+        raise EnvironmentProblem(str(error)) from None
+
+
+def _device(site: Site) -> Device:
+    """The device that Ray has set aside for this task."""
+    if site.device == "cpu":
+        return Device("cpu", threads=site.threads or 1)
+    ray = importlib.import_module("ray")
+    here = list(gpus())
+    try:
+        (name,) = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        uuid = name if name.startswith("GPU-") else here[int(name)]
+    except (ValueError, IndexError):
+        raise EnvironmentProblem("nvidia-smi does not list the GPU that Ray gave to the run.") from None
+    (node,) = (n for n in ray.nodes() if n["NodeID"] == ray.get_runtime_context().get_node_id())
+    threads = site.threads or max(1, len(os.sched_getaffinity(0)) // max(1, len(here)))
+    return Device("cuda", uuid, threads, accelerator(node["Resources"]))
+
+
+def accelerator(resources: Mapping[str, float]) -> str:
+    """The type of a node's GPUs, as Ray names it; "" if it does not know."""
+    names = (name.removeprefix(ACCELERATOR) for name in sorted(resources) if name.startswith(ACCELERATOR))
+    return next(names, "")
+
+
+def read_files(directory: Path, names: set[str] | None = None) -> Files:
+    return {
+        path.name: np.fromfile(path, np.uint8)
+        for path in sorted(directory.glob("*"))
+        if path.is_file() and (names is None or path.name in names)
+    }
+
+
+def write_files(files: Files, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        data.tofile(directory / name)

@@ -1,0 +1,323 @@
+"""The command as a program: help, commands that read, signals, locks, and going on in the background."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sessions import check_whole, start, state_of
+from targets import TRAIN, git, make_bowl
+
+from agent.cli.entry import main
+from agent.cli.parser import build_parser
+from agent.rundir.directory import RunDirectory
+from agent.target import load_target
+
+PATIENCE = 60  # seconds until something must have happened on a busy machine
+SLOW = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(0.3)\nnoise =")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return make_bowl(tmp_path / "target")
+
+
+def program(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "agent.cli", *map(str, words)]
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(target: Path, runs: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], RunDirectory]]:
+    """A session under way, with its first trial asked for."""
+    command = program(
+        "run", "--target", target, "--runs", runs, "--tag", "night", "--proposer", "random", "--sandbox", "process",
+        "--policy", "greedy", "--calibrate", "1", *words,
+    )  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    directory = RunDirectory(runs, "night")
+    try:
+        wait_for(lambda: process.poll() is not None or (directory.ledger.exists() and state_of(directory).records))
+        yield process, directory
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom agent.cli.entry import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(sorted(m for m in sys.modules if '.' not in m), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    heavy = {"torch", "numpy", "openai", "docker", "git", "rich", "cmaes", "optuna", "sklearn", "scipy", "unidiff",
+             "tokenizers", "jinja2", "matplotlib", "asyncio", "http"}  # fmt: skip
+    assert "usage: overnight" in done.stdout
+    assert not [name for name in heavy if f"'{name}'" in done.stderr]
+
+
+COMMANDS = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as found:
+        main([command, "--help"])
+    assert found.value.code == 0
+    assert f"usage: overnight {command}" in capsys.readouterr().out
+
+
+def test_commands_that_read(target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = str(tmp_path / "runs")
+    directory = start(target, tmp_path / "runs", policy="greedy", seed=1, trials=3)
+
+    def read(*words: str) -> str:
+        capsys.readouterr()
+        assert main([*words, "--runs", runs]) == 0
+        return capsys.readouterr().out
+
+    state = state_of(directory)
+    log = json.loads(read("log", "night", "--json"))
+    assert [t["trial"] for t in log] == [1, 2, 3]
+    assert [t["decision"] for t in log] == [r.decision for r in state.records]
+    assert log[0]["source"] == "cma"
+    assert json.loads(read("list", "--json"))[0]["tag"] == "night"
+    assert json.loads(read("status", "--json"))["tag"] == "night"
+    assert json.loads(read("show", "night", "1", "--json"))["trial"] == 1
+    assert "night" in read("list")
+    assert "3 of 3" in read("status", "night")
+    assert state.records[0].proposal.subject[:20] in read("log", "night", "--all")
+    assert "RATE" in read("show", "night", "1")
+    assert Path(read("report", "night").strip()).read_text().startswith("<!doctype html>")
+    for words in (["status"], ["show", "1"], ["list"]):
+        assert not re.search(r" $", read(*words), re.M), "spaces at the end of a line, in what is no terminal"
+    for words in (["log", "--all"], ["log", "--json"], ["show", "1"], ["report"]):
+        assert read(*words) == read(words[0], "night", *words[1:]), "without a tag, the newest run"
+
+
+def test_a_pipe_that_closes_early_is_no_error(target: Path, tmp_path: Path) -> None:
+    start(target, tmp_path / "runs", trials=2)
+    command = " ".join(program("log", "night", "--all", "--runs", tmp_path / "runs"))
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{command} | head -c 1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_ctrl_c_ends_after_the_running_trial(tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target", SLOW)
+    with running(target, tmp_path / "runs") as (process, directory):
+        wait_for(lambda: any(record.candidate for record in state_of(directory).records))  # begun, not only asked for
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert "ending after the running trial; once more ends at once" in err
+    state = state_of(directory)
+    assert state.ended == "stopped by the user"
+    check_whole(directory, target, len(state.records))
+
+
+def test_ctrl_c_twice_ends_at_once_and_the_trial_comes_back(tmp_path: Path) -> None:
+    nap = "import time\n\ntime.sleep(0 if RATE == 0.01 else 5)\nnoise ="  # every trial, and not the baseline
+    target = make_bowl(tmp_path / "target", TRAIN.replace("\nnoise =", nap))
+    runs = tmp_path / "runs"
+    with running(target, runs) as (process, directory):
+        wait_for(lambda: any(started["trial"] for started in state_of(directory).started))
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert any("once more ends at once" in line for line in process.stderr)  # two at the same time count as one
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, err
+    state = state_of(directory)
+    assert "at once" in str(state.ended)
+    assert not state.started
+    if state.open:
+        number = state.open[0]
+        assert main(["resume", "night", "--runs", str(runs), "--trials", str(number)]) == 0
+        check_whole(directory, target, number)
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_stop_from_elsewhere(tmp_path: Path, now: bool) -> None:
+    target = make_bowl(tmp_path / "target", SLOW)
+    runs = tmp_path / "runs"
+    with running(target, runs) as (process, directory):
+        done = subprocess.run(
+            program("stop", "night", "--runs", runs, *(["--now"] if now else [])), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == (130 if now else 0), err
+    assert not directory.running()
+    number = len(state_of(directory).records) + 1
+    assert main(["resume", "night", "--runs", str(runs), "--trials", str(number)]) == 0
+    check_whole(directory, target, number)
+
+
+def test_one_session_per_run_and_several_per_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = make_bowl(tmp_path / "target", SLOW)
+    runs = tmp_path / "runs"
+    with running(target, runs, "--trials", "100") as (process, directory):
+        assert main(["resume", "night", "--runs", str(runs)]) == 2
+        assert f"run night is going on already (process {process.pid})" in capsys.readouterr().err
+        start(target, runs, tag="other", trials=1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    check_whole(RunDirectory(runs, "other"), target, 1)
+    check_whole(directory, target, len(state_of(directory).records))
+
+
+def test_a_killed_session_leaves_no_lock(tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target", SLOW)
+    runs = tmp_path / "runs"
+    with running(target, runs) as (process, directory):
+        process.kill()
+        process.wait()
+        number = len(state_of(directory).records)
+        assert main(["resume", "night", "--runs", str(runs), "--trials", str(number)]) == 0
+    check_whole(directory, target, number)
+
+
+def test_a_child_that_outlives_a_killed_session_for_a_moment_does_not_keep_its_lock(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path, "night")
+    directory.path.mkdir()
+    with (directory.path / "lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        child = subprocess.Popen(["sleep", "0.3"], pass_fds=(file.fileno(),))
+    assert directory.running()
+    with directory.lock():
+        assert directory.running()
+    child.wait()
+
+
+def test_detach_goes_on_after_its_terminal_is_gone(target: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    command = program(
+        "run", "--detach", "--target", target, "--runs", runs, "--proposer", "random", "--sandbox", "process",
+        "--policy", "greedy", "--calibrate", "1", "--trials", "3",
+    )  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == 0, done.stderr
+    directory = RunDirectory(runs, done.stdout.strip())
+    wait_for(lambda: directory.ledger.exists() and state_of(directory).ended)
+    wait_for(lambda: not directory.running())
+    check_whole(directory, target, 3)
+
+
+def test_settings_come_from_flag_then_file_then_target(tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target")
+    toml = target / "target.toml"
+    run = '[run]\nproposer = "random"\nsandbox = "process"\npolicy = "greedy"\ntrials = 9\ncalibrate = 2\nseed = 5\n'
+    toml.write_text(toml.read_text() + run)
+    git(target, "commit", "-qam", "Settings")
+    config = tmp_path / "night.toml"
+    config.write_text("trials = 4\ncalibrate = 1\n")
+    words = ["--target", str(target), "--config", str(config), "--runs", str(tmp_path / "runs"), "--tag", "night"]
+    assert main(["run", *words, "--trials", "2"]) == 0
+    state = state_of(RunDirectory(tmp_path / "runs", "night"))
+    assert len(state.records) == 2
+    assert sum(run.role == "calibrate" for run in state.baseline_runs) == 1
+    assert state.session["seed"] == 5
+    assert state.session["proposer"] == "random"
+
+
+def test_init_makes_a_target_that_a_session_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for preset in ("demo", "cpu", "gpu"):
+        folder = tmp_path / preset
+        assert main(["init", str(folder), "--preset", preset]) == 0
+        assert git(folder, "log", "--format=%s") == f"Start from preset {preset}"
+        assert git(folder, "status", "--porcelain") == ""
+        assert sorted(p.name for p in folder.iterdir() if p.name != ".git") == ["README.md", "target.toml", "train.py"]
+    assert "Next: overnight run" in capsys.readouterr().out
+    assert load_target(tmp_path / "demo")[1] == {"threads": 1}, "as `overnight demo` runs it"
+
+
+def test_doctor_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "doctor",
+        "--json",
+        "--llm-base-url",
+        "http://127.0.0.1:9/v1",
+        "--runs",
+        str(tmp_path),
+        "--cache",
+        str(tmp_path),
+    ]
+    assert main(words) == 0
+    found = {f["name"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
+    assert found["git"]["ok"]
+    assert found["torch"]["ok"]
+    assert not found["model server"]["ok"]
+    assert "overnight llm serve" in found["model server"]["mend"]
+    assert "no answer in 1 attempt:" in found["model server"]["found"]
+    assert main([word for word in words if word != "--json"]) == 0
+    table = capsys.readouterr().out
+    assert found["model server"]["found"] in table, "a pipe is as wide as its lines"
+    assert found["sandbox process"]["ok"]
+
+
+def test_output_of_a_session_is_plain_where_there_is_no_terminal(target: Path, tmp_path: Path) -> None:
+    words = (
+        "--target",
+        target,
+        "--runs",
+        tmp_path / "runs",
+        "--proposer",
+        "random",
+        "--sandbox",
+        "process",
+        "--trials",
+        "2",
+    )
+    done = subprocess.run(
+        program("run", *words, "--policy", "greedy"),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert "\x1b" not in done.stderr
+    assert "trial 2/2" in done.stderr
+
+
+def test_a_resume_without_anything_to_do_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start(make_bowl(tmp_path / "target"), tmp_path / "runs", trials=2)
+    for words in ([], ["--trials", "1"]):
+        capsys.readouterr()
+        assert main(["resume", "night", "--runs", str(tmp_path / "runs"), *words]) == 0
+        err = capsys.readouterr().err
+        assert "nothing was left to do. More of it: overnight resume night --trials 3" in err
+        assert "2 of 1" not in err
+    assert main(["resume", "night", "--runs", str(tmp_path / "runs"), "--trials", "3"]) == 0
+    assert "nothing was left" not in capsys.readouterr().err
+
+
+def test_resume_offers_nothing_that_it_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", "night", "--config", "x.toml"]) == 2
+    assert "resume does not know --config" in capsys.readouterr().err
+
+
+def test_prepare_says_first_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", str(tmp_path / "gpt"), "--preset", "demo"])
+    words = ["--target", str(tmp_path / "gpt"), "--cache", str(tmp_path / "cache")]
+    capsys.readouterr()
+    assert main(["prepare", *words, "--data", str(tmp_path / "nowhere.txt")]) == 2
+    assert capsys.readouterr().err.strip() == f"overnight: {tmp_path / 'nowhere.txt'} does not exist."

@@ -1,0 +1,67 @@
+"""The scripted model keeps the same promises as a server, and the scripted server runs on its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from agent.errors import ModelUnavailable, UsageError
+from agent.llm.client import Chat, ChatModel, Reply
+from agent.llm.scripted import ScriptedModel
+
+ASK = [{"role": "user", "content": "What shall we try?"}]
+
+
+def test_lines_come_in_order_and_end() -> None:
+    model: Chat = ScriptedModel(["one", Reply("two", model="other"), ValueError("three"), lambda m: m[0]["content"]])
+    assert model.complete(ASK).text == "one"
+    assert model.complete(ASK).model == "other"
+    with pytest.raises(ValueError, match="three"):
+        model.complete(ASK)
+    assert model.complete(ASK).text == "What shall we try?"
+    with pytest.raises(ModelUnavailable, match="request 5"):
+        model.complete(ASK)
+
+
+def test_a_directory_of_replies(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no replies"):
+        ScriptedModel.from_directory(tmp_path)
+    for name, text in (("02.md", "b"), ("01.md", "a"), ("notes.txt", "x")):
+        (tmp_path / name).write_text(text)
+    model = ScriptedModel.from_directory(tmp_path)
+    assert [model.complete(ASK).text for _ in range(2)] == ["a", "b"]
+
+
+def test_the_client_loads_nothing_heavy_before_it_asks() -> None:
+    code = (
+        "import sys, agent.llm, agent.proposers.code; print({'openai', 'torch', 'httpx', 'httpx2'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+def test_the_scripted_server_on_its_own(tmp_path: Path) -> None:
+    replies, port = tmp_path / "replies", tmp_path / "port"
+    replies.mkdir()
+    (replies / "01.json").write_text('{"status": 503, "retry_after": "0"}')
+    (replies / "02.md").write_text("hello")
+    command = [sys.executable, ROOT / "tests/support/openai_server.py", "--port-file", port, "--replies", replies]
+    server = subprocess.Popen([*command, "--structured", "schema"])
+    try:
+        deadline = time.monotonic() + 30
+        while not port.exists():
+            assert time.monotonic() < deadline
+            assert server.poll() is None
+            time.sleep(0.02)
+        model = ChatModel(f"http://127.0.0.1:{port.read_text().strip()}")
+        assert model.describe().structured == {"schema"}
+        reply = model.complete(ASK)
+        assert (reply.text, reply.attempts) == ("hello", 2)
+    finally:
+        server.terminate()
+        server.wait(30)

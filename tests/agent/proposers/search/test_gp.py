@@ -1,0 +1,122 @@
+"""What the screening makes of values."""
+
+from __future__ import annotations
+
+import multiprocessing
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from agent.proposers.search.cma_gp import FIRST, CmaGp
+from agent.proposers.search.gp import GaussianProcess, compress, one_thread
+from benchmarks.objectives import Objective, paper_space
+
+
+def test_good_values_are_left_alone_and_bad_ones_keep_their_order():
+    y = np.array([1.0, 1.1, 1.2, 1.3, 1.5, 2.0])
+    squeezed = compress(y)
+    assert squeezed[:3].tolist() == [1.0, 1.1, 1.2]
+    assert (np.diff(squeezed) > 0).all()
+    assert squeezed[-1] < y[-1]
+
+
+@pytest.mark.parametrize("absurd", [11.0, 1e4, 1e30])
+def test_absurd_values_do_not_blind_a_process_to_the_rest(absurd):
+    """A tenth of the runs went wrong and say so with a number; how large that is must not matter."""
+    x = np.linspace(0.0, 1.0, 40)[:, None]
+    y = 3.0 + 0.1 * (x[:, 0] - 0.4) ** 2
+    y[36:] = absurd
+    process = GaussianProcess(x, compress(y), np.array([0]))
+    grid = np.linspace(0.0, 0.8, 81)[:, None]
+    mean, _ = process.predict(grid)
+    assert grid[np.argmin(mean), 0] == pytest.approx(0.4, abs=0.05)
+    assert np.ptp(compress(y)) < 5 * np.ptp(y[:36])
+
+
+def threads_now() -> set[int]:
+    """In how many threads the libraries of linear algebra would compute now."""
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def in_a_thread(work) -> None:
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+class Watched(CmaGp):
+    """Notes in how many threads each library of linear algebra would compute while it screens."""
+
+    threads: set[int] = set()  # noqa: RUF012
+
+    def _values(self):
+        self.threads = threads_now()
+        return super()._values()
+
+
+def test_the_search_leaves_the_other_processors_to_the_training():
+    """Small matrices in many threads wait ten times as long as they compute where a run has the processors."""
+    objective = Objective(paper_space(), "near", 0)
+    search = Watched(objective.space)
+    with threadpool_limits(4, user_api="blas"):
+        for trial in range(2 * FIRST):
+            params = search.ask()
+            outcome = objective.run(params, trial)
+            search.tell(params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
+        assert search.threads == {1}
+        assert threads_now() == {4}
+
+
+def test_searches_in_two_threads_leave_the_libraries_as_they_were():
+    """Who comes second finds one thread, and must not take that for what to put back."""
+    entered, second_entered, left = Event(), Event(), Event()
+
+    def first() -> None:
+        with one_thread():
+            entered.set()
+            second_entered.wait(0.5)  # who is kept out meanwhile comes later
+        left.set()
+
+    def second() -> None:
+        entered.wait()
+        with one_thread():
+            second_entered.set()
+            left.wait()
+
+    with one_thread():  # all libraries are there
+        pass
+    before = max(threads_now())
+    in_a_thread(lambda: threadpool_limits(4, user_api="blas"))  # a thread that lives on would be the only one to set it
+    try:
+        threads = [Thread(target=work) for work in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert threads_now() == {4}
+    finally:
+        in_a_thread(lambda: threadpool_limits(before, user_api="blas"))
+
+
+def test_a_process_forked_while_another_thread_searches_can_search():
+    entered, done = Event(), Event()
+
+    def search() -> None:
+        with one_thread():
+            entered.set()
+            done.wait()
+
+    thread = Thread(target=search)
+    thread.start()
+    entered.wait()
+    child = multiprocessing.get_context("fork").Process(target=one_thread().__enter__)
+    child.start()
+    child.join(60)
+    try:
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+        done.set()
+        thread.join()

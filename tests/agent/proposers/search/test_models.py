@@ -1,0 +1,199 @@
+"""Methods with a model: what it sees, what it may answer, and what happens when it fails."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from places import ROOT
+from search_models import Helper
+
+from agent.errors import ModelUnavailable, ReplyRejected, UsageError
+from agent.llm.scripted import ScriptedModel
+from agent.patch.apply import unified_diff
+from agent.proposers import make_proposer
+from agent.proposers.protocol import NoPoint, Suggestion
+from agent.proposers.search.centaur import Centaur
+from agent.space.space import SearchSpace
+
+SPACE = SearchSpace.from_toml(ROOT / "nanogpt_target" / "target.toml")
+
+
+def live(method: Centaur, trials: int, value: Callable[[str, int], float | None]) -> list[str]:
+    """The sources of the trials; ``value`` is by source and trial."""
+    sources = []
+    for k in range(trials):
+        suggestion = method.suggest()
+        result = value(suggestion.source, k)
+        method.tell(suggestion.params, result, status="ok" if result is not None else "oom")
+        sources.append(suggestion.source)
+    return sources
+
+
+def test_paper_mode_gives_the_model_three_of_ten_after_the_tenth():
+    method = Centaur(SPACE, llm=Helper(SPACE), share=0.3, screen=False)
+    sources = live(method, 50, lambda source, k: 1.0 + 0.001 * k)
+    assert sources[:10] == ["cma"] * 10
+    assert sources.count("llm") == 12
+    assert set(sources) == {"cma", "llm"}
+
+
+def test_a_useless_model_falls_to_the_floor_and_a_good_one_gets_more_than_the_paper_gives():
+    useless = Centaur(SPACE, llm=Helper(SPACE), screen=False)
+    live(useless, 100, lambda source, k: None if source == "llm" else 1.0 - 0.001 * k)
+    assert useless.model_share < 0.06
+    good = Centaur(SPACE, llm=Helper(SPACE), screen=False)
+    live(good, 100, lambda source, k: 0.9 - 0.001 * k if source == "llm" else 1.0 + 0.001 * (k % 7))
+    assert 0.4 < good.model_share <= 0.5
+
+
+def test_the_model_sees_cma_es_in_the_units_of_the_block():
+    helper = Helper(SPACE)
+    live(Centaur(SPACE, llm=helper, share=1.0, screen=False), 40, lambda source, k: 1.0 + 0.01 * (k % 5))
+    prompt = helper.prompts[-1]
+    assert "| MATRIX_LR | 0.0" in prompt
+    assert "one step, low to high | next suggestion" in prompt
+    assert "- DEPTH: whole number, 4 to 24" in prompt
+    assert "WINDOW_PATTERN: " in prompt
+    assert "always: `TOTAL_BATCH_SIZE >= DEVICE_BATCH_SIZE * 2048`" in prompt
+
+
+@pytest.mark.parametrize("name", ["hparams", "llambo", "llambo-optuna", "centaur"])
+def test_a_replayed_method_sends_the_same_next_prompt(name):
+    lived, replayed = Helper(SPACE), Helper(SPACE)
+    options = {"share": 0.5} if name == "centaur" else {}
+    one, two = (make_proposer(name, SPACE, seed=5, llm=llm, **options) for llm in (lived, replayed))
+    for k in range(25):
+        suggestion = one.suggest()
+        two.replay(suggestion)
+        for method in (one, two):
+            method.tell(suggestion.params, None if k % 6 == 5 else 1.0 + 0.001 * (k % 11), memory_gb=30.0)
+    assert replayed.prompts == []
+    while not replayed.prompts:
+        before = len(lived.prompts)
+        assert one.suggest() == two.suggest()
+    assert lived.prompts[before:] == replayed.prompts
+
+
+@pytest.mark.parametrize("form", ["diff", "json"])
+def test_a_reply_out_of_form_is_answered_with_the_reason_once(form):
+    good = SPACE.defaults | {"DEPTH": 10}
+    diff = unified_diff(SPACE.block, SPACE.render(SPACE.block, good), SPACE.path)
+    answer = json.dumps(good) if form == "json" else f"Rationale: deeper\n\n```diff\n{diff}```"
+    llm = ScriptedModel(["no idea", answer])
+    suggestion = make_proposer("hparams", SPACE, llm=llm, reply=form).suggest()
+    assert suggestion.params == good
+    assert (suggestion.source, suggestion.usage["repairs"]) == ("llm", 1)
+    assert "could not be used" in llm.requests[1].messages[-1]["content"]
+    assert llm.requests[0].seed != llm.requests[1].seed
+
+
+def test_a_model_that_fails_twice_gives_no_point_and_the_ask_is_used_up():
+    method = make_proposer("hparams", SPACE, llm=ScriptedModel(["nothing", "nothing"]))
+    with pytest.raises(NoPoint, match="no usable configuration") as raised:
+        method.suggest()
+    assert isinstance(raised.value, ReplyRejected)
+    assert "# Reply" in raised.value.transcript
+    with pytest.raises(ModelUnavailable):
+        method.suggest()
+
+
+def test_a_configuration_that_was_tried_is_refused():
+    same = json.dumps(SPACE.defaults)
+    with pytest.raises(NoPoint, match="started from"):
+        make_proposer("hparams", SPACE, llm=ScriptedModel([same, same]), reply="json").suggest()
+
+
+def test_a_failing_model_becomes_cma_es_only_by_permission_and_says_so():
+    strict = Centaur(SPACE, llm=ScriptedModel([]), share=1.0)
+    allowed = Centaur(SPACE, llm=ScriptedModel([]), share=1.0, on_failure="cma")
+    for _ in range(10):
+        assert allowed.suggest() == strict.suggest()
+    with pytest.raises(ModelUnavailable):
+        strict.suggest()
+    with pytest.raises(ModelUnavailable):  # nothing changed: the same call again
+        strict.suggest()
+    suggestion = allowed.suggest()
+    assert suggestion.source == "cma"
+    assert "the model's turn, and it failed" in suggestion.rationale
+
+
+def after_failures(replies: list[str], **options: Any) -> tuple[Centaur, ScriptedModel]:
+    """A Centaur that saw every run deeper than 12 run out of memory, before the model's turn."""
+    llm = ScriptedModel(replies)
+    method = Centaur(SPACE, llm=llm, reply="json", **options)
+    for k in range(60):
+        params = dict(SPACE.defaults, DEPTH=4 + k % 17, MATRIX_LR=0.02 + 0.0005 * k)
+        fails = params["DEPTH"] > 12
+        method.tell(params, None if fails else 1.0 + 0.001 * (k % 7), status="oom" if fails else "ok")
+    while not method.models_turn(method.asks):
+        method.replay(None)
+    return method, llm
+
+
+DEEP, DEEPER, SHALLOW = (json.dumps(SPACE.defaults | {"DEPTH": depth}) for depth in (20, 24, 7))
+
+
+def test_a_point_like_those_that_failed_is_doubted_once_and_the_more_likely_answer_is_tried():
+    for second, tried in ((SHALLOW, SHALLOW), (DEEPER, DEEP), (DEEP, DEEP)):
+        method, llm = after_failures([DEEP, second])
+        suggestion = method.suggest()
+        assert (suggestion.source, suggestion.params) == ("llm", json.loads(tried))
+        assert suggestion.usage["repairs"] == 1
+        asked = llm.requests[1].messages[-1]["content"]
+        assert re.search(r"by the runs that failed so far \(oom\).* fails with a probability of \d\d%", asked)
+    method, llm = after_failures([SHALLOW])
+    assert method.suggest().usage["repairs"] == 0
+
+
+def test_a_doubted_point_is_taken_when_the_second_answer_is_none():
+    for second in ("no idea", json.dumps(SPACE.defaults)):
+        method, _ = after_failures([DEEP, second])
+        suggestion = method.suggest()
+        assert (suggestion.source, suggestion.params) == ("llm", json.loads(DEEP))
+        assert second in suggestion.transcript
+
+
+def test_a_second_answer_is_not_doubted_whatever_was_wrong_with_the_first():
+    method, llm = after_failures(["no idea", DEEP])
+    assert method.suggest().params == json.loads(DEEP)
+    assert len(llm.requests) == 2
+
+
+def test_a_model_whose_points_failed_is_doubted_sooner():
+    edge = json.dumps(SPACE.defaults | {"DEPTH": 12})
+    trusted, _ = after_failures([edge])
+    assert trusted.suggest().usage["repairs"] == 0
+    method, llm = after_failures([edge, SHALLOW])
+    for k in range(8):
+        params = dict(SPACE.defaults, DEPTH=16, MATRIX_LR=0.06 + 0.001 * k)
+        method.replay(Suggestion(params, "llm"))
+        method.tell(params, None, status="oom")
+    while not method.models_turn(method.asks):
+        method.replay(None)
+    assert method.suggest().params == json.loads(SHALLOW)
+    assert len(llm.requests) == 2
+
+
+def test_paper_mode_doubts_nothing():
+    method, llm = after_failures([DEEP], share=0.3, screen=False)
+    assert method.suggest().params == json.loads(DEEP)
+    assert len(llm.requests) == 1
+
+
+def test_the_form_is_enforced_where_the_server_can():
+    for structured, form, sent in ((["grammar", "schema"], "diff", "grammar"), (["schema"], "json", "schema")):
+        llm = ScriptedModel(["x", "x"], structured=structured)
+        with pytest.raises(NoPoint):
+            make_proposer("hparams", SPACE, llm=llm, reply=form).suggest()
+        assert getattr(llm.requests[0], sent) is not None
+
+
+def test_options_are_checked():
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        make_proposer("centaur", SPACE, llm=Helper(SPACE), share=30)
+    with pytest.raises(UsageError, match="talks to a model"):
+        make_proposer("centaur", SPACE)

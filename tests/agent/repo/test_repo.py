@@ -1,0 +1,197 @@
+"""Git plumbing on real repositories: nothing of the user's is touched, nothing of theirs is run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from targets import git, make_bowl
+
+from agent.errors import UsageError
+from agent.repo.refs import RunRefs
+from agent.repo.repo import RefMoved, Repo, scrub_environment
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return make_bowl(tmp_path / "target")
+
+
+def test_the_same_edit_gives_the_same_commit(target: Path) -> None:
+    repo = Repo(target)
+    made = [repo.build(repo.head(), {"train.py": "x = 1\n"}, "One\n", 1_700_000_000) for _ in range(2)]
+    assert made[0] == made[1]
+    assert repo.read(made[0], "train.py") == "x = 1\n"
+    assert repo.read(made[0], "target.toml") == (target / "target.toml").read_text()
+    assert git(target, "status", "--porcelain") == ""
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from agent.repo.repo import Repo
+
+signal.signal(signal.SIGINT, lambda *_: None)
+repo = Repo(Path(sys.argv[1]))
+before = repo.read(repo.head(), "train.py")
+os.killpg(0, signal.SIGINT)
+for _ in range(100):
+    assert repo.read(repo.head(), "train.py") == before
+"""
+
+
+def test_ctrl_c_in_a_terminal_leaves_git_at_work(target: Path) -> None:
+    """It reaches all processes of the group: the session decides what it means, and goes on reading commits."""
+    words = [sys.executable, "-c", INTERRUPTED, str(target)]
+    done = subprocess.run(words, capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_commits_that_are_not_there_are_named(target: Path) -> None:
+    repo = Repo(target)
+    repo.need([repo.head()], "night")
+    for wrong in ("0" * 40, "f" * 40, repo.commit(repo.head()).tree):  # nothing, no object, and no commit
+        with pytest.raises(UsageError, match=rf"commit {wrong[:12]} of run night is not in .*Fetch refs/autoresearch"):
+            repo.need([repo.head(), wrong], "night")
+
+
+def test_a_target_in_a_subfolder_is_edited_there(tmp_path: Path) -> None:
+    top = make_bowl(tmp_path / "top")
+    (top / "sub" / "target").mkdir(parents=True)
+    (top / "sub" / "target" / "train.py").write_text("inner = 1\n")
+    git(top, "add", "-A")
+    git(top, "commit", "-q", "-m", "Sub")
+    repo = Repo(top / "sub" / "target")
+    commit = repo.build(repo.head(), {"train.py": "inner = 2\n"}, "Two\n", 0)
+    assert git(top, "show", f"{commit}:sub/target/train.py") == "inner = 2"
+    assert git(top, "show", f"{commit}:train.py") == git(top, "show", "HEAD:train.py")
+    repo.export(commit, tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*")) == ["train.py"]
+
+
+def test_what_lies_beside_an_edit_stays_as_it_is(target: Path) -> None:
+    for name in (b"\xff\xfe", "Größe 速い".encode(), b'tab\tand "quotes"', b"line\nfeed", b"-z"):
+        (target / os.fsdecode(name)).write_text("beside")
+    (target / "train.py").chmod(0o755)
+    git(target, "add", "-A")
+    git(target, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},module")
+    git(target, "commit", "-q", "-m", "Names")
+    repo = Repo(target)
+    commit = repo.build(repo.head(), {"train.py": "x = 1\n"}, "One\n", 0)
+    assert git(target, "diff", "--raw", "--no-renames", "HEAD", commit).split()[0::5] == [":100755", "train.py"]
+    assert git(target, "diff", "--name-only", "HEAD", commit) == "train.py"
+
+
+def test_nothing_is_made_that_a_kill_would_leave_behind(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise AssertionError("a folder with a name is left behind by a SIGKILL")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    repo = Repo(target)
+    assert repo.build(repo.head(), {"train.py": "x = 1\n"}, "One\n", 0)
+
+
+@pytest.mark.parametrize("text", ["", "no line feed at the end", "tab\tand\r\nCRLF\r\n", "ümläut 速い\n", "\udcff\n"])
+def test_bytes_survive(target: Path, tmp_path: Path, text: str) -> None:
+    repo = Repo(target)
+    commit = repo.build(repo.head(), {"train.py": text}, "Text\n", 0)
+    assert repo.read(commit, "train.py") == text
+    repo.export(commit, tmp_path / "out")
+    assert (tmp_path / "out" / "train.py").read_bytes() == text.encode("utf-8", "surrogateescape")
+
+
+def test_links_and_submodules_are_not_exported(target: Path, tmp_path: Path) -> None:
+    (target / "link").symlink_to("/etc/passwd")
+    (target / "folder").symlink_to("/etc")
+    git(target, "add", "-A")
+    other = git(target, "rev-parse", "HEAD")
+    git(target, "update-index", "--add", "--cacheinfo", f"160000,{other},module")
+    git(target, "commit", "-q", "-m", "Links")
+    repo = Repo(target)
+    repo.export(repo.head(), tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*")) == ["target.toml", "train.py"]
+
+
+def test_hooks_filters_and_programs_of_the_repository_never_run(target: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    command = f"touch {trap}"
+    for hook in ("pre-commit", "post-commit", "reference-transaction", "post-checkout", "post-index-change"):
+        script = target / ".git" / "hooks" / hook
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!/bin/sh\n{command}\n")
+        script.chmod(0o755)
+    (target / ".gitattributes").write_text("*.py filter=trap diff=trap\n")
+    for key in ("filter.trap.smudge", "filter.trap.clean", "diff.trap.textconv", "diff.external", "core.fsmonitor",
+                "core.pager", "core.sshCommand"):  # fmt: skip
+        git(target, "config", key, f"{command}; cat")
+    repo = Repo(target)
+    refs = RunRefs(repo, "night")
+    commit = repo.build(repo.head(), {"train.py": "x = 2\n"}, "Two\n", 0)
+    repo.move(refs.head_name, commit, None)
+    assert refs.mirror(commit, frozenset()) == ""
+    repo.export(commit, tmp_path / "out")
+    assert "x = 2" in repo.diff(repo.head(), commit)
+    assert repo.dirty() == []
+    assert not trap.exists()
+
+
+def test_a_ref_moves_only_from_where_it_was_seen(target: Path) -> None:
+    repo = Repo(target)
+    first, second = (repo.build(repo.head(), {"train.py": f"x = {k}\n"}, "x\n", k) for k in (1, 2))
+    name = "refs/autoresearch/night/head"
+    repo.move(name, first, None)
+    repo.move(name, first, None)  # already there: a step that is repeated after a kill
+    with pytest.raises(RefMoved, match=r"cannot move refs/autoresearch/night/head .* it is at " + first[:12]):
+        repo.move(name, second, None)
+    repo.move(name, second, first)
+    assert repo.ref(name) == second
+
+
+def test_a_lock_that_git_left_behind_is_an_error_that_says_so(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.repo.repo.LOCK_SECONDS", 0.2)
+    repo = Repo(target)
+    lock = target / ".git" / "refs" / "autoresearch" / "night" / "head.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("")
+    with pytest.raises(RefMoved, match=r"head\.lock"):
+        repo.move("refs/autoresearch/night/head", repo.head(), None)
+
+
+def test_git_variables_of_the_caller_lead_nowhere_else(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_bowl(tmp_path / "other", train="other = 1\n")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    scrub_environment()
+    assert "GIT_DIR" not in os.environ
+    assert "RATE" in Repo(target).read(Repo(target).head(), "train.py")
+
+
+def test_what_is_not_a_repository_with_a_commit_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not in a git repository"):
+        Repo(tmp_path)
+    git(tmp_path, "init", "-q", "--bare", "bare.git")
+    with pytest.raises(UsageError, match="bare repository"):
+        Repo(tmp_path / "bare.git")
+    git(tmp_path, "init", "-q", "empty")
+    with pytest.raises(UsageError, match="no commit yet"):
+        Repo(tmp_path / "empty").head()
+
+
+def test_a_file_that_was_never_committed_is_named(target: Path) -> None:
+    repo = Repo(target)
+    with pytest.raises(UsageError, match=r"has no file other.py: is it committed\?"):
+        repo.read(repo.head(), "other.py")
+
+
+def test_uncommitted_changes_of_the_target_are_seen(target: Path) -> None:
+    repo = Repo(target)
+    (target / "new.txt").write_text("not tracked: not part of the baseline")
+    assert repo.dirty() == []
+    (target / "train.py").write_text("x = 1\n")
+    (target / "target.toml").unlink()
+    assert sorted(map(str, repo.dirty())) == ["target.toml", "train.py"]

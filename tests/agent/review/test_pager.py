@@ -1,0 +1,88 @@
+"""What is longer than the terminal goes through PAGER; nothing else does."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nights import write_night
+
+from agent.review.terminal.pager import pager_of
+
+Shown = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Shown:
+    """What a command writes to a terminal of so many lines, and what its pager reads."""
+    write_night(tmp_path / "runs" / "jun12", 30)
+
+    def run(*words: str, lines: int, pager: str | None = None) -> tuple[str, str]:
+        place = tmp_path / "paged"
+        place.unlink(missing_ok=True)
+        master, slave = pty.openpty()
+        said: list[bytes] = []
+
+        def listen() -> None:
+            try:
+                while data := os.read(master, 65536):
+                    said.append(data)
+            except OSError:  # the other end is closed
+                pass
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        done = subprocess.run(
+            [sys.executable, "-m", "agent.cli", *words, "--runs", str(tmp_path / "runs")],
+            stdin=slave, stdout=slave, stderr=subprocess.PIPE,
+            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": str(lines),
+                 "PAGER": f"tee {place}" if pager is None else pager},
+        )  # fmt: skip
+        os.close(slave)
+        listener.join()
+        os.close(master)
+        assert done.returncode == 0, done.stderr
+        return b"".join(said).decode(), place.read_text() if place.exists() else ""
+
+    return run
+
+
+def test_what_is_longer_than_the_terminal_is_paged(shown: Shown) -> None:
+    said, paged = shown("log", "--all", lines=12)
+    assert paged.count("\n") == 31
+    assert said.replace("\r\n", "\n") == paged
+    assert "\x1b[" in paged
+
+
+@pytest.mark.parametrize(
+    ("words", "lines", "pager"),
+    [
+        (("log", "--all"), 60, None),
+        (("log", "--all", "--json"), 12, None),
+        (("log", "--all"), 12, ""),
+        (("log", "--all"), 12, "no-such-pager"),
+    ],
+)
+def test_what_fits_or_is_for_programs_is_not(
+    shown: Shown, words: tuple[str, ...], lines: int, pager: str | None
+) -> None:
+    said, paged = shown(*words, lines=lines, pager=pager)
+    assert said.count("\n") > 30
+    assert paged == ""
+
+
+def test_who_leaves_the_pager_early_has_done_nothing_wrong(shown: Shown) -> None:
+    said, _ = shown("show", "1", lines=5, pager="head -1")
+    assert said.count("\n") == 1
+
+
+def test_the_pager_is_chosen() -> None:
+    assert pager_of({"PAGER": "tail -n 3"}) == ["tail", "-n", "3"]
+    for none in ("", "cat", "no-such-pager", "'tail"):
+        assert pager_of({"PAGER": none}) == []

@@ -1,0 +1,337 @@
+"""The views of whole runs: nights of every kind, wide and narrow consoles, hostile texts."""
+
+import io
+import json
+import time
+
+import pytest
+from nights import KINDS as PLAIN_KINDS
+from nights import write_night
+from rich.console import Console
+
+from agent import text
+from agent.ledger.journal import read
+from agent.ledger.state import State, fold
+from agent.observers.activity import Activity, advance
+from agent.observers.panel import _now
+from agent.observers.protocol import SilentView
+from agent.observers.terminal import LiveView
+from agent.review.data.attempt import show_json
+from agent.review.data.attempts import log_json, select
+from agent.review.data.diffs import diff_lines, highlighted, size_of
+from agent.review.data.runs import runs_json
+from agent.review.data.status import status_json
+from agent.review.data.summary import summarize
+from agent.review.terminal.diff import diff_text, diff_view
+from agent.review.terminal.log import log_table
+from agent.review.terminal.runs import runs_table
+from agent.review.terminal.show import show_view
+from agent.review.terminal.status import status_panel
+from agent.text import decisive_lines
+
+HOSTILE = (
+    "<script>alert(1)</script>\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[bold red]markup[/] [/nonsense] :smile:"
+    "'\"><img src=x onerror=alert(2)>{{ 7*7 }}"
+)
+KINDS = {**PLAIN_KINDS, "hostile": {"hostile": HOSTILE, "trials": 25, "failures": 0.4, "unran": 0.2}}
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda name: name.replace(" ", "-"))
+def night(request, tmp_path_factory):
+    folder = write_night(tmp_path_factory.mktemp("runs") / "jun12", **{"trials": 12, **KINDS[request.param]})
+    return folder, fold(read(folder / "ledger.jsonl")), request.param
+
+
+def drawn(renderable, width=100, terminal=False):
+    file = io.StringIO()
+    Console(file=file, width=width, force_terminal=terminal, highlight=False).print(renderable)
+    return file.getvalue()
+
+
+def everything(folder, state):
+    now = state.last_time + 10
+    run = {"run": {"tag": "jun12"}}
+    yield log_table(state)
+    yield log_table(state, all=True)
+    yield status_panel(state, run, now, True)
+    yield status_panel(state, run, now, False)
+    yield runs_table(runs_json([("jun12", state, False), ("empty", State(), True)]))
+    for record in state.records:
+        yield show_view(record, state, folder)
+
+
+@pytest.mark.parametrize("width", [20, 100])
+def test_every_view_draws_every_night_at_every_width(night, width):
+    folder, state, _ = night
+    for view in everything(folder, state):
+        assert drawn(view, width).strip()
+
+
+def test_no_view_lets_a_terminal_sequence_through(night):
+    folder, state, _ = night
+    for view in everything(folder, state):
+        text = drawn(view, 400)
+        assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
+
+
+def test_json_is_valid_and_clean(night):
+    folder, state, _ = night
+    data = [
+        log_json(state),
+        status_json(state, {}, state.last_time + 5, True),
+        runs_json([("jun12", state, False)]),
+        *(show_json(record, state, folder) for record in state.records),
+    ]
+    assert [data[1]["schema"], data[2][0]["schema"]] == ["overnight.status/1", "overnight.list/1"]
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    text.encode()
+    assert not set(text) & {"\x1b", "\x9b", "\u202e"}
+
+
+def test_log_json_is_the_documented_list(night):
+    _, state, _ = night
+    log = log_json(state)
+    assert [entry["trial"] for entry in log] == [record.number for record in state.finished]
+    for entry in log:
+        assert entry["schema"] == "overnight.log/1"
+        assert entry["decision"] in ("keep", "revert")
+        assert (entry["value"] is None) == (entry["status"] != "ok")
+        assert (entry["accepted"] is not None) == (entry["decision"] == "keep")
+        assert {"commit", "source", "gain", "gain_se", "best_before", "runs", "subject", "category"} <= set(entry)
+        assert {"proposer", "reason", "seconds", "self_reported"} <= set(entry)
+
+
+@pytest.mark.parametrize("width", [60, 72, 90])
+def test_the_list_says_what_matters_where_the_terminal_is_narrow(tmp_path, width):
+    folder = write_night(tmp_path / "demo-nov23", 30)
+    rows = runs_json([("demo-nov23", fold(read(folder / "ledger.jsonl")), False)])
+    words = drawn(runs_table(rows), width)
+    assert "…" not in words
+    for name in ("demo-nov23", "ended", "30/30", "kept", "gain ± se", text.gain(rows[0]["gain"], rows[0]["gain_se"])):
+        assert name in words
+
+
+def test_self_reported_values_are_marked_everywhere(night):
+    folder, state, kind = night
+    runs = runs_table(runs_json([("a", state, False)]))
+    for view in (log_table(state, all=True), status_panel(state, {}, 0.0, False), runs):
+        assert ("self-reported" in drawn(view, 200)) == (kind == "self-reported")
+    if kind == "self-reported":
+        ran = next(record for record in state.records if record.status == "ok")
+        assert "self-reported" in drawn(show_view(ran, state, folder))
+
+
+def test_a_gain_is_positive_whatever_the_goal(night):
+    _, state, _ = night
+    summary = summarize(state)
+    if summary.kept:
+        assert summary.gain > 0
+        assert (summary.best.value > summary.baseline.value) == (summary.goal == "maximize")
+    else:
+        assert summary.gain is None
+        assert summary.gain_se is None
+
+
+def test_the_noise_of_identical_runs_is_zero_and_of_single_runs_unknown(tmp_path):
+    calm = summarize(fold(read(write_night(tmp_path / "a", 3, sd=0.0) / "ledger.jsonl")))
+    once = summarize(fold(read(write_night(tmp_path / "b", 3, calibration=1, keeps=False) / "ledger.jsonl")))
+    assert calm.noise_sd == pytest.approx(0.0, abs=1e-9)
+    assert once.noise_sd is None
+
+
+def test_what_was_kept_and_what_failed_adds_up(night):
+    _, state, _ = night
+    summary = summarize(state)
+    assert summary.kept + summary.reverted + summary.failed == summary.trials == len(state.finished)
+
+
+def test_filters_pick_by_status_source_and_words(night):
+    _, state, _ = night
+    assert select(state.finished, status="keep") == list(state.kept)
+    assert all(r.proposal.source == "cma" for r in select(state.finished, source="cma"))
+    found = select(state.finished, words="MLP")
+    assert all("mlp" in f"{r.proposal.subject} {r.proposal.rationale}".lower() for r in found)
+
+
+def test_an_attempt_shows_its_failure_first(tmp_path):
+    folder = write_night(tmp_path / "n", 40, failures=0.9)
+    state = fold(read(folder / "ledger.jsonl"))
+    crash = next(record for record in state.records if record.status == "crash")
+    lines = drawn(show_view(crash, state, folder)).splitlines()
+    assert "crash" in lines[0]
+    assert "RuntimeError: mat1 and mat2" in lines[1]
+    assert 'File "/code/train.py", line 61, in forward' in "\n".join(lines[:5])
+
+
+def test_an_attempt_shows_its_curve_beside_its_parents(tmp_path):
+    folder = write_night(tmp_path / "n", 60)
+    state = fold(read(folder / "ledger.jsonl"))
+    later = next(r for r in state.records if r.number > state.kept[0].number and r.status == "ok")
+    data = show_json(later, state, folder)
+    assert len(data["curve"]) == len(data["parent_curve"]) == 120
+    assert later.proposal.parent == state.kept[0].accepted
+    assert "parent" in drawn(show_view(later, state, folder))
+
+
+def test_curves_with_rubbish_in_them_are_read_as_far_as_they_go(tmp_path):
+    from agent.curves import inside, read_curve
+
+    path = tmp_path / "curve.jsonl"
+    rubbish = ["rubbish", "[1]", '{"loss": "NaN"}', '{"loss": NaN}', "[" * 9999]
+    lines = ['{"step": 1, "progress": 0.1, "loss": 3.0}', *rubbish, '{"loss": 2, "progress": 0.2}', '{"loss": 1']
+    path.write_text("\n".join(lines))
+    assert [point.loss for point in read_curve(path)] == [3.0, 2.0]
+    assert read_curve(tmp_path / "none") == []
+    assert inside(tmp_path, "../../etc") == tmp_path
+
+
+def test_the_decisive_lines_are_the_last_frame_and_the_exception():
+    frames = '  File "a.py", line 1, in f\n    f()\n  File "b.py", line 2, in g\n    g()\n'
+    log = f'step 1\nTraceback\n{frames}ValueError: no\n{{"event": 1}}\n'
+    assert decisive_lines(log) == ['  File "b.py", line 2, in g', "    g()", "ValueError: no"]
+    assert decisive_lines("fine\nfine\nKilled\n")[0] == "Killed"
+    assert decisive_lines("") == []
+
+
+def test_two_attempts_are_compared():
+    assert "+b = 2" in drawn(diff_view("a = 1\n", "a = 1\nb = 2\n", ("trial 1", "trial 2")))
+    assert "No newline" in drawn(diff_view("a", "a\n"))
+    assert "the same" in drawn(diff_view("a\n", "a\n"))
+
+
+COMMENTED_OUT = """\
+--- a/train.sql.py
++++ b/train.sql.py
+@@ -1,3 +1,3 @@
+--- a note
++++ another
+ for x in "a", 1:  # go on
+\\ No newline at end of file
+diff --git a/b.py b/b.py
+"""
+
+
+def test_a_hunk_says_itself_how_long_it_is():
+    kinds = [kind for kind, _ in diff_lines(COMMENTED_OUT)]
+    assert kinds == ["file", "file", "hunk", "removed", "added", "context", "context", "context"]
+    whole = COMMENTED_OUT.replace("-1,3 +1,3", "-1,2 +1,2")
+    assert diff_lines(whole)[-1][0] == "file"
+    assert size_of(whole) == (1, 1)
+    assert size_of("@@ ... @@\n-a\n+b\n+c\n") == (2, 1), "a header that counts nothing"
+
+
+def test_code_in_a_diff_is_coloured_by_its_language():
+    rows = highlighted(diff_lines(COMMENTED_OUT))
+    assert rows[5] == (
+        "context",
+        [("", " "), ("keyword", "for"), ("", " x "), ("keyword", "in"), ("", " "), ("string", '"a"'), ("", ", "),
+         ("number", "1"), ("", ":  "), ("comment", "# go on")],
+    )  # fmt: skip
+    for diff in (COMMENTED_OUT, COMMENTED_OUT.replace(".py", ".nothing-known"), "+\n\n+\x1b[2J", "@@ -1 +1 @@\n\n"):
+        rows = diff_lines(diff)
+        assert ["".join(text for _, text in pieces) for _, pieces in highlighted(rows)] == [row for _, row in rows]
+        assert diff_text(diff).plain == "\n".join(row for _, row in rows).rstrip()
+
+
+def play(view, folder):
+    """Show a whole night to a view as a session does, with messages of every phase in between."""
+    events = read(folder / "ledger.jsonl")
+    state = State()
+    with view:
+        for k, event in enumerate(events):
+            state = fold(events[: k + 1])
+            view.event(event, state)
+            if event["event"] == "run_started":
+                step = {"step": 3, "loss": 2.5, "progress": 0.4, "tokens_per_second": 1e5, "memory_gb": 2}
+                where = {"seconds": 3.0, "seconds_left": 4.0, "trial": event["trial"], "role": "screen"}
+                view.progress("training", {**step, **where})
+                view.progress("training", {"step": 1e400, "loss": float("nan"), "progress": "x", "seconds": None})
+                view.progress("scoring", {"seconds": 1.0})
+        view.progress("note", {"text": "the branch is checked out: it waits"})
+        view.progress("nonsense", {"trial": object()})
+    return state
+
+
+def test_a_pipe_gets_one_plain_line_per_trial(night):
+    folder, _, kind = night
+    file = io.StringIO()
+    state = play(LiveView(Console(file=file, width=80)), folder)
+    lines = file.getvalue().splitlines()
+    trials = [line for line in lines if line.startswith("trial ")]
+    assert len(trials) == len(state.finished)
+    calibrations = [line for line in lines if line.startswith("calibration run")]
+    assert len(calibrations) == len([run for run in state.baseline_runs if run.role == "calibrate"])
+    assert not set(file.getvalue()) & {"\x1b", "\x07", "\u202e"}
+    assert lines.count("note: the branch is checked out: it waits") == 1
+    if kind == "all failed":
+        assert all("0.0000" not in line for line in trials)
+
+
+def test_a_terminal_gets_a_panel(night):
+    folder, _, _ = night
+    file = io.StringIO()
+    console = Console(file=file, width=100, height=40, force_terminal=True)
+    play(LiveView(console), folder)
+    assert "overnight" in file.getvalue()
+    assert "\x1b]0" not in file.getvalue()
+
+
+def test_the_panel_says_what_runs_beside_the_run_it_shows():
+    activity = Activity("startup", 4, "screen")
+    advance(activity, "training", {"trial": 4, "role": "screen", "running": 3})
+    assert _now(activity).plain == "trial 4 · training · 2 runs beside it"
+    advance(activity, "training", {"running": 1})
+    assert _now(activity).plain == "trial 4 · training"
+
+
+def test_a_broken_console_does_not_end_the_night(night):
+    class Gone(io.StringIO):
+        tried = 0
+
+        def write(self, text):
+            self.tried += 1
+            raise OSError("no longer there")
+
+    folder, _, _ = night
+    for terminal in (True, False):
+        file = Gone()
+        play(LiveView(Console(file=file, force_terminal=terminal, width=80)), folder)
+        assert file.tried, "a view that says nothing proves nothing"
+
+
+def test_a_silent_view_says_nothing(night, capsys):
+    folder, _, _ = night
+    play(SilentView(), folder)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_time_left_and_the_run_under_way_are_told(tmp_path):
+    folder = write_night(tmp_path / "n", 20, ended=False)
+    state = fold(read(folder / "ledger.jsonl"))
+    data = status_json(state, {}, state.last_time + 1, True)
+    assert data["state"] == "running"
+    assert data["now"]["trial"] == 20
+    assert data["seconds_left"] > 0
+    idle = status_json(state, {}, time.time(), False)
+    assert (idle["state"], idle["now"], idle["seconds_left"]) == ("interrupted", None, None)
+
+
+def test_synthetic_nights_are_the_same_for_the_same_seed(tmp_path):
+    first, second = (write_night(tmp_path / name, 12, seed=5) for name in "ab")
+    assert (first / "ledger.jsonl").read_bytes() == (second / "ledger.jsonl").read_bytes()
+
+
+def test_a_test_split_without_a_value_is_said(tmp_path):
+    folder = write_night(tmp_path / "jun12", trials=12)
+    events = read(folder / "ledger.jsonl")
+    why = "test split could not be scored: a model process ended before it had answered"
+    for event in events:
+        if event["event"] == "measured" and event["measurement"]["role"] == "test":
+            event["measurement"] |= {"value": None, "status": "crash", "reason": why}
+    state = fold(events)
+    assert state.kept
+    assert all(record.status == "ok" for record in state.kept), "it costs no edit its keep"
+    assert why in drawn(status_panel(state, {}, 0.0, False), 200)
+    assert why in drawn(log_table(state), 300)
+    assert status_json(state, {}, 0.0, False)["test_problem"] == why
+    assert [row["reason"] for row in log_json(state) if row["decision"] == "keep"] == [why] * len(state.kept)

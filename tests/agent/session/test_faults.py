@@ -1,0 +1,314 @@
+"""What breaks at three in the morning, made to break: no idea is lost or blamed, and a resume goes on.
+
+docs/how-to/unattended.md has the outcome of each fault in a table.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai_server import Answer, OpenAIServer
+from sessions import check_whole, refs_of, resume, start, state_of
+from targets import TRAIN, git, make_bowl
+
+from agent.errors import EnvironmentProblem
+from agent.ledger import journal as ledger
+from agent.ledger.journal import read
+from agent.llm import client as llm
+from agent.patch.apply import unified_diff
+from agent.repo.repo import Repo, repo
+from agent.rundir.directory import RunDirectory
+from agent.session import setup as launch
+
+SETTINGS = {"policy": "greedy", "seed": 1, "trials": 3}  # the first step downhill is kept
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return make_bowl(tmp_path / "target")
+
+
+def at(monkeypatch: pytest.MonkeyPatch, when: str, what: str, count: int, act: Callable[[], None]) -> list[str]:
+    """Do something before or after the ``count``-th writing of an event; or of a ``move`` of a ref."""
+    seen: list[str] = []
+
+    def wrap(real: Callable[..., Any], called: str) -> Callable[..., Any]:
+        def wrapped(self: Any, first: str, *rest: Any, **named: Any) -> Any:
+            due = False
+            if (called or first) == what:
+                seen.append(what)
+                due = len(seen) == count
+            if due and when == "before":
+                act()
+            result = real(self, first, *rest, **named)
+            if due and when == "after":
+                act()
+            return result
+
+        return wrapped
+
+    monkeypatch.setattr(ledger.Ledger, "append", wrap(ledger.Ledger.append, ""))
+    monkeypatch.setattr(Repo, "move", wrap(Repo.move, "move"))
+    return seen
+
+
+# a full disk
+
+
+class Disk:
+    """A small file system, which can be filled to the last byte."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def fill(self) -> None:
+        for name, size in (("big", 1 << 16), ("small", 1)):
+            try:
+                with (self.path / f"filler-{name}").open("wb", buffering=0) as file:
+                    while True:
+                        file.write(b"x" * size)
+            except OSError:
+                continue
+
+    def free(self) -> None:
+        for filler in self.path.glob("filler-*"):
+            filler.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system needs root")
+    yield Disk(path)
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+POINTS = [
+    *(("runs", when, what, count)
+      for when in ("before", "after")
+      for what, count in (("session", 1), ("run_started", 2), ("measured", 3), ("asked", 1), ("candidate", 2),
+                          ("judged", 1), ("move", 3), ("moved", 1), ("told", 2))),
+    ("repository", "after", "measured", 3), ("repository", "after", "asked", 1), ("repository", "before", "move", 2),
+    ("repository", "after", "judged", 1),
+    ("scratch", "before", "run_started", 2), ("scratch", "after", "asked", 1), ("scratch", "after", "judged", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("where", "when", "what", "count"), POINTS)
+def test_a_full_disk_ends_the_night_and_costs_no_idea(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, where: str, when: str, what: str, count: int
+) -> None:
+    target = make_bowl((disk.path if where == "repository" else tmp_path) / "target")
+    runs = (disk.path if where == "runs" else tmp_path) / "runs"
+    if where == "scratch":
+        monkeypatch.setattr(tempfile, "tempdir", str(disk.path))
+    with monkeypatch.context() as patch:
+        seen = at(patch, when, what, count, disk.fill)
+        said = "space"
+        try:
+            start(target, runs, **SETTINGS)
+        except EnvironmentProblem as error:
+            said = str(error)
+        assert "space" in said
+        assert len(seen) >= count, "the point was never reached"
+    disk.free()
+    directory = resume(runs)
+    check_whole(directory, target, 3)
+    assert {r.status for r in state_of(directory).records} == {"ok"}, "the disk's fault was blamed on an idea"
+
+
+# the repository
+
+
+def lock(target: Path, name: str) -> Path:
+    place = target / ".git" / f"{name}.lock"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("")
+    return place
+
+
+def test_a_stale_lock_on_a_ref_is_named_and_a_resume_goes_on(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repo, "LOCK_SECONDS", 0.2)
+    held: list[Path] = []
+    with monkeypatch.context() as patch:
+        at(patch, "before", "judged", 1, lambda: held.append(lock(target, "refs/autoresearch/night/head")))
+        with pytest.raises(EnvironmentProblem, match=r"cannot move refs/autoresearch/night/head.*head\.lock"):
+            start(target, tmp_path / "runs", **SETTINGS)
+    held[0].unlink()
+    check_whole(resume(tmp_path / "runs"), target, 3)
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hold() -> None:
+        place = lock(target, "refs/autoresearch/night/head")
+        subprocess.Popen(["sh", "-c", f"sleep 0.5; rm '{place}'"])
+
+    at(monkeypatch, "before", "judged", 1, hold)
+    check_whole(start(target, tmp_path / "runs", **SETTINGS), target, 3)
+
+
+def test_an_index_that_is_locked_does_not_matter(target: Path, tmp_path: Path) -> None:
+    held = [lock(target, name) for name in ("index", "HEAD", "config")]
+    check_whole(start(target, tmp_path / "runs", **SETTINGS), target, 3)
+    assert all(place.exists() for place in held)
+
+
+@pytest.mark.parametrize("name", ["head", "0001"])
+def test_a_ref_that_is_deleted_during_the_night_comes_back(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as patch:
+        at(patch, "after", "asked", 3,
+           lambda: git(target, "update-ref", "-d", f"refs/autoresearch/night/{name}") and None)  # fmt: skip
+        start(target, tmp_path / "runs", **SETTINGS)
+    resume(tmp_path / "runs")
+    check_whole(RunDirectory(tmp_path / "runs", "night"), target, 3)
+
+
+def test_a_branch_that_is_moved_during_the_night_stays_there(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move() -> None:
+        tree = git(target, "rev-parse", "HEAD^{tree}")
+        mine = git(target, "commit-tree", tree, "-p", "HEAD", "-m", "Mine")
+        git(target, "update-ref", "refs/heads/autoresearch/night", mine)
+
+    at(monkeypatch, "after", "asked", 1, move)
+    directory = start(target, tmp_path / "runs", **SETTINGS)
+    state = state_of(directory)
+    assert state.kept
+    assert git(target, "log", "-1", "--format=%s", "autoresearch/night") == "Mine"
+    assert refs_of(target)["head"] == state.head
+    assert "was moved to" in directory.log.read_text()
+
+
+# the clock
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime (Debian: faketime)")
+def test_a_clock_that_is_set_back_changes_nothing_but_times(tmp_path: Path) -> None:
+    slow = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(0.3)\nnoise =")
+    target, runs, clock = make_bowl(tmp_path / "target", slow), tmp_path / "runs", tmp_path / "clock"
+    clock.write_text("+0\n")
+    words = ["--target", target, "--runs", runs, "--tag", "night", "--proposer", "cma-es", "--sandbox", "process",
+             "--policy", "greedy", "--calibrate", "2", "--trials", "6", "--seed", "1", "--hours", "1"]  # fmt: skip
+    environment = {**os.environ, "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock),
+                   "FAKETIME_CACHE_DURATION": "1", "DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
+    session = subprocess.Popen([sys.executable, "-m", "agent.cli", "run", *map(str, words)], env=environment,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    directory = RunDirectory(runs, "night")
+    end = time.monotonic() + 60
+    while not (directory.ledger.exists() and state_of(directory).records):
+        assert session.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    clock.write_text("-5h\n")
+    _, err = session.communicate(timeout=120)
+    assert session.returncode == 0, err
+    check_whole(directory, target, 6)
+    times = [event["time"] for event in read(directory.ledger)]
+    assert min(b - a for a, b in pairwise(times)) < -4 * 3600, "the clock was never set back"
+    state = state_of(directory)
+    assert all(0 <= s < 60 for runs in state.runs.values() for m in runs for s in m.seconds.values())
+    assert all(record.asking >= 0 for record in state.records)
+    assert state.ended == "all 6 trials done"
+
+
+# the model server
+
+
+def reply(old: str, new: str) -> str:
+    diff = unified_diff(TRAIN, TRAIN.replace(old, new), "train.py")
+    return f"Category: optimiser\nSubject: An edit\nRationale: Why not.\n\n```diff\n{diff}```\n"
+
+
+GOOD = [reply("RATE = 0.01", "RATE = 0.05"), reply("value() + noise:.6f", "noise + value():.6f")]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Answer(status=429, retry_after="0"),
+        Answer(status=500, retry_after="0"),
+        Answer(status=503, retry_after="0"),
+        Answer(refuse=True),
+        Answer(break_after=20),
+        Answer(raw="<html>bad gateway</html>", content_type="text/html"),
+        Answer(raw='{"choices": []}'),
+    ],
+    ids=["429", "500", "503", "refuses", "breaks off", "html", "no choices"],
+)
+def test_a_model_server_that_stumbles_costs_no_idea(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Answer
+) -> None:
+    monkeypatch.setattr(llm, "FIRST_PAUSE", 0.05)
+    with OpenAIServer([fault, GOOD[0], fault, fault, GOOD[1]]) as server:
+        directory = start(target, tmp_path / "runs", proposer="code", trials=2, llm_base_url=server.base_url)
+    assert [r.status for r in state_of(directory).records] == ["ok", "ok"]
+    check_whole(directory, target, 2)
+
+
+def test_a_model_server_that_is_gone_for_long_is_waited_for(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(launch.MODEL_PATIENCE, "wait", 0.2)
+    with OpenAIServer([Answer(status=503, retry_after="0")] * 40 + GOOD) as server:
+        directory = start(target, tmp_path / "runs", proposer="code", trials=2, llm_base_url=server.base_url)
+    assert [r.status for r in state_of(directory).records] == ["ok", "ok"]
+    assert "note: waiting for the model server" in directory.log.read_text()
+    check_whole(directory, target, 2)
+
+
+def test_on_request_the_night_ends_without_its_model(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(launch.MODEL_PATIENCE, "stop", 0.2)
+    settings = {"proposer": "code", "trials": 2, "on_llm_failure": "stop"}
+    gone = Answer(status=503, retry_after="0")
+    with OpenAIServer(GOOD[:1], at_end=gone) as server, pytest.raises(EnvironmentProblem, match="gave no answer"):
+        start(target, tmp_path / "runs", llm_base_url=server.base_url, **settings)
+    with OpenAIServer(GOOD[1:]) as server:
+        directory = resume(tmp_path / "runs", llm_base_url=server.base_url)
+    check_whole(directory, target, 2)
+
+
+def test_a_server_that_comes_back_with_another_model_ends_the_night(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OpenAIServer(GOOD) as server:
+        with monkeypatch.context() as patch:
+            at(patch, "after", "told", 2, lambda: server.models.update({"other": server.models.pop("tiny")}))
+            with pytest.raises(EnvironmentProblem, match=r"tiny.*other"):
+                start(target, tmp_path / "runs", proposer="code", trials=2, llm_base_url=server.base_url)
+        directory = resume(tmp_path / "runs")
+    records = state_of(directory).records
+    assert [r.proposal.model for r in records] == ["tiny", "other"], "the ledger says whose idea it was"
+    check_whole(directory, target, 2)
+
+
+def test_what_is_left_on_a_disk_is_not_needed_again(target: Path, tmp_path: Path) -> None:
+    """The folder of trials is a copy for people: without it a resume goes on."""
+    directory = start(target, tmp_path / "runs", **SETTINGS)
+    shutil.rmtree(directory.path / "trials")
+    directory.results.write_text("torn")
+    directory.progress.write_text("")
+    check_whole(resume(tmp_path / "runs", trials=4), target, 4)

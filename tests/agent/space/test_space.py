@@ -1,0 +1,339 @@
+"""The search space: from target.toml and block to the unit cube and back."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import UsageError
+from agent.space.constraints import parse_constraint
+from agent.space.space import SearchSpace
+from agent.types import Param
+
+SOURCE = """# --- hyperparameters ---
+DEPTH = 8
+HEADS = 4  # heads
+ROWS = 2**5
+TOKENS = 2**16
+RATE = 0.01
+SHARE = 0.0
+PATTERN = "SL"
+TIED = True
+# --- end of hyperparameters ---
+"""
+TOML = """[target]
+name = "small"
+editable = ["train.py"]
+
+[search]
+constraints = ["TOKENS >= ROWS * 1024", "DEPTH * HEADS <= 64", "SHARE + RATE < 0.25"]
+
+[[hyperparameters]]
+name = "DEPTH"
+low = 2
+high = 32
+
+[[hyperparameters]]
+name = "HEADS"
+low = 1
+high = 16
+log = true
+
+[[hyperparameters]]
+name = "ROWS"
+low = 8
+high = 256
+power_of_two = true
+
+[[hyperparameters]]
+name = "TOKENS"
+low = 8192
+high = 262144
+log = true
+power_of_two = true
+
+[[hyperparameters]]
+name = "RATE"
+low = 0.0001
+high = 1.0
+log = true
+
+[[hyperparameters]]
+name = "SHARE"
+low = 0.0
+high = 0.5
+
+[[hyperparameters]]
+name = "PATTERN"
+choices = ["SL", "LL", "SS"]
+
+[[hyperparameters]]
+name = "TIED"
+"""
+
+
+def write(tmp_path, toml=TOML, source=SOURCE):
+    (tmp_path / "target.toml").write_text(toml)
+    (tmp_path / "train.py").write_text(source)
+    return tmp_path / "target.toml"
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    return SearchSpace.from_toml(write(tmp_path_factory.mktemp("target")))
+
+
+cube = st.lists(st.floats(0, 1), min_size=8, max_size=8)
+anywhere = st.fixed_dictionaries(
+    {
+        "DEPTH": st.one_of(st.integers(-50, 50), st.floats()),
+        "HEADS": st.integers(-5, 100),
+        "ROWS": st.integers(-5, 1000),
+        "TOKENS": st.one_of(st.integers(0, 10**7), st.text(max_size=3)),
+        "RATE": st.floats(),
+        "SHARE": st.floats(),
+        "PATTERN": st.one_of(st.sampled_from(["SL", "LL", "SS", "XX"]), st.integers()),
+        "TIED": st.one_of(st.booleans(), st.integers()),
+    }
+)
+
+
+def test_what_is_read(space):
+    depth, heads, rows, *_, share, pattern, tied = space.params
+    assert depth == Param("DEPTH", "int", 8, 2.0, 32.0)
+    assert (heads.kind, heads.log, rows.power_of_two, share.kind) == ("int", True, True, "float")
+    assert pattern.choices == ("SL", "LL", "SS")
+    assert tied.choices == (False, True)
+    assert space.categorical == (6, 7)
+    assert space.read(SOURCE) == space.defaults
+    assert space.valid(space.defaults) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(cube)
+def test_every_point_of_the_cube_is_a_valid_configuration_and_comes_back(space, x):
+    params = space.from_unit(x)
+    assert space.valid(params) == []
+    unit = space.to_unit(params)
+    assert ((unit >= 0) & (unit <= 1)).all()
+    assert space.from_unit(unit) == params
+    assert space.repair(params) == params
+    assert space.read(space.render(SOURCE, params)) == params
+
+
+@settings(max_examples=200, deadline=None)
+@given(anywhere)
+def test_repair_makes_anything_valid(space, params):
+    assert space.valid(space.repair(params)) == []
+    assert space.valid(space.repair({"DEPTH": params["DEPTH"], "UNKNOWN": 1})) == []
+
+
+def test_every_value_of_a_finite_axis_has_its_share(space):
+    depths = [space.axes[0].decode(u) for u in np.linspace(0, 1, 3101)]
+    assert sorted(set(depths)) == list(range(2, 33))
+    assert {space.axes[2].decode(u) for u in np.linspace(0, 1, 100)} == {8, 16, 32, 64, 128, 256}
+    assert {space.axes[1].decode(u) for u in np.linspace(0, 1, 500)} == set(range(1, 17))
+
+
+def test_floats_have_four_digits(space):
+    for u in np.random.default_rng(0).random(200):
+        for axis in space.axes[4:6]:
+            assert len(f"{axis.decode(u):.10f}".strip("0").lstrip(".0")) <= 4, axis.decode(u)
+
+
+def test_violations_in_words(space):
+    good = space.defaults
+    assert space.valid(good | {"DEPTH": 99}) == ["DEPTH = 99 is outside 2 to 32"]
+    assert space.valid(good | {"DEPTH": 2.5}) == ["DEPTH = 2.5 is not a whole number"]
+    assert space.valid(good | {"ROWS": 48}) == ["ROWS = 48 is not a power of two"]
+    assert space.valid(good | {"RATE": math.nan}) == ["RATE = nan is not a number"]
+    assert space.valid(good | {"RATE": True}) == ["RATE = True is not a number"]
+    assert space.valid(good | {"TIED": 1}) == ["TIED = 1 is not one of False, True"]
+    assert space.valid(good | {"ROWS": 128}) == ["`TOKENS >= ROWS * 1024` does not hold"]
+    assert space.valid(good | {"NEW": 1}) == ["NEW is not a hyperparameter of this target"]
+    assert space.valid({k: v for k, v in good.items() if k != "RATE"}) == ["RATE is missing"]
+
+
+def test_a_repair_moves_little(space):
+    assert space.repair(space.defaults | {"ROWS": 128}) in (
+        space.defaults | {"ROWS": 64},
+        space.defaults | {"ROWS": 128, "TOKENS": 131072},
+    )
+    near = space.repair(space.defaults | {"SHARE": 0.3})
+    assert {k for k in near if near[k] != space.defaults[k]} == {"SHARE"}
+    assert 0.23 < near["SHARE"] < 0.24
+
+
+def test_the_same_experiment_has_the_same_key(space):
+    assert space.key(space.defaults) == space.key(space.defaults | {"RATE": 0.01 * (1 + 1e-12)})
+    assert space.key(space.defaults) != space.key(space.defaults | {"RATE": 0.0101})
+
+
+def test_finite_spaces_are_counted_and_listed():
+    axes = [Param("A", "int", 1, 1, 3), Param("B", "categorical", "x", choices=("x", "y"))]
+    space = SearchSpace(axes, ["A > 1 or B == 'x'"])
+    assert space.size == 6
+    assert len(list(space.every())) == 5
+    assert SearchSpace([*axes, Param("C", "float", 0.5, 0.0, 1.0)]).size == math.inf
+
+
+def test_a_folder_and_another_version_of_the_source(tmp_path):
+    write(tmp_path)
+    assert SearchSpace.from_toml(tmp_path).defaults["DEPTH"] == 8
+    assert SearchSpace.from_toml(tmp_path, source=SOURCE.replace("= 8", "= 9")).defaults["DEPTH"] == 9
+
+
+def test_foreign_files_need_no_markers(tmp_path):
+    source = "import os\nLR = 3e-4\nBATCH = 64\nSTEPS = BATCH * 10\n"
+    toml = '[target]\neditable = ["train.py"]\n[[hyperparameters]]\nname = "LR"\nlow = 1e-5\nhigh = 1e-2\nlog = true\n'
+    space = SearchSpace.from_toml(write(tmp_path, toml, source))
+    assert space.render(source, {"LR": 0.001}) == source.replace("3e-4", "1e-3")
+
+
+def test_kind_follows_literal_and_bounds(tmp_path):
+    def kind(literal, low, high, extra=""):
+        text = f'[[hyperparameters]]\nname = "A"\nlow = {low}\nhigh = {high}\n{extra}'
+        return SearchSpace.from_toml(write(tmp_path, text, f"A = {literal}\n")).params[0].kind
+
+    assert kind("1", 0, 2) == "int"
+    assert kind("0", 0, 0.5) == "float"
+    assert kind("1", 0, 2, 'kind = "float"') == "float"
+    assert kind("1.5", 0, 2) == "float"
+
+
+def change(old, new, text=TOML):
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("toml", "source", "says"),
+    [
+        (TOML, SOURCE.replace("DEPTH = 8", "DEPTHS = 8"), r"train.py:2: hyperparameter DEPTH is not .* DEPTHS"),
+        (TOML, SOURCE.replace("DEPTH = 8", "DEPTH = 4 * X"), r"train.py:2: DEPTH is computed"),
+        (TOML, SOURCE.replace("TIED", "DROP = 0.1\nTIED"), r"train.py:9: DROP stands in .* has no bounds"),
+        (TOML, SOURCE.replace("DEPTH = 8", "DEPTH = 33"), r"train.py:2: the default .*toml:8: .*outside 2 to 32"),
+        (TOML, SOURCE.replace("2**5", "48"), r"train.py:4: the default breaks .*not a power of two"),
+        (TOML, SOURCE.replace('"SL"', '"XX"'), r"train.py:8: the default breaks .*not one of"),
+        (TOML, SOURCE.replace("2**5", "2**8"), r"target.toml:6: .*the defaults break `TOKENS >= ROWS \* 1024`"),
+        (change("high = 32\n", ""), SOURCE, r"target.toml:8: .*key high: DEPTH has no bounds"),
+        (change("high = 32", 'high = "32"'), SOURCE, r"target.toml:11: .*key high: DEPTH has no bounds"),
+        (change("high = 32", "high = 2"), SOURCE, r"target.toml:10: .*low = 2 is not below high = 2"),
+        (change("high = 32", "high = inf"), SOURCE, r"target.toml:11: .*no bounds"),
+        (change("low = 0.0001", "low = 0"), SOURCE, r"target.toml:34: .*log = true needs low above 0"),
+        (change("low = 8\n", "low = -8\n"), SOURCE, r"target.toml:21: .*power_of_two = true needs low above 0"),
+        (change("low = 8\nhigh = 256", "low = 33\nhigh = 63"), SOURCE, r"target.toml:21: .*less than two values"),
+        (change("log = true", "logs = true"), SOURCE, r"toml:17: .*key logs: unknown key in HEADS; .*mean log"),
+        (change("log = true", 'log = "yes"'), SOURCE, r"target.toml:17: .*true or false"),
+        (change('name = "HEADS"', 'name = "DEPTH"'), SOURCE, r"target.toml:14: .*DEPTH stands twice"),
+        (change('name = "HEADS"', ""), SOURCE, r"target.toml:13: .*name of a constant"),
+        (change('choices = ["SL", "LL", "SS"]', ""), SOURCE, r"target.toml:43: .*PATTERN needs choices"),
+        (change('["SL", "LL", "SS"]', '["SL", "SL"]'), SOURCE, r"target.toml:45: .*different values"),
+        (change("TOKENS >= ROWS * 1024", "TOKENS >= ROWZ"), SOURCE, r"target.toml:6: .*ROWZ, .* did you mean ROWS"),
+        (change("TOKENS >= ROWS * 1024", "TOKENS > 10**9"), SOURCE, r"target.toml:6: .*nothing .*`TOKENS > 10"),
+        (change("TOKENS >= ROWS * 1024", "open('x') > TOKENS"), SOURCE, r"target.toml:6: .*not"),
+        (change("TOKENS >= ROWS * 1024", "TOKENS"), SOURCE, r"target.toml:6: .*not a comparison"),
+        (TOML.split("[[hyper")[0], SOURCE, r"target.toml: no \[\[hyperparameters\]\]"),
+        ("[target", SOURCE, "not valid TOML"),
+        (change("train.py", "gone.py"), SOURCE, r"gone.py: No such file"),
+    ],
+)  # fmt: skip
+def test_bad_input_names_file_line_and_key(tmp_path, toml, source, says):
+    with pytest.raises(UsageError, match=says):
+        SearchSpace.from_toml(write(tmp_path, toml, source))
+
+
+def test_a_missing_target_toml(tmp_path):
+    with pytest.raises(UsageError, match=r"target.toml: No such file"):
+        SearchSpace.from_toml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("A >= B * 2", True),
+        ("1 < A <= 4", True),
+        ("A % B == 0", True),
+        ("not A == B", True),
+        ("A > B and B > A", False),
+        ("A / (B - 2) > 0", False),
+        ("A ** A ** A ** A > 0", False),
+        ("-A < 0", True),
+        ("A > 'x'", False),
+    ],
+)
+def test_constraints(text, holds):
+    assert parse_constraint(text, ["A", "B"]).holds({"A": 4, "B": 2}) is holds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["A", "A +", "__import__('os').system('x') == A", "A.b > 1", "A[0] > 1", "(lambda: A)() > 1", "1 > 0", "A in B"],
+)
+def test_constraints_are_never_code(text):
+    with pytest.raises(ValueError):
+        parse_constraint(text, ["A", "B"])
+
+
+def test_constraints_over_integers_alone_are_repaired_to_equality():
+    space = SearchSpace([Param("A", "int", 4, 1, 64), Param("B", "int", 2, 1, 64)], ["A % B == 0"])
+    random = np.random.default_rng(1)
+    assert all(space.valid(space.from_unit(random.random(2))) == [] for _ in range(200))
+
+
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        (Param("A", "float", 1.0, 2.0, 0.0), "low = 2 is not below high = 0"),
+        (Param("A", "float", 1.0), "low and high"),
+        (Param("A", "float", 1.0, 0.0, math.nan), "low and high"),
+        (Param("A", "float", 1.0, 0.0, 2.0, log=True), "log = true needs low above 0"),
+        (Param("A", "int", 1, -1, 2, log=True), "log = true needs low above 0"),
+        (Param("A", "float", 5.0, 0.0, 2.0), "A = 5.0 is outside 0 to 2"),
+        (Param("A", "int", 6, 5, 7, power_of_two=True), "less than two values"),
+        (Param("A", "float", 2.0, 1.0, 8.0, power_of_two=True), "not a whole number"),
+        (Param("A", "int", 1.5, 0, 3), "not a whole number"),
+        (Param("A", "categorical", "a"), "two or more"),
+        (Param("A", "categorical", "a", choices=("a",)), "two or more"),
+        (Param("A", "categorical", "b", choices=("a", "c")), "is not one of"),
+        (Param("A", "number", 1.0, 0.0, 2.0), "'number' is not int, float or categorical"),
+    ],
+)
+def test_a_parameter_that_is_none_is_refused_without_a_file_too(param, message):
+    with pytest.raises(UsageError, match=f"A.*{message}"):
+        SearchSpace([param])
+
+
+def test_a_space_needs_parameters_with_names_of_their_own():
+    with pytest.raises(UsageError, match="no hyperparameters"):
+        SearchSpace([])
+    with pytest.raises(UsageError, match="A stands twice"):
+        SearchSpace([Param("A", "float", 1.0, 0.0, 2.0)] * 2)
+    with pytest.raises(UsageError, match="a list"):
+        SearchSpace([Param("A", "int", 1, 0, 2)], "A > 0")
+
+
+@pytest.mark.parametrize(
+    "param",
+    [
+        Param("A", "float", 1000.2, 1000.0, 1001.0),
+        Param("A", "float", 1.00002, 1.0, 1.0001),
+        Param("A", "float", -999.5, -1000.0, -999.0),
+        Param("A", "float", 1000.2, 1000.0, 1001.0, log=True),
+        Param("A", "float", 1e6 + 1e-3, 1e6, 1e6 + 1e-2),
+    ],
+)
+def test_a_narrow_range_far_from_zero_has_as_many_values_as_any(param):
+    space = SearchSpace([param])
+    values = [space.from_unit([u]) for u in np.linspace(0, 1, 1001)]
+    assert len({v["A"] for v in values}) > 900
+    assert len({space.key(v) for v in values}) > 900
+    for u, v in zip(np.linspace(0, 1, 1001), values, strict=True):
+        assert space.to_unit(v)[0] == pytest.approx(u, abs=1e-3)
+
+
+def test_a_key_of_search_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"target.toml:\d+: \[search\] constraint: .*did you mean constraints"):
+        SearchSpace.from_toml(write(tmp_path, TOML.replace("constraints =", "constraint =")))

@@ -1,0 +1,61 @@
+"""What the baseline compiled is there for the runs that follow, and no other run can leave anything for them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from bench_target import Bench
+
+from agent.trial.compile_cache import FILE, Compiled
+
+BEGIN = "    run.begin(model)\n"
+COMPILES = """    torch.compile(lambda x: (x * 2).sin())(torch.ones(8))
+    from torch._dynamo.utils import counters
+    found = counters["inductor"]
+    print("compiled", found["fxgraph_cache_miss"], "found", found["fxgraph_cache_hit"], flush=True)
+"""
+LEAVES = """    (run._out / "compiled.bin").write_bytes(b"of a trial")
+    print("seen", (run._data / "compiled.bin").exists(), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"), changes={"steps = 12": "steps = 2"})
+
+
+def printed(bench: Bench, pattern: str) -> str:
+    found = re.search(pattern, (bench.last / "train.log").read_text())
+    assert found
+    return found[0]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler for what torch.compile writes")
+def test_what_the_baseline_compiled_is_not_compiled_again(bench: Bench, tmp_path: Path) -> None:
+    compiled = Compiled(tmp_path / FILE.name)
+    for role, expected in (("calibrate", "compiled 1 found 0"), ("screen", "compiled 0 found 1")):
+        run = bench.measure((BEGIN, COMPILES + BEGIN), role=role, compiled=compiled)  # type: ignore[arg-type]
+        assert run.status == "ok", run.reason
+        assert printed(bench, r"compiled \d found \d") == expected
+        assert not (bench.last / FILE.name).exists(), "left where the files of a trial are"
+
+
+def test_only_the_first_calibration_leaves_anything(bench: Bench, tmp_path: Path) -> None:
+    compiled = Compiled(tmp_path / FILE.name)
+    leaves = (BEGIN, BEGIN + LEAVES)  # after the harness has left its own, or nothing
+    assert bench.measure(leaves, role="screen", compiled=compiled).status == "ok"
+    assert printed(bench, "seen .*") == "seen False"
+    assert not list(bench.last.glob("compiled*"))
+    assert not list(tmp_path.iterdir())
+    assert bench.measure(leaves, role="calibrate", compiled=compiled).status == "ok"
+    assert (tmp_path / FILE.name).read_bytes() == b"of a trial"
+    (tmp_path / FILE.name).write_bytes(b"")
+    assert not compiled.missing("calibrate")
+
+
+def test_a_target_that_compiles_nothing_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    assert bench.measure(role="calibrate", compiled=Compiled(tmp_path / FILE.name)).status == "ok"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,53 @@
+"""Temporary folders of runs, and the sweep of what a killed session left."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.errors import EnvironmentProblem
+from agent.trial.workspace import sweep, workspace
+
+HOLD = """
+import os, signal
+from agent.trial.workspace import workspace
+with workspace("night") as one, workspace("night", memory=True) as two:
+    (one / "code").mkdir()
+    print(one, two, flush=True)
+    signal.pause()
+"""
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    process = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    folders = [Path(word) for word in process.stdout.readline().split()]
+    assert [folder.is_dir() for folder in folders] == [True, True]
+    assert sweep("night") == 0, "it still works there"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with workspace("night") as mine:
+        assert sweep("another") == 0
+        assert sweep("night") == 2
+        assert mine.is_dir()
+    assert [folder.exists() for folder in (*folders, mine)] == [False, False, False]
+
+
+def test_sandboxed_users_may_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with workspace("night") as folder:
+        assert folder.stat().st_mode & 0o777 == 0o755
+        assert folder.parent == tmp_path
+
+
+def test_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    why = "cannot make a temporary folder: No such file or directory"
+    with pytest.raises(EnvironmentProblem, match=why), workspace("night"):
+        pass

@@ -1,0 +1,212 @@
+"""A model server that sleeps while trials run, against a stand-in that speaks vLLM's endpoints and keeps a record.
+
+The trial itself asks the server whether it sleeps. tests/e2e/test_llm_serve.py asks vLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai_server import Answer, OpenAIServer
+from sessions import check_whole, nothing, resume, start, state_of
+from targets import TRAIN, make_bowl
+
+from agent.cli.doctor import check
+from agent.errors import EnvironmentProblem, ModelUnavailable, UsageError
+from agent.ledger.journal import read
+from agent.llm import sleep_mode as sleeping
+from agent.llm.sleep_mode import Sleeper
+from agent.patch.apply import unified_diff
+from agent.repo.repo import Repo
+from agent.settings import Settings
+from agent.target import load_target
+from agent.workers.gpu_sharing import SharedExperiment, find_sleeper, memory_for_trials
+from agent.workers.runtime import workplace
+from sandbox import make_sandbox
+from sandbox.types import Device
+
+GPU = Device("cuda", "GPU-a")
+
+
+def trainer(server: OpenAIServer, more: str = "") -> str:
+    """A trial that looks at the server while it runs."""
+    ask = f'import urllib.request\n\nurllib.request.urlopen("{Sleeper(server.base_url).root}/is_sleeping?by=trial")\n'
+    return f"{ask}{more}\n{TRAIN}"
+
+
+def replies(text: str) -> list[Answer]:
+    edits = (("RATE = 0.01", "RATE = 0.05"), ("value() + noise:.6f", "noise + value():.6f"))
+    diffs = (unified_diff(text, text.replace(*edit), "train.py") for edit in edits)
+    return [
+        Answer(f"Category: optimiser\nSubject: An edit\nRationale: Why not.\n\n```diff\n{diff}```\n") for diff in diffs
+    ]
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    with OpenAIServer(sleeps=True, models={"tiny": 32768}) as made:
+        yield made
+
+
+def session(target: Path, runs: Path, server: OpenAIServer, **settings: Any) -> Any:
+    given = {"proposer": "code", "policy": "greedy", "calibrate": 1, "trials": 2, "llm_sleep": "on", **settings}
+    return start(target, runs, llm_base_url=server.base_url, **given)
+
+
+def test_the_server_sleeps_through_every_run_and_is_awake_for_every_idea(server: OpenAIServer, tmp_path: Path) -> None:
+    text = trainer(server)
+    server.replies += replies(text)
+    target = make_bowl(tmp_path / "target", train=text)
+    server.asleep = True  # as a session left it that was killed
+    directory = session(target, tmp_path / "runs", server)
+    states = {"/is_sleeping?by=trial": "run", "/v1/chat/completions": "idea"}
+    seen = [(states[s.path], s.asleep) for s in server.seen if s.path in states]
+    order = [("run", True), ("idea", False), ("run", True), ("idea", False), ("run", True)]
+    assert [step for step in seen if step != ("idea", False)] == [("run", True)] * 3
+    assert [step for k, step in enumerate(seen) if k == 0 or step != seen[k - 1]][1:] == order, "probes come first"
+    assert [r.status for r in state_of(directory).records] == ["ok", "ok"]
+    assert server.asleep, "the night is over, and the GPU is free"
+
+
+def test_off_a_gpu_the_server_is_let_alone(server: OpenAIServer, tmp_path: Path) -> None:
+    server.replies += replies(TRAIN)
+    session(make_bowl(tmp_path / "target"), tmp_path / "runs", server, llm_sleep="auto")
+    assert not [seen.path for seen in server.seen if "sleep" in seen.path or "wake" in seen.path]
+
+
+def test_a_server_that_stays_awake_stops_the_night_and_costs_no_idea(
+    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sleeping, "PATIENCE", 0.2)
+    server.replies += replies(TRAIN)
+    target = make_bowl(tmp_path / "target")
+    server.moving = 500
+    with pytest.raises(EnvironmentProblem, match=r"3 runs in a row.*does not go to sleep \(/sleep\?level=1 says 500"):
+        session(target, tmp_path / "runs", server)
+    server.moving = 200
+    directory = resume(tmp_path / "runs")
+    check_whole(directory, target, 2)
+    assert [r.status for r in state_of(directory).records] == ["ok", "ok"]
+
+
+def test_a_run_beside_a_server_that_woke_up_does_not_count(server: OpenAIServer, tmp_path: Path) -> None:
+    """As one that died asleep and was started again: the second run of the three is disturbed."""
+    root, mark = Sleeper(server.base_url).root, tmp_path / "runs-so-far"
+    wake = f"""
+with open({str(mark)!r}, "a+") as mark:
+    mark.write("x")
+    mark.seek(0)
+    if mark.read() == "xx":
+        urllib.request.urlopen({root + "/wake_up"!r}, data=b"")
+"""
+    text = trainer(server, wake)
+    server.replies += replies(text)
+    target = make_bowl(tmp_path / "target", train=text)
+    directory = session(target, tmp_path / "runs", server)
+    lost = [event["reason"] for event in read(directory.ledger) if event["event"] == "lost"]
+    assert len(lost) == 1
+    assert "woke up while a trial ran" in lost[0]
+    check_whole(directory, target, 2)
+    assert mark.read_text() == "xxxx"
+
+
+def test_a_server_that_cannot_sleep_is_refused_only_if_it_must(tmp_path: Path) -> None:
+    with OpenAIServer(replies(TRAIN)) as plain:
+        target = make_bowl(tmp_path / "target")
+        with pytest.raises(EnvironmentProblem, match=r"--llm-sleep on: .*has no sleep mode.*overnight llm serve"):
+            session(target, tmp_path / "runs", plain)
+        assert not (tmp_path / "runs").exists()
+        session(target, tmp_path / "runs", plain, llm_sleep="auto")
+
+
+def test_when_the_server_is_put_to_sleep(server: OpenAIServer) -> None:
+    def sleeps(device: Device, **settings: Any) -> bool:
+        return find_sleeper(Settings(**{"llm_base_url": server.base_url, **settings}), device) is not None
+
+    elsewhere = "http://model.example:8000"
+    assert sleeps(GPU)
+    assert not sleeps(Device("cpu"))
+    assert sleeps(Device("cpu"), llm_sleep="on")
+    assert not sleeps(GPU, llm_sleep="off")
+    assert not sleeps(GPU, llm_base_url=elsewhere)
+    assert not sleeps(GPU, proposer="cma-es", llm_sleep="on"), "no model is asked"
+    assert sleeps(GPU, proposer="centaur", llm_base_url=server.base_url.replace("127.0.0.1", "localhost"))
+    server.sleeps = False
+    assert not sleeps(GPU)
+
+
+def test_a_server_that_is_gone_holds_no_gpu() -> None:
+    with OpenAIServer(sleeps=True) as server:
+        sleeper = Sleeper(server.base_url)
+        sleeper.asleep()
+        assert server.asleep
+    sleeper.awake()  # whoever asks it something waits, and says why
+    sleeper.asleep()
+    sleeper.check_slept()
+
+
+def test_a_server_that_does_not_wake_up_is_waited_for(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sleeping, "PATIENCE", 0.1)
+    sleeper = Sleeper(server.base_url)
+    sleeper.asleep()
+    server.moving = 503
+    with pytest.raises(ModelUnavailable, match=r"does not wake up \(/wake_up says 503"):
+        sleeper.awake()
+    server.moving = 200
+    sleeper.awake()
+    assert not server.asleep
+
+
+def test_doctor_lets_a_server_sleep(server: OpenAIServer, tmp_path: Path) -> None:
+    server.asleep = True
+    findings = {f.name: f for f in check(server.base_url, tmp_path, tmp_path)}
+    assert findings["model server"].ok
+    assert "asleep" in findings["model server"].found
+    assert not server.chats
+    assert server.asleep
+
+
+@pytest.mark.parametrize(("device", "told"), [(GPU, "48.5"), (Device("cpu"), None)])
+def test_a_trial_is_told_how_much_memory_it_may_use(tmp_path: Path, device: Device, told: str | None) -> None:
+    target = replace(load_target(make_bowl(tmp_path / "target"))[0], vram_gb=48.5)
+    repo = Repo(target.folder)
+    experiment = SharedExperiment(repo, target, make_sandbox("process"), device, "x")
+    assert experiment._hardware().get("OVERNIGHT_VRAM_GB") == told
+    repo.close()
+
+
+def test_workers_do_not_share_a_server_that_sleeps(
+    tmp_path: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = workplace(Settings(target=str(make_bowl(tmp_path / "t")), sandbox="process", device="cpu"), nothing)
+    monkeypatch.setattr(type(place), "sleeper", Sleeper(server.base_url))
+    with pytest.raises(UsageError, match="--workers 2"):
+        place.experiments("x", lambda: False, 2)
+
+
+@pytest.mark.parametrize(
+    ("used", "given", "limit"),
+    [(500, None, None), (500, 76.0, 76.0), (30720, None, 47.5), (30720, 76.0, 47.5), (30720, 40.0, 40.0)],
+)
+def test_beside_a_server_that_stays_awake_a_trial_gets_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: int, given: float | None, limit: float | None
+) -> None:
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text(f"#!/bin/sh\necho {used}, 81920\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{smi.parent}:/usr/bin:/bin")
+    folder = tmp_path / "target"
+    folder.mkdir()
+    text = '[target]\neditable = ["train.py"]\ntrain = ["python"]\n[budget]\nsteps = 1\n'
+    (folder / "target.toml").write_text(text + (f"[limits]\nvram_gb = {given}\n" if given else ""))
+    target, said = load_target(folder)[0], list[str]()
+    beside = Settings(llm_base_url="http://127.0.0.1:8000/v1")
+    assert memory_for_trials(target, beside, GPU, None, said.append).vram_gb == limit
+    assert bool(said) == (limit != given)
+    assert memory_for_trials(target, beside, GPU, Sleeper("http://x/v1"), said.append) is target
+    assert memory_for_trials(target, Settings(proposer="tpe"), GPU, None, said.append) is target
