@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.state import Event, State
+from agent.ledger.events import Event, Told
+from agent.ledger.state import State
 from agent.observers.protocol import SilentView
 from agent.rundir.directory import RunDirectory
 from agent.session import setup as launch
@@ -62,9 +63,9 @@ class Clock(SilentView):
         self._look = look
 
     def event(self, event: Event, state: State) -> None:
-        if event["event"] == "told":
-            self.ended[event["trial"]] = time.monotonic()
-            self._look(event["trial"])
+        if isinstance(event, Told):
+            self.ended[event.trial] = time.monotonic()
+            self._look(event.trial)
 
     def seconds(self) -> dict[int, float]:
         """Of each trial but the baseline: from the end of the one before it."""

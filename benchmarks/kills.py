@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.ledger.events import name_of
 from agent.ledger.journal import read
 from agent.ledger.state import fold
 from agent.rundir.directory import RunDirectory
@@ -139,7 +140,7 @@ def kill_often(night: Night, kills: int, draw: random.Random) -> Found:
             with night.directory.ledger.open("ab") as file:
                 file.write(last[: draw.randrange(1, len(last))])
         found.kills[kind] += 1
-        found.after[events[-1]["event"] if events else "nothing"] += 1
+        found.after[name_of(events[-1]) if events else "nothing"] += 1
     return found
 
 

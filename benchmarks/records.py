@@ -21,9 +21,10 @@ import time
 from pathlib import Path
 from statistics import median
 
+from agent.ledger.events import Asked, Candidate, Ended, Judged, Measured, Moved, RunStarted, SessionStarted, Told
 from agent.ledger.journal import Ledger
 from agent.repo.repo import Repo
-from agent.types import Measurement, Proposal, Verdict
+from agent.types import Measurement, Proposal, Role, Verdict
 from benchmarks.idle_target import TRAIN, make_target
 
 GOAL = 2.0  # seconds
@@ -72,43 +73,43 @@ def write_run(root: Path, tag: str, trials: int, seed: int, repo: Repo | None = 
 
     base, best = repo.head() if repo else commit("base"), 1.07
     with Ledger(folder / "ledger.jsonl", clock) as ledger:
-        ledger.append("session", tag=tag, baseline=base, metric="val_bpb", goal="minimize", proposer="cma-es",
+        ledger.append(SessionStarted(tag=tag, baseline=base, metric="val_bpb", goal="minimize", proposer="cma-es",
                       sandbox="bwrap", policy="margin", seed=seed, budget="300s", trials=trials, device="cpu",
-                      target="t", path="train.py", self_reported=False, data="d")  # fmt: skip
+                      target="t", path="train.py", self_reported=False, data="d"))  # fmt: skip
 
-        def measure(trial: int, sha: str, role: str, value: float | None) -> None:
+        def measure(trial: int, sha: str, role: Role, value: float | None) -> None:
             trace = f"trials/{trial:04d}/run-1"
             run_seed = draw.randrange(1 << 31)
-            ledger.append("run_started", trial=trial, commit=sha, role=role, seed=run_seed, trace=trace)
-            ledger.append("measured", trial=trial, measurement=Measurement(
-                sha, role, run_seed, "cpu", "ok" if value else "crash", value,  # type: ignore[arg-type]
+            ledger.append(RunStarted(trial=trial, commit=sha, role=role, seed=run_seed, trace=trace))
+            ledger.append(Measured(trial=trial, measurement=Measurement(
+                sha, role, run_seed, "cpu", "ok" if value else "crash", value,
                 metrics={"steps": 900.0, "tokens": 1e8, "train_loss": 2.9, "parameters": 1e7, "tokens_per_second": 1e5},
                 seconds={"startup": 11.2, "training": 300.1, "scoring": 13.3}, peak_memory_gb=21.3,
                 reason="" if value else "RuntimeError: shapes cannot be multiplied",
-                log_tail="" if value else "Traceback\n" * 40, trace=trace, initial_hash="a" * 64))  # fmt: skip
+                log_tail="" if value else "Traceback\n" * 40, trace=trace, initial_hash="a" * 64)))  # fmt: skip
 
         for _ in range(3):
             measure(0, base, "calibrate", best + draw.gauss(0, 0.001))
-        ledger.append("told", trial=0)
+        ledger.append(Told(trial=0))
         head = base
         for number in range(1, trials + 1):
             sha = commit(f"trial {number}")
             rate = draw.uniform(0.01, 0.1)
             proposal = Proposal("cma-es", "cma", head, DIFF.format(rate), params={"LR": rate, "DEPTH": 8},
                                 subject=f"LR 0.04 → {rate:.4f}", category="hyperparameters", form="f" * 64)  # fmt: skip
-            ledger.append("asked", trial=number, started=now[0], proposal=proposal)
-            ledger.append("candidate", trial=number, commit=sha, ref=f"refs/autoresearch/{tag}/{number:04d}")
+            ledger.append(Asked(trial=number, started=now[0], proposal=proposal))
+            ledger.append(Candidate(trial=number, commit=sha, ref=f"refs/autoresearch/{tag}/{number:04d}"))
             keep, failed = number % 50 == 0, draw.random() < 0.1 and number % 50 != 0
             value = None if failed else best - 0.002 if keep else best + abs(draw.gauss(0, 0.004))
             measure(number, sha, "screen", value)
             gain = None if value is None else round(best - value, 6)
-            ledger.append("judged", trial=number, verdict=Verdict("keep" if keep else "revert", value, best, gain,
-                          0.001, int(value is not None), 3, 2, "" if keep else "not better"))  # fmt: skip
+            ledger.append(Judged(trial=number, verdict=Verdict("keep" if keep else "revert", value, best, gain,
+                          0.001, int(value is not None), 3, 2, "" if keep else "not better")))  # fmt: skip
             if keep:
                 head, best = accepted(head, number, rate), value or best
-                ledger.append("moved", trial=number, commit=head)
-            ledger.append("told", trial=number)
-        ledger.append("ended", reason=f"all {trials} trials done")
+                ledger.append(Moved(trial=number, commit=head))
+            ledger.append(Told(trial=number))
+        ledger.append(Ended(reason=f"all {trials} trials done"))
     if repo:
         repo.move(f"refs/heads/autoresearch/{tag}", head, None)
 

@@ -19,6 +19,7 @@ from statistics import median
 
 import numpy as np
 
+from agent.ledger.events import Measured, RunStarted
 from agent.ledger.journal import read
 from agent.observers.protocol import SilentView
 from agent.proposers import make_proposer
@@ -43,10 +44,10 @@ def efficiency(root: Path, workers: int, waves: int, address: str) -> tuple[floa
     began: dict[str, float] = {}
     ended: dict[str, float] = {}
     for event in read(directory.ledger):
-        if event["event"] == "run_started" and event["trial"]:
-            began[event["trace"]] = event["time"]
-        elif event["event"] == "measured" and event["trial"]:
-            ended[event["measurement"]["trace"]] = event["time"]
+        if isinstance(event, RunStarted) and event.trial:
+            began[event.trace] = event.time
+        elif isinstance(event, Measured) and event.trial:
+            ended[event.measurement.trace] = event.time
     assert len(ended) == workers * waves, "a run was repeated or lost"
     wall = max(ended.values()) - min(began.values())
     lost = median(ended[trace] - began[trace] - TRAINING for trace in ended)

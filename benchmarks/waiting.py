@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from agent.ledger.events import Told
 from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
 from agent.llm.chat import Message
@@ -66,10 +67,10 @@ def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
     directory = RunDirectory(root / "runs", ahead)
     directory.create(launch.record_of(parts))
     with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, directory) as force:
-        ledger.append("session", **launch.session_event(parts, directory))
+        ledger.append(launch.session_event(parts, directory))
         launch.run(parts, force, directory, ledger, RunRefs(parts.repo, ahead), SilentView())
     events = read(directory.ledger)
-    told = {event["trial"]: event["time"] for event in events if event["event"] == "told"}
+    told = {event.trial: event.time for event in events if isinstance(event, Told)}
     records = fold(events).finished
     counted = records[2:]  # the first waits for its idea whatever is asked ahead
     whole = (told[records[-1].number] - told[records[1].number]) / len(counted)

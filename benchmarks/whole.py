@@ -8,8 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from agent.ledger.events import Asked, Event, Told, fields_of, name_of
 from agent.ledger.journal import read
-from agent.ledger.state import Event, State, fold
+from agent.ledger.state import State, fold
 from agent.repo.refs import REFS
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
@@ -31,9 +32,9 @@ def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
     """Ledger, refs, branch and table agree; no trial, run or accepted edit is lost or doubled. Or AssertionError."""
     events = read(directory.ledger)
     state = fold(events)
-    asked = [e["trial"] for e in events if e["event"] == "asked"]
+    asked = [e.trial for e in events if isinstance(e, Asked)]
     assert asked == list(range(1, trials + 1)), asked
-    told = [e["trial"] for e in events if e["event"] == "told"]
+    told = [e.trial for e in events if isinstance(e, Told)]
     assert sorted(told) == [0, *asked], told
     assert not state.started, "a run is neither measured nor lost"
     names = [(m.commit, m.seed) for runs in state.runs.values() for m in runs if m.role != "test"]
@@ -64,7 +65,7 @@ def _published(status: str, decision: str) -> str:
 def essence(events: Sequence[Event]) -> list[Any]:
     """The events without what is ``VOLATILE``, their commits by what they are instead of by their hashes."""
     names = _names(fold(events))
-    return [_bare(event, names) for event in events if event["event"] not in OF_A_LIFE]
+    return [_bare(fields_of(event), names) for event in events if name_of(event) not in OF_A_LIFE]
 
 
 def _names(state: State) -> dict[str, str]:

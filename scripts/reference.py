@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from agent.cli.parser import build_parser
-from agent.ledger.journal import EVENTS
+from agent.ledger.events import EVENTS
 from agent.proposers import METHODS
 from agent.settings import Settings
 from agent.target import _TARGET_KEYS, load_target

@@ -86,7 +86,7 @@ def resume(tag: str, runs: str, **changes: Any) -> int:
     status = _end(directory)
     state, _ = load(directory)
     done = len(state.finished)
-    if state.resumed_at == len(state.records) == done >= int(state.session.get("trials") or done + 1):
+    if state.resumed_at == len(state.records) == done >= (state.session.trials or done + 1):
         say(f"nothing was left to do. More of it: overnight resume {directory.tag} --trials {done + 1}")
     return status
 

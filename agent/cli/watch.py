@@ -23,9 +23,9 @@ from rich.text import Text
 from agent import text
 from agent.cli.output import say
 from agent.cli.runs import existing
-from agent.ledger.journal import event_of
-from agent.ledger.recovery import take_sound
-from agent.ledger.state import Event, Folder, State
+from agent.ledger.events import Event, NotAnEvent, decode
+from agent.ledger.recovery import apply_sound
+from agent.ledger.state import State, StateBuilder
 from agent.observers.activity import Activity, follow
 from agent.observers.heartbeat import read_heartbeat
 from agent.observers.panel import night_panel
@@ -97,7 +97,7 @@ class Watched:
     def __init__(self, directory: RunDirectory):
         self.directory = directory
         self.damage: list[str] = []  # what cannot be read of the ledger, a text for each line of it
-        self._folder, self._read, self._lines = Folder(), 0, 0
+        self._builder, self._read, self._lines = StateBuilder(), 0, 0
         self._last: Activity = Activity()
         self._gpu: tuple[float, str] = (float("-inf"), "")
 
@@ -108,16 +108,16 @@ class Watched:
                 file.seek(self._read)
                 data = file.read()
         except OSError:
-            return self._folder.state()
+            return self._builder.state()
         data = data[: data.rfind(b"\n") + 1]
         if torn(data):  # then closed by a line feed: damage only once something follows it
             data = data[: data.rfind(b"\n", 0, -1) + 1]
-        self.damage += take_sound(data, str(self.directory.ledger), self._lines + 1, self._folder, self._take)
+        self.damage += apply_sound(data, str(self.directory.ledger), self._lines + 1, self._builder, self._take)
         self._read, self._lines = self._read + len(data), self._lines + data.count(b"\n")
-        return self._folder.state()
+        return self._builder.state()
 
     def _take(self, event: Event) -> None:
-        self._folder.take(event)
+        self._builder.apply(event)
         self._last = follow(self._last, event)
 
     def activity(self, state: State, now: float) -> tuple[float, Activity]:
@@ -155,12 +155,12 @@ class Watched:
             what = self.damage[0].removeprefix(f"{self.directory.path}/")
             more = f"; and {text.count(len(self.damage) - 1, 'other line')}" if len(self.damage) > 1 else ""
             rows.insert(0, ("damaged", text.safe(what + more, "yellow")))
-        if running and state.session.get("proposer") in NEED_MODEL:
+        if running and state.session.proposer in NEED_MODEL:
             name = next((r.proposal.model for r in reversed(state.records) if r.proposal.model), "")
             doing = "answering" if activity.phase == "model" else "not needed now"
             doing = "not there; the session waits for it" if "model server" in activity.note else doing
             rows.append(("model", text.safe(" · ".join(part for part in (name, doing) if part))))
-        if running and (gpu := self._gpu_words(str(state.session.get("device", "cpu")))):
+        if running and (gpu := self._gpu_words(state.session.device or "cpu")):
             rows.append(("gpu", Text(gpu)))
         return [*rows, ("heartbeat", heartbeat_text(max(0.0, now - seen)))] if running else rows
 
@@ -180,11 +180,16 @@ class Watched:
 
 
 def torn(data: bytes) -> bool:
-    """Whether the last of some whole lines is no event."""
+    """Whether the last of some whole lines breaks off."""
+    if not data:
+        return False
     try:
-        return bool(data) and not event_of(data[data.rfind(b"\n", 0, -1) + 1 : -1])
+        decode(data[data.rfind(b"\n", 0, -1) + 1 : -1])
+    except NotAnEvent:
+        return False
     except ValueError:
         return True
+    return False
 
 
 def gpu_words(device: str) -> str:

@@ -45,7 +45,7 @@ class Cell:
 
 def cell_of(method: str, seed: int, tag: str, state: State, complete: bool) -> Cell:
     """A cell by its ledger."""
-    goal: Goal = state.session.get("goal", "minimize")
+    goal = state.session.goal
     better = min if goal == "minimize" else max
     values = [r.verdict.value if r.verdict and r.status == "ok" else None for r in state.finished]
     best: list[float | None] = []
@@ -67,7 +67,7 @@ def cell_of(method: str, seed: int, tag: str, state: State, complete: bool) -> C
         dict(Counter(lost)),
         dict(Counter(r.proposal.source for r in state.finished)),
         sum(run.seconds.get("training", 0.0) for run in runs),
-        bool(state.session.get("self_reported")),
+        state.session.self_reported,
     )
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from agent.errors import OvernightError, UsageError
 from agent.judge.noise import Noise, last_shift, t_quantile
+from agent.ledger.events import Event, Judged, Measured, Resumed
 from agent.types import Decision, Goal, Measurement, Role, Verdict
 
 NAMES = ("confirm", "margin", "greedy")
@@ -134,16 +135,17 @@ def new_incumbent_runs(runs: tuple[Measurement, ...]) -> tuple[Measurement, ...]
     return later if any(run.value is not None for run in later) else runs
 
 
-def trials_since(events: Sequence[Mapping[str, Any]], commit: str) -> int:
+def trials_since(events: Sequence[Event], commit: str) -> int:
     """Trials judged since ``commit`` was last measured, by the ledger's events; ``RESUMED`` if a stop lies between."""
     count = 0
     for event in reversed(events):
-        run = event["measurement"] if event["event"] == "measured" else {}
-        if run.get("commit") == commit and run["role"] != "test":
-            break
-        if event["event"] == "resumed":
-            return RESUMED
-        count += event["event"] == "judged"
+        match event:
+            case Measured(measurement=run) if run.commit == commit and run.role != "test":
+                break
+            case Resumed():
+                return RESUMED
+            case Judged():
+                count += 1
     return count
 
 

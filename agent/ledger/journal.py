@@ -7,7 +7,6 @@ line that does not parse is an error that names it.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -17,26 +16,8 @@ from typing import Any
 import msgspec
 
 from agent.errors import EnvironmentProblem
-from agent.ledger.state import Event, Folder, LedgerDamaged, State
-from agent.types import to_json
-
-SCHEMA = 1
-EVENTS = (
-    "session",
-    "asked",
-    "candidate",
-    "run_started",
-    "measured",
-    "judged",
-    "told",
-    "moved",
-    "lost",
-    "resumed",
-    "ended",
-)
-
-_decode = msgspec.json.Decoder().decode
-_decode_text = json.JSONDecoder().raw_decode
+from agent.ledger.events import Event, NotAnEvent, decode, encode
+from agent.ledger.state import LedgerDamaged, State, StateBuilder
 
 
 def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
@@ -53,9 +34,10 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
         if last:  # what stands behind the last line feed was never finished
             break
         try:
-            event = event_of(line)
+            event = decode(line)
         except ValueError as error:
-            if number == len(lines) - 1 and not lines[-1]:  # torn, then closed by a line feed of a file system
+            closed = number == len(lines) - 1 and not lines[-1]
+            if closed and not isinstance(error, NotAnEvent):  # torn, then closed by a line feed of a file system
                 break
             raise LedgerDamaged(
                 f"{name}, line {number}: {error}. The lines before it are sound; "
@@ -64,35 +46,6 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
         events.append(event)
         good += len(line) + 1
     return events, good
-
-
-def event_of(line: bytes) -> Event:
-    """One line of a ledger. Raises ``ValueError`` if it is no event of this schema."""
-    try:
-        event = _decode(line)  # three times as quick as json.loads(), and as exact
-    except (ValueError, RecursionError):
-        event = _lenient(line)
-    if not isinstance(event, dict) or event.get("event") not in EVENTS:
-        raise ValueError("not an event")
-    if event.get("v") != SCHEMA:
-        raise ValueError(f"schema {event.get('v')!r}, this version reads {SCHEMA}")
-    return event
-
-
-def _lenient(line: bytes) -> Any:
-    """A line that holds what Python's json can write and strict JSON has no word for, such as half a surrogate.
-
-    Raises:
-        ValueError: it cannot be read, and why.
-    """
-    words = line.decode("utf-8", "surrogatepass").strip()
-    try:
-        event, end = _decode_text(words)  # json.loads() would guess the encoding of bytes
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if end != len(words):
-        raise ValueError("more than one event")
-    return event
 
 
 def read(path: Path) -> list[Event]:
@@ -112,8 +65,8 @@ class Ledger:
         data = path.read_bytes() if path.exists() else b""
         events, good = parse(data, str(path))
         self.events: list[Event] = events
-        self._folder = Folder()
-        self._folder.take_all(events, str(path))
+        self._builder = StateBuilder()
+        self._builder.apply_all(events, str(path))
         try:
             self._file = path.open("r+b" if path.exists() else "w+b")
             self._file.truncate(good)
@@ -123,17 +76,16 @@ class Ledger:
         except OSError as error:
             raise EnvironmentProblem(f"cannot write {path}: {error.strerror}.") from error
 
-    def append(self, event: str, **fields: Any) -> Event:
-        """Write one event and return it once it is on disk.
+    def append(self, event: Event) -> Event:
+        """Write one event with the present time; return it, as a reader decodes it, once it is on disk.
 
         Raises:
             EnvironmentProblem: the disk is full or gone. The file is cut back to its last whole line.
         """
-        line = {"v": SCHEMA, "event": event, "time": round(self._clock(), 3), **to_json(fields)}
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
+        line = encode(msgspec.structs.replace(event, time=round(self._clock(), 3)))
         start = self._file.tell()
         try:
-            self._file.write(text)
+            self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -141,15 +93,15 @@ class Ledger:
             raise EnvironmentProblem(
                 f"cannot write {self.path}: {error.strerror}. Free some space, then `overnight resume`."
             ) from error
-        written: Event = json.loads(text)  # what a reader will see: half a surrogate, say, does not survive
+        written = decode(line)
         self.events.append(written)
-        self._folder.take(written)
+        self._builder.apply(written)
         return written
 
     @property
     def state(self) -> State:
         """The fold of everything written so far."""
-        return self._folder.state()
+        return self._builder.state()
 
     def close(self) -> None:
         self._file.close()

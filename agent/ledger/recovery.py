@@ -6,14 +6,13 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from agent.ledger.journal import event_of, parse
-from agent.ledger.state import Event, Folder, LedgerDamaged, State, fold
+from agent.ledger.events import Asked, Ended, Event, Resumed, SessionStarted, decode
+from agent.ledger.journal import parse
+from agent.ledger.state import LedgerDamaged, State, StateBuilder, fold
 from agent.types import Proposal, Record
 
 GONE = "(the line of the ledger that said what this was is damaged)"
-DAMAGE = (LedgerDamaged, ValueError, LookupError, TypeError, AttributeError)  # a line is no event, or lacks something
 
 
 @contextmanager
@@ -45,33 +44,32 @@ def read_state(path: Path) -> tuple[State, list[str]]:
 
 def salvage(data: bytes, name: str) -> tuple[State, list[str]]:
     """The fold of every line that is an event, and what is wrong with the others."""
-    folder = Folder()
-    problems = take_sound(data, name, 1, folder, folder.take)
-    return folder.state(), problems
+    builder = StateBuilder()
+    problems = apply_sound(data, name, 1, builder, builder.apply)
+    return builder.state(), problems
 
 
-def take_sound(data: bytes, name: str, first: int, folder: Folder, take: Callable[[Event], None]) -> list[str]:
-    """Have every line that is an event taken into ``folder``, and say what is wrong with the others.
+def apply_sound(data: bytes, name: str, first: int, builder: StateBuilder, apply: Callable[[Event], None]) -> list[str]:
+    """Fold every line that is an event into ``builder``, and say what is wrong with the others.
 
     ``first`` is the number of the first line in ``data``, which is a part of the ledger.
     """
     problems = []
     for number, line in enumerate(data.split(b"\n")[:-1], start=first):
         try:
-            event = event_of(line)
-            _make_room(folder, event)
-            take(event)
-        except DAMAGE as error:
+            event = decode(line)
+            _make_room(builder, event)
+            apply(event)
+        except (LedgerDamaged, ValueError) as error:
             problems.append(f"{name}, line {number}, is damaged ({error}); what the other lines say is shown")
     return problems
 
 
-def _make_room(folder: Folder, event: Event) -> None:
-    """A trial whose first line is lost gets a record that says so, so that those behind it keep their numbers."""
-    trial: Any = event.get("trial")
-    if not isinstance(trial, int) or trial - len(folder.records) > 1_000_000:
+def _make_room(builder: StateBuilder, event: Event) -> None:
+    """Add a placeholder for each trial whose ``asked`` line is lost, so that later trials keep their numbers."""
+    if isinstance(event, SessionStarted | Resumed | Ended) or event.trial - len(builder.records) > 1_000_000:
         return
-    wanted = trial - 1 if event["event"] == "asked" else trial
-    while len(folder.records) < wanted:
+    wanted = event.trial - 1 if isinstance(event, Asked) else event.trial
+    while len(builder.records) < wanted:
         proposal = Proposal("unknown", "unknown", "", "", subject=GONE)
-        folder.records.append(Record(len(folder.records) + 1, proposal))
+        builder.records.append(Record(len(builder.records) + 1, proposal))

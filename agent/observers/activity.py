@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.ledger.state import Event
+from agent.ledger.events import Asked, Event, Lost, RunStarted, Told
 
 LOSSES = 400  # kept for the sparkline
 
 
 def follow(activity: Activity, event: Event) -> Activity:
     """What the ledger says that begins: a run, or the wait for an idea."""
-    kind, note = event["event"], activity.note
-    if kind == "run_started":
-        return Activity("startup", int(event["trial"]), str(event["role"]), note=note)
-    if kind == "told":
-        return Activity("model", int(event["trial"]) + 1, note=note)
-    if kind == "asked":
-        return replace(activity, note="")  # whatever stood in the way is over
-    if kind == "lost":
-        return replace(activity, note=f"a run was lost to the machine: {event['reason']}")
+    match event:
+        case RunStarted():
+            return Activity("startup", event.trial, event.role, note=activity.note)
+        case Told():
+            return Activity("model", event.trial + 1, note=activity.note)
+        case Asked():
+            return replace(activity, note="")  # whatever stood in the way is over
+        case Lost():
+            return replace(activity, note=f"a run was lost to the machine: {event.reason}")
     return activity
 
 

@@ -13,7 +13,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.state import Event, State
+from agent.ledger.events import Event
+from agent.ledger.state import State
 from agent.observers.activity import Activity, advance, follow
 from agent.rundir.directory import replace_file
 

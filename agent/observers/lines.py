@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 from agent import text
-from agent.ledger.state import Event, State
+from agent.ledger.events import (
+    Asked,
+    Candidate,
+    Ended,
+    Event,
+    Judged,
+    Lost,
+    Measured,
+    Moved,
+    Resumed,
+    RunStarted,
+    SessionStarted,
+    name_of,
+)
+from agent.ledger.state import State
 from agent.review.data.attempts import reason
-from agent.types import Measurement, Record, from_json
+from agent.types import Measurement, Record
 
 
 def log_line(event: Event, state: State) -> str:
     """One event in one line: its kind, its trial, and what it says."""
-    kind = str(event["event"])
-    where = f"trial {event['trial']}" if "trial" in event else ""
+    where = "" if isinstance(event, SessionStarted | Resumed | Ended) else f"trial {event.trial}"
     words = _words(event, state)
-    return "  ".join(part for part in (f"{kind:<11}", where, words) if part).rstrip()
+    return "  ".join(part for part in (f"{name_of(event):<11}", where, words) if part).rstrip()
 
 
 def _words(event: Event, state: State) -> str:
-    kind = event["event"]
-    if kind == "asked":
-        proposal = event["proposal"]
-        subject = text.line(str(proposal.get("subject") or ""), 100)
-        ending, why = proposal.get("ending"), text.line(str(proposal.get("reason") or ""), 200)
-        return f"{ending}: {why}" if ending else f"{proposal.get('source', '')}: {subject}"
-    if kind == "candidate":
-        return str(event["commit"])[:12]
-    if kind == "run_started":
-        return f"{event['role']}  {str(event['commit'])[:12]}  {event['trace']}"
-    if kind == "measured":
-        return _measured(from_json(Measurement, event["measurement"]), str(state.session.get("metric", "value")))
-    if kind == "judged":
-        verdict = event["verdict"]
-        gain = text.gain(verdict["gain"], verdict["gain_se"])
-        why = text.line(str(verdict["reason"]), 200)
-        return f"{verdict['decision']}  {text.number(verdict['value'])}  {gain}  {why}"
-    if kind == "moved":
-        return f"head is {str(event['commit'])[:12]}"
-    if kind in ("lost", "ended"):
-        return text.line(str(event["reason"]), 300)
+    match event:
+        case Asked():
+            proposal = event.proposal
+            subject, why = text.line(proposal.subject, 100), text.line(proposal.reason, 200)
+            return f"{proposal.ending}: {why}" if proposal.ending else f"{proposal.source}: {subject}"
+        case Candidate():
+            return event.commit[:12]
+        case RunStarted():
+            return f"{event.role}  {event.commit[:12]}  {event.trace}"
+        case Measured():
+            return _measured(event.measurement, state.session.metric)
+        case Judged():
+            verdict = event.verdict
+            gain, why = text.gain(verdict.gain, verdict.gain_se), text.line(verdict.reason, 200)
+            return f"{verdict.decision}  {text.number(verdict.value)}  {gain}  {why}"
+        case Moved():
+            return f"head is {event.commit[:12]}"
+        case Lost() | Ended():
+            return text.line(event.reason, 300)
     return plain_line(event, state)
 
 
@@ -50,25 +61,23 @@ def _measured(run: Measurement, metric: str) -> str:
 
 def plain_line(event: Event, state: State) -> str:
     """One line for a file or a pipe; "" for events that say nothing to people."""
-    kind = event["event"]
-    session = state.session
-    metric, planned = text.line(str(session.get("metric", "value"))), session.get("trials")
-    if kind == "session":
-        return f"run {text.line(str(session.get('tag', '')))}: {text.line(str(session.get('proposer', '')))}, " + (
-            text.count(planned, "trial") if planned else "no bound on trials"
-        )
-    if kind == "measured" and event["trial"] == 0:
-        return _baseline_line(from_json(Measurement, event["measurement"]), metric, state)
-    if kind in ("judged", "asked"):
-        record = state.of_trial(int(event["trial"]))
-        if record is not None and (record.verdict is not None or record.proposal.ending):
-            return trial_line(record, metric, planned)
-    if kind == "resumed":
-        done = len(state.finished)
-        within = planned and done <= planned
-        return f"resumed after {f'{done} of {planned} trials' if within else text.count(done, 'trial')}"
-    if kind == "ended":
-        return text.line(f"ended: {event['reason']}")
+    metric, planned = text.line(state.session.metric), state.session.trials
+    match event:
+        case SessionStarted():
+            bound = text.count(planned, "trial") if planned else "no bound on trials"
+            return f"run {text.line(event.tag)}: {text.line(event.proposer)}, {bound}"
+        case Measured() if event.trial == 0:
+            return _baseline_line(event.measurement, metric, state)
+        case Judged() | Asked():
+            record = state.of_trial(event.trial)
+            if record is not None and (record.verdict is not None or record.proposal.ending):
+                return trial_line(record, metric, planned)
+        case Resumed():
+            done = len(state.finished)
+            within = planned and done <= planned
+            return f"resumed after {f'{done} of {planned} trials' if within else text.count(done, 'trial')}"
+        case Ended():
+            return text.line(f"ended: {event.reason}")
     return ""
 
 

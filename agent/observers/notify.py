@@ -18,7 +18,8 @@ from typing import Any
 
 from agent import text
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
-from agent.ledger.state import Event, State
+from agent.ledger.events import Asked, Event, Moved
+from agent.ledger.state import State
 from agent.review.data.summary import Summary, summarize
 
 VARIABLE = "OVERNIGHT_NOTIFY"
@@ -119,12 +120,12 @@ class Notifier:
 
     def event(self, event: Event, state: State) -> None:
         self._state = state
-        if event["event"] == "asked":
+        if isinstance(event, Asked):
             self._waiting = None
-        elif event["event"] == "moved":
-            record = state.of_trial(int(event["trial"]))
+        elif isinstance(event, Moved):
+            record = state.of_trial(event.trial)
             subject = text.line(record.proposal.subject, 100) if record else ""
-            self._best = f"trial {event['trial']}: {subject}\n{outcome(summarize(state))}"
+            self._best = f"trial {event.trial}: {subject}\n{outcome(summarize(state))}"
         self._tell_best()
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
-from agent.ledger.state import Event, State
+from agent.ledger.events import Event
+from agent.ledger.state import State
 
 
 class View(Protocol):

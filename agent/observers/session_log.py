@@ -16,7 +16,8 @@ from typing import Any
 
 from agent import text
 from agent.errors import OvernightError
-from agent.ledger.state import Event, State
+from agent.ledger.events import Event, Lost
+from agent.ledger.state import State
 from agent.llm.api_keys import scrub
 from agent.observers.lines import log_line
 from agent.rundir.detach import arrived, detached
@@ -66,7 +67,7 @@ class SessionLog:
             handler.close()
 
     def event(self, event: Event, state: State) -> None:
-        level = logging.WARNING if event["event"] == "lost" else logging.INFO
+        level = logging.WARNING if isinstance(event, Lost) else logging.INFO
         self._logger.log(level, "%s", log_line(event, state))
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from agent import text
-from agent.ledger.state import Event, State
+from agent.ledger.events import Event, Lost
+from agent.ledger.state import State
 from agent.observers.activity import Activity, advance, follow
 from agent.observers.lines import plain_line
 from agent.observers.panel import night_panel
@@ -56,7 +57,7 @@ class LiveView:
         try:
             self._seen = time.monotonic()
             self.activity = follow(self.activity, event)
-            if event["event"] == "lost":
+            if isinstance(event, Lost):
                 self._note(self.activity.note)
             if self._live is None and (line := plain_line(event, state)):
                 self.console.print(Text(line), soft_wrap=True, highlight=False)

@@ -11,14 +11,15 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from agent.errors import NoEffect, PatchRejected, ReplyRejected
-from agent.ledger.state import Event, Folder
+from agent.ledger.events import Asked, Event, Told
+from agent.ledger.state import StateBuilder
 from agent.llm.api_keys import scrub
 from agent.llm.prompts import cut_notes, one_line
 from agent.patch.apply import unified_diff
 from agent.proposers.protocol import Context, NoPoint, SuggestingMethod, Suggestion
 from agent.proposers.search.base import Method, Terms
 from agent.space.space import SearchSpace
-from agent.types import Goal, Proposal, Record, Value, from_json
+from agent.types import Goal, Proposal, Record, Value
 
 if TYPE_CHECKING:
     pass
@@ -107,18 +108,17 @@ class BlockProposer:
 
     def replay(self, events: Iterable[Event]) -> None:
         """Bring the method to where the ledger's asks and tells left it."""
-        folder = Folder()
+        builder = StateBuilder()
         for event in events:
-            folder.take(event)
-            if event["event"] == "asked":
-                proposal = from_json(Proposal, event["proposal"])
-                params = proposal.params
+            builder.apply(event)
+            if isinstance(event, Asked):
+                proposal, params = event.proposal, event.proposal.params
                 self.method.replay(
                     None if params is None else Suggestion(dict(params), proposal.source, proposal.rationale)
                 )
-            elif event["event"] == "told":
-                number = event["trial"]  # as it was then: later runs of the same commit were not known
-                self.tell(folder.records[number - 1] if number else folder.state().baseline_record)
+            elif isinstance(event, Told):  # the record as it was then, without later runs of the same commit
+                record = builder.records[event.trial - 1] if event.trial else builder.state().baseline_record
+                self.tell(record)
 
 
 def _place(context: Context) -> str:

@@ -6,11 +6,11 @@ begins at the values that the branch has now; what the model changed elsewhere i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from agent.errors import UsageError
+from agent.ledger.events import Event
 from agent.proposers.block import BlockProposer, told_value
 from agent.proposers.protocol import Context, Proposer, Suggestion
 from agent.proposers.search.cma import CmaEs
@@ -43,7 +43,7 @@ class PlateauHandOver:
     def tell(self, record: Record) -> None:
         self.code.tell(record)
 
-    def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def replay(self, events: Iterable[Event]) -> None:
         self.code.replay(events)
 
     def searches(self, since_keep: int) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from agent.errors import ReplyRejected
+from agent.ledger.events import Event
 from agent.types import Goal, Measurement, Proposal, Record, Value
 
 
@@ -122,6 +123,6 @@ class Proposer(Protocol):
         """The outcome of a trial, once, after its verdict."""
         ...
 
-    def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def replay(self, events: Iterable[Event]) -> None:
         """Bring a fresh proposer to where the asks and tells of a ledger left it."""
         ...

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from agent.errors import EnvironmentProblem, Interrupted, UsageError
 from agent.judge.noise import Noise, pooled_noise
+from agent.ledger.events import Ended, Lost, Measured, RunStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import RETRIES, State, lost_in_a_row
 from agent.llm.prompts import one_line
@@ -112,14 +113,14 @@ class Replay:
     def run(self) -> bool:
         """Measure what is missing; False when it was interrupted."""
         for started in self.ledger.state.started:
-            self.ledger.append("lost", trial=0, trace=started["trace"], reason="the replay died")
+            self.ledger.append(Lost(trial=0, trace=started.trace, reason="the replay died"))
         try:
             self.bring_all(self.plan.steps)
             if self.plan.ablate:
                 self.ablate()
         except Interrupted:
             return False
-        self.ledger.append("ended", reason="all steps done")
+        self.ledger.append(Ended(reason="all steps done"))
         return True
 
     def bring_all(self, steps: Sequence[Step]) -> None:
@@ -155,10 +156,10 @@ class Replay:
     def measure(self, step: Step, number: int, seed: int, schedule: Path | None) -> None:
         """One run. A broken machine costs a retry."""
         with self._lock:
-            tries = sum(1 for e in self.ledger.events if e["event"] == "run_started" and e["commit"] == step.commit) + 1
+            tries = sum(isinstance(e, RunStarted) and e.commit == step.commit for e in self.ledger.events) + 1
             trace = f"trials/{step.number:04d}/run-{tries}"
             self.view.begins(step, number, self.plan.rounds)
-            self.ledger.append("run_started", trial=0, commit=step.commit, role="replay", seed=seed, trace=trace)
+            self.ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=seed, trace=trace))
         experiment = self._free.get()
         try:
             run = experiment.measure(
@@ -166,11 +167,11 @@ class Replay:
             )
         except Interrupted:
             with self._lock:
-                self.ledger.append("lost", trial=0, trace=trace, reason="interrupted")
+                self.ledger.append(Lost(trial=0, trace=trace, reason="interrupted"))
             raise
         except (SandboxBroken, EnvironmentProblem) as error:
             with self._lock:
-                self.ledger.append("lost", trial=0, trace=trace, reason=str(error))
+                self.ledger.append(Lost(trial=0, trace=trace, reason=str(error)))
                 if lost_in_a_row(self.ledger.events) >= RETRIES:
                     raise EnvironmentProblem(
                         f"{RETRIES} runs in a row were lost to the machine, the last: {error}"
@@ -179,7 +180,7 @@ class Replay:
         finally:
             self._free.put(experiment)
         with self._lock:
-            self.ledger.append("measured", trial=0, measurement=run)
+            self.ledger.append(Measured(trial=0, measurement=run))
             self.view.measured(step, number, self.plan.rounds, run)
         (self.directory.path / trace / "model.safetensors").unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import UsageError
+from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
 from agent.replay import runner as replay
@@ -110,10 +111,10 @@ def _of_run(request: Request, runs: Path, say: Callable[[str], None]) -> tuple[P
     steps = named(steps, place.repo, request.what)
     if request.exact:
         place = _with_length(place, steps, source.path)
-    same = request.exact or str(place.target.budget) == state.session.get("budget")
+    same = request.exact or str(place.target.budget) == state.session.budget
     if not same:
         say("the budget differs from the recorded one: gains may, too, and the recorded noise does not count.")
-    if (data := place.prepared.hash if place.prepared else "") != state.session.get("data", ""):
+    if (data := place.prepared.hash if place.prepared else "") != state.session.data:
         raise UsageError(f"the prepared data ({data[:12]}) differs from that of the run: values cannot be compared.")
     return _plan(request, place.target, steps, same, source.path), place
 
@@ -175,34 +176,31 @@ def _name(what: str, exact: bool) -> str:
 
 
 def _begin(ledger: Ledger, plan: Plan, place: Workplace, directory: RunDirectory) -> None:
-    identity = {
-        "what": plan.what,
-        "baseline": plan.steps[0].commit,
-        "commits": [step.commit for step in plan.steps],
-        "budget": plan.budget,
-        "data": place.prepared.hash if place.prepared else "",
-        "exact": plan.exact,
-    }
+    event = SessionStarted(
+        kind="replay",
+        tag=directory.tag,
+        metric=plan.metric,
+        goal=plan.goal,
+        sandbox=place.sandbox.name,
+        device=place.device.uuid or place.device.kind,
+        self_reported=plan.self_reported,
+        what=plan.what,
+        baseline=plan.steps[0].commit,
+        commits=tuple(step.commit for step in plan.steps),
+        budget=plan.budget,
+        data=place.prepared.hash if place.prepared else "",
+        exact=plan.exact,
+    )
     if not ledger.events:
-        ledger.append(
-            "session",
-            kind="replay",
-            tag=directory.tag,
-            metric=plan.metric,
-            goal=plan.goal,
-            sandbox=place.sandbox.name,
-            device=place.device.uuid or place.device.kind,
-            self_reported=plan.self_reported,
-            **identity,
-        )
+        ledger.append(event)
         return
     session = ledger.state.session
-    different = [name for name in IDENTITY if session.get(name) != identity[name]]
+    different = [name for name in IDENTITY if getattr(session, name) != getattr(event, name)]
     if different:
         raise UsageError(
             f"{directory.path} holds a replay with other {' and '.join(different)}. Name a new one: --name NAME."
         )
-    ledger.append("resumed", attempt=ledger.state.resumed + 1)
+    ledger.append(Resumed(attempt=ledger.state.resumed + 1))
 
 
 def _check_branch(plan: Plan, repo: Repo, directory: RunDirectory) -> None:

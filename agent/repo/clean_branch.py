@@ -49,7 +49,7 @@ def make_branch(
         UsageError: nothing was kept, a number is no kept trial, the branch exists or cannot, commits are gone, nobody's
             name is known, or an edit does not fit onto what is before it.
     """
-    path = str(state.session.get("path", "train.py"))
+    path = state.session.path
     edits = _picked(state, pick)
     name = name or f"autoresearch/{tag}-clean"
     if not repo.is_branch_name(name):
@@ -106,14 +106,14 @@ def _squashed(edits: Sequence[Record], state: State, tag: str) -> str:
 
 
 def _result(record: Record, state: State, tag: str) -> str:
-    verdict, metric = record.verdict, str(state.session.get("metric", "val_bpb"))
+    verdict, metric = record.verdict, state.session.metric
     if verdict is None or verdict.value is None or verdict.best_before is None:
         return f"Trial {record.number} of run {tag}."
-    reported = ", as the code itself reports it" if state.session.get("self_reported") else ""
+    reported = ", as the code itself reports it" if state.session.self_reported else ""
     runs = f"{verdict.n} run{'s' if verdict.n != 1 else ''}"
     return (
         f"{metric} {verdict.best_before:.4f} → {verdict.value:.4f}{reported}: a gain of {_gain(record)}, in {runs} of "
-        f"{state.session.get('budget', 'one budget')} each (trial {record.number} of run {tag})."
+        f"{state.session.budget or 'one budget'} each (trial {record.number} of run {tag})."
     )
 
 

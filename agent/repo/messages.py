@@ -21,8 +21,8 @@ def accepted_message(record: Record, state: State) -> str:
     """A kept edit: what, why, and what it brought, as trailers that ``git log --format=%(trailers)`` understands."""
     verdict, session = record.verdict, state.session
     assert verdict is not None
-    metric = str(session.get("metric", "val_bpb"))
-    reported = " (self-reported)" if session.get("self_reported") else ""
+    metric = session.metric
+    reported = " (self-reported)" if session.self_reported else ""
     trailers = [
         ("Trial", str(record.number)),
         (trailer_name(metric), f"{_number(verdict.value)}{reported}"),
@@ -33,8 +33,8 @@ def accepted_message(record: Record, state: State) -> str:
         ("Proposer", record.proposal.proposer),
         ("Source", record.proposal.source),
         ("Model", record.proposal.model),
-        ("Budget", str(session.get("budget", ""))),
-        ("Session", str(session.get("tag", ""))),
+        ("Budget", session.budget),
+        ("Session", session.tag),
     ]
     return _join(subject_line(record), _body(record), [(k, v) for k, v in trailers if v])
 

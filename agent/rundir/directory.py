@@ -78,7 +78,7 @@ class RunDirectory:
         saved = read_toml(self.settings)
         if not isinstance(saved.get("run"), dict):
             raise UsageError(f"{self.settings} has no table [run]: put back the file that the run began with.")
-        changed = state.session.get("settings", {}) if state is not None else {}
+        changed = state.settings if state is not None else {}
         return {**saved, "run": {**saved["run"], **changed}}
 
     @contextmanager

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from agent.judge.noise import device_type_of, noise_of
 from agent.judge.policy import History, Policy, new_incumbent_runs, trials_since
-from agent.ledger.state import Event, State
+from agent.ledger.events import Event
+from agent.ledger.state import State
 from agent.patch.normal_form import tree_size
 from agent.repo.repo import Repo
 from agent.target import Target

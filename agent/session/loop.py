@@ -28,8 +28,20 @@ from agent.errors import (
 )
 from agent.judge.noise import device_type_of, noise_of
 from agent.judge.policy import History, MeasureNext, Policy, check_baseline, judge, undone
+from agent.ledger.events import (
+    Asked,
+    Candidate,
+    Ended,
+    Event,
+    Judged,
+    Lost,
+    Measured,
+    Moved,
+    RunStarted,
+    Told,
+)
 from agent.ledger.journal import Ledger
-from agent.ledger.state import RETRIES, State, iterate, lost_in_a_row
+from agent.ledger.state import RETRIES, State, lost_in_a_row
 from agent.observers.protocol import View
 from agent.proposers.protocol import Context, Proposer
 from agent.repo.refs import RunRefs
@@ -110,13 +122,13 @@ class Session:
             problem = f"{place}{error.strerror or error}. Mend that, then `overnight resume {self.directory.tag}`."
             self.give_up(EnvironmentProblem(problem))
         self.leave()
-        self.write("ended", reason=reason)
+        self.write(Ended(reason=reason))
         return reason
 
     def give_up(self, error: OvernightError) -> NoReturn:
         with suppress(OvernightError):  # where the ledger itself cannot be written
             self.leave()
-            self.write("ended", reason=str(error))
+            self.write(Ended(reason=str(error)))
         raise error
 
     def reason_to_end(self) -> str:
@@ -193,13 +205,8 @@ class Session:
         trial = self.directory.trial(idea.trial)
         trial.mkdir(parents=True, exist_ok=True)
         (trial / "proposal.diff").write_text(proposal.diff, encoding="utf-8", errors="replace")
-        self.write(
-            "asked",
-            trial=idea.trial,
-            started=round(idea.started, 3),
-            waited=round(self._waited, 3),
-            proposal=replace(proposal, text=None),
-        )
+        started, waited = round(idea.started, 3), round(self._waited, 3)
+        self.write(Asked(trial=idea.trial, started=started, waited=waited, proposal=replace(proposal, text=None)))
 
     def commit_candidate(self, record: Record, state: State) -> bool:
         """Every attempt that became code gets a commit and a ref."""
@@ -215,7 +222,7 @@ class Session:
 
     def put_up(self, record: Record, commit: str, revision: int, parent: str) -> bool:
         name = self.commits.set_ref(record, commit, revision)
-        self.write("candidate", trial=record.number, commit=commit, ref=name, parent=parent)
+        self.write(Candidate(trial=record.number, commit=commit, ref=name, parent=parent))
         return True
 
     # where the branch has moved on since the trial was begun
@@ -248,11 +255,11 @@ class Session:
         if not self.room or (role in ("incumbent", "reserve") and any(order.commit == commit for order in running)):
             return False
         state = self.state
-        name = f"run-{sum(1 for e in self.ledger.events if e['event'] == 'run_started' and e['trial'] == trial) + 1}"
-        trace = f"trials/{trial:04d}/{name}"
+        before = sum(isinstance(event, RunStarted) and event.trial == trial for event in self.ledger.events)
+        trace = f"trials/{trial:04d}/run-{before + 1}"
         used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
         seed = next(seed for k in count() if (seed := run_seed(self.seed, commit, k)) not in used)
-        self.write("run_started", trial=trial, commit=commit, role=role, seed=seed, trace=trace)
+        self.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
         self.start(Order(trial, commit, role, seed, trace, state.resumed, on))
         return True
 
@@ -300,7 +307,7 @@ class Session:
             return
         self._broken = 0
         checked = with_seed_check(run, self.state.runs.get(run.commit, ()))
-        self.write("measured", trial=order.trial, measurement=checked)
+        self.write(Measured(trial=order.trial, measurement=checked))
         if order.trial == 0 or order.commit == self.candidate_of(order.trial):
             self.forget_checkpoints(order.trial, keep=order.trace)
         else:  # the incumbent again: only its value was wanted
@@ -308,7 +315,7 @@ class Session:
 
     def lose(self, order: Order, reason: str) -> None:
         if order.scored is None:
-            self.write("lost", trial=order.trial, trace=order.trace, reason=reason)
+            self.write(Lost(trial=order.trial, trace=order.trace, reason=reason))
 
     def candidate_of(self, trial: int) -> str | None:
         record = self.state.of_trial(trial)
@@ -330,7 +337,7 @@ class Session:
         """Write the verdict down. ``settle`` moves the branch, then tells: in this order, a kill loses none of it."""
         if verdict.decision == "keep" and self.untested(record.runs):
             return self.measure_test_split(record.number, record.runs)
-        self.write("judged", trial=record.number, verdict=verdict)
+        self.write(Judged(trial=record.number, verdict=verdict))
         return True
 
     def settle(self, state: State) -> bool:
@@ -349,7 +356,7 @@ class Session:
 
     def accept(self, record: Record, state: State) -> None:
         commit = self.commits.accept(record, state)
-        self.write("moved", trial=record.number, commit=commit)
+        self.write(Moved(trial=record.number, commit=commit))
         self.mirror()
 
     def mirror(self) -> None:
@@ -358,7 +365,7 @@ class Session:
 
     def tell(self, record: Record) -> None:
         self.proposer.tell(record)
-        self.write("told", trial=record.number)
+        self.write(Told(trial=record.number))
         self.directory.append_result(record)
 
     # the baseline
@@ -413,10 +420,10 @@ class Session:
         """Bring the proposer and the refs to where the ledger says they were."""
         state = self.state
         for started in state.started:
-            self.write("lost", trial=started["trial"], trace=started["trace"], reason="the session died")
+            self.write(Lost(trial=started.trial, trace=started.trace, reason="the session died"))
         self.proposer.replay(self.ledger.events)
         if 0 in state.told:
-            told = [state.of_trial(event["trial"]) for event in iterate(self.ledger.events, "told")]
+            told = [state.of_trial(event.trial) for event in self.ledger.events if isinstance(event, Told)]
             self.directory.rewrite_results([record or state.baseline_record for record in told])
             self.commits.restore(state)
             self.mirror()
@@ -428,10 +435,10 @@ class Session:
             with suppress(Interrupted):
                 self.take_run(future)
 
-    def write(self, event: str, **fields: object) -> None:
-        line = self.ledger.append(event, **fields)
+    def write(self, event: Event) -> None:
+        written = self.ledger.append(event)
         with self._telling:
-            self.view.event(line, self.state)
+            self.view.event(written, self.state)
 
     def tell_view(self, phase: str, info: dict[str, object]) -> None:
         with self._telling:  # workers tell of their progress from threads of their own

@@ -16,8 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from agent.judge.noise import noise_of
 from agent.judge.policy import Policy, default_calibration, policy_from
+from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
 from agent.llm.client import is_loopback
@@ -141,7 +144,7 @@ def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDire
     with at_work(parts, directory) as force:
         directory.create(record_of(parts))
         with directory.lock(), Ledger(directory.ledger) as ledger:
-            ledger.append("session", **session_event(parts, directory))
+            ledger.append(session_event(parts, directory))
             run(parts, force, directory, ledger, refs, view)
     return directory
 
@@ -155,12 +158,12 @@ def resume(root: Path, tag: str, changes: Mapping[str, Any], view: View, say: Ca
         settings = dataclasses.replace(make_settings({**before, **changes}, None), runs=str(root), tag=tag)
         parts = assemble(settings, say)
         if not ledger.events:
-            ledger.append("session", **session_event(parts, directory))
+            ledger.append(session_event(parts, directory))
         check_same(ledger.state, parts)
         directory.forget_stop()
         with at_work(parts, directory) as force:
             changed = changes_of(ledger.state, parts, directory, before, changes)
-            ledger.append("resumed", attempt=ledger.state.resumed + 1, **({"changes": changed} if changed else {}))
+            ledger.append(Resumed(attempt=ledger.state.resumed + 1, changes=changed or UNSET))
             run(parts, force, directory, ledger, RunRefs(parts.repo, tag), view)
     return directory
 
@@ -168,12 +171,12 @@ def resume(root: Path, tag: str, changes: Mapping[str, Any], view: View, say: Ca
 def check_same(state: State, parts: Parts) -> None:
     """Values measured on other data, or after more training, cannot be compared with these."""
     data = parts.prepared.hash if parts.prepared else ""
-    if state.session.get("data", "") != data:
+    if state.session.data != data:
         raise UsageError(
             "the prepared data differs from that of the run: its values could not be compared. Start a new run."
         )
     budget = str(parts.target.budget)
-    if (before := state.session.get("budget", budget)) != budget:
+    if (before := state.session.budget or budget) != budget:
         raise UsageError(
             f"the budget is {budget}, and that of the run {before}: their values could not be compared. Put it back, "
             f"or start a new run."
@@ -187,9 +190,10 @@ def changes_of(
     all that was given to this resume or an earlier one, and is not as in run.toml: it holds from now on."""
     may = ("proposer", "sandbox", "policy", "seed", "trials", "workers", "device")
     event, settings = session_event(parts, directory), lasting(parts.settings)
-    changed = {name: event[name] for name in may if name in state.session and state.session[name] != event[name]}
+    now: dict[str, Any] = {name: getattr(event, name) for name in may}
+    changed = {name: value for name, value in now.items() if getattr(state.session, name) != value}
     if new := {name: settings[name] for name in given if settings[name] != before.get(name)}:
-        changed["settings"] = {**state.session.get("settings", {}), **new}
+        changed["settings"] = {**state.settings, **new}
     return changed
 
 
@@ -304,26 +308,26 @@ def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
     )
 
 
-def session_event(parts: Parts, directory: RunDirectory) -> dict[str, Any]:
+def session_event(parts: Parts, directory: RunDirectory) -> SessionStarted:
     settings, target = parts.settings, parts.target
-    return {
-        "tag": directory.tag,
-        "baseline": parts.repo.head(),
-        "metric": target.metric,
-        "goal": target.goal,
-        "proposer": settings.proposer,
-        "sandbox": parts.sandbox.name,
-        "policy": parts.policy.name,
-        "seed": settings.seed,
-        "budget": str(target.budget),
-        "trials": settings.trials,
-        "workers": settings.workers,
-        "device": parts.device.uuid or parts.device.kind,
-        "target": target.name,
-        "path": target.path,
-        "self_reported": target.score == "stdout",
-        "data": parts.prepared.hash if parts.prepared else "",
-    }
+    return SessionStarted(
+        tag=directory.tag,
+        baseline=parts.repo.head(),
+        metric=target.metric,
+        goal=target.goal,
+        proposer=settings.proposer,
+        sandbox=parts.sandbox.name,
+        policy=parts.policy.name,
+        seed=settings.seed,
+        budget=str(target.budget),
+        trials=settings.trials,
+        workers=settings.workers,
+        device=parts.device.uuid or parts.device.kind,
+        target=target.name,
+        path=target.path,
+        self_reported=target.score == "stdout",
+        data=parts.prepared.hash if parts.prepared else "",
+    )
 
 
 def record_of(parts: Parts) -> dict[str, Any]:

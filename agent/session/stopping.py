@@ -107,7 +107,7 @@ def breaker(state: State, limit: int) -> str:
     ended = "the last trial failed" if limit == 1 else f"the last {limit} trials all ended the same way"
     return (
         f"{ended}: {failed.status}{f' ({why})' if why else ''}. "
-        f"`overnight show {state.session.get('tag', 'TAG')} {failed.number}` has the details. Mend what it is, then "
+        f"`overnight show {state.session.tag or 'TAG'} {failed.number}` has the details. Mend what it is, then "
         f"`overnight resume`; --breaker 0 goes on all the same."
     )
 

@@ -27,6 +27,7 @@ from sessions import check_whole, state_of
 from targets import TOML, TRAIN, make_bowl
 
 from agent.errors import EnvironmentProblem, Interrupted
+from agent.ledger.events import Lost, Measured
 from agent.ledger.journal import read
 from agent.rundir.directory import RunDirectory
 from agent.settings import Settings
@@ -124,13 +125,13 @@ def end(process: subprocess.Popen[str], status: int = 0) -> str:
 
 
 def measured(directory: RunDirectory) -> int:
-    return sum(event["event"] == "measured" for event in read(directory.ledger)) if directory.ledger.exists() else 0
+    return sum(isinstance(event, Measured) for event in read(directory.ledger)) if directory.ledger.exists() else 0
 
 
 def all_at_work(directory: RunDirectory, nodes: int) -> bool:
     """Whether a trial has been under way on every node for more than a moment."""
-    begun = {event["trace"]: event for event in state_of(directory).started}
-    return len(begun) == nodes and all(e["trial"] and time.time() - e["time"] > 4 for e in begun.values())
+    begun = {event.trace: event for event in state_of(directory).started}
+    return len(begun) == nodes and all(e.trial and time.time() - e.time > 4 for e in begun.values())
 
 
 def values(directory: RunDirectory) -> dict[tuple[str, int], float | None]:
@@ -148,7 +149,7 @@ def test_a_node_that_dies_costs_no_trial(nodes: Nodes, tmp_path: Path) -> None:
     nodes.lose()
     end(process)
     check_whole(directory, target, 8)
-    lost = [event["reason"] for event in read(directory.ledger) if event["event"] == "lost"]
+    lost = [event.reason for event in read(directory.ledger) if isinstance(event, Lost)]
     assert lost, "the node was not at work when it died"
     assert all("Ray node" in reason and "was lost with its run" in reason for reason in lost)
     assert state_of(directory).ended == "all 8 trials done"
@@ -161,8 +162,8 @@ def test_the_same_night_as_without_ray(nodes: Nodes, tmp_path: Path) -> None:
     here, there = (RunDirectory(tmp_path / where, where) for where in ("here", "there"))
     check_whole(there, target, 5)
     assert list(values(here).values()) == list(values(there).values())
-    for run in [event["measurement"] for event in read(there.ledger) if event["event"] == "measured"]:
-        assert "val_bpb" in (there.path / run["trace"] / "train.log").read_text(), "the run's files stayed on its node"
+    for run in [event.measurement for event in read(there.ledger) if isinstance(event, Measured)]:
+        assert "val_bpb" in (there.path / run.trace / "train.log").read_text(), "the run's files stayed on its node"
 
 
 def test_a_driver_that_is_killed_resumes(nodes: Nodes, tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_nothing_is_left_of_a_session_that_is_stopped(tmp_path: Path) -> None:
     wait_for(lambda: not trains(), "the end of the trainer", 30)
     wait_for(lambda: not any(mark in words for words in processes("environ")), "the end of Ray", 60)
     events = read(RunDirectory(tmp_path / "runs", "night").ledger)
-    lost = [event["reason"] for event in events if event["event"] == "lost"]
+    lost = [event.reason for event in events if isinstance(event, Lost)]
     assert lost
     assert set(lost) == {"interrupted"}
 

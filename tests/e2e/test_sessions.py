@@ -35,7 +35,7 @@ def test_three_trials_in_docker(docker_image: str, overnight: Overnight, tmp_pat
     directory = RunDirectory(runs, "night")
     check_whole(directory, target, 3)
     state = state_of(directory)
-    assert state.session["sandbox"] == "docker"
+    assert state.session.sandbox == "docker"
     assert all(run.status == "ok" and run.value for r in state.records for run in r.runs), "a point of the space failed"
     assert any(run.role == "test" for run in state.baseline_runs)
     assert containers() == before

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.ledger import journal as ledger
+from agent.ledger.events import Asked, name_of
 from agent.ledger.state import State, fold
 from agent.observers.protocol import SilentView
 from agent.repo.repo import Repo
@@ -50,7 +51,7 @@ def killed(work: Callable[[], object], kill: Callable[[str, str], bool]) -> bool
     """
 
     def child() -> None:
-        _dying(ledger.Ledger, "append", kill, lambda _self, event, **_fields: str(event))
+        _dying(ledger.Ledger, "append", kill, lambda _self, event: name_of(event))
         _dying(Repo, "move", kill, lambda *_arguments: "move")
         work()
 
@@ -84,7 +85,7 @@ def check_replay(directory: RunDirectory, target: Path, settings: Mapping[str, A
     loaded, _ = load_target(target)
     source = Repo(target).read(baseline, loaded.path)
     for position, event in enumerate(events):
-        if event["event"] == "asked":
+        if isinstance(event, Asked):
             proposer = launch.block_proposer(given, loaded, source, None)
             proposer.replay(events[:position])
-            assert dict(proposer.method.suggest().params) == event["proposal"]["params"]
+            assert dict(proposer.method.suggest().params) == event.proposal.params

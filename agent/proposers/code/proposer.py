@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import ContextOverflow, ModelMisconfigured, NoEffect, PatchRejected
+from agent.ledger.events import Event
 from agent.llm.api_keys import scrub
 from agent.llm.chat import Chat, Message, Reply
 from agent.llm.prompts import block, fill, one_line
@@ -106,7 +107,7 @@ class CodeProposer:
     def tell(self, record: Record) -> None:
         """Nothing to learn: the next Context holds every record."""
 
-    def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def replay(self, events: Iterable[Event]) -> None:
         """Nothing to bring back: see ``tell``."""
 
     def _proposal(self, talk: Talk, reply: Reply, **fields: Any) -> Proposal:

@@ -12,6 +12,7 @@ import io
 import json
 from typing import Any
 
+from agent.ledger.events import fields_of
 from agent.ledger.state import State
 from agent.review.data.attempts import attempt_json
 from agent.rundir.results import TSV_HEADER, result_line
@@ -50,13 +51,13 @@ def _inert(value: Any) -> Any:
 def export_json(state: State) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "session": dict(state.session),
+        "session": fields_of(state.session),
         "baseline": {
             "commit": state.baseline,
             "value": state.baseline_record.verdict.value if state.baseline_record.verdict else None,
             "measurements": [to_json(run) for run in state.baseline_runs],
         },
-        "branch": {"name": f"autoresearch/{state.session.get('tag', '')}", "head": state.head},
+        "branch": {"name": f"autoresearch/{state.session.tag}", "head": state.head},
         "attempts": [
             {
                 **attempt_json(record),

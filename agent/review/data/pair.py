@@ -59,9 +59,9 @@ def sides(state: State, repo: Repo, a: str, b: str) -> tuple[Side, Side]:
     Raises:
         UsageError: there is no such trial, or its commit is not in this repository.
     """
-    path = str(state.session.get("path", "train.py"))
+    path = state.session.path
     found = [side(state, word) for word in (a, b)]
-    repo.need((commit for _, commit, _ in found), str(state.session.get("tag", "")))
+    repo.need((commit for _, commit, _ in found), state.session.tag)
     one, other = (Side(name, commit, estimate(runs), repo.read(commit, path)) for name, commit, runs in found)
     return one, other
 

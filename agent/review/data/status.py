@@ -20,7 +20,7 @@ from agent.review.data.summary import Summary, summarize
 
 SCHEMA = "overnight.status/1"
 
-SETUP = ("proposer", "model", "policy", "sandbox", "budget", "device")
+SETUP = ("proposer", "policy", "sandbox", "budget", "device")
 
 
 def status_json(
@@ -57,7 +57,7 @@ def status_json(
 
 def tag_of(state: State, run: Mapping[str, Any]) -> str:
     table = run.get("run")
-    return str(state.session.get("tag") or (table.get("tag", "") if isinstance(table, Mapping) else ""))
+    return str(state.session.tag or (table.get("tag", "") if isinstance(table, Mapping) else ""))
 
 
 def seconds_left(state: State, summary: Summary, now: float) -> float | None:
@@ -73,4 +73,4 @@ def _under_way(state: State) -> dict[str, Any] | None:
     if not state.started:
         return None
     run = state.started[-1]
-    return {"trial": run.get("trial"), "role": run.get("role"), "since": run.get("time")}
+    return {"trial": run.trial, "role": run.role, "since": run.time}

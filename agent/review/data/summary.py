@@ -57,10 +57,10 @@ class Summary:
 
 def summarize(state: State) -> Summary:
     session = state.session
-    goal = str(session.get("goal", "minimize"))
+    goal = session.goal
     measured = [run for runs in state.runs.values() for run in runs]
     spent = phases(measured)
-    planned = session.get("trials")
+    planned = session.trials
     noise = pooled_noise(values_of(runs) for runs in state.runs.values())
     sd = noise.sd
     baseline, best = estimate(state.baseline_runs), estimate(state.runs.get(state.incumbent, ()))
@@ -68,10 +68,10 @@ def summarize(state: State) -> Summary:
     gained = difference(baseline.value if baseline else None, best.value if best else None, goal)
     moved = bool(state.kept)
     return Summary(
-        tag=str(session.get("tag", "")),
-        metric=str(session.get("metric", "val_bpb")),
+        tag=session.tag,
+        metric=session.metric,
         goal=goal,
-        self_reported=bool(session.get("self_reported")) or any(run.self_reported for run in measured),
+        self_reported=session.self_reported or any(run.self_reported for run in measured),
         planned=planned if planned and planned >= len(state.finished) else None,  # passed by a resume with a later end
         trials=len(state.finished),
         kept=len(state.kept),
@@ -97,7 +97,8 @@ def summarize(state: State) -> Summary:
 
 def wall_seconds(state: State) -> float:
     """From the first event to the last, without the time in which no session was at work."""
-    return max(0.0, state.last_time - float(state.session.get("time", state.last_time)) - state.away)
+    began = state.last_time if state.began is None else state.began
+    return max(0.0, state.last_time - began - state.away)
 
 
 def split(state: State, spent: Mapping[str, float]) -> dict[str, float]:
@@ -106,7 +107,7 @@ def split(state: State, spent: Mapping[str, float]) -> dict[str, float]:
     Of several workers it is the mean. Overhead is what is left: git, staging, the sandbox, the test split, runs that
     were lost, workers without work.
     """
-    workers = int(state.session.get("workers") or 1)
+    workers = state.session.workers or 1
     measured = {phase: seconds / workers for phase, seconds in spent.items()}
     parts = {
         "training": measured.pop("training", 0.0),

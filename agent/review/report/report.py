@@ -101,7 +101,7 @@ def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, 
     return {
         "summary": summary,
         "tag": summary.tag or str(settings.get("tag", "")) or "run",
-        "setup": [str(state.session[k]) for k in SETUP if state.session.get(k)],
+        "setup": [str(value) for name in SETUP if (value := getattr(state.session, name))],
         "as_of": time.strftime("%Y-%m-%d %H:%M", time.localtime(state.last_time)) if state.last_time else "",
         "ended": state.ended,
         "lost": state.lost,

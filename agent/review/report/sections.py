@@ -10,6 +10,7 @@ from typing import Any
 from agent import text
 from agent.curves import Point, curve_of
 from agent.judge.noise import t_quantile
+from agent.ledger.events import fields_of
 from agent.ledger.state import State
 from agent.review.data.attempt import parent_runs
 from agent.review.data.attempts import attempt_json, reason
@@ -200,9 +201,9 @@ def usage_rows(state: State) -> list[tuple[str, str]]:
 
 def environment_tables(state: State, run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything that run.toml and the session event tell about how this was made."""
-    session = {k: v for k, v in state.session.items() if k not in ("v", "event", "time", "settings")}
-    if changed := state.session.get("settings"):  # by a resume
-        run = {**run, "run": {**run.get("run", {}), **changed}}
+    session = {k: v for k, v in fields_of(state.session).items() if k not in ("v", "event", "time")}
+    if state.settings:
+        run = {**run, "run": {**run.get("run", {}), **state.settings}}
     tables = [("session", list(_flat(session)))]
     single = [(k, v) for k, v in run.items() if not isinstance(v, Mapping)]
     for name, table in run.items():

@@ -83,7 +83,7 @@ def _figures(record: Record, state: State) -> list[RenderableType]:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
     if verdict is not None and verdict.value is not None:
-        metric = text.line(str(state.session.get("metric", "value")))
+        metric = text.line(state.session.metric)
         reported = any(run.self_reported for run in record.runs)
         value = f"{text.number(verdict.value, reported)} ({text.count(verdict.n, 'run')})"
         before = f"{text.number(verdict.best_before, reported)} ({text.count(verdict.n_before, 'run')})"

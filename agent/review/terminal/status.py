@@ -37,7 +37,7 @@ def status_panel(
 def _rows(
     state: State, summary: Summary, run: Mapping[str, Any], now: float, running: bool, last_sign: float | None
 ) -> list[tuple[str, Text]]:
-    tag, settings = tag_of(state, run), state.session
+    tag = tag_of(state, run)
     rows = [("gained", gained_text(summary))]
     if summary.test_gain is not None:
         gained = text.gain(summary.test_gain, summary.test_gain_se)
@@ -63,7 +63,7 @@ def _rows(
     if state.lost or state.resumed:
         words = f"{text.count(state.lost, 'run')} lost to the machine and run again, resumed {state.resumed}×"
         rows.append(("interruptions", Text(words)))
-    setup = [str(settings[k]) for k in SETUP if settings.get(k)]
+    setup = [str(value) for name in SETUP if (value := getattr(state.session, name))]
     rows += [("setup", text.safe(" · ".join(setup))), ("branch", text.safe(f"autoresearch/{tag}"))]
     return rows
 

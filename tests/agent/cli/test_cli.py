@@ -138,7 +138,7 @@ def test_ctrl_c_twice_ends_at_once_and_the_trial_comes_back(tmp_path: Path) -> N
     target = make_bowl(tmp_path / "target", TRAIN.replace("\nnoise =", nap))
     runs = tmp_path / "runs"
     with running(target, runs) as (process, directory):
-        wait_for(lambda: any(started["trial"] for started in state_of(directory).started))
+        wait_for(lambda: any(started.trial for started in state_of(directory).started))
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert any("once more ends at once" in line for line in process.stderr)  # two at the same time count as one
@@ -234,8 +234,8 @@ def test_settings_come_from_flag_then_file_then_target(tmp_path: Path) -> None:
     state = state_of(RunDirectory(tmp_path / "runs", "night"))
     assert len(state.records) == 2
     assert sum(run.role == "calibrate" for run in state.baseline_runs) == 1
-    assert state.session["seed"] == 5
-    assert state.session["proposer"] == "random"
+    assert state.session.seed == 5
+    assert state.session.proposer == "random"
 
 
 def test_init_makes_a_target_that_a_session_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

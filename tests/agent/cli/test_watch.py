@@ -23,12 +23,15 @@ from targets import TRAIN, make_bowl
 from agent import text
 from agent.cli.entry import main
 from agent.cli.watch import Watched, tail
+from agent.ledger.events import Asked, Resumed, RunStarted, SessionStarted, Told
+from agent.ledger.journal import parse
 from agent.ledger.recovery import read_state
 from agent.ledger.state import State, fold
 from agent.observers import heartbeat
 from agent.observers.heartbeat import Heartbeat, read_heartbeat
 from agent.review.data.summary import summarize
 from agent.rundir.directory import RunDirectory
+from agent.types import Proposal
 
 
 def drawn(watched: Watched, width: int = 100, height: int = 34) -> list[str]:
@@ -52,7 +55,7 @@ def test_a_heartbeat_is_what_the_session_does(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.0)
     path = tmp_path / "progress.json"
     view = Heartbeat(path)
-    view.event({"v": 1, "event": "run_started", "trial": 3, "role": "confirm", "trace": "t"}, State())
+    view.event(RunStarted(trial=3, commit="c", role="confirm", seed=0, trace="t"), State())
     assert read_heartbeat(path)[1].phase == "startup"
     for step in range(3):
         view.progress("training", {"trial": 3, "role": "confirm", "step": step, "loss": 5.0 - step, "progress": 0.5})
@@ -62,7 +65,7 @@ def test_a_heartbeat_is_what_the_session_does(tmp_path: Path, monkeypatch: pytes
     assert (activity.trial, activity.role, activity.phase) == (3, "confirm", "training")
     assert activity.losses == [5.0, 4.0, 3.0]
     assert activity.note == "waiting for the model server"
-    view.event({"v": 1, "event": "asked", "trial": 4}, State())
+    view.event(Asked(trial=4, proposal=Proposal("llm", "llm", "p", "")), State())
     assert read_heartbeat(path)[1].note == ""
     assert [p.name for p in tmp_path.iterdir()] == ["progress.json"]
 
@@ -113,7 +116,7 @@ def test_it_follows_the_ledger_as_it_grows(night: RunDirectory) -> None:
     watched = Watched(night)
     first = watched.state()
     night.ledger.write_bytes(data)
-    assert watched.state() == fold([json.loads(line) for line in data.splitlines()])
+    assert watched.state() == fold(parse(data)[0])
     assert len(first.records) < len(watched.state().records)
 
 
@@ -225,17 +228,17 @@ def test_the_parts_of_a_night_add_up(tmp_path: Path) -> None:
 
 
 def test_waiting_is_told_apart_and_time_away_does_not_count() -> None:
-    proposal = {"proposer": "code", "source": "llm", "parent": "b", "diff": "", "ending": "duplicate"}
+    proposal = Proposal("code", "llm", "b", "", ending="duplicate")
     events = [
-        {"event": "session", "time": 1000.0, "baseline": "b"},
-        {"event": "told", "time": 1010.0, "trial": 0},
-        {"event": "asked", "time": 1040.0, "trial": 1, "started": 1038.0, "proposal": proposal},
-        {"event": "told", "time": 1041.0, "trial": 1},
-        {"event": "resumed", "time": 9041.0, "attempt": 1},
-        {"event": "asked", "time": 9046.0, "trial": 2, "started": 9041.0, "proposal": proposal},
+        SessionStarted(time=1000.0, baseline="b"),
+        Told(time=1010.0, trial=0),
+        Asked(time=1040.0, trial=1, started=1038.0, proposal=proposal),
+        Told(time=1041.0, trial=1),
+        Resumed(time=9041.0, attempt=1),
+        Asked(time=9046.0, trial=2, started=9041.0, proposal=proposal),
     ]
     summary = summarize(fold(events))
     assert summary.wall_seconds == 46
     assert summary.split == {"waiting for ideas": 35, "overhead": 11}
-    back = [{"event": "session", "time": 1000.0}, {"event": "told", "time": 500.0, "trial": 0}]
+    back = [SessionStarted(time=1000.0), Told(time=500.0, trial=0)]
     assert summarize(fold(back)).split == {}

@@ -64,7 +64,7 @@ def test_methods_by_seeds_in_sessions_of_their_own(tmp_path, capsys):
     for cell in found["cells"]:
         directory = RunDirectory(tmp_path / "runs", cell["tag"])
         check_whole(directory, tmp_path / "bowl", 3)
-        assert state_of(directory).session["seed"] == cell["seed"]
+        assert state_of(directory).session.seed == cell["seed"]
         assert len(cell["best"]) == 4
         assert cell["best"] == sorted(cell["best"], reverse=True)
     home = tmp_path / "runs" / "cmp"

@@ -24,7 +24,8 @@ from agent.judge.policy import (
     policy_from,
     trials_since,
 )
-from agent.types import Measurement, Verdict, to_json
+from agent.ledger.events import Judged, Measured, Resumed
+from agent.types import Measurement, Role, Verdict
 
 GREEDY, MARGIN = Policy("greedy"), Policy("margin")
 
@@ -171,12 +172,12 @@ def test_a_baseline_that_no_night_can_be_built_on(values: list[float | None], me
 
 
 def test_age_counts_verdicts_since_the_last_training_run() -> None:
-    def measured(commit: str, role: str) -> dict[str, Any]:
-        return {"event": "measured", "measurement": to_json(Measurement(commit, role, 0, "cpu", "ok", 1.0))}  # type: ignore[arg-type]
+    def measured(commit: str, role: Role) -> Measured:
+        return Measured(trial=1, measurement=Measurement(commit, role, 0, "cpu", "ok", 1.0))
 
-    judged = {"event": "judged"}
+    judged = Judged(trial=1, verdict=Verdict("revert", 1.0, 1.0, 0.0, 0.1, 1, 1, 1, ""))
     events = [measured("a", "incumbent"), judged, measured("b", "screen"), judged]
     assert trials_since(events, "a") == 2
     assert trials_since([*events, measured("a", "test"), judged], "a") == 3
     assert trials_since([*events, measured("a", "incumbent")], "a") == 0
-    assert trials_since([*events, {"event": "resumed"}, judged], "a") == RESUMED
+    assert trials_since([*events, Resumed(), judged], "a") == RESUMED

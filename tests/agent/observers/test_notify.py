@@ -16,6 +16,7 @@ from sessions import resume, start, state_of
 from targets import TRAIN, make_bowl
 
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
+from agent.ledger.events import Moved
 from agent.ledger.journal import read
 from agent.ledger.state import fold
 from agent.observers.notify import INTERVAL, VARIABLE, Notifier, addresses, apprise_sender, make_notifier
@@ -145,19 +146,19 @@ def test_waiting_for_the_model_is_told_once_and_not_at_once() -> None:
 
 def test_new_bests_come_at_most_every_ten_minutes(tmp_path: Path) -> None:
     events = read(write_night(tmp_path / "run", trials=60, hostile="@everyone \x1b[31m") / "ledger.jsonl")
-    moved = [k for k, event in enumerate(events) if event["event"] == "moved"]
+    moved = [event for event in events if isinstance(event, Moved)]
     assert len(moved) >= 3
     box = Outbox()
     with box.notifier as notifier:
-        for k in moved:
-            notifier.event(events[k], fold(events[: k + 1]))
+        for event in moved:
+            notifier.event(event, fold(events[: events.index(event) + 1]))
         box.now = INTERVAL
         notifier.progress("training", {"loss": 1.0})
         box.now = 10 * INTERVAL
         notifier.progress("training", {"loss": 1.0})
     assert box.titles == ["new best", "new best", "ended"]
-    assert f"trial {events[moved[0]]['trial']}:" in box.sent[0][2]
-    assert f"trial {events[moved[-1]]['trial']}:" in box.sent[1][2]
+    assert f"trial {moved[0].trial}:" in box.sent[0][2]
+    assert f"trial {moved[-1].trial}:" in box.sent[1][2]
     assert not any(c in body for _, _, body in box.sent for c in "@\x1b")
 
 

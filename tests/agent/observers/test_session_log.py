@@ -15,6 +15,7 @@ from openai_server import OpenAIServer
 from sessions import check_whole, start, state_of
 from targets import TRAIN, make_bowl
 
+from agent.ledger.events import Resumed, name_of
 from agent.ledger.journal import Ledger, read
 from agent.observers import session_log as sessionlog
 from agent.observers.session_log import SessionLog
@@ -34,7 +35,7 @@ def test_every_event_of_the_ledger_has_its_line(target: Path, tmp_path: Path) ->
     directory = start(target, tmp_path / "runs", policy="greedy", seed=1)
     events = read(directory.ledger)
     found = lines(directory.log)
-    assert [line.split()[3] for line in found] == [e["event"] for e in events]
+    assert [line.split()[3] for line in found] == [name_of(e) for e in events]
     assert all(line.split()[2] == "INFO" for line in found)
     assert "trial 1  cma: " in "\n".join(found)
     assert found[-1].endswith("all 4 trials done")
@@ -67,7 +68,7 @@ def test_a_long_night_has_a_bounded_log(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sessionlog, "MOST_BYTES", 4000)
     with Ledger(tmp_path / "ledger.jsonl") as ledger, SessionLog(tmp_path / "session.log") as log:
         for _ in range(300):
-            log.event(ledger.append("resumed", attempt=1), ledger.state)
+            log.event(ledger.append(Resumed(attempt=1)), ledger.state)
     found = sorted(p.name for p in tmp_path.glob("session.log*"))
     assert found == ["session.log", "session.log.1", "session.log.2", "session.log.3"]
     assert all((tmp_path / name).stat().st_size <= 4000 for name in found)
@@ -76,10 +77,10 @@ def test_a_long_night_has_a_bounded_log(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_log_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:
     log = SessionLog(Path("/dev/full"))
     with log, Ledger(tmp_path / "ledger.jsonl") as ledger:
-        log.event(ledger.append("resumed", attempt=1), ledger.state)
+        log.event(ledger.append(Resumed(attempt=1)), ledger.state)
     with SessionLog(tmp_path / "no" / "such" / "folder") as nowhere:
         nowhere.progress("note", {"text": "nobody reads this"})
-    assert [event["event"] for event in read(tmp_path / "ledger.jsonl")] == ["resumed"]
+    assert [name_of(event) for event in read(tmp_path / "ledger.jsonl")] == ["resumed"]
     assert not (tmp_path / "no").exists()
 
 

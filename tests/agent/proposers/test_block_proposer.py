@@ -10,13 +10,14 @@ import pytest
 from places import ROOT
 from search_models import Helper
 
+from agent.ledger.events import Asked
 from agent.llm.scripted import ScriptedModel
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
 from agent.proposers.protocol import Context
 from agent.proposers.search.base import Terms
 from agent.space.space import SearchSpace
-from agent.types import Measurement, Record, Verdict, to_json
+from agent.types import Measurement, Record, Verdict
 
 TARGET = ROOT / "nanogpt_target"
 SOURCE = (TARGET / "train.py").read_text(encoding="utf-8")
@@ -101,5 +102,5 @@ def test_a_model_without_a_point_is_recorded_as_that(tmp_path):
     assert proposal.transcript == "trials/0001"
     assert "# Prompt" in (tmp_path / "trials" / "0001" / "conversation.md").read_text()
     again = proposer()
-    again.replay([{"event": "asked", "time": 1.0, "trial": 1, "started": 1.0, "proposal": to_json(proposal)}])
+    again.replay([Asked(trial=1, proposal=proposal)])
     assert again.method.asks == one.method.asks == 1

@@ -23,6 +23,7 @@ from targets import TRAIN, git, make_bowl
 from agent.cli.entry import main
 from agent.errors import UsageError
 from agent.judge.noise import Noise
+from agent.ledger.events import name_of
 from agent.ledger.journal import read
 from agent.replay.outcomes import Finding, compare
 from agent.replay.runner import Plan, Result, _headers_differ, header_of
@@ -121,7 +122,7 @@ def test_commits_are_run_beside_each_other(target: Path, tmp_path: Path, replaye
     assert [(s["commit"], s["value"], s["runs"]) for s in three["steps"]] == [
         (s["commit"], s["value"], s["runs"]) for s in one["steps"]
     ]
-    names = [e["event"] for e in read(tmp_path / "runs" / "three" / "ledger.jsonl")]
+    names = [name_of(e) for e in read(tmp_path / "runs" / "three" / "ledger.jsonl")]
     begun = [name for name in names if name in ("run_started", "measured")]
     assert begun[:2] == ["run_started"] * 2, "the second began before the first had ended"
 

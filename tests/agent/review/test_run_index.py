@@ -10,6 +10,7 @@ from pathlib import Path
 from nights import write_night
 from places import ROOT
 
+from agent.ledger.events import Resumed
 from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
 from agent.review.data.run_index import NAME, overview
@@ -30,7 +31,7 @@ def test_a_row_is_remembered_until_the_ledger_grows(tmp_path: Path) -> None:
     place.write_text(json.dumps({**kept, "row": {**kept["row"], "kept": 999}}))
     assert overview(tmp_path, print)[0]["kept"] == 999, "what is remembered is not used"
     with Ledger(tmp_path / "a" / "ledger.jsonl") as ledger:
-        ledger.append("resumed", attempt=1)
+        ledger.append(Resumed(attempt=1))
     assert overview(tmp_path, print) == [fresh(tmp_path, "a")]
     assert overview(tmp_path, print)[0]["state"] == "interrupted"
 

@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from nights import KINDS as PLAIN_KINDS
@@ -10,6 +11,7 @@ from nights import write_night
 from rich.console import Console
 
 from agent import text
+from agent.ledger.events import Measured, RunStarted
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.observers.activity import Activity, advance
@@ -241,9 +243,9 @@ def play(view, folder):
         for k, event in enumerate(events):
             state = fold(events[: k + 1])
             view.event(event, state)
-            if event["event"] == "run_started":
+            if isinstance(event, RunStarted):
                 step = {"step": 3, "loss": 2.5, "progress": 0.4, "tokens_per_second": 1e5, "memory_gb": 2}
-                where = {"seconds": 3.0, "seconds_left": 4.0, "trial": event["trial"], "role": "screen"}
+                where = {"seconds": 3.0, "seconds_left": 4.0, "trial": event.trial, "role": "screen"}
                 view.progress("training", {**step, **where})
                 view.progress("training", {"step": 1e400, "loss": float("nan"), "progress": "x", "seconds": None})
                 view.progress("scoring", {"seconds": 1.0})
@@ -325,9 +327,10 @@ def test_a_test_split_without_a_value_is_said(tmp_path):
     folder = write_night(tmp_path / "jun12", trials=12)
     events = read(folder / "ledger.jsonl")
     why = "test split could not be scored: a model process ended before it had answered"
-    for event in events:
-        if event["event"] == "measured" and event["measurement"]["role"] == "test":
-            event["measurement"] |= {"value": None, "status": "crash", "reason": why}
+    for at, event in enumerate(events):
+        if isinstance(event, Measured) and event.measurement.role == "test":
+            failed = replace(event.measurement, value=None, status="crash", reason=why)
+            events[at] = Measured(time=event.time, trial=event.trial, measurement=failed)
     state = fold(events)
     assert state.kept
     assert all(record.status == "ok" for record in state.kept), "it costs no edit its keep"

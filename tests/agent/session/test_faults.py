@@ -23,10 +23,12 @@ from targets import TRAIN, git, make_bowl
 
 from agent.errors import EnvironmentProblem
 from agent.ledger import journal as ledger
+from agent.ledger.events import name_of
 from agent.ledger.journal import read
 from agent.llm import client as llm
 from agent.patch.apply import unified_diff
-from agent.repo.repo import Repo, repo
+from agent.repo import repo
+from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.session import setup as launch
 
@@ -43,9 +45,9 @@ def at(monkeypatch: pytest.MonkeyPatch, when: str, what: str, count: int, act: C
     seen: list[str] = []
 
     def wrap(real: Callable[..., Any], called: str) -> Callable[..., Any]:
-        def wrapped(self: Any, first: str, *rest: Any, **named: Any) -> Any:
+        def wrapped(self: Any, first: Any, *rest: Any, **named: Any) -> Any:
             due = False
-            if (called or first) == what:
+            if (called or name_of(first)) == what:
                 seen.append(what)
                 due = len(seen) == count
             if due and when == "before":
@@ -225,7 +227,7 @@ def test_a_clock_that_is_set_back_changes_nothing_but_times(tmp_path: Path) -> N
     _, err = session.communicate(timeout=120)
     assert session.returncode == 0, err
     check_whole(directory, target, 6)
-    times = [event["time"] for event in read(directory.ledger)]
+    times = [event.time for event in read(directory.ledger)]
     assert min(b - a for a, b in pairwise(times)) < -4 * 3600, "the clock was never set back"
     state = state_of(directory)
     assert all(0 <= s < 60 for runs in state.runs.values() for m in runs for s in m.seconds.values())

@@ -13,6 +13,7 @@ from targets import TOML, TRAIN, git, make_bowl
 from agent import target as target_module
 from agent.cli.entry import main
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
+from agent.ledger.events import Lost, Resumed
 from agent.ledger.journal import read
 from agent.ledger.state import fold
 from agent.patch.apply import unified_diff
@@ -296,11 +297,10 @@ def test_what_a_resume_changes_is_told_from_then_on(target: Path, tmp_path: Path
     directory = resume(tmp_path / "runs", trials=3, policy="greedy")
     said = status_json(state_of(directory), {}, 0.0, False)
     assert (said["trials"], said["planned"]) == (3, 3)
-    assert state_of(directory).session["policy"] == "greedy"
+    assert state_of(directory).session.policy == "greedy"
     last = read(directory.ledger)
-    assert "changes" not in next(event for event in last if event["event"] == "session")
     changed = {"policy": "greedy", "trials": 3}
-    assert [e["changes"] for e in last if e["event"] == "resumed"] == [{**changed, "settings": changed}]
+    assert [e.changes for e in last if isinstance(e, Resumed)] == [{**changed, "settings": changed}]
     assert "resumed after 1 of 3 trials" in directory.log.read_text()
 
 
@@ -330,8 +330,8 @@ def test_a_machine_that_breaks_costs_no_idea(target: Path, tmp_path: Path, monke
     monkeypatch.setattr(ProcessSandbox, "start", flaky)
     directory = start(target, tmp_path / "runs")
     check_whole(directory, target, 4)
-    lost = [e for e in read(directory.ledger) if e["event"] == "lost"]
-    assert [e["reason"] for e in lost] == ["the daemon went away"] * 2
+    lost = [e for e in read(directory.ledger) if isinstance(e, Lost)]
+    assert [e.reason for e in lost] == ["the daemon went away"] * 2
 
 
 def test_a_machine_that_stays_broken_ends_the_session(

@@ -15,6 +15,7 @@ from sessions import start, state_of
 from targets import make_bowl
 
 from agent.errors import EnvironmentProblem, UsageError
+from agent.ledger.events import SessionStarted
 from agent.ledger.state import State
 from agent.repo.messages import accepted_message, candidate_message, subject_line, trailer_name
 from agent.rundir.directory import RunDirectory, find_runs, new_tag
@@ -103,7 +104,10 @@ HOSTILE = "\x1b]0;owned\x07Raise\x1b[31m the rate\u202e\x00\nSigned-off-by: Nobo
 def test_what_a_model_says_cannot_forge_trailers_or_reach_the_terminal() -> None:
     proposal = Proposal("code", "llm", "p", "d", subject=HOSTILE, rationale=HOSTILE, model="evil\nVal-Bpb: 0.1")
     told = record(7, proposal=proposal, verdict=Verdict("keep", 2.5, 2.6, 0.1, 0.01, 2, 4, 5, ""))
-    for message in (accepted_message(told, State(session={"metric": "val_bpb", "tag": "t"})), candidate_message(told)):
+    for message in (
+        accepted_message(told, State(session=SessionStarted(metric="val_bpb", tag="t"))),
+        candidate_message(told),
+    ):
         assert not any(c in message for c in "\x1b\x00\x07\u202e")
         lines = message.splitlines()
         assert [line for line in lines if line.startswith("Trial:")] == ["Trial: 7"]
@@ -137,14 +141,14 @@ def test_settings_are_written_down(tmp_path: Path) -> None:
     assert saved["run"]["target"] == str(target)
     assert saved["target"]["budget"]["amount"] == 20
     assert "python" in saved["versions"]
-    assert state_of(directory).session["tag"] == "night"
+    assert state_of(directory).session.tag == "night"
 
 
 def test_a_proposer_is_told_everything_but_the_test_split(tmp_path: Path) -> None:
     test = Measurement("base", "test", 1, "cpu", "ok", 9.9)
     seen = Measurement("base", "calibrate", 1, "cpu", "ok", 3.0)
     state = State(
-        session={"baseline": "base"},
+        session=SessionStarted(baseline="base"),
         records=(record(1, runs=(replace(seen, commit="c"), replace(test, commit="c"))),),
         runs={"base": (seen, test)},
     )

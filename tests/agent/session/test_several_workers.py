@@ -13,8 +13,8 @@ from targets import TRAIN, git, make_bowl
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.judge.noise import noise_of
+from agent.ledger.events import Event, Lost, Measured, RunStarted, name_of
 from agent.ledger.journal import read
-from agent.ledger.state import Event
 from agent.llm.sleep_mode import Sleeper
 from agent.patch.apply import unified_diff
 from agent.rundir.directory import RunDirectory
@@ -41,8 +41,8 @@ def most_at_once(events: list[Event]) -> int:
     """The greatest number of runs under way at the same time."""
     running, most = 0, 0
     for event in events:
-        running += event["event"] == "run_started"
-        running -= event["event"] in ("measured", "lost")
+        running += isinstance(event, RunStarted)
+        running -= isinstance(event, Measured | Lost)
         most = max(most, running)
     return most
 
@@ -213,7 +213,7 @@ def test_the_next_idea_is_asked_for_while_a_trial_trains(tmp_path: Path) -> None
     check_whole(directory, target, 3)
     events = read(directory.ledger)
     assert most_at_once(events) == 1
-    kinds = [(e["event"], e.get("trial")) for e in events]
+    kinds = [(name_of(e), getattr(e, "trial", None)) for e in events]
     assert kinds.index(("asked", 2)) < kinds.index(("judged", 1)) < kinds.index(("candidate", 2))
     state = state_of(directory)
     second = state.records[1]

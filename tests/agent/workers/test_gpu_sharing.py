@@ -17,6 +17,7 @@ from targets import TRAIN, make_bowl
 
 from agent.cli.doctor import check
 from agent.errors import EnvironmentProblem, ModelUnavailable, UsageError
+from agent.ledger.events import Lost
 from agent.ledger.journal import read
 from agent.llm import sleep_mode as sleeping
 from agent.llm.sleep_mode import Sleeper
@@ -107,7 +108,7 @@ with open({str(mark)!r}, "a+") as mark:
     server.replies += replies(text)
     target = make_bowl(tmp_path / "target", train=text)
     directory = session(target, tmp_path / "runs", server)
-    lost = [event["reason"] for event in read(directory.ledger) if event["event"] == "lost"]
+    lost = [event.reason for event in read(directory.ledger) if isinstance(event, Lost)]
     assert len(lost) == 1
     assert "woke up while a trial ran" in lost[0]
     check_whole(directory, target, 2)

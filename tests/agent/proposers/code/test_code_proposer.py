@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from openai_server import Answer, OpenAIServer
 
@@ -22,7 +23,7 @@ from agent.proposers.code.history import near_misses, read_curve, render_history
 from agent.proposers.code.prompt import plateau_level
 from agent.proposers.code.proposer import CodeProposer
 from agent.proposers.protocol import Context
-from agent.types import Measurement, Proposal, Record, Status, Verdict, from_json, to_json
+from agent.types import Measurement, Proposal, Record, Status, Verdict, to_json
 
 SOURCE = """import torch
 
@@ -99,7 +100,7 @@ def test_a_reply_becomes_a_proposal() -> None:
     assert proposal.usage["calls"] == 1
     assert proposal.usage["tokens_in"] > 100
     assert len(model.requests) == 1
-    assert from_json(Proposal, json.loads(json.dumps(to_json(proposal)))) == proposal
+    assert msgspec.convert(json.loads(json.dumps(to_json(proposal))), Proposal) == proposal
 
 
 def test_the_diff_is_ours_however_sloppy_the_reply() -> None:
