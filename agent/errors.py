@@ -25,6 +25,12 @@ class EnvironmentProblem(OvernightError):
     exit_status = 3
 
 
+def system_problem(error: OSError) -> EnvironmentProblem:
+    """The message for an error of the operating system, such as a full disk."""
+    place = f"{error.filename}: " if error.filename else ""
+    return EnvironmentProblem(f"{place}{error.strerror or error}. Fix this, then `overnight resume`.")
+
+
 class ModelUnavailable(EnvironmentProblem):
     """The model server cannot be reached, refuses the key, or does not have the model."""
 

@@ -23,9 +23,9 @@ from agent.llm.scripted import Line, ScriptedModel
 from agent.observers.protocol import SilentView
 from agent.patch.apply import unified_diff
 from agent.proposers.code.proposer import CodeProposer
-from agent.repo.refs import RunRefs
 from agent.rundir.directory import RunDirectory
 from agent.session import setup as launch
+from agent.session.parts import assemble
 from agent.settings import make_settings
 from benchmarks.idle_target import TRAIN, make_target
 
@@ -60,15 +60,15 @@ def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
     target = make_target(root / f"target-{ahead}", TRAIN + NAP)
     given = {"target": str(target), "runs": str(root / "runs"), "tag": ahead, "trials": trials, "sandbox": "process",
              "device": "cpu", "policy": "greedy", "calibrate": 1, "proposer": "random"}  # fmt: skip
-    parts = launch.assemble(make_settings(given, None), lambda _words: None)
+    parts = assemble(make_settings(given, None), lambda _words: None)
     settings = dataclasses.replace(parts.settings, proposer="code", ask_ahead=ahead)
     proposer = CodeProposer(Far(thoughts(TRAIN + NAP)))
     parts = dataclasses.replace(parts, settings=settings, proposer=proposer, ahead=ahead == "on")
     directory = RunDirectory(root / "runs", ahead)
     directory.create(launch.record_of(parts))
-    with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, directory) as force:
+    with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, directory) as crew:
         ledger.append(launch.session_event(parts, directory))
-        launch.run(parts, force, directory, ledger, RunRefs(parts.repo, ahead), SilentView())
+        launch.run(parts, crew, directory, ledger, SilentView())
     events = read(directory.ledger)
     told = {event.trial: event.time for event in events if isinstance(event, Told)}
     records = fold(events).finished

@@ -20,7 +20,7 @@ from agent.target import load_target
 def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     """A real session on the built-in corpus. Everything it makes lies in its run directory and the cache."""
     from agent.session import setup as launch
-    from agent.session.loop import AT_ONCE
+    from agent.session.stopping import AT_ONCE
     from agent.text import count
     from sandbox import make_sandbox
     from sandbox.types import SandboxUnavailable
@@ -102,7 +102,7 @@ def stop(tag: str, now: bool, runs: str, cache: str) -> int:
 
 def _end(directory: RunDirectory) -> int:
     from agent.review.data.run_index import row
-    from agent.session.loop import AT_ONCE
+    from agent.session.stopping import AT_ONCE
 
     row(directory, say)  # `overnight list` finds it ready
     state, settings = load(directory)

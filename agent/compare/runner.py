@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 def run_cells(plan: Plan, root: Path, view: Callable[[], View], tell: Callable[[str], None]) -> bool:
     """Bring every cell to its end, one after the other; False if the user stopped one of them."""
     from agent.session import setup as launch
+    from agent.session.parts import assemble
 
     todo = [(m, s) for m, s in plan.cells if not is_complete(plan, root, m, s)]
     for method in dict.fromkeys(m for m, _ in todo):  # what is missing is said before anything runs
-        launch.assemble(plan.session(method, 0), lambda _text: None)
+        assemble(plan.session(method, 0), lambda _text: None)
     done = len(plan.cells) - len(todo)
     for method, seed in todo:
         tell(f"[{done + 1} of {len(plan.cells)}] {method}, seed {seed}")

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
+from typing import Protocol
 
 from agent import text
 from agent.errors import OvernightError
@@ -15,6 +16,20 @@ from agent.rundir.stop import Stopper
 from agent.settings import Settings, parse_until
 from agent.target import Target
 from agent.types import Record
+
+AT_ONCE = "stopped at once; the running trial is run again at the next resume"
+
+
+class Ending(Protocol):
+    """Decides when a session ends."""
+
+    def at_once(self) -> str:
+        """Why everything stops now; "" if it does not."""
+        ...
+
+    def before(self, state: State, trial: int) -> str:
+        """Why ``trial`` is not started; "" if it is. A trial that has started is always finished."""
+        ...
 
 
 class Stuck(OvernightError):

@@ -16,6 +16,7 @@ from agent.observers.protocol import SilentView
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.session import setup as launch
+from agent.session.parts import block_proposer
 from agent.settings import make_settings
 from agent.target import load_target
 from benchmarks.whole import check_whole, refs_of
@@ -86,6 +87,6 @@ def check_replay(directory: RunDirectory, target: Path, settings: Mapping[str, A
     source = Repo(target).read(baseline, loaded.path)
     for position, event in enumerate(events):
         if isinstance(event, Asked):
-            proposer = launch.block_proposer(given, loaded, source, None)
+            proposer = block_proposer(given, loaded, source, None)
             proposer.replay(events[:position])
             assert dict(proposer.method.suggest().params) == event.proposal.params

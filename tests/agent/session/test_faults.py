@@ -30,7 +30,7 @@ from agent.patch.apply import unified_diff
 from agent.repo import repo
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
-from agent.session import setup as launch
+from agent.session.parts import MODEL_PATIENCE
 
 SETTINGS = {"policy": "greedy", "seed": 1, "trials": 3}  # the first step downhill is kept
 
@@ -272,7 +272,7 @@ def test_a_model_server_that_stumbles_costs_no_idea(
 def test_a_model_server_that_is_gone_for_long_is_waited_for(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(launch.MODEL_PATIENCE, "wait", 0.2)
+    monkeypatch.setitem(MODEL_PATIENCE, "wait", 0.2)
     with OpenAIServer([Answer(status=503, retry_after="0")] * 40 + GOOD) as server:
         directory = start(target, tmp_path / "runs", proposer="code", trials=2, llm_base_url=server.base_url)
     assert [r.status for r in state_of(directory).records] == ["ok", "ok"]
@@ -283,7 +283,7 @@ def test_a_model_server_that_is_gone_for_long_is_waited_for(
 def test_on_request_the_night_ends_without_its_model(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(launch.MODEL_PATIENCE, "stop", 0.2)
+    monkeypatch.setitem(MODEL_PATIENCE, "stop", 0.2)
     settings = {"proposer": "code", "trials": 2, "on_llm_failure": "stop"}
     gone = Answer(status=503, retry_after="0")
     with OpenAIServer(GOOD[:1], at_end=gone) as server, pytest.raises(EnvironmentProblem, match="gave no answer"):

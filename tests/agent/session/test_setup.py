@@ -20,7 +20,7 @@ from agent.ledger.state import State
 from agent.repo.messages import accepted_message, candidate_message, subject_line, trailer_name
 from agent.rundir.directory import RunDirectory, find_runs, new_tag
 from agent.rundir.results import result_line
-from agent.session import setup as launch
+from agent.session.context import describe
 from agent.settings import Settings, make_settings
 from agent.target import Budget, load_target, parse_budget
 from agent.text import plain
@@ -156,7 +156,7 @@ def test_a_proposer_is_told_everything_but_the_test_split(tmp_path: Path) -> Non
     target = load_target(make_bowl(tmp_path / "target"))[0]
     parts = SimpleNamespace(repo=repo, target=target, settings=Settings(), device=find_device(Settings(device="cpu")))
     directory = RunDirectory(tmp_path, "night")
-    context = launch.describe(state, cast(Any, parts), directory)
+    context = describe(state, cast(Any, parts), directory)
     assert context.best == 3.0
     assert "9.9" not in repr(context)
 

@@ -18,7 +18,7 @@ from agent.ledger.journal import read
 from agent.llm.sleep_mode import Sleeper
 from agent.patch.apply import unified_diff
 from agent.rundir.directory import RunDirectory
-from agent.session.setup import asks_ahead
+from agent.session.parts import asks_ahead
 from agent.settings import Settings
 from agent.workers.runtime import Workplace
 from sandbox.process import ProcessSandbox
