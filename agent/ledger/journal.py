@@ -1,8 +1,7 @@
-"""The append-only log of a run, and the fold that turns it into the state of the session.
+"""Reads and writes ledger.jsonl, the append-only log of a run.
 
-One JSON line per event, fsynced before the step that it announces is relied upon. Nothing else is remembered: whoever
-holds the ledger can rebuild everything. A torn last line (power loss in the middle of a write) is dropped; any other
-line that does not parse is an error that names it.
+Each event is one JSON line, and is on disk before the next step relies on it. A torn last line, from a power loss
+during a write, is dropped. Any other line that does not parse is an error that names the line.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ from agent.ledger.state import LedgerDamaged, State, StateBuilder
 
 
 def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
-    """The events of a ledger's bytes, and how many of the bytes hold whole lines.
+    """Decode the bytes of a ledger.
+
+    Returns:
+        The events, and the number of bytes that hold whole lines.
 
     Raises:
-        LedgerDamaged: a line other than a torn last one is not an event of this schema.
+        LedgerDamaged: a line is not an event of this schema, and is not a torn last line.
     """
     events: list[Event] = []
     good = 0
-    lines = data.split(b"\n")
+    *lines, unfinished = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
-        last = number == len(lines)
-        if last:  # what stands behind the last line feed was never finished
-            break
         try:
             event = decode(line)
         except ValueError as error:
-            closed = number == len(lines) - 1 and not lines[-1]
-            if closed and not isinstance(error, NotAnEvent):  # torn, then closed by a line feed of a file system
+            last = number == len(lines) and not unfinished
+            if last and not isinstance(error, NotAnEvent):  # some file systems end a torn line with a line feed
                 break
             raise LedgerDamaged(
-                f"{name}, line {number}: {error}. The lines before it are sound; "
-                f"move the damaged line out of the file to go on without it."
+                f"{name}, line {number}: {error}. The lines before it are sound. "
+                f"Move the damaged line out of the file to continue without it."
             ) from None
         events.append(event)
         good += len(line) + 1
@@ -49,7 +48,7 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
 
 
 def read(path: Path) -> list[Event]:
-    """All events of a ledger file; [] for one that does not exist yet."""
+    """All events of a ledger file; [] if it does not exist."""
     try:
         return parse(path.read_bytes(), str(path))[0]
     except FileNotFoundError:
@@ -57,7 +56,7 @@ def read(path: Path) -> list[Event]:
 
 
 class Ledger:
-    """An open ledger: the only writer of its file."""
+    """An open ledger. It is the only writer of its file."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
         self.path = path
@@ -77,10 +76,10 @@ class Ledger:
             raise EnvironmentProblem(f"cannot write {path}: {error.strerror}.") from error
 
     def append(self, event: Event) -> Event:
-        """Write one event with the present time; return it, as a reader decodes it, once it is on disk.
+        """Write one event with the present time to the disk; return it as a reader decodes it.
 
         Raises:
-            EnvironmentProblem: the disk is full or gone. The file is cut back to its last whole line.
+            EnvironmentProblem: the disk is full or gone. The file still ends with its last whole line.
         """
         line = encode(msgspec.structs.replace(event, time=round(self._clock(), 3)))
         start = self._file.tell()
@@ -100,7 +99,7 @@ class Ledger:
 
     @property
     def state(self) -> State:
-        """The fold of everything written so far."""
+        """The fold of all events so far."""
         return self._builder.state()
 
     def close(self) -> None:
@@ -114,7 +113,7 @@ class Ledger:
 
 
 def _reopen(path: Path, end: int) -> Any:
-    """The buffered half of a failed write must not reach the file later: open it anew, cut at the last whole line."""
+    """Open the file anew, cut at its last whole line: the buffer of a failed write must not reach it later."""
     file = path.open("r+b")
     file.truncate(end)
     file.seek(end)

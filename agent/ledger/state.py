@@ -1,4 +1,4 @@
-"""The state of a session: a fold of its ledger's events."""
+"""The state of a session: the fold of the events in its ledger."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ RETRIES = 3  # lost runs in a row per worker after which a session or replay sto
 
 
 class LedgerDamaged(OvernightError):
-    """A line in the middle of the ledger does not parse, or does not fit those before it."""
+    """A line of the ledger does not parse, or does not fit the lines before it."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a ledger says. ``records[k]`` is trial ``k + 1``; trial 0 is the baseline, with its ``baseline_runs``."""
+    """What the events of a ledger add up to. ``records[k]`` is trial ``k + 1``; trial 0 is the baseline."""
 
-    session: SessionStarted = field(default_factory=SessionStarted)  # as the resumes have changed it
-    settings: Mapping[str, Any] = field(default_factory=dict)  # that the resumes have changed
+    session: SessionStarted = field(default_factory=SessionStarted)  # with the changes of all resumes
+    settings: Mapping[str, Any] = field(default_factory=dict)  # changed by resumes; they differ from run.toml
     records: tuple[Record, ...] = ()
-    runs: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)  # by measured commit, in order of time
-    started: tuple[RunStarted, ...] = ()  # runs that were started and neither measured nor lost
-    told: frozenset[int] = frozenset()
+    runs: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)  # by commit, oldest first
+    started: tuple[RunStarted, ...] = ()  # runs neither measured nor lost yet
+    told: frozenset[int] = frozenset()  # trials whose outcome the proposer knows
     moved: Mapping[int, str] = field(default_factory=dict)  # trial → accepted commit
-    lost: int = 0
-    resumed: int = 0
-    ended: str | None = None
-    last_time: float = 0.0
-    resumed_at: int = 0  # trials that were asked for before the session was last resumed
-    away: float = 0.0  # seconds from the last event before each resume to that resume
-    keeps: tuple[int, ...] = ()  # trials that were kept, in the order of their verdicts
-    open: tuple[int, ...] = ()  # trials under way: asked, neither judged nor ended before they ran
+    lost: int = 0  # number of lost runs
+    resumed: int = 0  # number of resumes
+    ended: str | None = None  # why the session ended
+    last_time: float = 0.0  # of the last event
+    resumed_at: int = 0  # number of trials at the last resume
+    away: float = 0.0  # seconds in which no session was running
+    keeps: tuple[int, ...] = ()  # kept trials, in the order of their verdicts
+    open: tuple[int, ...] = ()  # trials with neither a verdict nor an ending
 
     @property
     def baseline(self) -> str:
@@ -68,16 +68,16 @@ class State:
 
     @property
     def head(self) -> str:
-        """The accepted commit that the branch stands on."""
+        """The accepted commit at the tip of the branch."""
         return list(self.moved.values())[-1] if self.moved else self.baseline
 
     @property
     def incumbent(self) -> str:
-        """The measured commit of the present best: the baseline, or the candidate of the trial that was kept last."""
+        """The measured commit of the best so far: the baseline, or the candidate of the last trial that was kept."""
         return (self.records[self.keeps[-1] - 1].candidate or self.baseline) if self.keeps else self.baseline
 
     def measured(self, accepted: str) -> str:
-        """The commit that was measured before its tree became ``accepted`` on the branch."""
+        """The measured commit with the same tree as ``accepted``."""
         return next((r.candidate for r in self.kept if r.accepted == accepted and r.candidate), self.baseline)
 
     @property
@@ -86,7 +86,7 @@ class State:
 
     @property
     def open_records(self) -> tuple[Record, ...]:
-        """The trials under way, the oldest first: several where several devices train, or ideas are asked for ahead."""
+        """The open trials, oldest first."""
         return tuple(self.records[number - 1] for number in self.open)
 
     @cached_property
@@ -102,7 +102,7 @@ class State:
 
     @property
     def baseline_record(self) -> Record:
-        """Trial 0: the unchanged target, as the search methods and results.tsv see it."""
+        """Trial 0: the unchanged target, for the search methods and results.tsv."""
         values = [run.value for run in self.baseline_runs if run.value is not None and run.role != "test"]
         value = fmean(values) if values else None
         verdict = Verdict("keep", value, None, None, None, len(values), 0, max(len(values) - 1, 0), "baseline")
@@ -111,7 +111,7 @@ class State:
 
 
 class StateBuilder:
-    """Folds events one by one. Mutable, because copying the state after each of 60,000 events would take an hour."""
+    """Folds events one by one. It is mutable: a new state after each of 60,000 events would take an hour."""
 
     def __init__(self) -> None:
         self.session = SessionStarted()

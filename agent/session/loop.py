@@ -60,8 +60,8 @@ class Session:
         """Why the session ends; "" while a trial is to be started or finished."""
         if reason := self.ending.at_once():
             return AT_ONCE if self.runs.orders else reason
-        untold = 0 in state.told and len(state.told) < 1 + len(state.finished)
-        if self.runs.orders or untold or any(record.candidate for record in state.open_records):
+        unreported = 0 in state.told and len(state.told) < 1 + len(state.finished)
+        if self.runs.orders or unreported or any(record.candidate for record in state.open_records):
             return ""
         if self.ideas.problem:
             raise self.ideas.problem
@@ -111,8 +111,8 @@ class Session:
             self.recorder.write(Moved(trial=keep, commit=commit))
             self.recorder.note(self.commits.mirror(self.recorder.state))
             return True
-        untold = next((record for record in state.finished if record.number not in state.told), None)
-        if untold is None or self.ideas.pending:  # one thread at a time uses the proposer
+        unreported = next((record for record in state.finished if record.number not in state.told), None)
+        if unreported is None or self.ideas.pending:  # one thread at a time uses the proposer
             return False
-        self.ideas.tell(untold)
+        self.ideas.tell(unreported)
         return True

@@ -1,7 +1,7 @@
-"""Run directories of plausible nights, made without training: `python tests/support/nights.py DIR --trials 60`.
+"""Synthetic run directories, without training: `python tests/support/nights.py DIR --trials 60`.
 
-A night is a random walk with true effects and noise between runs. It goes through ``agent.ledger.Ledger`` in the order
-in which a session writes, so whatever reads real runs reads these. The same arguments give the same bytes.
+A night is a random walk with true effects and noise between runs. Its events are written by ``Ledger``, in the order
+of a session. The same arguments give the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCK = {
     "DEPTH": 8, "ASPECT_RATIO": 64, "MATRIX_LR": 0.04, "EMBEDDING_LR": 0.6, "WEIGHT_DECAY": 0.2, "WARMDOWN_RATIO": 0.5,
     "WINDOW_PATTERN": "SSSL",
 }  # fmt: skip
-KINDS: dict[str, dict[str, Any]] = {  # of nights, by arguments of write_night
+KINDS: dict[str, dict[str, Any]] = {  # arguments of write_night
     "plain": {},
     "nothing kept": {"keeps": False},
     "nothing tried": {"trials": 0},
@@ -84,7 +84,7 @@ Traceback (most recent call last):
 
 @dataclass
 class Night:
-    """Knobs of a synthetic night. ``effect`` is the scale of true effects, ``sd`` the noise between runs."""
+    """Parameters of a synthetic night. ``effect`` scales the true effects, ``sd`` is the noise between runs."""
 
     trials: int = 60
     seed: int = 0
@@ -96,7 +96,7 @@ class Night:
     failures: float = 0.12
     unran: float = 0.06
     self_reported: bool = False
-    hostile: str = ""  # put into every text that a model or a log could have written
+    hostile: str = ""  # added to every text from a model or a log
     ended: bool = True
     tag: str = "jun12"
     calibration: int = 4
@@ -110,7 +110,7 @@ class Night:
 
 
 def write_night(directory: Path, trials: int = 60, seed: int = 0, **knobs: Any) -> Path:
-    """Make ``directory`` look like ``runs/<tag>`` after (or, with ended=False, in the middle of) a night."""
+    """Write ``directory`` as ``runs/<tag>`` after a night, or during one with ended=False."""
     directory.mkdir(parents=True, exist_ok=True)
     night = Night(trials=trials, seed=seed, **knobs)
     _Writer(directory, night).write()

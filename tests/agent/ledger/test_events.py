@@ -1,4 +1,4 @@
-"""Events are written as JSON lines and read back unchanged; what is no event is named."""
+"""Events and their JSON lines: round trip, older ledgers, lines that are not events."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-def test_every_event_has_a_strategy_here() -> None:
+def test_every_event_has_a_strategy() -> None:
     assert set(BY_NAME) == set(EVENTS)
 
 
@@ -149,7 +149,7 @@ def test_fields_of_other_versions_are_read(text: str, wanted: Event | None) -> N
         (b'{"v": 1, "event": "ended", "reason": "x", "time": ' + b"9" * 400 + b"}", "time"),
     ],
 )
-def test_objects_that_are_no_events_are_named(line: bytes, message: str) -> None:
+def test_invalid_objects_are_named(line: bytes, message: str) -> None:
     with pytest.raises(NotAnEvent, match=message):
         decode(line)
 

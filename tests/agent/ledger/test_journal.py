@@ -1,4 +1,4 @@
-"""The ledger on a real disk: what was written is read back, whatever broke off in the middle."""
+"""The ledger on a real disk: writing, reading, torn and damaged lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT = st.text(max_size=20)  # any character, half surrogates too
 
 
 @given(st.lists(TEXT, max_size=6), st.data())
-def test_a_ledger_cut_anywhere_keeps_its_whole_lines(notes: list[str], data: st.DataObject) -> None:
+def test_truncated_ledger_keeps_whole_lines(notes: list[str], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.jsonl"
         with Ledger(path) as open_ledger:
@@ -42,7 +42,7 @@ def test_a_ledger_cut_anywhere_keeps_its_whole_lines(notes: list[str], data: st.
 
 
 @given(st.binary(max_size=200))
-def test_garbage_is_a_clear_error_or_a_torn_line(data: bytes) -> None:
+def test_garbage_is_error_or_torn_line(data: bytes) -> None:
     if (b"\n" not in data[:-1] and not data.lstrip().startswith(b"{")) or b"\n" not in data:  # one line, whole or torn
         assert parse(data) == ([], 0)
     else:
@@ -50,7 +50,7 @@ def test_garbage_is_a_clear_error_or_a_torn_line(data: bytes) -> None:
             parse(data)
 
 
-def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
+def test_damaged_middle_line_is_named(tmp_path: Path) -> None:
     directory = write_night(tmp_path / "night", 3)
     path = directory / "ledger.jsonl"
     lines = path.read_bytes().split(b"\n")
@@ -59,7 +59,7 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_last_line_of_another_schema_is_kept(tmp_path: Path) -> None:
+def test_last_line_of_another_schema_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(encode(Ended(time=1.0, reason="x")) + b'{"v": 2, "event": "ended", "time": 2.0}\n')
     before = path.read_bytes()
@@ -73,21 +73,21 @@ def test_a_last_line_of_another_schema_is_kept(tmp_path: Path) -> None:
     [(kind, n) for kind in ("asked", "candidate", "judged", "moved") for n in (-1, 0, 99)]
     + [("measured", n) for n in (-1, 99)],  # 0 is the baseline
 )
-def test_an_event_of_a_trial_that_nobody_asked_for_is_named(tmp_path: Path, kind: str, number: int) -> None:
+def test_event_of_unknown_trial_is_named(tmp_path: Path, kind: str, number: int) -> None:
     events = read(write_night(tmp_path, 20) / "ledger.jsonl")
     last = max(k for k, event in enumerate(events) if name_of(event) == kind and getattr(event, "trial", 0) > 0)
     with pytest.raises(LedgerDamaged, match=f"'{kind}' does not fit.*{number}"):
         fold([*events[:last], msgspec.structs.replace(events[last], trial=number)])
 
 
-def test_a_trial_that_was_asked_for_twice_is_named(tmp_path: Path) -> None:
+def test_trial_asked_twice_is_named(tmp_path: Path) -> None:
     events = read(write_night(tmp_path, 20) / "ledger.jsonl")
     first = next(event for event in events if isinstance(event, Asked))
     with pytest.raises(LedgerDamaged, match=r"'asked' does not fit.*trial 1, .* 21"):
         fold([*events, first])
 
 
-def test_folding_step_by_step_is_folding_at_once(tmp_path: Path) -> None:
+def test_incremental_fold_equals_full_fold(tmp_path: Path) -> None:
     events = read(write_night(tmp_path / "night", 30, failures=0.2) / "ledger.jsonl")
     builder = StateBuilder()
     for end, event in enumerate(events, start=1):
@@ -96,7 +96,7 @@ def test_folding_step_by_step_is_folding_at_once(tmp_path: Path) -> None:
             assert builder.state() == fold(events[:end])
 
 
-def test_half_a_surrogate_does_not_stop_the_night(tmp_path: Path) -> None:
+def test_half_surrogate_is_written_and_read(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.jsonl") as open_ledger:
         event = open_ledger.append(Ended(reason="bad \ud800 text"))
     assert read(tmp_path / "ledger.jsonl") == [event]
@@ -122,7 +122,7 @@ with Ledger(path) as ledger:
 """
 
 
-def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
+def test_full_disk_keeps_written_lines(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -130,7 +130,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     assert [name_of(e) for e in read(path)] == ["session", "ended"]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises((EnvironmentProblem, NotADirectoryError), match="file"):
         Ledger(tmp_path / "file" / "ledger.jsonl")

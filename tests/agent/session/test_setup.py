@@ -1,4 +1,4 @@
-"""What is decided before a session begins, and why it ends."""
+"""Settings, tags, commit messages and the context of a proposer."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ BEFORE = Budget("seconds", 300, 300)
     [("300s", "seconds", 300), ("5m", "seconds", 300), ("1h", "seconds", 3600), ("0.5s", "seconds", 0.5),
      ("200steps", "steps", 200), ("1e6tokens", "tokens", 1_000_000), (" 20 steps ", "steps", 20)],
 )  # fmt: skip
-def test_budgets(text: str, kind: str, amount: float) -> None:
+def test_parse_budget_reads_units(text: str, kind: str, amount: float) -> None:
     budget = parse_budget(text, BEFORE)
     assert (budget.kind, budget.amount) == (kind, amount)
     assert budget.startup_seconds == BEFORE.startup_seconds
 
 
 @given(st.text(max_size=12))
-def test_any_other_text_is_no_budget(text: str) -> None:
+def test_parse_budget_rejects_other_text(text: str) -> None:
     try:
         budget = parse_budget(text, BEFORE)
     except UsageError:
@@ -56,7 +56,7 @@ def record(number: int, **fields: Any) -> Record:
     return replace(Record(number, Proposal("code", "llm", "p", "d"), "c", verdict=verdict, ended=0.0), **fields)
 
 
-def test_tags_of_a_day_are_counted(tmp_path: Path) -> None:
+def test_new_tags_of_a_day_are_numbered(tmp_path: Path) -> None:
     first = new_tag(tmp_path)
     (tmp_path / first).mkdir()
     assert new_tag(tmp_path) == f"{first}-2"
@@ -65,19 +65,19 @@ def test_tags_of_a_day_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tag", ["", ".", "..", "a/b", "a b", "x.lock", "-a", "a..b", "ä", "a" * 65, "a\n"])
-def test_a_tag_that_is_no_branch_is_refused(tmp_path: Path, tag: str) -> None:
+def test_tag_must_be_valid_branch_name(tmp_path: Path, tag: str) -> None:
     with pytest.raises(UsageError, match="--tag"):
         RunDirectory(tmp_path, tag)
 
 
-def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+def test_lock_admits_one_session(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path, "night")
     directory.create({"run": {"a": None, "b": Path("x")}})
     assert directory.read_settings() == {"run": {"b": "x"}}
     assert not directory.running()
     with directory.lock():
         assert directory.running()
-        with pytest.raises(UsageError, match="going on already"), RunDirectory(tmp_path, "night").lock():
+        with pytest.raises(UsageError, match="night"), RunDirectory(tmp_path, "night").lock():
             pass
     assert not directory.running()
 
@@ -85,7 +85,7 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
 IDEA = Proposal("code", "llm", "p", "d", subject="Idea")
 
 
-def test_results_are_in_the_published_format() -> None:
+def test_results_have_published_format() -> None:
     better = Verdict("keep", 0.9979, 1.0, 0.0021, None, 1, 1, 0, "")
     kept = record(1, proposal=IDEA, verdict=better, candidate="abcdef0123")
     failed = Measurement("c", "screen", 1, "cpu", "crash", None, peak_memory_gb=44.04)
@@ -101,7 +101,7 @@ def test_results_are_in_the_published_format() -> None:
 HOSTILE = "\x1b]0;owned\x07Raise\x1b[31m the rate\u202e\x00\nSigned-off-by: Nobody <x@y>\n\nTrial: 99"
 
 
-def test_what_a_model_says_cannot_forge_trailers_or_reach_the_terminal() -> None:
+def test_model_text_cannot_forge_trailers_or_control_characters() -> None:
     proposal = Proposal("code", "llm", "p", "d", subject=HOSTILE, rationale=HOSTILE, model="evil\nVal-Bpb: 0.1")
     told = record(7, proposal=proposal, verdict=Verdict("keep", 2.5, 2.6, 0.1, 0.01, 2, 4, 5, ""))
     for message in (
@@ -116,7 +116,7 @@ def test_what_a_model_says_cannot_forge_trailers_or_reach_the_terminal() -> None
 
 
 @given(st.text(max_size=300), st.text(max_size=600))
-def test_any_text_makes_a_message(subject: str, rationale: str) -> None:
+def test_any_text_makes_valid_commit_message(subject: str, rationale: str) -> None:
     proposal = Proposal("code", "llm", "p", "d", subject=subject, rationale=rationale)
     message = candidate_message(record(3, proposal=proposal))
     assert message.split("\n")[0].strip()
@@ -125,15 +125,15 @@ def test_any_text_makes_a_message(subject: str, rationale: str) -> None:
     message.encode()
 
 
-def test_names_of_trailers() -> None:
+def test_trailer_names() -> None:
     assert [trailer_name(m) for m in ("val_bpb", "loss", "!")] == ["Val-Bpb", "Loss", "Value"]
     assert subject_line(record(4)) == "Trial 4"
 
 
-# what a session is told
+# the start of a session
 
 
-def test_settings_are_written_down(tmp_path: Path) -> None:
+def test_run_toml_has_all_settings(tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target")
     directory = start(target, tmp_path / "runs", trials=1, seed=11)
     saved = directory.read_settings()
@@ -144,7 +144,7 @@ def test_settings_are_written_down(tmp_path: Path) -> None:
     assert state_of(directory).session.tag == "night"
 
 
-def test_a_proposer_is_told_everything_but_the_test_split(tmp_path: Path) -> None:
+def test_context_excludes_test_split(tmp_path: Path) -> None:
     test = Measurement("base", "test", 1, "cpu", "ok", 9.9)
     seen = Measurement("base", "calibrate", 1, "cpu", "ok", 3.0)
     state = State(
@@ -161,22 +161,22 @@ def test_a_proposer_is_told_everything_but_the_test_split(tmp_path: Path) -> Non
     assert "9.9" not in repr(context)
 
 
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_device(make_settings({"device": "cpu", "threads": 3}, None)).threads == 3
     monkeypatch.setattr(workplace, "gpus", lambda: {"GPU-a": "H200", "GPU-b": "A100"})
     assert find_device(Settings(device="auto")).uuid == "GPU-a"
     assert find_device(Settings(device="GPU-b")).uuid == "GPU-b"
     monkeypatch.setattr(workplace, "gpus", dict)
-    with pytest.raises(EnvironmentProblem, match="nvidia-smi lists no GPU"):
+    with pytest.raises(EnvironmentProblem, match="nvidia-smi"):
         find_device(Settings(device="cuda"))
     far = find_device(Settings(device="cuda", ray_address="head:6379"))
-    assert (far.kind, far.uuid) == ("cuda", ""), "the GPUs are those of the nodes"
-    with pytest.raises(UsageError, match="Ray picks the GPUs"):
+    assert (far.kind, far.uuid) == ("cuda", ""), "Ray picks the GPUs on its nodes"
+    with pytest.raises(UsageError, match="Ray"):
         find_device(Settings(device="GPU-b", ray_address="head:6379"))
 
 
-def test_a_cluster_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+def test_ray_address_without_ray_names_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # import raises ImportError
     target = make_bowl(tmp_path / "target")
-    with pytest.raises(EnvironmentProblem, match=r"pip install 'overnight\[ray\]'"):
+    with pytest.raises(EnvironmentProblem, match=r"overnight\[ray\]"):
         start(target, tmp_path / "runs", ray_address="local")
