@@ -12,7 +12,7 @@ from agent.session.commits import Commits
 from agent.session.evidence import lacks_test_score
 from agent.session.in_flight import Ideas, Runs
 from agent.session.recorder import Recorder
-from agent.session.stopping import Ending
+from agent.session.stopping import EndOfNight
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Baseline:
     directory: RunDirectory
     policy: Policy
     calibration: int  # runs on each type of device
-    ending: Ending
+    ending: EndOfNight
 
     def settled(self, state: State) -> bool:
         """Whether trials can start: the proposer knows the baseline, on each type of device."""

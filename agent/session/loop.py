@@ -18,7 +18,7 @@ from agent.session.evidence import lacks_test_score, next_step
 from agent.session.in_flight import Ideas, Runs, wait
 from agent.session.recorder import Recorder
 from agent.session.restore import restore
-from agent.session.stopping import AT_ONCE, Ending
+from agent.session.stopping import AT_ONCE, EndOfNight
 from agent.types import Record, Verdict
 
 
@@ -32,7 +32,7 @@ class Session:
     commits: Commits
     baseline: Baseline
     policy: Policy
-    ending: Ending
+    ending: EndOfNight
     describe: Callable[[State], Context]
     most_open: int  # trials that may be open: one for each worker, and one more where ideas are asked for ahead
 

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
-from typing import Protocol
 
 from agent import text
 from agent.errors import OvernightError
@@ -18,18 +17,6 @@ from agent.target import Target
 from agent.types import Record
 
 AT_ONCE = "stopped at once; the running trial is run again at the next resume"
-
-
-class Ending(Protocol):
-    """Decides when a session ends."""
-
-    def at_once(self) -> str:
-        """Why everything stops now; "" if it does not."""
-        ...
-
-    def before(self, state: State, trial: int) -> str:
-        """Why ``trial`` is not started; "" if it is. A trial that has started is always finished."""
-        ...
 
 
 class Stuck(OvernightError):
@@ -151,10 +138,11 @@ class EndOfNight:
         self.until = parse_until(settings.until, datetime.now()) if settings.until else None
 
     def at_once(self) -> str:
+        """Why everything stops now; "" if it does not."""
         return "stopped by the user" if self.stopper.asked() == "now" else ""
 
     def before(self, state: State, trial: int) -> str:
-        """Why ``trial`` is not started.
+        """Why ``trial`` is not started; "" if it is. A trial that has started is always finished.
 
         Raises:
             Stuck: the breaker trips.

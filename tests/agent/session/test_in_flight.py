@@ -65,6 +65,6 @@ def test_checkpoint_of_running_run_is_kept(tmp_path: Path) -> None:
     assert left_after(RunDirectory(tmp_path, "night"), state, 0, (running,)) == ["run-1", "run-2"]
 
 
-def test_no_checkpoint_is_kept_after_outcome_is_told(tmp_path: Path) -> None:
+def test_finished_trials_keep_no_checkpoint(tmp_path: Path) -> None:
     state = State(session=SessionStarted(baseline="base"), runs={"base": runs_of(0, OK)}, told=frozenset({0}))
     assert left_after(RunDirectory(tmp_path, "night"), state, 0) == []
