@@ -19,6 +19,7 @@ from agent.repo.repo import Repo
 from agent.target import load_target
 from agent.trial.compile_cache import NOTHING, Compiled
 from agent.trial.experiment import Experiment
+from agent.trial.order import Order
 from agent.types import Measurement, Role
 from nanogpt_target.prepare import prepare
 from sandbox import make_sandbox
@@ -100,7 +101,7 @@ class Bench:
         )
         commit = self.commit(*edits)
         self.last = self.scratch / f"{commit[:8]}-{seed}"
-        return self.experiment.measure(commit, role, seed, self.last, "trace", 0, lambda _phase, _info: None)
+        return self.experiment.measure(Order(0, commit, role, seed, "run"), self.last, lambda _phase, _info: None)
 
     def honest_value(self, directory: Path) -> float:
         """Bits per byte of a checkpoint by the honest train.py, in one process and without the scorer's code."""
