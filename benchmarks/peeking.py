@@ -23,9 +23,10 @@ import numpy as np
 
 from nanogpt_target import __main__ as by_hand
 from nanogpt_target.channel import Rejected
+from nanogpt_target.look_ahead import CUTS
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import write_target
-from nanogpt_target.scorer import BATCH_BYTES, CUTS, Ask, Score, read_split, score
+from nanogpt_target.scorer import BATCH_BYTES, Ask, Score, read_split, score
 
 Model = Callable[[np.ndarray], np.ndarray]  # ids [B, T] to float32 [B, T, V]
 SHARES = (0.002, 0.001, 0.0005, 0.0002)

@@ -30,9 +30,10 @@ import numpy as np
 
 from nanogpt_target import __main__ as by_hand
 from nanogpt_target.channel import ScorerSide
+from nanogpt_target.look_ahead import CUTS, SUSPECTS
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import PACKAGE, PRESETS, write_target
-from nanogpt_target.scorer import BATCH_BYTES, CUTS, REPEATED_ROWS, SUSPECTS, log_probabilities
+from nanogpt_target.scorer import BATCH_BYTES, REPEATED_ROWS, log_probabilities
 
 BUS = 12e9  # bytes/s from a GPU into memory that is not pinned, assumed (PCIe 4.0 x16 has 32e9 at most)
 GPU_MEMORY = 2e12  # bytes/s of a data centre GPU, assumed
