@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt_target import __main__ as by_hand
+from nanogpt_target import __main__ as once
 from nanogpt_target.channel import Rejected
 from nanogpt_target.look_ahead import CUTS
 from nanogpt_target.prepare import prepare
@@ -38,10 +38,10 @@ def trained(folder: Path, cache: Path, tokens: int, seed: int) -> Model:
     import torch
 
     write_target("demo", folder / "target")
-    by_hand.make_code(folder / "target", folder / "code")
+    once.make_code(folder / "target", folder / "code")
     prepared = prepare(tomllib.loads((folder / "target" / "target.toml").read_text())["data"], cache)
     env = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": "1"}
-    run = by_hand.train(folder / "code", prepared, folder / "work", f"tokens:{tokens}", seed, env)
+    run = once.train(folder / "code", prepared, folder / "work", f"tokens:{tokens}", seed, env)
     if run["exit"] != 0:
         raise SystemExit(f"training ended with exit code {run['exit']}")
     spec = importlib.util.spec_from_file_location(f"train{seed}", folder / "code" / "train.py")

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt_target import __main__ as by_hand
+from nanogpt_target import __main__ as once
 from nanogpt_target.channel import ScorerSide
 from nanogpt_target.look_ahead import CUTS, SUSPECTS
 from nanogpt_target.prepare import prepare
@@ -50,16 +50,16 @@ def one_round(target: Path, cache: Path, threads: int, seconds: float, earlier: 
     env = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
         code, work = Path(folder) / "code", Path(folder) / "work"
-        by_hand.make_code(target, code)
+        once.make_code(target, code)
         prepared = prepare(tomllib.loads((target / "target.toml").read_text())["data"], cache)
-        run = by_hand.train(code, prepared, work, f"seconds:{seconds:g}", 1, env)
+        run = once.train(code, prepared, work, f"seconds:{seconds:g}", 1, env)
         if run["exit"] != 0:
             raise SystemExit(f"training ended with exit code {run['exit']}")
         summary = json.loads((work / "out" / "summary.json").read_text())
         started = processor_of_start(code, work / "out", env)
         before = processor_of_children()
         known = {"reference": earlier} if earlier.exists() else {"log_p": earlier}
-        found = by_hand.score(code, work / "out", prepared, "validation", env, 600, seed=1, **known)
+        found = once.score(code, work / "out", prepared, "validation", env, 600, seed=1, **known)
         processor = processor_of_children() - before - started
     if found["status"] != "ok":
         raise SystemExit(f"scoring ended with {found['status']}: {found['reason']}")

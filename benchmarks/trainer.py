@@ -226,7 +226,7 @@ def loading(rounds: int, folder: Path, cache: Path) -> None:
 
 
 def baseline(rounds: int, folder: Path, cache: Path) -> None:
-    from nanogpt_target import __main__ as by_hand
+    from nanogpt_target import __main__ as once
     from nanogpt_target.prepare import prepare
     from nanogpt_target.presets import write_target
 
@@ -237,7 +237,7 @@ def baseline(rounds: int, folder: Path, cache: Path) -> None:
     seconds = toml["budget"]["seconds"]
     codes = {"preset": folder / "preset", "plain": folder / "plain"}
     for code in codes.values():
-        by_hand.make_code(target, code)
+        once.make_code(target, code)
     shutil.copyfile(PLAIN, codes["plain"] / "train.py")
     env = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -245,7 +245,7 @@ def baseline(rounds: int, folder: Path, cache: Path) -> None:
         """The folder of a run, and the processor's seconds that it took."""
         work = folder / f"{name}{rate}-{seed}-{steps}"
         before = children()
-        run = by_hand.train(codes[name], prepared, work, f"steps:{steps}", seed, {**env, "PLAIN_LR": rate or "0"})
+        run = once.train(codes[name], prepared, work, f"steps:{steps}", seed, {**env, "PLAIN_LR": rate or "0"})
         if run["exit"] != 0:
             raise SystemExit(f"{name} {rate}: training ended with exit code {run['exit']}")
         return work, children() - before
@@ -260,7 +260,7 @@ def baseline(rounds: int, folder: Path, cache: Path) -> None:
     for seed in range(1, rounds + 1):
         for name, rate in [("preset", ""), *(("plain", rate) for rate in RATES)]:
             work, _ = train(name, rate, steps[name], seed)
-            scored = by_hand.score(codes[name], work / "out", prepared, "validation", env, 900, seed=seed)
+            scored = once.score(codes[name], work / "out", prepared, "validation", env, 900, seed=seed)
             found.setdefault((name, rate), []).append(scored["value"])
             print(f"seed {seed}, {name} {rate}: {scored['value']:.4f}", file=sys.stderr, flush=True)
     print(f"val_bpb after {seconds} s of the processor, one thread, seeds 1 to {rounds}\n")

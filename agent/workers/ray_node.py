@@ -231,7 +231,7 @@ def _prepare(site: Site, fetch: Callable[[], Files]) -> tuple[Sandbox, Data | No
     sandbox.check()
     if lacking := site.promised - sandbox.guarantees:
         words = "; ".join(sorted(guarantee.value for guarantee in lacking))
-        raise EnvironmentProblem(f"the sandbox {sandbox.name} does not promise here: {words}.")
+        raise EnvironmentProblem(f"the sandbox {sandbox.name} does not guarantee here: {words}.")
     _sweep(sandbox, site.owner)
     return sandbox, _unpack(site, fetch) if site.data[0] else None
 

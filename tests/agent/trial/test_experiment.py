@@ -88,7 +88,7 @@ if [ -e {seen} ]; then echo 9000; else touch {seen}; echo 4; fi
 """
 
 
-def test_pinned_seed_with_false_hash_is_found_by_value(bench: Bench) -> None:
+def test_pinned_seed_is_found_by_equal_values(bench: Bench) -> None:
     lies = """    import os
     run._seed = 4
     torch.manual_seed(4)
@@ -117,9 +117,7 @@ def test_trial_sees_only_frozen_files_of_package(bench: Bench) -> None:
     assert f"FOUND {sorted(FROZEN)}" in run.log_tail
 
 
-def test_too_much_gpu_memory_is_out_of_memory(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_much_gpu_memory_is_out_of_memory(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for nvidia-smi reports the memory of the trial from its second call on."""
     smi = tmp_path / "nvidia-smi"
     smi.write_text(SMI.format(seen=tmp_path / "seen"))
