@@ -116,16 +116,16 @@ class Run:
         self._curve = (self._out / "curve.jsonl").open("w")
         self._trace = (self._out / "trace.jsonl").open("w")
         versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
-        self._note(self._trace, seed=self._seed, budget=f"{self._kind}:{self._amount:g}", device=str(self.device),
+        _note(self._trace, seed=self._seed, budget=f"{self._kind}:{self._amount:g}", device=str(self.device),
                    threads=torch.get_num_threads(), versions=versions)  # fmt: skip
         if os.environ.get("OVERNIGHT_KEEP_COMPILED"):
             _leave_compiled(self._out / COMPILED)
-        self._emit(event="ready", parameters=self._parameters)
+        _emit(event="ready", parameters=self._parameters)
         while not (self._data / "manifest.json").exists():
             _sleep(0.002)
         self._began = self._last_step = _now()
         self._batches = Batches(self._data, self._seed, self.device)
-        self._emit(event="start")
+        _emit(event="start")
 
     @property
     def training(self) -> bool:
@@ -139,7 +139,7 @@ class Run:
         if self.progress >= 1.0:
             return False
         self._planned = self.step
-        self._note(self._trace, step=self.step, progress=self.progress)
+        _note(self._trace, step=self.step, progress=self.progress)
         return True
 
     def _spent(self) -> float:
@@ -173,11 +173,11 @@ class Run:
             return
         value = self._finite(loss)
         seconds = now - self._began
-        self._note(self._curve, step=self.step, progress=round(self.progress, 4), loss=round(value, 5),
+        _note(self._curve, step=self.step, progress=round(self.progress, 4), loss=round(value, 5),
                    seconds=round(seconds, 3), tokens=self.tokens)  # fmt: skip
         if due:
             self._last_event = now
-            self._emit(event="step", step=self.step, loss=round(value, 4), progress=round(self.progress, 4),
+            _emit(event="step", step=self.step, loss=round(value, 4), progress=round(self.progress, 4),
                        tokens=self.tokens, tokens_per_second=round(self.tokens / max(seconds, 1e-9)),
                        memory_gb=_memory_gb(self.device))  # fmt: skip
 
@@ -185,7 +185,7 @@ class Run:
         value = float(loss)
         self._last_loss = None
         if not math.isfinite(value):
-            self._emit(event="diverged", step=self.step)
+            _emit(event="diverged", step=self.step)
             raise SystemExit(DIVERGED)
         self._losses = [*self._losses[-19:], value]
         return value
@@ -213,18 +213,18 @@ class Run:
         (self._out / "summary.json").write_text(json.dumps(summary))
         for file in (self._curve, self._trace):
             file.close()
-        self._emit(event="saved", steps=self.step, tokens=self.tokens, train_seconds=round(seconds, 3))
+        _emit(event="saved", steps=self.step, tokens=self.tokens, train_seconds=round(seconds, 3))
         if self._batches is not None:
             self._batches.close()
 
-    @staticmethod
-    def _emit(**event: Any) -> None:
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
 
-    @staticmethod
-    def _note(file: Any, **line: Any) -> None:
-        file.write(json.dumps(line) + "\n")
+def _emit(**event: Any) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def _note(file: Any, **line: Any) -> None:
+    file.write(json.dumps(line) + "\n")
 
 
 _run: Run | None = None

@@ -1,4 +1,4 @@
-"""The trusted scorer: a process of its own that holds the tokens and their bytes, and computes softmax and sum.
+"""The trusted scorer: a separate process that holds the tokens and their bytes, and computes softmax and sum.
 
     python -m nanogpt_target.scorer --data DIR --split validation --channel-a DIR --channel-b DIR --result FILE
 
@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -179,83 +179,83 @@ def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return rows, np.load(data / "token_bytes.npy"), np.array(shard[-1024:])
 
 
+@dataclass
+class _Channels:
+    """The channels to both model processes, used one after the other."""
+
+    folders: tuple[Path, Path]
+    shape: tuple[int, int, int]  # batch, length, vocab
+    deadline: float  # monotonic
+    load_seconds: float
+    between: Path | None
+    sides: list[ScorerSide] = field(default_factory=list)
+
+    def open(self) -> None:
+        self.sides.append(ScorerSide(self.folders[len(self.sides)], *self.shape, self.load_seconds))
+
+    def ask(self, ids: np.ndarray, out: np.ndarray) -> None:
+        self.sides[-1].ask(ids, self.deadline, out)
+
+    def switch(self) -> None:
+        """End pass A; wait until the host has removed the first model process; open the second channel."""
+        self.sides[0].check_load()
+        self.sides[0].close()
+        if self.between is not None:
+            self.between.touch()
+            while self.between.exists():
+                if time.monotonic() > self.deadline:
+                    raise TimeoutError
+                time.sleep(0.002)
+        self.open()
+
+
 def score_channels(
     data: Path,
     split: str,
-    channel_a: Path,
-    channel_b: Path,
+    folders: tuple[Path, Path],
     timeout: float,
     load_seconds: float = float("inf"),
     seed: int | None = None,
     reference: Path | None = None,
     between: Path | None = None,
 ) -> tuple[dict[str, object], np.ndarray | None]:
-    """Score a split through two channels.
-
-    Args:
-        data: folder of prepared data.
-        split: ``validation`` or ``test``.
-        channel_a: folder of the channel to the first model process.
-        channel_b: the same for the second one.
-        timeout: bound on both passes, in seconds.
-        load_seconds: bound on loading the model.
-        seed: of the cuts; random if None.
-        reference: log-probabilities (.npy) of an earlier run.
-        between: file that is created after pass A. The host removes it when the first model process has ended; then
-            pass B starts.
+    """Score a split through the channels in ``folders``; for the other arguments, see the options of ``main``.
 
     Returns:
         The result as JSON (``status``: ok, invalid, crash or timeout; ``value`` or None; ``reason``; counts), and the
         log-probabilities of pass A if ok.
     """
     began = time.monotonic()
-    deadline = began + timeout
     rows, token_bytes, decoys = read_split(data, split)
     length, vocab = rows.shape[1] - 1, len(token_bytes)
     batch = max(1, min(len(rows), CUTS, BATCH_BYTES // (length * vocab * 4)))
     random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if seed is None else seed)
-    sides: list[ScorerSide] = []
-
-    def begin(channel: Path) -> None:
-        sides.append(ScorerSide(channel, batch, length, vocab, load_seconds))
-
-    def ask(ids: np.ndarray, out: np.ndarray) -> None:
-        sides[-1].ask(ids, deadline, out)
-
-    def turn() -> None:
-        sides[0].check_load()
-        sides[0].close()
-        if between is not None:
-            between.touch()
-            while between.exists():
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-                time.sleep(0.002)
-        begin(channel_b)
-
+    channels = _Channels(folders, (batch, length, vocab), began + timeout, load_seconds, between)
     earlier = None if reference is None else np.load(reference, allow_pickle=False).astype(np.float64)
     try:
-        begin(channel_a)
-        found = score(rows, token_bytes, decoys, ask, ask, batch, random, earlier, turn)
-        sides[1].check_load()
+        channels.open()
+        ask = channels.ask
+        found = score(rows, token_bytes, decoys, ask, ask, batch, random, earlier, channels.switch)
+        channels.sides[1].check_load()
     except Rejected as error:
         return {"status": "invalid", "value": None, "reason": str(error)}, None
     except ModelGone as error:
-        asked = any(side.asked for side in sides)
+        asked = any(side.asked for side in channels.sides)
         return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": asked}, None
     except TimeoutError as error:
         reason = str(error) or f"scoring took more than {timeout:g} s"
         return {"status": "timeout", "value": None, "reason": reason, "asked": True}, None
     finally:
-        for side in sides:
+        for side in channels.sides:
             side.close()
-    total, scoring = time.monotonic() - began, sum(side.answering for side in sides)
+    total, scoring = time.monotonic() - began, sum(side.answering for side in channels.sides)
     seconds = {"startup": total - scoring, "scoring": scoring, "total": total}
-    counts = {"value": found.value, "tokens": found.tokens, "bytes": found.bytes}
     return {
         "status": "ok",
         "reason": "",
-        **counts,
+        "value": found.value,
+        "tokens": found.tokens,
+        "bytes": found.bytes,
         "noise": found.noise,
         "rows_b": found.rows_b,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -275,7 +275,7 @@ def main() -> int:
     parser.add_argument("--between", type=Path, help="file created after pass A; pass B starts when it is removed")
     given = parser.parse_args()
     found, log_p = score_channels(
-        given.data, given.split, given.channel_a, given.channel_b, given.timeout, given.load_seconds, given.seed,
+        given.data, given.split, (given.channel_a, given.channel_b), given.timeout, given.load_seconds, given.seed,
         given.reference, given.between,
     )  # fmt: skip
     if given.log_p is not None and log_p is not None:

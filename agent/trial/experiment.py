@@ -1,7 +1,7 @@
 """One run of one commit: stage the code, train in the sandbox under the host's clock, score outside, measure.
 
 The trial's own reports of time and loss are information for people. The time comes from the host's monotonic clock. The
-value comes from the scorer, a process of its own and the only one with validation text.
+value comes from the scorer, a separate process and the only one with validation text.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Experiment:
                 **env,
                 **self._hardware(),
             },
-            limits=self._limits(),
+            limits=_limits(self.target, self.device),
             device=self.device,
             collect=() if self._trusted is None else (*CHECKPOINT, *REPORTS, *extra),
             collect_to=directory,
@@ -160,7 +160,7 @@ class Experiment:
         assert self.prepared is not None
         scoring = Scoring(
             self.target, self._trusted, self.prepared, code, self.sandbox, self.device, self.owner, self._hardware(),
-            self._limits(), self._stop_now,
+            _limits(self.target, self.device), self._stop_now,
         )  # fmt: skip
         return scoring.score(directory, split, progress)
 
@@ -192,8 +192,8 @@ class Experiment:
     def _hardware(self) -> dict[str, str]:
         return {"OVERNIGHT_DEVICE": self.device.kind, "OVERNIGHT_THREADS": str(self.device.threads)}
 
-    def _limits(self) -> Limits:
-        """With a time budget on the CPU, a run must not use more processors than the others: it would train more."""
-        target, threads = self.target, self.device.threads
-        cpus = float(threads) if target.budget.kind == "seconds" and self.device.kind == "cpu" and threads else None
-        return Limits(target.memory_gb, target.disk_gb, target.processes, cpus=cpus, vram_gb=target.vram_gb)
+
+def _limits(target: Target, device: Device) -> Limits:
+    """With a time budget on the CPU, a run must not use more processors than the others: it would train more."""
+    cpus = float(device.threads) if target.budget.kind == "seconds" and device.kind == "cpu" else None
+    return Limits(target.memory_gb, target.disk_gb, target.processes, cpus=cpus or None, vram_gb=target.vram_gb)

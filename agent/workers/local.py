@@ -1,4 +1,4 @@
-"""Workers: they make the runs that a session orders, several at the same time, each on a device of its own.
+"""Workers: they make the runs that a session orders, several at the same time, each on its own device.
 
 A session hands out at most ``size`` orders at once and waits for their futures. It does not know whether a worker is a
 thread with a sandbox on this machine (``LocalWorkers``) or a task on a cluster (``agent.workers.ray``).

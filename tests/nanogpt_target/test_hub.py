@@ -135,7 +135,7 @@ def test_missing_data_set_or_file_is_data_error(hub: Hub, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="404"):
         download("me/other", (), tmp_path, endpoint=hub.address, pause=0.001)
     with pytest.raises(DataError, match="hub:owner/name"):
-        download("nobody", (), tmp_path, endpoint=hub.address)
+        download("set", (), tmp_path, endpoint=hub.address)
 
 
 def test_path_outside_data_set_is_refused(hub: Hub, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_mixture_of_experts_is_accepted(prepared: Prepared, seed: int) -> None:
     assert judge(prepared, model, seed).value == pytest.approx(plainly(prepared, model), abs=1e-6)
 
 
-def peeks(prepared: Prepared, share: float, seed: int) -> Model:
+def looks_ahead(prepared: Prepared, share: float, seed: int) -> Model:
     """Uses the next token at a share of the positions, selected by the token before."""
     model = bigram(prepared)
     picked = np.random.default_rng(seed).random(prepared.vocab_size) < share
@@ -115,7 +115,7 @@ def peeks(prepared: Prepared, share: float, seed: int) -> Model:
 def test_constant_look_ahead_is_always_found(prepared: Prepared) -> None:
     for seed in range(10):
         with pytest.raises(Rejected, match="looks ahead"):
-            judge(prepared, peeks(prepared, 1.0, seed), seed)
+            judge(prepared, looks_ahead(prepared, 1.0, seed), seed)
 
 
 @pytest.mark.parametrize("rows", [3, 40])
@@ -165,7 +165,7 @@ def test_rare_look_ahead_detection_rate_matches_theory(prepared: Prepared) -> No
     assert found / trials >= 1 - missed - 3 * math.sqrt(missed * (1 - missed) / trials)
 
 
-def peeks_now_and_then(prepared: Prepared) -> Model:
+def rarely_looks_ahead(prepared: Prepared) -> Model:
     """Uses the next token at 0.4 % of the targets, selected by all tokens before."""
     model = bigram(prepared)
 
@@ -180,7 +180,7 @@ def peeks_now_and_then(prepared: Prepared) -> Model:
 
 def test_rare_look_ahead_is_found_with_reference(prepared: Prepared) -> None:
     """Uniform cuts miss it in a third of the runs."""
-    cheat, reference = peeks_now_and_then(prepared), judge(prepared, bigram(prepared, 1)).log_p
+    cheat, reference = rarely_looks_ahead(prepared), judge(prepared, bigram(prepared, 1)).log_p
     for seed in range(20):
         with pytest.raises(Rejected, match="looks ahead"):
             judge(prepared, cheat, seed, reference=reference)

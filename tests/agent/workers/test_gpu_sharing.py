@@ -206,8 +206,8 @@ def test_trial_gets_gpu_memory_left_by_server(
     text = '[target]\neditable = ["train.py"]\ntrain = ["python"]\n[budget]\nsteps = 1\n'
     (folder / "target.toml").write_text(text + (f"[limits]\nvram_gb = {given}\n" if given else ""))
     target, said = load_target(folder)[0], list[str]()
-    beside = Settings(llm_base_url="http://127.0.0.1:8000/v1")
-    assert memory_for_trials(target, beside, GPU, None, said.append).vram_gb == limit
+    shared = Settings(llm_base_url="http://127.0.0.1:8000/v1")
+    assert memory_for_trials(target, shared, GPU, None, said.append).vram_gb == limit
     assert bool(said) == (limit != given)
-    assert memory_for_trials(target, beside, GPU, Sleeper("http://x/v1"), said.append) is target
+    assert memory_for_trials(target, shared, GPU, Sleeper("http://x/v1"), said.append) is target
     assert memory_for_trials(target, Settings(proposer="tpe"), GPU, None, said.append) is target
