@@ -14,8 +14,8 @@ them; ratios are taken within a round, and their median is printed.
 
 MFU is the model's FLOPs per token × tokens per second / peak bf16 FLOP/s. FLOPs per token are 6 (N - E) + 12 W Σ S: N
 parameters, E of them in the embedding table (looked up, not multiplied), W the width, and S, summed over the layers,
-the mean number of positions that a query attends to: (T + 1) / 2 without a window. Recomputation, the optimiser and masked
-positions do not count.
+the mean number of positions that a query attends to: (T + 1) / 2 without a window. Recomputation, the optimiser
+and masked positions do not count.
 """
 
 from __future__ import annotations
