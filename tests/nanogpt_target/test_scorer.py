@@ -343,11 +343,13 @@ def test_hanging_model_process_is_timeout(code_with: MakeCode, prepared: Prepare
 
 
 CUT = """import os
+import time
 import torch
 
 def load(checkpoint, device):
     def model(ids):
         os.truncate(os.path.join(os.environ["OVERNIGHT_CHANNEL"], "NAME"), 4)
+        time.sleep(5)  # the answer restores the size
         return torch.zeros((*ids.shape, 320))
     return model
 """
