@@ -125,22 +125,7 @@ def score(
     log_p: Path | None = None,
     reference: Path | None = None,
 ) -> dict[str, Any]:
-    """Score a checkpoint with the scorer and its two model processes.
-
-    Args:
-        code: a code directory from ``make_code``.
-        checkpoint: the ``out`` folder of ``train``.
-        prepared: the prepared data.
-        split: ``validation`` or ``test``.
-        env: environment variables of the model processes.
-        timeout: bound for scoring, in seconds.
-        seed: of the cuts; random if None.
-        log_p: where to write the log-probabilities (.npy).
-        reference: log-probabilities of an earlier checkpoint.
-
-    Raises:
-        RuntimeError: the scorer itself failed.
-    """
+    """Score a checkpoint; ``log_p``, ``reference``, ``seed`` and ``timeout`` are options of the scorer."""
     memory = Path("/dev/shm")
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -5,7 +5,7 @@ The scorer creates every file with its final size before it writes the header. I
 read, not a crash. The model process holds a lock while it runs, so that the scorer notices its end at once, also across
 namespaces.
 
-    header.json  version and shapes, by the scorer            logits    float32 [rows, T, V], by the model
+    header.json  shapes, by the scorer                        logits    float32 [rows, T, V], by the model
     ids          int64 [rows, T], by the scorer               answered  int64 sequence number, int64 code, by the model
     asked        int64 sequence number, by the scorer         alive     one byte and a lock, by the model
 """
@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = 2
 STOP = -1  # instead of a sequence number
 READY = -2  # instead of a sequence number, by the model: loaded
 OK, WRONG_SHAPE, WRONG_TYPE = range(3)  # codes of an answer
@@ -64,9 +63,7 @@ class ScorerSide:
             for name, size in self._sizes.items():
                 self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered", "alive"))
             header = _make(folder / "header.new", 0, writable=False)
-            os.pwrite(
-                header, json.dumps({"version": VERSION, "rows": rows, "length": length, "vocab": vocab}).encode(), 0
-            )
+            os.pwrite(header, json.dumps({"rows": rows, "length": length, "vocab": vocab}).encode(), 0)
             os.close(header)
             (folder / "header.new").rename(folder / "header.json")
         except (FileExistsError, FileNotFoundError, IsADirectoryError) as error:
@@ -183,8 +180,6 @@ class ModelSide:
         fcntl.flock(self._alive, fcntl.LOCK_EX)
         self._alive.write(b"\x01")
         header = json.loads((folder / "header.json").read_text())
-        if header["version"] != VERSION:
-            raise SystemExit(f"the scorer uses version {header['version']} of the channel, this process {VERSION}")
         self.shape: tuple[int, int, int] = (header["rows"], header["length"], header["vocab"])
         self._ids = np.memmap(folder / "ids", np.int64, "r", shape=self.shape[:2])
         self._logits = np.memmap(folder / "logits", np.float32, "r+", shape=self.shape)

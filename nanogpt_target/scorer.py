@@ -187,7 +187,7 @@ class _Channels:
     shape: tuple[int, int, int]  # batch, length, vocab
     deadline: float  # monotonic
     load_seconds: float
-    between: Path | None
+    between: Path
     sides: list[ScorerSide] = field(default_factory=list)
 
     def open(self) -> None:
@@ -200,12 +200,11 @@ class _Channels:
         """End pass A; wait until the host has removed the first model process; open the second channel."""
         self.sides[0].check_load()
         self.sides[0].close()
-        if self.between is not None:
-            self.between.touch()
-            while self.between.exists():
-                if time.monotonic() > self.deadline:
-                    raise TimeoutError
-                time.sleep(0.002)
+        self.between.touch()
+        while self.between.exists():
+            if time.monotonic() > self.deadline:
+                raise TimeoutError
+            time.sleep(0.002)
         self.open()
 
 
@@ -213,11 +212,11 @@ def score_channels(
     data: Path,
     split: str,
     folders: tuple[Path, Path],
+    between: Path,
     timeout: float,
-    load_seconds: float = float("inf"),
-    seed: int | None = None,
-    reference: Path | None = None,
-    between: Path | None = None,
+    load_seconds: float,
+    seed: int | None,
+    reference: Path | None,
 ) -> tuple[dict[str, object], np.ndarray | None]:
     """Score a split through the channels in ``folders``; for the other arguments, see the options of ``main``.
 
@@ -267,18 +266,20 @@ def main() -> int:
     parser.add_argument("--split", choices=("validation", "test"), required=True)
     for name in ("data", "channel-a", "channel-b", "result"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--timeout", type=float, default=300.0, help="bound on both passes, in seconds")
-    parser.add_argument("--load-seconds", type=float, default=float("inf"), help="bound on loading the model")
+    parser.add_argument("--log-p", type=Path, required=True, help="file for the log-probabilities of this run")
+    parser.add_argument(
+        "--between", type=Path, required=True, help="file created after pass A; pass B starts when the host removes it"
+    )
+    parser.add_argument("--timeout", type=float, required=True, help="bound on both passes, in seconds")
+    parser.add_argument("--load-seconds", type=float, required=True, help="bound on loading the model")
     parser.add_argument("--seed", type=int, help="of the cuts, for tests; default: random")
     parser.add_argument("--reference", type=Path, help="log-probabilities (.npy) of an earlier run on the same rows")
-    parser.add_argument("--log-p", type=Path, help="file for the log-probabilities of this run")
-    parser.add_argument("--between", type=Path, help="file created after pass A; pass B starts when it is removed")
     given = parser.parse_args()
     found, log_p = score_channels(
-        given.data, given.split, (given.channel_a, given.channel_b), given.timeout, given.load_seconds, given.seed,
-        given.reference, given.between,
+        given.data, given.split, (given.channel_a, given.channel_b), given.between, given.timeout, given.load_seconds,
+        given.seed, given.reference,
     )  # fmt: skip
-    if given.log_p is not None and log_p is not None:
+    if log_p is not None:
         np.save(given.log_p, log_p.clip(-1e3, 0.0).astype(np.float16), allow_pickle=False)
     scratch = given.result.with_suffix(".new")
     scratch.write_text(json.dumps(found))
