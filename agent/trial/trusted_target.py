@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import site
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
@@ -91,7 +92,7 @@ def trusted_target(target: Target) -> TrustedTarget:
         from nanogpt_target import trusted
 
         return trusted
-    installed = [*site.getsitepackages(), site.getusersitepackages()]
+    installed = [p for p in (*site.getsitepackages(), site.getusersitepackages()) if p in sys.path]
     points = {p.name: p for d in distributions(path=installed) for p in d.entry_points if p.group == GROUP}
     where = f'{target.folder / "target.toml"}, [target], score = "trusted:{target.trusted}"'
     if target.trusted not in points:
