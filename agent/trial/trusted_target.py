@@ -100,19 +100,24 @@ def trusted_target(target: Target) -> TrustedTarget:
             f"{where}: no installed package registers this name. Registered: {', '.join(sorted(points)) or 'none'}."
         )
     point = points[target.trusted]
-    if not _outside(point, target.folder, installed):
-        raise UsageError(f"{where}: Python finds {point.module} in the folder of the target. Start from elsewhere.")
+    if not _is_installed(point, target.folder, installed):
+        raise UsageError(
+            f"{where}: Python finds {point.module} in the folder of the target or in the working directory. "
+            f"Remove that module, or start from another folder."
+        )
     implementation: TrustedTarget = point.load()
     return implementation
 
 
-def _outside(point: EntryPoint, folder: Path, installed: list[str]) -> bool:
-    """Whether an import takes installed code: a module of the same name in the working directory comes first."""
+def _is_installed(point: EntryPoint, folder: Path, installed: list[str]) -> bool:
+    """Whether an import takes installed code: with `python -m`, a module in the working directory comes first."""
     spec = importlib.util.find_spec(point.module.partition(".")[0])
-    found = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
-    places = [Path(name).resolve() for name in found if name]
-    safe = [Path(name).resolve() for name in installed]  # also where the environment lies in the target
-    return all(not p.is_relative_to(folder.resolve()) or any(p.is_relative_to(s) for s in safe) for p in places)
+    if spec is None:
+        return True  # the import raises
+    place = Path(next(iter(spec.submodule_search_locations or ()), spec.origin or "")).resolve()
+    if any(place.is_relative_to(Path(name).resolve()) for name in installed):
+        return True  # also if the environment lies in the folder of the target
+    return not place.is_relative_to(folder.resolve()) and place.parent != Path.cwd()
 
 
 def prepare(

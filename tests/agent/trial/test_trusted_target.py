@@ -120,17 +120,19 @@ def test_malformed_score_is_usage_error(target: Path, written: str) -> None:
         load_target(target)
 
 
+@pytest.mark.parametrize("place", ["target", "."], ids=["target folder", "folder above the target"])
 @pytest.mark.parametrize("registered", [True, False], ids=["shadows an installed one", "registers itself"])
-def test_module_in_target_folder_is_never_imported(
-    target: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, registered: bool
+def test_module_of_untrusted_repository_is_never_imported(
+    target: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, registered: bool, place: str
 ) -> None:
+    folder = (target.parent / place).resolve()
     if registered:
         request.getfixturevalue("installed")
     else:
-        install(target, "bigram", "bigram_target")
-    (target / "bigram_target.py").write_text(f"open({str(target / 'imported')!r}, 'w')\n")
-    monkeypatch.chdir(target)
-    monkeypatch.syspath_prepend(target)  # as after `python -m agent.cli` in this folder
+        install(folder, "bigram", "bigram_target")
+    (folder / "bigram_target.py").write_text(f"open({str(target / 'imported')!r}, 'w')\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)  # as after `python -m agent.cli` in this folder
     with pytest.raises(UsageError):
         trusted_target(load_target(target)[0])
     assert not (target / "imported").exists()
