@@ -70,6 +70,7 @@ class Target:
     data: Mapping[str, Any] = field(default_factory=dict)
     mounts: tuple[str, ...] = ()  # host directories that a foreign target reads, mounted read-only
     has_block: bool = False
+    trusted: str = ""  # name of an installed trusted target; "" is the built-in one
 
     @property
     def path(self) -> str:
@@ -116,7 +117,9 @@ def _target(folder: Path, path: Path, table: Mapping[str, Any]) -> Target:
     head, limits = table.get("target", {}), table.get("limits", {})
     take = _Taker(f"{path}, [target]", head)
     editable = take.strings("editable")
-    score = take.one_of("score", ("trusted", "stdout"), "stdout" if "pattern" in head else "trusted")
+    named = re.fullmatch(r"trusted:([\w.-]+)", str(head.get("score")))
+    usual = "stdout" if "pattern" in head else "trusted"
+    score = "trusted" if named else take.one_of("score", ("trusted", "stdout"), usual)
     pattern = take.string("pattern", "")
     if score == "stdout":
         if not pattern:
@@ -150,6 +153,7 @@ def _target(folder: Path, path: Path, table: Mapping[str, Any]) -> Target:
         data=dict(table.get("data", {})),
         mounts=take.strings("mounts", ()),
         has_block=bool(table.get("hyperparameters")),
+        trusted=named[1] if named else "",
     )
 
 

@@ -25,6 +25,7 @@ from agent.patch.normal_form import normal_form
 from agent.repo.repo import Repo
 from agent.settings import make_settings
 from agent.trial.experiment import Experiment
+from agent.trial.order import Order
 from agent.trial.seeds import run_seed
 from agent.types import Measurement, Role, Verdict
 from agent.workers.runtime import workplace
@@ -93,7 +94,9 @@ class Bench:
         while len(known) <= k:
             seed = run_seed(batch, commit, len(known))
             folder = self.scratch / f"{batch}-{commit[:10]}-{len(known)}"
-            known.append(self.experiment.measure(commit, "screen", seed, folder, "", 0, lambda _phase, _info: None))
+            known.append(
+                self.experiment.measure(Order(0, commit, "screen", seed, ""), folder, lambda _phase, _info: None)
+            )
             self.made += 1
         return known[k]
 
@@ -167,7 +170,7 @@ def same(bench: Bench, nothing: Mapping[str, str], source: str) -> None:
     for label, commit in {"baseline": bench.baseline, **nothing}.items():
         assert commit == bench.baseline or normal_form(repo.read(commit, "train.py")) != normal_form(source), label
         folder = bench.scratch / f"same-{commit[:10]}"
-        run = bench.experiment.measure(commit, "screen", 1, folder, "", 0, lambda _phase, _info: None)
+        run = bench.experiment.measure(Order(0, commit, "screen", 1, ""), folder, lambda _phase, _info: None)
         assert run.value is not None, (label, run.reason)
         assert value in (None, run.value), f"{label}: {run.value!r} where the baseline has {value!r}"
         value = run.value

@@ -31,6 +31,7 @@ from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.target import Budget
 from agent.trial.experiment import Experiment
+from agent.trial.order import Order
 from agent.trial.seeds import run_seed
 from agent.types import Goal, Measurement
 from sandbox.types import SandboxBroken
@@ -162,9 +163,8 @@ class Replay:
             self.ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=seed, trace=trace))
         experiment = self._free.get()
         try:
-            run = experiment.measure(
-                step.commit, "replay", seed, self.directory.path / trace, trace, 0, self._progress, schedule
-            )
+            order = Order(0, step.commit, "replay", seed, trace)
+            run = experiment.measure(order, self.directory.path / trace, self._progress, schedule)
         except Interrupted:
             with self._lock:
                 self.ledger.append(Lost(trial=0, trace=trace, reason="interrupted"))

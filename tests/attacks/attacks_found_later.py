@@ -61,7 +61,7 @@ with open("large", "wb") as file:
     file.write(bytes(8 << 20))
 os.chdir(here)
 """),),
-        "invalid", "something of its own into the channel",
+        "invalid", "created a file in the channel",
     ),
     # 34. Trains on where it is only loaded: with what it has put into the checkpoint, it would have minutes.
     Attack(

@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not item.path.is_relative_to(Path(__file__).parent):
             continue
         if item.path.name not in budgets.TEST_SECONDS:
-            raise pytest.UsageError(f"{item.path.name} has no line in tests/e2e/budgets.py")
+            raise pytest.UsageError(f"{item.path.name} has no line in tests/support/budgets.py")
         item.add_marker(pytest.mark.timeout(budgets.TEST_SECONDS[item.path.name], func_only=True))
 
 
