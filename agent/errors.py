@@ -51,6 +51,10 @@ class ReplyRejected(OvernightError):
     """A reply breaks a rule, such as a bound or the requested form. The message names the rule."""
 
 
+class SearchExhausted(OvernightError):
+    """Every configuration of the search space was proposed."""
+
+
 class ContextOverflow(ReplyRejected):
     """The request is longer than the context window of the server.
 

@@ -1,8 +1,7 @@
-"""How long an ask and a tell take late in a night, and how long a long search takes to come back.
+"""Processor time of ask and tell late in a session, and of a resume: ``python -m benchmarks.search_speed``.
 
-``python -m benchmarks.search_speed`` prints milliseconds of one ask with its tell over trials 251 to 300, and seconds
-to read a ledger of 2,000 trials, rebuild the search from it, and ask once. Processor time: what other work on the
-machine takes is not counted. Centaur's model is simulated and answers at once.
+The table shows milliseconds of one ask and tell over trials 251 to 300, and seconds to read a ledger of 2,000 trials,
+replay it and ask once. The model of ``centaur`` is simulated and answers immediately.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from agent.ledger.events import Asked, Candidate, Event, Judged, Measured, Sessi
 from agent.ledger.journal import read
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
-from agent.proposers.protocol import SuggestingMethod
+from agent.proposers.search.base import Method
 from agent.types import Measurement, Proposal, Verdict
 from benchmarks.objectives import Objective, paper_space
 from benchmarks.search import Adviser
@@ -30,7 +29,7 @@ METHODS = ("cma-es", "cma-gp", "centaur", "tpe")
 LATE, LONG = 300, 2000
 
 
-def make(name: str, objective: Objective) -> SuggestingMethod:
+def make(name: str, objective: Objective) -> Method:
     options: dict[str, Any] = {}
     if name == "centaur":
         adviser = Adviser(objective, "helpful", np.random.default_rng(0))
@@ -47,9 +46,9 @@ def late_asks(name: str) -> list[float]:
         params = method.ask()
         asked = time.process_time()
         outcome = objective.run(params, trial)
-        told = time.process_time()
+        measured = time.process_time()
         method.tell(params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
-        taken.append(asked - began + time.process_time() - told)
+        taken.append(asked - began + time.process_time() - measured)
     return taken[-50:]
 
 

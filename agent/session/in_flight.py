@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from agent.errors import EnvironmentProblem, Interrupted, ModelMisconfigured, ModelUnavailable, OvernightError
+from agent.errors import (
+    EnvironmentProblem,
+    Interrupted,
+    ModelMisconfigured,
+    ModelUnavailable,
+    OvernightError,
+    SearchExhausted,
+)
 from agent.ledger.events import Asked, Lost, Measured, RunStarted, Told
 from agent.ledger.state import RETRIES, State, lost_in_a_row
 from agent.proposers.protocol import Context, Proposer
@@ -166,6 +173,9 @@ class Ideas:
                 self._recorder.note(f"waiting for the model server: {error}")
             else:
                 self.problem = error
+            return
+        except SearchExhausted as error:
+            self.problem = error
             return
         folder = self._directory.trial(idea.trial)
         folder.mkdir(parents=True, exist_ok=True)

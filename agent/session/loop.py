@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from agent.errors import Interrupted, OvernightError, system_problem
+from agent.errors import Interrupted, OvernightError, SearchExhausted, system_problem
 from agent.judge.noise import device_type_of
 from agent.judge.policy import MeasureNext, Policy
 from agent.ledger.events import Candidate, Ended, Judged, Moved
@@ -44,6 +44,8 @@ class Session:
                 self.advance(self.recorder.state)
         except Interrupted:
             reason = AT_ONCE
+        except SearchExhausted as error:
+            reason = str(error)
         except (OvernightError, OSError) as error:
             problem = error if isinstance(error, OvernightError) else system_problem(error)
             with suppress(OvernightError):  # the disk of the ledger may be full

@@ -123,4 +123,4 @@ def test_the_examples_of_ask_and_tell_run(capsys: pytest.CaptureFixture[str]) ->
     for code in re.findall(r"(?ms)^```python\n(.*?)^```", page):
         exec(code, names)
     assert "'RATE'" in capsys.readouterr().out
-    assert {told.source for told in names["method"].told} == {"cma", "llm"}  # type: ignore[attr-defined]
+    assert {told.source for told in names["method"].observations} == {"cma", "llm"}  # type: ignore[attr-defined]

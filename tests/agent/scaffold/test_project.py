@@ -15,7 +15,7 @@ from targets import TRAIN, git
 from agent.cli.entry import main
 from agent.scaffold.bounds import bounds, guess_hyperparameters
 from agent.scaffold.source_scan import Constant, find_constants, find_metric, find_paths
-from agent.space.space import SearchSpace
+from agent.space.spec import build
 from agent.target import load_target
 
 
@@ -128,7 +128,7 @@ def test_any_guessed_bounds_make_a_space(value: float, name: str) -> None:
     keys = bounds(Constant(name, value, 1))
     assert keys is not None
     row = {"name": name, **tomllib.loads("\n".join(f"{key} = {text}" for key, text in keys))}
-    space = SearchSpace.from_parts({"hyperparameters": [row]}, f"{name} = {value!r}\n", "target.toml", "train.py")
+    space = build({"hyperparameters": [row]}, f"{name} = {value!r}\n", "target.toml", "train.py")
     assert space.params[0].default == value
 
 
