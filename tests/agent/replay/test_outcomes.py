@@ -100,7 +100,7 @@ def test_table_shows_whole_numbers_on_narrow_terminal(width: int) -> None:
 @pytest.mark.parametrize("first", ["[" * 50_000, '{"threads": ' + "9" * 5000 + "}", "[1]", "", "\udcff"])
 def test_trace_with_invalid_header_is_refused(tmp_path: Path, first: str) -> None:
     (tmp_path / "trace.jsonl").write_bytes(first.encode(errors="surrogateescape") + b"\n")
-    with pytest.raises(UsageError, match="trace.jsonl"):
+    with pytest.raises(UsageError, match="trace"):
         header_of(tmp_path / "trace.jsonl")
 
 
