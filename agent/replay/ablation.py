@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from agent.patch.merge3 import merge
-from agent.replay.outcomes import Ablation
+from agent.replay.outcomes import Finding
 from agent.replay.plan import Cut
 from agent.replay.steps import Step
 from agent.repo.repo import Repo
@@ -34,13 +34,13 @@ def _cut(repo: Repo, kept: Sequence[Step], step: Step, path: str) -> Cut:
     return Cut(step, Step(NUMBERS + step.number, commit, f"without: {step.subject}"))
 
 
-def minimal_step(repo: Repo, kept: Sequence[Step], ablations: Sequence[Ablation], path: str) -> Step | None:
+def minimal_step(repo: Repo, kept: Sequence[Step], ablations: Sequence[Finding], path: str) -> Step | None:
     """The branch rebuilt from its baseline without the edits that do not hold.
 
     Returns:
         None if edits are still to be measured, if all or none would be left out, or if the rest does not merge.
     """
-    out = {ablation.step.number for ablation in ablations if ablation.need == "does not hold"}
+    out = {found.step.number for found in ablations if found.outcome == "does not hold"}
     if not out or len(ablations) < len(kept) - 1 or len(out) == len(kept) - 1:
         return None
     head, text = kept[0].commit, repo.read(kept[0].commit, path)

@@ -6,7 +6,7 @@ Gains over the commit before are compared, not values: values differ between mac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
@@ -16,50 +16,27 @@ from agent.replay.plan import Plan
 from agent.replay.steps import Step
 from agent.types import Goal, Measurement
 
-Outcome = Literal["reproduced", "not reproduced", "cannot tell", "baseline"]
-Need = Literal["holds", "does not hold", "cannot tell", "cannot be left out"]
+Outcome = Literal[
+    "reproduced", "not reproduced", "cannot tell", "baseline", "holds", "does not hold", "cannot be left out"
+]
+Judge = Callable[[Step, float | None, float | None, int], tuple[Outcome, str]]  # step, gain, standard error, dof
 Runs = Mapping[str, Sequence[Measurement]]  # replayed runs by commit
 LEVEL = 0.95  # of the one-sided intervals
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one step."""
+    """What the replayed runs say about a step."""
 
     step: Step
     outcome: Outcome
     reason: str
-    value: float | None  # mean of the replayed runs
-    n: int  # replayed runs with a value
-    gain: float | None = None  # replayed, over the step before; positive is better
+    value: float | None = None  # mean of the replayed runs
+    n: int = 0  # replayed runs with a value
+    gain: float | None = None  # replayed; positive is better. In an ablation: what the edit gains the whole branch
     se: float | None = None  # standard error of ``gain``
     shift: float | None = None  # replayed minus recorded value
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """A kept edit, and what the branch loses without it."""
-
-    step: Step
-    need: Need
-    reason: str
-    commit: str | None = None  # head of the branch without the edit
-    value: float | None = None
-    loss: float | None = None  # positive: the branch is worse without the edit
-    se: float | None = None
-
-
-@dataclass(frozen=True)
-class Minimal:
-    """The branch without the edits that do not hold, compared with the whole branch."""
-
-    branch: str
-    commit: str
-    left_out: tuple[Step, ...]
-    gain: float | None  # over the whole branch; positive is better
-    se: float | None
-    worse: bool  # worse than the whole branch beyond the noise, or failed: the branch is not made
-    reason: str
+    commit: str | None = None  # measured commit, in an ablation the head without the step
 
 
 @dataclass(frozen=True)
@@ -70,8 +47,8 @@ class Result:
     findings: tuple[Finding, ...]
     noise: Noise
     total: Finding | None = None  # the last step against the baseline
-    ablations: tuple[Ablation, ...] = ()  # of the edits that were measured so far
-    minimal: Minimal | None = None
+    ablations: tuple[Finding, ...] = ()  # of the edits whose cut was measured so far
+    minimal: Finding | None = None  # the branch without the edits that do not hold, against the whole branch
     complete: bool = False
     differs: tuple[str, ...] = ()  # what differs between recorded and replayed runs, if ``plan.exact``
 
@@ -89,10 +66,12 @@ def result_of(plan: Plan, runs: Runs, minimal: Step | None = None, complete: boo
     noise = noise_of(plan, runs)
     if plan.exact:
         return Result(plan, exact_findings(plan, runs), noise, complete=complete)
-    result = Result(plan, findings(plan, runs, noise), noise, total(plan, runs, noise), complete=complete)
-    ablations = ablations_of(plan, runs, noise)
-    tested = minimal_of(plan, minimal, ablations, runs, noise) if minimal and minimal.commit in runs else None
-    return replace(result, ablations=ablations, minimal=tested)
+    found, whole = findings(plan, runs, noise), total(plan, runs, noise)
+    head = values_of(runs.get(plan.steps[-1].commit, ()))
+    tested = None
+    if minimal and minimal.commit in runs:
+        tested = finding(minimal, runs[minimal.commit], head, plan, noise, _as_good)
+    return Result(plan, found, noise, whole, ablations_of(plan, runs, noise), tested, complete)
 
 
 def noise_of(plan: Plan, runs: Runs) -> Noise:
@@ -127,25 +106,32 @@ def findings(plan: Plan, runs: Runs, noise: Noise) -> tuple[Finding, ...]:
     found: list[Finding] = []
     before: list[float] = []
     for step in plan.steps:
-        values = values_of(runs.get(step.commit, ()))
-        if not values:
-            found.append(_without_value(step, runs.get(step.commit, ())))
-            continue
-        value = fmean(values)
-        shift = None if step.recorded is None else value - step.recorded
-        if step.number == 0:
-            found.append(Finding(step, "baseline", _shift_words(shift, noise), value, len(values), shift=shift))
-        else:
-            gain, se = gain_between(before, values, plan.goal), gain_se(noise, len(values), len(before))
-            found.append(Finding(step, *compare(step, gain, se, noise.dof), value, len(values), gain, se, shift))
-        before = values
+        mine = runs.get(step.commit, ())
+        found.append(finding(step, mine, before, plan, noise, compare if step.number else _baseline))
+        before = values_of(mine) or before
     return tuple(found)
 
 
-def _without_value(step: Step, runs: Sequence[Measurement]) -> Finding:
+def finding(
+    step: Step, runs: Sequence[Measurement], before: Sequence[float], plan: Plan, noise: Noise, judge: Judge
+) -> Finding:
+    """Compare the replayed runs of a step with the values ``before``."""
     if not runs:
-        return Finding(step, "cannot tell", "was not run", None, 0)
-    return Finding(step, "not reproduced", f"{runs[-1].status}: {runs[-1].reason}", None, 0)
+        return Finding(step, "cannot tell", "was not run")
+    values = values_of(runs)
+    if not values:
+        return Finding(step, "not reproduced", f"{runs[-1].status}: {runs[-1].reason}")
+    gain, se = gain_between(before, values, plan.goal), gain_se(noise, len(values), len(before))
+    shift = None if step.recorded is None else fmean(values) - step.recorded
+    outcome, reason = judge(step, gain, se, noise.dof)
+    if outcome == "baseline" and shift is not None:
+        spread = f", {abs(shift) / noise.sd:.1f} standard deviations of a run" if noise.sd else ""
+        reason = f"{shift:+.4f} against the record{spread}"
+    return Finding(step, outcome, reason, fmean(values), len(values), gain, se, shift)
+
+
+def _baseline(_step: Step, _gain: float | None, _se: float | None, _dof: int) -> tuple[Outcome, str]:
+    return "baseline", "no recorded value"
 
 
 def compare(step: Step, gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
@@ -176,19 +162,9 @@ def total(plan: Plan, runs: Runs, noise: Noise) -> Finding | None:
     before = values_of(runs.get(first.commit, ()))
     if last is None or not before:
         return None
-    after = values_of(runs[last.commit])
-    gain, se = gain_between(before, after, plan.goal), gain_se(noise, len(after), len(before))
     ends = [[end.recorded] if end.recorded is not None else [] for end in (first, last)]
     whole = replace(last, gain=gain_between(ends[0], ends[1], plan.goal), gain_se=None, subject="the whole branch")
-    return Finding(whole, *compare(whole, gain, se, noise.dof), fmean(after), len(after), gain, se)
-
-
-def _shift_words(shift: float | None, noise: Noise) -> str:
-    if shift is None:
-        return "no recorded value"
-    if not noise.sd:
-        return "the same value" if shift == 0 else f"{shift:+.4f} against the record"
-    return f"{shift:+.4f} against the record, {abs(shift) / noise.sd:.1f} standard deviations of a run"
+    return finding(whole, runs[last.commit], before, plan, noise, compare)
 
 
 # --- exact ----------------------------------------------------------------------------------------------------------
@@ -230,46 +206,40 @@ def _exact_finding(step: Step, replayed: Sequence[Measurement], before: Finding 
 # --- ablation -------------------------------------------------------------------------------------------------------
 
 
-def ablations_of(plan: Plan, runs: Runs, noise: Noise) -> tuple[Ablation, ...]:
-    """The need for each edit whose cut was measured, or cannot be made."""
+def ablations_of(plan: Plan, runs: Runs, noise: Noise) -> tuple[Finding, ...]:
+    """A finding for each edit whose cut was measured, or cannot be made."""
     whole = values_of(runs.get(plan.steps[-1].commit, ()))
     found = []
     for cut in plan.cuts:
         if cut.without is None:
-            found.append(Ablation(cut.edit, "cannot be left out", "later edits build on it, or nothing is left of it"))
+            reason = "later edits build on it, or nothing is left of it"
+            found.append(Finding(cut.edit, "cannot be left out", reason))
         elif measured := runs.get(commit := cut.without.commit):
-            if values := values_of(measured):
-                loss, se = gain_between(values, whole, plan.goal), gain_se(noise, len(whole), len(values))
-                need, reason = _need(loss, se, noise.dof)
-                found.append(Ablation(cut.edit, need, reason, commit, fmean(values), loss, se))
-            else:
-                failed = f"without it: {measured[-1].status}: {measured[-1].reason}"
-                found.append(Ablation(cut.edit, "holds", failed, commit))
+            without = finding(cut.without, measured, whole, plan, noise, _need)
+            if not without.n:
+                without = replace(without, outcome="holds", reason=f"without it: {without.reason}")
+            loss = None if without.gain is None else -without.gain
+            found.append(replace(without, step=cut.edit, commit=commit, gain=loss))
     return tuple(found)
 
 
-def _need(loss: float | None, se: float | None, dof: int) -> tuple[Need, str]:
-    if loss is None:
+def _need(_step: Step, gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
+    """Whether the branch needs an edit; ``gain`` is that of the branch without it."""
+    if gain is None:
         return "cannot tell", "the whole branch has no value"
-    if loss <= 0:
+    if gain >= 0:
         return "does not hold", "the branch is no worse without it"
     if se is None:
         return "cannot tell", "the noise is unknown: use --seeds 3"
-    if loss > margin(se, dof):
+    if gain + margin(se, dof) < 0:
         return "holds", "the branch is worse without it"
     return "cannot tell", "within the noise of so few runs"
 
 
-def minimal_of(plan: Plan, step: Step, ablations: Sequence[Ablation], runs: Runs, noise: Noise) -> Minimal:
-    """Whether the branch without the edits that do not hold is as good as the whole branch."""
-    out = tuple(ablation.step for ablation in ablations if ablation.need == "does not hold")
-    values, whole = values_of(runs[step.commit]), values_of(runs.get(plan.steps[-1].commit, ()))
-    gain, se = gain_between(whole, values, plan.goal), gain_se(noise, len(values), len(whole))
-    worse = gain is None or gain + margin(se, noise.dof) < 0
-    reason = (
-        "it fails" if gain is None else "worse than the whole branch" if worse else "no worse than the whole branch"
-    )
-    return Minimal(minimal_branch(plan.what), step.commit, out, gain, se, worse, reason)
+def _as_good(_step: Step, gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
+    if gain is None or gain + margin(se, dof) < 0:
+        return "not reproduced", "worse than the whole branch"
+    return "reproduced", "no worse than the whole branch"
 
 
 def minimal_branch(what: str) -> str:

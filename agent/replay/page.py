@@ -22,7 +22,7 @@ def write_replay(result: Result, place: Path) -> None:
         headline=headline(result),
         findings=result.findings,
         ablations=result.ablations,
-        minimal=minimal_words(result.minimal) if result.minimal else "",
+        minimal=minimal_words(result),
         differs=result.differs,
         chart=replay_chart(result),
         narrow=replay_chart(result, 420, 330),

@@ -139,8 +139,8 @@ def _ablate(replay: Replay, engine: Engine, ledger: Ledger) -> None:
     if rest := minimal_step(repo, plan.steps, ablations, plan.path):
         measure([rest])
         minimal = result_of(plan, ledger.state.runs, rest).minimal
-        if minimal is not None and not minimal.worse:
-            keep(f"refs/heads/{minimal.branch}", rest.commit)
+        if minimal is not None and minimal.outcome == "reproduced":
+            keep(f"refs/heads/{minimal_branch(plan.what)}", rest.commit)
 
 
 def _begin(ledger: Ledger, replay: Replay) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent import text
-from agent.replay.outcomes import Finding, Minimal, Result
+from agent.replay.outcomes import Finding, Result, minimal_branch
 from agent.replay.plan import Cost, Plan
 
 SCHEMA = "overnight.replay/1"
@@ -40,11 +40,11 @@ def replay_json(result: Result) -> dict[str, Any]:
         "total": _finding_json(result.total) if result.total else None,
         "steps": [_finding_json(finding) for finding in result.findings],
         "ablations": [
-            {"step": a.step.number, "subject": a.step.subject, "need": a.need, "reason": a.reason, "commit": a.commit,
-             "value": a.value, "loss": a.loss, "loss_se": a.se}
-            for a in result.ablations
+            {"step": f.step.number, "subject": f.step.subject, "need": f.outcome, "reason": f.reason,
+             "commit": f.commit, "value": f.value, "loss": f.gain, "loss_se": f.se}
+            for f in result.ablations
         ],
-        "minimal": _minimal_json(result.minimal) if result.minimal else None,
+        "minimal": _minimal_json(result, result.minimal) if result.minimal else None,
         "differs": result.differs,
     }  # fmt: skip
     cleaned = text.clean_json(data)
@@ -62,10 +62,11 @@ def _finding_json(finding: Finding) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _minimal_json(minimal: Minimal) -> dict[str, Any]:
+def _minimal_json(result: Result, minimal: Finding) -> dict[str, Any]:
+    left_out = [f.step.number for f in result.ablations if f.outcome == "does not hold"]
     return {
-        "branch": minimal.branch, "commit": minimal.commit, "left_out": [step.number for step in minimal.left_out],
-        "gain": minimal.gain, "gain_se": minimal.se, "made": not minimal.worse, "reason": minimal.reason,
+        "branch": minimal_branch(result.plan.what), "commit": minimal.step.commit, "left_out": left_out,
+        "gain": minimal.gain, "gain_se": minimal.se, "made": minimal.outcome == "reproduced", "reason": minimal.reason,
     }  # fmt: skip
 
 
@@ -98,11 +99,11 @@ def replay_view(result: Result) -> RenderableType:
     if result.ablations:
         lost = _table("left out", "value without", "lost without")
         for found in result.ablations:
-            value, loss = text.number(found.value, star), text.gain(found.loss, found.se)
-            need = Text(found.need, style=STYLES[found.need])
+            value, loss = text.number(found.value, star), text.gain(found.gain, found.se)
+            need = Text(found.outcome, style=STYLES[found.outcome])
             lost.add_row(str(found.step.number), value, loss, need, _commit(found.step.subject, found.reason))
         parts += [Text(), lost]
-    parts += [Text(minimal_words(result.minimal))] if result.minimal else []
+    parts += [Text(minimal_words(result))] if result.minimal else []
     parts += [Text(text.LEGEND, style="dim")] if star else []
     return Group(*parts)
 
@@ -136,9 +137,12 @@ def headline(result: Result) -> str:
     return sentence + ("." if result.complete else ". Not complete yet.")
 
 
-def minimal_words(minimal: Minimal) -> str:
-    edits = text.count(len(minimal.left_out), "edit")
+def minimal_words(result: Result) -> str:
+    """The branch without the edits that do not hold, in one sentence; "" if none was measured."""
+    if (minimal := result.minimal) is None:
+        return ""
+    edits = text.count(sum(f.outcome == "does not hold" for f in result.ablations), "edit")
     gain = f"{text.gain(minimal.gain, minimal.se)} against the whole branch; {minimal.reason}"
-    if minimal.worse:
+    if minimal.outcome != "reproduced":
         return f"Without the {edits} that do not hold: {gain}. No branch was made."
-    return f"{minimal.branch}: without {edits} that do not hold, {gain}."
+    return f"{minimal_branch(result.plan.what)}: without {edits} that do not hold, {gain}."

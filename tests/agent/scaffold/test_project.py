@@ -147,7 +147,7 @@ def test_project_is_read_and_not_run(project: Path, tmp_path: Path) -> None:
 
 
 def test_quotes_and_accents_stay_valid_toml(project: Path, tmp_path: Path) -> None:
-    write(project, {"train.py": "# été\nÉPAISSEUR = 3\nNAME = \"quo'te\"\nprint(f\"it's val_loss: {v}\")\n"})
+    write(project, {"train.py": '# été\nÉPAISSEUR = 3\nNAME = "quo\'te"\nprint(f"it\'s val_loss: {v}")\n'})
     assert main(["init", str(tmp_path / "copy"), "--from", str(project)]) == 0
     target, _ = load_target(tmp_path / "copy")
     assert re.findall(target.pattern, "it's val_loss: 2.5", re.M) == ["2.5"]
