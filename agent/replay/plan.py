@@ -84,8 +84,8 @@ class Cost:
 
 def cost_of(plan: Plan, done: Mapping[str, Sequence[Measurement]], workers: int) -> Cost:
     """Estimate what is left of a plan; ``done`` are the runs of an earlier attempt, by commit."""
-    jobs = [*plan.jobs, *plan.ablation_jobs]
-    left = [max(0, len(job.runs) - len(done.get(job.step.commit, ()))) for job in jobs]
+    jobs = {job.step.commit: job for job in (*plan.jobs, *plan.ablation_jobs)}  # a cut may be an earlier commit
+    left = [max(0, len(job.runs) - len(done.get(commit, ()))) for commit, job in jobs.items()]
     recorded = [run for step in plan.steps for run in step.runs] if plan.same_budget else []
     seconds = [sum(run.seconds.values()) for run in (*recorded, *(run for runs in done.values() for run in runs))]
     total = sum(left) * fmean(seconds) / workers if seconds else None

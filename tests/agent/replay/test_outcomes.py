@@ -16,7 +16,7 @@ from agent.errors import UsageError
 from agent.judge.noise import Noise
 from agent.replay.exact import header_differences, header_of
 from agent.replay.outcomes import Finding, Result, compare, noise_of
-from agent.replay.plan import Plan, cost_of
+from agent.replay.plan import Cut, Plan, cost_of
 from agent.replay.progress import ReplayProgress
 from agent.replay.steps import Step
 from agent.replay.view import plan_words, replay_view
@@ -74,6 +74,8 @@ def test_cost_is_estimated_from_recorded_seconds() -> None:
     assert cost_of(plan, {}, 3).seconds == 1800.0
     assert cost_of(plan, {"0": [run_of("0", 1.0)] * 3}, 1).runs == 6
     assert cost_of(replace(plan, same_budget=False), {}, 1).seconds is None
+    cuts = (Cut(steps[1], None), Cut(steps[2], Step(1002, "1", "without the last edit: the commit before it")))
+    assert cost_of(replace(plan, cuts=cuts), {}, 1).runs == 9
     assert "1 h 30 min" in plan_words(plan, cost)
 
 
