@@ -39,7 +39,9 @@ PLAN_OF_BRANCH = """import sys
 from pathlib import Path
 from agent.repo.repo import Repo
 from agent.replay.steps import steps_of_branch
-print(len(steps_of_branch(Repo(Path(sys.argv[2])), "train.py", "autoresearch/long", "val_bpb", 1.0)))
+from agent.target import load_target
+folder = Path(sys.argv[2])
+print(len(steps_of_branch(Repo(folder), load_target(folder)[0], "autoresearch/long", {})))
 """
 COMMANDS = ("list", "list --json", "status long", "status", "log long", "log long --all", "log long --json",
             "show long 9", "report long")  # fmt: skip

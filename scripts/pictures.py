@@ -13,9 +13,10 @@ from rich.console import Console, RenderableType
 
 from agent.ledger.journal import read
 from agent.ledger.state import fold
-from agent.replay.runner import Plan
-from agent.replay.setup import Request, perform
-from agent.replay.view import ReplayView, replay_view, write_replay
+from agent.replay.page import write_replay
+from agent.replay.progress import ReplayProgress
+from agent.replay.replay import Request, prepare, run
+from agent.replay.view import replay_view
 from agent.review.report.report import write_report
 from agent.review.terminal.log import log_table
 from agent.review.terminal.status import status_panel
@@ -39,13 +40,10 @@ def terminal(name: str, title: str, *shown: tuple[str, RenderableType]) -> None:
 
 def replayed(tag: str, runs: Path) -> RenderableType:
     """What the replay of a run prints, and its page; a replay that is done is not done again."""
-
-    def view(plan: Plan) -> ReplayView:
-        return ReplayView(Console(stderr=True), plan.metric, plan.rounds * len(plan.steps))
-
-    result, differs, place = perform(Request(tag), runs, view, print)
-    write_replay(result, place.path / "replay.html", differs)
-    return replay_view(result, differs)
+    replay = prepare(Request(tag), runs, print)
+    result = run(replay, ReplayProgress(Console(stderr=True), replay.plan.metric, replay.cost.runs))
+    write_replay(result, replay.directory.path / "replay.html")
+    return replay_view(result)
 
 
 def main() -> int:

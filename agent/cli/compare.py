@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.cli.output import say
 from agent.compare.plan import make_plan
-from agent.compare.runner import read_contrast, run_cells
+from agent.compare.runner import read_comparison, run_cells
 from agent.errors import UsageError
 from agent.rundir.directory import RunDirectory
 
@@ -33,12 +33,12 @@ def compare(
     home = RunDirectory(root, plan.tag)
     with home.lock():
         complete = run_cells(plan, root, live_view, say)
-    contrast = read_contrast(plan, root)
-    page = views.write_files(contrast, plan, home.path)
+    comparison = read_comparison(plan, root)
+    page = views.write_files(comparison, plan, home.path)
     if csv:
-        sys.stdout.write(views.comparison_csv(contrast))
+        sys.stdout.write(views.comparison_csv(comparison))
     else:
-        data, table = lambda: views.comparison_json(contrast, plan.tag), lambda: views.comparison_table(contrast)
+        data, table = lambda: views.comparison_json(comparison, plan.tag), lambda: views.comparison_table(comparison)
         show(json, data, table, paged=False)
     say(f"the page: {page}")
     if not complete:

@@ -137,6 +137,7 @@ def add_replay(command: Command) -> None:
     replay.add_argument(
         "--workers", type=int, default=1, metavar="K", help="run K commits beside each other, each on a GPU of its own"
     )
+    replay.add_argument("--yes", action="store_true", help="start without asking on a terminal")
     replay.add_argument("--json", action="store_true", help="for programs; schema in docs/reference")
     add_fields(replay, ("target", "sandbox", "image", "device", "threads", "seed", "budget"))
     add_places(replay)

@@ -5,10 +5,10 @@ from browser import CHROMIUM, Browser
 from nights import write_night
 
 from agent.judge.noise import Noise
-from agent.replay.outcomes import Finding
-from agent.replay.runner import Plan, Result
+from agent.replay.outcomes import Finding, Result
+from agent.replay.page import write_replay
+from agent.replay.plan import Plan
 from agent.replay.steps import Step
-from agent.replay.view import write_replay
 from agent.review.report.report import write_report
 
 pytest.importorskip("jinja2")
