@@ -11,7 +11,8 @@ import pytest
 from places import ROOT
 
 from agent.errors import ModelUnavailable, UsageError
-from agent.llm.client import Chat, ChatModel, Reply
+from agent.llm.chat import Chat, Reply
+from agent.llm.client import ChatModel
 from agent.llm.scripted import ScriptedModel
 
 ASK = [{"role": "user", "content": "What shall we try?"}]
