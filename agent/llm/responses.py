@@ -86,7 +86,7 @@ def enforced_forms(ask: Callable[[str, Options], Reply], window: int | None) -> 
     found = set()
     for form, (needed, option) in forms.items():
         try:
-            text = ask(needed, {"temperature": 0.0, "max_tokens": room, **option}).text.strip()
+            text = ask(needed, {"max_tokens": room, **option}).text.strip()
             answer = json.loads(text)["answer"] if form == "schema" else text
         except RequestFailed as error:
             if error.status in (401, 403, 404):  # no form changes this
