@@ -53,7 +53,7 @@ def edits_of_history(repo: Path, path: str, limit: int) -> Iterator[Edit]:
                 yield before, after
 
 
-def edits_made_up(count: int, rng: random.Random) -> Iterator[Edit]:
+def synthetic_edits(count: int, rng: random.Random) -> Iterator[Edit]:
     """Edits as large as those of agents: median 9 changed lines, 90th percentile 37. One file in six repeats itself."""
     modules = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     texts = [text for text in (m.read_text(errors="replace") for m in modules) if 150 <= text.count("\n") <= 600]
@@ -214,7 +214,7 @@ def show_time(seed: int) -> None:
     rng = random.Random(seed)
     reading: list[float] = []
     placing: list[float] = []
-    for before, _ in edits_made_up(60, rng):
+    for before, _ in synthetic_edits(60, rng):
         text = "\n".join((before.split("\n") * 5)[:700]) + "\n"
         after = _edited(text, rng)
         reply = unified_diff(text, after, NAME)
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     edits = [edit for path in options.file for edit in edits_of_history(options.repo, path, options.limit)]
-    edits += edits_made_up(options.synthetic, random.Random(options.seed))
+    edits += synthetic_edits(options.synthetic, random.Random(options.seed))
     if not edits:
         parser.error("no edits: give --file PATH with a history, or --synthetic N")
     sizes = [sum(line[:1] in "+-" for line in unified_diff(*edit, NAME).split("\n")[2:] if line) for edit in edits]

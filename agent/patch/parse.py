@@ -1,17 +1,16 @@
-"""Finds the unified diffs in a whole reply of a model: prose, reasoning, fences and headers around them.
+"""Finds the unified diffs in a model's reply, among prose, reasoning, fences and headers.
 
-Nothing here knows the file that is edited: lines go in, hunks come out, and whatever is unclear is refused. What a hunk
-claims about its place is only written down (``Hunk.start``, ``Hunk.exact``); ``agent.patch.locate`` decides what to
-believe.
+The parser does not know the edited file. ``agent.patch.locate`` judges line numbers and counts (``Hunk.start``,
+``Hunk.exact``). An ambiguous reply is rejected.
 
-Decided rules
-- Reasoning never counts (``agent.patch.reasoning``).
-- Hunks are read in fences and outside them. A fenced diff may forget the marker of context lines; outside a fence a
-  line without a marker ends the diff, and signs that still follow it make the reply unclear.
-- Blank lines without a marker at the end of a hunk are layout, unless correct counts say that they are context.
-- A fence that was never closed is accepted if the diff in it does not stop at an added or removed line.
-- ``*** Update File:`` (the form that gpt-oss writes) is read like a file header, and a JSON object with a ``diff`` or
-  ``patch`` string like the text in it.
+Rules
+- Reasoning is removed first (``agent.patch.reasoning``).
+- Hunks may be inside and outside fences. Context lines may lack their space in a fence. Outside a fence, a line without
+  a marker ends the diff, and a later line with a sign makes the reply ambiguous.
+- Blank lines without a marker at the end of a hunk are layout, unless correct counts make them context.
+- An unclosed fence is accepted if the diff does not end with an added or deleted line.
+- The signature of ``git format-patch`` or of a mail (``-- `` and a version or a name) ends a hunk.
+- ``*** Update File:`` (gpt-oss) is a file header. A JSON object with the key ``diff`` or ``patch`` holds a diff.
 """
 
 from __future__ import annotations
@@ -46,28 +45,29 @@ _ENVELOPE = re.compile(
     r"^\*\*\* (?P<what>Begin Patch|End Patch|End of File|Update File:|Add File:|Delete File:|Move to:)"
     r"\s*(?P<name>.*)$"
 )
+_VERSION = re.compile(r"\d+(?:\.\d+)+\S*(?: \(.*\))?")  # of git, as in its signature
 MAX_HUNKS = 200
 
 
 class Line(NamedTuple):
-    """One line of a hunk. ``sign`` is ' ', '-' or '+'; ``text`` has no sign; ``raw`` is the line as it was written."""
+    """One line of a hunk: its sign (' ', '-' or '+'), its text without the sign, and the raw line."""
 
     sign: str
     text: str
     raw: str
-    ended: bool = True  # False: followed by "\ No newline at end of file"
+    ended: bool = True  # False before "\ No newline at end of file"
 
 
 @dataclass(frozen=True)
 class Hunk:
-    """Lines to find and to change. ``start`` and ``new_start``: what the header claims, from 1; None: not said."""
+    """Lines to find and to change. ``start`` and ``new_start`` are line numbers of the header, from 1."""
 
     lines: tuple[Line, ...]
     start: int | None = None
     new_start: int | None = None
-    exact: bool = False  # the header is well formed and its counts are those of the lines
+    exact: bool = False  # the header is well formed and its counts match the lines
     section: str = ""  # text after the second @@
-    claimed: int | None = None  # lines by which the file grows, as the header says
+    claimed: int | None = None  # growth of the file in lines by the header
 
     @property
     def old(self) -> tuple[Line, ...]:
@@ -84,7 +84,7 @@ class Hunk:
 
 @dataclass
 class FileDiff:
-    """The hunks under one file header; ``names`` are all names in the header, ``problems`` what forbids to apply it."""
+    """The hunks under one file header, all names in the header, and the reasons to reject the diff."""
 
     names: list[str] = field(default_factory=list)
     hunks: list[Hunk] = field(default_factory=list)
@@ -93,7 +93,7 @@ class FileDiff:
 
 @dataclass
 class _Segment:
-    """A run of lines inside one fence, or between fences."""
+    """The lines inside one fence, or between fences."""
 
     lines: list[str] = field(default_factory=list)
     fenced: bool = False
@@ -102,7 +102,7 @@ class _Segment:
 
 
 def read_diffs(reply: str) -> list[FileDiff]:
-    """All diffs of a reply in order, or an empty list. Raises PatchRejected where the reply is unclear."""
+    """All diffs of a reply in order. Raises PatchRejected for an ambiguous reply."""
     found: list[FileDiff] = []
     for segment in _segments(strip_reasoning(reply.replace("\r\n", "\n"))):
         inner = _diff_in_json(segment)
@@ -127,7 +127,7 @@ def _segments(text: str) -> Iterator[_Segment]:
             same = fence["ticks"][0] == ticks[0] and len(fence["ticks"]) >= len(ticks) and fence["indent"] == indent
             fence = fence if same else None
         elif fence and hunk_seen and fence["indent"] == " ":
-            fence = None  # a context line of a diff outside any fence
+            fence = None  # a context line of a diff outside a fence
         if fence is None:
             part.lines.append(line)
             hunk_seen = hunk_seen or line.startswith("@@")
@@ -144,7 +144,7 @@ def _segments(text: str) -> Iterator[_Segment]:
 
 
 def _dedented(part: _Segment, indent: str) -> _Segment:
-    """A fence inside a list item is indented as a whole."""
+    """The segment without the indentation of a fence in a list item."""
     if part.fenced and indent and all(line.startswith(indent) for line in part.lines if line.strip()):
         part.lines = [line[len(indent) :] for line in part.lines]
     return part
@@ -168,11 +168,11 @@ def _diff_in_json(segment: _Segment) -> str | None:
 
 
 class _Reader:
-    """Walks over one segment and adds what it finds to ``found``."""
+    """Reads the diffs of one segment into ``found``."""
 
     def __init__(self, segment: _Segment, found: list[FileDiff]) -> None:
         self.lines, self.segment, self.found = segment.lines, segment, found
-        # A header just before a fence belongs to the hunks in it.
+        # A header before a fence belongs to the hunks in the fence.
         self.current = found[-1] if found and not found[-1].hunks else None
         self.at = 0
         self.in_header = False
@@ -206,7 +206,7 @@ class _Reader:
         return self.current
 
     def _header(self, line: str) -> bool:
-        """Reads one header line (or the pair ---, +++); False if this is none."""
+        """Read one header line, or the pair of --- and +++. False for any other line."""
         lines, at = self.lines, self.at
         envelope = _ENVELOPE.match(line)
         if line.startswith("diff --git "):
@@ -247,7 +247,7 @@ class _Reader:
             hunk = _tolerant(header or "", counted, body)
             if not self.segment.fenced and _signs_follow(self.lines, end):
                 self.current.problems.append(
-                    "it is unclear where the diff ends; put the whole diff into one ```diff fence"
+                    "the end of the diff is ambiguous; put the whole diff into one ```diff fence"
                 )
         if header is not None and header.startswith("@@@"):
             self.current.problems.append("a combined diff (@@@) is not allowed")
@@ -261,7 +261,7 @@ def _git_names(rest: str) -> list[str]:
     words = rest.split()
     if len(words) == 2:
         return words
-    middle = len(rest) // 2  # names with spaces: a/NAME b/NAME has its space in the middle
+    middle = len(rest) // 2  # names with spaces: the space between a/NAME and b/NAME is in the middle
     return [rest[:middle], rest[middle + 1 :]]
 
 
@@ -290,6 +290,11 @@ def _end_of_body(lines: list[str], begin: int, counts: tuple[int, int] | None, f
         wanted = counts is not None and old < counts[0] and new < counts[1]
         if _ends_body(lines, at, wanted):
             return at
+        if line.rstrip() == "--":
+            complete = counts is not None and old >= counts[0] and new >= counts[1]
+            following = next((other for other in lines[at + 1 :] if other.strip()), "")
+            if complete or _VERSION.fullmatch(following.rstrip()):
+                return at
         if not fenced and line and line[0] not in " \t+-\\":
             return at
         if not fenced and not line and not wanted:
@@ -311,7 +316,7 @@ def _signs_follow(lines: list[str], at: int) -> bool:
 
 
 def _well_formed(counted: re.Match[str], body: list[str], fenced: bool) -> Hunk | None:
-    """The hunk as unidiff reads it, or None if the header does not agree with the lines."""
+    """The hunk as unidiff reads it; None if the header does not match the lines."""
     old, new = int(counted[2] or 1), int(counted[4] or 1)
     at = 0
     while at < len(body) and (old > 0 or new > 0 or body[at].startswith("\\")):
@@ -340,7 +345,7 @@ def _well_formed(counted: re.Match[str], body: list[str], fenced: bool) -> Hunk 
 
 
 def _only_prose(tail: list[str], fenced: bool) -> bool:
-    """Whether no line after the counted ones can belong to the hunk."""
+    """Whether no line after the counted lines can belong to the hunk."""
     if not any(line.strip() for line in tail):
         return True
     if tail[0].strip() and tail[0][0] in " \t+-":
