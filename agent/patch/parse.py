@@ -21,9 +21,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from unidiff.errors import UnidiffParseError
-from unidiff.patch import PatchSet
-
 from agent.errors import PatchRejected
 from agent.patch.reasoning import strip_reasoning
 
@@ -207,25 +204,23 @@ class _Reader:
 
     def _header(self, line: str) -> bool:
         """Read one header line, or the pair of --- and +++. False for any other line."""
-        lines, at = self.lines, self.at
-        envelope = _ENVELOPE.match(line)
+        following = self.lines[self.at + 1] if self.at + 1 < len(self.lines) else ""
         if line.startswith("diff --git "):
-            self._new(_git_names(line[len("diff --git ") :]))
-        elif line.startswith("--- ") and _is_header(lines, at):
-            target = self.current if self.in_header and self.current and not self.current.hunks else self._new([])
-            target.names.append(line[4:])
-            if at + 1 < len(lines) and lines[at + 1].startswith("+++ "):
-                target.names.append(lines[at + 1][4:])
+            self._new(_git_names(line.removeprefix("diff --git ")))
+        elif line.startswith("--- ") and following.startswith(("+++ ", "@@")):
+            diff = self.current if self.in_header and self.current and not self.current.hunks else self._new([])
+            diff.names.append(line[4:])
+            if following.startswith("+++ "):
+                diff.names.append(following[4:])
                 self.at += 1
             self.in_header = True
-        elif envelope:
-            if envelope["what"] == "Update File:":
-                self._new([envelope["name"]])
-            elif envelope["name"]:
-                diff = (
-                    self.current if envelope["what"] == "Move to:" and self.current else self._new([envelope["name"]])
-                )
-                diff.problems.append(f"{envelope['what'].rstrip(':').lower()} {envelope['name']!r} is not allowed")
+        elif envelope := _ENVELOPE.match(line):
+            what, name = envelope["what"], envelope["name"]
+            if what == "Update File:":
+                self._new([name])
+            elif name:
+                diff = self.current if what == "Move to:" and self.current else self._new([name])
+                diff.problems.append(f"{what.rstrip(':').lower()} {name!r} is not allowed")
         elif _MODE.match(line) or _LINK.match(line) or (self.in_header and _EXTENDED.match(line)):
             (self.current or self._new([])).problems.append(f"{line.strip()!r} is not allowed: only lines may change")
         elif not (self.in_header and _PLAIN_MODES.match(line)):
@@ -234,25 +229,17 @@ class _Reader:
         return True
 
     def _hunk(self, header: str | None) -> None:
-        counted = _COUNTED.match(header) if header is not None else None
-        begin = self.at + (header is not None)
-        counts = (int(counted[2] or 1), int(counted[4] or 1)) if counted else None
-        end = _end_of_body(self.lines, begin, counts, self.segment.fenced)
-        body = self.lines[begin:end]
-        hunk = _well_formed(counted, body, self.segment.fenced) if counted else None
-        if self.current is None:
-            self._new([])
-        assert self.current is not None
-        if hunk is None:
-            hunk = _tolerant(header or "", counted, body)
-            if not self.segment.fenced and _signs_follow(self.lines, end):
-                self.current.problems.append(
-                    "the end of the diff is ambiguous; put the whole diff into one ```diff fence"
-                )
+        """Read one hunk; its header is None where a diff has no hunk headers."""
+        fenced, begin = self.segment.fenced, self.at + (header is not None)
+        end = _end_of_body(self.lines, begin, header or "", fenced)
+        hunk = _read_hunk(header or "", self.lines[begin:end], fenced)
+        diff = self.current or self._new([])
+        if not hunk.exact and not fenced and _signs_follow(self.lines, end):
+            diff.problems.append("the end of the diff is ambiguous; put the whole diff into one ```diff fence")
         if header is not None and header.startswith("@@@"):
-            self.current.problems.append("a combined diff (@@@) is not allowed")
+            diff.problems.append("a combined diff (@@@) is not allowed")
         if hunk.lines:
-            self.current.hunks.append(hunk)
+            diff.hunks.append(hunk)
         self.at = max(end, self.at + 1)
         self.in_header = False
 
@@ -265,25 +252,22 @@ def _git_names(rest: str) -> list[str]:
     return [rest[:middle], rest[middle + 1 :]]
 
 
-def _is_header(lines: list[str], at: int) -> bool:
-    following = lines[at + 1] if at + 1 < len(lines) else ""
-    return following.startswith(("+++ ", "@@"))
-
-
 def _ends_body(lines: list[str], at: int, may_be_body: bool) -> bool:
     line = lines[at]
     if line.startswith(("@@", "diff --git ")) or _ENVELOPE.match(line):
         return True
     return (
-        line.startswith("--- ")
+        not may_be_body
+        and line.startswith("--- ")
         and lines[at + 1 : at + 2] != []
         and lines[at + 1].startswith("+++ ")
-        and not may_be_body
     )
 
 
-def _end_of_body(lines: list[str], begin: int, counts: tuple[int, int] | None, fenced: bool) -> int:
+def _end_of_body(lines: list[str], begin: int, header: str, fenced: bool) -> int:
     """Index after the last line that may belong to the hunk whose body starts at ``begin``."""
+    counted = _COUNTED.match(header)
+    counts = (int(counted[2] or 1), int(counted[4] or 1)) if counted else None
     old = new = 0
     for at in range(begin, len(lines)):
         line = lines[at]
@@ -315,33 +299,24 @@ def _signs_follow(lines: list[str], at: int) -> bool:
     return False
 
 
-def _well_formed(counted: re.Match[str], body: list[str], fenced: bool) -> Hunk | None:
-    """The hunk as unidiff reads it; None if the header does not match the lines."""
+def _read_hunk(header: str, body: list[str], fenced: bool) -> Hunk:
+    """The hunk by the counts of its header if they match the body, else with all lines of the body."""
+    counted = _COUNTED.match(header)
+    if counted is None:
+        return Hunk(_without_layout(body), section=_section(_NUMBERED.sub("", header)))
     old, new = int(counted[2] or 1), int(counted[4] or 1)
+    start, new_start, section, growth = int(counted[1]), int(counted[3]), _section(counted[5]), new - old
     at = 0
     while at < len(body) and (old > 0 or new > 0 or body[at].startswith("\\")):
         sign = body[at][:1] or " "
+        if sign not in " +-\\":
+            break
         old -= sign in " -"
         new -= sign in " +"
         at += 1
-    if at == 0 or old or new or not _only_prose(body[at:], fenced):
-        return None
-    header = f"--- a/f\n+++ b/f\n{counted[0]}\n"
-    try:
-        hunks = PatchSet(header + "".join(f"{line}\n" for line in body[:at]))[0]
-    except (UnidiffParseError, IndexError):
-        return None
-    if len(hunks) != 1:
-        return None
-    lines: list[Line] = []
-    for line, raw in zip(hunks[0], body, strict=False):
-        if line.line_type == "\\":
-            _unend(lines)
-        else:
-            lines.append(Line(line.line_type or " ", line.value.rstrip("\n"), raw))
-    if len(lines) + sum(line.line_type == "\\" for line in hunks[0]) != at:
-        return None
-    return Hunk(tuple(lines), int(counted[1]), int(counted[3]), True, _section(counted[5]))
+    if at and not old and not new and _only_prose(body[at:], fenced):
+        return Hunk(_lines(body[:at]), start, new_start, True, section)
+    return Hunk(_without_layout(body), start, new_start, section=section, claimed=growth)
 
 
 def _only_prose(tail: list[str], fenced: bool) -> bool:
@@ -355,26 +330,24 @@ def _only_prose(tail: list[str], fenced: bool) -> bool:
     )
 
 
-def _tolerant(header: str, counted: re.Match[str] | None, body: list[str]) -> Hunk:
+def _without_layout(body: list[str]) -> tuple[Line, ...]:
+    """The lines of a hunk without blank lines at its end that have no marker."""
+    lines = _lines(body)
+    while lines and not lines[-1].raw:
+        lines = lines[:-1]
+    return lines
+
+
+def _lines(body: list[str]) -> tuple[Line, ...]:
     lines: list[Line] = []
     for raw in body:
-        if raw.startswith("\\"):
-            _unend(lines)
-        elif raw[:1] in ("+", "-"):
+        if raw.startswith(("+", "-")):
             lines.append(Line(raw[0], raw[1:], raw))
-        else:
+        elif not raw.startswith("\\"):
             lines.append(Line(" ", raw.removeprefix(" "), raw))
-    while lines and not lines[-1].raw:
-        lines.pop()
-    if counted is None:
-        return Hunk(tuple(lines), section=_section(_NUMBERED.sub("", header)))
-    grows = int(counted[4] or 1) - int(counted[2] or 1)
-    return Hunk(tuple(lines), int(counted[1]), int(counted[3]), section=_section(counted[5]), claimed=grows)
-
-
-def _unend(lines: list[Line]) -> None:
-    if lines:
-        lines[-1] = lines[-1]._replace(ended=False)
+        elif lines:
+            lines[-1] = lines[-1]._replace(ended=False)
+    return tuple(lines)
 
 
 def _section(text: str) -> str:
