@@ -72,7 +72,7 @@ def test_a_model_sees_the_users_metric_direction_and_notes(name, tmp_path):
     if name != "llambo-optuna":  # which sees good and bad alone
         assert "accuracy, higher is better" in first[-1]
         assert "| 93.00000 |" in first[-1]
-        assert "-9" not in first[-1].split("# What CMA-ES believes")[0]
+        assert "-9" not in first[-1].split("# State of CMA-ES")[0]
         assert "lower is better" not in first[-1]
 
 
