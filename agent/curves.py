@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,14 +58,3 @@ def thin(points: list[Point], most: int) -> list[Point]:
     if len(points) <= most:
         return points
     return [points[round(k * (len(points) - 1) / (most - 1))] for k in range(most)]
-
-
-def _pairs(text: str) -> Iterator[tuple[float, float]]:
-    for row in text.splitlines():
-        try:
-            data = json.loads(row)
-            pair = float(data["progress"]), float(data["loss"])
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-            continue
-        if math.isfinite(pair[1]) and 0 <= pair[0] <= 1:
-            yield pair

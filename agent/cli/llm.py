@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.cli.output import say
-from agent.llm.server import Keeping, check_address, find_vllm, make_plan, told_to_stop
+from agent.llm.server import ServerSupervisor, check_address, find_vllm, make_plan, stop_signals
 from sandbox.gpu import gpus
 
 
@@ -37,6 +37,6 @@ def serve(
         program, model, host, port, on_gpu, on_gpu if sleep is None else sleep, gpu_memory_utilization, max_model_len,
         log or Path(cache).expanduser() / "llm" / f"vllm-{port}.log", extra,
     )  # fmt: skip
-    with told_to_stop() as told:
-        Keeping(plan, told, say).run()
-    return 130 if told[0] == signal.SIGINT else 0
+    with stop_signals() as stop:
+        ServerSupervisor(plan, stop, say).run()
+    return 130 if stop[0] == signal.SIGINT else 0

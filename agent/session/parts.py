@@ -83,7 +83,7 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
     from agent.proposers.code.proposer import CodeProposer
 
     assert model is not None
-    code = CodeProposer(model, path=target.path, repairs=settings.repairs, temperature=settings.llm_temperature)
+    code = CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature)
     if not settings.on_plateau:
         return code
     from agent.proposers.plateau import PlateauHandOver

@@ -60,7 +60,7 @@ def test_describes_the_server_and_what_it_enforces(model: ChatModel, vllm_server
 
 def test_a_wrong_model_name_is_explained_with_the_right_one(vllm_server: Server) -> None:
     wrong = ChatModel(vllm_server.base_url, vllm_server.model + "y")
-    with pytest.raises(ModelMisconfigured, match=rf"has no model 'tinyy'.*Did you mean {vllm_server.model}\?"):
+    with pytest.raises(ModelMisconfigured, match=rf"lists no model 'tinyy'.*Did you mean {vllm_server.model}\?"):
         wrong.complete(HELLO, max_tokens=4)
 
 

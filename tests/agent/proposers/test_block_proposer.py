@@ -73,7 +73,7 @@ def test_prompt_states_metric_goal_and_notes(name, tmp_path):
     if name != "llambo-optuna":  # shows classes instead of values
         assert "accuracy, higher is better" in first[-1]
         assert "| 93.00000 |" in first[-1]
-        assert "-9" not in first[-1].split("# What CMA-ES believes")[0]
+        assert "-9" not in first[-1].split("# State of CMA-ES")[0]
         assert "lower is better" not in first[-1]
 
 

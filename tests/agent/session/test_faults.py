@@ -22,7 +22,7 @@ from agent.errors import EnvironmentProblem
 from agent.ledger import journal as ledger
 from agent.ledger.events import name_of
 from agent.ledger.journal import read
-from agent.llm import client as llm
+from agent.llm import retries
 from agent.patch.apply import unified_diff
 from agent.repo import repo
 from agent.repo.repo import Repo
@@ -255,7 +255,7 @@ FAULTS = [
 
 
 def test_failing_model_server_costs_no_idea(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llm, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.05)
     ideas = [reply("RATE = 0.01", f"RATE = 0.00{k}") for k in range(2, 9)]  # all worse, so that all apply
     answers = [answer for fault, idea in zip(FAULTS, ideas, strict=True) for answer in (fault, fault, idea)]
     with OpenAIServer(answers) as server:
