@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.ledger.events import Event, Told
 from agent.ledger.state import State
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.rundir.directory import RunDirectory
 from agent.session import setup as launch
 from agent.settings import make_settings
@@ -55,7 +55,7 @@ def make_target(folder: Path, train: str = TRAIN) -> Path:
     return folder
 
 
-class Clock(SilentView):
+class Clock(Observer):
     """The time at which each trial ended, by number; and whatever ``look`` takes down of it."""
 
     def __init__(self, look: Callable[[int], None] = lambda _trial: None) -> None:
@@ -72,7 +72,7 @@ class Clock(SilentView):
         return {k: t - self.ended[k - 1] for k, t in self.ended.items() if k - 1 in self.ended}
 
 
-def session(target: Path, runs: Path, view: SilentView, **settings: Any) -> RunDirectory:
+def session(target: Path, runs: Path, view: Observer, **settings: Any) -> RunDirectory:
     """``random`` search with one run of each trial, so that the trials are alike."""
     usual = {"proposer": "random", "policy": "greedy", "calibrate": 1, "device": "cpu", "sandbox": "process"}
     given = {**usual, "target": str(target), "runs": str(runs), "tag": "night", **settings}

@@ -21,7 +21,7 @@ import numpy as np
 
 from agent.ledger.events import Measured, RunStarted
 from agent.ledger.journal import read
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.proposers import make_proposer
 from agent.types import Value
 from benchmarks.idle_target import TRAIN, make_target, session
@@ -38,7 +38,7 @@ def efficiency(root: Path, workers: int, waves: int, address: str) -> tuple[floa
     """Of one session; and the median seconds that a worker lost between two runs and inside of them."""
     target = make_target(root / "target", NAP + TRAIN)
     directory = session(
-        target, root / "runs", SilentView(), workers=workers, threads=1, budget="1steps", trials=workers * waves,
+        target, root / "runs", Observer(), workers=workers, threads=1, budget="1steps", trials=workers * waves,
         ray_address=address,
     )  # fmt: skip
     began: dict[str, float] = {}

@@ -21,10 +21,10 @@ from agent.settings import NEED_MODEL
 from agent.target import load_target
 
 if TYPE_CHECKING:
-    from agent.observers.protocol import View
+    from agent.observers.protocol import Observer
 
 
-def run_cells(plan: Plan, root: Path, view: Callable[[], View], tell: Callable[[str], None]) -> bool:
+def run_cells(plan: Plan, root: Path, view: Callable[[], Observer], tell: Callable[[str], None]) -> bool:
     """Bring every cell to its end, one after the other; False if the user stopped one of them."""
     from agent.session import setup as launch
     from agent.session.parts import assemble

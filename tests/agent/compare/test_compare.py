@@ -23,7 +23,7 @@ from agent.compare.statistics import Cell, Contrast, mean_ranks, pair_tests, row
 from agent.compare.view import comparison_json, comparison_page
 from agent.errors import UsageError
 from agent.llm import client as llm
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.rundir.directory import RunDirectory
 
 FLAGS = ("--sandbox", "process", "--device", "cpu", "--threads", "1")
@@ -104,7 +104,7 @@ def test_a_comparison_that_was_killed_goes_on_where_it_stood(tmp_path, kill_at):
         return seen == kill_at
 
     def work() -> bool:
-        return run_cells(plan_of(tmp_path), runs, SilentView, quiet)
+        return run_cells(plan_of(tmp_path), runs, Observer, quiet)
 
     assert killed(work, kill)
     assert work()
@@ -125,13 +125,13 @@ def test_the_folder_of_a_session_that_never_began_is_no_hindrance(tmp_path):
     empty = tmp_path / "runs" / plan.name("random", 0)
     empty.mkdir(parents=True)
     (empty / ".gitignore").write_text("*\n")
-    assert run_cells(plan, tmp_path / "runs", SilentView, quiet)
+    assert run_cells(plan, tmp_path / "runs", Observer, quiet)
 
 
 def test_the_budget_may_be_time_of_training(tmp_path):
     make_bowl(tmp_path / "bowl")
     plan = plan_of(tmp_path, "random", 1, trials=None, train_hours=0.5 / 3600)
-    assert run_cells(plan, tmp_path / "runs", SilentView, quiet)
+    assert run_cells(plan, tmp_path / "runs", Observer, quiet)
     (cell,) = read_contrast(plan, tmp_path / "runs").cells
     assert cell.training_seconds > 0
     assert cell.complete, "a trial that would not fit is not started, and the session is complete all the same"
