@@ -78,7 +78,7 @@ def test_agent_root_holds_only_ground_modules() -> None:
 
 def test_heavy_packages_load_only_in_the_command_that_needs_them() -> None:
     script = (
-        "import sys, agent.cli.entry, agent.cli.review, agent.cli.run, agent.review.terminal.status, "
+        "import sys, agent.cli.entry, agent.review.terminal.status, "
         "agent.review.terminal.log; print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
