@@ -11,13 +11,17 @@ from typing import Any, NoReturn, TypeAlias, get_type_hints
 from agent.errors import UsageError
 from agent.settings import Settings, plain_type
 
+CACHE = Settings.cache
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what a module's ``add`` adds its command to
 SHARED: Mapping[str, tuple[str, dict[str, Any]]] = {  # name for ``add_command``: flag, keywords of add_argument
     "tag": ("tag", {"metavar": "TAG", "help": "name of the run"}),
     "newest": ("tag", {"metavar": "TAG", "nargs": "?", "help": "name of the run; default: the newest"}),
     "json": ("--json", {"action": "store_true", "help": "print JSON; schema in docs/reference/json.md"}),
-    "runs": ("--runs", {"default": Settings.runs, "help": "folder of the run directories (default: runs)"}),
-    "cache": ("--cache", {"default": Settings.cache, "help": f"folder of prepared data (default: {Settings.cache})"}),
+    "runs": (
+        "--runs",
+        {"metavar": "DIR", "default": Settings.runs, "help": "folder of the run directories (default: runs)"},
+    ),
+    "cache": ("--cache", {"metavar": "DIR", "default": CACHE, "help": f"folder of prepared data (default: {CACHE})"}),
     "moved": ("--target", {"metavar": "DIR", "help": "folder of the target, if it moved since the run"}),
     # accepted without effect: scripts may pass them, since earlier versions offered them
     "-runs": ("--runs", {"dest": "unused", "help": argparse.SUPPRESS}),
@@ -91,5 +95,6 @@ def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ki
         metavar = "|".join(choices)
     elif choices:
         text += f": {', '.join(choices)}"
-    text += f" (default: {field.default})" if field.default not in (None, "") else ""
+    default = f"{field.default:g}" if kind is float and field.default is not None else field.default
+    text += f" (default: {default})" if default not in (None, "") else ""
     group.add_argument(f"--{flag}", type=kind, metavar=metavar, help=text, **options)
