@@ -95,19 +95,13 @@ def bulky(run: Path, state: State, now: float) -> Iterator[Found]:
 
 def summary(tag: str, chosen: list[Found], dry_run: bool) -> str:
     """One line: number of files, and bytes by kind."""
+    from rich.filesize import decimal
+
     from agent.text import count
 
     if not chosen:
         return f"run {tag}: nothing to remove"
     sizes = {kind: [f.size for f in chosen if f.kind == kind] for kind in BULKY}
-    kinds = ", ".join(f"{kind} {_size(sum(found))}" for kind, found in sizes.items() if found)
-    total = _size(sum(f.size for f in chosen))
+    kinds = ", ".join(f"{kind} {decimal(sum(found))}" for kind, found in sizes.items() if found)
+    total = decimal(sum(f.size for f in chosen))
     return f"run {tag}: {'would free' if dry_run else 'freed'} {count(len(chosen), 'file')}, {total} ({kinds})"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

@@ -10,9 +10,11 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from agent.ledger.events import Event
 from agent.ledger.state import State
@@ -21,6 +23,11 @@ from agent.observers.protocol import Observer
 from agent.rundir.directory import replace_file
 
 INTERVAL = 1.0  # seconds
+
+
+@dataclass
+class _Beat(Activity):
+    time: float = 0.0
 
 
 class Heartbeat(Observer):
@@ -54,11 +61,7 @@ class Heartbeat(Observer):
 def read_heartbeat(path: Path) -> tuple[float, Activity]:
     """Time of the last write in seconds since the epoch, 0 if unreadable, and the activity at that time."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        moment = float(data.pop("time"))
-        known = {field.name for field in fields(Activity)}
-        activity = Activity(**{name: value for name, value in data.items() if name in known})
-        activity.losses = [float(loss) for loss in activity.losses]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        beat = msgspec.json.decode(path.read_bytes(), type=_Beat)
+    except (OSError, ValueError):
         return 0.0, Activity()
-    return moment, activity
+    return beat.time, beat
