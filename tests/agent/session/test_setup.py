@@ -77,11 +77,7 @@ def test_lock_admits_one_session(tmp_path: Path) -> None:
     assert not directory.running()
     with directory.lock():
         assert directory.running()
-<<<<<<< HEAD
         with pytest.raises(UsageError, match="night"), RunDirectory(tmp_path, "night").lock():
-=======
-        with pytest.raises(UsageError, match="already running"), RunDirectory(tmp_path, "night").lock():
->>>>>>> daa0530 (Follow the new message in two tests)
             pass
     assert not directory.running()
 
