@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.ledger.events import Event, Told
 from agent.ledger.state import State
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.rundir.directory import RunDirectory
 from agent.scaffold.project import make_repository
 from agent.session import setup as launch
@@ -53,7 +53,7 @@ def make_target(folder: Path, train: str = TRAIN) -> Path:
     return folder
 
 
-class Clock(SilentView):
+class Clock(Observer):
     """Records when each trial ended, and calls ``look`` with its number."""
 
     def __init__(self, look: Callable[[int], None] = lambda _trial: None) -> None:
@@ -70,7 +70,7 @@ class Clock(SilentView):
         return {k: t - self.ended[k - 1] for k, t in self.ended.items() if k - 1 in self.ended}
 
 
-def session(target: Path, runs: Path, view: SilentView, **settings: Any) -> RunDirectory:
+def session(target: Path, runs: Path, view: Observer, **settings: Any) -> RunDirectory:
     """Random search with one run per trial, so that all trials cost the same."""
     usual = {"proposer": "random", "policy": "greedy", "calibrate": 1, "device": "cpu", "sandbox": "process"}
     given = {**usual, "target": str(target), "runs": str(runs), "tag": "night", **settings}

@@ -20,7 +20,7 @@ import numpy as np
 
 from agent.ledger.events import Measured, RunStarted
 from agent.ledger.journal import read
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.proposers import make_proposer
 from agent.types import Value
 from benchmarks.idle_target import TRAIN, make_target, session
@@ -37,7 +37,7 @@ def efficiency(root: Path, workers: int, waves: int, address: str) -> tuple[floa
     """Efficiency of one session, and the median overhead of a run in seconds."""
     target = make_target(root / "target", NAP + TRAIN)
     directory = session(
-        target, root / "runs", SilentView(), workers=workers, threads=1, budget="1steps", trials=workers * waves,
+        target, root / "runs", Observer(), workers=workers, threads=1, budget="1steps", trials=workers * waves,
         ray_address=address,
     )  # fmt: skip
     began: dict[str, float] = {}

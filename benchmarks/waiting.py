@@ -20,7 +20,7 @@ from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
 from agent.llm.chat import Message
 from agent.llm.scripted import Line, ScriptedModel
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.patch.apply import unified_diff
 from agent.proposers.code.proposer import CodeProposer
 from agent.rundir.directory import RunDirectory
@@ -68,7 +68,7 @@ def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
     directory.create(launch.record_of(parts))
     with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, directory) as crew:
         ledger.append(launch.session_event(parts, directory))
-        launch.run(parts, crew, directory, ledger, SilentView())
+        launch.run(parts, crew, directory, ledger, Observer())
     events = read(directory.ledger)
     ended = {event.trial: event.time for event in events if isinstance(event, Told)}
     records = fold(events).finished

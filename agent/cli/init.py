@@ -1,4 +1,4 @@
-"""``overnight init`` and ``overnight prepare``: a new target, and its data."""
+"""``overnight init``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ import subprocess
 from pathlib import Path
 from shlex import quote
 
-from agent.cli.output import say
+from agent.cli.options import Commands, add_command
 from agent.errors import EnvironmentProblem, UsageError
-from agent.target import load_target
-from agent.trial.trusted_target import prepare as prepare_data
-from agent.trial.trusted_target import write_preset
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "init", init, "")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--preset", choices=("demo", "cpu", "gpu"), help="size of model and budget; default: by hardware"
+    )
+    parser.add_argument(
+        "--from", dest="project", type=Path, metavar="PROJECT",
+        help="write target.toml for this folder or script; DIR is the folder itself, or a new one for a copy",
+    )  # fmt: skip
 
 
 def init(directory: Path, preset: str | None, project: Path | None) -> int:
+    """Make a git repository with the nanoGPT target, or a target.toml for an existing project."""
     if project is not None:
         from agent.scaffold.project import adopt
 
         if preset:
-            raise UsageError("--preset is a size of the nanoGPT target; with --from the project decides.")
+            raise UsageError("--preset belongs to the nanoGPT target. Remove --preset or --from.")
         return adopt(directory, project)
     preset = make_target(directory, preset)
     print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
@@ -27,7 +37,17 @@ def init(directory: Path, preset: str | None, project: Path | None) -> int:
 
 
 def make_target(directory: Path, preset: str | None) -> str:
-    """Make a git repository with the target as its one commit; the preset, by default the one for this machine."""
+    """The nanoGPT target in a git repository with one commit.
+
+    Returns:
+        The preset; by default the one for this machine.
+
+    Raises:
+        UsageError: ``directory`` is a file or not empty.
+        EnvironmentProblem: the folder cannot be written, or git fails.
+    """
+    from agent.trial.trusted_target import write_preset
+
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file. Name a new folder.")
     if directory.exists() and any(directory.iterdir()):
@@ -37,25 +57,10 @@ def make_target(directory: Path, preset: str | None) -> str:
         preset = write_preset(preset, directory)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {directory}: {error.strerror}.") from error
-    identity = ["-c", "user.name=Overnight", "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]
-    for words in (
-        ["init", "-q", "-b", "main"],
-        ["add", "-A"],
-        [*identity, "commit", "-q", "-m", f"Start from preset {preset}"],
-    ):
-        done = subprocess.run(
-            ["git", "-C", str(directory), "-c", "core.hooksPath=/dev/null", *words], capture_output=True, text=True
-        )
+    git = ["git", "-C", str(directory), "-c", "core.hooksPath=/dev/null", "-c", "user.name=Overnight",
+           "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]  # fmt: skip
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", f"Start from preset {preset}"]):
+        done = subprocess.run([*git, *words], capture_output=True, text=True)
         if done.returncode:
             raise EnvironmentProblem(f"git {words[0]} failed in {directory}: {done.stderr.strip()}")
     return preset
-
-
-def prepare(target: str, data: str | None, verify: bool, runs: str, cache: str) -> int:
-    prepared = prepare_data(load_target(Path(target))[0], cache, say, data or "", verify)
-    if prepared is None:
-        raise UsageError(f'{target}: a target with score = "stdout" reads its own data; there is none to prepare.')
-    print(prepared.directory)
-    for split, count in prepared.tokens.items():
-        say(f"{split}: {count:,} tokens")
-    return 0

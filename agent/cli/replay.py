@@ -1,4 +1,4 @@
-"""``overnight replay``: train the commits of a branch again."""
+"""``overnight replay``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agent.cli.options import Commands, add_command, add_fields
 from agent.cli.output import say, show
 from agent.errors import EnvironmentProblem
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(
+        commands, "replay", replay, "json runs cache", usage="overnight replay TAG|BRANCH|A..B [OPTIONS]"
+    )
+    parser.add_argument(
+        "what", metavar="TAG|BRANCH|A..B", help="a run, or a branch or range of the target's repository"
+    )
+    parser.add_argument("--seeds", type=int, help="runs per commit (default: 3; with --exact 1)")
+    parser.add_argument("--exact", action="store_true", help="use the recorded schedule, seed and threads: same bits")
+    parser.add_argument(
+        "--ablate", action="store_true", help="also measure without each edit; put the edits that hold on TAG-minimal"
+    )
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the branch does not reproduce")
+    parser.add_argument("--name", default="", help="name of the replay's folder (default: replay-TAG)")
+    parser.add_argument("--results", type=Path, metavar="FILE.tsv", help="recorded values of a branch without trailers")
+    parser.add_argument("--workers", type=int, default=1, metavar="K", help="commits in parallel, each on its own GPU")
+    parser.add_argument("--yes", action="store_true", help="start without asking on a terminal")
+    add_fields(parser, ("target", "sandbox", "image", "device", "threads", "seed", "budget"))
 
 
 def replay(
@@ -24,6 +45,11 @@ def replay(
     runs: str,
     **settings: Any,
 ) -> int:
+    """Train the commits of a branch again and compare with the recorded values.
+
+    Returns:
+        130 if interrupted; 1 with ``check`` if the branch does not reproduce; else 0.
+    """
     from rich.console import Console
 
     from agent.replay.page import write_replay

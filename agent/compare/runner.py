@@ -20,10 +20,10 @@ from agent.settings import NEED_MODEL
 from agent.target import load_target
 
 if TYPE_CHECKING:
-    from agent.observers.protocol import View
+    from agent.observers.protocol import Observer
 
 
-def run_cells(plan: Plan, root: Path, view: Callable[[], View], say: Callable[[str], None]) -> bool:
+def run_cells(plan: Plan, root: Path, view: Callable[[], Observer], say: Callable[[str], None]) -> bool:
     """Run the sessions that are not complete, one after the other; False if the user stopped one of them."""
     from agent.session.parts import assemble
     from agent.session.setup import resume, start

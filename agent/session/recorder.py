@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from agent.ledger.events import Event
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
-from agent.observers.protocol import View
+from agent.observers.protocol import Observer
 
 
 class Recorder:
     """The ledger and the observers of a session. Only the thread of the session calls ``write``."""
 
-    def __init__(self, ledger: Ledger, view: View):
+    def __init__(self, ledger: Ledger, view: Observer):
         self._ledger, self._view = ledger, view
         self._showing = threading.Lock()  # workers report progress from their own threads
 

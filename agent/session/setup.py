@@ -29,12 +29,12 @@ from agent.settings import Settings, make_settings
 from agent.workers.local import Workers
 
 if TYPE_CHECKING:
-    from agent.observers.protocol import View
+    from agent.observers.protocol import Observer
 
 CHANGEABLE = ("proposer", "sandbox", "policy", "seed", "trials", "workers", "device")  # by a resume
 
 
-def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDirectory:
+def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> RunDirectory:
     """Check everything, create a run and work on it until it ends.
 
     Raises:
@@ -68,7 +68,9 @@ def start(settings: Settings, view: View, say: Callable[[str], None]) -> RunDire
     return directory
 
 
-def resume(root: Path, tag: str, changes: Mapping[str, Any], view: View, say: Callable[[str], None]) -> RunDirectory:
+def resume(
+    root: Path, tag: str, changes: Mapping[str, Any], view: Observer, say: Callable[[str], None]
+) -> RunDirectory:
     """Continue a run after an interruption, under its own settings and ``changes``. Errors: see ``start``."""
     directory = RunDirectory(root, tag)
     directory.read_settings()  # raises before the lock and the ledger are created
@@ -133,14 +135,14 @@ def at_work(parts: Parts, directory: RunDirectory) -> Iterator[Crew]:
         yield Crew(workers, stopper)
 
 
-def run(parts: Parts, crew: Crew, directory: RunDirectory, ledger: Ledger, shown: View) -> None:
+def run(parts: Parts, crew: Crew, directory: RunDirectory, ledger: Ledger, shown: Observer) -> None:
     """Run a session to its end, with all observers."""
     from agent.observers.heartbeat import Heartbeat
-    from agent.observers.protocol import Several
+    from agent.observers.protocol import Observers
     from agent.observers.session_log import SessionLog
 
     notifiers = [parts.notifier] if parts.notifier else []
-    view = Several(shown, SessionLog(directory.log), Heartbeat(directory.progress), *notifiers)
+    view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), *notifiers)
     session = _session(parts, crew, directory, Recorder(ledger, view))
     with contextlib.closing(parts.repo), crew.stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # it was written before there were observers

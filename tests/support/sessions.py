@@ -14,7 +14,7 @@ from whole import check_whole, refs_of
 from agent.ledger import journal as ledger
 from agent.ledger.events import Asked, name_of
 from agent.ledger.state import State, fold
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.session import setup as launch
@@ -33,11 +33,11 @@ def nothing(_text: str) -> None:
 
 def start(target: Path, runs: Path, tag: str = "night", **settings: Any) -> RunDirectory:
     given = {**USUAL, "target": str(target), "runs": str(runs), "tag": tag, **settings}
-    return launch.start(make_settings(given, None), SilentView(), nothing)
+    return launch.start(make_settings(given, None), Observer(), nothing)
 
 
 def resume(runs: Path, tag: str = "night", **changes: Any) -> RunDirectory:
-    return launch.resume(runs, tag, changes, SilentView(), nothing)
+    return launch.resume(runs, tag, changes, Observer(), nothing)
 
 
 def state_of(directory: RunDirectory) -> State:

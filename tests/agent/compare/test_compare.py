@@ -20,7 +20,7 @@ from agent.compare.plan import Plan, make_plan
 from agent.compare.runner import read_comparison, run_cells
 from agent.compare.view import comparison_page
 from agent.llm import client as llm
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.rundir.directory import RunDirectory
 
 FLAGS = ("--sandbox", "process", "--device", "cpu", "--threads", "1")
@@ -87,7 +87,7 @@ def test_resume_after_sigkill_completes_comparison(bowl: Path, kill_at: int) -> 
         return seen == kill_at
 
     def work() -> bool:
-        return run_cells(plan_of(bowl), runs, SilentView, nothing)
+        return run_cells(plan_of(bowl), runs, Observer, nothing)
 
     assert killed(work, kill)
     assert work()
@@ -102,12 +102,12 @@ def test_folder_of_unstarted_session_is_replaced(bowl: Path) -> None:
     empty = bowl.parent / "runs" / plan.name("random", 0)
     empty.mkdir(parents=True)
     (empty / ".gitignore").write_text("*\n")
-    assert run_cells(plan, bowl.parent / "runs", SilentView, nothing)
+    assert run_cells(plan, bowl.parent / "runs", Observer, nothing)
 
 
 def test_budget_can_be_training_time(bowl: Path) -> None:
     plan = plan_of(bowl, "random", 1, trials=None, train_hours=0.5 / 3600)
-    assert run_cells(plan, bowl.parent / "runs", SilentView, nothing)
+    assert run_cells(plan, bowl.parent / "runs", Observer, nothing)
     (cell,) = read_comparison(plan, bowl.parent / "runs").cells
     assert cell.training_seconds > 0
     assert cell.complete, "the session is complete although the next trial does not fit into the budget"

@@ -16,7 +16,7 @@ from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.observers.activity import Activity, advance
 from agent.observers.panel import _now
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer, Observers
 from agent.observers.terminal import LiveView
 from agent.review.data.attempt import show_json
 from agent.review.data.attempts import log_json, select
@@ -297,13 +297,13 @@ def test_a_broken_console_does_not_end_the_night(night):
     folder, _, _ = night
     for terminal in (True, False):
         file = Gone()
-        play(LiveView(Console(file=file, force_terminal=terminal, width=80)), folder)
+        play(Observers(LiveView(Console(file=file, force_terminal=terminal, width=80))), folder)
         assert file.tried, "a view that says nothing proves nothing"
 
 
 def test_a_silent_view_says_nothing(night, capsys):
     folder, _, _ = night
-    play(SilentView(), folder)
+    play(Observer(), folder)
     assert capsys.readouterr() == ("", "")
 
 
