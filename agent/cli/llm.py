@@ -53,9 +53,6 @@ def serve(
         UsageError, EnvironmentProblem: a wrong option or a missing program, before anything starts.
         OvernightError: the server does not stay up; quotes the decisive line of its log.
     """
-    from agent.llm.server import check_address, find_vllm, make_plan
-    from sandbox.gpu import gpus
-
     from agent.llm.server import ServerSupervisor, check_address, find_vllm, make_plan, stop_signals
     from sandbox.gpu import gpus
 
