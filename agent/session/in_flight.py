@@ -24,10 +24,11 @@ from agent.ledger.state import RETRIES, State, lost_in_a_row
 from agent.proposers.protocol import Context, Proposer
 from agent.rundir.directory import RunDirectory
 from agent.session.recorder import Recorder
+from agent.trial.order import Order
 from agent.trial.outputs import forget_checkpoints
 from agent.trial.seeds import run_seed, with_seed_check
 from agent.types import Measurement, Proposal, Record, Role
-from agent.workers.local import Order, Workers, in_background
+from agent.workers.local import Workers, in_background
 from sandbox.types import SandboxBroken
 
 LOOK = 1.0  # seconds between looks at the clock and at requests of the user

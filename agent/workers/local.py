@@ -18,8 +18,6 @@ from agent.trial.experiment import Experiment
 from agent.trial.order import Order
 from agent.types import Measurement, Progress
 
-__all__ = ["LocalWorkers", "Order", "Workers", "fulfil", "in_background"]
-
 T = TypeVar("T")
 
 

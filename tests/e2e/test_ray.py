@@ -31,9 +31,10 @@ from agent.ledger.events import Lost, Measured
 from agent.ledger.journal import read
 from agent.rundir.directory import RunDirectory
 from agent.settings import Settings
+from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT
 from agent.types import Measurement
-from agent.workers.local import LocalWorkers, Order
+from agent.workers.local import LocalWorkers
 from agent.workers.runtime import Workplace, workplace
 from sandbox.types import Device
 

@@ -12,8 +12,8 @@ from agent.ledger.events import SessionStarted
 from agent.ledger.state import State
 from agent.rundir.directory import RunDirectory
 from agent.session.in_flight import prune_checkpoints, with_checkpoint
+from agent.trial.order import Order
 from agent.types import Measurement, Proposal, Record
-from agent.workers.local import Order
 
 OK = Measurement("base", "calibrate", 1, "cpu", "ok", 3.0)
 FAILED = replace(OK, status="oom", value=None)
