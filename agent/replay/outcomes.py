@@ -75,9 +75,14 @@ def result_of(plan: Plan, runs: Runs, minimal: Step | None = None, complete: boo
 
 
 def noise_of(plan: Plan, runs: Runs) -> Noise:
-    """Noise pooled over all commits with several runs: replayed ones, and recorded ones under the same budget."""
+    """Noise pooled over commits and device types: of replayed runs, and of recorded ones under the same budget."""
     recorded = [step.runs for step in plan.steps] if plan.same_budget else []
-    return pooled_noise(map(values_of, [*runs.values(), *recorded]))
+    return pooled_noise(values for group in (*runs.values(), *recorded) for values in _by_device_type(group))
+
+
+def _by_device_type(runs: Sequence[Measurement]) -> list[list[float]]:
+    kinds = dict.fromkeys(run.device_type for run in runs)
+    return [values_of([run for run in runs if run.device_type == kind]) for kind in kinds]
 
 
 def values_of(runs: Sequence[Measurement]) -> list[float]:

@@ -87,7 +87,7 @@ def seconds_of(tree: ast.Module) -> tuple[float, str] | None:
 def mounts_of(tree: ast.Module, ignored: Iterable[str]) -> list[str]:
     """Data folders that a script names: below the home directory, or ones that hold files ignored by git."""
     found: list[str] = []
-    for path in sorted({path.rstrip("/") for path in _paths(tree)}, key=len):
+    for path in sorted({path.rstrip("/") for path in _paths(tree)}, key=lambda path: (len(path), path)):
         home = re.fullmatch(r"~/(?!\.(cache|config|local)$)[^\0 ]+", path)
         inside = re.fullmatch(r"[\w-][\w./-]*", path) and any(name.startswith(f"{path}/") for name in ignored)
         inside = inside and not _OUTPUTS.search(path)

@@ -66,6 +66,13 @@ def test_recorded_noise_counts_only_under_same_budget() -> None:
     assert noise_of(replace(plan, same_budget=False), replayed).dof == 1
 
 
+def test_noise_is_pooled_within_device_types() -> None:
+    runs = [run_of("a", value, device_type=kind) for kind, value in (("H100", 1.0), ("H100", 1.2), ("A100", 3.0))]
+    noise = noise_of(plan_of(Step(0, "a", "baseline")), {"a": runs})
+    assert noise.dof == 1
+    assert noise.sd == pytest.approx(0.02**0.5)
+
+
 def test_cost_is_estimated_from_recorded_seconds() -> None:
     steps = [Step(k, str(k), "s", runs=(run_of(str(k), 1.0, seconds=600.0),)) for k in range(3)]
     plan = plan_of(*steps)

@@ -90,4 +90,4 @@ loop = loop / "x"
 
 def test_mounts_are_home_or_ignored_folders() -> None:
     ignored = ["data/tiny/train.bin", "out/ckpt.pt"]
-    assert mounts_of(ast.parse(PATHS), ignored) == ["~/sets/c4", "data/tiny", "~/.cache/autoresearch"]
+    assert mounts_of(ast.parse(PATHS), ignored) == ["data/tiny", "~/sets/c4", "~/.cache/autoresearch"]
