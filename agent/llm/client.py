@@ -92,7 +92,10 @@ class ChatModel:
         self._retries = Retries(max_attempts, sleep, clock, rng or random.Random())
         self._patience = patience
         self._connect_patience = CONNECT_PATIENCE if connect_patience is None else connect_patience
-        self._parameters = Parameters(lambda text: log.warning("%s %s", self._connection, text))
+        self._requests = Parameters(
+            lambda body: read_completion(self._connection.post("/chat/completions", body)),
+            lambda text: log.warning("%s %s", self._connection, text),
+        )
         self._info: ModelInfo | None = None
         self._has_tokenizer = True  # until a request to /tokenize fails
 
@@ -111,7 +114,7 @@ class ChatModel:
         body = self._body(messages, **options)
         began, failures = self._retries.clock(), list[str]()
         try:
-            reply = self._call(lambda: self._parameters.send(body, self._post), self._patience, failures)
+            reply = self._call(lambda: self._requests.send(body), self._patience, failures)
         except RequestFailed as error:
             raise self._refused(error) from None
         seconds = self._retries.clock() - began
@@ -137,7 +140,7 @@ class ChatModel:
 
             def ask(needed: str, options: Options) -> Reply:
                 body = self._body([{"role": "user", "content": PROBE}], **options)
-                return self._call(lambda: self._parameters.send(body, self._post, needed), self._patience)
+                return self._call(lambda: self._requests.send(body, needed), self._patience)
 
             try:
                 forms = enforced_forms(ask, window)
@@ -174,9 +177,6 @@ class ChatModel:
         if "grammar" in given:
             body["structured_outputs"] = {"grammar": given["grammar"]}
         return {"model": model, "messages": [dict(message) for message in messages], **body}
-
-    def _post(self, body: dict[str, Any]) -> Reply:
-        return read_completion(self._connection.post("/chat/completions", body))
 
     def _call(self, request: Callable[[], T], patience: float, failures: list[str] | None = None) -> T:
         """``request`` with retries. Raises RequestFailed if waiting does not help, else ModelUnavailable."""

@@ -26,14 +26,15 @@ class Parameters:
     """Sends requests without the parameters that the server has refused.
 
     Args:
+        post: sends the body of one request.
         warn: receives one line about each refused parameter.
     """
 
-    def __init__(self, warn: Callable[[str], None]) -> None:
-        self._warn = warn
+    def __init__(self, post: Callable[[dict[str, Any]], Reply], warn: Callable[[str], None]) -> None:
+        self._post, self._warn = post, warn
         self._changes: dict[str, str] = {}  # refused parameter: its new name, "" to leave it out
 
-    def send(self, body: Mapping[str, Any], post: Callable[[dict[str, Any]], Reply], needed: str = "") -> Reply:
+    def send(self, body: Mapping[str, Any], needed: str = "") -> Reply:
         """Post ``body``; after a refusal, post it again without that parameter, unless it is ``needed``.
 
         Raises:
@@ -43,7 +44,7 @@ class Parameters:
         while True:
             sent = _adapted(body, changes)
             try:
-                reply = post(sent)
+                reply = self._post(sent)
             except RequestFailed as error:
                 refused = refused_parameter(error, sent)
                 if not refused or refused == needed:

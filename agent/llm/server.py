@@ -260,7 +260,7 @@ class ServerSupervisor:
         """Wait without a limit, since weights may be downloading. False if the process ended or must stop."""
         began = reported = time.monotonic()
         while not self._over(process):
-            if self._healthy():
+            if healthy(self.plan.root):
                 return True
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
@@ -271,25 +271,19 @@ class ServerSupervisor:
 
     def _await_failure(self, process: subprocess.Popen[bytes]) -> str:
         """Wait until the process ends, must stop ("") or has been unhealthy for too long (a reason)."""
-        healthy = checked = time.monotonic()
+        last_healthy = checked = time.monotonic()
         while not self._over(process):
             if (now := time.monotonic()) - checked > HEALTH_EVERY:
                 checked = now
-                if self._healthy():
-                    healthy = time.monotonic()
-                elif now - healthy > UNHEALTHY:
+                if healthy(self.plan.root):
+                    last_healthy = time.monotonic()
+                elif now - last_healthy > UNHEALTHY:
                     return f"/health failed for {UNHEALTHY:.0f} s"
             time.sleep(POLL)
         return ""
 
     def _over(self, process: subprocess.Popen[bytes]) -> bool:
         return bool(self.stop) or process.poll() is not None
-
-    def _healthy(self) -> bool:
-        try:
-            return call(self.plan.root, "GET", "/health", 10.0)[0] == 200
-        except OSError:
-            return False
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -302,6 +296,14 @@ class ServerSupervisor:
             log.seek(max(self.log_start, self.plan.log.stat().st_size - TAIL))
             text = log.read().decode("utf-8", "replace")
         return [line for raw in text.splitlines() if (line := without_prefix(raw))]
+
+
+def healthy(root: str) -> bool:
+    """Whether the server at ``root`` answers /health."""
+    try:
+        return call(root, "GET", "/health", 10.0)[0] == 200
+    except OSError:
+        return False
 
 
 def introduction(plan: Plan) -> str:

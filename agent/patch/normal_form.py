@@ -166,17 +166,14 @@ class _NoSeeds(ast.NodeTransformer):
             return ast.Pass()
         return node
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+    def visit_Assign(self, node: ast.Assign | ast.AnnAssign) -> ast.AST:
         self.generic_visit(node)
-        if all(_SEED_NAME.search(_last_name(target)) for target in node.targets):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if node.value is not None and all(_SEED_NAME.search(_last_name(target)) for target in targets):
             node.value = ast.Constant(0)
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        self.generic_visit(node)
-        if node.value is not None and _SEED_NAME.search(_last_name(node.target)):
-            node.value = ast.Constant(0)
-        return node
+    visit_AnnAssign = visit_Assign
 
     def visit_Dict(self, node: ast.Dict) -> ast.AST:
         self.generic_visit(node)
