@@ -77,9 +77,6 @@ def test_agent_root_holds_only_ground_modules() -> None:
 
 
 def test_heavy_packages_load_only_in_the_command_that_needs_them() -> None:
-    script = (
-        "import sys, agent.cli.entry, agent.review.terminal.status, "
-        "agent.review.terminal.log; print(*sys.modules)"
-    )
+    script = "import sys, agent.cli.entry, agent.review.terminal.status, agent.review.terminal.log; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {name.split(".")[0] for name in done.stdout.split()} & (HEAVY | {"numpy"})

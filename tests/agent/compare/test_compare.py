@@ -193,7 +193,7 @@ def test_a_comparison_that_goes_on_is_left_alone(tmp_path, capsys):
     home.path.mkdir(parents=True)
     with home.lock():
         assert command(tmp_path, "--tag", "cmp", "--trials", "1") == 2
-    assert "comparison cmp is going on already" in capsys.readouterr().err
+    assert "comparison cmp is already running" in capsys.readouterr().err
     assert not (home.path / "compare.toml").exists()
 
 
