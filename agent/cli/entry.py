@@ -66,8 +66,9 @@ def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
     """
     parser = build_parser()
     commands = commands_of(parser)
-    if not words[0].startswith("-") and words[0] not in commands:
-        raise UsageError(f"no command {words[0]!r}. {_nearest(words[0], commands, 'overnight')}")
+    if words[0] not in {**commands, **parser._option_string_actions}:
+        names = parser._option_string_actions if words[0].startswith("-") else commands
+        raise UsageError(f"no command {words[0]!r}. {_nearest(words[0], names, 'overnight')}")
     cut = words.index("--") if words[0] == "llm" and "--" in words else len(words)
     known, unknown = parser.parse_known_args(words[:cut])
     arguments = vars(known)
@@ -75,7 +76,7 @@ def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
     arguments.pop("unused", None)
     if unknown:
         hint = _nearest(unknown[0].split("=")[0], commands[command]._option_string_actions, f"overnight {command}")
-        raise UsageError(f"{command} has no option {unknown[0]}. {hint}")
+        raise UsageError(f"{command} does not accept {unknown[0]!r}. {hint}")
     if cut < len(words):
         arguments["extra"] = words[cut + 1 :]  # passed to vLLM unchanged
     return arguments.pop("function"), arguments
@@ -83,7 +84,7 @@ def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
 
 def _nearest(word: str, names: Iterable[str], command: str) -> str:
     near = difflib.get_close_matches(word, list(names), n=1)
-    return f"Did you mean {near[0]}?" if near else f"`{command} --help` lists them."
+    return f"Did you mean {near[0]}?" if near else f"See `{command} --help`."
 
 
 def _fail(message: str, status: int) -> int:

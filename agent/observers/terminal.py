@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.text import Text
 
@@ -80,7 +81,8 @@ class LiveView(Observer):
         try:
             recent = max(0, min(6, self.console.height - 14))
             activity = later(self.activity, time.monotonic() - self._seen)
-            self._last = night_panel(self.state, activity, time.time(), recent)
+            panel = night_panel(self.state, activity, time.time(), recent)
+            self._last = Constrain(panel, self.console.width - 2)  # room for the ^C that a terminal echoes
         except Exception as error:  # in the drawing thread: no caller can catch it
             self._broken = True
             log.warning("the panel failed and stays as it is: %r", error)

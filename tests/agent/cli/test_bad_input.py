@@ -325,6 +325,8 @@ def test_stop_of_ended_run_is_usage_error(fails: Fails, target: Path, tmp_path: 
         (["rnu"], "run"),
         (["statsu", "night"], "status"),
         (["xyzzy"], "overnight --help"),
+        (["--verison"], "--version"),
+        (["show", "1", "2", "3"], "overnight show --help"),
         (["run", "--trails", "5"], "--trials"),
         (["run", "--xyzzy"], "overnight run --help"),
         (["run", "--trials", "x"], "--trials"),
