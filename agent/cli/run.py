@@ -1,4 +1,4 @@
-"""``overnight run``."""
+"""``overnight run``, ``resume`` and ``stop``: the sessions of one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.options import Commands, add_command, add_settings
 from agent.cli.output import live_view, say
-from agent.cli.runs import load
+from agent.cli.runs import existing, load
+from agent.errors import UsageError
 
 if TYPE_CHECKING:
     from agent.rundir.directory import RunDirectory
@@ -25,6 +26,11 @@ EXAMPLES = """examples:
 def add(commands: Commands) -> None:
     usage = "overnight run [OPTIONS]"
     add_settings(add_command(commands, "run", run, "", usage=usage, epilog=EXAMPLES))
+    usage = "overnight resume TAG [OPTIONS]"
+    # no --budget: values measured under two budgets cannot be compared
+    add_settings(add_command(commands, "resume", resume, "tag runs", usage=usage), ("tag", "runs", "config", "budget"))
+    parser = add_command(commands, "stop", stop, "tag runs -cache")
+    parser.add_argument("--now", action="store_true", help="end at once; the next resume repeats the running trial")
 
 
 def run(config: Path | None = None, **flags: Any) -> int:
@@ -39,6 +45,33 @@ def run(config: Path | None = None, **flags: Any) -> int:
     if settings.detach and not detached():
         return detach(settings.tag, settings.runs)
     return finish(setup.start(settings, live_view(), say))
+
+
+def resume(tag: str, runs: str, **changes: Any) -> int:
+    """Continue a run after any interruption."""
+    from agent.rundir.detach import detach
+    from agent.session import setup
+
+    directory = existing(runs, tag)
+    if changes.pop("detach", False):
+        return detach(tag, runs)
+    setup.resume(Path(runs), tag, changes, live_view(), say)
+    status = finish(directory)
+    state, _ = load(directory)
+    done = len(state.finished)
+    if state.resumed_at == len(state.records) == done >= (state.session.trials or done + 1):
+        say(f"no trial was left to run. For more: overnight resume {tag} --trials {done + 1}")
+    return status
+
+
+def stop(tag: str, now: bool, runs: str) -> int:
+    """End a session after its running trial."""
+    directory = existing(runs, tag)
+    if not directory.running():
+        raise UsageError(f"run {tag} is not running. `overnight resume {tag}` continues it.")
+    directory.ask_to_stop(now)
+    say(f"run {tag} ends {'at once' if now else 'after its running trial'}")
+    return 0
 
 
 def finish(directory: RunDirectory) -> int:

@@ -83,13 +83,10 @@ class Repo:
 
     def head(self) -> str:
         """The commit of HEAD. Raises ``UsageError`` if git finds none."""
-        if found := self.resolve("HEAD"):
-            return found
         try:
-            self._run("rev-parse", "--verify", "HEAD")
+            return self._run("rev-parse", "--verify", "HEAD^{commit}")
         except EnvironmentProblem as error:
-            raise UsageError(f"{error} The target needs a first commit: git add, git commit.") from None
-        raise UsageError(f"HEAD of {self.top} is not a commit.")
+            raise UsageError(f"{error} A target needs a first commit: git add, git commit.") from None
 
     def resolve(self, revision: str) -> str | None:
         """The full hash of a commit, or None."""
