@@ -25,6 +25,7 @@ from agent.target import load_target
 
 PATIENCE = 200  # seconds, for a machine under load
 SLOW = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(0.3)\nnoise =")
+LONG = SLOW.replace("0.3", "0 if RATE == 0.01 else 5")  # every trial but the baseline
 
 
 @pytest.fixture
@@ -145,8 +146,7 @@ def test_ctrl_c_ends_after_the_running_trial(tmp_path: Path) -> None:
 
 
 def test_resume_repeats_trial_after_second_ctrl_c(tmp_path: Path) -> None:
-    nap = "import time\n\ntime.sleep(0 if RATE == 0.01 else 5)\nnoise ="  # every trial but the baseline
-    target = make_bowl(tmp_path / "target", TRAIN.replace("\nnoise =", nap))
+    target = make_bowl(tmp_path / "target", LONG)
     runs = tmp_path / "runs"
     with running(target, runs) as (process, directory):
         wait_for(lambda: any(started.trial for started in state_of(directory).started))
@@ -167,9 +167,10 @@ def test_resume_repeats_trial_after_second_ctrl_c(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("now", [False, True])
 def test_stop_command_ends_session(tmp_path: Path, now: bool) -> None:
-    target = make_bowl(tmp_path / "target", SLOW)
+    target = make_bowl(tmp_path / "target", LONG if now else SLOW)
     runs = tmp_path / "runs"
     with running(target, runs) as (process, directory):
+        wait_for(lambda: any(started.trial for started in state_of(directory).started))
         done = subprocess.run(
             program("stop", "night", "--runs", runs, *(["--now"] if now else [])), capture_output=True, text=True
         )
