@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
+from agent.judge.gain import without_screening_run
 from agent.judge.noise import pooled_noise
-from agent.judge.policy import RESUMED, History, MeasureNext, Policy, default_calibration, judge, new_incumbent_runs
+from agent.judge.policy import RESUMED, History, MeasureNext, Policy, default_calibration, judge
 from agent.types import Measurement, Role
 
 SHARES = (0.15, 0.35, 0.50)  # gain, nothing, loss
@@ -92,7 +93,7 @@ def night(world: World, policy: Policy, seed: int, trials: int | None = 100, bud
                 "minimize",
                 incumbent,
                 candidate,
-                known if incumbent == "base" else new_incumbent_runs(known),
+                known if incumbent == "base" else without_screening_run(known),
                 tuple(runs.get(candidate, ())),
                 pooled_noise(group for group in groups.values() if len(group) > 1),
                 incumbent_age=age,
