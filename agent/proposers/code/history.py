@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
-from agent.curves import _pairs
+from agent import curves
 from agent.llm.prompts import block, clean, fence, one_line
 from agent.proposers.protocol import Context
 from agent.types import Measurement, Record
@@ -108,18 +108,8 @@ def dynamics(run: Measurement, run_directory: Path | None) -> str:
 
 
 def read_curve(path: Path, points: int = CURVE_POINTS) -> tuple[tuple[float, float], ...]:
-    """At most ``points`` pairs (progress in 0..1, loss) of a trial's curve.jsonl, the last one among them.
-
-    The file was written by code that was edited: whatever does not fit is left out.
-    """
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            pairs = list(_pairs(file.read(4 << 20)))
-    except OSError:
-        return ()
-    if len(pairs) <= points:
-        return tuple(pairs)
-    return tuple(pairs[round(i * (len(pairs) - 1) / (points - 1))] for i in range(points))
+    """At most ``points`` pairs (progress in 0..1, loss) of a trial's curve.jsonl, the last one among them."""
+    return tuple((point.progress, point.loss) for point in curves.read_curve(path, points))
 
 
 # --- sections of the prompt -----------------------------------------------------------------------------------------
