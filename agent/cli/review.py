@@ -26,27 +26,31 @@ def list_(json: bool, runs: str, cache: str) -> int:
 
 
 def status_(tag: str | None, json: bool, runs: str, cache: str) -> int:
+    from agent.review.data.night import night_of
     from agent.review.data.status import status_json
     from agent.review.terminal.status import status_panel
 
     directory = existing(runs, tag)
     state, settings = load(directory)
     now, running = time.time(), directory.running()
-    seen = (now, running, last_sign(directory, state))
-    return show(json, lambda: status_json(state, settings, *seen), lambda: status_panel(state, settings, *seen))
+    night = night_of(state, settings, now, running, last_sign(directory, state))
+    return show(json, lambda: status_json(night), lambda: status_panel(night))
 
 
 def log_(tag: str | None, all: bool, status: str, source: str, text: str, json: bool, runs: str, cache: str) -> int:
-    from agent.review.data.attempts import log_json
+    from agent.review.data.attempts import log_json, select
+    from agent.review.data.night import night_of
     from agent.review.terminal.log import log_table
 
-    state, _ = load(existing(runs, tag))
+    night = night_of(*load(existing(runs, tag)))
     filters = {"status": status, "source": source, "words": text}
-    return show(json, lambda: log_json(state, **filters), lambda: log_table(state, all=all, **filters))
+    return show(
+        json, lambda: log_json(select(night.attempts, **filters)), lambda: log_table(night, all=all, **filters)
+    )
 
 
 def show_(tag: str | None, number: int, json: bool, runs: str, cache: str) -> int:
-    from agent.review.data.attempt import show_json
+    from agent.review.data.attempt import details_of, show_json
     from agent.review.terminal.show import show_view
 
     directory = existing(runs, tag)
@@ -55,9 +59,8 @@ def show_(tag: str | None, number: int, json: bool, runs: str, cache: str) -> in
     if record is None:
         there_are = f"it has 1 to {len(state.records)}" if state.records else "nothing has been tried yet"
         raise UsageError(f"run {directory.tag} has no trial {number}: {there_are}.")
-    return show(
-        json, lambda: show_json(record, state, directory.path), lambda: show_view(record, state, directory.path)
-    )
+    details = details_of(record, state, directory.path)
+    return show(json, lambda: show_json(details), lambda: show_view(details))
 
 
 def report_(tag: str | None, runs: str, cache: str) -> int:
@@ -80,12 +83,12 @@ def branch(tag: str, squash: bool, pick: list[int] | None, onto: str, name: str,
 
 
 def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) -> int:
-    from agent.review.data.pair import diff_json
+    from agent.review.data.pair import diff_json, pair_of
     from agent.review.terminal.diff import compare_view
 
     state, settings = load(existing(runs, tag))
-    repo = repo_of(settings, target)
-    return show(json, lambda: diff_json(state, repo, a, b), lambda: compare_view(state, repo, a, b))
+    pair = pair_of(state, repo_of(settings, target), a, b)
+    return show(json, lambda: diff_json(pair), lambda: compare_view(pair))
 
 
 def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:

@@ -53,9 +53,10 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     if 0 not in state.told:
         return _end(directory)
     report = write_report(directory)
+    from agent.review.data.night import night_of
     from agent.review.terminal.log import log_table
 
-    console().print(log_table(state))
+    console().print(log_table(night_of(state, {})))
     print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")
     print(f"The report: {report}")
     say(f"done in {time.monotonic() - began:.0f} s")
