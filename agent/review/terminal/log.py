@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -45,13 +45,8 @@ class _Attempts:
         names = [name for name in names if self.outcomes or name != "outcome"]
         for name in names:
             title = {"value": self.metric, "outcome": ""}.get(name, name)
-            table.add_column(
-                title,
-                justify="right" if name in NUMBERS else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-                min_width=8 if name == "edit" else None,
-            )
+            justify: JustifyMethod = "right" if name in NUMBERS else "left"
+            table.add_column(title, justify=justify, no_wrap=name != "edit")  # a narrow console cuts only the edit
         for attempt in self.attempts:
             cells = _cells(attempt)
             table.add_row(*(cells[name] for name in names), style="dim" if attempt.outcome == "revert" else "")
@@ -60,7 +55,7 @@ class _Attempts:
 
 def _cells(attempt: Attempt) -> dict[str, Text]:
     """The cells of one row by column."""
-    edit = Text(attempt.subject or "(no subject)")
+    edit = Text(attempt.subject or "(no subject)", no_wrap=True, overflow="ellipsis")
     if attempt.problem:
         edit.append(" · ").append(attempt.problem, "dim")
     return {

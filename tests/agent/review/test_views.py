@@ -115,6 +115,17 @@ def test_list_keeps_main_columns_on_narrow_terminal(tmp_path, width):
         assert name in words
 
 
+@pytest.mark.parametrize("width", [50, 90, 140])
+def test_log_cuts_only_the_edit(tmp_path, width):
+    night = night_of(fold(read(write_night(tmp_path / "n", 8) / "ledger.jsonl")), {})
+    rows = drawn(log_table(night, all=True), width).splitlines()
+    assert len(rows) == 9
+    for row, attempt in zip(rows[1:], night.attempts, strict=True):
+        assert row.split()[0] == str(attempt.trial)
+        assert text.gain(attempt.gain, attempt.gain_se) in row
+        assert len(row) <= width
+
+
 def test_self_reported_values_are_marked(night):
     folder, state, kind = night
     seen = night_of(state, {})
