@@ -1,13 +1,12 @@
 """All runs of a folder, one line each.
 
-``runs_json`` is schema ``overnight.list/1``: a list of objects with schema, tag, state (running, ended, interrupted),
-reason (why it ended; null), metric, goal, proposer, started (seconds since the epoch), trials, planned (null without a
-bound), kept, failed, baseline, best, gain, gain_se, self_reported.
+``run_json`` is one element of schema ``overnight.list/1``: a list of objects with schema, tag, state (running, ended,
+interrupted), reason (why it ended; null), metric, goal, proposer, started (seconds since the epoch), trials, planned
+(null without a bound), kept, failed, baseline, best, gain, gain_se, self_reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,10 +42,6 @@ def overview_of(tag: str, state: State, running: bool) -> Overview:
 
 def condition(state: State, running: bool) -> str:
     return "running" if running else "ended" if state.ended else "interrupted"
-
-
-def runs_json(rows: Iterable[Overview]) -> list[dict[str, Any]]:
-    return [run_json(row) for row in rows]
 
 
 def run_json(run: Overview) -> dict[str, Any]:

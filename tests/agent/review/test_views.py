@@ -23,7 +23,7 @@ from agent.review.data.attempt import details_of, show_json
 from agent.review.data.attempts import log_json, select
 from agent.review.data.diffs import diff_lines, diff_of, highlighted, size_of
 from agent.review.data.night import night_of
-from agent.review.data.runs import overview_of, runs_json
+from agent.review.data.runs import overview_of, run_json
 from agent.review.data.status import status_json
 from agent.review.data.summary import summarize
 from agent.review.terminal.diff import diff_text
@@ -59,7 +59,7 @@ def everything(folder, state):
     yield log_table(night, all=True)
     yield status_panel(night)
     yield status_panel(night_of(state, run, state.last_time + 10, running=True, last_sign=state.last_time))
-    yield runs_table(runs_json([overview_of("jun12", state, False), overview_of("empty", State(), True)]))
+    yield runs_table([run_json(overview_of("jun12", state, False)), run_json(overview_of("empty", State(), True))])
     for record in state.records:
         yield show_view(details_of(record, state, folder))
 
@@ -83,7 +83,7 @@ def test_json_is_valid_and_sanitised(night):
     data = [
         log_json(night_of(state, {}).attempts),
         status_json(night_of(state, {}, state.last_time + 5, running=True)),
-        runs_json([overview_of("jun12", state, False)]),
+        [run_json(overview_of("jun12", state, False))],
         *(show_json(details_of(record, state, folder)) for record in state.records),
     ]
     assert [data[1]["schema"], data[2][0]["schema"]] == ["overnight.status/1", "overnight.list/1"]
@@ -108,7 +108,7 @@ def test_log_json_has_documented_keys(night):
 @pytest.mark.parametrize("width", [60, 72, 90])
 def test_list_keeps_main_columns_on_narrow_terminal(tmp_path, width):
     folder = write_night(tmp_path / "demo-nov23", 30)
-    rows = runs_json([overview_of("demo-nov23", fold(read(folder / "ledger.jsonl")), False)])
+    rows = [run_json(overview_of("demo-nov23", fold(read(folder / "ledger.jsonl")), False))]
     words = drawn(runs_table(rows), width)
     assert "…" not in words
     for name in ("demo-nov23", "ended", "30/30", "kept", "gain ± se", text.gain(rows[0]["gain"], rows[0]["gain_se"])):
@@ -129,7 +129,7 @@ def test_log_cuts_only_the_edit(tmp_path, width):
 def test_self_reported_values_are_marked(night):
     folder, state, kind = night
     seen = night_of(state, {})
-    for view in (log_table(seen, all=True), status_panel(seen), runs_table(runs_json([seen.overview]))):
+    for view in (log_table(seen, all=True), status_panel(seen), runs_table([run_json(seen.overview)])):
         assert ("self-reported" in drawn(view, 200)) == (kind == "self-reported")
     if kind == "self-reported":
         ran = next(record for record in state.records if record.status == "ok")
@@ -251,7 +251,7 @@ def test_diff_is_highlighted_by_language():
 
 
 def play(view, folder):
-    """Show a whole night to a view as a session does, with messages of every phase in between."""
+    """Send a whole night to a view as a session does, with progress messages of every phase."""
     events = read(folder / "ledger.jsonl")
     state = State()
     with view:
@@ -313,7 +313,7 @@ def test_broken_console_does_not_stop_the_session(night):
     for terminal in (True, False):
         file = Gone()
         play(LiveView(Console(file=file, force_terminal=terminal, width=80)), folder)
-        assert file.tried, "a view that says nothing proves nothing"
+        assert file.tried
 
 
 def test_silent_view_prints_nothing(night, capsys):
@@ -348,7 +348,7 @@ def test_missing_test_value_is_reported(tmp_path):
             events[at] = Measured(time=event.time, trial=event.trial, measurement=failed)
     state = fold(events)
     assert state.kept
-    assert all(record.status == "ok" for record in state.kept), "it costs no edit its keep"
+    assert all(record.status == "ok" for record in state.kept)
     seen = night_of(state, {})
     assert why in drawn(status_panel(seen), 200)
     assert why in drawn(log_table(seen), 300)
