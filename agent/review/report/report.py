@@ -12,8 +12,9 @@ from typing import Any
 from agent import text
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.recovery import read_state, uncollected
-from agent.review.data.attempt import Details, details_of_kept
+from agent.review.data.attempt import Details, details_of_kept, failure_lines
 from agent.review.data.attempts import Attempt
+from agent.review.data.diffs import Pieces, diff_lines, highlighted
 from agent.review.data.night import Night, night_of
 from agent.review.report import charts, png, sections
 from agent.review.report.html import renderer, write_page
@@ -63,15 +64,31 @@ def _page(night: Night, kept: Sequence[Details], run_dir: Path) -> str:
     """The whole page. Diffs are cut until it fits into ``MOST_BYTES``."""
     render = renderer("report.html")
     fixed, latest, html = _fixed(night), night.attempts[-charts.MOST_MARKS :], ""
+    curves = [charts.curve_chart(details.curve, details.parent_curve) for details in kept]
     for kept_limit, other_limit in _limits(latest):
-        rows = {
-            "kept": sections.kept_rows(kept, kept_limit),
-            "attempts": sections.attempt_rows(latest, run_dir, other_limit),
-        }
-        html = render({**fixed, **rows})
+        edits = [
+            (details, highlighted(_diff(details.attempt, kept_limit)), curve)
+            for details, curve in zip(kept, curves, strict=True)
+        ]
+        html = render({**fixed, "kept": edits, "attempts": [_row(attempt, run_dir, other_limit) for attempt in latest]})
         if len(html.encode()) <= MOST_BYTES:
             break
     return html
+
+
+def _row(attempt: Attempt, run_dir: Path, limit: int) -> tuple[Attempt, str, list[tuple[str, Pieces]], list[str]]:
+    """An attempt with its rationale, diff and decisive lines; kept edits have a section of their own for these."""
+    if not limit or attempt.decision == "keep":
+        return attempt, "", [], []
+    rows = [(kind, [("", words)]) for kind, words in _diff(attempt, limit)]  # not highlighted: there may be thousands
+    rationale = text.clean(attempt.record.proposal.rationale).strip()[:4000]
+    return attempt, rationale, rows, failure_lines(attempt.record, run_dir)
+
+
+def _diff(attempt: Attempt, limit: int) -> list[tuple[str, str]]:
+    diff = attempt.record.proposal.diff
+    rest = [("hunk", "… the whole diff is in the run directory")] if len(diff) > limit else []
+    return diff_lines(diff[:limit]) + rest
 
 
 def _limits(attempts: Sequence[Attempt]) -> list[tuple[int, int]]:
@@ -104,11 +121,12 @@ def _fixed(night: Night) -> dict[str, Any]:
         "gains": [charts.gain_chart(night, WIDE, 300), charts.gain_chart(night, NARROW, 260)],
         "parameters": parameter_charts(night),
         "tried": len(night.attempts),
-        "failures": sections.failure_rows(night),
-        "sources": sections.source_rows(night),
+        "failures": night.failures,
+        "kinds": sections.KINDS,
+        "sources": night.sources,
         "strip": charts.source_strip(night),
         "search": search_charts(night),
-        "usage": sections.usage_rows(night),
+        "usage": night.usage,
         "time_bar": charts.share_bar(summary.split, words),
         "time_words": list(words.items()),
         "environment": night.environment,
