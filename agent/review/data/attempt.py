@@ -8,9 +8,8 @@ one object per run with the fields of the ledger. Control characters in texts ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ from agent.types import Measurement, Record, to_json
 
 SHOW_SCHEMA = "overnight.show/1"
 TAIL_BYTES = 64 << 10
-
-ReadCurve = Callable[[Sequence[Measurement]], list[Point]]
 
 
 @dataclass(frozen=True)
@@ -44,13 +41,8 @@ class Details:
     parent_curve: tuple[Point, ...]
 
 
-def details_of(record: Record, state: State, run_dir: Path, read: ReadCurve | None = None) -> Details:
-    """Gather everything about one attempt from the state and the run directory.
-
-    Args:
-        read: Reads the curve of a commit's runs; by default from ``run_dir``.
-    """
-    read = read or partial(curve_of, run_dir)
+def details_of(record: Record, state: State, run_dir: Path) -> Details:
+    """Gather everything about one attempt from the state and the run directory."""
     added, removed = size_of(record.proposal.diff)
     return Details(
         attempt=attempt_of(record),
@@ -61,22 +53,9 @@ def details_of(record: Record, state: State, run_dir: Path, read: ReadCurve | No
         removed=removed,
         failure=tuple(failure_lines(record, run_dir)),
         phases=tuple(phases(record.runs)),
-        curve=tuple(read(record.runs)),
-        parent_curve=tuple(read(_parent_runs(record, state))),
+        curve=tuple(curve_of(run_dir, record.runs)),
+        parent_curve=tuple(curve_of(run_dir, _parent_runs(record, state))),
     )
-
-
-def details_of_kept(state: State, run_dir: Path) -> list[Details]:
-    """Return the details of every kept edit; each curve is read once, although it is also the next edit's parent."""
-    known: dict[tuple[str, ...], list[Point]] = {}  # by the runs' directories
-
-    def read(runs: Sequence[Measurement]) -> list[Point]:
-        key = tuple(run.trace for run in runs)
-        if key not in known:
-            known[key] = curve_of(run_dir, runs)
-        return known[key]
-
-    return [details_of(record, state, run_dir, read) for record in state.kept]
 
 
 def show_json(details: Details) -> dict[str, Any]:

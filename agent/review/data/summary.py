@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from agent.judge.gain import Gain, difference, gain_of_runs, on_shared_devices, without_screening_run
-from agent.judge.noise import Noise, noise_of, standard_error, t_quantile
+from agent.judge.gain import Gain, gain_of, gain_of_runs, on_shared_devices, without_screening_run
+from agent.judge.noise import Noise, noise_of, t_quantile
 from agent.ledger.state import State
 from agent.review.data.times import phases, split, wall_seconds
 from agent.types import Measurement
@@ -69,8 +69,9 @@ def summarize(state: State) -> Summary:
     best_runs = state.runs.get(state.incumbent, ())
     before, after = on_shared_devices(state.baseline_runs, best_runs)
     gain = gain_of_runs(estimating(before), estimating(after), goal, noise) if state.kept else None
-    tests = test_value(state.baseline_runs), test_value(best_runs)
-    test_gain = _gain_on_test(tests, goal, noise) if state.kept else None
+    tests = [test_value(runs) for runs in (state.baseline_runs, best_runs)]
+    scored = [[value] if value is not None else [] for value in tests]
+    test_gain = gain_of(scored[0], scored[1], goal, noise) if state.kept else None
     planned = session.trials
     spent = phases(measured)
     return Summary(
@@ -124,14 +125,6 @@ def test_problem(runs: Iterable[Measurement]) -> str:
     """Return why a commit's test split was scored without a value; "" if it has a value or was not scored."""
     tried = [run for run in runs if run.role == "test"]
     return "" if not tried or any(run.value is not None for run in tried) else tried[-1].reason
-
-
-def _gain_on_test(tests: Sequence[float | None], goal: str, noise: Noise) -> Gain | None:
-    """The gain on the test split, which scores one checkpoint of each side."""
-    before, after = tests
-    if before is None or after is None:
-        return None
-    return Gain(difference(before, after, goal), standard_error(noise, 1, 1), 1, 1)
 
 
 def _interval(gain: Gain | None, noise: Noise) -> tuple[float, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,16 +75,13 @@ def source_rows(attempts: Sequence[Attempt]) -> tuple[SourceRow, ...]:
 
 def usage_of(records: Iterable[Record]) -> dict[str, str | float]:
     """Return the name of the model and the sums of its calls, tokens and seconds; {} if no model was used."""
-    asked = [record.proposal for record in records if record.proposal.usage]
-    total: dict[str, float] = {}
-    for proposal in asked:
-        for name, amount in proposal.usage.items():
-            if math.isfinite(amount):
-                total[text.line(name.replace("_", " "), 40)] = (
-                    total.get(text.line(name.replace("_", " "), 40), 0) + amount
-                )
-    models = dict.fromkeys(text.line(proposal.model, 60) for proposal in asked if proposal.model)
-    return {**({"model": ", ".join(models)} if models else {}), **total}
+    total: Counter[str] = Counter()
+    models: dict[str, None] = {}
+    for proposal in (record.proposal for record in records if record.proposal.usage):
+        total.update({name: amount for name, amount in proposal.usage.items() if math.isfinite(amount)})
+        models |= {text.line(proposal.model, 60): None} if proposal.model else {}
+    sums = {text.line(name.replace("_", " "), 40): float(amount) for name, amount in total.items()}
+    return {**({"model": ", ".join(models)} if models else {}), **sums}
 
 
 def parameters_of(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from agent import text
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.recovery import read_state, uncollected
-from agent.review.data.attempt import Details, details_of_kept, failure_lines
+from agent.review.data.attempt import Details, details_of, failure_lines
 from agent.review.data.attempts import Attempt
 from agent.review.data.diffs import Pieces, diff_lines, highlighted
 from agent.review.data.night import Night, night_of
@@ -42,7 +42,8 @@ def write_report(run_dir: Path) -> Path:
         log.warning(problem)
     night = night_of(state, _read_run(run_dir / "run.toml"), damage=damage)
     place = run_dir / "report.html"
-    write_page(place, _page(night, details_of_kept(state, run_dir), run_dir))
+    kept = [details_of(record, state, run_dir) for record in state.kept]
+    write_page(place, _page(night, kept, run_dir))
     try:
         png.draw_progress(night, run_dir / "progress.png")
     except ImportError:
