@@ -44,9 +44,7 @@ def log_(tag: str | None, all: bool, status: str, source: str, text: str, json: 
 
     night = night_of(*load(existing(runs, tag)))
     filters = {"status": status, "source": source, "words": text}
-    return show(
-        json, lambda: log_json(select(night.attempts, **filters)), lambda: log_table(night, all=all, **filters)
-    )
+    return show(json, lambda: log_json(select(night.attempts, **filters)), lambda: log_table(night, all=all, **filters))
 
 
 def show_(tag: str | None, number: int, json: bool, runs: str, cache: str) -> int:
