@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent import text
+from agent.ledger.events import RunStarted
 from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_of
 from agent.review.data.branch import Step, steps_of, value_range
@@ -28,19 +29,10 @@ from agent.types import Measurement
 
 
 @dataclass(frozen=True)
-class UnderWay:
-    """A run that was started and has not ended."""
-
-    trial: int  # 0 is the baseline
-    role: str
-    since: float  # seconds since the epoch
-
-
-@dataclass(frozen=True)
 class Live:
     """What a session does now."""
 
-    run: UnderWay | None  # the one that started last
+    run: RunStarted | None  # the run under way that started last
     others: int  # other runs under way
     between_runs: bool  # no run is under way, but a trial is
     since: float  # seconds since ``run`` started
@@ -148,13 +140,12 @@ def _setup(state: State, usage: Mapping[str, str | float]) -> tuple[str, ...]:
 
 
 def _live(state: State, summary: Summary, now: float, last_sign: float | None) -> Live:
-    last = state.started[-1] if state.started else None
-    run = UnderWay(last.trial, last.role, last.time) if last else None
+    run = state.started[-1] if state.started else None
     return Live(
         run=run,
         others=max(0, len(state.started) - 1),
         between_runs=run is None and any(record.candidate for record in state.open_records),
-        since=max(0.0, now - run.since) if run else 0.0,
+        since=max(0.0, now - run.time) if run else 0.0,
         seconds_left=seconds_left(state, summary, now),
         heartbeat=None if last_sign is None else max(0.0, now - last_sign),
     )

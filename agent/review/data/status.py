@@ -43,6 +43,6 @@ def status_json(night: Night) -> dict[str, Any]:
         "wall_seconds": round(summary.wall_seconds, 1),
         "split": {part: round(seconds, 1) for part, seconds in summary.split.items()},
         "seconds_left": live.seconds_left if live else None,
-        "now": {"trial": under_way.trial, "role": under_way.role, "since": under_way.since} if under_way else None,
+        "now": {"trial": under_way.trial, "role": under_way.role, "since": under_way.time} if under_way else None,
         "heartbeat": round(live.heartbeat, 1) if live and live.heartbeat is not None else None,
     }

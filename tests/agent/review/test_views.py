@@ -356,8 +356,8 @@ def test_missing_test_value_is_reported(tmp_path):
     assert [row["reason"] for row in log_json(seen.attempts) if row["decision"] == "keep"] == [why] * len(state.kept)
 
 
-def test_status_pools_noise_per_device_type(tmp_path):
-    folder = write_night(tmp_path / "jun12", trials=6)
+def test_status_compares_within_device_types(tmp_path):
+    folder = write_night(tmp_path / "jun12", trials=20)
     events = read(folder / "ledger.jsonl")
     for at, event in enumerate(events):
         if isinstance(event, Measured):
@@ -369,3 +369,4 @@ def test_status_pools_noise_per_device_type(tmp_path):
     said = status_json(night_of(state, {}))
     assert (said["noise_sd"], said["noise_dof"]) == (noise_of(state).sd, noise_of(state).dof)
     assert said["noise_sd"] < 0.01
+    assert 0 < said["gain"] < 0.05
