@@ -7,13 +7,13 @@ run more than once, the gain g between means over n and m runs has the interval 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from agent.judge.gain import difference
-from agent.judge.noise import Noise, standard_error, t_quantile
+from agent.judge.noise import Noise, t_quantile
 from agent.replay.steps import Step
 from agent.types import Goal, Measurement
 
@@ -39,12 +39,12 @@ def gain_between(before: Sequence[float], after: Sequence[float], goal: Goal) ->
     """Positive when ``after`` is better; None where one side has no value."""
     if not before or not after:
         return None
-    return difference(fmean(before), fmean(after), goal)
+    return (fmean(before) - fmean(after)) * (1.0 if goal == "minimize" else -1.0)
 
 
 def gain_se(noise: Noise, n: int, m: int) -> float | None:
-    """Standard error of the gain between means of m and n runs."""
-    return standard_error(noise, n, m)
+    """Standard error of the difference between two means of n and m runs; None while the noise is not known."""
+    return None if noise.sd is None or not n or not m else noise.sd * math.sqrt(1 / n + 1 / m)
 
 
 def findings(

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any, Protocol
 
 from agent.errors import EnvironmentProblem, Interrupted, UsageError
-from agent.judge.noise import Noise, pooled_noise, repeated_values
+from agent.judge.noise import Noise, pooled_noise
 from agent.ledger.events import Ended, Lost, Measured, RunStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import RETRIES, State, lost_in_a_row
@@ -234,9 +234,9 @@ def result_of(plan: Plan, state: State, repo: Repo) -> Result:
 
 def known_noise(plan: Plan, replayed: Any) -> Noise:
     """Scatter pooled over every commit that was run more than once, in the replay and, if comparable, in the record."""
-    groups = repeated_values(run for runs in replayed for run in runs)
+    groups = [[run.value for run in runs if run.value is not None] for runs in replayed]
     if plan.recorded_noise:
-        groups += repeated_values(run for step in plan.steps for run in step.runs)
+        groups += [[run.value for run in step.runs if run.value is not None] for step in plan.steps]
     return pooled_noise(groups)
 
 
