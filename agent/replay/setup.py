@@ -144,7 +144,7 @@ def _of_branch(
         if request.results is not None:
             if not request.results.is_file():
                 raise UsageError(f"--results {request.results}: no such file.")
-            published = values_of_results(request.results)
+            published = values_of_results(request.results.read_text(errors="replace"), str(request.results))
         sign = 1.0 if target.goal == "minimize" else -1.0
         steps = steps_of_branch(repo, target.path, request.what, target.metric, sign, published)
     place = workplace(make_settings({**request.settings, "runs": str(runs)}, None, target_run), say)

@@ -32,31 +32,38 @@ class Row:
 
 
 def read_tsv(path: Path) -> list[Row]:
-    """Read the attempts of a list in order. The second column holds the metric and may have any name.
-
-    Raises:
-        UsageError: No such file, a column is missing, a value is not a number, or no run has a value. Names the line.
-    """
+    """Read the attempts of a list in order; see ``parse_tsv``."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return parse_tsv(path.read_text(encoding="utf-8", errors="replace"), str(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}.") from None
+
+
+def parse_tsv(text: str, where: str) -> list[Row]:
+    """Parse the attempts of a list in order. The second column holds the metric and may have any name.
+
+    Args:
+        where: Name of the list in messages.
+
+    Raises:
+        UsageError: A column is missing, a value is not a number, or no run has a value. Names the line.
+    """
     table = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     names = list(table.fieldnames or ())
     metric = next((name for name in names[1:2] if name not in COLUMNS), "val_bpb")
     missing = [name for name in ("commit", metric, "memory_gb", "status") if name not in names]
     if missing:
-        raise UsageError(f"{path}: line 1 must name the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}.")
-    rows = [_row(path, number, fields, metric) for number, fields in enumerate(table, start=2)]
+        raise UsageError(f"{where}: line 1 must name the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}.")
+    rows = [_row(where, number, fields, metric) for number, fields in enumerate(table, start=2)]
     if all(row.value is None for row in rows):
-        raise UsageError(f"{path} holds no run that worked.")
+        raise UsageError(f"{where} holds no run that worked.")
     return rows
 
 
-def _row(path: Path, line: int, fields: dict[str, Any], metric: str) -> Row:
+def _row(where: str, line: int, fields: dict[str, Any], metric: str) -> Row:
     value = number_or_none(fields.get(metric))
     if value is None:
-        raise UsageError(f"{path}, line {line}: {metric} is {fields.get(metric)!r}, which is no number.")
+        raise UsageError(f"{where}, line {line}: {metric} is {fields.get(metric)!r}, which is no number.")
     status = str(fields.get("status") or "")
     return Row(
         line=line,
@@ -68,13 +75,9 @@ def _row(path: Path, line: int, fields: dict[str, Any], metric: str) -> Row:
     )
 
 
-def values_of_results(path: Path) -> dict[str, float]:
-    """Return the values of a results.tsv by short commit hash, without failed runs.
-
-    Raises:
-        UsageError: See ``read_tsv``.
-    """
-    return {row.commit[:7]: row.value for row in read_tsv(path) if row.value is not None}
+def values_of_results(text: str, where: str) -> dict[str, float]:
+    """Return the values of a list by short commit hash, without failed runs; see ``parse_tsv``."""
+    return {row.commit[:7]: row.value for row in parse_tsv(text, where) if row.value is not None}
 
 
 def number_or_none(text: str | None) -> float | None:
