@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.state import State
-from agent.rundir.results import result_line, results_text
+from agent.rundir.results import TSV_HEADER, result_line
 from agent.toml import dump_toml, read_toml
 from agent.types import Record
 
@@ -124,18 +124,15 @@ class RunDirectory:
         """One line of results.tsv, in the published autoresearch format: a crash is 0.000000 there, and only there."""
         new = not self.results.exists()
         with self.results.open("a", encoding="utf-8") as file:
-            file.write(results_text([record]) if new else result_line(record))
+            file.write((TSV_HEADER if new else "") + result_line(record))
 
     def rewrite_results(self, records: list[Record]) -> None:
-        replace_file(self.results, results_text(records))
+        text = TSV_HEADER + "".join(map(result_line, records))
+        replace_file(self.results, text)
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: a reader sees the old content or the new content, never a part.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Write a file atomically: a reader sees the old content or the new content."""
     scratch = path.with_name(f".{path.name}.new")
     scratch.write_bytes(content if isinstance(content, bytes) else content.encode())
     scratch.replace(path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from agent.errors import UsageError
 from agent.types import Record
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
+TSV_HEADER = "\t".join(COLUMNS) + "\n"
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,6 @@ def number_or_none(text: str | None) -> float | None:
     except (ValueError, IndexError):
         return None
     return value if math.isfinite(value) else None
-
-
-def results_text(records: Iterable[Record]) -> str:
-    """Return the whole file."""
-    return "\t".join(COLUMNS) + "\n" + "".join(map(result_line, records))
 
 
 def result_line(record: Record) -> str:

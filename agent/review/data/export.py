@@ -15,7 +15,7 @@ from typing import Any
 from agent.ledger.events import fields_of
 from agent.ledger.state import State
 from agent.review.data.attempts import attempt_json, attempt_of
-from agent.rundir.results import results_text
+from agent.rundir.results import TSV_HEADER, result_line
 from agent.types import to_json
 
 EXPORT_SCHEMA = "overnight.export/1"
@@ -25,7 +25,8 @@ FORMATS = ("tsv", "csv", "json")
 def export(state: State, kind: str) -> str:
     """Return the record of a run in one of ``FORMATS``."""
     if kind == "tsv":
-        return results_text([state.baseline_record, *state.finished] if 0 in state.told else [])
+        records = [state.baseline_record, *state.finished] if 0 in state.told else []
+        return TSV_HEADER + "".join(map(result_line, records))
     if kind == "csv":
         return export_csv(state)
     return json.dumps(export_json(state), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
