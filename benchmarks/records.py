@@ -1,11 +1,9 @@
-"""How long the commands that read take on large records: python -m benchmarks.records [--trials 10000] [--runs 200]
+"""Time the reading commands on large records: python -m benchmarks.records [--trials 10000] [--runs 200]
 
-Makes run directories through ``agent.ledger.journal`` without training anything: one long night, and many short ones
-beside it.
-The kept edits of the long one are commits of a real repository. ``plan`` is what ``overnight replay`` does before its
-first run: it reads the ledger, or the branch, and the commits. Each command is a process of its own, start of Python
-included; ``ratio`` is its time over that of ``overnight --help`` in the same round, the median of the rounds. The goal
-is 2 s, and is judged by the processor's time: on an idle machine the two are the same.
+Writes run directories without training: one long night, and many short nights. The kept edits of the long night are
+commits of a real repository. ``plan`` is the work of ``overnight replay`` before its first run: reading the ledger or
+the branch, and the commits. Each command is a new process. ``ratio`` is its time divided by that of ``overnight
+--help`` in the same round, the median over rounds. The goal of 2 s holds for processor time.
 """
 
 from __future__ import annotations
@@ -49,9 +47,9 @@ DIFF = "--- a/train.py\n+++ b/train.py\n@@ -3,1 +3,1 @@\n-LR = 0.04\n+LR = {:.4f
 
 
 def write_run(root: Path, tag: str, trials: int, seed: int, repo: Repo | None = None) -> None:
-    """A run directory whose ledger holds ``trials`` finished trials, one in fifty kept, one in ten failed.
+    """Write a run directory with ``trials`` finished trials, one in fifty kept, one in ten failed.
 
-    With ``repo``, what was kept is on its branch ``autoresearch/TAG``.
+    With ``repo``, the kept edits are commits of its branch ``autoresearch/TAG``.
     """
     folder, draw = root / tag, random.Random(seed)
     folder.mkdir(parents=True)
@@ -117,7 +115,7 @@ def write_run(root: Path, tag: str, trials: int, seed: int, repo: Repo | None = 
 
 
 def seconds(*words: str) -> tuple[float, float]:
-    """Of Python with these arguments: by the clock, and of the processor, which other work hardly changes."""
+    """Return wall-clock and processor seconds of Python with these arguments."""
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -135,7 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs, target = Path(folder) / "runs", make_target(Path(folder) / "target")
         real = os.fsync
-        os.fsync = lambda fd: None  # the writing is not what is measured
+        os.fsync = lambda fd: None  # writing is not measured
         try:
             for k in range(given.runs - 1):
                 write_run(runs, f"short-{k:03d}", given.short, k)
@@ -150,20 +148,18 @@ def main() -> None:
         place = ("--runs", str(runs))
         commands = {
             "--help": ("-m", "agent.cli", "--help"),
-            "list, nothing remembered": ("-m", "agent.cli", "list", *place),
+            "list, no cache": ("-m", "agent.cli", "list", *place),
             **{line: ("-m", "agent.cli", *line.split(), *place) for line in COMMANDS},
             "plan of a run": ("-c", PLAN_OF_RUN, str(ledger), str(target)),
             "plan of a branch": ("-c", PLAN_OF_BRANCH, str(ledger), str(target)),
         }
         times: dict[str, list[tuple[float, float]]] = {}
         for _ in range(given.rounds):
-            for remembered in runs.glob("*/.list.json"):
-                remembered.unlink()
+            for cache in runs.glob("*/.list.json"):
+                cache.unlink()
             for name, words in commands.items():
                 times.setdefault(name, []).append(seconds(*words))
-        print(
-            "| command | s by the clock | ratio to `--help` | s of the processor | under 2 s |\n|---|---|---|---|---|"
-        )
+        print("| command | wall-clock s | ratio to `--help` | processor s | under 2 s |\n|---|---|---|---|---|")
         for name, taken in times.items():
             ratio = median(t[0] / h[0] for t, h in zip(taken, times["--help"], strict=True))
             wall, used = (median(t[k] for t in taken) for k in (0, 1))

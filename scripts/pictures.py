@@ -1,7 +1,4 @@
-"""The pictures of the documentation, made of a real run and, where it was replayed, of its replay:
-
-python scripts/pictures.py RUN_DIRECTORY
-"""
+"""Make the pictures of the documentation from a real run and its replay: python scripts/pictures.py RUN_DIRECTORY"""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from agent.replay.page import write_replay
 from agent.replay.progress import ReplayProgress
 from agent.replay.replay import Request, prepare, run
 from agent.replay.view import replay_view
+from agent.review.data.night import night_of
 from agent.review.report.report import write_report
 from agent.review.terminal.log import log_table
 from agent.review.terminal.status import status_panel
@@ -29,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 
 def terminal(name: str, title: str, *shown: tuple[str, RenderableType]) -> None:
-    """A terminal with commands and what they print."""
+    """Save a picture of a terminal with these commands and their output."""
     with open(os.devnull, "w") as nowhere:
         console = Console(file=nowhere, record=True, width=WIDTH, highlight=False)
         for command, output in shown:
@@ -52,13 +50,12 @@ def main() -> int:
     directory = Path(sys.argv[1]).resolve()
     tag = directory.name
     IMAGES.mkdir(exist_ok=True)
-    state = fold(read(directory / "ledger.jsonl"))
-    settings = RunDirectory(directory.parent, tag).read_settings()
+    night = night_of(fold(read(directory / "ledger.jsonl")), RunDirectory(directory.parent, tag).read_settings())
     terminal(
         "terminal.svg",
         "the morning after",
-        (f"overnight status {tag}", status_panel(state, settings, state.last_time, False)),
-        (f"overnight log {tag} --all", log_table(state, all=True)),
+        (f"overnight status {tag}", status_panel(night)),
+        (f"overnight log {tag} --all", log_table(night, all=True)),
     )
     again = replayed(tag, directory.parent)
     terminal("replay.svg", "once more, before you rely on it", (f"overnight replay {tag}", again))

@@ -25,6 +25,7 @@ def add(commands: Commands) -> None:
 
 def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     """Run a complete short session on a CPU, without Docker or a model server."""
+    from agent.review.data.night import night_of
     from agent.review.report.report import write_report
     from agent.review.terminal.log import log_table
     from agent.rundir.directory import new_tag
@@ -54,7 +55,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     state, _ = load(directory)
     if 0 in state.told:
         report = write_report(directory.path)
-        console().print(log_table(state))
+        console().print(log_table(night_of(state, {})))
         print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")
         print(f"The report: {report}")
     say(f"done in {time.monotonic() - began:.0f} s")

@@ -15,9 +15,10 @@ def add(commands: Commands) -> None:
 
 def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) -> int:
     """Compare two attempts of a run: values and changed lines."""
-    from agent.review.data.pair import diff_json
+    from agent.review.data.pair import diff_json, pair_of
     from agent.review.terminal.diff import compare_view
 
     state, settings = load(existing(runs, tag))
     repo = repo_of(settings, target)
-    return show(json, lambda: diff_json(state, repo, a, b), lambda: compare_view(state, repo, a, b))
+    pair = pair_of(state, repo, a, b)
+    return show(json, lambda: diff_json(pair), lambda: compare_view(pair))

@@ -17,9 +17,10 @@ def add(commands: Commands) -> None:
 
 def log(tag: str | None, all: bool, status: str, source: str, text: str, json: bool, runs: str) -> int:
     """List the accepted edits of a run."""
-    from agent.review.data.attempts import log_json
+    from agent.review.data.attempts import log_json, select
+    from agent.review.data.night import night_of
     from agent.review.terminal.log import log_table
 
-    state, _ = load(existing(runs, tag))
+    night = night_of(*load(existing(runs, tag)))
     filters = {"status": status, "source": source, "words": text}
-    return show(json, lambda: log_json(state, **filters), lambda: log_table(state, all=all, **filters))
+    return show(json, lambda: log_json(select(night.attempts, **filters)), lambda: log_table(night, all=all, **filters))

@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
 
 def show_attempt(tag: str | None, number: int, json: bool, runs: str) -> int:
     """Show one attempt: diff, reason, loss curve, failure."""
-    from agent.review.data.attempt import show_json
+    from agent.review.data.attempt import details_of, show_json
     from agent.review.terminal.show import show_view
 
     directory = existing(runs, tag)
@@ -25,4 +25,5 @@ def show_attempt(tag: str | None, number: int, json: bool, runs: str) -> int:
         valid = f"it has 1 to {len(state.records)}" if state.records else "it has none yet"
         raise UsageError(f"run {directory.tag} has no trial {number}: {valid}.")
     path = directory.path
-    return show(json, lambda: show_json(record, state, path), lambda: show_view(record, state, path))
+    details = details_of(record, state, path)
+    return show(json, lambda: show_json(details), lambda: show_view(details))

@@ -14,7 +14,7 @@ from agent import text
 from agent.ledger.state import State
 from agent.observers.activity import Activity
 from agent.review.data.attempts import reason
-from agent.review.data.status import seconds_left
+from agent.review.data.night import seconds_left
 from agent.review.data.summary import Summary, summarize
 from agent.review.terminal.log import outcome_text
 from agent.review.terminal.status import gained_text, trials_text

@@ -132,10 +132,10 @@ def _locked(file: IO[str], seconds: float = 1.0) -> bool:
             time.sleep(0.02)
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Atomic write: a reader sees the old text or the new one."""
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Write a file atomically: a reader sees the old content or the new content."""
     scratch = path.with_name(f".{path.name}.new")
-    scratch.write_text(text, encoding="utf-8")
+    scratch.write_bytes(content if isinstance(content, bytes) else content.encode())
     scratch.replace(path)
 
 

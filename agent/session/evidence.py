@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.errors import NoEffect, PatchRejected
+from agent.judge.gain import without_screening_run
 from agent.judge.noise import device_type_of, noise_of
-from agent.judge.policy import History, MeasureNext, Policy, judge, new_incumbent_runs, trials_since, undone
+from agent.judge.policy import History, MeasureNext, Policy, judge, trials_since, undone
 from agent.ledger.events import Candidate, Event
 from agent.ledger.state import State
 from agent.patch.normal_form import tree_size
@@ -63,7 +64,7 @@ def history_of(
 
 def _counting(state: State, incumbent: str, device_type: str) -> tuple[Measurement, ...]:
     runs = tuple(run for run in state.runs.get(incumbent, ()) if run.role != "test" and run.on(device_type))
-    return runs if incumbent == state.baseline else new_incumbent_runs(runs)
+    return runs if incumbent == state.baseline else without_screening_run(runs)
 
 
 def lacks_test_score(runs: tuple[Measurement, ...], target: Target) -> bool:

@@ -17,8 +17,9 @@ from agent.ledger.events import Lost, Resumed
 from agent.ledger.journal import read
 from agent.ledger.state import fold
 from agent.patch.apply import unified_diff
+from agent.review.data.night import night_of
 from agent.review.data.status import status_json
-from agent.review.report.sections import environment_tables
+from agent.review.data.tables import environment_tables
 from agent.rundir.directory import RunDirectory
 
 
@@ -269,7 +270,7 @@ def test_later_resume_uses_earlier_changes(target: Path, tmp_path: Path) -> None
     state = state_of(directory)
     check_whole(directory, target, 3)
     assert [record.proposal.proposer for record in state.records] == ["cma-es", "random", "random"]
-    assert status_json(state, {}, 0.0, False)["planned"] == 3
+    assert status_json(night_of(state, {}))["planned"] == 3
     now = directory.read_settings(state)["run"]
     assert (now["trials"], now["proposer"], now["breaker"]) == (3, "random", 0)
     assert dict(dict(environment_tables(state, directory.read_settings()))["run"])["breaker"] == "0"
@@ -297,7 +298,7 @@ def test_relative_cache_is_found_from_another_folder(
 def test_changes_of_resume_are_shown_afterwards(target: Path, tmp_path: Path) -> None:
     start(target, tmp_path / "runs", trials=1)
     directory = resume(tmp_path / "runs", trials=3, policy="greedy")
-    said = status_json(state_of(directory), {}, 0.0, False)
+    said = status_json(night_of(state_of(directory), {}))
     assert (said["trials"], said["planned"]) == (3, 3)
     assert state_of(directory).session.policy == "greedy"
     last = read(directory.ledger)
