@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from agent.judge.noise import Noise, pooled_noise, t_quantile
+from agent.judge.gain import difference
+from agent.judge.noise import Noise, pooled_noise, repeated_values, standard_error, t_quantile
 from agent.replay.plan import Plan
 from agent.replay.steps import Step
 from agent.types import Goal, Measurement
@@ -77,28 +78,16 @@ def result_of(plan: Plan, runs: Runs, minimal: Step | None = None, complete: boo
 def noise_of(plan: Plan, runs: Runs) -> Noise:
     """Noise pooled over commits and device types: of replayed runs, and of recorded ones under the same budget."""
     recorded = [step.runs for step in plan.steps] if plan.same_budget else []
-    return pooled_noise(values for group in (*runs.values(), *recorded) for values in _by_device_type(group))
-
-
-def _by_device_type(runs: Sequence[Measurement]) -> list[list[float]]:
-    kinds = dict.fromkeys(run.device_type for run in runs)
-    return [values_of([run for run in runs if run.device_type == kind]) for kind in kinds]
+    return pooled_noise(repeated_values(run for group in (*runs.values(), *recorded) for run in group))
 
 
 def values_of(runs: Sequence[Measurement]) -> list[float]:
     return [run.value for run in runs if run.value is not None]
 
 
-def gain_between(before: Sequence[float], after: Sequence[float], goal: Goal) -> float | None:
-    """Difference of two means, positive when ``after`` is better; None if one side has no value."""
-    if not before or not after:
-        return None
-    return (fmean(before) - fmean(after)) * (1.0 if goal == "minimize" else -1.0)
-
-
-def gain_se(noise: Noise, n: int, m: int) -> float | None:
-    """Standard error of the difference between means of n and m runs; None while the noise is unknown."""
-    return None if noise.sd is None or not n or not m else noise.sd * (1 / n + 1 / m) ** 0.5
+def _gain(before: Sequence[float], after: Sequence[float], goal: Goal) -> float | None:
+    """Gain of one mean over another; None if one side has no value."""
+    return difference(fmean(before), fmean(after), goal) if before and after else None
 
 
 def margin(se: float | None, dof: int) -> float:
@@ -126,7 +115,7 @@ def finding(
     values = values_of(runs)
     if not values:
         return Finding(step, "not reproduced", f"{runs[-1].status}: {runs[-1].reason}")
-    gain, se = gain_between(before, values, plan.goal), gain_se(noise, len(values), len(before))
+    gain, se = _gain(before, values, plan.goal), standard_error(noise, len(values), len(before))
     shift = None if step.recorded is None else fmean(values) - step.recorded
     outcome, reason = judge(step, gain, se, noise.dof)
     if outcome == "baseline" and shift is not None:
@@ -168,7 +157,7 @@ def total(plan: Plan, runs: Runs, noise: Noise) -> Finding | None:
     if last is None or not before:
         return None
     ends = [[end.recorded] if end.recorded is not None else [] for end in (first, last)]
-    whole = replace(last, gain=gain_between(ends[0], ends[1], plan.goal), gain_se=None, subject="the whole branch")
+    whole = replace(last, gain=_gain(ends[0], ends[1], plan.goal), gain_se=None, subject="the whole branch")
     return finding(whole, runs[last.commit], before, plan, noise, compare)
 
 
@@ -189,10 +178,10 @@ def _exact_finding(step: Step, replayed: Sequence[Measurement], before: Finding 
     if followed := [old for old, _ in pairs if old is not None]:
         step = replace(step, recorded=fmean(followed))  # the mean of the followed runs only
     if before is not None and before.step.recorded is not None and step.recorded is not None:
-        step = replace(step, gain=gain_between([before.step.recorded], [step.recorded], goal))
+        step = replace(step, gain=_gain([before.step.recorded], [step.recorded], goal))
     step, values = replace(step, gain_se=None), values_of(replayed)
     value = fmean(values) if values else None
-    gain = gain_between([before.value], values, goal) if before and before.value is not None else None
+    gain = _gain([before.value], values, goal) if before and before.value is not None else None
     shift = next((new - old for old, new in pairs if old is not None and new is not None), None)
     same = sum(1 for old, new in pairs if old == new)
     failed = next((run for run in replayed if run.value is None), None)
