@@ -78,7 +78,7 @@ def result_of(plan: Plan, runs: Runs, minimal: Step | None = None, complete: boo
 def noise_of(plan: Plan, runs: Runs) -> Noise:
     """Noise pooled over commits and device types: of replayed runs, and of recorded ones under the same budget."""
     recorded = [step.runs for step in plan.steps] if plan.same_budget else []
-    return pooled_noise(repeated_values(run for group in (*runs.values(), *recorded) for run in group))
+    return pooled_noise(values for group in (*runs.values(), *recorded) for values in repeated_values(group))
 
 
 def values_of(runs: Sequence[Measurement]) -> list[float]:
