@@ -1,6 +1,20 @@
-"""The programs that the self-check runs inside a sandbox to break out of it. They need the standard library alone.
+"""The programs that the checks run inside a sandbox, to break out of it. They need only the standard library.
 
-What a program could do that it must not, it prints as JSON in its last line.
+A program prints what it could do against the rules, as JSON in its last line.
+"""
+
+BEAT = """
+import os, sys, time
+path = os.path.join(os.environ["SHARED"], sys.argv[1] if len(sys.argv) > 1 else "beat")
+number = 0
+while True:
+    number += 1
+    with open(path + ".new", "w") as file:
+        file.write(str(number))
+    os.replace(path + ".new", path)
+    if number == 1:
+        print("ready", flush=True)
+    time.sleep(0.02)
 """
 
 OUTPUTS = """
@@ -26,7 +40,7 @@ for _ in range(3000):
     time.sleep(0.01)
 """
 
-ECHO = """
+DOUBLE = """
 import os, time
 os.chdir(os.environ["CHANNEL"])
 print("ready", flush=True)
@@ -90,37 +104,19 @@ for _ in range(200):
 print(json.dumps(count), flush=True)
 """
 
+# With UNLINK, the files have no name any more.
 FILL = """
 import os, time
-where = os.environ[os.environ["WHERE"]]
-block = os.urandom(1 << 20)
-written = 0
-try:
-    for number in range(64):
-        with open(os.path.join(where, str(number)), "wb") as file:
-            for _ in range(8):
-                file.write(block)
-                time.sleep(0.002)
-        written += 8
-        print(written, flush=True)
-except OSError:
-    print(written)
-"""
-
-# The same with files that have no name any more.
-FILL_DELETED = """
-import os, time
-where = os.environ[os.environ["WHERE"]]
 block = os.urandom(1 << 20)
 written, held = 0, []
 try:
     for number in range(64):
-        file = open(os.path.join(where, "file"), "wb")
-        os.unlink(file.name)
+        file = open(os.path.join(os.environ[os.environ["WHERE"]], str(number)), "wb", buffering=0)
+        if os.environ["UNLINK"]:
+            os.unlink(file.name)
         held.append(file)
         for _ in range(8):
             file.write(block)
-            file.flush()
             time.sleep(0.002)
         written += 8
         print(written, flush=True)
@@ -209,7 +205,7 @@ for place in {sysconfig.get_path("stdlib"), *glob.glob("/usr/lib*/python3*"), *g
 print(json.dumps(read))
 """
 
-# Its own environment holds the secret backwards, so that the secret itself can only come from elsewhere.
+# Its own environment holds the secret reversed, so the secret itself can only come from elsewhere.
 LOOK = """
 import glob, json, os
 seen = []
@@ -256,7 +252,7 @@ if libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0:
 print(json.dumps(had))
 """
 
-# Prints what a filter of system calls lets through that it should not, and the kernel's word for its mode (2: filter).
+# Prints forbidden system calls that the filter lets through, and the kernel's filter mode (2: filter).
 FORBIDDEN = """
 import ctypes, json, os, platform, socket
 libc = ctypes.CDLL(None, use_errno=True)
