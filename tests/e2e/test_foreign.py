@@ -1,4 +1,4 @@
-"""Other people's projects in Docker: look-alikes, from `overnight init --from` to the report."""
+"""Look-alikes of existing projects in Docker, from `overnight init --from` to the report."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from targets import git
 
 from agent.rundir.directory import RunDirectory
 
-IN_THE_IMAGE = [look_alike for look_alike in foreign.ALL if look_alike.name != "classifier"]  # no scikit-learn there
+IN_THE_IMAGE = [
+    look_alike for look_alike in foreign.ALL if look_alike.name != "classifier"
+]  # scikit-learn is not in the image
 
 
 @pytest.mark.parametrize("look_alike", IN_THE_IMAGE, ids=lambda look_alike: look_alike.name)
-def test_a_look_alike_in_docker(
+def test_project_runs_in_docker(
     look_alike: foreign.LookAlike,
     docker_image: str,
     overnight: Overnight,
@@ -37,10 +39,10 @@ def test_a_look_alike_in_docker(
     common = ("--target", target, "--runs", runs, "--sandbox", "docker", "--image", docker_image, "--device", "cpu",
               "--threads", "1", "--policy", "greedy", "--calibrate", "1")  # fmt: skip
     overnight("run", *common, "--tag", "numbers", "--proposer", "cma-es", "--trials", "2",
-              seconds=budgets.SESSION_SECONDS)  # fmt: skip
+              seconds=budgets.SESSION)  # fmt: skip
     with OpenAIServer([foreign.reply(look_alike, (target / look_alike.script).read_text())]) as server:
         overnight("run", *common, "--tag", "code", "--proposer", "code", "--trials", "1",
-                  "--llm-base-url", server.base_url, seconds=budgets.SESSION_SECONDS)  # fmt: skip
+                  "--llm-base-url", server.base_url, seconds=budgets.SESSION)  # fmt: skip
     for tag, trials in (("numbers", 2), ("code", 1)):
         directory = RunDirectory(runs, tag)
         check_whole(directory, target, trials)

@@ -13,8 +13,7 @@ from sessions import check_whole, resume, start, state_of
 from targets import TOML, TRAIN, make_bowl
 
 from agent.patch.apply import unified_diff
-from sandbox import cgroups
-from sandbox import make_sandbox
+from sandbox import cgroups, make_sandbox
 from sandbox.layout import label
 from sandbox.types import SandboxUnavailable
 
