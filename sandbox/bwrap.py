@@ -27,23 +27,41 @@ from sandbox.layout import INSIDE
 from sandbox.types import Guarantee, Job, Limits, Running, SandboxUnavailable
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+# Device files that bwrap --dev binds from the host.
+_NODES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty"))
 _FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/alternatives", "/etc/localtime")
 _FIX = "Install it (apt-get install bubblewrap), and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)."
-# Runs inside, before the job: gives up root and its inheritable capabilities, and limits processes.
+# Runs inside, before the job. Makes device files read-only mounts, so that their time stamps cannot be written (bwrap's
+# --remount-ro would also disable the devices). Then gives up root and capabilities, limits processes, filters calls.
 _BECOME = """
 import ctypes, os, resource, sys
-user, processes = int(sys.argv[1]), int(sys.argv[2])
+user, processes, code = (int(word) for word in sys.argv[1:4])
+libc = ctypes.CDLL(None, use_errno=True)
+def check(result):
+    if result:
+        sys.exit("cannot set up the sandbox: " + os.strerror(ctypes.get_errno()))
+check(libc.unshare(0x20000))
+for node in sys.argv[4].split(":"):
+    kept = os.statvfs(node).f_flag
+    flags = kept & 0xC0A | (0x200000 if kept & 0x1000 else 0) | 0x1021
+    check(libc.mount(None, node.encode(), None, ctypes.c_ulong(flags), None))
 if user:
     os.setgroups([])
     os.setgid(user)
     os.setuid(user)
-    ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+check(libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()))
 if processes:
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+if code >= 0:
+    with open(code, "rb") as file:
+        program = file.read()
+    class Program(ctypes.Structure):
+        _fields_ = [("count", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+    check(libc.prctl(22, 2, ctypes.byref(Program(len(program) // 8, program))))
 try:
-    os.execvp(sys.argv[3], sys.argv[3:])
+    os.execvp(sys.argv[5], sys.argv[5:])
 except OSError as error:
-    sys.exit(f"cannot start {sys.argv[3]}: {error}")
+    sys.exit(f"cannot start {sys.argv[5]}: {error}")
 """
 
 
@@ -54,16 +72,24 @@ class BwrapSandbox:
 
     def __init__(self) -> None:
         self._program = shutil.which("bwrap") or ""
-        held = set(Guarantee) - {Guarantee.LIMITS_PROCESSES}
-        if "pids" in cgroups.controllers() or (os.geteuid() != 0 and _counts_by_namespace()):
-            held.add(Guarantee.LIMITS_PROCESSES)
+        held = set(Guarantee)
+        if "pids" not in cgroups.controllers() and (os.geteuid() == 0 or not _counts_by_namespace()):
+            held.discard(Guarantee.LIMITS_PROCESSES)
+        if seccomp.program() is None:
+            held.discard(Guarantee.ISOLATES_JOBS)
         self.guarantees = frozenset(held)
 
     def check(self) -> None:
         if not self._program:
             raise SandboxUnavailable(f"bubblewrap is not installed. {_FIX}")
         done = subprocess.run(
-            [*self._namespaces(), *_system(size=1 << 20), "--", *_become(Limits()), "/bin/true"],
+            [
+                *self._namespaces(),
+                *_system(size=1 << 20),
+                "--",
+                *_become(0 if os.geteuid() else layout.job_user(), Limits(), [], ()),
+                "/bin/true",
+            ],
             capture_output=True,
             text=True,
             timeout=60,
@@ -84,11 +110,12 @@ class BwrapSandbox:
         places = {name: f"{INSIDE}/{name}" for name in job.mounts}
         places |= {"out": f"{INSIDE}/out", "python": sys.executable}
         size = layout.scratch_bytes(job)
-        if not os.geteuid():
-            local.mount_memory(scratch / "out", size, layout.UNPRIVILEGED)
+        user = 0 if os.geteuid() else layout.job_user()
+        if user:
+            local.mount_memory(scratch / "out", size, user)
         argv = [*self._namespaces(), *_system(size), *_hide(job.masked, str(scratch / "tmp"))]
-        for node in gpu.nodes(job.device):
-            argv += ["--dev-bind", str(node), str(node)]
+        nodes = [str(node) for node in gpu.nodes(job.device)]
+        argv += [word for node in nodes for word in ("--dev-bind", node, node)]
         argv += _ancestors(places["out"])
         for name, mount in job.mounts.items():
             argv += ["--ro-bind" if mount.readonly else "--bind", str(mount.source.resolve()), places[name]]
@@ -98,15 +125,14 @@ class BwrapSandbox:
         argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
         descriptor = seccomp.open_program()
         descriptors = () if descriptor is None else (descriptor,)
-        argv += [word for number in descriptors for word in ("--seccomp", str(number))]
-        argv += ["--", *_become(job.limits), *layout.command(job, places)]
+        argv += ["--", *_become(user, job.limits, nodes, descriptors), *layout.command(job, places)]
         command = local.Command(argv, {"PATH": layout.PATH}, "/", descriptors, namespace=True)
         return local.LocalRunning(job, command, scratch)
 
     def _namespaces(self) -> list[str]:
         namespaces = ("ipc", "pid", "net", "uts", "cgroup-try")
         argv = [self._program, *(f"--unshare-{name}" for name in namespaces), "--die-with-parent", "--new-session"]
-        argv += ["--hostname", "overnight", "--cap-drop", "ALL"]
+        argv += ["--hostname", "overnight", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]
         if os.geteuid():
             return [*argv, "--unshare-user", "--uid", "1000", "--gid", "1000"]
         # Root in a user namespace still owns root's files, such as /proc/sys/kernel/core_pattern. So there is none,
@@ -140,12 +166,18 @@ def _ancestors(path: str) -> list[str]:
     return [word for folder in folders for word in ("--perms", "0755", "--dir", folder)]
 
 
-def _become(limits: Limits) -> list[str]:
-    """The command that changes the user and limits processes before the job; empty if nothing is to be done."""
-    user, processes = (0, limits.processes) if os.geteuid() else (layout.UNPRIVILEGED, 0)
-    if not user and not _counts_by_namespace():
-        return []
-    return [sys.executable, "-I", "-S", "-c", _BECOME, str(user), str(processes)]
+def _become(user: int, limits: Limits, nodes: list[str], code: tuple[int, ...]) -> list[str]:
+    """The command in front of the job's.
+
+    Args:
+        user: of the job; 0: unchanged.
+        limits: of the job.
+        nodes: device files besides ``_NODES``.
+        code: descriptor of the compiled filter, if there is one.
+    """
+    processes = limits.processes if os.geteuid() and _counts_by_namespace() else 0
+    words = [str(number) for number in (user, processes, *(code or (-1,)))]
+    return [sys.executable, "-I", "-S", "-c", _BECOME, *words, ":".join([*_NODES, *nodes])]
 
 
 def _counts_by_namespace() -> bool:

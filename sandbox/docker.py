@@ -155,7 +155,7 @@ class DockerSandbox:
             self.image,
             command=[json.dumps(_inside(job))],
             entrypoint=["python3", "-I", "-S", "-c", (_HERE / "init.py").read_text()],
-            user=_user(),
+            user=self._user(),
             working_dir="/",
             hostname="overnight",
             stdin_open=True,
@@ -213,6 +213,14 @@ class DockerSandbox:
         )
         return config | {"MaskedPaths": [*_ALWAYS_MASKED, *masked], "CgroupnsMode": self._cgroup_namespace}
 
+    def _user(self) -> str:
+        """The session's own user, who can use the mounts' files; instead of root, a user per job."""
+        if os.getuid():
+            return f"{os.getuid()}:{os.getgid()}"
+        remapped = any("userns" in o or "rootless" in o for o in self._api.info().get("SecurityOptions") or ())
+        user = layout.UNPRIVILEGED if remapped else layout.job_user()
+        return f"{user}:{user}"
+
     @cached_property
     def _cgroup_namespace(self) -> str:
         """Version 2 needs a private namespace; in version 1 the mounts hide other groups."""
@@ -251,12 +259,6 @@ def _processors() -> str | None:
     """The session's CPUs, if it is restricted to some: the engine would give a container all of them."""
     own = sorted(os.sched_getaffinity(0))
     return ",".join(map(str, own)) if len(own) < (os.cpu_count() or 1) else None
-
-
-def _user() -> str:
-    """The session's own user, who can use the mounts' files; never root."""
-    own = (os.getuid(), os.getgid()) if os.getuid() else (layout.UNPRIVILEGED, layout.UNPRIVILEGED)
-    return f"{own[0]}:{own[1]}"
 
 
 def _remove(api: APIClient, identifier: str) -> None:

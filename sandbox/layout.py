@@ -19,7 +19,8 @@ from sandbox.types import Job
 
 INSIDE = "/overnight"  # parent of a job's mounts in bwrap and Docker
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-UNPRIVILEGED = 64537  # user and group of jobs when root runs the session; no other process has them
+UNPRIVILEGED = 64537  # user and group of all jobs of root where a user namespace maps too few users
+_FIRST_USER, _USERS = 1 << 30, 1 << 24  # otherwise each job has a user from this range
 GB = 1024**3
 MB = 1024**2
 INODES = 200_000  # files in a job's file system in memory: names need memory too
@@ -88,6 +89,14 @@ def environment(job: Job, places: Mapping[str, str], temporary: str) -> dict[str
 def scratch_bytes(job: Job) -> int:
     """Size of a file system in memory that the job writes to."""
     return int(min(job.limits.disk_gb, job.limits.memory_gb) * GB)
+
+
+def job_user() -> int:
+    """A user and group for one job of root. The kernel counts some resources per user, so jobs must not share one."""
+    ranges = (line.split() for line in Path("/proc/self/uid_map").read_text().splitlines())
+    if any(int(first) <= _FIRST_USER and int(first) + int(n) >= _FIRST_USER + _USERS for first, _, n in ranges):
+        return _FIRST_USER + secrets.randbelow(_USERS)
+    return UNPRIVILEGED
 
 
 def label(owner: str) -> str:

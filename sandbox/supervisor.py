@@ -157,7 +157,9 @@ def _start(config: dict[str, Any]) -> int:
                 group.write(str(os.getpid()))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (config["disk"], config["disk"]))
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        empty, writer = os.pipe()  # not /dev/null: /proc/self/fd/0 would lead to the host's device file
+        os.close(writer)
+        os.dup2(empty, 0)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.chdir(config["cwd"])

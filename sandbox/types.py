@@ -34,6 +34,7 @@ class Guarantee(enum.Enum):
     MASKS_FILES = "named files of the standard library are hidden"
     HIDES_HOST = "the job sees only the host files that it was given"
     CLEAN_ENVIRONMENT = "the job inherits no environment variables"
+    ISOLATES_JOBS = "jobs share no locks, watches or cache control; timing remains"
     UNPRIVILEGED = "the job does not run as root"
 
 

@@ -256,6 +256,27 @@ def read_only(bench: Bench) -> str:
     return "code, data and system could not be changed"
 
 
+@_check("marks no file", Guarantee.READ_ONLY_CODE)
+def marks_no_file(bench: Bench) -> str:
+    marked = bench.answer(escapes.MARK)
+    require(not marked, f"could change: {marked[:10]}")
+    return "no time stamp, mode, attribute or lock of a file outside the job could be changed"
+
+
+@_check("page cache", Guarantee.ISOLATES_JOBS)
+def page_cache(bench: Bench) -> str:
+    allowed = bench.answer(escapes.PAGE_CACHE)
+    require(not allowed, f"allowed: {allowed}")
+    return "no system call tells or changes what is cached"
+
+
+@_check("locks", Guarantee.ISOLATES_JOBS)
+def locks(bench: Bench) -> str:
+    found = bench.answer(escapes.LOCKS)
+    require(not found, f"possible: {found}")
+    return "no lock, lease or watch on files that other jobs see"
+
+
 @_check("bounded output", Guarantee.BOUNDED_OUTPUT)
 def bounded_output(bench: Bench) -> str:
     ran = bench.run(escapes.PRINT, limits=replace(SMALL, output_mb=1.0))

@@ -275,3 +275,114 @@ for family in (socket.AF_VSOCK, socket.AF_ALG, socket.AF_NETLINK, socket.AF_PACK
 status = dict(line.rstrip().split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps([allowed, status["Seccomp"].strip()]))
 """
+
+# The page cache is shared by all jobs: none may ask what is cached, or load and evict pages by a call.
+PAGE_CACHE = """
+import ctypes, json, mmap, os, platform
+libc = ctypes.CDLL(None, use_errno=True)
+numbers = {"x86_64": dict(mincore=27, fadvise64=221, readahead=187, cachestat=451, process_madvise=440,
+                          sync_file_range=277, syncfs=306, io_uring_setup=425)}.get(platform.machine(), {})
+file = os.open(os.__file__, os.O_RDONLY)
+view = mmap.mmap(file, 4096, access=mmap.ACCESS_READ)
+allowed = []
+for name, number in numbers.items():
+    ctypes.set_errno(0)
+    if libc.syscall(number, file, 0, 4096, 0, 0, 0) != -1 or ctypes.get_errno() != 1:
+        allowed.append(name + " " + os.strerror(ctypes.get_errno()))
+def attempt(what, do):
+    try:
+        do()
+        allowed.append(what)
+    except PermissionError:
+        pass
+    except OSError as error:
+        allowed.append(what + " " + str(error))
+attempt("preadv2 RWF_NOWAIT", lambda: os.preadv(file, [bytearray(1)], 0, os.RWF_NOWAIT))
+scratch = os.memfd_create("scratch")
+attempt("pwritev2 RWF_DSYNC", lambda: os.pwritev(scratch, [b"x"], 0, os.RWF_DSYNC))
+for name, advice in dict(WILLNEED=3, COLD=20, PAGEOUT=21, POPULATE_READ=22, POPULATE_WRITE=23).items():
+    attempt("madvise " + name, lambda: view.madvise(advice, 0, 4096))
+print(json.dumps(allowed))
+"""
+
+# Locks, leases and watches on a file that every job sees. A lock that excludes nobody is harmless.
+LOCKS = """
+import ctypes, fcntl, json, os, struct
+found = []
+first, second = (os.open(os.__file__, os.O_RDONLY) for _ in range(2))
+def attempt(what, do):
+    try:
+        do()
+        found.append(what)
+    except PermissionError:
+        pass
+    except OSError as error:
+        found.append(what + " " + str(error))
+read_lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0)
+for name, command, argument in (("F_SETLK", fcntl.F_SETLK, read_lock), ("F_SETLKW", fcntl.F_SETLKW, read_lock),
+                                ("F_GETLK", fcntl.F_GETLK, read_lock), ("F_OFD_GETLK", 36, read_lock),
+                                ("F_OFD_SETLK", 37, read_lock), ("F_OFD_SETLKW", 38, read_lock),
+                                ("F_SETLEASE", 1024, fcntl.F_RDLCK), ("F_GETLEASE", 1025, 0), ("F_NOTIFY", 1026, 1)):
+    attempt(name, lambda: fcntl.fcntl(first, command, argument))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.inotify_init1(0) != -1:
+    found.append("inotify")
+try:
+    fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    found.append("flock")
+except OSError:
+    pass
+print(json.dumps(found))
+"""
+
+# Tries to leave a mark on every file outside the job's private file systems.
+MARK = """
+import fcntl, glob, json, os, stat
+marked = []
+def attempt(what, do, *arguments):
+    try:
+        do(*arguments)
+        marked.append(what + " of " + repr(arguments[0]))
+    except (OSError, ValueError):
+        pass
+def lock(path):
+    with open(path, "rb") as file:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+mounts = [line.split() for line in open("/proc/self/mounts")]
+own = {"/tmp", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc"}
+own |= {os.environ[name] for name in ("OUT", "SHARED", "OVERNIGHT_OUT", "OVERNIGHT_CHANNEL") if name in os.environ}
+points = {line[1] for line in mounts}
+def visit(path):
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode) and os.path.realpath(path).startswith(("/dev/pts/", "/proc/")):
+        return
+    attempt("times", os.utime, path)
+    special = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+    if special or path in points:
+        attempt("mode", os.chmod, path, 0o777)
+        attempt("attribute", os.setxattr, path, "user.mark", b"x")
+        attempt("contents", os.truncate, path, 0)
+        if not special:
+            attempt("lock", lock, path)
+for top in ["/", *points]:
+    if top in own:
+        continue
+    for folder, folders, files in os.walk(top):
+        folders[:] = [name for name in folders if os.path.join(folder, name) not in own | points]
+        for path in [folder, *(os.path.join(folder, name) for name in files)]:
+            if path not in own:
+                try:
+                    visit(path)
+                except OSError:
+                    pass
+for place in glob.glob("/proc/[0-9]*/fd/*"):
+    try:
+        target = os.readlink(place)
+    except OSError:
+        continue
+    if target.startswith("/") and not any(target.startswith(name) for name in own):
+        attempt("times through " + place, os.utime, place)
+print(json.dumps(marked))
+"""

@@ -21,6 +21,7 @@ import battery_table
 import budgets
 import pytest
 from attack import Attack, in_call, in_main
+from attacks_between_jobs import ATTACKS as BETWEEN_JOBS
 from attacks_found_later import ATTACKS as FOUND_LATER
 from attacks_on_host import ATTACKS as ON_HOST
 from attacks_on_score import ATTACKS as ON_SCORE
@@ -35,7 +36,7 @@ from sandbox.layout import label
 from sandbox.selfcheck.cases import CHECKS, run_check
 from sandbox.types import SandboxUnavailable
 
-BATTERY = sorted((*ON_SCORE, *ON_HOST, *FOUND_LATER), key=lambda attack: attack.row)
+BATTERY = sorted((*ON_SCORE, *ON_HOST, *FOUND_LATER, *BETWEEN_JOBS), key=lambda attack: attack.row)
 TINY = {"steps = 12": "steps = 5"}
 UNIFORM = in_call("return torch.zeros(*ids.shape, meta['vocab_size'])")
 

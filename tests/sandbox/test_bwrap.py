@@ -10,9 +10,8 @@ import pytest
 from places import ROOT
 from sandboxes import working
 
-from sandbox import seccomp
+from sandbox import layout, seccomp
 from sandbox.bwrap import BwrapSandbox
-from sandbox.layout import UNPRIVILEGED
 from sandbox.selfcheck import escapes
 from sandbox.selfcheck.bench import Bench
 from sandbox.types import SandboxUnavailable
@@ -23,10 +22,16 @@ def test_unlisted_system_calls_are_denied(bwrap_bench: Bench) -> None:
     assert bwrap_bench.answer(escapes.FORBIDDEN) == [[], "2"]
 
 
-def test_job_is_unprivileged_user_of_host(bwrap_bench: Bench) -> None:
-    bwrap_bench.run("import os; open(os.environ['SHARED'] + '/mine', 'w').close()")
-    owner = (bwrap_bench.shared / "mine").stat().st_uid
-    assert owner == (os.geteuid() or UNPRIVILEGED)
+def test_each_job_has_its_unprivileged_user(bwrap_bench: Bench) -> None:
+    owners = []
+    for name in ("first", "second"):
+        bwrap_bench.run(f"import os; open(os.environ['SHARED'] + '/{name}', 'w').close()")
+        owners.append((bwrap_bench.shared / name).stat().st_uid)
+    if os.geteuid():
+        assert owners == [os.geteuid()] * 2
+    else:
+        assert all(owner >= layout.UNPRIVILEGED for owner in owners)
+        assert owners[0] != owners[1] or set(owners) == {layout.UNPRIVILEGED}
 
 
 def test_missing_bubblewrap_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
