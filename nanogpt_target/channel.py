@@ -2,17 +2,16 @@
 
 The scorer makes every file with its final size before it writes the header, writes requests, and reads answers by
 ``pread`` into memory of its own. It maps nothing and follows no link: a file that the other side cuts short is a short
-read, not a crash. The model process holds a lock as long as it lives, so that its death is seen at once and across
-namespaces. Another transport (CUDA IPC) has the same two classes.
+read, not a crash. The model process holds a named pipe open as long as it lives, so that its death is seen at once and
+across namespaces. Another transport (CUDA IPC) has the same two classes.
 
     header.json  version and shapes, by the scorer            logits    float32 [rows, T, V], by the model
     ids          int64 [rows, T], by the scorer               answered  int64 sequence number, int64 code, by the model
-    asked        int64 sequence number, by the scorer         alive     one byte and a lock, by the model
+    asked        int64 sequence number, by the scorer         alive     named pipe: one byte, by the model
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import statistics
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 STOP = -1  # instead of a sequence number
 READY = -2  # the same, by the model: loaded, ask
 OK, WRONG_SHAPE, WRONG_TYPE = range(3)  # codes of an answer
@@ -59,10 +58,12 @@ class ScorerSide:
         self._load_seconds = load_seconds
         self._began = self._ready = float("inf")  # monotonic times: train.py is imported, the model is loaded
         self._answers: list[float] = []  # seconds that each took
-        self._sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
+        self._sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16}
+        self._started = False
         try:
+            self._files["alive"] = _make_pipe(folder / "alive")
             for name, size in self._sizes.items():
-                self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered", "alive"))
+                self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered"))
             header = _make(folder / "header.new", 0, writable=False)
             os.pwrite(
                 header, json.dumps({"version": VERSION, "rows": rows, "length": length, "vocab": vocab}).encode(), 0
@@ -131,7 +132,8 @@ class ScorerSide:
             if now > deadline:
                 raise TimeoutError
             if self._sequence == READY:
-                if self._began > now and os.pread(self._files["alive"], 1, 0) == b"\x01":
+                self._ended()
+                if self._began > now and self._started:
                     self._began = now
                 self._check_load(now - self._began)
             if looks % 64 == 63:
@@ -158,14 +160,20 @@ class ScorerSide:
             raise Rejected("the model process put something of its own into the channel")
 
     def _gone(self) -> bool:
-        if os.pread(self._files["alive"], 1, 0) != b"\x01":
-            return False  # not there yet
-        try:
-            fcntl.flock(self._files["alive"], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not self._ended():
             return False
         # it may have answered, and ended, since the last look
         return os.pread(self._files["answered"], 8, 0) != struct.pack("<q", self._sequence)
+
+    def _ended(self) -> bool:
+        """Whether the model process has started and ended. Sets ``_started``."""
+        try:
+            data = os.read(self._files["alive"], 1 << 16)
+        except BlockingIOError:  # the process holds the writing end
+            return False
+        ended = self._started and not data
+        self._started |= bool(data)
+        return ended
 
     def close(self) -> None:
         """Tell the model process to end."""
@@ -183,8 +191,7 @@ class ModelSide:
         self._folder = folder
         while not (folder / "header.json").exists():
             time.sleep(0.005)
-        self._alive = (folder / "alive").open("r+b", buffering=0)
-        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._alive = (folder / "alive").open("wb", buffering=0)  # a pipe, open until this process ends
         self._alive.write(b"\x01")
         header = json.loads((folder / "header.json").read_text())
         if header["version"] != VERSION:
@@ -227,4 +234,12 @@ def _make(path: Path, size: int, writable: bool) -> int:
     if size:
         os.posix_fallocate(file, 0, size)  # a full disk is an error here, not a signal later
     os.fchmod(file, 0o666 if writable else 0o644)  # the model process may be another user
+    return file
+
+
+def _make_pipe(path: Path) -> int:
+    """The reading end of a named pipe. A lock would not do: the sandboxes deny locks on files that jobs may share."""
+    os.mkfifo(path, 0o600)
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    os.fchmod(file, 0o622)
     return file
