@@ -350,13 +350,17 @@ def attempt(what, do, *arguments):
 def lock(path):
     with open(path, "rb") as file:
         fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-mounts = [line.split() for line in open("/proc/self/mounts")]
+mounts = [line.split() for line in open("/proc/self/mountinfo")]
 own = {"/tmp", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc"}
 own |= {os.environ[name] for name in ("OUT", "SHARED", "OVERNIGHT_OUT", "OVERNIGHT_CHANNEL") if name in os.environ}
-points = {line[1] for line in mounts}
+points = {line[4] for line in mounts}
+own_nodes = any(line[3:5] == ["/", "/dev"] and "tmpfs" in line for line in mounts)  # made inside, not mounted one by one
+def private(path):
+    return own_nodes and path.startswith("/dev/") and path not in points
 def visit(path):
     mode = os.lstat(path).st_mode
-    if stat.S_ISLNK(mode) and os.path.realpath(path).startswith(("/dev/pts/", "/proc/")):
+    real = os.path.realpath(path) if stat.S_ISLNK(mode) else path
+    if private(real) or real.startswith(("/dev/pts/", "/proc/")):
         return
     attempt("times", os.utime, path)
     special = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
@@ -382,7 +386,7 @@ for place in glob.glob("/proc/[0-9]*/fd/*"):
         target = os.readlink(place)
     except OSError:
         continue
-    if target.startswith("/") and not any(target.startswith(name) for name in own):
+    if target.startswith("/") and not private(target) and not any(target.startswith(name) for name in own):
         attempt("times through " + place, os.utime, place)
 print(json.dumps(marked))
 """
