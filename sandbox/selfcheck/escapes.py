@@ -276,40 +276,10 @@ status = dict(line.rstrip().split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps([allowed, status["Seccomp"].strip()]))
 """
 
-# The page cache is shared by all jobs: none may ask what is cached, or load and evict pages by a call.
-PAGE_CACHE = """
-import ctypes, json, mmap, os, platform
+_ATTEMPT = """
+import ctypes, fcntl, json, mmap, os, platform, struct
 libc = ctypes.CDLL(None, use_errno=True)
-numbers = {"x86_64": dict(mincore=27, fadvise64=221, readahead=187, cachestat=451, process_madvise=440,
-                          sync_file_range=277, syncfs=306, io_uring_setup=425)}.get(platform.machine(), {})
-file = os.open(os.__file__, os.O_RDONLY)
-view = mmap.mmap(file, 4096, access=mmap.ACCESS_READ)
-allowed = []
-for name, number in numbers.items():
-    ctypes.set_errno(0)
-    if libc.syscall(number, file, 0, 4096, 0, 0, 0) != -1 or ctypes.get_errno() != 1:
-        allowed.append(name + " " + os.strerror(ctypes.get_errno()))
-def attempt(what, do):
-    try:
-        do()
-        allowed.append(what)
-    except PermissionError:
-        pass
-    except OSError as error:
-        allowed.append(what + " " + str(error))
-attempt("preadv2 RWF_NOWAIT", lambda: os.preadv(file, [bytearray(1)], 0, os.RWF_NOWAIT))
-scratch = os.memfd_create("scratch")
-attempt("pwritev2 RWF_DSYNC", lambda: os.pwritev(scratch, [b"x"], 0, os.RWF_DSYNC))
-for name, advice in dict(WILLNEED=3, COLD=20, PAGEOUT=21, POPULATE_READ=22, POPULATE_WRITE=23).items():
-    attempt("madvise " + name, lambda: view.madvise(advice, 0, 4096))
-print(json.dumps(allowed))
-"""
-
-# Locks, leases and watches on a file that every job sees. A lock that excludes nobody is harmless.
-LOCKS = """
-import ctypes, fcntl, json, os, struct
 found = []
-first, second = (os.open(os.__file__, os.O_RDONLY) for _ in range(2))
 def attempt(what, do):
     try:
         do()
@@ -318,13 +288,40 @@ def attempt(what, do):
         pass
     except OSError as error:
         found.append(what + " " + str(error))
+def call(*arguments):
+    if libc.syscall(*arguments) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+"""
+
+# The page cache is shared by all jobs: no call may report what is cached, or load and evict pages.
+PAGE_CACHE = (
+    _ATTEMPT
+    + """
+numbers = {"x86_64": dict(mincore=27, fadvise64=221, readahead=187, cachestat=451, process_madvise=440,
+                          sync_file_range=277, syncfs=306, io_uring_setup=425)}.get(platform.machine(), {})
+file, scratch = os.open(os.__file__, os.O_RDONLY), os.memfd_create("scratch")
+view = mmap.mmap(file, 4096, access=mmap.ACCESS_READ)
+for name, number in numbers.items():
+    attempt(name, lambda: call(number, file, 0, 4096, 0, 0, 0))
+attempt("preadv2 RWF_NOWAIT", lambda: os.preadv(file, [bytearray(1)], 0, os.RWF_NOWAIT))
+attempt("pwritev2 RWF_DSYNC", lambda: os.pwritev(scratch, [b"x"], 0, os.RWF_DSYNC))
+for name, advice in dict(WILLNEED=3, COLD=20, PAGEOUT=21, POPULATE_READ=22, POPULATE_WRITE=23).items():
+    attempt("madvise " + name, lambda: view.madvise(advice, 0, 4096))
+print(json.dumps(found))
+"""
+)
+
+# Locks, leases and watches on a file that every job sees. A lock without effect is harmless.
+LOCKS = (
+    _ATTEMPT
+    + """
+first, second = (os.open(os.__file__, os.O_RDONLY) for _ in range(2))
 read_lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0)
 for name, command, argument in (("F_SETLK", fcntl.F_SETLK, read_lock), ("F_SETLKW", fcntl.F_SETLKW, read_lock),
                                 ("F_GETLK", fcntl.F_GETLK, read_lock), ("F_OFD_GETLK", 36, read_lock),
                                 ("F_OFD_SETLK", 37, read_lock), ("F_OFD_SETLKW", 38, read_lock),
                                 ("F_SETLEASE", 1024, fcntl.F_RDLCK), ("F_GETLEASE", 1025, 0), ("F_NOTIFY", 1026, 1)):
     attempt(name, lambda: fcntl.fcntl(first, command, argument))
-libc = ctypes.CDLL(None, use_errno=True)
 if libc.inotify_init1(0) != -1:
     found.append("inotify")
 try:
@@ -336,6 +333,7 @@ except OSError:
     pass
 print(json.dumps(found))
 """
+)
 
 # Tries to leave a mark on every file outside the job's private file systems.
 MARK = """
@@ -354,7 +352,7 @@ mounts = [line.split() for line in open("/proc/self/mountinfo")]
 own = {"/tmp", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc"}
 own |= {os.environ[name] for name in ("OUT", "SHARED", "OVERNIGHT_OUT", "OVERNIGHT_CHANNEL") if name in os.environ}
 points = {line[4] for line in mounts}
-own_nodes = any(line[3:5] == ["/", "/dev"] and "tmpfs" in line for line in mounts)  # made inside, not mounted one by one
+own_nodes = any(line[3:5] == ["/", "/dev"] and "tmpfs" in line for line in mounts)  # no mounts of single files
 def private(path):
     return own_nodes and path.startswith("/dev/") and path not in points
 def visit(path):
