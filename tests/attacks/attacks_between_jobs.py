@@ -36,7 +36,7 @@ ATTACKS = (
         (in_load(reached(escapes.LOCKS)),),
         "same", only=(Guarantee.ISOLATES_JOBS,),
     ),
-    # 51. Changes times, modes, attributes or contents of files that outlive the job. Not while loading, which is bounded.
+    # 51. Changes times, modes, attributes or contents of files that outlive the job.
     Attack(
         51, "marks files of the host",
         (in_main(reached(escapes.MARK)),),
