@@ -352,13 +352,14 @@ mounts = [line.split() for line in open("/proc/self/mountinfo")]
 own = {"/tmp", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc"}
 own |= {os.environ[name] for name in ("OUT", "SHARED", "OVERNIGHT_OUT", "OVERNIGHT_CHANNEL") if name in os.environ}
 points = {line[4] for line in mounts}
-own_nodes = any(line[3:5] == ["/", "/dev"] and "tmpfs" in line for line in mounts)  # no mounts of single files
+# Device files that a container makes itself lie in its own /dev, as do files that they mask.
+own_nodes = any(line[3:5] == ["/", "/dev"] and "tmpfs" in line for line in mounts)
+device = os.stat("/dev").st_dev if own_nodes else -1
 def private(path):
-    return own_nodes and path.startswith("/dev/") and path not in points
+    return os.stat(path).st_dev == device
 def visit(path):
     mode = os.lstat(path).st_mode
-    real = os.path.realpath(path) if stat.S_ISLNK(mode) else path
-    if private(real) or real.startswith(("/dev/pts/", "/proc/")):
+    if private(path) or stat.S_ISLNK(mode) and os.path.realpath(path).startswith(("/dev/pts/", "/proc/")):
         return
     attempt("times", os.utime, path)
     special = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
@@ -382,9 +383,11 @@ for top in ["/", *points]:
 for place in glob.glob("/proc/[0-9]*/fd/*"):
     try:
         target = os.readlink(place)
+        if private(place):
+            continue
     except OSError:
         continue
-    if target.startswith("/") and not private(target) and not any(target.startswith(name) for name in own):
+    if target.startswith("/") and not any(target.startswith(name) for name in own):
         attempt("times through " + place, os.utime, place)
 print(json.dumps(marked))
 """
