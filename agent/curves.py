@@ -1,10 +1,10 @@
-"""Loss curves as the harness wrote them. They come from the untrusted side: information for people, never truth."""
+"""Loss curves, as the harness wrote them. The edited code could have changed them: for information only."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,17 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Point:
-    progress: float  # 0 to 1 through the budget
-    loss: float
+    progress: float  # share of the budget, 0 to 1
+    loss: float  # training loss
     step: int
 
 
-def read_curve(path: Path) -> list[Point]:
-    """The points of a curve.jsonl. Lines that are not points are passed over; [] for a file that is not there."""
+def read_curve(path: Path, most: int | None = None) -> list[Point]:
+    """Read a curve.jsonl; [] if the file cannot be read. Lines that are not points are skipped.
+
+    Args:
+        most: Thin the curve to at most this number of points (two or more).
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES)
@@ -31,16 +35,16 @@ def read_curve(path: Path) -> list[Point]:
     for line in data.splitlines():
         try:
             item = json.loads(line)
-            point = Point(float(item.get("progress", 0.0)), float(item["loss"]), int(item.get("step", len(points) + 1)))
+            point = Point(float(item["progress"]), float(item["loss"]), int(item.get("step", len(points) + 1)))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             continue
-        if math.isfinite(point.loss) and math.isfinite(point.progress):
+        if math.isfinite(point.loss) and 0 <= point.progress <= 1:
             points.append(point)
-    return points
+    return points if most is None else thin(points, most)
 
 
 def curve_of(run_dir: Path, runs: Iterable[Measurement]) -> list[Point]:
-    """The curve of the first of a commit's runs that has one."""
+    """Return the curve of the first run that has one."""
     for run in runs:
         if run.trace and (points := read_curve(inside(run_dir, run.trace) / "curve.jsonl")):
             return points
@@ -48,24 +52,13 @@ def curve_of(run_dir: Path, runs: Iterable[Measurement]) -> list[Point]:
 
 
 def inside(run_dir: Path, relative: str) -> Path:
-    """A path of the ledger below the run directory; the directory itself for one that leads out of it."""
+    """Return a path of the ledger below ``run_dir``; ``run_dir`` itself if the path leads out of it."""
     place = (run_dir / relative).resolve()
     return place if place.is_relative_to(run_dir.resolve()) else run_dir
 
 
 def thin(points: list[Point], most: int) -> list[Point]:
-    """At most ``most`` points (two or more), evenly by position, the first and the last among them."""
+    """Return at most ``most`` points (two or more), evenly spaced, with the first and the last."""
     if len(points) <= most:
         return points
     return [points[round(k * (len(points) - 1) / (most - 1))] for k in range(most)]
-
-
-def _pairs(text: str) -> Iterator[tuple[float, float]]:
-    for row in text.splitlines():
-        try:
-            data = json.loads(row)
-            pair = float(data["progress"]), float(data["loss"])
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-            continue
-        if math.isfinite(pair[1]) and 0 <= pair[0] <= 1:
-            yield pair

@@ -1,7 +1,7 @@
-"""What can go wrong, one class per exit status.
+"""The errors that users see, one class for each exit status.
 
-A message says what happened, where, and what to do next; ``cli.main`` prints it and exits with ``exit_status``.
-Anything that is not an ``OvernightError`` is a bug and keeps its traceback.
+A message says what happened, where, and what to do next. ``agent.cli`` prints it and exits with ``exit_status``. Any
+other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ class UsageError(OvernightError):
 
 
 class EnvironmentProblem(OvernightError):
-    """Something outside is missing or broken (Docker, model, disk). Exit status 3. No idea loses its trial by it."""
+    """Something outside is missing or broken (Docker, model, disk). Exit status 3. It never ends a trial."""
 
     exit_status = 3
+
+
+def system_problem(error: OSError) -> EnvironmentProblem:
+    """The message for an error of the operating system, such as a full disk."""
+    place = f"{error.filename}: " if error.filename else ""
+    return EnvironmentProblem(f"{place}{error.strerror or error}. Fix this, then `overnight resume`.")
 
 
 class ModelUnavailable(EnvironmentProblem):
@@ -30,23 +36,32 @@ class ModelUnavailable(EnvironmentProblem):
 
 
 class ModelMisconfigured(ModelUnavailable):
-    """The server answers, and waiting will not help: wrong key, unknown model, a request that it does not accept."""
+    """The server answers, but waiting cannot help: wrong key, unknown model, or a request that it does not accept."""
 
 
 class PatchRejected(OvernightError):
-    """A reply holds no edit that can be applied. The message quotes the nearest real lines, for the repair round."""
+    """A reply has no edit that applies. The message quotes the nearest real lines, for the repair round."""
 
 
 class NoEffect(PatchRejected):
-    """The edit applies and the program stays the same: nothing would be measured but noise."""
+    """The edit applies, but the program stays the same: a run would measure only noise."""
 
 
 class ReplyRejected(OvernightError):
-    """A reply was understood and breaks a rule (out of bounds, not in the asked form). The message names the rule."""
+    """A reply breaks a rule, such as a bound or the requested form. The message names the rule."""
+
+
+class SearchExhausted(OvernightError):
+    """Every configuration of the search space was proposed."""
 
 
 class ContextOverflow(ReplyRejected):
-    """The request is longer than the server's context window: ``window`` tokens, None if it does not say."""
+    """The request is longer than the context window of the server.
+
+    Args:
+        message: for the user.
+        window: tokens; None if the server does not say.
+    """
 
     def __init__(self, message: str, window: int | None = None) -> None:
         super().__init__(message)
@@ -54,4 +69,4 @@ class ContextOverflow(ReplyRejected):
 
 
 class Interrupted(Exception):
-    """The user wants the running trial to end now. Not an error: nothing is wrong."""
+    """The user wants the running trial to end now. This is not an error."""

@@ -1,4 +1,4 @@
-"""target.toml: what is trained, how it is scored, and within which budget and limits."""
+"""target.toml: the program to train, its score, its training budget and its resource limits."""
 
 from __future__ import annotations
 
@@ -11,22 +11,35 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from agent.errors import UsageError
-from agent.toml import _known, _Taker, read_toml
+from agent.toml import Table, check_key, read_toml
 from agent.types import Goal
 
 BudgetKind = Literal["seconds", "steps", "tokens"]
 
+LEAVING_SECONDS = 5.0  # allowed beyond the budget, for saving the model and exiting
 
-LEAVING_SECONDS = 5.0  # that training may take beyond its budget: for saving the model, and for leaving
+TARGET_KEYS = {  # table: its keys; None: another module checks the keys
+    "target": ("name", "editable", "train", "score", "pattern", "metric", "goal", "mounts"),
+    "budget": ("seconds", "steps", "tokens", "wall_seconds", "startup_seconds", "score_seconds"),
+    "limits": ("memory_gb", "vram_gb", "disk_gb", "processes"),
+    "search": ("constraints",),
+    "hyperparameters": None,  # agent.space
+    "data": None,  # the target's own preparation
+    "run": None,  # agent.settings
+}
+_UNITS: dict[str, tuple[BudgetKind, float]] = {
+    "s": ("seconds", 1), "seconds": ("seconds", 1), "m": ("seconds", 60), "min": ("seconds", 60),
+    "h": ("seconds", 3600), "steps": ("steps", 1), "tokens": ("tokens", 1),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much training one run gets. Seconds are enforced from outside; steps and tokens the harness counts."""
+    """Training of one run. The host enforces seconds; the harness counts steps and tokens."""
 
     kind: BudgetKind
     amount: float
-    wall_seconds: float  # the training phase may never take longer, whatever the kind
+    wall_seconds: float  # bound on the training phase for every kind of budget
     startup_seconds: float = 120.0
     score_seconds: float = 300.0
 
@@ -36,23 +49,23 @@ class Budget:
 
     @property
     def encoded(self) -> str:
-        """What the harness reads: ``seconds:300``."""
+        """The form that the harness reads: ``seconds:300``."""
         return f"{self.kind}:{self.amount:g}" if self.kind == "seconds" else f"{self.kind}:{int(self.amount)}"
 
     @property
     def allowed_seconds(self) -> float:
-        """Training that ends later than this was over budget: ``LEAVING_SECONDS`` and 2 % are granted."""
+        """A run that trains longer is over budget: 2 % and ``LEAVING_SECONDS`` are tolerated."""
         return self.wall_seconds * 1.02 + LEAVING_SECONDS
 
     @property
     def kill_seconds(self) -> float:
-        """The training phase is killed at this age."""
+        """Age of the training phase at which the host kills it."""
         return self.allowed_seconds * 1.1 + LEAVING_SECONDS
 
 
 @dataclass(frozen=True)
 class Target:
-    """A target.toml, checked."""
+    """A checked target.toml."""
 
     folder: Path
     name: str
@@ -69,121 +82,125 @@ class Target:
     processes: int = 512
     data: Mapping[str, Any] = field(default_factory=dict)
     mounts: tuple[str, ...] = ()  # host directories that a foreign target reads, mounted read-only
-    has_block: bool = False
+    has_block: bool = False  # whether there are [[hyperparameters]]
+    trusted: str = ""  # name of an installed trusted target; "" is the built-in one
 
     @property
     def path(self) -> str:
-        """The file that the agent edits."""
+        """The file that the agent edits, relative to the target's folder."""
         return self.editable[0]
 
 
-_TARGET_KEYS = {
-    "target": ("name", "editable", "train", "score", "pattern", "metric", "goal", "mounts"),
-    "budget": ("seconds", "steps", "tokens", "wall_seconds", "startup_seconds", "score_seconds"),
-    "limits": ("memory_gb", "vram_gb", "disk_gb", "processes"),
-    "search": ("constraints",),
-    "hyperparameters": None,  # read by agent.space
-    "data": None,  # read by the target's own preparation
-    "run": None,  # settings
-}
-
-
 def load_target(folder: Path) -> tuple[Target, dict[str, Any]]:
-    """Read ``folder/target.toml``; also its ``[run]`` table of settings.
+    """Read ``folder/target.toml``.
+
+    Returns:
+        The target, and the ``[run]`` table of settings.
 
     Raises:
-        UsageError: the file is missing, does not parse, or a key is unknown, missing or wrong.
+        UsageError: the file is missing or does not parse, or a key is unknown, missing or wrong.
     """
     path = folder / "target.toml"
     if not path.is_file():
         raise UsageError(
-            f"{folder} has no target.toml. `overnight init DIR` makes a target to start from; "
-            f"--target names a folder that has one."
+            f"{folder} has no target.toml. `overnight init DIR` makes a target; --target names a folder that has one."
         )
-    table = read_toml(path)
-    for section, content in table.items():
-        _known(section, _TARGET_KEYS, str(path), "table")
-        keys = _TARGET_KEYS[section]
-        if keys is not None:
+    tables = read_toml(path)
+    for name, content in tables.items():
+        check_key(name, TARGET_KEYS, str(path), "table")
+        if (keys := TARGET_KEYS[name]) is not None:
             if not isinstance(content, dict):
-                raise UsageError(f"{path}: [{section}] must be a table.")
+                raise UsageError(f"{path}: [{name}] must be a table.")
             for key in content:
-                _known(key, keys, f"{path}, [{section}]", "key")
-    return _target(folder, path, table), dict(table.get("run", {}))
+                check_key(key, keys, f"{path}, [{name}]")
+    return _target(folder, path, tables), dict(tables.get("run", {}))
 
 
-def _target(folder: Path, path: Path, table: Mapping[str, Any]) -> Target:
-    head, limits = table.get("target", {}), table.get("limits", {})
-    take = _Taker(f"{path}, [target]", head)
-    editable = take.strings("editable")
-    score = take.one_of("score", ("trusted", "stdout"), "stdout" if "pattern" in head else "trusted")
-    pattern = take.string("pattern", "")
+def _target(folder: Path, path: Path, tables: Mapping[str, Any]) -> Target:
+    where = f"{path}, [target]"
+    main, limits = Table(where, tables.get("target", {})), Table(f"{path}, [limits]", tables.get("limits", {}))
+    pattern = main.string("pattern", "")
+    named = re.fullmatch(r"trusted:([\w.-]+)", str(main.values.get("score")))
+    usual = "stdout" if "pattern" in main.values else "trusted"
+    score: Literal["trusted", "stdout"] = "trusted" if named else main.one_of("score", ("trusted", "stdout"), usual)
     if score == "stdout":
-        if not pattern:
-            raise UsageError(f"{path}, [target]: score = \"stdout\" needs a pattern, such as '^val_bpb:\\s*([0-9.]+)'.")
-        try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
-            raise UsageError(f"{path}, [target], pattern: {error}.") from None
-        if groups != 1:
-            raise UsageError(f"{path}, [target], pattern: needs exactly one (group), which holds the number.")
-    for name in editable:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UsageError(f"{path}, [target], editable: {name!r} leads out of the target.")
-    if len(editable) != 1:
-        raise UsageError(f"{path}, [target], editable: exactly one file can be edited in this version.")
-    bound = _Taker(f"{path}, [limits]", limits)
+        _check_pattern(pattern, where)
     return Target(
         folder=folder,
-        name=take.string("name", folder.resolve().name),
-        editable=editable,
-        train=take.strings("train"),
-        score=score,  # type: ignore[arg-type]  # one_of has checked it
-        metric=take.string("metric", "val_bpb"),
-        goal=take.one_of("goal", ("minimize", "maximize"), "minimize"),  # type: ignore[arg-type]
-        budget=_budget(f"{path}, [budget]", table.get("budget", {})),
+        name=main.string("name", folder.resolve().name),
+        editable=_editable(main),
+        train=main.strings("train"),
+        score=score,
+        metric=main.string("metric", "val_bpb"),
+        goal=main.one_of("goal", ("minimize", "maximize"), "minimize"),
+        budget=_budget(Table(f"{path}, [budget]", tables.get("budget", {}))),
         pattern=pattern,
-        memory_gb=bound.positive("memory_gb", 8.0),
-        vram_gb=bound.positive("vram_gb", 0.0) or None,
-        disk_gb=bound.positive("disk_gb", 4.0),
-        processes=int(bound.positive("processes", 512)),
-        data=dict(table.get("data", {})),
-        mounts=take.strings("mounts", ()),
-        has_block=bool(table.get("hyperparameters")),
+        memory_gb=limits.positive("memory_gb", 8.0),
+        vram_gb=limits.positive("vram_gb", 0.0) or None,
+        disk_gb=limits.positive("disk_gb", 4.0),
+        processes=int(limits.positive("processes", 512)),
+        data=dict(tables.get("data", {})),
+        mounts=main.strings("mounts", ()),
+        has_block=bool(tables.get("hyperparameters")),
+        trusted=named[1] if named else "",
     )
 
 
-def _budget(where: str, table: Mapping[str, Any]) -> Budget:
-    named = [kind for kind in get_args(BudgetKind) if kind in table]
-    if len(named) != 1:
-        raise UsageError(
-            f"{where}: give exactly one of seconds, steps and tokens (found: {', '.join(named) or 'none'})."
-        )
-    take = _Taker(where, table)
-    kind, amount = named[0], take.positive(named[0])
-    if kind == "seconds" and "wall_seconds" in table:
-        raise UsageError(f"{where}: wall_seconds bounds a budget of steps or tokens; seconds are enforced as they are.")
-    wall = amount if kind == "seconds" else take.positive("wall_seconds", 3600.0)
-    return Budget(kind, amount, wall, take.positive("startup_seconds", 120.0), take.positive("score_seconds", 300.0))
+def _check_pattern(pattern: str, where: str) -> None:
+    if not pattern:
+        raise UsageError(f"{where}: score = \"stdout\" needs a pattern, such as '^val_bpb:\\s*([0-9.]+)'.")
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise UsageError(f"{where}, pattern: {error}.") from None
+    if groups != 1:
+        raise UsageError(f"{where}, pattern: needs exactly one (group), which holds the number.")
+
+
+def _editable(main: Table) -> tuple[str, ...]:
+    names = main.strings("editable")
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UsageError(f"{main.where}, editable: {name!r} is outside the target.")
+    if len(names) != 1:
+        raise UsageError(f"{main.where}, editable: name exactly one file.")
+    return names
+
+
+def _budget(table: Table) -> Budget:
+    kinds = [kind for kind in get_args(BudgetKind) if kind in table.values]
+    if len(kinds) != 1:
+        found = ", ".join(kinds) or "none"
+        raise UsageError(f"{table.where}: set exactly one of seconds, steps and tokens (found: {found}).")
+    kind, amount = kinds[0], table.positive(kinds[0])
+    if kind == "seconds" and "wall_seconds" in table.values:
+        raise UsageError(f"{table.where}: wall_seconds bounds a budget of steps or tokens. Remove it beside seconds.")
+    wall = amount if kind == "seconds" else table.positive("wall_seconds", 3600.0)
+    return Budget(kind, amount, wall, table.positive("startup_seconds", 120.0), table.positive("score_seconds", 300.0))
 
 
 def parse_budget(text: str, before: Budget) -> Budget:
-    """``300s``, ``5m``, ``200steps``, ``1000000tokens``, with the bounds of ``before`` for the other phases."""
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(s|seconds|m|min|h|steps|tokens)\s*", text)
+    """The budget that ``--budget`` names.
+
+    Args:
+        text: ``300s``, ``5m``, ``200steps``, ``1e6tokens``.
+        before: the budget of target.toml, whose bounds on the other phases stay.
+
+    Raises:
+        UsageError: no positive finite amount with a unit, or less than one step or token.
+    """
+    match = re.fullmatch(rf"\s*([0-9.]+(?:e[0-9]+)?)\s*({'|'.join(_UNITS)})\s*", text)
     try:
         amount = float(match[1]) if match else 0.0
     except ValueError:
         amount = 0.0
     if match is None or not 0 < amount < math.inf:
-        raise UsageError(
-            f"--budget {text}: write a positive amount and its unit, such as 300s, 5m, 200steps, 1e6tokens."
-        )
-    unit = match[2]
-    if unit in ("steps", "tokens"):
-        if int(amount) < 1:
-            raise UsageError(f"--budget {text}: less than one {unit[:-1]} trains nothing.")
-        wall = before.wall_seconds if before.kind != "seconds" else max(3600.0, before.wall_seconds)
-        kind: BudgetKind = "steps" if unit == "steps" else "tokens"
-        return dataclasses.replace(before, kind=kind, amount=float(int(amount)), wall_seconds=wall)
-    seconds = amount * {"m": 60, "min": 60, "h": 3600}.get(unit, 1)
-    return dataclasses.replace(before, kind="seconds", amount=seconds, wall_seconds=seconds)
+        raise UsageError(f"--budget {text}: write a positive amount with a unit: 300s, 5m, 200steps, 1e6tokens.")
+    kind, factor = _UNITS[match[2]]
+    if kind == "seconds":
+        seconds = amount * factor
+        return dataclasses.replace(before, kind=kind, amount=seconds, wall_seconds=seconds)
+    if amount < 1:
+        raise UsageError(f"--budget {text}: must be at least one {kind[:-1]}.")
+    wall = before.wall_seconds if before.kind != "seconds" else max(3600.0, before.wall_seconds)
+    return dataclasses.replace(before, kind=kind, amount=float(int(amount)), wall_seconds=wall)

@@ -1,8 +1,8 @@
-"""Words and numbers for people: made harmless first, then made short.
+"""Text for people: sanitise foreign text, and format numbers, durations and small charts.
 
-Whatever came from a model, a diff or a log may hold sequences that a terminal obeys (colours, cursor moves, titles,
-clipboard), characters that turn the writing direction, and text that looks like Rich markup or HTML. ``clean`` makes
-such text inert without hiding anything: what cannot be shown is spelled out.
+Text from a model, a diff or a log may hold terminal escapes (colours, cursor moves, titles, clipboard), characters that
+reverse the writing direction, and text that looks like Rich markup or HTML. ``clean`` is the one sanitiser: it spells
+such characters out and hides nothing.
 """
 
 from __future__ import annotations
@@ -14,45 +14,123 @@ from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
-STAR = "*"  # behind every value that was printed by the code under test
-LEGEND = "* self-reported: printed by the code that was edited, measured by nobody else"
+STAR = "*"  # marks a value that the edited code printed
+LEGEND = "* self-reported: printed by the edited code, not measured independently"
 MISSING = "–"
 
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and line feed; C1 holds one-byte forms of ESC [
-    "\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, or turns the direction
-    "\ud800-\udfff"  # lone surrogates cannot be encoded at all
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and line feed; C1 holds one-byte forms of ESC [
+    "\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible or changes the direction
+    "\ud800-\udfff"  # lone surrogates, which cannot be encoded
     "\U000e0000-\U000e0fff]"  # invisible tags
 )
+_QUOTED_WIDTH = 160  # characters of a quoted line of code
+
+_LOG_LINES = 8
+_EVENT = re.compile(r'\s*\{"event"')  # a line of the harness
+_FRAME = re.compile(r'\s+File ".*", line \d+')
+_EXCEPTION = re.compile(r"\s*[\w.]*(Error|Exception|Interrupt|Exit)\b")
+_FATAL = re.compile(r"out of memory|Killed|Segmentation fault|assert")
+
+
+# sanitising
 
 
 def clean(text: str) -> str:
-    """Text without anything that a terminal or a browser obeys. Colours go; other hidden characters are spelled out."""
+    """Return ``text`` without anything that a terminal or a browser obeys.
+
+    Colours are removed; other hidden characters are spelled out, such as ``\\x1b``. Line ends become line feeds.
+    """
     if text.isascii() and text.isprintable():
         return text
     text = _COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
     return _HIDDEN.sub(lambda found: _spelled(found.group()), text)
 
 
-def _spelled(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+plain = clean  # the name in agent/repo
 
 
 def line(text: str, width: int = 0) -> str:
-    """``clean``, on one line, cut to ``width`` characters (0: not cut)."""
+    """Return ``text`` cleaned, on one line, cut to ``width`` characters; 0 does not cut."""
     text = " ".join(clean(text).split())
     return text if not width or len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 def safe(text: str, style: str = "", width: int = 0) -> Text:
-    """One line of foreign text for Rich: cleaned, and never read as markup."""
+    """Return ``line`` for Rich, which does not read it as markup."""
     return Text(line(text, width), style=style, overflow="ellipsis")
 
 
+def visible(text: str) -> str:
+    """Quote a line of code: cut, with every character spelled out that is not visible, except spaces and tabs."""
+    shown = "".join(
+        char if char in " \t" or unicodedata.category(char)[0] not in "CZ" else _spelled(char)
+        for char in text[:_QUOTED_WIDTH]
+    )
+    return shown + ("…" if len(text) > _QUOTED_WIDTH else "")
+
+
+def clean_json(value: object) -> object:
+    """Return the same structure with every string cleaned."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {clean(str(key)): clean_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean_json(item) for item in value]
+    return value
+
+
+def _spelled(character: str) -> str:
+    return ascii(character)[1:-1]
+
+
+# the lines of a log that explain a failure
+
+
+def decisive_lines(log: str) -> list[str]:
+    """Return at most eight lines: the last frame of a traceback with its exception, or the last error and what follows.
+
+    Without a sign of an error: the last four lines.
+    """
+    lines = _log_lines(clean(log))
+    frames = [k for k, line in enumerate(lines) if _FRAME.match(line)]
+    start = frames[-1] if frames else _error_at(lines)
+    shown = lines[start:][:_LOG_LINES] if start is not None else lines[-_LOG_LINES // 2 :]
+    return [line if len(line) <= 300 else line[:299] + "…" for line in shown]
+
+
+def decisive_line(log: str) -> str:
+    """Return the line of a log that explains a failure: the last exception, else another error, else the last line."""
+    lines = _log_lines(log)
+    at = _error_at(lines)
+    return lines[-1 if at is None else at].strip()[:300] if lines else ""
+
+
+def is_error(line: str) -> bool:
+    """Whether a line names an exception."""
+    return bool(_EXCEPTION.match(line))
+
+
+def _log_lines(log: str) -> list[str]:
+    return [line.rstrip() for line in log.splitlines() if line.strip() and not _EVENT.match(line)]
+
+
+def _error_at(lines: Sequence[str]) -> int | None:
+    """Index of the last exception, else of the last other sign of an error."""
+    for sign in (_EXCEPTION.match, _FATAL.search):
+        found = [k for k, line in enumerate(lines) if sign(line)]
+        if found:
+            return found[-1]
+    return None
+
+
+# numbers
+
+
 def number(value: float | None, self_reported: bool = False) -> str:
-    """A metric: four decimals, fewer for large numbers; a dash for a failure, which has no value."""
+    """Format a metric: four decimals, fewer for large numbers; a dash for a failure."""
     if value is None or not math.isfinite(value):
         return MISSING
     size = abs(value)
@@ -61,7 +139,7 @@ def number(value: float | None, self_reported: bool = False) -> str:
 
 
 def gain(value: float | None, se: float | None = None) -> str:
-    """``+0.0123 ± 0.0021``; positive is better, whatever the goal."""
+    """Format a gain with one standard error: ``+0.0123 ± 0.0021``."""
     if value is None or not math.isfinite(value):
         return MISSING
     decimals = 4 if max(abs(value), se or 0.0) < 100 else 1
@@ -70,7 +148,7 @@ def gain(value: float | None, se: float | None = None) -> str:
 
 
 def duration(seconds: float | None, brief: bool = False) -> str:
-    """``8.4 s``, ``5 min 26 s``, ``7 h 02 min``; in brief ``5 min``."""
+    """Format seconds: ``8.4 s``, ``5 min 26 s``, ``7 h 02 min``; ``5 min`` if ``brief``."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     seconds = max(0.0, seconds)
@@ -87,93 +165,40 @@ def duration(seconds: float | None, brief: bool = False) -> str:
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    """``1 trial``, ``2 trials``."""
+    """Format a number with its noun: ``1 trial``, ``2 trials``."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+# charts of block characters
+
+
 def sparkline(values: Sequence[float], width: int, low: float | None = None, high: float | None = None) -> str:
-    """A row of block characters, one per bucket of neighbouring values. Values that are not finite are left out."""
-    finite = [v for v in values if math.isfinite(v)]
-    if not finite or width < 1:
+    """Draw values as one row of at most ``width`` block characters; values that are not finite are left out."""
+    means = _buckets(values, width, stretch=False)
+    if not means:
         return ""
-    width = min(width, len(finite))
-    buckets = [finite[k * len(finite) // width : (k + 1) * len(finite) // width] for k in range(width)]
-    means = [sum(b) / len(b) for b in buckets]
     bottom = min(means) if low is None else low
     span = ((max(means) if high is None else high) - bottom) or 1.0
     return "".join("▁▂▃▄▅▆▇█"[min(7, max(0, int((m - bottom) / span * 7.999)))] for m in means)
 
 
 def chart(values: Sequence[float], width: int, height: int) -> list[str]:
-    """``height`` lines of ``width`` block characters, the highest values in the first; [] without a finite value."""
-    finite = [v for v in values if math.isfinite(v)]
-    if not finite or width < 1 or height < 1:
+    """Draw values as ``height`` rows of ``width`` block characters, the top row first; [] without a finite value."""
+    means = _buckets(values, width, stretch=True)
+    if not means or height < 1:
         return []
-    n = len(finite)
-    buckets = [finite[k * n // width : max(k * n // width + 1, (k + 1) * n // width)] for k in range(width)]
-    means = [sum(b) / len(b) for b in buckets]
     bottom, span = min(means), (max(means) - min(means)) or 1.0
     eighths = [1 + round((m - bottom) / span * (8 * height - 1)) for m in means]
     rows = range(height - 1, -1, -1)
     return ["".join(" ▁▂▃▄▅▆▇█"[min(8, max(0, e - 8 * row))] for e in eighths) for row in rows]
 
 
-def clean_json(value: object) -> object:
-    """The same structure with every string cleaned, so that it can be printed to a terminal as JSON."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, Mapping):
-        return {clean(str(key)): clean_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean_json(item) for item in value]
-    return value
-
-
-def plain(text: str) -> str:
-    """Text of a model, made harmless for terminals: no control characters, no changes of writing direction."""
-    text = re.sub(r"\x1b\][^\x07\x1b]*(\x07|\x1b\\)?|\x1b\[[0-?]*[ -/]*[@-~]|\x1b.", "", text)
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f]", "", text)
-
-
-def decisive_line(log: str) -> str:
-    """The line of a log that says why: the exception at the end of a traceback, else the last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith('{"event"')]
-    return ([line for line in lines if is_error(line)] or lines or [""])[-1][:300]
-
-
-def is_error(line: str) -> bool:
-    return bool(re.match(r"[\w.]*(Error|Exception|Interrupt|Exit)\b", line))
-
-
-_WIDTH = 160  # characters of a line that a message quotes
-
-
-# --- messages -------------------------------------------------------------------------------------------------------
-
-
-def visible(text: str) -> str:
-    """``text`` on one line, cut, with every character that could act on a terminal or hide as an escape."""
-    harmless = (char in " \t" or unicodedata.category(char)[0] not in "CZ" for char in text[:_WIDTH])
-    shown = "".join(char if fine else ascii(char)[1:-1] for char, fine in zip(text, harmless, strict=False))
-    return shown + ("…" if len(text) > _WIDTH else "")
-
-
-MOST = 8  # lines
-
-_EVENT = re.compile(r'^\s*\{"event"')
-
-_ERROR = re.compile(r"^[\w.]*(Error|Exception|Interrupt|Exit|Warning)\b|out of memory|Killed|Segmentation fault|assert")
-
-
-def decisive_lines(log: str) -> list[str]:
-    """The last traceback from its last frame on; without one, the lines around the last that look like an error."""
-    lines = [line.rstrip() for line in clean(log).split("\n") if line.strip() and not _EVENT.match(line)]
-    frames = [k for k, line in enumerate(lines) if re.match(r'\s+File ".*", line \d+', line)]
-    if frames:
-        return _cut(lines[frames[-1] :])
-    errors = [k for k, line in enumerate(lines) if _ERROR.search(line)]
-    return _cut(lines[errors[-1] :]) if errors else _cut(lines[-MOST // 2 :])
-
-
-def _cut(lines: list[str]) -> list[str]:
-    return [line if len(line) <= 300 else line[:299] + "…" for line in lines[:MOST]]
+def _buckets(values: Sequence[float], width: int, stretch: bool) -> list[float]:
+    """Means of ``width`` neighbourhoods of the finite values; fewer, if there are fewer values and no ``stretch``."""
+    finite = [v for v in values if math.isfinite(v)]
+    n = len(finite)
+    width = width if stretch else min(width, n)
+    if not n or width < 1:
+        return []
+    parts = (finite[k * n // width : max(k * n // width + 1, (k + 1) * n // width)] for k in range(width))
+    return [sum(part) / len(part) for part in parts]

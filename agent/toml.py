@@ -1,4 +1,4 @@
-"""TOML files read strictly: an unknown key is an error that names the nearest valid one."""
+"""TOML files: strict reading with errors that name the file, the table and the key; writing without None."""
 
 from __future__ import annotations
 
@@ -13,73 +13,83 @@ from agent.errors import UsageError
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file. Raises ``UsageError`` with the file and the line."""
+    """Parse a TOML file.
+
+    Raises:
+        UsageError: the file does not parse; names the file and the line.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}.") from None
 
 
-def _known(key: str, valid: Iterable[str], where: str, what: str) -> None:
+def dump_toml(tables: Mapping[str, Any]) -> str:
+    """TOML text of nested mappings. Keys whose value is None are left out; paths become strings."""
+    import tomli_w
+
+    return tomli_w.dumps(_plain(tables))
+
+
+def check_key(key: str, valid: Iterable[str], where: str, what: str = "key") -> None:
+    """Raises ``UsageError`` for a key that is not in ``valid``, with the nearest valid key."""
     names = list(valid)
     if key not in names:
-        raise UsageError(f"{where}: unknown {what} {key!r}.{_nearest(key, names)}")
+        raise UsageError(f"{where}: unknown {what} {key!r}.{nearest(key, names)}")
 
 
-def _nearest(key: str, names: Iterable[str]) -> str:
+def check_choice(value: str, choices: Iterable[str], where: str) -> None:
+    """Raises ``UsageError`` for a value that is not in ``choices``. ``where`` names the file and the key."""
+    names = list(choices)
+    if value not in names:
+        raise UsageError(f"{where} = {value!r} is not one of {', '.join(names)}.{nearest(value, names)}")
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """A sentence that suggests the name closest to ``word``, or lists all names."""
     options = list(names)
-    close = difflib.get_close_matches(key, options, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else f" Valid: {', '.join(sorted(options))}."
 
 
-class _Taker:
-    """Reads typed values out of one table, and says where a wrong one stands."""
+class Table:
+    """Typed values of one TOML table. A wrong value raises ``UsageError`` that names ``where`` and the key."""
 
-    def __init__(self, where: str, table: Mapping[str, Any]):
-        self.where, self.table = where, table
+    def __init__(self, where: str, values: Mapping[str, Any]):
+        self.where, self.values = where, values
 
     def string(self, key: str, default: str | None = None) -> str:
-        value = self.table.get(key, default)
+        value = self.values.get(key, default)
         if not isinstance(value, str) or (default is None and not value):
-            raise UsageError(f"{self.where}: {key} must be a text.")
+            raise UsageError(f"{self.where}: {key} must be a string.")
         return value
 
     def strings(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        value = self.table.get(key, default)
+        value = self.values.get(key, default)
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v for v in value):
-            raise UsageError(f"{self.where}: {key} must be a list of texts.")
+            raise UsageError(f"{self.where}: {key} must be a list of strings.")
         if default is None and not value:
             raise UsageError(f"{self.where}: {key} is empty.")
         return tuple(value)
 
-    def one_of(self, key: str, choices: tuple[str, ...], default: str) -> str:
+    def one_of(self, key: str, choices: tuple[str, ...], default: str) -> Any:
         value = self.string(key, default)
-        if value not in choices:
-            raise UsageError(
-                f"{self.where}: {key} = {value!r} is not one of {', '.join(choices)}.{_nearest(value, choices)}"
-            )
+        check_choice(value, choices, f"{self.where}: {key}")
         return value
 
     def positive(self, key: str, default: float | None = None) -> float:
-        value = self.table.get(key, default)
+        """A number above 0. The default itself may be 0."""
+        value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UsageError(f"{self.where}: {key} must be a number.")
-        if not math.isfinite(value):
-            raise UsageError(f"{self.where}: {key} = {value} is no finite number.")
-        if value <= 0 and key in self.table:
-            raise UsageError(f"{self.where}: {key} = {value} must be more than 0.")
+        if key in self.values and not 0 < value < math.inf:
+            raise UsageError(f"{self.where}: {key} = {value} must be a finite number above 0.")
         return float(value)
 
 
-def dump_toml(tables: Mapping[str, Any]) -> str:
-    import tomli_w
-
-    return tomli_w.dumps(_without_none(tables))
-
-
-def _without_none(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _without_none(v) for k, v in value.items() if v is not None}
+        return {str(k): _plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, (list, tuple)):
-        return [_without_none(v) for v in value]
+        return [_plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value

@@ -1,10 +1,10 @@
-"""What a policy keeps in a night, by simulation: the real ``judge`` on runs drawn from known edits.
+"""Simulate which edits a policy keeps: the real ``judge`` on runs drawn from edits of known effect.
 
     python -m benchmarks.acceptance --nights 300 --seed 1
 
-Unit: the standard deviation sigma of one training run. An edit changes the true value of its parent by a draw from the
-mixture 15 % gain ``effect``, 35 % nothing, 50 % lose ``effect``. Lower is better. Every run costs 1, calibration,
-confirmation, reserve and runs of the incumbent included.
+Unit: the standard deviation sigma of one training run; lower is better. An edit changes the true value of its parent:
+15 % of edits gain ``effect``, 35 % change nothing, 50 % lose ``effect``. Every run costs 1, also calibration,
+confirmation, held-out runs and runs of the incumbent.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
+from agent.judge.gain import without_screening_run
 from agent.judge.noise import pooled_noise
-from agent.judge.policy import RESUMED, History, MeasureNext, Policy, default_calibration, judge, new_incumbent_runs
+from agent.judge.policy import RESUMED, History, MeasureNext, Policy, default_calibration, judge
 from agent.types import Measurement, Role
 
 SHARES = (0.15, 0.35, 0.50)  # gain, nothing, loss
@@ -26,12 +27,12 @@ START = 100.0  # true value of the baseline
 
 @dataclass(frozen=True)
 class World:
-    """What the edits are worth and how the machine scatters."""
+    """Effects of the edits, and the distribution of the noise."""
 
     name: str
     effect: float = 2.0
-    heavy: bool = False  # Student's t with 3 degrees of freedom, scaled to a standard deviation of 1
-    drift: float = 0.0  # change of level over 150 runs
+    heavy: bool = False  # noise: Student's t with 3 degrees of freedom, scaled to a standard deviation of 1
+    drift: float = 0.0  # change of the mean over 150 runs
 
 
 WORLDS = (
@@ -52,13 +53,13 @@ class Night:
     runs: int = 0
     kept: dict[str, int] = field(default_factory=lambda: {"gain": 0, "nothing": 0, "loss": 0})
     drawn: dict[str, int] = field(default_factory=lambda: {"gain": 0, "nothing": 0, "loss": 0})
-    errors: list[float] = field(default_factory=list)  # reported gain less true gain, of kept edits
-    empty: list[float] = field(default_factory=list)  # reported gain of kept edits without effect
-    improvement: float = 0.0  # of the branch, true, at the end
+    errors: list[float] = field(default_factory=list)  # reported minus true gain of kept edits
+    empty: list[float] = field(default_factory=list)  # reported gain of false positives: kept edits without effect
+    improvement: float = 0.0  # true gain of the branch at the end
 
 
 class Machine:
-    """Draws runs. Its clock is the number of runs so far."""
+    """Draws runs. Drift is proportional to the number of runs so far."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world, self.rng, self.runs = world, rng, 0
@@ -92,7 +93,7 @@ def night(world: World, policy: Policy, seed: int, trials: int | None = 100, bud
                 "minimize",
                 incumbent,
                 candidate,
-                known if incumbent == "base" else new_incumbent_runs(known),
+                known if incumbent == "base" else without_screening_run(known),
                 tuple(runs.get(candidate, ())),
                 pooled_noise(group for group in groups.values() if len(group) > 1),
                 incumbent_age=age,
@@ -118,10 +119,10 @@ def night(world: World, policy: Policy, seed: int, trials: int | None = 100, bud
 
 @dataclass(frozen=True)
 class Summary:
-    """Over many nights; ``se`` are standard errors of what stands before them."""
+    """Means over many nights; fields in ``_se`` are standard errors of the field before."""
 
-    false_per_edit: float  # share of edits without effect that are kept
-    false_share: float  # of the branch: kept edits that do not gain
+    false_per_edit: float  # false-positive rate: share of edits without effect that are kept
+    false_share: float  # share of kept edits that do not gain
     false_share_se: float
     power: float  # share of edits with a gain that are kept
     runs_per_trial: float
@@ -156,15 +157,15 @@ def summarise(nights: Sequence[Night]) -> Summary:
 
 
 def measure(world: World, policy: Policy, nights: int, seed: int, budget: int) -> Summary:
-    """100 trials a night for the rates; the same training time, ``budget`` runs, for the final value."""
+    """Rates from nights of 100 trials; the final value from nights of ``budget`` runs."""
     by_trials = summarise([night(world, policy, seed * 100_000 + k) for k in range(nights)])
     by_runs = summarise([night(world, policy, seed * 100_000 + k, None, budget) for k in range(nights)])
     return replace(by_trials, improvement=by_runs.improvement, improvement_se=by_runs.improvement_se)
 
 
 HEAD = (
-    "| world | policy | kept of no effect | not a gain, of the branch | power | runs/trial | bias of gain, σ | "
-    "gain told for no effect, σ | true gain of the branch, σ |\n|" + "---|" * 9
+    "| world | policy | false-positive rate | false share of the branch | power | runs/trial | bias of gain, σ | "
+    "reported gain of false positives, σ | true gain of the branch, σ |\n|" + "---|" * 9
 )
 
 
@@ -199,8 +200,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nights", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--budget", type=int, default=150, help="runs a night, where the final value is compared")
-    parser.add_argument("--frontier", action="store_true", help="only confirm, in the first world, by its constants")
+    parser.add_argument("--budget", type=int, default=150, help="runs in a night, for the final value")
+    parser.add_argument("--frontier", action="store_true", help="vary the constants of confirm in the first world")
     options = parser.parse_args()
     print(HEAD, flush=True)
     if options.frontier:

@@ -1,9 +1,8 @@
-"""What greedy and confirm make of real edits to the nanoGPT target: python -m benchmarks.edits [--rounds 4]
+"""Decisions of greedy and confirm about real edits of the nanoGPT target: python -m benchmarks.edits [--rounds 4]
 
-Twelve edits that change the syntax tree and not one bit of what is computed, and six whose effect is large enough to be
-known, on preset demo (65,536 tokens, one thread). Each edit is judged for itself against the unchanged baseline by the
-real ``judge`` on real runs, under both policies; they share the screening run. A round has seeds of its own. The known
-effects are measured apart, over ``--truth`` runs on each side.
+Twelve edits change the syntax tree but no computed bit; six have a large, known effect. Preset demo, 65,536 tokens, one
+thread. ``judge`` compares each edit with the unchanged baseline on real runs, under both policies, which share the
+screening run. Every round has fresh seeds. The known effects are measured separately, over ``--truth`` runs per side.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ from agent.patch.normal_form import normal_form
 from agent.repo.repo import Repo
 from agent.settings import make_settings
 from agent.trial.experiment import Experiment
+from agent.trial.order import Order
 from agent.trial.seeds import run_seed
 from agent.types import Measurement, Role, Verdict
 from agent.workers.runtime import workplace
 
-Edit = tuple[tuple[str, str], ...]  # what is replaced by what, each everywhere in the file
+Edit = tuple[tuple[str, str], ...]  # (old, new) pairs; every occurrence is replaced
 
 NOTHING: Mapping[str, Edit] = {
     "names of the halves": (
@@ -68,12 +68,12 @@ KNOWN: Mapping[str, Edit] = {
     "logits squashed to 2": (("SOFTCAP = 15.0", "SOFTCAP = 2.0"),),
     "one block": (("DEPTH = 2", "DEPTH = 1"),),
 }
-CALIBRATION = 4  # runs of the baseline, made once in a round
+CALIBRATION = 4  # runs of the baseline in each round
 
 
 @dataclass
 class Bench:
-    """Runs of edits, each made once and shared by the policies."""
+    """Runs of edits. Each run is made once and shared by the policies."""
 
     repo: Repo
     experiment: Experiment
@@ -88,17 +88,19 @@ class Bench:
         return self.repo.build(self.baseline, {"train.py": text}, f"{name}\n", 1_700_000_000)
 
     def run(self, batch: int, commit: str, k: int) -> Measurement:
-        """The k-th run of a commit in a round, with the seed that a session of that seed would give it."""
+        """The k-th run of a commit in a round, with the seed that a session with seed ``batch`` would use."""
         known = self.runs.setdefault((batch, commit), [])
         while len(known) <= k:
             seed = run_seed(batch, commit, len(known))
             folder = self.scratch / f"{batch}-{commit[:10]}-{len(known)}"
-            known.append(self.experiment.measure(commit, "screen", seed, folder, "", 0, lambda _phase, _info: None))
+            known.append(
+                self.experiment.measure(Order(0, commit, "screen", seed, ""), folder, lambda _phase, _info: None)
+            )
             self.made += 1
         return known[k]
 
     def verdict(self, batch: int, commit: str, policy: Policy) -> tuple[Verdict, int]:
-        """What the policy makes of an edit, and how many runs it asked for."""
+        """The verdict of a policy on an edit, and the number of runs that the policy requested."""
         asked: dict[str, list[Measurement]] = {
             self.baseline: [with_role(self.run(batch, self.baseline, k), "calibrate") for k in range(CALIBRATION)],
             commit: [],
@@ -129,7 +131,7 @@ def edited(source: str, edit: Edit) -> str:
 
 
 def interval(hits: int, of: int, level: float = 0.95) -> str:
-    """Clopper and Pearson's for a share."""
+    """A share with its confidence interval. Source: Clopper and Pearson 1934."""
     tail = (1 - level) / 2
     low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, of - hits + 1))
     high = 1.0 if hits == of else float(beta.ppf(1 - tail, hits + 1, of - hits))
@@ -153,28 +155,30 @@ def main() -> int:
         nothing = {label: bench.commit(label, edit) for label, edit in NOTHING.items()}
         known = {label: bench.commit(label, edit) for label, edit in KNOWN.items()}
         same(bench, nothing, source)
-        print(f"{len(nothing)} edits without effect: each another syntax tree, each bit for bit the baseline's value")
+        print(
+            f"{len(nothing)} edits without effect: other syntax trees, the same value as the baseline to the last bit"
+        )
         truth(bench, known, given.truth)
         for policy in (policy_from("greedy"), policy_from("confirm")):
             decide(bench, policy, nothing, known, given.rounds)
-        print(f"training runs in all: {bench.made}")
+        print(f"training runs: {bench.made}")
     return 0
 
 
 def same(bench: Bench, nothing: Mapping[str, str], source: str) -> None:
-    """Every edit is another program to the agent, and the same to the processor."""
+    """Check that each edit changes the syntax tree and leaves the value the same to the last bit."""
     repo, value = bench.repo, None
     for label, commit in {"baseline": bench.baseline, **nothing}.items():
         assert commit == bench.baseline or normal_form(repo.read(commit, "train.py")) != normal_form(source), label
         folder = bench.scratch / f"same-{commit[:10]}"
-        run = bench.experiment.measure(commit, "screen", 1, folder, "", 0, lambda _phase, _info: None)
+        run = bench.experiment.measure(Order(0, commit, "screen", 1, ""), folder, lambda _phase, _info: None)
         assert run.value is not None, (label, run.reason)
         assert value in (None, run.value), f"{label}: {run.value!r} where the baseline has {value!r}"
         value = run.value
 
 
 def truth(bench: Bench, known: Mapping[str, str], count: int) -> None:
-    batch = 10_000  # seeds that no round has
+    batch = 10_000  # its seeds occur in no round
     before = [run.value for k in range(2 * count) if (run := bench.run(batch, bench.baseline, k)).value is not None]
     sd = stdev(before)
     print(f"baseline {fmean(before):.4f}, sd between seeds {sd:.4f} ({len(before)} runs)")
@@ -188,14 +192,14 @@ def truth(bench: Bench, known: Mapping[str, str], count: int) -> None:
 def decide(bench: Bench, policy: Policy, nothing: Mapping[str, str], known: Mapping[str, str], rounds: int) -> None:
     print(f"policy {policy.name}")
     found = [bench.verdict(batch, commit, policy) for batch in range(rounds) for commit in nothing.values()]
-    told = [verdict.gain or 0.0 for verdict, _ in found if verdict.decision == "keep"]
-    gains = f", told gains {', '.join(f'{gain:+.4f}' for gain in told)}" if told else ""
+    kept = [verdict.gain or 0.0 for verdict, _ in found if verdict.decision == "keep"]
+    gains = f", reported gains {', '.join(f'{gain:+.4f}' for gain in kept)}" if kept else ""
     cost = fmean(runs for _, runs in found)
-    print(f"  without effect: kept {interval(len(told), len(found))}, {cost:.2f} runs each{gains}", flush=True)
+    print(f"  without effect: kept {interval(len(kept), len(found))}, {cost:.2f} runs each{gains}", flush=True)
     for label, commit in known.items():
         found = [bench.verdict(batch, commit, policy) for batch in range(rounds)]
-        kept = sum(verdict.decision == "keep" for verdict, _ in found)
-        print(f"  {label:34} kept {kept} of {rounds}, {fmean(runs for _, runs in found):.2f} runs each", flush=True)
+        count = sum(verdict.decision == "keep" for verdict, _ in found)
+        print(f"  {label:34} kept {count} of {rounds}, {fmean(runs for _, runs in found):.2f} runs each", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""A target that trains nothing, and a session over it: what is left of the time is the agent's."""
+"""A target that trains nothing, so that a session over it shows the time that the agent itself takes."""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.state import Event, State
-from agent.observers.protocol import SilentView
+from agent.ledger.events import Event, Told
+from agent.ledger.state import State
+from agent.observers.protocol import Observer
 from agent.rundir.directory import RunDirectory
+from agent.scaffold.project import make_repository
 from agent.session import setup as launch
 from agent.settings import make_settings
 
@@ -48,31 +49,29 @@ def make_target(folder: Path, train: str = TRAIN) -> Path:
     folder.mkdir(parents=True)
     (folder / "train.py").write_text(train)
     (folder / "target.toml").write_text(TOML)
-    identity = ["-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost", "-c", "commit.gpgSign=false"]
-    for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "Begin"]):
-        subprocess.run(["git", "-C", str(folder), *words], check=True)
+    make_repository(folder, "Begin")
     return folder
 
 
-class Clock(SilentView):
-    """The time at which each trial ended, by number; and whatever ``look`` takes down of it."""
+class Clock(Observer):
+    """Records when each trial ended, and calls ``look`` with its number."""
 
     def __init__(self, look: Callable[[int], None] = lambda _trial: None) -> None:
         self.ended: dict[int, float] = {}
         self._look = look
 
     def event(self, event: Event, state: State) -> None:
-        if event["event"] == "told":
-            self.ended[event["trial"]] = time.monotonic()
-            self._look(event["trial"])
+        if isinstance(event, Told):
+            self.ended[event.trial] = time.monotonic()
+            self._look(event.trial)
 
     def seconds(self) -> dict[int, float]:
-        """Of each trial but the baseline: from the end of the one before it."""
+        """Duration of each trial but the baseline: from the end of the trial before it."""
         return {k: t - self.ended[k - 1] for k, t in self.ended.items() if k - 1 in self.ended}
 
 
-def session(target: Path, runs: Path, view: SilentView, **settings: Any) -> RunDirectory:
-    """``random`` search with one run of each trial, so that the trials are alike."""
+def session(target: Path, runs: Path, view: Observer, **settings: Any) -> RunDirectory:
+    """Random search with one run per trial, so that all trials cost the same."""
     usual = {"proposer": "random", "policy": "greedy", "calibrate": 1, "device": "cpu", "sandbox": "process"}
     given = {**usual, "target": str(target), "runs": str(runs), "tag": "night", **settings}
     return launch.start(make_settings(given, None), view, lambda _words: None)

@@ -1,16 +1,16 @@
-"""A night that is killed again and again: python -m benchmarks.kills [--kills 100] [--seed 1]
+"""Kill a session again and again: python -m benchmarks.kills [--kills 100] [--seed 1]
 
-One session over a target without noise, started and resumed as a user does it and killed with SIGKILL each time: after
-a random number of new lines in the ledger and a random moment more, start-up included. What is killed:
+A session over a target without noise is started and resumed by the command line. Each time it is killed with SIGKILL,
+after a random number of new lines in the ledger and a random delay. Kinds of kills:
 
-- ``agent``: the agent alone, as the out-of-memory killer of the machine would;
-- ``all``: the agent and every process below it at once, as in a loss of power;
-- ``torn``: the agent, and the line that it was writing is left half on the disk;
-- ``trainer``: the training process alone. The agent lives on, and that trial is a crash; then the agent is killed.
+- ``agent``: the agent alone, as by the out-of-memory killer;
+- ``all``: the agent and every process below it, as in a power loss;
+- ``torn``: the agent; the last line of the ledger is repeated in part, as a torn line;
+- ``trainer``: the training process alone, so that its trial is a crash; then the agent.
 
-At the end the session may finish, and is held against one that nobody disturbed: the same ledger but for what
-``benchmarks.whole`` calls volatile, the same branch, the same attempts. (The trainers that were killed kill themselves
-there.) Ledger, refs, branch and table must agree, and no process, folder or control group may be left.
+In the end the session may finish. It is compared with an undisturbed session: the ledger without the fields that
+tests/support/whole.py calls volatile, the branch and the attempts must be equal. (Trainers that were killed kill
+themselves there.) Ledger, refs, branch and table must agree, and no process, folder or control group may be left.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.ledger.events import name_of
 from agent.ledger.journal import read
 from agent.ledger.state import fold
 from agent.rundir.directory import RunDirectory
 from benchmarks.idle_target import make_target
-from benchmarks.whole import check_whole, essence, refs_of
 from sandbox.layout import label
+from tests.support.whole import check_whole, essence, refs_of
 
 KINDS = ("agent", "all", "torn", "trainer")
 SHARES = (5, 2, 2, 1)
-STARTING = 0.15  # the share of lives that end within their first moments, whatever they have done
-PATIENCE = 120.0  # seconds for anything to happen
-# Without noise; long enough to be killed; at the rates in the file ``unlucky`` beside the target it kills itself.
+STARTING = 0.15  # share of kills during start-up
+PATIENCE = 120.0  # seconds without progress that fail the benchmark
+# It has no noise, runs long enough to be killed, and kills itself at the rates in the file ``unlucky``.
 TRAIN = """import os
 import pathlib
 import signal
@@ -85,7 +86,7 @@ class Night:
         if self.directory.settings.exists():
             words = ["resume", "night", "--target", self.target]
         else:
-            shutil.rmtree(self.directory.path, ignore_errors=True)  # killed before it could say what it is
+            shutil.rmtree(self.directory.path, ignore_errors=True)  # killed before it wrote run.toml
             words = ["run", "--tag", "night", "--target", self.target, "--proposer", "cma-es", "--sandbox", "process"]
             words += ["--policy", "greedy", "--calibrate", "1", "--device", "cpu", "--threads", "1"]
             words += ["--seed", self.seed, "--trials", self.trials]
@@ -119,7 +120,7 @@ def kill_often(night: Night, kills: int, draw: random.Random) -> Found:
         begun, lines = time.monotonic(), 0 if draw.random() < STARTING else draw.randint(1, 9)
         wanted, moment = night.lines() + lines, draw.uniform(0.0, 0.2 if lines else 1.0)
         while night.lines() < wanted and agent.poll() is None:
-            assert time.monotonic() - begun < PATIENCE, "the session does not go on"
+            assert time.monotonic() - begun < PATIENCE, "the session makes no progress"
             time.sleep(0.003)
         time.sleep(moment)
         if kind == "trainer":
@@ -139,15 +140,15 @@ def kill_often(night: Night, kills: int, draw: random.Random) -> Found:
             with night.directory.ledger.open("ab") as file:
                 file.write(last[: draw.randrange(1, len(last))])
         found.kills[kind] += 1
-        found.after[events[-1]["event"] if events else "nothing"] += 1
+        found.after[name_of(events[-1]) if events else "nothing"] += 1
     return found
 
 
 def kill_trainer(night: Night, agent: subprocess.Popen[bytes]) -> None:
-    """As soon as one of a trial runs: the baseline's would end the night."""
+    """Kill the trainer of a trial. Without a baseline the session would end."""
     end = time.monotonic() + PATIENCE
     while agent.poll() is None:
-        assert time.monotonic() < end, "no trainer comes"
+        assert time.monotonic() < end, "no trainer was started"
         trainers = [pid for pid in _below(agent.pid) if _command(pid).endswith("train.py")]
         if trainers and fold(read(night.directory.ledger)).records:
             with contextlib.suppress(ProcessLookupError):
@@ -157,13 +158,13 @@ def kill_trainer(night: Night, agent: subprocess.Popen[bytes]) -> None:
 
 
 def compare(night: Night, calm: Night, found: Found) -> None:
-    """Hold a session that was killed against one that was not. Raises AssertionError where they differ."""
+    """Compare a killed session with an undisturbed one. Raises AssertionError if they differ."""
     check_whole(night.directory, night.target, night.trials)
     events = read(night.directory.ledger)
     state = fold(events)
     crashed = [record for record in state.records if record.status != "ok" and not record.proposal.ending]
     assert all(r.status == "crash" and r.runs[0].reason == "killed by signal 9" for r in crashed), crashed
-    assert len(crashed) <= found.kills["trainer"], "an idea was blamed for a kill of the agent"
+    assert len(crashed) <= found.kills["trainer"], "a kill of the agent counts against an idea"
     (night.root / "unlucky").write_text(" ".join(repr(r.proposal.params["RATE"]) for r in crashed if r.proposal.params))
     calm.finish()
     check_whole(calm.directory, calm.target, calm.trials)
@@ -177,17 +178,17 @@ def compare(night: Night, calm: Night, found: Found) -> None:
 
 
 def soak(root: Path, kills: int, seed: int) -> Found:
-    """Kill a session ``kills`` times, let it finish, and hold it against another. Raises AssertionError."""
+    """Kill a session ``kills`` times, let it finish and check it. Raises AssertionError."""
     unlucky = root / "unlucky"
     unlucky.write_text("")
-    # a life does about three steps of a trial's six, so that the night is not over before it was killed often enough
+    # a trial has six steps, and about three are done between two kills: the trials last longer than the kills
     night, calm = (Night(root, name, seed, trials=kills) for name in ("killed", "calm"))
     make_target(night.target, TRAIN.replace("UNLUCKY", repr(str(unlucky))))
     shutil.copytree(night.target, calm.target)
     found = kill_often(night, kills, random.Random(seed))
     night.finish()
     compare(night, calm, found)
-    end = time.monotonic() + 10  # a supervisor needs a moment to see that its agent has died
+    end = time.monotonic() + 10  # a supervisor notices the death of its agent after a moment
     while (left := night.left()) and time.monotonic() < end:
         time.sleep(0.1)
     found.left = left
@@ -200,7 +201,7 @@ def _messages(target: Path) -> str:
 
 
 def _below(pid: int) -> list[int]:
-    """All processes below one, the nearest first."""
+    """All processes below one, nearest first."""
     found, todo = [], [pid]
     while todo:
         try:
@@ -221,7 +222,7 @@ def _command(pid: int) -> str:
 
 
 def _processes_of(root: Path) -> Iterator[str]:
-    """Those that are about this folder: by their command or the directory they work in."""
+    """Processes with this folder in their command or as working directory."""
     for place in Path("/proc").glob("[0-9]*"):
         pid = int(place.name)
         with contextlib.suppress(OSError):
@@ -234,7 +235,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="work here, and leave everything here")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="work in DIR and keep the files")
     given = parser.parse_args()
     began = time.monotonic()
     with contextlib.nullcontext(given.keep) if given.keep else tempfile.TemporaryDirectory() as name:
@@ -250,7 +251,7 @@ def main() -> int:
     print(f"trials        {found.trials}, of them {found.kept} kept, {found.crashes} whose trainer was killed")
     print(f"runs lost     {found.lost}, and run again")
     print(f"seconds       {time.monotonic() - began:.0f}")
-    print("the ledger, the branch and the attempts are those of an undisturbed session")
+    print("the ledger, the branch and the attempts equal those of an undisturbed session")
     print(f"left behind   {len(found.left) or 'nothing'}", *found.left[:5], sep="\n  " if found.left else "")
     return 1 if found.left else 0
 

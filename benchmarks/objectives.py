@@ -1,9 +1,8 @@
-"""Made-up training runs over the fourteen hyperparameters: a bowl in the unit cube, noise, and runs that fail.
+"""Synthetic training runs over the fourteen hyperparameters of the Centaur paper.
 
-They have the shape of the real thing and none of its cost: a few parameters matter much and most a little, some pull
-together, one category is best, too much memory kills a run, and too high learning rates make it diverge. ``near`` has
-its optimum close to the defaults, ``far`` has it far away, ``rugged`` is ``near`` with ripples. Each seed is another
-instance.
+The objective is a quadratic bowl in the unit cube with noise: few parameters matter much, some interact, one category
+is best. A run that needs too much memory fails, and high learning rates diverge. The optimum of ``near`` is close to
+the defaults, that of ``far`` is distant, and ``rugged`` is ``near`` with ripples. Each seed is another instance.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def paper_space() -> SearchSpace:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One trial. ``value`` is what a search is told, ``true`` the same without noise; both None for a failure."""
+    """One trial: ``value`` is the observation, ``true`` the same without noise; both are None for a failure."""
 
     value: float | None
     true: float | None
@@ -58,7 +57,7 @@ class Outcome:
 
 
 class Objective:
-    """One instance of a kind. The noise of the k-th trial depends on seed and k alone: methods can be paired."""
+    """One instance of a kind. The noise of trial k depends on (seed, k) only, so methods can be compared in pairs."""
 
     def __init__(self, space: SearchSpace, kind: str, seed: int) -> None:
         self.space, self.kind, self.seed = space, kind, seed
@@ -67,7 +66,7 @@ class Objective:
         d = space.dimensions
         self.optimum = np.clip(home + _DISTANCE[kind] * random.standard_normal(d), 0.03, 0.97)
         self._weights = 0.2 * np.exp(random.normal(-1.6, 1.0, d))
-        self._pull = random.normal(0.0, 1.0, (3, d)) * (random.random((3, d)) < 0.25)  # three directions that couple
+        self._pull = random.normal(0.0, 1.0, (3, d)) * (random.random((3, d)) < 0.25)  # three interacting directions
         self._ripples = random.uniform(0, 2 * np.pi, d)
         self._categories = {
             i: 0.006
@@ -76,12 +75,12 @@ class Objective:
         }
 
     def true(self, params: Mapping[str, Value]) -> float:
-        """The value without noise, whether or not such a run would fail."""
+        """The value without noise, also where a run fails."""
         x = self.space.to_unit(params)
         numeric = [i for i in range(len(x)) if i not in self._categories]
         off = (x - self.optimum)[numeric]
         bowl = float(self._weights[numeric] @ off**2) + 0.05 * float(np.sum((self._pull[:, numeric] @ off) ** 2))
-        value = FLOOR + 0.08 * float(np.tanh(bowl / 0.08))  # far away everything is equally bad
+        value = FLOOR + 0.08 * float(np.tanh(bowl / 0.08))  # saturates far away
         if self.kind == "rugged":
             value += 0.0004 * float(np.sum(1 - np.cos(14 * np.pi * off + self._ripples[numeric])))
             value -= 0.0004 * float(np.sum(1 - np.cos(self._ripples[numeric])))
@@ -91,7 +90,7 @@ class Objective:
         return value
 
     def memory(self, params: Mapping[str, Value]) -> float:
-        """GB at the peak: weights by depth and width, activations by rows. The defaults take 45."""
+        """Peak memory in GB, for weights and activations. The defaults need 45."""
         depth, rows = float(params["DEPTH"]) / 8, float(params["DEVICE_BATCH_SIZE"]) / 128
         width = depth * float(params["ASPECT_RATIO"]) / 64
         return 1.0 + 4.0 * depth * width * width + 40.0 * rows * math.pow(depth, 0.7) * math.pow(width, 0.6)

@@ -1,9 +1,8 @@
-"""What the agent costs beside the training: python -m benchmarks.overhead [--trials 30] [--sandbox process bwrap]
+"""Overhead of the agent per trial: python -m benchmarks.overhead [--trials 30] [--sandbox process bwrap]
 
-Without a score of its own: the time of a whole trial of a trainer that trains nothing, less that of the bare
-``python train.py``, which runs between the sessions of the same call. With the trusted scorer (``--trusted``, a preset
-with one step of training): the time of a whole trial that lies in none of its phases, start-up, training and scoring.
-Medians; the goals are 0.3 s in ``process``, 0.5 s in ``bwrap`` and 1.5 s in ``docker``.
+With a self-reporting target: the time of a trial that trains nothing, minus that of ``python train.py`` alone, measured
+in the same call. With ``--trusted`` (a preset with one training step): the time of a trial outside of its phases
+start-up, training and scoring. Medians; the goals are 0.3 s in ``process``, 0.5 s in ``bwrap`` and 1.5 s in ``docker``.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from benchmarks.idle_target import Clock, make_target, session
 
 
 def bare(target: Path, runs: int) -> list[float]:
-    """Seconds of ``python train.py``, each."""
+    """Seconds of each of ``runs`` calls of ``python train.py``."""
     found = []
     for _ in range(runs):
         began = time.monotonic()
@@ -53,14 +52,14 @@ def trusted(sandbox: str, root: Path, trials: int) -> None:
         for number, seconds in clock.seconds().items()
         if all(run.role != "test" for run in records[number].runs)  # a kept edit is scored once more
     ]
-    print(f"{sandbox:8} with the trusted scorer: {median(outside):.3f} s in no phase", flush=True)
+    print(f"{sandbox:8} with the trusted scorer: {median(outside):.3f} s outside of the phases", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--sandbox", nargs="+", default=["process", "bwrap"], choices=("process", "bwrap", "docker"))
-    parser.add_argument("--trusted", action="store_true", help="and the same with the trusted scorer")
+    parser.add_argument("--trusted", action="store_true", help="measure the trusted scorer too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         for sandbox in given.sandbox:

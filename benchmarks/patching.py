@@ -1,13 +1,12 @@
-"""How often sloppy diffs are applied right, wrong, or not at all: this project against git apply and patch.
+"""How often malformed diffs are applied right, wrong or not at all: this project, git apply and patch.
 
     python -m benchmarks.patching --repo DIR --file PATH [--limit N]     the history of a file (--file may be repeated)
-    python -m benchmarks.patching --synthetic N                          N made-up edits of standard library modules
+    python -m benchmarks.patching --synthetic N                          N synthetic edits of standard library modules
 
-Every edit is written down as a correct diff and made sloppy in each way of ``benchmarks.sloppy``, and in a few random
-combinations. All three programs get the same diff; git and patch get it without the prose around it. Right means: the
-edited file but for white space at line ends. A place counts as determined by the text if a brute-force search finds the
-old lines of every hunk exactly once in the file (without indentation where the kind loses it).
-Made-up edits keep the file Python, as a model's good edits do, so that a result that is not Python is refused.
+Each edit becomes a correct diff, which each kind of ``benchmarks.sloppy`` and a few random combinations corrupt. All
+three programs get the same diff; git and patch get it without the prose around it. Right means: equal to the edited
+file but for white space at line ends. The text determines the place if the old lines of every hunk occur exactly once
+in the file (without indentation for the kinds that lose it). Synthetic edits keep the file valid Python.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ def edits_of_history(repo: Path, path: str, limit: int) -> Iterator[Edit]:
                 yield before, after
 
 
-def edits_made_up(count: int, rng: random.Random) -> Iterator[Edit]:
-    """Edits as large as those of agents: median 9 changed lines, 90th percentile 37. One file in six repeats itself."""
+def synthetic_edits(count: int, rng: random.Random) -> Iterator[Edit]:
+    """Edits with a median of 9 changed lines and a 90th percentile of 37. One file in six is repetitive."""
     modules = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     texts = [text for text in (m.read_text(errors="replace") for m in modules) if 150 <= text.count("\n") <= 600]
     while count > 0:
@@ -77,7 +76,7 @@ def _repetitive(rng: random.Random) -> str:
 
 
 def _edited(text: str, rng: random.Random) -> str:
-    """``text`` with a few places changed; still Python if it was."""
+    """``text`` after random changes; valid Python if it was before."""
     left = max(1, min(120, round(rng.lognormvariate(2.2, 1.1))))
     tries = 0
     while left > 0 and tries < 30:
@@ -108,7 +107,7 @@ def _changed(lines: list[str], size: int, rng: random.Random) -> list[str]:
 
 
 def _is_good(text: str, changed: str) -> bool:
-    """Whether an edit leaves Python, and does not put code into a docstring, as nobody does."""
+    """Whether the edited text is Python, and the edit does not put code into a docstring."""
     try:
         return changed != text and (not same_program(text, changed) or changed.count("\n") == text.count("\n"))
     except SyntaxError:
@@ -120,7 +119,7 @@ def _plain(text: str) -> list[str]:
 
 
 def determined(before: str, sloppy: Draft) -> bool:
-    """Whether the old lines of every hunk stand in the file exactly once."""
+    """Whether the old lines of every hunk occur exactly once in the file."""
 
     def normal(line: str) -> str:
         return line.strip() if sloppy.loose else line.rstrip()
@@ -167,7 +166,7 @@ def outcome(result: str | None, after: str) -> str:
 
 
 def measure(edits: list[Edit], seed: int, tools: list[str], combinations: int) -> Counter[tuple[str, bool, str, str]]:
-    """Counts by (kind, determined, tool, outcome); wrong results of ours are shown on stderr."""
+    """Counts by (kind, determined, tool, outcome). Prints wrong results of this project to stderr."""
     rng = random.Random(seed)
     counts: Counter[tuple[str, bool, str, str]] = Counter()
     for before, after in edits:
@@ -190,9 +189,9 @@ def measure(edits: list[Edit], seed: int, tools: list[str], combinations: int) -
 
 
 def show(counts: Counter[tuple[str, bool, str, str]], tools: list[str]) -> None:
-    """One row per kind: shares right / wrong / rejected where determined, and right / wrong where not."""
+    """Print a row per kind: right / wrong / rejected where determined, and right / wrong elsewhere."""
     names = [*KINDS, "random combinations"]
-    print("Determined by the text: right / wrong / rejected in %; in brackets: right / wrong where it is not")
+    print("Determined by the text: right / wrong / rejected in %; in brackets: right / wrong elsewhere")
     print(f"{'kind':28}{'cases':>6}" + "".join(f"{tool:>34}" for tool in tools))
     for name in [*names, "all"]:
         chosen = names if name == "all" else [name]
@@ -210,11 +209,11 @@ def show(counts: Counter[tuple[str, bool, str, str]], tools: list[str]) -> None:
 
 
 def show_time(seed: int) -> None:
-    """Seconds per placement in a 700-line file (the pure function; reading the reply is shown apart)."""
+    """Print the time to read a diff and to place it in a file of 700 lines."""
     rng = random.Random(seed)
     reading: list[float] = []
     placing: list[float] = []
-    for before, _ in edits_made_up(60, rng):
+    for before, _ in synthetic_edits(60, rng):
         text = "\n".join((before.split("\n") * 5)[:700]) + "\n"
         after = _edited(text, rng)
         reply = unified_diff(text, after, NAME)
@@ -238,13 +237,13 @@ def main() -> None:
     parser.add_argument("--repo", type=Path, default=Path())
     parser.add_argument("--file", action="append", default=[], help="path inside the repository; may be repeated")
     parser.add_argument("--limit", type=int, default=100, help="newest edits per file")
-    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="N made-up edits")
+    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="N synthetic edits")
     parser.add_argument("--combinations", type=int, default=4, help="random combinations of kinds per edit")
     parser.add_argument("--only-ours", action="store_true", help="skip git apply and patch")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     edits = [edit for path in options.file for edit in edits_of_history(options.repo, path, options.limit)]
-    edits += edits_made_up(options.synthetic, random.Random(options.seed))
+    edits += synthetic_edits(options.synthetic, random.Random(options.seed))
     if not edits:
         parser.error("no edits: give --file PATH with a history, or --synthetic N")
     sizes = [sum(line[:1] in "+-" for line in unified_diff(*edit, NAME).split("\n")[2:] if line) for edit in edits]

@@ -1,11 +1,11 @@
-"""What an edit can gain by looking ahead so little that the scorer does not see it.
+"""The largest gain of look-ahead that the scorer does not detect.
 
     python -m benchmarks.peeking [--draws 10] [--tokens 200000]
 
-Two models of the preset demo are trained for real. One of them then looks ahead, in the two ways that escape best:
-rarely, at the targets of which it is most uncertain, and everywhere, but by little, behind noise of its own. Each is
-scored ``draws`` times, with cuts drawn anew; the other model is the earlier run that tells what is suspicious. Gain is
-in bits per byte against the same model without the peek.
+Two models of the preset demo are trained. One of them then uses the next token in the two ways that are hardest to
+detect: rarely, at the targets with the highest entropy; and everywhere, but little, hidden by added noise. Each variant
+is scored ``draws`` times with new cuts; the other model is the reference. The gain is in bits per byte against the same
+model without look-ahead.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt_target import __main__ as by_hand
+from nanogpt_target import __main__ as once
 from nanogpt_target.channel import Rejected
+from nanogpt_target.look_ahead import CUTS
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import write_target
-from nanogpt_target.scorer import BATCH_BYTES, CUTS, Ask, Score, read_split, score
+from nanogpt_target.scorer import BATCH_BYTES, Ask, Score, read_split, score
 
 Model = Callable[[np.ndarray], np.ndarray]  # ids [B, T] to float32 [B, T, V]
 SHARES = (0.002, 0.001, 0.0005, 0.0002)
-NUDGES = ((0.0003, 0.0), (0.001, 0.003), (0.0015, 0.004))  # of logits, and own noise
+NUDGES = ((0.0003, 0.0), (0.001, 0.003), (0.0015, 0.004))  # shift of a logit, and sd of the added noise
 
 
 def trained(folder: Path, cache: Path, tokens: int, seed: int) -> Model:
-    """A model of the preset, as its own ``load`` gives it."""
+    """A trained model of the preset demo."""
     import torch
 
     write_target("demo", folder / "target")
-    by_hand.make_code(folder / "target", folder / "code")
+    once.make_code(folder / "target", folder / "code")
     prepared = prepare(tomllib.loads((folder / "target" / "target.toml").read_text())["data"], cache)
     env = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": "1"}
-    run = by_hand.train(folder / "code", prepared, folder / "work", f"tokens:{tokens}", seed, env)
+    run = once.train(folder / "code", prepared, folder / "work", f"tokens:{tokens}", seed, env)
     if run["exit"] != 0:
         raise SystemExit(f"training ended with exit code {run['exit']}")
     spec = importlib.util.spec_from_file_location(f"train{seed}", folder / "code" / "train.py")
@@ -50,7 +51,7 @@ def trained(folder: Path, cache: Path, tokens: int, seed: int) -> Model:
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     model = module.load(str(folder / "work" / "out"), "cpu")
-    known: dict[bytes, np.ndarray] = {}  # the first answers are those of pass A, which asks the same every time
+    known: dict[bytes, np.ndarray] = {}  # answers of pass A, whose requests are the same every time
 
     def answer(ids: np.ndarray) -> np.ndarray:
         found = known.get(ids.tobytes())
@@ -64,7 +65,7 @@ def trained(folder: Path, cache: Path, tokens: int, seed: int) -> Model:
 
 
 def following(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, places and next tokens of all but the last place."""
+    """Rows, positions and next tokens of all positions but the last."""
     rows, places = np.nonzero(np.ones(ids[:, :-1].shape))
     return rows, places, ids[rows, places + 1]
 
@@ -80,7 +81,7 @@ def rarely(model: Model, above: float) -> Model:
     def cheat(ids: np.ndarray) -> np.ndarray:
         logits = model(ids)
         rows, places, tokens = following(ids)
-        # all rows begin alike: their first place is one that is surely cut
+        # not the first position: it is always among the cuts
         hit = (entropy(logits)[rows, places] > above) & (places > 0)
         logits[rows[hit], places[hit], tokens[hit]] += 30.0
         return logits
@@ -126,7 +127,7 @@ def main() -> None:
             except Rejected:
                 continue
         gain = f"{np.mean(gains):.5f}" if gains else "-"
-        print(f"{what:<50} unseen in {len(gains)} of {given.draws}, gain {gain}", flush=True)
+        print(f"{what:<50} undetected in {len(gains)} of {given.draws}, gain {gain}", flush=True)
 
     honest, earlier = judge(model, model, 0), judge(other, other, 0).log_p
     print(f"honest: {honest.value:.4f}; the earlier run: {judge(other, other, 0).value:.4f}; {len(rows)} rows")

@@ -1,6 +1,6 @@
 """A plain GPT, trained as nanoGPT does: LayerNorm, learned positions, GELU, tied head, AdamW, warm-up and cosine.
 
-A ``train.py`` for the harness, with the size of the preset cpu: what ``benchmarks.trainer`` compares that preset with.
+A ``train.py`` for the harness with the size of the preset cpu: the baseline of ``benchmarks.trainer``.
 """
 
 # mypy: ignore-errors
@@ -16,7 +16,7 @@ from nanogpt_target import harness
 DEPTH = 4
 WIDTH = 128
 HEADS = 4
-ROWS = 8  # a step
+ROWS = 8  # per step
 LEARNING_RATE = float(os.environ.get("PLAIN_LR", "1e-3"))
 WEIGHT_DECAY = 0.1
 BETAS = (0.9, 0.95)

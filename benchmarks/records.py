@@ -1,11 +1,9 @@
-"""How long the commands that read take on large records: python -m benchmarks.records [--trials 10000] [--runs 200]
+"""Time the reading commands on large records: python -m benchmarks.records [--trials 10000] [--runs 200]
 
-Makes run directories through ``agent.ledger.journal`` without training anything: one long night, and many short ones
-beside it.
-The kept edits of the long one are commits of a real repository. ``plan`` is what ``overnight replay`` does before its
-first run: it reads the ledger, or the branch, and the commits. Each command is a process of its own, start of Python
-included; ``ratio`` is its time over that of ``overnight --help`` in the same round, the median of the rounds. The goal
-is 2 s, and is judged by the processor's time: on an idle machine the two are the same.
+Writes run directories without training: one long night, and many short nights. The kept edits of the long night are
+commits of a real repository. ``plan`` is the work of ``overnight replay`` before its first run: reading the ledger or
+the branch, and the commits. Each command is a new process. ``ratio`` is its time divided by that of ``overnight
+--help`` in the same round, the median over rounds. The goal of 2 s holds for processor time.
 """
 
 from __future__ import annotations
@@ -21,9 +19,10 @@ import time
 from pathlib import Path
 from statistics import median
 
+from agent.ledger.events import Asked, Candidate, Ended, Judged, Measured, Moved, RunStarted, SessionStarted, Told
 from agent.ledger.journal import Ledger
 from agent.repo.repo import Repo
-from agent.types import Measurement, Proposal, Verdict
+from agent.types import Measurement, Proposal, Role, Verdict
 from benchmarks.idle_target import TRAIN, make_target
 
 GOAL = 2.0  # seconds
@@ -38,7 +37,9 @@ PLAN_OF_BRANCH = """import sys
 from pathlib import Path
 from agent.repo.repo import Repo
 from agent.replay.steps import steps_of_branch
-print(len(steps_of_branch(Repo(Path(sys.argv[2])), "train.py", "autoresearch/long", "val_bpb", 1.0)))
+from agent.target import load_target
+folder = Path(sys.argv[2])
+print(len(steps_of_branch(Repo(folder), load_target(folder)[0], "autoresearch/long", {})))
 """
 COMMANDS = ("list", "list --json", "status long", "status", "log long", "log long --all", "log long --json",
             "show long 9", "report long")  # fmt: skip
@@ -46,9 +47,9 @@ DIFF = "--- a/train.py\n+++ b/train.py\n@@ -3,1 +3,1 @@\n-LR = 0.04\n+LR = {:.4f
 
 
 def write_run(root: Path, tag: str, trials: int, seed: int, repo: Repo | None = None) -> None:
-    """A run directory whose ledger holds ``trials`` finished trials, one in fifty kept, one in ten failed.
+    """Write a run directory with ``trials`` finished trials, one in fifty kept, one in ten failed.
 
-    With ``repo``, what was kept is on its branch ``autoresearch/TAG``.
+    With ``repo``, the kept edits are commits of its branch ``autoresearch/TAG``.
     """
     folder, draw = root / tag, random.Random(seed)
     folder.mkdir(parents=True)
@@ -72,49 +73,49 @@ def write_run(root: Path, tag: str, trials: int, seed: int, repo: Repo | None = 
 
     base, best = repo.head() if repo else commit("base"), 1.07
     with Ledger(folder / "ledger.jsonl", clock) as ledger:
-        ledger.append("session", tag=tag, baseline=base, metric="val_bpb", goal="minimize", proposer="cma-es",
+        ledger.append(SessionStarted(tag=tag, baseline=base, metric="val_bpb", goal="minimize", proposer="cma-es",
                       sandbox="bwrap", policy="margin", seed=seed, budget="300s", trials=trials, device="cpu",
-                      target="t", path="train.py", self_reported=False, data="d")  # fmt: skip
+                      target="t", path="train.py", self_reported=False, data="d"))  # fmt: skip
 
-        def measure(trial: int, sha: str, role: str, value: float | None) -> None:
+        def measure(trial: int, sha: str, role: Role, value: float | None) -> None:
             trace = f"trials/{trial:04d}/run-1"
             run_seed = draw.randrange(1 << 31)
-            ledger.append("run_started", trial=trial, commit=sha, role=role, seed=run_seed, trace=trace)
-            ledger.append("measured", trial=trial, measurement=Measurement(
-                sha, role, run_seed, "cpu", "ok" if value else "crash", value,  # type: ignore[arg-type]
+            ledger.append(RunStarted(trial=trial, commit=sha, role=role, seed=run_seed, trace=trace))
+            ledger.append(Measured(trial=trial, measurement=Measurement(
+                sha, role, run_seed, "cpu", "ok" if value else "crash", value,
                 metrics={"steps": 900.0, "tokens": 1e8, "train_loss": 2.9, "parameters": 1e7, "tokens_per_second": 1e5},
                 seconds={"startup": 11.2, "training": 300.1, "scoring": 13.3}, peak_memory_gb=21.3,
                 reason="" if value else "RuntimeError: shapes cannot be multiplied",
-                log_tail="" if value else "Traceback\n" * 40, trace=trace, initial_hash="a" * 64))  # fmt: skip
+                log_tail="" if value else "Traceback\n" * 40, trace=trace, initial_hash="a" * 64)))  # fmt: skip
 
         for _ in range(3):
             measure(0, base, "calibrate", best + draw.gauss(0, 0.001))
-        ledger.append("told", trial=0)
+        ledger.append(Told(trial=0))
         head = base
         for number in range(1, trials + 1):
             sha = commit(f"trial {number}")
             rate = draw.uniform(0.01, 0.1)
             proposal = Proposal("cma-es", "cma", head, DIFF.format(rate), params={"LR": rate, "DEPTH": 8},
                                 subject=f"LR 0.04 → {rate:.4f}", category="hyperparameters", form="f" * 64)  # fmt: skip
-            ledger.append("asked", trial=number, started=now[0], proposal=proposal)
-            ledger.append("candidate", trial=number, commit=sha, ref=f"refs/autoresearch/{tag}/{number:04d}")
+            ledger.append(Asked(trial=number, started=now[0], proposal=proposal))
+            ledger.append(Candidate(trial=number, commit=sha, ref=f"refs/autoresearch/{tag}/{number:04d}"))
             keep, failed = number % 50 == 0, draw.random() < 0.1 and number % 50 != 0
             value = None if failed else best - 0.002 if keep else best + abs(draw.gauss(0, 0.004))
             measure(number, sha, "screen", value)
             gain = None if value is None else round(best - value, 6)
-            ledger.append("judged", trial=number, verdict=Verdict("keep" if keep else "revert", value, best, gain,
-                          0.001, int(value is not None), 3, 2, "" if keep else "not better"))  # fmt: skip
+            ledger.append(Judged(trial=number, verdict=Verdict("keep" if keep else "revert", value, best, gain,
+                          0.001, int(value is not None), 3, 2, "" if keep else "not better")))  # fmt: skip
             if keep:
                 head, best = accepted(head, number, rate), value or best
-                ledger.append("moved", trial=number, commit=head)
-            ledger.append("told", trial=number)
-        ledger.append("ended", reason=f"all {trials} trials done")
+                ledger.append(Moved(trial=number, commit=head))
+            ledger.append(Told(trial=number))
+        ledger.append(Ended(reason=f"all {trials} trials done"))
     if repo:
         repo.move(f"refs/heads/autoresearch/{tag}", head, None)
 
 
 def seconds(*words: str) -> tuple[float, float]:
-    """Of Python with these arguments: by the clock, and of the processor, which other work hardly changes."""
+    """Return wall-clock and processor seconds of Python with these arguments."""
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -132,7 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs, target = Path(folder) / "runs", make_target(Path(folder) / "target")
         real = os.fsync
-        os.fsync = lambda fd: None  # the writing is not what is measured
+        os.fsync = lambda fd: None  # writing is not measured
         try:
             for k in range(given.runs - 1):
                 write_run(runs, f"short-{k:03d}", given.short, k)
@@ -147,20 +148,18 @@ def main() -> None:
         place = ("--runs", str(runs))
         commands = {
             "--help": ("-m", "agent.cli", "--help"),
-            "list, nothing remembered": ("-m", "agent.cli", "list", *place),
+            "list, no cache": ("-m", "agent.cli", "list", *place),
             **{line: ("-m", "agent.cli", *line.split(), *place) for line in COMMANDS},
             "plan of a run": ("-c", PLAN_OF_RUN, str(ledger), str(target)),
             "plan of a branch": ("-c", PLAN_OF_BRANCH, str(ledger), str(target)),
         }
         times: dict[str, list[tuple[float, float]]] = {}
         for _ in range(given.rounds):
-            for remembered in runs.glob("*/.list.json"):
-                remembered.unlink()
+            for cache in runs.glob("*/.list.json"):
+                cache.unlink()
             for name, words in commands.items():
                 times.setdefault(name, []).append(seconds(*words))
-        print(
-            "| command | s by the clock | ratio to `--help` | s of the processor | under 2 s |\n|---|---|---|---|---|"
-        )
+        print("| command | wall-clock s | ratio to `--help` | processor s | under 2 s |\n|---|---|---|---|---|")
         for name, taken in times.items():
             ratio = median(t[0] / h[0] for t, h in zip(taken, times["--help"], strict=True))
             wall, used = (median(t[k] for t in taken) for k in (0, 1))

@@ -1,12 +1,11 @@
-"""What more workers bring: python -m benchmarks.scaling sessions|simulation
+"""Scaling with the number of workers: python -m benchmarks.scaling sessions|simulation
 
-``sessions`` runs real sessions whose trainer sleeps 20 s, with as many workers as are asked for, on threads of this
-machine and on a local Ray node which is told to have one CPU for each worker, however many there are: a sleeping
-trainer needs none. Efficiency is the training time of all runs over workers times wall clock, from the first run of
-a trial to the last result. The goal is 95 % at 8 workers.
+``sessions`` runs sessions whose trainer sleeps 20 s, on threads of this machine and on a local Ray node that declares
+one CPU per worker: a sleeping trainer needs none. Efficiency is the training time of all runs / (workers × wall clock),
+from the first run of a trial to the last result. The goal is 95 % at 8 workers.
 
-``simulation`` is one: no process, no clock. Search methods ask for a point whenever one of N workers is free and are
-told when its run ends, which takes a random time (lognormal, median 1). So up to N asks are open, and tells are late.
+``simulation`` starts no process. A search method proposes a point whenever one of N workers is free, and receives the
+result after a random run time (lognormal, median 1). So up to N points are open, and results arrive late.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from statistics import median
 
 import numpy as np
 
+from agent.ledger.events import Measured, RunStarted
 from agent.ledger.journal import read
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.proposers import make_proposer
 from agent.types import Value
 from benchmarks.idle_target import TRAIN, make_target, session
@@ -29,24 +29,24 @@ from benchmarks.search import interval
 
 TRAINING = 20.0  # seconds
 NAP = f"import time\n\ntime.sleep({TRAINING})\n"
-SPREAD = 0.4  # of the logarithm of a simulated run's time
-MOMENTS = (4, 8, 16)  # in median run times, at which the best so far is looked at
+SPREAD = 0.4  # sd of the logarithm of a simulated run time
+MOMENTS = (4, 8, 16)  # times of evaluation, in median run times
 
 
 def efficiency(root: Path, workers: int, waves: int, address: str) -> tuple[float, float]:
-    """Of one session; and the median seconds that a worker lost between two runs and inside of them."""
+    """Efficiency of one session, and the median overhead of a run in seconds."""
     target = make_target(root / "target", NAP + TRAIN)
     directory = session(
-        target, root / "runs", SilentView(), workers=workers, threads=1, budget="1steps", trials=workers * waves,
+        target, root / "runs", Observer(), workers=workers, threads=1, budget="1steps", trials=workers * waves,
         ray_address=address,
     )  # fmt: skip
     began: dict[str, float] = {}
     ended: dict[str, float] = {}
     for event in read(directory.ledger):
-        if event["event"] == "run_started" and event["trial"]:
-            began[event["trace"]] = event["time"]
-        elif event["event"] == "measured" and event["trial"]:
-            ended[event["measurement"]["trace"]] = event["time"]
+        if isinstance(event, RunStarted) and event.trial:
+            began[event.trace] = event.time
+        elif isinstance(event, Measured) and event.trial:
+            ended[event.measurement.trace] = event.time
     assert len(ended) == workers * waves, "a run was repeated or lost"
     wall = max(ended.values()) - min(began.values())
     lost = median(ended[trace] - began[trace] - TRAINING for trace in ended)
@@ -56,7 +56,7 @@ def efficiency(root: Path, workers: int, waves: int, address: str) -> tuple[floa
 def sessions(workers: int, waves: int, rounds: int) -> None:
     print("| workers | where | efficiency in each round | median | of a run, not training |\n|---|---|---|---|---|")
     found: dict[str, list[tuple[float, float]]] = {"threads": [], "Ray": []}
-    for _ in range(rounds):  # by turns, so that other work on the machine falls on both
+    for _ in range(rounds):  # alternating, so that other load affects both
         for where, address in (("threads", ""), ("Ray", "local")):
             with tempfile.TemporaryDirectory() as name:
                 found[where].append(efficiency(Path(name), workers, waves, address))

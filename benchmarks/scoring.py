@@ -1,13 +1,12 @@
-"""What scoring costs against what training costs, and what it would cost on a GPU.
+"""The cost of scoring as a share of the training budget, measured on the CPU and computed for a GPU.
 
     python -m benchmarks.scoring [--preset cpu] [--threads N] [--rounds 3]
 
-Each round trains the preset for its budget of seconds and scores what comes out, one right after the other. The start
-of processes and the loading of the model are apart. By the clock, scoring is a share of the seconds of the budget; on a
-machine with other work the clock counts that, too. By the processor, it is a share of the budget times the threads that
-training may use: what the clock would say if the cores were free and always busy.
-For the GPU nothing is run: bytes follow from shapes; times from them and from the speed of this machine's memory and
-softmax, and from speeds assumed for the bus and for a GPU's memory.
+Each round trains the preset for its time budget and scores the checkpoint. Process starts and model loading are listed
+apart. The share by the clock includes other load on the machine. The share by the processor is processor time / (budget
+× threads): the share by the clock on an idle machine with busy cores.
+For the GPU nothing runs: bytes follow from shapes; times follow from the measured speed of this machine's memory and
+softmax, and from assumed speeds of the bus and of GPU memory.
 """
 
 from __future__ import annotations
@@ -28,11 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt_target import __main__ as by_hand
+from nanogpt_target import __main__ as once
 from nanogpt_target.channel import ScorerSide
+from nanogpt_target.look_ahead import CUTS, SUSPECTS
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import PACKAGE, PRESETS, write_target
-from nanogpt_target.scorer import BATCH_BYTES, CUTS, REPEATED_ROWS, SUSPECTS, log_probabilities
+from nanogpt_target.scorer import BATCH_BYTES, REPEATED_ROWS, log_probabilities
 
 BUS = 12e9  # bytes/s from a GPU into memory that is not pinned, assumed (PCIe 4.0 x16 has 32e9 at most)
 GPU_MEMORY = 2e12  # bytes/s of a data centre GPU, assumed
@@ -44,21 +44,21 @@ SHARE_CPU, SHARE_GPU = 0.25, 0.05  # goals: scoring as a share of the training b
 def one_round(target: Path, cache: Path, threads: int, seconds: float, earlier: Path) -> dict[str, float]:
     """Seconds of both phases, and tokens per second of training.
 
-    ``earlier``: log-probabilities of an earlier run, which tell the scorer where to look; made if they are not there.
+    ``earlier`` is the file of the reference log-probabilities; written if it does not exist.
     """
     env = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
         code, work = Path(folder) / "code", Path(folder) / "work"
-        by_hand.make_code(target, code)
+        once.make_code(target, code)
         prepared = prepare(tomllib.loads((target / "target.toml").read_text())["data"], cache)
-        run = by_hand.train(code, prepared, work, f"seconds:{seconds:g}", 1, env)
+        run = once.train(code, prepared, work, f"seconds:{seconds:g}", 1, env)
         if run["exit"] != 0:
             raise SystemExit(f"training ended with exit code {run['exit']}")
         summary = json.loads((work / "out" / "summary.json").read_text())
         started = processor_of_start(code, work / "out", env)
         before = processor_of_children()
         known = {"reference": earlier} if earlier.exists() else {"log_p": earlier}
-        found = by_hand.score(code, work / "out", prepared, "validation", env, 600, seed=1, **known)
+        found = once.score(code, work / "out", prepared, "validation", env, 600, seed=1, **known)
         processor = processor_of_children() - before - started
     if found["status"] != "ok":
         raise SystemExit(f"scoring ended with {found['status']}: {found['reason']}")
@@ -72,18 +72,18 @@ def one_round(target: Path, cache: Path, threads: int, seconds: float, earlier: 
 
 
 def processor_of_children() -> float:
-    """Seconds of the processor that child processes which have ended took, all together."""
+    """Processor seconds of all ended child processes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def processor_of_start(code: Path, checkpoint: Path, env: Mapping[str, str]) -> float:
-    """Seconds of the processor for two model processes and a scorer that are asked nothing."""
+    """Processor seconds of two model processes and a scorer without any request."""
     before = processor_of_children()
     subprocess.run([sys.executable, "-m", "nanogpt_target.scorer", "--help"], check=True, stdout=subprocess.DEVNULL)
     for _ in "ab":
         with tempfile.TemporaryDirectory() as channel:
-            ScorerSide(Path(channel), 1, 1, 1).close()  # closed before it began: the model is loaded, and ends
+            ScorerSide(Path(channel), 1, 1, 1).close()  # the model loads and ends
             own = {"OVERNIGHT_CHECKPOINT": str(checkpoint), "OVERNIGHT_CHANNEL": channel}
             server = [sys.executable, "-m", "nanogpt_target.model_server"]
             subprocess.run(server, cwd=code, env={**os.environ, **env, **own}, check=True)
@@ -91,7 +91,7 @@ def processor_of_start(code: Path, checkpoint: Path, env: Mapping[str, str]) -> 
 
 
 def volume(spec: dict[str, Any]) -> dict[str, float]:
-    """Rows that both passes ask, their tokens, and the bytes of their logits."""
+    """Rows of both passes, with their tokens and the bytes of their logits."""
     length, vocab = spec["sequence_length"], spec["vocab_size"]
     rows = spec["validation_tokens"] // length
     batch = max(1, min(rows, CUTS, BATCH_BYTES // (length * vocab * 4)))
@@ -100,7 +100,7 @@ def volume(spec: dict[str, Any]) -> dict[str, float]:
 
 
 def speed_of_softmax(vocab: int) -> float:
-    """Logits per second through the scorer's softmax, on all processors."""
+    """Logits per second of the scorer's softmax on all processors."""
     logits = np.random.default_rng(0).normal(size=(4096, vocab)).astype(np.float32)
     targets = np.zeros(len(logits), np.int64)
     times = []
@@ -113,7 +113,7 @@ def speed_of_softmax(vocab: int) -> float:
 
 
 def speed_of_copies() -> float:
-    """Bytes per second of one copy, larger than a cache, as a row of logits is there."""
+    """Bytes per second of a copy that is larger than the cache, as a row of logits on a GPU is."""
     source, copy = np.ones(ROW_BYTES, np.uint8), np.zeros(ROW_BYTES, np.uint8)
     times = []
     for _ in range(5):
@@ -124,7 +124,7 @@ def speed_of_copies() -> float:
 
 
 def shared_memory(tokens: float, vocab: int, softmax: float, copies: float) -> dict[str, float]:
-    """Bytes of logits, and the seconds that each step of the path through the host's memory takes."""
+    """Bytes of logits, and seconds of each step of the path through host memory."""
     size = tokens * vocab * 4
     return {
         "bytes": size,
@@ -135,7 +135,7 @@ def shared_memory(tokens: float, vocab: int, softmax: float, copies: float) -> d
 
 
 def computed() -> None:
-    """The GPU preset by the path through shared memory, and what a path within the GPU would move."""
+    """Print the costs of the GPU preset through shared memory and through a path within the GPU."""
     toml = tomllib.loads((PACKAGE / "presets" / "gpu.toml").read_text())
     vocab, budget = toml["data"]["vocab_size"], toml["budget"]["seconds"]
     softmax, copies = speed_of_softmax(vocab), speed_of_copies()
@@ -169,7 +169,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_target(given.preset, Path(folder))
         cache, earlier = given.cache.expanduser(), Path(folder) / "log_p.npy"
-        one_round(Path(folder), cache, given.threads, given.seconds, earlier)  # the first of a session is asked less
+        one_round(Path(folder), cache, given.threads, given.seconds, earlier)  # the first run has no reference
         for k in range(given.rounds):
             found = one_round(Path(folder), cache, given.threads, given.seconds, earlier)
             clock.append(found["scoring"] / given.seconds)

@@ -1,12 +1,12 @@
-"""Search methods on made-up objectives: ``python -m benchmarks.search --seeds 10 --trials 100``.
+"""Compare search methods on synthetic objectives: ``python -m benchmarks.search --seeds 10 --trials 100``.
 
-Seeds are paired: the k-th seed gives every method the same instance of the objective, with the same noise at the same
-trial. The figures are best *true* values after a number of trials (of what was found best by its noisy value), their
-mean with a 95 % interval over seeds, the share of failed trials, and the difference to ``cma-es`` (or another:
-``--against``) seed by seed. ``--save FOLDER`` keeps every search, and does none again that is there.
+Seeds are paired: each seed gives every method the same instance of the objective and the same noise at each trial. The
+table shows the *true* value of the incumbent (chosen by its noisy value), mean and 95 % interval over seeds; the
+paired difference to ``cma-es`` (``--against``); and the share of failed trials. ``--save FOLDER`` stores every search
+and reuses stored ones.
 
-``centaur`` talks to a simulated adviser. ``helpful`` knows a noisy direction towards the optimum and moves some
-values of the best configuration that way; ``useless`` draws uniformly, and half of its points fail.
+``centaur`` uses a simulated adviser. ``helpful`` knows a noisy direction to the optimum and moves some values of the
+best configuration that way. ``useless`` draws uniformly, and half of its points fail.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ import numpy as np
 
 from agent.llm.chat import Message, ModelInfo, Reply
 from agent.proposers import make_proposer
-from agent.proposers.protocol import NoPoint, SuggestingMethod
+from agent.proposers.search.base import Method, NoPoint
 from agent.rundir.directory import replace_file
 from agent.space.space import SearchSpace
 from agent.types import Value
 from benchmarks.objectives import KINDS, Objective, paper_space
 
-FIRST = 60  # trials over which the mean best value is taken
+FIRST = 60  # trials over which the incumbent is averaged
 METHODS = ("random", "optuna-cma", "tpe", "cma-es", "cma-gp", "centaur-helpful", "centaur-useless")
 
 
 @dataclass
 class Adviser:
-    """A simulated model that answers as JSON. It sees the objective, not the prompt."""
+    """A simulated model that answers with JSON. It knows the objective and ignores the prompt."""
 
     objective: Objective
     kind: str
@@ -71,27 +71,27 @@ class Adviser:
 
 
 class OptunaCma:
-    """Optuna's CmaEsSampler as it comes, for comparison; a failure counts as the worst value so far."""
+    """Optuna's CmaEsSampler with its defaults. A failure counts as the worst value so far."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         import warnings
 
         import optuna
 
-        from agent.proposers.search.tpe import distribution
+        from agent.proposers.search.tpe import distribution, from_optuna
 
         warnings.simplefilter("ignore")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         self._study = optuna.create_study(sampler=optuna.samplers.CmaEsSampler(seed=seed))
         self._distributions = {p.name: distribution(p) for p in space.params}
+        self._decode = from_optuna
         self._worst = 1.0
 
     def ask(self) -> dict[str, Value]:
         self._trial = self._study.ask(self._distributions)
-        powers = {p.name for p in self._space.params if p.power_of_two}
-        plain = {n: 2 ** int(v) if n in powers else v for n, v in self._trial.params.items()}
-        return self._space.repair(plain)
+        plain = {p.name: self._decode(p, self._trial.params[p.name]) for p in self._space.params}
+        return self._space.from_unit(self._space.to_unit(plain))
 
     def tell(self, params: Mapping[str, Value], value: float | None, **_: object) -> None:
         self._worst = max(self._worst, value or self._worst)
@@ -103,11 +103,11 @@ class Run:
     best: list[float]  # true value of the incumbent after each trial
     failed: list[bool]
     sources: list[str]
-    slowest: float  # ask and tell, seconds
+    slowest: float  # seconds of the slowest ask and tell
 
 
 def run(name: str, kind: str, seed: int, trials: int) -> Run:
-    """One search: the baseline is told first, then ``trials`` asks."""
+    """One search: report the baseline, then ask and tell ``trials`` times."""
     objective = Objective(paper_space(), kind, seed)
     space = objective.space
     adviser: Adviser | None = None
@@ -128,16 +128,16 @@ def run(name: str, kind: str, seed: int, trials: int) -> Run:
         began = time.perf_counter()
         try:
             params, source = _ask(method)
-        except NoPoint:  # the trial is the model's, and lost
+        except NoPoint:  # the model used up the trial
             done.best.append(best_true)
             done.failed.append(True)
             done.sources.append("llm")
             continue
         asked = time.perf_counter()
         outcome = objective.run(params, trial)
-        told = time.perf_counter()
+        measured = time.perf_counter()
         method.tell(params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
-        done.slowest = max(done.slowest, asked - began + time.perf_counter() - told)
+        done.slowest = max(done.slowest, asked - began + time.perf_counter() - measured)
         if outcome.value is not None and outcome.true is not None and outcome.value < best_value:
             best_value, best_true = outcome.value, outcome.true
             if adviser is not None:
@@ -148,7 +148,7 @@ def run(name: str, kind: str, seed: int, trials: int) -> Run:
     return done
 
 
-def _ask(method: SuggestingMethod | OptunaCma) -> tuple[dict[str, Value], str]:
+def _ask(method: Method | OptunaCma) -> tuple[dict[str, Value], str]:
     if isinstance(method, OptunaCma):
         return method.ask(), "optuna"
     suggestion = method.suggest()
@@ -156,7 +156,7 @@ def _ask(method: SuggestingMethod | OptunaCma) -> tuple[dict[str, Value], str]:
 
 
 def searched(name: str, kind: str, seed: int, trials: int, folder: Path | None) -> Run:
-    """``run``, or what ``folder`` remembers of it, or the beginning of a longer one: no trial knows how many follow."""
+    """``run``, or a stored search of at least ``trials`` trials, cut to that length."""
     for place in folder.glob(f"{kind}-{name}-*-{seed}.json") if folder else ():
         if int(place.stem.split("-")[-2]) >= trials:
             found = Run(**json.loads(place.read_text()))
@@ -168,7 +168,7 @@ def searched(name: str, kind: str, seed: int, trials: int, folder: Path | None) 
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half of its 95 % interval (Student's t)."""
+    """Mean and half-width of its 95 % interval (Student's t)."""
     from scipy.stats import t
 
     n = len(values)
@@ -177,7 +177,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def measures(trials: int) -> dict[str, Callable[[Run], float]]:
-    """What is compared: the best value after some trials, and its mean over the first, which says how soon it came."""
+    """The compared figures: the incumbent after some trials, and its mean over the first trials (speed)."""
     first = min(FIRST, trials)
     points = sorted({first, min(100, trials), trials})
     ends: dict[str, Callable[[Run], float]] = {f"{n} trials": lambda r, n=n: r.best[n - 1] for n in points}  # type: ignore[misc]

@@ -1,13 +1,11 @@
-"""How long an ask and a tell take late in a night, and how long a long search takes to come back.
+"""Processor time of ask and tell late in a session, and of a resume: ``python -m benchmarks.search_speed``.
 
-``python -m benchmarks.search_speed`` prints milliseconds of one ask with its tell over trials 251 to 300, and seconds
-to read a ledger of 2,000 trials, rebuild the search from it, and ask once. Processor time: what other work on the
-machine takes is not counted. Centaur's model is simulated and answers at once.
+The table shows milliseconds of one ask and tell over trials 251 to 300, and seconds to read a ledger of 2,000 trials,
+replay it and ask once. The model of ``centaur`` is simulated and answers immediately.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -18,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from agent.ledger.journal import SCHEMA, read
+from agent.ledger.events import Asked, Candidate, Event, Judged, Measured, SessionStarted, Told, encode
+from agent.ledger.journal import read
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
-from agent.proposers.protocol import SuggestingMethod
-from agent.types import Measurement, Proposal, Verdict, to_json
+from agent.proposers.search.base import Method
+from agent.types import Measurement, Proposal, Verdict
 from benchmarks.objectives import Objective, paper_space
 from benchmarks.search import Adviser
 
@@ -30,7 +29,7 @@ METHODS = ("cma-es", "cma-gp", "centaur", "tpe")
 LATE, LONG = 300, 2000
 
 
-def make(name: str, objective: Objective) -> SuggestingMethod:
+def make(name: str, objective: Objective) -> Method:
     options: dict[str, Any] = {}
     if name == "centaur":
         adviser = Adviser(objective, "helpful", np.random.default_rng(0))
@@ -47,23 +46,19 @@ def late_asks(name: str) -> list[float]:
         params = method.ask()
         asked = time.process_time()
         outcome = objective.run(params, trial)
-        told = time.process_time()
+        measured = time.process_time()
         method.tell(params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
-        taken.append(asked - began + time.process_time() - told)
+        taken.append(asked - began + time.process_time() - measured)
     return taken[-50:]
 
 
-def events(objective: Objective) -> Iterator[dict[str, Any]]:
+def events(objective: Objective) -> Iterator[Event]:
     """The ledger of a search by cma-es."""
-    method, clock = make("cma-es", objective), 0.0
-
-    def event(kind: str, **fields: Any) -> dict[str, Any]:
-        return {"v": SCHEMA, "event": kind, "time": clock, **to_json(fields)}
-
-    yield event("session", baseline="b", goal="minimize")
+    method = make("cma-es", objective)
+    yield SessionStarted(time=0.0, baseline="b")
     start = Measurement("b", "calibrate", 0, "cpu", "ok", objective.run(objective.space.defaults, 0).value)
-    yield event("measured", trial=0, measurement=start)
-    yield event("told", trial=0)
+    yield Measured(time=0.0, trial=0, measurement=start)
+    yield Told(time=0.0, trial=0)
     method.tell(objective.space.defaults, start.value)
     for trial in range(1, LONG + 1):
         suggestion = method.suggest()
@@ -72,11 +67,12 @@ def events(objective: Objective) -> Iterator[dict[str, Any]]:
         proposal = Proposal("cma-es", suggestion.source, "b", "diff", params=dict(suggestion.params), subject="s")
         status: Any = outcome.status
         run = Measurement(f"c{trial}", "screen", trial, "cpu", status, outcome.value, peak_memory_gb=outcome.memory_gb)
-        yield event("asked", trial=trial, proposal=proposal)
-        yield event("candidate", trial=trial, commit=f"c{trial}", ref="r")
-        yield event("measured", trial=trial, measurement=run)
-        yield event("judged", trial=trial, verdict=Verdict("revert", outcome.value, None, None, None, 1, 1, 0, ""))
-        yield event("told", trial=trial)
+        yield Asked(time=0.0, trial=trial, proposal=proposal)
+        yield Candidate(time=0.0, trial=trial, commit=f"c{trial}", ref="r")
+        yield Measured(time=0.0, trial=trial, measurement=run)
+        verdict = Verdict("revert", outcome.value, None, None, None, 1, 1, 0, "")
+        yield Judged(time=0.0, trial=trial, verdict=verdict)
+        yield Told(time=0.0, trial=trial)
 
 
 def resume(name: str, ledger: Path, objective: Objective) -> tuple[float, float]:
@@ -95,7 +91,7 @@ def main() -> None:
     objective = Objective(paper_space(), "far", 0)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Path(folder) / "ledger.jsonl"
-        ledger.write_text("".join(json.dumps(event) + "\n" for event in events(objective)))
+        ledger.write_bytes(b"".join(map(encode, events(objective))))
         for name in METHODS:
             taken = late_asks(name)
             back, ask = resume(name, ledger, objective)

@@ -1,6 +1,6 @@
-"""The ways in which small models write a diff wrong: each one turns the draft of a correct diff into a sloppier one.
+"""Mistakes of small models in diffs: each kind corrupts the draft of a correct diff.
 
-A draft keeps what the diff says (hunks, numbers) apart from how it is written, so that kinds can be combined.
+A draft keeps hunks and numbers apart from their text form, so that kinds can be combined.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class DraftHunk:
 
 @dataclass
 class Draft:
-    """A diff before it is written down, and how to write it."""
+    """The hunks of a diff, and how to write them."""
 
     path: str
     hunks: list[DraftHunk]
     header: list[str] = field(default_factory=list)
-    strip: int = 1  # -p for the programs compared with
-    write: list[Callable[[list[str]], list[str]]] = field(default_factory=list)  # edits of the finished lines
-    around: list[Callable[[str], str]] = field(default_factory=list)  # what stands around the diff
+    strip: int = 1  # -p of git apply and patch
+    write: list[Callable[[list[str]], list[str]]] = field(default_factory=list)  # changes of the written lines
+    around: list[Callable[[str], str]] = field(default_factory=list)  # text around the diff
     repeat_header: bool = False
-    loose: bool = False  # the place is determined only up to indentation
+    loose: bool = False  # the indentation does not determine the place
 
     def diff(self) -> str:
         out: list[str] = [] if self.repeat_header else list(self.header)
@@ -103,7 +103,7 @@ def counts_wrong(draft: Draft, rng: random.Random) -> None:
 
 
 def one_line_of_context(draft: Draft, rng: random.Random) -> None:
-    """Keeps the correct numbers for what is left."""
+    """The numbers stay correct for the remaining lines."""
     for hunk in draft.hunks:
         changed = [at for at, (sign, _) in enumerate(hunk.lines) if sign != " "]
         first, last = max(0, changed[0] - 1), min(len(hunk.lines), changed[-1] + 2)
@@ -153,7 +153,7 @@ def carriage_returns(draft: Draft, rng: random.Random) -> None:
 
 
 def blank_line_dropped(draft: Draft, rng: random.Random) -> None:
-    """One blank line of context is missing, in the diff and so in the counts."""
+    """One blank line of context is missing in the diff and in the counts."""
     for hunk in draft.hunks:
         blank = [at for at, line in enumerate(hunk.lines) if line[0] == " " and not line[1].strip()]
         if blank:
@@ -161,7 +161,7 @@ def blank_line_dropped(draft: Draft, rng: random.Random) -> None:
 
 
 def context_unmarked(draft: Draft, rng: random.Random) -> None:
-    """In a fence, context lines without their leading space."""
+    """Context lines without their leading space, in a fence."""
     draft.loose = True
     draft.write.append(lambda lines: [line[1:] if line[:1] == " " else line for line in lines])
     if fenced not in draft.around:
@@ -198,7 +198,7 @@ def space_after_sign(draft: Draft, rng: random.Random) -> None:
 
 
 def dots_in_context(draft: Draft, rng: random.Random) -> None:
-    """A run of context between two changes becomes a line of dots, if it is long enough."""
+    """A long run of context between two changes becomes a line of dots."""
     for hunk in draft.hunks:
         signs = [sign for sign, _ in hunk.lines]
         for at in range(1, len(signs) - 5):
@@ -282,11 +282,11 @@ EXCLUSIVE: tuple[tuple[Kind, ...], ...] = (
     (blank_context_bare, blank_added_bare),
     (reasoning, reasoning_closed_only),
     (no_file_header, header_per_hunk),
-)  # kinds that undo or contradict each other
+)  # kinds that exclude each other
 
 
 def combination(rng: random.Random) -> tuple[Kind, ...]:
-    """Two to four kinds that go together, in the order in which they have to be applied."""
+    """Two to four compatible kinds, in the order in which they apply."""
     while True:
         kinds = rng.sample(SINGLE, rng.randint(2, 4))
         if all(sum(kind in kinds for kind in group) < 2 for group in EXCLUSIVE):

@@ -1,8 +1,8 @@
-"""What a long night leaves behind: python -m benchmarks.soak [--trials 1000]
+"""Growth over a long night: python -m benchmarks.soak [--trials 1000]
 
-A session over a trainer that trains nothing, in this process. Compared are the trials about number 100 with the last
-ones: memory of the agent, open files, time per trial; and after the end: processes, temporary directories, and what the
-run directory holds of each trial. The goals: less than 20 MB of growth, nothing left, time within 10 %.
+A session over a trainer that trains nothing runs in this process. Memory, open files and time per trial are compared
+between trial 100 and the end; then what is left of processes and files is counted. Goals: less than 20 MB of growth,
+nothing left, times within 10 %.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import median
 
 from benchmarks.idle_target import Clock, make_target, session
 
-FIRST = 100  # trials that warm up
+FIRST = 100  # trials of warm-up
 
 
 def memory_mb() -> float:
@@ -50,7 +50,7 @@ def main() -> int:
         root = Path(name)
         scratch = root / "tmp"
         scratch.mkdir()
-        tempfile.tempdir = str(scratch)  # everything temporary of the agent is below, and countable
+        tempfile.tempdir = str(scratch)  # so that the temporary files of the agent can be counted
         clock = Clock(look)
         directory = session(make_target(root / "target"), root / "runs", clock, trials=trials)
         seconds = clock.seconds()

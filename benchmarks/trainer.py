@@ -1,22 +1,21 @@
-"""How fast the trainer of the presets is, and how good: python -m benchmarks.trainer PART [--rounds 3]
+"""Speed and quality of the presets' trainer: python -m benchmarks.trainer PART [--rounds 3]
 
     grid      tokens per second of the preset cpu: float32 and bf16, eager and compiled, 1 and 2 threads, 4, 8 and
-              16 rows a pass; of whole trials too, that is with their start, in which a compiled step is compiled
-    loading   step time with real batches over step time with one fixed batch; on a GPU, of the preset gpu
-    baseline  val_bpb beside benchmarks/plain_trainer.py at three learning rates, each with as many steps as it makes
-              in the preset's budget of seconds, of the processor: a busy machine favours neither
+              16 rows per pass; also for whole trials, which include compilation
+    loading   step time with real batches / step time with one fixed batch; on a GPU, of the preset gpu
+    baseline  val_bpb compared with benchmarks/plain_trainer.py at three learning rates; each trainer makes as many
+              steps as fit the preset's time budget in processor time, so that other load favours neither
     startup   seconds of each part of the start of a trial
-    compiling seconds of the processor for the first step: eager, compiled, and compiled where the baseline has been
+    compiling processor seconds up to the first step: eager, compiled, and compiled with the cache of the baseline
     gpu       model FLOP utilisation of the preset gpu; needs a GPU
 
-In the grid each step has a process of its own, as a trial has.
-Everything that is compared is measured in turn, round by round, so that other work on the machine slows down all of it;
-ratios are within a round, and their median is printed.
+Each cell of the grid runs in its own process. The variants alternate in each round, so that other load affects all of
+them; ratios are taken within a round, and their median is printed.
 
-MFU is the FLOPs that the model needs for its tokens, over those that the GPU could do in bf16 in that time, by
-6 (N - E) + 12 W Σ S per token: N parameters, E of them in the embedding table (looked up, not multiplied), W the width,
-and S, summed over the layers, the mean number of positions that a query attends to: (T + 1) / 2 without a window.
-Recomputation, the optimiser and masked positions count for nothing.
+MFU is the model's FLOPs per token × tokens per second / peak bf16 FLOP/s. FLOPs per token are 6 (N - E) + 12 W Σ S: N
+parameters, E of them in the embedding table (looked up, not multiplied), W the width, and S, summed over the layers,
+the mean number of positions that a query attends to: (T + 1) / 2 without a window. Recomputation, the optimiser
+and masked positions do not count.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ from typing import Any
 PLAIN = Path(__file__).with_name("plain_trainer.py")
 THREADS, ROWS, COMPILED, BF16 = (1, 2), (4, 8, 16), (False, True), (False, True)  # the grid
 RATES = ("3e-4", "1e-3", "3e-3")
-STEPS = 20  # of one measurement
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 FLOP/s, of the vendor's data sheets (SXM)
+STEPS = 20  # per measurement
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 FLOP/s from the data sheets (SXM)
 
 
 def load_trainer(preset: str, folder: Path) -> Any:
@@ -60,7 +59,7 @@ def load_trainer(preset: str, folder: Path) -> Any:
 
 
 def flops_per_token(model: Any) -> float:
-    """Of a forward and backward pass; the formula stands above."""
+    """FLOPs of a forward and backward pass, by the formula above."""
     config = model.config
     parameters = sum(p.numel() for p in model.parameters()) - model.embedding.weight.numel()
     length = config.sequence_length
@@ -74,9 +73,9 @@ def flops_per_token(model: Any) -> float:
 def stepper(
     train: Any, device: str, meta: tuple[int, int], compiled: bool, rows: int, bf16: bool | None = None
 ) -> Callable[[Any], None]:
-    """One optimiser step over batches from ``batch(rows)``, as ``main`` of train.py does it.
+    """One optimiser step over batches from ``batch(rows)``, as in ``main`` of train.py.
 
-    ``bf16`` is whether products of matrices are; by default what train.py chooses on this machine.
+    ``bf16``: precision of matrix products; default: the choice of train.py on this machine.
     """
     import torch
 
@@ -105,7 +104,7 @@ def stepper(
 
 
 def fixed_batch(meta: tuple[int, int], device: str) -> Callable[[int], tuple[Any, Any]]:
-    """The same random ids each time."""
+    """A function that returns the same random batch each time."""
     import torch
 
     made: dict[int, Any] = {}
@@ -119,7 +118,7 @@ def fixed_batch(meta: tuple[int, int], device: str) -> Callable[[int], tuple[Any
 
 
 def timed(work: Callable[[], None], count: int = 1) -> tuple[float, float]:
-    """Seconds of one call, the mean over ``count``: of the wall clock, and of the processor (all threads)."""
+    """Mean seconds of a call over ``count`` calls: wall clock, and processor time of all threads."""
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(count):
         work()
@@ -130,11 +129,11 @@ CELL = """
 import json, sys; from pathlib import Path; from benchmarks.trainer import cell
 cell(Path(sys.argv[1]), *json.loads(sys.argv[2]))
 """
-Cell = tuple[bool, bool, int, int]  # products in bf16, compiled, threads, rows a pass
+Cell = tuple[bool, bool, int, int]  # bf16 products, compiled, threads, rows per pass
 
 
 def cell(folder: Path, bf16: bool, compiled: bool, threads: int, rows: int) -> None:
-    """Print as JSON the seconds of the first step, those of a later one by clock and by processor, and its tokens."""
+    """Print as JSON: seconds of the first step, clock and processor seconds of a later step, tokens per step."""
     import torch
 
     torch.set_num_threads(threads)
@@ -159,14 +158,14 @@ def grid(rounds: int, folder: Path) -> None:
         if one in failed:
             continue
         argv = [sys.executable, "-c", CELL, str(folder / "cpu" / f"{k}-{'-'.join(map(str, one))}"), json.dumps(one)]
-        kept = folder / "-".join(map(str, one))  # empty the first time, as it is in the sandbox of a trial
+        kept = folder / "-".join(map(str, one))  # empty the first time, as in the sandbox of a trial
         run = subprocess.run(
             argv, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(kept)}, capture_output=True, text=True
         )
-        if run.returncode != 0:  # no compiler for what torch.compile writes: a result, not a failure
-            said = run.stderr.strip() or f"ended with {run.returncode}"  # who is killed says nothing
-            failed[one] = said.splitlines()[-1][:120]
-            found.pop(one, None)  # its earlier rounds have no later ones beside them
+        if run.returncode != 0:  # such as a missing C++ compiler: a result, not an error
+            message = run.stderr.strip() or f"ended with {run.returncode}"  # a killed process prints nothing
+            failed[one] = message.splitlines()[-1][:120]
+            found.pop(one, None)  # ratios need every round
             continue
         start, *measured = json.loads(run.stdout)
         first.setdefault(one, start)
@@ -216,17 +215,17 @@ def loading(rounds: int, folder: Path, cache: Path) -> None:
         return timed(whole)
 
     taken_with(batches.next)
-    taken = [(*taken_with(batches.next), *taken_with(fixed)) for _ in range(rounds * 20)]  # in turn: the same machine
+    taken = [(*taken_with(batches.next), *taken_with(fixed)) for _ in range(rounds * 20)]  # alternating
     batches.close()
     wall, cpu = (median(t[k] / t[k + 2] for t in taken) for k in (0, 1))
     print(
-        f"preset {preset}, step time, real batches over a fixed one, pair by pair: {wall:.3f} by the clock, {cpu:.3f} "
-        f"by the processor's time, the reading thread included (median of {len(taken)} pairs, one thread)"
+        f"preset {preset}, step time, real batches over a fixed one: {wall:.3f} by the clock, {cpu:.3f} by processor "
+        f"time with the reading thread (median of {len(taken)} pairs, one thread)"
     )
 
 
 def baseline(rounds: int, folder: Path, cache: Path) -> None:
-    from nanogpt_target import __main__ as by_hand
+    from nanogpt_target import __main__ as once
     from nanogpt_target.prepare import prepare
     from nanogpt_target.presets import write_target
 
@@ -237,21 +236,21 @@ def baseline(rounds: int, folder: Path, cache: Path) -> None:
     seconds = toml["budget"]["seconds"]
     codes = {"preset": folder / "preset", "plain": folder / "plain"}
     for code in codes.values():
-        by_hand.make_code(target, code)
+        once.make_code(target, code)
     shutil.copyfile(PLAIN, codes["plain"] / "train.py")
     env = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
     def train(name: str, rate: str, steps: int, seed: int) -> tuple[Path, float]:
-        """The folder of a run, and the processor's seconds that it took."""
+        """The folder of a run, and its processor seconds."""
         work = folder / f"{name}{rate}-{seed}-{steps}"
         before = children()
-        run = by_hand.train(codes[name], prepared, work, f"steps:{steps}", seed, {**env, "PLAIN_LR": rate or "0"})
+        run = once.train(codes[name], prepared, work, f"steps:{steps}", seed, {**env, "PLAIN_LR": rate or "0"})
         if run["exit"] != 0:
             raise SystemExit(f"{name} {rate}: training ended with exit code {run['exit']}")
         return work, children() - before
 
     steps = {}
-    for name in codes:  # what a step costs, without the start: the difference of a long and a short run
+    for name in codes:  # cost of a step without the start: the difference of a long and a short run
         costs = [
             (train(name, RATES[1], 60, k)[1] - train(name, RATES[1], 20, k)[1]) / 40 for k in range(10, 10 + rounds)
         ]
@@ -260,7 +259,7 @@ def baseline(rounds: int, folder: Path, cache: Path) -> None:
     for seed in range(1, rounds + 1):
         for name, rate in [("preset", ""), *(("plain", rate) for rate in RATES)]:
             work, _ = train(name, rate, steps[name], seed)
-            scored = by_hand.score(codes[name], work / "out", prepared, "validation", env, 900, seed=seed)
+            scored = once.score(codes[name], work / "out", prepared, "validation", env, 900, seed=seed)
             found.setdefault((name, rate), []).append(scored["value"])
             print(f"seed {seed}, {name} {rate}: {scored['value']:.4f}", file=sys.stderr, flush=True)
     print(f"val_bpb after {seconds} s of the processor, one thread, seeds 1 to {rounds}\n")
@@ -271,7 +270,7 @@ def baseline(rounds: int, folder: Path, cache: Path) -> None:
 
 
 def children() -> float:
-    """Seconds of the processor that ended child processes have taken."""
+    """Processor seconds of all ended child processes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -305,10 +304,10 @@ def startup(rounds: int, folder: Path, cache: Path) -> None:
         argv = [sys.executable, "-c", STARTUP, str(folder / f"start{k}"), str(folder / "data")]
         began = time.perf_counter()
         out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-        told = json.loads(out)
-        told["start and end of Python"] = time.perf_counter() - began - sum(told.values())
-        if k:  # the first fills the disk's cache
-            for name, seconds in told.items():
+        seconds_of = json.loads(out)
+        seconds_of["start and end of Python"] = time.perf_counter() - began - sum(seconds_of.values())
+        if k:  # the first round fills the disk cache
+            for name, seconds in seconds_of.items():
                 parts.setdefault(name, []).append(seconds)
     total = sum(median(found) for found in parts.values())
     print("| part of the start-up, preset cpu | median, s | share |\n|---|---|---|")
@@ -335,7 +334,7 @@ def compiling(rounds: int, folder: Path) -> None:
     taken: dict[str, list[float]] = {}
     for k in range(rounds):
         for name, how in (("eager", "eager"), ("compiled", "compiled"), ("compiled again", "compiled")):
-            own = Path(tempfile.mkdtemp(dir=folder))  # empty, as all that a trial may write to
+            own = Path(tempfile.mkdtemp(dir=folder))  # empty, as the folders of a trial
             argv = [sys.executable, "-c", FIRST_STEP, str(own / "target"), how, str(folder / f"cache{k}")]
             env = {**os.environ, "TMPDIR": str(own)}
             before = children()
@@ -351,11 +350,11 @@ def gpu(rounds: int, folder: Path) -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise SystemExit("benchmarks.trainer gpu: no GPU here, so nothing can be said of its speed.")
+        raise SystemExit("benchmarks.trainer gpu: no GPU here.")
     name = torch.cuda.get_device_name()
     peak = next((flops for part, flops in PEAKS.items() if part in name), None)
     if peak is None:
-        raise SystemExit(f"benchmarks.trainer gpu: no bf16 peak is known for {name}; add it to PEAKS.")
+        raise SystemExit(f"benchmarks.trainer gpu: no bf16 peak is known for {name}. Add it to PEAKS.")
     torch.set_float32_matmul_precision("high")
     train, meta = load_trainer("gpu", folder / "gpu"), sizes("gpu")
     began = time.perf_counter()

@@ -1,8 +1,8 @@
-"""How much of a night is not training, with a model elsewhere that thinks for 30 s: python -m benchmarks.waiting
+"""Share of a night that is not training, with a remote model that answers after 30 s: python -m benchmarks.waiting
 
-The clock is simulated: the trainer sleeps 5 s and the model answers after 0.5 s, 60 times faster than in the night that
-is meant. Training and waiting are counted 60 times, what the agent itself takes once. Each with and without asking
-ahead. The goal: waiting plus overhead at most 3 % of the night.
+Training and the model run 60 times faster than in the simulated night: the trainer sleeps 5 s, the model 0.5 s. Their
+times are multiplied by 60; the time of the agent is counted once. Measured with and without asking ahead. The goal:
+waiting plus overhead at most 3 % of the night.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from agent.ledger.events import Told
 from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
 from agent.llm.chat import Message
 from agent.llm.scripted import Line, ScriptedModel
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.patch.apply import unified_diff
 from agent.proposers.code.proposer import CodeProposer
-from agent.repo.refs import RunRefs
 from agent.rundir.directory import RunDirectory
 from agent.session import setup as launch
+from agent.session.parts import assemble
 from agent.settings import make_settings
 from benchmarks.idle_target import TRAIN, make_target
 
-SPEED = 60.0  # of the simulated clock
-TRAINING, ANSWER = 300.0, 30.0  # seconds in the night that is meant
+SPEED = 60.0  # simulated seconds per second
+TRAINING, ANSWER = 300.0, 30.0  # simulated seconds
 NAP = f"import time\n\ntime.sleep({TRAINING / SPEED})\n"
 
 
-def thoughts(source: str) -> Iterator[Line]:
-    """Ever worse ideas, each after a while: the usual case is that nothing is kept."""
+def replies(source: str) -> Iterator[Line]:
+    """Replies with worse and worse edits, each after the answer time: nothing is kept, as in most trials."""
 
     def say(rate: float) -> str:
         time.sleep(ANSWER / SPEED)
@@ -47,32 +48,32 @@ def thoughts(source: str) -> Iterator[Line]:
     return (line(1.0 + k) for k in range(10_000))
 
 
-class Far(ScriptedModel):
-    """Somewhere else: asking it takes nothing from the trial."""
+class RemoteModel(ScriptedModel):
+    """A model on another machine, so that a request does not slow the trial down."""
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return 1000
 
 
 def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
-    """Seconds per trial of the night that is meant: training, waiting for the model, and what the agent takes."""
+    """Simulated seconds per trial: training, waiting for the model, and the agent's own time."""
     target = make_target(root / f"target-{ahead}", TRAIN + NAP)
     given = {"target": str(target), "runs": str(root / "runs"), "tag": ahead, "trials": trials, "sandbox": "process",
              "device": "cpu", "policy": "greedy", "calibrate": 1, "proposer": "random"}  # fmt: skip
-    parts = launch.assemble(make_settings(given, None), lambda _words: None)
+    parts = assemble(make_settings(given, None), lambda _words: None)
     settings = dataclasses.replace(parts.settings, proposer="code", ask_ahead=ahead)
-    proposer = CodeProposer(Far(thoughts(TRAIN + NAP)))
+    proposer = CodeProposer(RemoteModel(replies(TRAIN + NAP)))
     parts = dataclasses.replace(parts, settings=settings, proposer=proposer, ahead=ahead == "on")
     directory = RunDirectory(root / "runs", ahead)
     directory.create(launch.record_of(parts))
-    with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, directory) as force:
-        ledger.append("session", **launch.session_event(parts, directory))
-        launch.run(parts, force, directory, ledger, RunRefs(parts.repo, ahead), SilentView())
+    with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, directory) as crew:
+        ledger.append(launch.session_event(parts, directory))
+        launch.run(parts, crew, directory, ledger, Observer())
     events = read(directory.ledger)
-    told = {event["trial"]: event["time"] for event in events if event["event"] == "told"}
+    ended = {event.trial: event.time for event in events if isinstance(event, Told)}
     records = fold(events).finished
-    counted = records[2:]  # the first waits for its idea whatever is asked ahead
-    whole = (told[records[-1].number] - told[records[1].number]) / len(counted)
+    counted = records[2:]  # the first trial always waits for its idea
+    whole = (ended[records[-1].number] - ended[records[1].number]) / len(counted)
     asking = fmean(record.asking for record in counted)
     agent = whole - asking - TRAINING / SPEED
     return TRAINING, asking * SPEED, agent

@@ -1,13 +1,12 @@
-"""Train and score a target once: the phases of a trial as plain processes, with nothing between them and the machine.
+"""Train and score a target once, without a sandbox: for people who work on a train.py themselves.
 
-    python -m nanogpt_target --target DIR [--budget steps:100] [--seed 1] [--set MATRIX_LR=0.03]
-
-A session does the same in sandboxes, and judges what comes out. This is for people who work on a train.py themselves.
+python -m nanogpt_target --target DIR [--budget steps:100] [--seed 1] [--set MATRIX_LR=0.03]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -18,24 +17,24 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nanogpt_target.corpus import DataError
 from nanogpt_target.prepare import Prepared, prepare, release, stage_before
-
-PACKAGE = Path(__file__).parent
+from nanogpt_target.trusted import PACKAGE, run_scorer
 
 
 def make_code(target: Path, code: Path, values: Sequence[str] = ()) -> None:
-    """A code directory as a trial has it: train.py beside the frozen package. ``values``: NAME=literal of the block."""
+    """Make a code directory: train.py and the package. ``values`` are assignments NAME=literal to the block."""
     code.mkdir(parents=True)
     source = (target / "train.py").read_text()
     for assignment in values:
         name, _, value = assignment.partition("=")
         source, count = re.subn(rf"(?m)^{re.escape(name)} = [^#\n]*?(?=  #|$)", f"{name} = {value}", source)
         if count != 1:
-            raise SystemExit(f"--set {assignment}: {name} stands {count} times in {target / 'train.py'}")
+            raise SystemExit(f"--set {assignment}: {name} is assigned {count} times in {target / 'train.py'}")
     (code / "train.py").write_text(source)
     ignored = shutil.ignore_patterns("__pycache__", "presets", "train.py", "*.toml")
     shutil.copytree(PACKAGE, code / "nanogpt_target", ignore=ignored)
@@ -44,9 +43,10 @@ def make_code(target: Path, code: Path, values: Sequence[str] = ()) -> None:
 def train(
     code: Path, prepared: Prepared, work: Path, budget: str, seed: int, env: Mapping[str, str], show: bool = False
 ) -> dict[str, Any]:
-    """Run train.py as the host does: wait for ``ready``, release the data. Leaves the checkpoint in ``work/out``.
+    """Run train.py: wait for the event ``ready``, then release the data. The checkpoint is in ``work/out``.
 
-    Returns: exit code, the events, and seconds of start-up and training by this process's clock.
+    Returns:
+        ``exit`` (code), ``events``, and ``startup`` and ``training`` in seconds by this process's clock.
     """
     data, out = work / "data", work / "out"
     data.mkdir(parents=True)
@@ -75,6 +75,44 @@ def train(
     return {"exit": job.returncode, "events": events, "startup": ready - began, "training": ended - ready}
 
 
+class _Process:
+    """A model process without a sandbox."""
+
+    def __init__(self, argv: Sequence[str], code: Path, env: Mapping[str, str]):
+        self._process = subprocess.Popen(argv, cwd=code, env={**os.environ, **env})
+
+    def ended(self) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.02)
+        return self._process.returncode is not None
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@dataclass(frozen=True)
+class _Host:
+    """This machine, without a sandbox, as the host of a scorer."""
+
+    code: Path
+    checkpoint: Path
+    folder: Path
+    shared: Path
+    env: Mapping[str, str]
+    seconds: float
+    session: str = ""
+    startup_seconds: float = 120.0
+    load_seconds: float = float("inf")
+
+    def wait(self) -> None:
+        """Report nothing."""
+
+    def start(self, argv: Sequence[str], channel: Path) -> _Process:
+        own = {"OVERNIGHT_CHECKPOINT": str(self.checkpoint), "OVERNIGHT_CHANNEL": str(channel)}
+        return _Process([word.format(python=sys.executable) for word in argv], self.code, {**self.env, **own})
+
+
 def score(
     code: Path,
     checkpoint: Path,
@@ -87,30 +125,18 @@ def score(
     log_p: Path | None = None,
     reference: Path | None = None,
 ) -> dict[str, Any]:
-    """The scorer and its two model processes. ``log_p``, ``reference``: files as the scorer's options name them."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        result = Path(folder) / "result.json"
-        argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(prepared.directory), "--split", split]
-        argv += ["--result", str(result), "--timeout", f"{timeout:g}"]
-        for name, given in (("--seed", seed), ("--log-p", log_p), ("--reference", reference)):
-            argv += [name, str(given)] if given is not None else []
-        models = []
-        try:
-            for side in "ab":
-                channel = Path(folder) / side
-                channel.mkdir()
-                argv += [f"--channel-{side}", str(channel)]
-                own = {"OVERNIGHT_CHECKPOINT": str(checkpoint), "OVERNIGHT_CHANNEL": str(channel)}
-                server = [sys.executable, "-m", "nanogpt_target.model_server"]
-                models.append(subprocess.Popen(server, cwd=code, env={**os.environ, **env, **own}))
-            subprocess.run(argv, cwd=PACKAGE.parent, check=True)
-        finally:
-            for model in models:
-                model.kill()
-                model.wait()
-        found: dict[str, Any] = json.loads(result.read_text())
-        return found
+    """Score a checkpoint; ``log_p``, ``reference``, ``seed`` and ``timeout`` are options of the scorer."""
+    memory = Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as shared,
+    ):
+        host = _Host(code, checkpoint.resolve(), Path(folder), Path(shared), env, timeout)
+        written = log_p or Path(folder) / "log_p.npy"
+        found = run_scorer(prepared, split, host, log_p=written, reference=reference, seed=seed)
+    if found["status"] == "broken":
+        raise RuntimeError(f"the scorer failed: {found['reason']}")
+    return found
 
 
 def main() -> int:
@@ -132,7 +158,7 @@ def main() -> int:
     try:
         prepared = prepare(toml["data"], given.cache.expanduser(), lambda text: print(text, file=sys.stderr))
     except DataError as error:
-        print(f"by_hand: {error}", file=sys.stderr)
+        print(f"nanogpt_target: {error}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
         code, work = Path(folder) / "code", Path(folder) / "work"

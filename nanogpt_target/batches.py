@@ -1,4 +1,4 @@
-"""Packed training rows in an order that belongs to the seed, read ahead by a thread."""
+"""Batches of packed training rows in an order that depends on the seed; a thread reads ahead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Batches:
-    """Rows of ``sequence_length + 1`` tokens, each beginning with BOS; every epoch is a new permutation."""
+    """Rows of ``sequence_length + 1`` tokens that begin with BOS; every epoch is a new permutation of all rows."""
 
     def __init__(self, directory: Path, seed: int, device: torch.device):
         manifest = json.loads((directory / "manifest.json").read_text())
@@ -31,8 +31,8 @@ class Batches:
         self._thread: threading.Thread | None = None
 
     def next(self, rows: int) -> tuple[Tensor, Tensor]:
-        """ids and targets, int64 [rows, T], on the device."""
-        if rows != self._rows:  # the first call, or a trainer that changes its batch size on the way
+        """The next ids and targets, int64 [rows, T], on the device."""
+        if rows != self._rows:  # the first call, or the trainer has changed its batch size
             self.close()
             self._rows = rows
             self._closed = threading.Event()

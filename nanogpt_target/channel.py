@@ -1,11 +1,11 @@
-"""How the scorer and a model process exchange fixed-size messages: files in a folder that both see.
+"""The channel between the scorer and a model process: fixed-size messages in files of a shared folder.
 
-The scorer makes every file with its final size before it writes the header, writes requests, and reads answers by
-``pread`` into memory of its own. It maps nothing and follows no link: a file that the other side cuts short is a short
-read, not a crash. The model process holds a named pipe open as long as it lives, so that its death is seen at once and
-across namespaces. Another transport (CUDA IPC) has the same two classes.
+The scorer creates every file with its final size before it writes the header. It writes requests and reads answers by
+``pread`` into its own memory. It maps no file and follows no link: a file that the model process truncates is a short
+read, not a crash. The model process holds a named pipe open while it runs, so that the scorer notices its end at once, also
+across namespaces.
 
-    header.json  version and shapes, by the scorer            logits    float32 [rows, T, V], by the model
+    header.json  shapes, by the scorer                        logits    float32 [rows, T, V], by the model
     ids          int64 [rows, T], by the scorer               answered  int64 sequence number, int64 code, by the model
     asked        int64 sequence number, by the scorer         alive     named pipe: one byte, by the model
 """
@@ -22,11 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = 3
 STOP = -1  # instead of a sequence number
-READY = -2  # the same, by the model: loaded, ask
+READY = -2  # instead of a sequence number, by the model: loaded
 OK, WRONG_SHAPE, WRONG_TYPE = range(3)  # codes of an answer
-PAUSE = 0.0005  # seconds between two looks
+PAUSE = 0.0005  # seconds between checks for an answer
 NAMES = frozenset(("header.new", "header.json", "ids", "logits", "asked", "answered", "alive"))
 
 
@@ -35,7 +34,7 @@ class Rejected(Exception):
 
 
 class ModelGone(Exception):
-    """The model process ended before it had answered."""
+    """The model process ended before it answered."""
 
 
 _REASONS = {
@@ -45,10 +44,10 @@ _REASONS = {
 
 
 class ScorerSide:
-    """Asks. ``rows`` × ``length`` ids go out, ``rows`` × ``length`` × ``vocab`` float32 logits come back.
+    """The scorer's end: sends int64 [rows, length] ids, receives float32 [rows, length, vocab] logits.
 
-    ``load_seconds``: from the import of train.py until it answers as fast as it goes on to. Time without a bound would
-    be time to train.
+    ``load_seconds`` bounds the time from the import of train.py to the first answer at normal speed: otherwise a model
+    process could train while it loads.
     """
 
     def __init__(self, folder: Path, rows: int, length: int, vocab: int, load_seconds: float = float("inf")):
@@ -56,8 +55,8 @@ class ScorerSide:
         self._files: dict[str, int] = {}
         self._sequence = READY
         self._load_seconds = load_seconds
-        self._began = self._ready = float("inf")  # monotonic times: train.py is imported, the model is loaded
-        self._answers: list[float] = []  # seconds that each took
+        self._began = self._ready = float("inf")  # monotonic times: import of train.py, model loaded
+        self._answers: list[float] = []  # seconds per answer
         self._sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16}
         self._started = False
         try:
@@ -65,21 +64,19 @@ class ScorerSide:
             for name, size in self._sizes.items():
                 self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered"))
             header = _make(folder / "header.new", 0, writable=False)
-            os.pwrite(
-                header, json.dumps({"version": VERSION, "rows": rows, "length": length, "vocab": vocab}).encode(), 0
-            )
+            os.pwrite(header, json.dumps({"rows": rows, "length": length, "vocab": vocab}).encode(), 0)
             os.close(header)
             (folder / "header.new").rename(folder / "header.json")
         except (FileExistsError, FileNotFoundError, IsADirectoryError) as error:
             raise Rejected(f"the model process interfered with the channel ({error.strerror})") from error
 
     def ask(self, ids: np.ndarray, deadline: float, out: np.ndarray) -> None:
-        """Send int64 [rows, T] and read the answer into ``out``, float32 [rows, T, V].
+        """Send ``ids`` int64 [rows, T] and read the answer into ``out`` float32 [rows, T, V].
 
         Raises:
             TimeoutError: no answer before ``deadline`` (monotonic).
             ModelGone: the model process ended.
-            Rejected: it answered something else, or cut a file.
+            Rejected: the answer has another form, or the model process truncated a file.
         """
         if self._sequence == READY:
             self._await(deadline)
@@ -101,8 +98,8 @@ class ScorerSide:
             done += got
 
     def check_load(self) -> None:
-        """Raises TimeoutError if loading, with what the first answer took longer than others, took too long."""
-        loading = max(0.0, self._ready - self._began)  # a load that was over before it was looked for took no time
+        """Raise ``TimeoutError`` if loading took too long. The excess time of the first answer counts as loading."""
+        loading = max(0.0, self._ready - self._began)  # 0 if the load ended before the first check
         self._check_load(loading + max(0.0, self._answers[0] - statistics.median(self._answers)))
 
     def _check_load(self, seconds: float) -> None:
@@ -111,12 +108,12 @@ class ScorerSide:
 
     @property
     def answering(self) -> float:
-        """Seconds that it was waited for answers."""
+        """Seconds spent waiting for answers."""
         return sum(self._answers)
 
     @property
     def asked(self) -> bool:
-        """Whether the model process has seen any of the text."""
+        """Whether the model process has received any text."""
         return self._sequence != READY
 
     def _await(self, deadline: float) -> int:
@@ -144,25 +141,21 @@ class ScorerSide:
             time.sleep(PAUSE)
 
     def _check_folder(self) -> None:
-        """The folder may lie in memory that no limit of the model process covers: nothing in it may grow.
-
-        Raises:
-            Rejected: something did.
-        """
+        """Raise ``Rejected`` if the folder has grown: its memory does not count against the limit of the job."""
         if any(os.fstat(self._files[name]).st_size > size for name, size in self._sizes.items()):
-            raise Rejected("the model process wrote more into the channel than an answer")
+            raise Rejected("the model process enlarged a file of the channel")
         try:
             with os.scandir(self._folder) as entries:
                 strange = {entry.name for entry in islice(entries, len(NAMES) + 1)} - NAMES
         except OSError as error:
             raise Rejected(f"the model process interfered with the channel ({error.strerror})") from error
         if strange:
-            raise Rejected("the model process put something of its own into the channel")
+            raise Rejected("the model process created a file in the channel")
 
     def _gone(self) -> bool:
         if not self._ended():
             return False
-        # it may have answered, and ended, since the last look
+        # the process may have answered and ended since the last check
         return os.pread(self._files["answered"], 8, 0) != struct.pack("<q", self._sequence)
 
     def _ended(self) -> bool:
@@ -176,7 +169,7 @@ class ScorerSide:
         return ended
 
     def close(self) -> None:
-        """Tell the model process to end."""
+        """Ask the model process to end, and close the files."""
         if "asked" in self._files:
             os.pwrite(self._files["asked"], struct.pack("<q", STOP), 0)
         for file in self._files.values():
@@ -185,7 +178,7 @@ class ScorerSide:
 
 
 class ModelSide:
-    """Answers, in the untrusted process. Waits for the scorer's turn to it; made before anything of train.py runs."""
+    """The model process's end. Waits until the scorer opens the channel; created before train.py is imported."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -194,8 +187,6 @@ class ModelSide:
         self._alive = (folder / "alive").open("wb", buffering=0)  # a pipe, open until this process ends
         self._alive.write(b"\x01")
         header = json.loads((folder / "header.json").read_text())
-        if header["version"] != VERSION:
-            raise SystemExit(f"the scorer speaks version {header['version']} of the channel, this process {VERSION}")
         self.shape: tuple[int, int, int] = (header["rows"], header["length"], header["vocab"])
         self._ids = np.memmap(folder / "ids", np.int64, "r", shape=self.shape[:2])
         self._logits = np.memmap(folder / "logits", np.float32, "r+", shape=self.shape)
@@ -218,7 +209,7 @@ class ModelSide:
             time.sleep(PAUSE)
 
     def answer(self, logits: np.ndarray) -> None:
-        """float32 [rows, T, V]."""
+        """Send ``logits`` float32 [rows, T, V]."""
         np.copyto(self._logits, logits)
         self._send(OK)
 
@@ -232,8 +223,8 @@ class ModelSide:
 def _make(path: Path, size: int, writable: bool) -> int:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     if size:
-        os.posix_fallocate(file, 0, size)  # a full disk is an error here, not a signal later
-    os.fchmod(file, 0o666 if writable else 0o644)  # the model process may be another user
+        os.posix_fallocate(file, 0, size)  # raises if the disk is full; a later write would end in a signal
+    os.fchmod(file, 0o666 if writable else 0o644)  # the model process may run as another user
     return file
 
 

@@ -1,4 +1,4 @@
-"""Where text comes from: the installed Python, or files of the user (and of a hub, once they are downloaded)."""
+"""Sources of text: the installed Python, or files of the user or of a hub."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Standard library modules that no trainer imports: validation and test text comes from here alone, and sandboxes that
-# protect hide these files. What an installation lacks is passed over. distutils is not here: setuptools carries a copy
-# of it into every environment.
+# Modules of the standard library that no trainer imports. Validation and test text comes only from these files, and
+# sandboxes hide them. Missing ones are skipped. distutils is not listed: setuptools installs a copy of it everywhere.
 HELD_OUT = (
     "_pydecimal.py", "aifc.py", "antigravity.py", "binhex.py", "cgi.py", "cgitb.py", "chunk.py", "crypt.py", "curses",
     "dbm", "ensurepip", "ftplib.py", "idlelib", "imaplib.py", "imghdr.py", "lib2to3", "mailbox.py", "mailcap.py",
@@ -24,19 +23,20 @@ NO_TEXT = {"site-packages", "dist-packages", "__pycache__", "distutils", "encodi
 TESTS = {"test", "tests", "idle_test"}
 FORMATS = (".txt", ".jsonl", ".parquet")
 FEWEST = 12  # documents, for three splits
-LEAST = 200  # characters of a file of the standard library
-PIECE = 2000  # characters, at least, of a document cut from a txt file
+LEAST = 200  # shortest file of the standard library, in characters
+PIECE = 2000  # shortest document cut from a txt file, in characters
 
 
 class DataError(ValueError):
-    """The data cannot be used; the message says why and what would do."""
+    """The data cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Documents by split; training text may be read more than once, and is never held as a whole.
+    """Documents by split.
 
-    ``masked`` names what a sandbox must hide, relative to the standard library's folder.
+    ``train`` yields the training text anew at each call, so that it never lies in memory as a whole. ``masked`` are
+    names in the folder of the standard library that a sandbox must hide.
     """
 
     train: Callable[[], Iterator[str]]
@@ -46,9 +46,12 @@ class Splits:
 
 
 def builtin(train_bytes: int = 0, root: Path | None = None) -> Splits:
-    """Source and documentation of the running Python's standard library; at most ``train_bytes`` to train on, 0: all.
+    """Source and documentation of the running Python's standard library.
 
-    The order is by hash of the name, so that a part is a fair sample; the library's own tests come last.
+    Args:
+        train_bytes: bound on the training text; 0 is all. Files are ordered by hash of the name, so that a part is a
+            fair sample; the library's own tests come last.
+        root: folder of the standard library.
     """
     root = root or Path(sysconfig.get_path("stdlib"))
     masked = tuple(name for name in HELD_OUT if (root / name).exists())
@@ -97,7 +100,7 @@ def _sources(place: Path, without: set[str]) -> list[Path]:
 
 
 def _source(path: Path) -> str:
-    """The text of a file; empty if there is little, or none that reads as UTF-8 (some tests are broken on purpose)."""
+    """The text of a file; "" if it is short or not UTF-8 (some tests of the library are invalid on purpose)."""
     try:
         text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError):
@@ -106,13 +109,17 @@ def _source(path: Path) -> str:
 
 
 def from_files(path: Path, validation_bytes: int, test_bytes: int) -> Splits:
-    """txt, jsonl (key ``text``), parquet (column ``text``), or a folder of them, split by a hash of each document.
+    """Text of txt, jsonl (key ``text``) or parquet (column ``text``) files, split by a hash of each document.
 
-    The documents with the lowest hashes are validation, the next are test: as many as hold the wanted bytes, but never
-    more than a tenth of all documents each. Of documents that are equal, one is used.
+    The documents with the lowest hashes are validation, the next ones test. Duplicates are removed.
+
+    Args:
+        path: a file or a folder.
+        validation_bytes: size of the validation split; at most a tenth of all documents.
+        test_bytes: size of the test split, with the same bound.
 
     Raises:
-        DataError: nothing there, nothing readable, or too few documents for three splits.
+        DataError: there is no readable text, or there are too few documents for three splits.
     """
     files = _files(path)
     sizes: dict[bytes, int] = {}
@@ -187,7 +194,7 @@ def _read_jsonl(path: Path) -> Iterator[str]:
                     text = None
                 if not isinstance(text, str):
                     raise DataError(f'{path}, line {number}: not a JSON object with a string under the key "text".')
-                yield text.encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair
+                yield text.encode("utf-8", "replace").decode()  # JSON can contain a lone surrogate
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error.reason}).") from None
 
@@ -207,11 +214,11 @@ def _read_parquet(path: Path) -> Iterator[str]:
                     if isinstance(text, str):
                         yield text
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path} is no parquet file that can be read: {error}") from None
+        raise DataError(f"{path} is not a readable parquet file: {error}") from None
 
 
 def _read_txt(path: Path) -> Iterator[str]:
-    """Cut at empty lines, or where none comes at a line's end, into documents of at least ``PIECE`` characters."""
+    """Cut into documents of at least ``PIECE`` characters at empty lines, or at a line's end if they are too long."""
     try:
         with path.open(encoding="utf-8") as lines:
             held: list[str] = []
@@ -231,7 +238,7 @@ def _read_txt(path: Path) -> Iterator[str]:
 
 
 def _document(lines: list[str]) -> str:
-    """Empty lines between documents belong to neither: equal documents are equal wherever they stand."""
+    """Without trailing empty lines: equal documents are equal at every place of a file."""
     return "".join(lines).rstrip("\n") + "\n"
 
 

@@ -1,8 +1,8 @@
-"""The frozen side of a training run: seed, data order, clock, progress, checkpoint.
+"""The frozen part of a training run: seed, data order, clock, progress, checkpoint.
 
-The host runs ``train.py`` in a sandbox, waits for the event ``ready``, lets the training shards appear in the data
-directory, and starts its own clock. What is measured here (times, loss, tokens) is information for people; what counts
-is measured outside.
+The host runs ``train.py`` in a sandbox, waits for the event ``ready``, puts the training shards into the data
+directory, and starts its own clock. The times, losses and tokens that the harness reports are information for people:
+the host measures the time, and the scorer the value.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from torch import Tensor, nn
 
 from nanogpt_target.batches import Batches
 
-_now = time.monotonic  # taken at import: code that patches the time module does not move this clock
+_now = time.monotonic  # bound at import: an edit that patches the time module does not change this clock
 _sleep = time.sleep
 DIVERGED = 3  # exit code
 EVENTS_PER_SECOND = 4.0
-COMPILED = "compiled.bin"  # what torch.compile made of the baseline: among its outputs, and in the data of later runs
+COMPILED = "compiled.bin"  # torch.compile's cache: an output of the baseline, in the data folder of later runs
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What a model must know of the data before it may see any."""
+    """Sizes of the data, known before the clock starts."""
 
     vocab_size: int
     sequence_length: int
 
 
 def memory_share(limit: float, total: int) -> float:
-    """The part of a GPU with ``total`` bytes that ``limit`` GB of 2**30 bytes are, for PyTorch's allocator to keep to.
+    """``limit`` (in units of 2**30 bytes) as a share of a GPU with ``total`` bytes, for PyTorch's allocator.
 
-    Code that means to use more can: this bounds the honest, who get an error that says how much they asked for.
+    An edit can evade this limit; it gives honest code an error that names the requested size.
     """
     return min(1.0, limit * 2**30 / total)
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether products of matrices in bf16 are faster than in float32: on GPUs, and on processors with instructions."""
+    """Whether matrix products are faster in bf16 than in float32: on GPUs, and on CPUs with bf16 instructions."""
     if device.type == "cuda":
         return True
-    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every PyTorch
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in old PyTorch
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
@@ -64,8 +64,8 @@ class Run:
     def __init__(self) -> None:
         if "OVERNIGHT_DATA" not in os.environ:
             raise SystemExit(
-                "train.py is run by a session, which gives it data, a seed and a clock: overnight run --target DIR\n"
-                "To train and score it once, by hand: python -m nanogpt_target --target ."
+                "train.py needs the data, seed and clock of a session. Start one: overnight run --target DIR\n"
+                "To train and score once without a session: python -m nanogpt_target --target ."
             )
         self._data = Path(os.environ["OVERNIGHT_DATA"])
         self._out = Path(os.environ["OVERNIGHT_OUT"])
@@ -78,7 +78,7 @@ class Run:
         self.device = torch.device(os.environ.get("OVERNIGHT_DEVICE", "cpu"))
         meta = json.loads((self._data / "meta.json").read_text())
         self.meta = Meta(meta["vocab_size"], meta["sequence_length"])
-        self._schedule = _read_trace(os.environ.get("OVERNIGHT_TRACE", ""))
+        self._schedule = _read_schedule(os.environ.get("OVERNIGHT_SCHEDULE", ""))
         random.seed(self._seed)
         np.random.seed(self._seed)
         torch.manual_seed(self._seed)
@@ -92,8 +92,8 @@ class Run:
         self.tokens = 0
         self.progress = 0.0
         self._losses: list[float] = []
-        self._last_loss: Tensor | None = None  # not yet looked at
-        self._planned = -1  # the last step that ``training`` has let begin
+        self._last_loss: Tensor | None = None  # not checked yet: reading it waits for the GPU
+        self._planned = -1  # the last step that ``training`` has started
         self._parameters = 0
         self._began = self._last_event = self._last_step = 0.0
         self._initial_hash = ""
@@ -101,41 +101,37 @@ class Run:
         self._curve: Any = None
         self._trace: Any = None
 
-    # before the clock
-
     def warmup_batches(self, rows: int, count: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """Random ids in the shape of real batches, so that kernels compile before the clock starts."""
+        """Random int64 ids and targets [rows, T], so that kernels compile before the clock starts."""
         generator = torch.Generator().manual_seed(0)
         for _ in range(count):
             ids = torch.randint(self.meta.vocab_size, (rows, self.meta.sequence_length + 1), generator=generator)
             yield ids[:, :-1].to(self.device), ids[:, 1:].to(self.device)
 
     def begin(self, model: nn.Module) -> None:
-        """Say that everything is ready, wait for the training data, and start the clock."""
+        """Report ``ready``, wait for the training data, and start the clock."""
         self._initial_hash = _hash_weights(model)
         self._parameters = sum(p.numel() for p in model.parameters())
-        torch.manual_seed(self._seed + 1)  # the warm-up must not decide what dropout draws
+        torch.manual_seed(self._seed + 1)  # dropout must not depend on the warm-up
         self._curve = (self._out / "curve.jsonl").open("w")
         self._trace = (self._out / "trace.jsonl").open("w")
         versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
-        self._note(self._trace, seed=self._seed, budget=f"{self._kind}:{self._amount:g}", device=str(self.device),
+        _note(self._trace, seed=self._seed, budget=f"{self._kind}:{self._amount:g}", device=str(self.device),
                    threads=torch.get_num_threads(), versions=versions)  # fmt: skip
         if os.environ.get("OVERNIGHT_KEEP_COMPILED"):
             _leave_compiled(self._out / COMPILED)
-        self._emit(event="ready", parameters=self._parameters)
+        _emit(event="ready", parameters=self._parameters)
         while not (self._data / "manifest.json").exists():
             _sleep(0.002)
         self._began = self._last_step = _now()
         self._batches = Batches(self._data, self._seed, self.device)
-        self._emit(event="start")
-
-    # the clock
+        _emit(event="start")
 
     @property
     def training(self) -> bool:
-        """Whether there is budget for another step. Fixes ``progress``, in [0, 1), for the step that begins."""
+        """Whether the budget allows another step. Sets ``progress``, in [0, 1), for that step."""
         if self._planned == self.step:
-            return True  # asked twice
+            return True  # second call before a step
         if self._schedule is None:
             self.progress = self._spent() / self._amount
         else:
@@ -143,38 +139,45 @@ class Run:
         if self.progress >= 1.0:
             return False
         self._planned = self.step
-        self._note(self._trace, step=self.step, progress=self.progress)
+        _note(self._trace, step=self.step, progress=self.progress)
         return True
 
     def _spent(self) -> float:
         if self._kind == "seconds":
             elapsed = _now() - self._began
             typical = elapsed / self.step if self.step else 0.0
-            return elapsed + 0.5 * typical  # ends within half a step of the budget
+            return elapsed + 0.5 * typical  # end within half a step of the budget
         return float(self.step if self._kind == "steps" else self.tokens)
 
     def batch(self, rows: int) -> tuple[Tensor, Tensor]:
-        """The next ids and targets, each int64 [rows, T]; the order belongs to the seed."""
+        """The next ids and targets, each int64 [rows, T]; the seed decides the order."""
         assert self._batches is not None, "call begin(model) first"
         ids, targets = self._batches.next(rows)
         self.tokens += ids.numel()
         return ids, targets
 
     def finish_step(self, loss: Tensor) -> None:
-        """Count a step; ``loss`` is its mean loss. Reports now and then, and ends a run whose loss is not finite."""
+        """Count a step and report it at times.
+
+        Args:
+            loss: mean loss of the step, in nats per token.
+
+        Raises:
+            SystemExit: the loss is not finite.
+        """
         self.step += 1
         now = _now()
         due = now - self._last_event > 1 / EVENTS_PER_SECOND or self.step == 1
         if not due and self.device.type == "cuda" and self.step % 10:
-            self._last_loss = loss  # reading it would wait for the GPU
+            self._last_loss = loss
             return
         value = self._finite(loss)
         seconds = now - self._began
-        self._note(self._curve, step=self.step, progress=round(self.progress, 4), loss=round(value, 5),
+        _note(self._curve, step=self.step, progress=round(self.progress, 4), loss=round(value, 5),
                    seconds=round(seconds, 3), tokens=self.tokens)  # fmt: skip
         if due:
             self._last_event = now
-            self._emit(event="step", step=self.step, loss=round(value, 4), progress=round(self.progress, 4),
+            _emit(event="step", step=self.step, loss=round(value, 4), progress=round(self.progress, 4),
                        tokens=self.tokens, tokens_per_second=round(self.tokens / max(seconds, 1e-9)),
                        memory_gb=_memory_gb(self.device))  # fmt: skip
 
@@ -182,19 +185,17 @@ class Run:
         value = float(loss)
         self._last_loss = None
         if not math.isfinite(value):
-            self._emit(event="diverged", step=self.step)
+            _emit(event="diverged", step=self.step)
             raise SystemExit(DIVERGED)
         self._losses = [*self._losses[-19:], value]
         return value
 
-    # after
-
     def save(self, model: nn.Module, extra: dict[str, Any] | None = None) -> None:
-        """Write the checkpoint (safetensors, nothing that can run) and the summary."""
+        """Write the checkpoint (safetensors: data only, no code) and the summary."""
         if self._last_loss is not None:
             self._finite(self._last_loss)
         seconds = _now() - self._began
-        # copies, since safetensors refuses tensors that share memory (tied weights)
+        # copies: safetensors refuses tensors that share memory, such as tied weights
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         save_file(tensors, self._out / "model.safetensors")
         (self._out / "model.json").write_text(json.dumps({**asdict(self.meta), **(extra or {})}))
@@ -212,38 +213,38 @@ class Run:
         (self._out / "summary.json").write_text(json.dumps(summary))
         for file in (self._curve, self._trace):
             file.close()
-        self._emit(event="saved", steps=self.step, tokens=self.tokens, train_seconds=round(seconds, 3))
+        _emit(event="saved", steps=self.step, tokens=self.tokens, train_seconds=round(seconds, 3))
         if self._batches is not None:
             self._batches.close()
 
-    @staticmethod
-    def _emit(**event: Any) -> None:
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
 
-    @staticmethod
-    def _note(file: Any, **line: Any) -> None:
-        file.write(json.dumps(line) + "\n")
+def _emit(**event: Any) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def _note(file: Any, **line: Any) -> None:
+    file.write(json.dumps(line) + "\n")
 
 
 _run: Run | None = None
 
 
 def start() -> Run:
-    """Seed everything, and read what the host has decided."""
+    """Read the host's settings and set every seed. The first call of ``main``."""
     global _run
     _run = Run()
     return _run
 
 
 def save(model: nn.Module, extra: dict[str, Any] | None = None) -> None:
-    """End the run: the last call of ``main``. ``extra`` is small JSON that ``load`` needs beside the weights."""
+    """Write the checkpoint: the last call of ``main``. ``extra`` is small JSON that ``load`` needs."""
     assert _run is not None, "call start() first"
     _run.save(model, extra)
 
 
 def read_checkpoint(directory: str, device: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights by name, and what stands in model.json."""
+    """The weights by name, and the content of model.json."""
     folder = Path(directory)
     return load_file(folder / "model.safetensors", device=device), json.loads((folder / "model.json").read_text())
 
@@ -263,20 +264,20 @@ def _memory_gb(device: torch.device) -> float:
 
 
 def _take_compiled(place: Path) -> None:
-    """Know what was compiled before. A model that was edited since compiles what is new in it."""
+    """Load the compile cache; an edited model compiles only its changes."""
     if place.exists():
         torch.compiler.load_cache_artifacts(place.read_bytes())
 
 
 def _leave_compiled(place: Path) -> None:
-    """Nothing, where nothing was compiled, or PyTorch is too old to say."""
+    """Write the compile cache, if there is one and PyTorch can save it."""
     save = getattr(torch.compiler, "save_cache_artifacts", lambda: None)
     if (found := save()) is not None:
         place.write_bytes(found[0])
 
 
-def _read_trace(path: str) -> list[float] | None:
-    """The progress at each step of an earlier run, to be followed exactly."""
+def _read_schedule(path: str) -> list[float] | None:
+    """The progress at each step of an earlier run, which this run follows."""
     if not path:
         return None
     lines = (json.loads(line) for line in Path(path).read_text().splitlines())

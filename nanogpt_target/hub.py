@@ -1,4 +1,4 @@
-"""Files of a hub data set over HTTP: a download goes on where it broke off, and is checked by size and hash."""
+"""Downloads the files of a hub data set over HTTP; resumes interrupted downloads and checks size and hash."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pathlib import Path
 from nanogpt_target.corpus import FORMATS, DataError
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
-RETRIES = 8  # without a new byte
-TIMEOUT = 60.0  # seconds without an answer
+RETRIES = 8  # attempts without a new byte
+TIMEOUT = 60.0  # longest wait for an answer, in seconds
 CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a data set. ``size`` in bytes and ``sha256`` are None where the hub does not tell."""
+    """A file of a data set. ``size`` (in bytes) and ``sha256`` are None if the hub does not report them."""
 
     name: str
     size: int | None = None
@@ -40,14 +40,22 @@ def download(
     endpoint: str = "",
     pause: float = 0.5,
 ) -> list[Path]:
-    """Fetch files of the data set ``owner/name`` into ``folder``; what is complete there is not fetched again.
+    """Download files of a data set; complete files are not downloaded again.
 
-    ``files`` are names or patterns (``shard_0000?.parquet``). Without any, files that hold text are taken in the order
-    of their names, up to ``most_bytes``. The hub's address is ``endpoint``, else HF_ENDPOINT. ``pause``: seconds before
-    the first retry, doubled for each further one.
+    Args:
+        dataset: ``owner/name``.
+        files: names or patterns (``shard_0000?.parquet``). If empty, text files in the order of their names.
+        folder: where the files go.
+        progress: called with messages for people.
+        most_bytes: bound on the total size if ``files`` is empty.
+        endpoint: address of the hub; default: HF_ENDPOINT, else the public hub.
+        pause: seconds before the first retry, doubled for each further one.
+
+    Returns:
+        The paths of the downloaded files.
 
     Raises:
-        DataError: the data set or a file does not exist, a file is not what the hub says, or the last retry failed.
+        DataError: the data set or a file does not exist, has another size or hash, or the last retry failed.
     """
     say = progress or (lambda _text: None)
     endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
@@ -57,7 +65,7 @@ def download(
     places = []
     for file in _choose(_listing(endpoint, dataset, pause, say), files, dataset, most_bytes):
         if Path(file.name).is_absolute() or ".." in Path(file.name).parts:
-            raise DataError(f"hub:{dataset}: {file.name!r} is no name of a file in a data set.")
+            raise DataError(f"hub:{dataset}: {file.name!r} leads out of the data set.")
         place = folder / file.name.replace("/", "--")
         if not place.exists():
             url = f"{endpoint}/datasets/{dataset}/resolve/main/{urllib.parse.quote(file.name)}"
@@ -67,7 +75,7 @@ def download(
 
 
 def _listing(endpoint: str, dataset: str, pause: float, say: Callable[[str], None]) -> list[RemoteFile]:
-    """All files of a data set. The hub gives them in pages, the next one's address in the header Link."""
+    """All files of a data set. The hub returns pages; the header Link has the address of the next one."""
     url = f"{endpoint}/api/datasets/{dataset}/tree/main?recursive=true"
     found: list[RemoteFile] = []
     while url:
@@ -77,11 +85,11 @@ def _listing(endpoint: str, dataset: str, pause: float, say: Callable[[str], Non
                     entries, link = json.load(answer), answer.headers.get("Link", "")
                 break
             except (OSError, ValueError) as error:
-                _give_up_if_final(error, url)
+                _raise_if_final(error, url)
                 say(f"{dataset}: {error}; trying again")
                 time.sleep(pause * 2**attempt)
         else:
-            raise DataError(f"{url}: no list of files, {RETRIES} times. Is this machine online?")
+            raise DataError(f"{url}: no list of files after {RETRIES} attempts. Is this machine online?")
         for entry in entries:
             if entry.get("type") == "file":
                 large = entry.get("lfs") or {}
@@ -123,28 +131,28 @@ def _fetch(url: str, file: RemoteFile, place: Path, pause: float, say: Callable[
             complete = _fetch_more(url, part, have)
             if complete and file.size is None:
                 break
-            problem = f"broke off at {part.stat().st_size:,} of {file.size or 0:,} bytes"
+            problem = f"interrupted at {part.stat().st_size:,} of {file.size or 0:,} bytes"
         except OSError as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # the part is of another version
+            if isinstance(error, urllib.error.HTTPError) and error.code == 416:  # a part of another version
                 part.unlink(missing_ok=True)
-            _give_up_if_final(error, url)
+            _raise_if_final(error, url)
             problem = str(error)
         gained = (part.stat().st_size if part.exists() else 0) > have
         failures = 0 if gained else failures + 1
         if file.size is None or (part.stat().st_size if part.exists() else 0) < file.size:
-            say(f"{place.name}: {problem}; going on")
+            say(f"{place.name}: {problem}; continuing")
             time.sleep(min(60.0, pause * 2**failures))
     else:
-        raise DataError(f"{url}: {problem}, {RETRIES} times. What came is kept; the same command goes on from there.")
+        raise DataError(f"{url}: {problem} after {RETRIES} attempts. The same command continues the download.")
     size, digest = part.stat().st_size, _sha256(part)
     if (file.size is not None and size != file.size) or (file.sha256 and digest != file.sha256):
         part.unlink()
-        raise DataError(f"{url}: what came is not what the hub says it is (size or hash). It was thrown away.")
+        raise DataError(f"{url}: size or hash differs from the hub's. The file was deleted; try again.")
     part.replace(place)
 
 
 def _fetch_more(url: str, part: Path, have: int) -> bool:
-    """Append what is missing to ``part``; whether the server says that this was all."""
+    """Append the missing bytes to ``part``; whether the answer was complete."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         resumed = have > 0 and answer.status == 206  # otherwise the server sends the file from its start
@@ -157,7 +165,7 @@ def _fetch_more(url: str, part: Path, have: int) -> bool:
     return length is None or came == int(length)
 
 
-def _give_up_if_final(error: Exception, url: str) -> None:
+def _raise_if_final(error: Exception, url: str) -> None:
     if isinstance(error, urllib.error.HTTPError) and error.code in (400, 401, 403, 404):
         raise DataError(f"{url}: HTTP {error.code}. Is the name right, and the data set public?") from None
 

@@ -1,4 +1,4 @@
-"""The untrusted side of scoring: loads the checkpoint with the committed train.py, answers ids with logits, no more."""
+"""The untrusted side of scoring: loads the checkpoint with the committed train.py and answers ids with logits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def keep_memory() -> None:
-    """Have glibc keep what is freed: it would give large blocks of logits back, and fault them in anew every time.
+    """Make glibc keep freed memory: returning large blocks of logits costs page faults at every batch.
 
-    Another C library ignores it, and is merely slower.
+    Other C libraries have no mallopt and run slower.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and (mallopt(_MMAP_THRESHOLD, 1 << 30) or mallopt(_MMAP_THRESHOLD, 32 << 20)):
@@ -24,17 +24,17 @@ def keep_memory() -> None:
 
 
 def main() -> None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin between two answers steal the scorer's time
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin between answers slow down the scorer
     keep_memory()
     import torch
 
     if threads := int(os.environ.get("OVERNIGHT_THREADS", "0")):
         torch.set_num_threads(threads)
-    # The second model process waits here until the first is gone: no line of train.py runs in both at the same time.
+    # The second model process waits here until the first has ended: train.py never runs in both at the same time.
     side = ModelSide(Path(os.environ["OVERNIGHT_CHANNEL"]))
     device = os.environ.get("OVERNIGHT_DEVICE", "cpu")
     sys.path.insert(0, str(Path.cwd()))
-    load = importlib.import_module("train").load  # the committed train.py; importing it trains nothing
+    load = importlib.import_module("train").load  # the committed train.py; the import trains nothing
 
     model = load(os.environ["OVERNIGHT_CHECKPOINT"], device)
     with torch.inference_mode():

@@ -1,12 +1,11 @@
-"""Text → tokenizer → packed rows, once; then what each side of a trial may see of it.
+"""Prepares data once: text to tokenizer to packed rows. Also shows a trial the parts that it may see.
 
-A prepared folder is named by a hash of its settings and its text, is checked by hash when it is used, and has: the
+A prepared folder is named by a hash of its settings and its text, and is checked by hash at every use. It holds the
 training shards, the validation and test rows, the tokenizer, the bytes of each token, and ``manifest.json``.
 """
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import hashlib
 import itertools
@@ -15,7 +14,6 @@ import os
 import shutil
 import sys
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,12 +25,10 @@ import numpy as np
 from nanogpt_target import corpus, hub, tokenizer
 from nanogpt_target.corpus import DataError, Splits
 
-__all__ = ["DataError", "Prepared", "pack", "prepare", "release", "stage_before", "unpack"]
-
 VERSION = 2
 SHARD_BYTES = 1 << 28
-TOKENIZER_CHARACTERS = 4_000_000  # of training text that the tokenizer is trained on
-CHECKED_BYTES = 1 << 24  # files up to this size are hashed at every use, larger ones when asked
+TOKENIZER_CHARACTERS = 4_000_000  # training text of the tokenizer
+CHECKED_BYTES = 1 << 24  # files up to this size are hashed at every use, larger ones on request
 FEWEST_ROWS = {"train": 64, "validation": 4, "test": 4}
 DEFAULTS: Mapping[str, Any] = {
     "source": "builtin",
@@ -41,36 +37,42 @@ DEFAULTS: Mapping[str, Any] = {
     "sequence_length": 128,
     "validation_tokens": 60_000,
     "test_tokens": 60_000,
-    "train_bytes": 0,  # of the built-in corpus; 0: all
-    "download_gb": 2.0,  # of a hub data set whose files are not named
+    "train_bytes": 0,  # of the built-in corpus; 0 is all
+    "download_gb": 2.0,  # of a hub data set without named files
 }
 _KINDS = {str: "a text", list: "a list of names", int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set on the host. ``hash`` is part of what makes two values comparable."""
+    """A prepared data set on the host. Values can be compared only between equal hashes."""
 
     directory: Path
     hash: str
     vocab_size: int
     sequence_length: int
-    tokens: Mapping[str, int]
-    masked: tuple[str, ...]  # names in the standard library's folder that sandboxes hide
+    tokens: Mapping[str, int]  # by split
+    masked: tuple[str, ...]  # names in the folder of the standard library that sandboxes hide
 
     @property
     def meta(self) -> dict[str, int]:
-        """What a trial may know before the clock starts."""
+        """The sizes that a trial may read before its clock starts."""
         return {"vocab_size": self.vocab_size, "sequence_length": self.sequence_length}
 
 
 def prepare(
     spec: Mapping[str, Any], cache: Path, progress: Callable[[str], None] | None = None, verify: bool = False
 ) -> Prepared:
-    """The prepared form of ``spec`` (keys of ``DEFAULTS``), made now or taken from ``cache``.
+    """Prepare the data that ``spec`` describes, or take them from ``cache``.
+
+    Args:
+        spec: keys of ``DEFAULTS``.
+        cache: folder of prepared data sets.
+        progress: called with messages for people.
+        verify: also check large files by hash.
 
     Raises:
-        DataError: an unknown key, no usable text, or too little of it.
+        DataError: an unknown key, no usable text, or too little text.
     """
     say = progress or (lambda _text: None)
     spec = _check(spec)
@@ -85,20 +87,21 @@ def prepare(
             _make(spec, _read(spec, cache, say), place)
         prepared = _load(place)
         if problem := _damage(place, full=verify):
-            raise DataError(f"{place}: {problem}. Delete this folder; it is made again by the same command.")
+            raise DataError(f"{place}: {problem}. Delete this folder; the same command makes it again.")
         return prepared
 
 
-def pack(prepared: Prepared) -> dict[str, np.ndarray]:
-    """The bytes of every file of a prepared folder, for ``unpack`` on another machine."""
-    return {file.name: np.fromfile(file, np.uint8) for file in sorted(prepared.directory.iterdir())}
-
-
 def unpack(key: str, digest: str, cache: Path, fetch: Callable[[], Mapping[str, np.ndarray]]) -> Prepared:
-    """The prepared data ``digest`` in the folder ``key`` of ``cache``; fetched if they are not there already.
+    """The prepared data with hash ``digest`` in the folder ``key`` of ``cache``; calls ``fetch`` if it is missing.
+
+    Args:
+        key: name of the folder.
+        digest: expected hash.
+        cache: folder of prepared data sets.
+        fetch: returns the files by name, uint8 arrays.
 
     Raises:
-        DataError: the folder holds something else.
+        DataError: the folder holds other or damaged data.
     """
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "lock"):
@@ -108,19 +111,21 @@ def unpack(key: str, digest: str, cache: Path, fetch: Callable[[], Mapping[str, 
                 for name, data in fetch().items():
                     data.tofile(scratch / name)
         prepared = _load(place)
-        problem = _damage(place, full=fresh) or ("" if prepared.hash == digest else "other data than the session's")
+        problem = _damage(place, full=fresh) or (
+            "" if prepared.hash == digest else "the hash differs from that of the session"
+        )
         if problem:
-            raise DataError(f"{place}: {problem}. Delete this folder; it is fetched again.")
+            raise DataError(f"{place}: {problem}. Delete this folder; the next run fetches it again.")
         return prepared
 
 
 def stage_before(prepared: Prepared, data: Path) -> None:
-    """What a trial may see before the clock starts: sizes, no text."""
+    """Write what a trial may read before its clock starts: sizes, no text."""
     (data / "meta.json").write_text(json.dumps(prepared.meta))
 
 
 def release(prepared: Prepared, data: Path) -> None:
-    """Make the training shards appear in a trial's data directory; the manifest comes last and starts the harness."""
+    """Put the training shards into a trial's data directory. The manifest comes last: the harness waits for it."""
     manifest = json.loads((prepared.directory / "manifest.json").read_text())
     for name in manifest["train_shards"]:
         _link(prepared.directory / name, data / name)
@@ -131,7 +136,7 @@ def release(prepared: Prepared, data: Path) -> None:
 
 
 def _link(source: Path, place: Path) -> None:
-    """A symbolic link would lead out of the sandbox; a hard link shares the pages; a copy always works."""
+    """Hard link, else copy: a symbolic link would lead out of the sandbox."""
     try:
         os.link(source, place)
     except OSError:
@@ -160,7 +165,7 @@ def _check(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _origin(spec: Mapping[str, Any]) -> str:
-    """What the text depends on besides the settings."""
+    """The part of the key for the text: Python's version, the data set, or sizes and times of the files."""
     source: str = spec["source"]
     if source == "builtin":
         return sys.version
@@ -177,7 +182,7 @@ def _read(spec: Mapping[str, Any], cache: Path, say: Callable[[str], None]) -> S
     source = spec["source"]
     if source == "builtin":
         return corpus.builtin(spec["train_bytes"])
-    # at most as many bytes as tokens times a long token; packing takes what it needs
+    # an upper bound in bytes, at 8 bytes a token; packing takes what it needs
     held = [8 * spec[f"{split}_tokens"] for split in ("validation", "test")]
     if not source.startswith("hub:"):
         return corpus.from_files(Path(source).expanduser(), *held)
@@ -190,14 +195,14 @@ def _read(spec: Mapping[str, Any], cache: Path, say: Callable[[str], None]) -> S
 
 @contextmanager
 def _made(place: Path) -> Iterator[Path]:
-    """A folder to be filled, which then appears at ``place`` as a whole."""
+    """A folder to fill; it appears at ``place`` when it is complete."""
     scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
     try:
         yield scratch
         for file in scratch.iterdir():
-            file.chmod(0o444)  # a trial's data directory shares these files
+            file.chmod(0o444)  # trials share these files by hard links
         scratch.chmod(0o755)
-        shutil.rmtree(place, ignore_errors=True)  # one without a manifest
+        shutil.rmtree(place, ignore_errors=True)  # an incomplete folder
         scratch.rename(place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -214,9 +219,7 @@ def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
         for split, texts in (("validation", splits.validation), ("test", splits.test)):
             rows = np.concatenate(list(_pack(_encode(coder, texts, counts), length)))
             wanted = max(1, spec[f"{split}_tokens"] // length)
-            rows = rows[
-                np.sort(np.random.default_rng(0).permutation(len(rows))[:wanted])
-            ]  # a fair part of all documents
+            rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:wanted])]  # from all documents
             tokens[split] = _enough(len(rows), split, length)
             rows.tofile(scratch / f"{split}.bin")
         shards, count = _write_shards(_pack(_encode(coder, splits.train(), counts), length), length, scratch)
@@ -244,7 +247,11 @@ def _sample(texts: Iterator[str]) -> Iterator[str]:
 
 
 def _encode(coder: Any, texts: Iterable[str], counts: np.ndarray) -> Iterator[np.ndarray]:
-    """Ids of each text, about a million characters at a time. A lost byte would make the score wrong."""
+    """Ids of each text, in chunks of about a million characters.
+
+    Raises:
+        DataError: the tokenizer lost a byte, which would make every score wrong.
+    """
     held: list[str] = []
     for text in itertools.chain(texts, [None]):
         if text is not None:
@@ -258,9 +265,9 @@ def _encode(coder: Any, texts: Iterable[str], counts: np.ndarray) -> Iterator[np
 
 
 def _pack(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
-    """Blocks of rows, uint16 [N, length + 1]. Every row and every document begins with BOS (0).
+    """Pack documents into blocks of rows, uint16 [N, length + 1]. Every row and every document begins with BOS (0).
 
-    What does not fit goes on in the next row; the last row is filled up only if it is the only one.
+    A document that does not fit continues in the next row. An incomplete last row is dropped.
     """
     bos = np.zeros(1, np.uint16)
     pieces: list[np.ndarray] = []
@@ -268,7 +275,7 @@ def _pack(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
     for document in documents:
         ids = document
         while len(ids):
-            if room < 2:  # a new row; a last single place is filled with BOS
+            if room < 2:  # start a new row; BOS fills a single free place
                 pieces.append(bos[:room])
                 size += room
                 room = length + 1
@@ -288,7 +295,7 @@ def _pack(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
 
 
 def _write_shards(blocks: Iterator[np.ndarray], length: int, folder: Path) -> tuple[list[str], int]:
-    """Names of the shards, and how many rows they hold in all."""
+    """Write the rows to shards; the names of the shards and the number of rows."""
     most = max(1, SHARD_BYTES // (2 * (length + 1)))
     names: list[str] = []
     count, left = 0, 0
@@ -329,11 +336,11 @@ def _load(place: Path) -> Prepared:
             tuple(manifest["masked"]),
         )
     except (ValueError, KeyError) as error:
-        raise DataError(f"{place}/manifest.json is damaged ({error}). Delete the folder; it is made again.") from None
+        raise DataError(f"{place}/manifest.json is damaged ({error}). Delete the folder.") from None
 
 
 def _damage(place: Path, full: bool) -> str:
-    """What is wrong with a prepared folder; "" when nothing is."""
+    """The first problem of a prepared folder; "" if there is none."""
     files = json.loads((place / "manifest.json").read_text())["files"]
     for name, (size, digest) in files.items():
         path = place / name
@@ -351,31 +358,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Two sessions that start at once prepare once."""
+    """Hold the lock file ``path``: of two sessions that start at the same time, one prepares."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m nanogpt_target.prepare", description="Text to packed rows, once.")
-    parser.add_argument("--target", type=Path, default=Path(__file__).parent, help="folder with a target.toml")
-    parser.add_argument("--data", help="txt, jsonl, parquet, a folder of them, hub:owner/name, or builtin")
-    parser.add_argument("--cache", type=Path, default=Path("~/.cache/overnight/data"))
-    parser.add_argument("--verify", action="store_true", help="check all files by hash, the large ones too")
-    arguments = parser.parse_args()
-    spec = tomllib.loads((arguments.target / "target.toml").read_text())["data"]
-    if arguments.data:
-        spec |= {"source": arguments.data, "files": []}
-    try:
-        cache = arguments.cache.expanduser()
-        prepared = prepare(spec, cache, lambda text: print(text, file=sys.stderr), arguments.verify)
-    except DataError as error:
-        print(f"prepare: {error}", file=sys.stderr)
-        return 2
-    print(prepared.directory)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

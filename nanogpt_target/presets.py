@@ -1,4 +1,4 @@
-"""Ready-made sizes of the target: demo, cpu and gpu. A preset is a target.toml and the values of the block."""
+"""Presets of the target: demo, cpu and gpu. A preset is a target.toml with values for the hyperparameter block."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ PACKAGE = Path(__file__).parent
 PRESETS = ("demo", "cpu", "gpu")
 README = """# A target for Overnight
 
-`train.py` is the one file that gets edited; `target.toml` says how it is run, for how long, and what may change.
+`train.py` is the one file that Overnight edits. `target.toml` has its command, budget, limits and hyperparameters.
 
-    overnight run --target . --proposer cma-es --trials 50     # search over the hyperparameter block, no model needed
+    overnight run --target . --proposer cma-es --trials 50     # search the hyperparameter block without a model
     overnight run --target . --llm-base-url http://127.0.0.1:8000/v1 --hours 8
-    python -m nanogpt_target --target .                # one run and its score, by hand and unprotected
+    python -m nanogpt_target --target .                # one run and its score, without a sandbox
 """
 
 
 def choose_preset() -> str:
-    """gpu where the driver shows a GPU, else cpu."""
+    """``gpu`` if the NVIDIA driver shows a GPU, else ``cpu``."""
     return "gpu" if any(Path("/proc/driver/nvidia/gpus").glob("*")) or Path("/dev/nvidia0").exists() else "cpu"
 
 
 def write_target(preset: str, directory: Path) -> list[Path]:
-    """Write train.py, target.toml and README.md of a preset into a folder; returns their paths.
+    """Write train.py, target.toml and README.md of a preset into a folder; their paths.
 
     Raises:
         ValueError: there is no such preset.
@@ -36,7 +36,7 @@ def write_target(preset: str, directory: Path) -> list[Path]:
     for name, value in tomllib.loads(text)["preset"].items():
         source, count = re.subn(rf"(?m)^{name} = [^#\n]*?(?=  #|$)", f"{name} = {_literal(value)}", source)
         if count != 1:
-            raise ValueError(f"preset {preset}: {name} stands {count} times in train.py.")
+            raise ValueError(f"preset {preset}: {name} is assigned {count} times in train.py.")
     written = {"train.py": source, "target.toml": text.split("[preset]")[0].rstrip() + "\n", "README.md": README}
     directory.mkdir(parents=True, exist_ok=True)
     for file, content in written.items():

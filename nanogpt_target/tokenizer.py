@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer, and how many raw bytes each of its tokens stands for."""
+"""A byte-level BPE tokenizer, and the number of raw bytes of each token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BOS = "<|bos|>"  # token 0
 
 
 def train(texts: Iterable[str], vocab_size: int, path: Path) -> None:
-    """Train on texts and save to ``path``. Token 0 is BOS; every byte is a token, so any text can be encoded."""
+    """Train a tokenizer and save it to ``path``. Token 0 is BOS; every byte is a token, so all text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -29,7 +29,7 @@ def train(texts: Iterable[str], vocab_size: int, path: Path) -> None:
 
 
 def load(path: Path) -> Any:
-    """The tokenizer; a text that spells BOS out is text."""
+    """The tokenizer at ``path``. It encodes the characters of BOS in a text as ordinary text."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(path))
@@ -43,7 +43,7 @@ def encode(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
 
 
 def token_bytes(tokenizer: Any) -> np.ndarray:
-    """Raw bytes of each token, int32 [V]: a character of the byte-level alphabet is one byte. BOS is none."""
+    """Raw bytes of each token, int32 [V]: one per character of the byte-level alphabet, 0 for BOS."""
     counts = np.zeros(tokenizer.get_vocab_size(), np.int32)
     for token, number in tokenizer.get_vocab().items():
         counts[number] = 0 if token == BOS else len(token)

@@ -1,7 +1,4 @@
-"""The pictures of the documentation, made of a real run and, where it was replayed, of its replay:
-
-python scripts/pictures.py RUN_DIRECTORY
-"""
+"""Make the pictures of the documentation from a real run and its replay: python scripts/pictures.py RUN_DIRECTORY"""
 
 from __future__ import annotations
 
@@ -13,9 +10,11 @@ from rich.console import Console, RenderableType
 
 from agent.ledger.journal import read
 from agent.ledger.state import fold
-from agent.replay.runner import Plan
-from agent.replay.setup import Request, perform
-from agent.replay.view import ReplayView, replay_view, write_replay
+from agent.replay.page import write_replay
+from agent.replay.progress import ReplayProgress
+from agent.replay.replay import Request, prepare, run
+from agent.replay.view import replay_view
+from agent.review.data.night import night_of
 from agent.review.report.report import write_report
 from agent.review.terminal.log import log_table
 from agent.review.terminal.status import status_panel
@@ -28,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 
 def terminal(name: str, title: str, *shown: tuple[str, RenderableType]) -> None:
-    """A terminal with commands and what they print."""
+    """Save a picture of a terminal with these commands and their output."""
     with open(os.devnull, "w") as nowhere:
         console = Console(file=nowhere, record=True, width=WIDTH, highlight=False)
         for command, output in shown:
@@ -39,13 +38,10 @@ def terminal(name: str, title: str, *shown: tuple[str, RenderableType]) -> None:
 
 def replayed(tag: str, runs: Path) -> RenderableType:
     """What the replay of a run prints, and its page; a replay that is done is not done again."""
-
-    def view(plan: Plan) -> ReplayView:
-        return ReplayView(Console(stderr=True), plan.metric, plan.rounds * len(plan.steps))
-
-    result, differs, place = perform(Request(tag), runs, view, print)
-    write_replay(result, place.path / "replay.html", differs)
-    return replay_view(result, differs)
+    replay = prepare(Request(tag), runs, print)
+    result = run(replay, ReplayProgress(Console(stderr=True), replay.plan.metric, replay.cost.runs))
+    write_replay(result, replay.directory.path / "replay.html")
+    return replay_view(result)
 
 
 def main() -> int:
@@ -54,13 +50,12 @@ def main() -> int:
     directory = Path(sys.argv[1]).resolve()
     tag = directory.name
     IMAGES.mkdir(exist_ok=True)
-    state = fold(read(directory / "ledger.jsonl"))
-    settings = RunDirectory(directory.parent, tag).read_settings()
+    night = night_of(fold(read(directory / "ledger.jsonl")), RunDirectory(directory.parent, tag).read_settings())
     terminal(
         "terminal.svg",
         "the morning after",
-        (f"overnight status {tag}", status_panel(state, settings, state.last_time, False)),
-        (f"overnight log {tag} --all", log_table(state, all=True)),
+        (f"overnight status {tag}", status_panel(night)),
+        (f"overnight log {tag} --all", log_table(night, all=True)),
     )
     again = replayed(tag, directory.parent)
     terminal("replay.svg", "once more, before you rely on it", (f"overnight replay {tag}", again))

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/reference from the code: `python scripts/reference.py`; with --check it only compares."""
+"""Writes the tables of docs/reference from the code. With --check it only compares."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from agent.cli.parser import build_parser
-from agent.ledger.journal import EVENTS
+from agent.cli.parser import build_parser, commands_of
+from agent.ledger.events import EVENTS
 from agent.proposers import METHODS
 from agent.settings import Settings
-from agent.target import _TARGET_KEYS, load_target
+from agent.target import TARGET_KEYS, load_target
 from nanogpt_target.prepare import DEFAULTS
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -22,20 +22,19 @@ BEGIN, END = "<!-- begin: written by scripts/reference.py -->", "<!-- end -->"
 
 
 def commands() -> str:
-    """Every command with its flags."""
+    """Every command with its options, in the groups of --help."""
     parts = []
-    action = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-    for name, parser in action.choices.items():
+    for name, parser in commands_of(build_parser()).items():
         words = [(a.metavar or a.dest, a.nargs) for a in parser._actions if not a.option_strings]
         shown = " ".join(f"[{word}]" if nargs == "?" else str(word) for word, nargs in words)
-        parts.append(
-            f"## `overnight {name}{' ' + shown if shown else ''}`\n\n{helps[name][:1].upper()}{helps[name][1:]}.\n"
-        )
-        shown_actions = [a for a in parser._actions if a.help and "--help" not in a.option_strings]
-        rows = [f"| {_flag(a)} | {_cell(a.help)} |" for a in shown_actions]
-        if rows:
-            parts.append("\n".join(["| flag | meaning |", "|---|---|", *rows]) + "\n")
+        parts.append(f"## `overnight {name}{' ' + shown if shown else ''}`\n\n{parser.description}\n")
+        first, second, *others = parser._action_groups  # arguments, options, groups of settings
+        tables = {"": first._group_actions + second._group_actions} | {str(g.title): g._group_actions for g in others}
+        for title, actions in tables.items():
+            shown_actions = [a for a in actions if a.help not in (None, argparse.SUPPRESS) and a.dest != "help"]
+            rows = [f"| {_flag(a)} | {_cell(a.help)} |" for a in shown_actions]
+            if rows:
+                parts.append("\n".join([f"| {title or 'option'} | meaning |", "|---|---|", *rows]) + "\n")
     return "\n".join(parts)
 
 
@@ -50,39 +49,39 @@ def settings() -> str:
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
-TARGET = {  # table: key: what it means. A key that is missing here, or is no key any more, is an error.
+TARGET = {  # table: key: meaning. A missing or outdated key is an error.
     "target": {
         "name": "name of the target",
-        "editable": "the one file that an edit may touch",
-        "train": "the command; `python` becomes the interpreter of the sandbox",
-        "score": "`trusted`: computed outside, from a checkpoint. `stdout`: the last match of `pattern` in the output",
+        "editable": "the one file that edits may change",
+        "train": "training command; `python` becomes the interpreter of the sandbox",
+        "score": "`trusted`: computed from a checkpoint by the host. `stdout`: last match of `pattern` in the output",
         "pattern": 'regular expression with one group, for `score = "stdout"`',
         "metric": "name of the value",
         "goal": "`minimize` or `maximize`",
-        "mounts": "directories of the host that the training may read, found where the code looks for them",
+        "mounts": "host directories that training may read, mounted at the same path",
     },
     "budget": {
-        "seconds": "training of one run, enforced from outside; exactly one of seconds, steps, tokens",
-        "steps": "the same in optimiser steps, counted by the harness",
-        "tokens": "the same in tokens, counted by the harness",
-        "wall_seconds": "longest training for a budget in steps or tokens; not beside seconds",
-        "startup_seconds": "longest time until the trial is ready",
-        "score_seconds": "longest scoring",
+        "seconds": "training per run, enforced by the host; set exactly one of seconds, steps, tokens",
+        "steps": "training per run in optimiser steps, counted by the harness",
+        "tokens": "training per run in tokens, counted by the harness",
+        "wall_seconds": "bound on training time for a budget in steps or tokens",
+        "startup_seconds": "bound on start-up: imports, compilation, first batch",
+        "score_seconds": "bound on scoring",
     },
     "limits": {
         "memory_gb": "memory of a trial",
-        "vram_gb": "memory of a trial on the GPU in GiB: must be free at its start; one that holds more is killed",
-        "disk_gb": "what a trial may write",
+        "vram_gb": "GPU memory of a trial in GiB: must be free at its start; a trial that uses more is killed",
+        "disk_gb": "disk space that a trial may write",
         "processes": "processes and threads of a trial",
     },
-    "search": {"constraints": "comparisons between parameters that every point must satisfy"},
+    "search": {"constraints": "comparisons between parameters that every configuration must satisfy"},
     "hyperparameters": {
-        "name": "a value of the marked block; kind and default are read there",
+        "name": "name in the marked block, which gives kind and default",
         "low": "smallest value",
         "high": "largest value",
         "log": "search on a logarithmic scale",
         "power_of_two": "powers of two only",
-        "choices": "the values of a parameter without order, instead of low and high",
+        "choices": "values of a categorical parameter, instead of low and high",
     },
     "data": {
         "source": "`builtin`, a file or folder, or `hub:OWNER/NAME`",
@@ -91,19 +90,19 @@ TARGET = {  # table: key: what it means. A key that is missing here, or is no ke
         "sequence_length": "tokens in a row",
         "validation_tokens": "size of the validation split",
         "test_tokens": "size of the test split",
-        "train_bytes": "how much of the built-in corpus to train on; 0: all",
-        "download_gb": "bound for a hub data set whose files are not named",
+        "train_bytes": "bytes of the built-in corpus to train on; 0: all",
+        "download_gb": "bound on the download of a hub data set without `files`",
     },
     "run": {"any setting": "see [settings](settings.md)"},
 }
 
 
 def target() -> str:
-    """Every table and key of a target.toml; defaults are those that the code takes."""
-    keys = {table: names or tuple(TARGET[table]) for table, names in _TARGET_KEYS.items()} | {"data": tuple(DEFAULTS)}
+    """Every table and key of a target.toml, with the default in the code."""
+    keys = {table: names or tuple(TARGET[table]) for table, names in TARGET_KEYS.items()} | {"data": tuple(DEFAULTS)}
     wrong = [table for table in {*keys, *TARGET} if set(keys.get(table, ())) != set(TARGET.get(table, ()))]
     if wrong:
-        raise SystemExit(f"scripts/reference.py: TARGET does not have the keys of [{wrong[0]}] in agent/settings.py")
+        raise SystemExit(f"scripts/reference.py: TARGET does not have the keys of [{wrong[0]}] in agent/target.py")
     defaults = defaults_of_target()
     rows = []
     for table, names in keys.items():
@@ -114,7 +113,7 @@ def target() -> str:
 
 
 def defaults_of_target() -> dict[str, str]:
-    """What a target has that says only what it must."""
+    """The values of a target.toml with only the required keys."""
     least = '[target]\neditable = ["train.py"]\ntrain = ["python"]\n[budget]\nsteps = 1\n'
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "target.toml").write_text(least)
@@ -129,7 +128,7 @@ def defaults_of_target() -> dict[str, str]:
 
 
 def ledger() -> str:
-    """The kinds of events."""
+    """The names of the events."""
     return ", ".join(f"`{event}`" for event in EVENTS) + "\n"
 
 
@@ -145,7 +144,7 @@ MODULES = {
 
 
 def schemas() -> str:
-    """What each command prints with --json, in the words of the module that prints it."""
+    """The --json output of each command, from the docstring of its module."""
     parts = []
     for name, module in MODULES.items():
         text = import_module(module).__doc__ or ""
@@ -157,7 +156,7 @@ def schemas() -> str:
 
 
 def proposers() -> str:
-    """Every proposer, in the first words of the class that implements it or, where it has several, of its module."""
+    """Every proposer, from the docstrings of its class and module."""
     rows = ["| `code` | yes | Unified diffs to the whole file, written by a model. |"]
     for name, (module, attribute, talks) in METHODS.items():
         own = (getattr(import_module(module), attribute).__doc__ or "").split("\n\n")[0].replace("``", "`")
@@ -179,7 +178,7 @@ PAGES = {
 
 
 def _flag(action: argparse.Action) -> str:
-    """A flag with the kind of its value, or an argument."""
+    """An option with its value, or an argument."""
     if not action.option_strings:
         return f"`{action.metavar or action.dest}`"
     value = "" if action.nargs == 0 else f" {action.metavar or '/'.join(action.choices or ()) or action.dest.upper()}"
@@ -191,7 +190,7 @@ def _cell(text: str | None) -> str:
 
 
 def pages() -> Iterator[tuple[Path, str, str]]:
-    """Each page: its path, its text now, and its text as it should be."""
+    """Each page: path, present text, wanted text."""
     for name, parts in PAGES.items():
         path = REFERENCE / name
         text = path.read_text()
@@ -211,7 +210,7 @@ def main() -> int:
     for path, wanted in stale:
         if not check:
             path.write_text(wanted)
-        print(f"{path.name} {'differs from the code: run scripts/reference.py' if check else 'written'}")
+        print(f"{path.name} {'is outdated: run scripts/reference.py' if check else 'written'}")
     return 1 if check and stale else 0
 
 

@@ -1,26 +1,28 @@
-"""``overnight clean TAG``: give back the disk that the trials of a run hold, and keep what tells what happened.
+"""``overnight clean TAG``: frees the disk space of a run's trials.
 
-Ledger, refs, diffs, curves, results.tsv, run.toml, notes and reports stay, so that every command that reads a run works
-as before; only logs and conversations are gone from `overnight show`.
+Ledger, refs, diffs, curves, results.tsv, run.toml, notes and reports stay, so that every command that reads a run still
+works. `overnight show` then lacks logs and conversations.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent import text
+from agent.cli.options import Commands, add_command
+from agent.cli.output import say
 from agent.cli.runs import existing, load
 from agent.errors import EnvironmentProblem, UsageError
-from agent.ledger.state import State
 
-# What is bulky, by what it is called: patterns below trials/NNNN/.
-BULKY: Mapping[str, tuple[str, ...]] = {
+if TYPE_CHECKING:
+    from agent.ledger.state import State
+
+BULKY: Mapping[str, tuple[str, ...]] = {  # kind: patterns below trials/NNNN/
     "checkpoints": ("run-*/model.safetensors", "run-*/model.json"),
     "logs": ("run-*/train.log",),
     "traces": ("run-*/trace.jsonl",),
@@ -30,24 +32,35 @@ BULKY: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """A file that would go."""
+    """A file that can be removed."""
 
     path: Path
     kind: str
     size: int  # bytes
-    age: float  # seconds since it was last written
+    age: float  # seconds since the last write
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "clean", clean, "tag runs")
+    parser.add_argument(
+        "--older-than", type=float, default=0.0, metavar="DAYS", help="only files of at least this age (default: 0)"
+    )
+    parser.add_argument(
+        "--larger-than", type=float, default=0.0, metavar="MB", help="only files of at least this size (default: 0)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list the files and remove nothing")
 
 
 def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: str) -> int:
-    """Remove what is older than so many days and larger than so many MB, and say what that freed.
+    """Remove bulky files of a run: checkpoints, logs, schedules, transcripts.
 
     Raises:
-        UsageError: the run is going on. (Listing what would go is allowed then, too.)
+        UsageError: a wrong bound, or the run is running and ``dry_run`` is not set.
         EnvironmentProblem: a file cannot be removed.
     """
     for flag, bound in (("--older-than", older_than), ("--larger-than", larger_than)):
         if not 0 <= bound < math.inf:
-            raise UsageError(f"{flag} {bound:g}: must be a finite number, and cannot be negative.")
+            raise UsageError(f"{flag} {bound:g}: must be a finite number, 0 or more.")
     directory = existing(runs, tag)
     with nullcontext() if dry_run else directory.lock():
         chosen = [
@@ -58,17 +71,20 @@ def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: 
         for found in chosen:
             if dry_run:
                 print(f"{found.size:>13,}  {found.path}")
-            else:
-                _remove(found.path)
-    print(summary(tag, chosen, dry_run), file=sys.stderr)
+                continue
+            try:
+                found.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise EnvironmentProblem(f"cannot remove {found.path}: {error.strerror}.") from error
+    say(summary(tag, chosen, dry_run))
     return 0
 
 
 def bulky(run: Path, state: State, now: float) -> Iterator[Found]:
-    """The bulky files of all trials that are over: one under way is needed by the next resume."""
-    under_way = {0} if 0 not in state.told else set(state.open)
+    """The bulky files of finished trials. The next resume needs the files of open trials."""
+    unfinished = {0} if 0 not in state.told else set(state.open)
     for trial in sorted((run / "trials").glob("[0-9]*")):
-        if trial.is_symlink() or not trial.name.isdigit() or int(trial.name) in under_way:
+        if trial.is_symlink() or not trial.name.isdigit() or int(trial.name) in unfinished:
             continue
         for kind, patterns in BULKY.items():
             for path in sorted(found for pattern in patterns for found in trial.glob(pattern)):
@@ -78,25 +94,14 @@ def bulky(run: Path, state: State, now: float) -> Iterator[Found]:
 
 
 def summary(tag: str, chosen: list[Found], dry_run: bool) -> str:
-    """One line: what went, by kind, and how much that is."""
+    """One line: number of files, and bytes by kind."""
+    from rich.filesize import decimal
+
+    from agent.text import count
+
     if not chosen:
         return f"run {tag}: nothing to remove"
-    sizes = {kind: sum(f.size for f in chosen if f.kind == kind) for kind in BULKY}
-    kinds = ", ".join(f"{kind} {_size(size)}" for kind, size in sizes.items() if any(f.kind == kind for f in chosen))
-    total = f"{text.count(len(chosen), 'file')}, {_size(sum(sizes.values()))} ({kinds})"
-    return f"run {tag}: {'would free' if dry_run else 'freed'} {total}"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot remove {path}: {error.strerror}.") from error
+    sizes = {kind: [f.size for f in chosen if f.kind == kind] for kind in BULKY}
+    kinds = ", ".join(f"{kind} {decimal(sum(found))}" for kind, found in sizes.items() if found)
+    total = decimal(sum(f.size for f in chosen))
+    return f"run {tag}: {'would free' if dry_run else 'freed'} {count(len(chosen), 'file')}, {total} ({kinds})"

@@ -1,67 +1,92 @@
-"""Entry point: parses the command line, runs one command, and turns errors into messages and exit statuses."""
+"""Entry point: parses the command line, runs one command, turns errors into messages and exit statuses."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
 import sys
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from agent.cli.parser import build_parser
+from agent.cli.parser import build_parser, commands_of
 from agent.errors import OvernightError, UsageError
 
-EXTRAS = {  # package: the extra that brings it
+FIRST_COMMANDS = """usage: overnight COMMAND [OPTIONS]
+
+Commands to begin with:
+  overnight demo                     a complete short session on this CPU
+  overnight init DIR                 a target of your own: model, data, budget
+  overnight run --target DIR         a session; stop and resume at any time
+
+`overnight --help` lists all commands."""
+EXTRAS = {  # package: the extra that installs it
     "torch": "train", "pyarrow": "train", "optuna": "hpo", "sklearn": "hpo", "scipy": "hpo", "threadpoolctl": "hpo",
     "docker": "docker", "jinja2": "report", "matplotlib": "report", "ray": "ray", "smac": "smac",
     "apprise": "notify",
 }  # fmt: skip
 
 
-def unknown_word(parser: argparse.ArgumentParser, command: str, word: str) -> str:
-    """What to say of a word that a command does not know: the nearest flag."""
-    sub = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices[command]
-    near = difflib.get_close_matches(word.split("=")[0], sub._option_string_actions, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"`overnight {command} --help` lists what there is."
-    return f"{command} does not know {word}. {hint}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status. A traceback is for bugs."""
-    parser = build_parser()
+    """Run one command.
+
+    Returns:
+        The exit status. Only a bug leaves a traceback.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
-    cut = words.index("--") if words[:1] == ["llm"] and "--" in words else len(words)
-    known, unknown = parser.parse_known_args(words[:cut])
-    if unknown:
-        print(f"overnight: {unknown_word(parser, known.command, unknown[0])}", file=sys.stderr)
+    if not words:
+        print(FIRST_COMMANDS, file=sys.stderr)
         return UsageError.exit_status
-    arguments = vars(known)
-    module, _, function = arguments.pop("function").partition(":")
-    arguments.pop("command")
-    if cut < len(words):
-        arguments["extra"] = words[cut + 1 :]  # for vLLM, as they are
     try:
-        status = getattr(import_module(module), function)(**arguments)
+        function, arguments = parse(words)
+        status = function(**arguments)
         sys.stdout.flush()
         return int(status or 0)
     except OvernightError as error:
-        print(f"overnight: {error}", file=sys.stderr)
-        return error.exit_status
+        return _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
-        print("overnight: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader closed the pipe early, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # what a command does not tell apart itself: a read-only folder, a full disk
+    except OSError as error:  # a read-only folder, a full disk
         place = f"{error.filename}: " if error.filename else ""
-        print(f"overnight: {place}{error.strerror or error}.", file=sys.stderr)
-        return 3
+        return _fail(f"{place}{error.strerror or error}.", 3)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "")
         if extra is None:
             raise
-        mend = f"pip install 'overnight[{extra}]'"
-        print(f"overnight: {error.name} is not installed. Do: {mend}", file=sys.stderr)
-        return 3
+        return _fail(f"{error.name} is not installed. Run: pip install 'overnight[{extra}]'", 3)
+
+
+def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
+    """The function of the command and its keyword arguments.
+
+    Raises:
+        UsageError: an unknown command or option; names the nearest one.
+    """
+    parser = build_parser()
+    commands = commands_of(parser)
+    if words[0] not in {**commands, **parser._option_string_actions}:
+        names = parser._option_string_actions if words[0].startswith("-") else commands
+        raise UsageError(f"no command {words[0]!r}. {_nearest(words[0], names, 'overnight')}")
+    cut = words.index("--") if words[0] == "llm" and "--" in words else len(words)
+    known, unknown = parser.parse_known_args(words[:cut])
+    arguments = vars(known)
+    command = arguments.pop("command")
+    arguments.pop("unused", None)
+    if unknown:
+        hint = _nearest(unknown[0].split("=")[0], commands[command]._option_string_actions, f"overnight {command}")
+        raise UsageError(f"{command} does not accept {unknown[0]!r}. {hint}")
+    if cut < len(words):
+        arguments["extra"] = words[cut + 1 :]  # passed to vLLM unchanged
+    return arguments.pop("function"), arguments
+
+
+def _nearest(word: str, names: Iterable[str], command: str) -> str:
+    near = difflib.get_close_matches(word, list(names), n=1)
+    return f"Did you mean {near[0]}?" if near else f"See `{command} --help`."
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"overnight: {message}", file=sys.stderr)
+    return status

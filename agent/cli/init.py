@@ -1,4 +1,4 @@
-"""``overnight init`` and ``overnight prepare``: a new target, and its data."""
+"""``overnight init``."""
 
 from __future__ import annotations
 
@@ -6,30 +6,47 @@ import subprocess
 from pathlib import Path
 from shlex import quote
 
-from agent.cli.output import say
+from agent.cli.options import Commands, add_command
 from agent.errors import EnvironmentProblem, UsageError
-from agent.target import load_target
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "init", init, "")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument(
+        "--preset", choices=("demo", "cpu", "gpu"), help="size of model and budget; default: by hardware"
+    )
+    parser.add_argument(
+        "--from", dest="project", type=Path, metavar="PROJECT",
+        help="write target.toml for this folder or script; DIR is the folder itself, or a new one for a copy",
+    )  # fmt: skip
 
 
 def init(directory: Path, preset: str | None, project: Path | None) -> int:
+    """Make a git repository with the nanoGPT target, or a target.toml for an existing project."""
     if project is not None:
         from agent.scaffold.project import adopt
 
         if preset:
-            raise UsageError("--preset is a size of the nanoGPT target; with --from the project decides.")
+            raise UsageError("--preset belongs to the nanoGPT target. Remove --preset or --from.")
         return adopt(directory, project)
-    from nanogpt_target.presets import choose_preset
-
-    preset = preset or choose_preset()
-    make_target(directory, preset)
+    preset = make_target(directory, preset)
     print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
     print(f"Next: overnight run --target {quote(str(directory))}")
     return 0
 
 
-def make_target(directory: Path, preset: str) -> None:
-    """A git repository with one commit: the target."""
-    from nanogpt_target.presets import write_target
+def make_target(directory: Path, preset: str | None) -> str:
+    """The nanoGPT target in a git repository with one commit.
+
+    Returns:
+        The preset; by default the one for this machine.
+
+    Raises:
+        UsageError: ``directory`` is a file or not empty.
+        EnvironmentProblem: the folder cannot be written, or git fails.
+    """
+    from agent.trial.trusted_target import write_preset
 
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file. Name a new folder.")
@@ -37,33 +54,13 @@ def make_target(directory: Path, preset: str) -> None:
         raise UsageError(f"{directory} is not empty. Name a new folder.")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_target(preset, directory)
+        preset = write_preset(preset, directory)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {directory}: {error.strerror}.") from error
-    identity = ["-c", "user.name=Overnight", "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]
-    for words in (
-        ["init", "-q", "-b", "main"],
-        ["add", "-A"],
-        [*identity, "commit", "-q", "-m", f"Start from preset {preset}"],
-    ):
-        done = subprocess.run(
-            ["git", "-C", str(directory), "-c", "core.hooksPath=/dev/null", *words], capture_output=True, text=True
-        )
+    git = ["git", "-C", str(directory), "-c", "core.hooksPath=/dev/null", "-c", "user.name=Overnight",
+           "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]  # fmt: skip
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", f"Start from preset {preset}"]):
+        done = subprocess.run([*git, *words], capture_output=True, text=True)
         if done.returncode:
             raise EnvironmentProblem(f"git {words[0]} failed in {directory}: {done.stderr.strip()}")
-
-
-def prepare(target: str, data: str | None, verify: bool, runs: str, cache: str) -> int:
-    from nanogpt_target import prepare as preparation
-
-    spec = dict(load_target(Path(target))[0].data)
-    if data:
-        spec["source"] = data
-    try:
-        prepared = preparation.prepare(spec, Path(cache).expanduser() / "data", progress=say, verify=verify)
-    except preparation.DataError as error:
-        raise UsageError(str(error)) from None
-    print(prepared.directory)
-    for split, count in prepared.tokens.items():
-        say(f"{split}: {count:,} tokens")
-    return 0
+    return preset

@@ -1,14 +1,34 @@
-"""``overnight llm serve``: a vLLM server for the sessions of this machine."""
+"""``overnight llm``."""
 
 from __future__ import annotations
 
+import argparse
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.cli.options import Commands, add_command
 from agent.cli.output import say
-from agent.llm.server import Keeping, check_address, find_vllm, make_plan, told_to_stop
-from sandbox.gpu import gpus
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(
+        commands, "llm", serve, "cache", usage="overnight llm serve MODEL [OPTIONS] [-- OPTIONS OF VLLM]"
+    )
+    parser.add_argument("action", choices=("serve",), metavar="serve")
+    parser.add_argument("model", metavar="MODEL", help="name on the hub, or a folder")
+    parser.add_argument("--vllm", metavar="PATH", help="executable of vLLM (default: OVERNIGHT_VLLM, else on PATH)")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: 127.0.0.1)")
+    parser.add_argument(
+        "--gpu-memory-utilization", type=float, metavar="SHARE",
+        help="share of the GPU's memory (default: 0.9; 0.3 without sleep mode)",
+    )  # fmt: skip
+    parser.add_argument("--max-model-len", type=int, metavar="TOKENS", help="context window (default: the model's)")
+    parser.add_argument(
+        "--sleep", action=argparse.BooleanOptionalAction, help="vLLM's sleep mode (default: if nvidia-smi lists a GPU)"
+    )
+    parser.add_argument("--log", type=Path, metavar="FILE", help="vLLM's output (default: CACHE/llm/vllm-PORT.log)")
 
 
 def serve(
@@ -24,12 +44,18 @@ def serve(
     cache: str,
     extra: Sequence[str] = (),
 ) -> int:
-    """Returns 0 after SIGTERM, 130 after Ctrl-C.
+    """Run a vLLM server for this machine's sessions and restart it if it fails.
+
+    Returns:
+        0 after SIGTERM, 130 after Ctrl-C.
 
     Raises:
-        UsageError, EnvironmentProblem: what is wrong, before anything is started.
-        OvernightError: the server does not stay up; with the line of its log that says why.
+        UsageError, EnvironmentProblem: a wrong option or a missing program, before anything starts.
+        OvernightError: the server does not stay up; quotes the decisive line of its log.
     """
+    from agent.llm.server import ServerSupervisor, check_address, find_vllm, make_plan, stop_signals
+    from sandbox.gpu import gpus
+
     program = find_vllm(vllm)
     check_address(host, port)
     on_gpu = bool(gpus())
@@ -37,6 +63,6 @@ def serve(
         program, model, host, port, on_gpu, on_gpu if sleep is None else sleep, gpu_memory_utilization, max_model_len,
         log or Path(cache).expanduser() / "llm" / f"vllm-{port}.log", extra,
     )  # fmt: skip
-    with told_to_stop() as told:
-        Keeping(plan, told, say).run()
-    return 130 if told[0] == signal.SIGINT else 0
+    with stop_signals() as stop:
+        ServerSupervisor(plan, stop, say).run()
+    return 130 if stop[0] == signal.SIGINT else 0

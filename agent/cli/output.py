@@ -1,22 +1,26 @@
-"""Output shared by the commands: tables or JSON on stdout, progress on stderr."""
+"""Output of the commands: data on stdout, progress on stderr."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from agent.observers.protocol import Observer
+
 
 def say(text: str) -> None:
+    """Print progress."""
     print(text, file=sys.stderr, flush=True)
 
 
-def show(as_json: bool, data: Any, renderable: Any, paged: bool = True) -> int:
-    """Print what was asked for. Without ``paged`` nobody has to be there to leave a pager."""
+def show(as_json: bool, data: Callable[[], Any], renderable: Callable[[], Any], paged: bool = True) -> int:
+    """Print ``data`` as JSON, or ``renderable`` for a person, in a pager if ``paged``. Returns exit status 0."""
     if as_json:
         print(_dumps(data()))
     elif paged:
@@ -29,23 +33,23 @@ def show(as_json: bool, data: Any, renderable: Any, paged: bool = True) -> int:
 
 
 def _dumps(data: Any) -> str:
-    """A list with one element a line, anything else indented: ``indent`` is slow, and lists are what gets long."""
+    """One line per element of a list: ``indent`` is slow for long lists."""
     if isinstance(data, list):
         return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in data) + "\n]"
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def console(widest: int = 200) -> Console:
+    """A console on stdout; in a file or pipe, lines have at most ``widest`` characters."""
     from rich.console import Console
 
     if sys.stdout.isatty():
         return Console(highlight=False)
-    # a file or a pipe has no width: lines there are as long as their content, up to what a wide terminal shows
     return Console(highlight=False, width=widest, file=cast(IO[str], _Unpadded(sys.stdout)))
 
 
 class _Unpadded:
-    """Passes text on without the spaces that fill a line to the edge of a terminal."""
+    """A stream that drops the spaces with which rich fills lines."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -57,13 +61,12 @@ class _Unpadded:
         return getattr(self._file, name)
 
 
-def live_view() -> Any:
+def live_view() -> Observer:
+    """The observer that shows a session on stderr; a detached session writes session.log only."""
     from rich.console import Console
 
-    from agent.observers.protocol import SilentView
+    from agent.observers.protocol import Observer
     from agent.observers.terminal import LiveView
     from agent.rundir.detach import detached
 
-    if detached():  # session.log says it all
-        return SilentView()
-    return LiveView(Console(stderr=True, highlight=False))
+    return Observer() if detached() else LiveView(Console(stderr=True, highlight=False))

@@ -1,112 +1,92 @@
-"""``overnight demo``, ``run``, ``resume`` and ``stop``."""
+"""``overnight run``, ``resume`` and ``stop``: the sessions of one run."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent.cli.init import make_target
-from agent.cli.output import console, live_view, say
-from agent.cli.review import write_report
+from agent.cli.options import Commands, add_command, add_settings
+from agent.cli.output import live_view, say
 from agent.cli.runs import existing, load
 from agent.errors import UsageError
-from agent.rundir.directory import RunDirectory, new_tag
-from agent.settings import make_settings
-from agent.target import load_target
+
+if TYPE_CHECKING:
+    from agent.rundir.directory import RunDirectory
+
+EXAMPLES = """examples:
+  overnight run --target gpt --proposer cma-es --trials 20
+      numeric search over the hyperparameter block; needs no model server
+  overnight run --target gpt --llm-base-url http://gpu-box:8000/v1 --until 07:30 --detach
+      a model edits train.py until the morning, in the background
+  overnight run --target gpt --proposer centaur --hours 8 --workers 2
+      a model and cma-es take turns; two trials in parallel, each on its own GPU"""
 
 
-def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
-    """A real session on the built-in corpus. Everything it makes lies in its run directory and the cache."""
-    from agent.session import setup as launch
-    from agent.session.loop import AT_ONCE
-    from agent.text import count
-    from sandbox import make_sandbox
-    from sandbox.types import SandboxUnavailable
-
-    began = time.monotonic()
-    if trials < 1:
-        raise UsageError(f"--trials {trials}: must be at least 1.")
-    if sandbox == "auto":
-        try:
-            make_sandbox("bwrap").check()
-            sandbox = "bwrap"
-        except SandboxUnavailable:
-            sandbox = "process"
-    root = Path(runs)
-    make_settings({"seed": seed}, None)  # says what is wrong before anything is made
-    tag = new_tag(root, "demo-", "targets")
-    target = root / "targets" / tag
-    make_target(target, "demo")
-    (root / "targets" / ".gitignore").write_text("*\n")
-    settings = make_settings(
-        {"tag": tag, "target": str(target), "proposer": "cma-es", "sandbox": sandbox, "device": "cpu",
-         "policy": "margin", "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
-        None,
-        load_target(target)[1],
-    )  # fmt: skip
-    tried = count(trials, "trial")
-    say(f"A short night: {tried} of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
-    directory = launch.start(settings, live_view(), say)
-    state, _ = load(directory)
-    if 0 not in state.told:
-        return _end(directory)
-    report = write_report(directory)
-    from agent.review.terminal.log import log_table
-
-    console().print(log_table(state))
-    print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")
-    print(f"The report: {report}")
-    say(f"done in {time.monotonic() - began:.0f} s")
-    return 130 if state.ended == AT_ONCE else 0
+def add(commands: Commands) -> None:
+    usage = "overnight run [OPTIONS]"
+    add_settings(add_command(commands, "run", run, "", usage=usage, epilog=EXAMPLES))
+    usage = "overnight resume TAG [OPTIONS]"
+    # no --budget: values measured under two budgets cannot be compared
+    add_settings(add_command(commands, "resume", resume, "tag runs", usage=usage), ("tag", "runs", "config", "budget"))
+    parser = add_command(commands, "stop", stop, "tag runs -cache")
+    parser.add_argument("--now", action="store_true", help="end at once; the next resume repeats the running trial")
 
 
 def run(config: Path | None = None, **flags: Any) -> int:
+    """Start a session."""
     from agent.rundir.detach import detach, detached
-    from agent.session import setup as launch
+    from agent.session import setup
+    from agent.settings import Settings, make_settings
+    from agent.target import load_target
 
-    target_run = load_target(Path(flags.get("target", ".")))[1]
+    target_run = load_target(Path(flags.get("target", Settings.target)))[1]
     settings = make_settings(flags, config, target_run)
     if settings.detach and not detached():
         return detach(settings.tag, settings.runs)
-    directory = launch.start(settings, live_view(), say)
-    return _end(directory)
+    return finish(setup.start(settings, live_view(), say))
 
 
 def resume(tag: str, runs: str, **changes: Any) -> int:
-    from agent.session import setup as launch
+    """Continue a run after any interruption."""
+    from agent.rundir.detach import detach
+    from agent.session import setup
 
     directory = existing(runs, tag)
     if changes.pop("detach", False):
-        from agent.rundir.detach import detach
-
-        return detach(directory.tag, runs)
-    launch.resume(Path(runs), directory.tag, changes, live_view(), say)
-    status = _end(directory)
+        return detach(tag, runs)
+    setup.resume(Path(runs), tag, changes, live_view(), say)
+    status = finish(directory)
     state, _ = load(directory)
     done = len(state.finished)
-    if state.resumed_at == len(state.records) == done >= int(state.session.get("trials") or done + 1):
-        say(f"nothing was left to do. More of it: overnight resume {directory.tag} --trials {done + 1}")
+    if state.resumed_at == len(state.records) == done >= (state.session.trials or done + 1):
+        say(f"no trial was left to run. For more: overnight resume {tag} --trials {done + 1}")
     return status
 
 
-def stop(tag: str, now: bool, runs: str, cache: str) -> int:
+def stop(tag: str, now: bool, runs: str) -> int:
+    """End a session after its running trial."""
     directory = existing(runs, tag)
     if not directory.running():
-        raise UsageError(f"run {tag} is not going on; there is nothing to stop.")
+        raise UsageError(f"run {tag} is not running. `overnight resume {tag}` continues it.")
     directory.ask_to_stop(now)
     say(f"run {tag} ends {'at once' if now else 'after its running trial'}")
     return 0
 
 
-def _end(directory: RunDirectory) -> int:
-    from agent.review.data.run_index import row
-    from agent.session.loop import AT_ONCE
+def finish(directory: RunDirectory) -> int:
+    """Print the result of a session that ended and the next commands.
 
-    row(directory, say)  # `overnight list` finds it ready
+    Returns:
+        130 for a session that was stopped at once, else 0.
+    """
+    from agent.review.data.run_index import row
+    from agent.session.stopping import AT_ONCE
+
+    row(directory, say)  # the cached row makes the next `overnight list` fast
     state, settings = load(directory)
-    say(f"run {directory.tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
-    branch = f"git -C {quote(str(settings['run']['target']))} log autoresearch/{directory.tag}"
-    say(f"overnight log {directory.tag} · overnight report {directory.tag} · {branch}")
+    tag = directory.tag
+    say(f"run {tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
+    branch = f"git -C {quote(str(settings['run']['target']))} log autoresearch/{tag}"
+    say(f"overnight log {tag} · overnight report {tag} · {branch}")
     return 130 if state.ended == AT_ONCE else 0

@@ -8,30 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.output import say
 from agent.errors import UsageError
-from agent.ledger.state import State
-from agent.rundir.directory import RunDirectory, find_runs
-from agent.settings import Settings
 
 if TYPE_CHECKING:
+    from agent.ledger.state import State
     from agent.repo.repo import Repo
+    from agent.rundir.directory import RunDirectory
 
 
-def last_sign(directory: RunDirectory, state: State) -> float:
-    """When the session last wrote anything, in seconds since the epoch."""
-    from agent.observers.heartbeat import read_heartbeat
+def folder_of_runs(runs: str) -> Path:
+    """The folder that ``--runs`` names. Raises ``UsageError`` if it is missing and not the default."""
+    from agent.settings import Settings
 
-    return max(state.last_time, read_heartbeat(directory.progress)[0])
+    folder = Path(runs)
+    if folder.is_dir() or (runs == Settings.runs and not folder.exists()):
+        return folder
+    raise UsageError(f"--runs {runs}: no such folder. Name the folder that `overnight run` wrote to.")
 
 
 def existing(runs: str, tag: str | None) -> RunDirectory:
-    """The run with this tag; the newest one without."""
+    """The run with this tag; the newest run if ``tag`` is None."""
     import difflib
 
+    from agent.rundir.directory import RunDirectory, find_runs
+
     known = find_runs(folder_of_runs(runs))
-    if tag is None:
-        if not known:
-            raise UsageError(f"there are no runs in {runs}. `overnight demo` makes one.")
-        tag = known[-1]
+    if tag is None and not known:
+        raise UsageError(f"there are no runs in {runs}. `overnight demo` makes one.")
+    tag = tag or known[-1]
     if tag not in known:
         close = difflib.get_close_matches(tag, known, n=3, cutoff=0.3) or known[-3:]
         raise UsageError(f"no run {tag!r} in {runs}." + (f" Nearest: {', '.join(close)}." if close else ""))
@@ -39,7 +42,7 @@ def existing(runs: str, tag: str | None) -> RunDirectory:
 
 
 def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
-    """The state of a run, and its settings by now. Of a damaged ledger, what can be read; the damage is said."""
+    """State and current settings of a run. Prints the damaged lines of its ledger and reads the rest."""
     from agent.ledger.recovery import read_state
 
     state, damage = read_state(directory.ledger)
@@ -49,20 +52,11 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
 
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
-    """The repository of a run's target, or of the folder that the user names instead."""
+    """The repository of a run's target; ``target`` (option ``--target``) replaces the recorded folder."""
     from agent.repo.repo import Repo, scrub_environment
 
     scrub_environment()
     folder = Path(target or str(settings["run"]["target"]))
     if not folder.is_dir():
-        raise UsageError(f"the target of this run, {folder}, is not there any more. Name its folder with --target.")
+        raise UsageError(f"the target {folder} of this run does not exist. Name its folder with --target.")
     return Repo(folder)
-
-
-def folder_of_runs(runs: str) -> Path:
-    """The folder that ``--runs`` names. Raises ``UsageError`` for one that is not there, but for the usual one: that
-    appears with the first run."""
-    folder = Path(runs)
-    if folder.is_dir() or (runs == Settings().runs and not folder.exists()):
-        return folder
-    raise UsageError(f"--runs {runs}: no such folder. Name the one in which `overnight run` put its runs.")

@@ -1,7 +1,7 @@
-"""Figures of arXiv 2603.24647 (Ferreira, Wobbe, Krishnakumar, Hutter, Zela), as quoted beside a comparison.
+"""Published figures of arXiv 2603.24647 (Ferreira, Wobbe, Krishnakumar, Hutter, Zela), shown beside a comparison.
 
-Theirs, not ours: val_bpb of their target on one H200, 24 hours of training for each method. Values of another target,
-budget or machine cannot be compared with them; the order of the methods may.
+They are val_bpb of another target on one H200 with 24 hours of training per method. Only the order of the methods can
+be compared with a comparison here, not the values.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ REMARK = "Version 1 of the paper has Centaur's 0.8B variant ahead of 27B."
 
 @dataclass(frozen=True)
 class Figure:
-    """``method`` is our name of it, ``theirs`` what stands beside it."""
+    """One published result."""
 
-    method: str
-    theirs: str
+    method: str  # its name here
+    theirs: str  # its name in the paper
     value: float
     failed: float | None  # share of trials
     version: str

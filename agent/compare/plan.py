@@ -1,4 +1,4 @@
-"""The plan of a comparison: methods, seeds, trials and settings."""
+"""What a comparison runs: methods × seeds, one session each, all with the same settings."""
 
 from __future__ import annotations
 
@@ -14,89 +14,86 @@ from agent.settings import LOOKED_AT_BY, PROPOSERS, Settings, make_settings
 from agent.target import load_target
 from agent.toml import dump_toml, read_toml
 
-METHODS = "cma-es,tpe,random"
-
+METHODS = ("cma-es", "tpe", "random")
 SEEDS = 3
-
 USUAL = {"policy": "greedy", "calibrate": 1}  # each trial is one run, as in the paper
-
-OWN = ("tag", "proposer", "seed", "until", "hours", "detach")  # settings that a comparison sets itself, or cannot have
-
-MOVABLE = ("runs", "cache", "llm_base_url", "llm_timeout")  # may differ when a comparison goes on
+OWN = ("tag", "proposer", "seed", "until", "hours", "detach")  # set by the comparison, or without meaning in it
+MOVABLE = ("runs", "cache", "llm_base_url", "llm_timeout")  # may change when a comparison continues
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared. ``settings`` are those that every session has, as they were given."""
+    """What is compared."""
 
     tag: str
     methods: tuple[str, ...]
     seeds: int
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # of every session, as given by the user
 
     @property
     def cells(self) -> list[tuple[str, int]]:
-        """Seed by seed, so that a comparison that is stopped early is balanced."""
+        """Method and seed of each session, seed by seed: a comparison that stops early is balanced."""
         return [(method, seed) for seed in range(self.seeds) for method in self.methods]
 
     def name(self, method: str, seed: int) -> str:
         return f"{self.tag}-{method}-s{seed}"
 
     def session(self, method: str, seed: int) -> Settings:
-        """The settings of one cell."""
+        """The settings of one session."""
         given = {**USUAL, **self.settings, "tag": self.name(method, seed), "proposer": method, "seed": seed}
         if method != "centaur" and given.get("on_llm_failure") == "cma":
-            given["on_llm_failure"] = "wait"  # the others have no cma-es to fall back on
+            given["on_llm_failure"] = "wait"  # only centaur can fall back on CMA-ES
         return make_settings({k: v for k, v in given.items() if LOOKED_AT_BY.get(k, method) == method}, None)
 
 
 def make_plan(methods: str | None, seeds: int | None, tag: str, config: Path | None, flags: Mapping[str, Any]) -> Plan:
-    """The plan of a new comparison, or of one that goes on; it is on the disk when this returns.
+    """Plan a new comparison or continue an old one, and save the plan.
 
-    A comparison that goes on may get other methods and more seeds, never other settings: its cells would not compare.
+    A comparison that continues may get more methods and seeds, but no other settings.
 
     Raises:
-        UsageError: names the flag, and the nearest valid name of a method.
+        UsageError: names the option, and the nearest valid name of a method.
     """
     root = Path(flags.get("runs", "runs"))
     tag = tag or new_tag(root, "cmp-")
     place = RunDirectory(root, tag).path / "compare.toml"
     saved = read_toml(place) if place.is_file() else {}
     if not saved and place.parent.exists() and any(place.parent.iterdir()):
-        raise UsageError(f"{place.parent} exists and is no comparison. Choose another --tag.")
-    before = dict(saved.get("settings", {}))
-    given = dict(flags)
-    if config is not None:
-        given = {**read_toml(config), **given}
-    for name in OWN:
-        given.pop(name, None)
-    if "target" in given:
-        given["target"] = str(Path(given["target"]).resolve())
-    if wrong := next((k for k in given if saved and k not in MOVABLE and given[k] != before.get(k)), ""):
-        was = before.get(wrong, "not given")
-        raise UsageError(
-            f"--{wrong.replace('_', '-')} {given[wrong]}: comparison {tag} was started with {was}, and its cells would "
-            f"not compare. Start another one with another --tag."
-        )
-    settings = before | given if saved else given
-    if not saved:
-        settings["target"] = str(Path(settings.get("target", ".")).resolve())
-        own = load_target(Path(settings["target"]))[1]
-        settings = {**{k: v for k, v in own.items() if k not in OWN}, **settings}
+        raise UsageError(f"{place.parent} exists and is not a comparison. Choose another --tag.")
+    given = {**(read_toml(config) if config else {}), **flags}
+    given = {name: value for name, value in given.items() if name not in OWN}
+    if "target" in given or not saved:
+        given["target"] = str(Path(given.get("target", ".")).resolve())
+    settings = _continued(tag, saved["settings"], given) if saved else _new(given)
     if not settings.get("trials") and not settings.get("train_hours"):
         raise UsageError("give the budget of each session: --trials N, or --train-hours H as in the paper.")
-    names = _methods(methods if methods is not None else ",".join(saved.get("methods", METHODS.split(","))))
+    names = _methods(methods) if methods is not None else tuple(saved.get("methods", METHODS))
     count = seeds if seeds is not None else int(saved.get("seeds", SEEDS))
     if count < 1:
-        raise UsageError(f"--seeds {count}: a comparison needs at least 1 seed; its tests need 6.")
+        raise UsageError(f"--seeds {count}: must be at least 1; the tests of significance need 6.")
     plan = Plan(tag, names, count, settings)
-    for method, seed in plan.cells:
-        RunDirectory(root, plan.name(method, seed))  # a tag that is too long is said now
+    for method, seed in plan.cells:  # check tags and settings before anything is written
+        RunDirectory(root, plan.name(method, seed))
         plan.session(method, seed)
     place.parent.mkdir(parents=True, exist_ok=True)
     (place.parent / ".gitignore").write_text("*\n")
     replace_file(place, dump_toml({"methods": list(names), "seeds": count, "settings": settings}))
     return plan
+
+
+def _new(given: Mapping[str, Any]) -> dict[str, Any]:
+    own = load_target(Path(given["target"]))[1]
+    return {**{name: value for name, value in own.items() if name not in OWN}, **given}
+
+
+def _continued(tag: str, before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in given.items():
+        if name not in MOVABLE and value != before.get(name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} {value}: comparison {tag} was started with "
+                f"{before.get(name, 'no such option')}. Start another comparison with another --tag."
+            )
+    return {**before, **given}
 
 
 def _methods(text: str) -> tuple[str, ...]:

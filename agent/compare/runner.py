@@ -1,8 +1,7 @@
-"""``overnight compare``: methods × seeds under one budget, each cell a session of its own.
+"""Run the sessions of a comparison and read their ledgers.
 
-A comparison is a folder ``runs/<tag>/`` with its plan (compare.toml), its table and its page; the cell of a method and
-a seed is the run ``<tag>-<method>-s<seed>`` beside it, which every other command knows. What is done is read from the
-cells' ledgers alone: the same command again goes on where it stood.
+``runs/TAG/`` holds the plan (compare.toml), the table and the page. The session of a method and a seed is the run
+``TAG-METHOD-sSEED`` beside it. Only the ledgers say what is done, so the same command continues a comparison.
 """
 
 from __future__ import annotations
@@ -14,62 +13,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.compare.plan import MOVABLE, Plan
-from agent.compare.statistics import Cell, Contrast, cell_of
+from agent.compare.statistics import Cell, Comparison, cell_of
 from agent.ledger.recovery import read_state
 from agent.rundir.directory import RunDirectory
 from agent.settings import NEED_MODEL
 from agent.target import load_target
 
 if TYPE_CHECKING:
-    from agent.observers.protocol import View
+    from agent.observers.protocol import Observer
 
 
-def run_cells(plan: Plan, root: Path, view: Callable[[], View], tell: Callable[[str], None]) -> bool:
-    """Bring every cell to its end, one after the other; False if the user stopped one of them."""
-    from agent.session import setup as launch
+def run_cells(plan: Plan, root: Path, view: Callable[[], Observer], say: Callable[[str], None]) -> bool:
+    """Run the sessions that are not complete, one after the other; False if the user stopped one of them."""
+    from agent.session.parts import assemble
+    from agent.session.setup import resume, start
 
-    todo = [(m, s) for m, s in plan.cells if not is_complete(plan, root, m, s)]
-    for method in dict.fromkeys(m for m, _ in todo):  # what is missing is said before anything runs
-        launch.assemble(plan.session(method, 0), lambda _text: None)
-    done = len(plan.cells) - len(todo)
-    for method, seed in todo:
-        tell(f"[{done + 1} of {len(plan.cells)}] {method}, seed {seed}")
+    left = [(method, seed) for method, seed in plan.cells if not is_complete(plan, root, method, seed)]
+    for method in dict.fromkeys(method for method, _ in left):  # report missing parts before anything runs
+        assemble(plan.session(method, 0), lambda _text: None)
+    for number, (method, seed) in enumerate(left, start=len(plan.cells) - len(left) + 1):
+        say(f"[{number} of {len(plan.cells)}] {method}, seed {seed}")
         settings = dataclasses.replace(plan.session(method, seed), runs=str(root))
         directory = RunDirectory(root, settings.tag)
         if directory.path.exists() and not directory.settings.exists():
-            shutil.rmtree(directory.path)  # killed before anything was written down
+            shutil.rmtree(directory.path)  # the session was killed before it wrote its settings
         if directory.path.exists():
-            changes = {k: plan.settings[k] for k in MOVABLE if k in plan.settings and k != "runs"}
-            launch.resume(root, settings.tag, changes if method in NEED_MODEL else {}, view(), tell)
+            changes = {name: plan.settings[name] for name in MOVABLE if name in plan.settings and name != "runs"}
+            resume(root, settings.tag, changes if method in NEED_MODEL else {}, view(), say)
         else:
-            launch.start(settings, view(), tell)
+            start(settings, view(), say)
         if not is_complete(plan, root, method, seed):
             return False
-        done += 1
     return True
 
 
 def is_complete(plan: Plan, root: Path, method: str, seed: int) -> bool:
-    """Whether a cell has used up its budget, by its ledger."""
+    """Whether a session has used its whole budget."""
+    return _read_cell(plan, root, method, seed).complete
+
+
+def read_comparison(plan: Plan, root: Path) -> Comparison:
+    """The results so far, complete or not."""
+    target, _ = load_target(Path(plan.settings["target"]))
+    cells = (_read_cell(plan, root, method, seed) for method, seed in plan.cells)
+    return Comparison(target.metric, target.goal, plan.methods, tuple(cells))
+
+
+def _read_cell(plan: Plan, root: Path, method: str, seed: int) -> Cell:
     from agent.session.stopping import expected_cost, reason_to_end
 
-    directory = RunDirectory(root, plan.name(method, seed))
+    tag = plan.name(method, seed)
+    directory = RunDirectory(root, tag)
     if not directory.settings.exists():
-        return False
+        return Cell(method, seed, tag)
     state, _ = read_state(directory.ledger)
-    return state.ended is not None and bool(reason_to_end(state, plan.session(method, seed), expected_cost(state)))
-
-
-def read_contrast(plan: Plan, root: Path) -> Contrast:
-    """What the cells hold now, complete or not."""
-    target, _ = load_target(Path(plan.settings["target"]))
-    cells = []
-    for method, seed in plan.cells:
-        tag = plan.name(method, seed)
-        directory = RunDirectory(root, tag)
-        if not directory.settings.exists():
-            cells.append(Cell(method, seed, tag))
-            continue
-        state, _ = read_state(directory.ledger)
-        cells.append(cell_of(method, seed, tag, state, is_complete(plan, root, method, seed)))
-    return Contrast(target.metric, target.goal, plan.methods, tuple(cells))
+    used_up = bool(reason_to_end(state, plan.session(method, seed), expected_cost(state)))
+    return cell_of(method, seed, tag, state, state.ended is not None and used_up)

@@ -1,21 +1,21 @@
-"""A comparison as a table, a page with curves, CSV and JSON.
+"""A comparison as a table, CSV, JSON and a page with curves.
 
 ``comparison_json`` is schema ``overnight.compare/1``: an object with schema, tag, metric, goal, complete, methods (a
 list, best mean first: method, seeds, mean, sd (null with one seed), rank (mean over the seeds that all have; null),
-failed_share, trials, sources (trials by who drew the point), training_seconds), tests (pairs of methods: one, other,
-seeds, difference (one minus other), p (null, and then note says why), p_holm, note), cells (method, seed, tag,
-complete, trials, failed, statuses (of failures), sources, best (after each trial, from the baseline on; null while
-nothing was measured), training_seconds, self_reported) and paper (figures of arXiv 2603.24647, theirs: method, theirs,
-value, failed, version).
+failed_share, trials, sources (trials by origin of the proposal), training_seconds), tests (pairs of methods: one,
+other, seeds, difference (one minus other), p (null for the reason in note), p_holm, note), cells (method, seed, tag,
+complete, trials, failed, statuses (of failures), sources, best (after each trial, from the baseline on; null until a
+value is measured), training_seconds, self_reported) and paper (figures of arXiv 2603.24647: method, theirs, value,
+failed, version).
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -24,89 +24,85 @@ from rich.text import Text
 from agent import text
 from agent.compare import paper
 from agent.compare.chart import curves
-from agent.compare.statistics import SEEDS_TO_TEST, Contrast, Row, Test, pair_tests, rows
+from agent.compare.plan import Plan
+from agent.compare.statistics import SEEDS_TO_TEST, Comparison, Row, Test, pair_tests, rows
 from agent.errors import EnvironmentProblem
 from agent.review.report.html import render_page
+from agent.rundir.directory import replace_file
 from agent.types import to_json
-
-if TYPE_CHECKING:
-    from agent.compare.plan import Plan
 
 SCHEMA = "overnight.compare/1"
 
 
-def comparison_json(contrast: Contrast, tag: str) -> dict[str, Any]:
+def comparison_json(comparison: Comparison, tag: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "tag": tag,
-        "metric": text.line(contrast.metric),
-        "goal": contrast.goal,
-        "complete": contrast.complete,
-        "methods": [to_json(row) for row in rows(contrast)],
-        "tests": [to_json(test) for test in pair_tests(contrast)],
-        "cells": [{**to_json(cell), "trials": cell.trials} for cell in contrast.cells],
-        "paper": [to_json(figure) for figure in paper.FIGURES],
+        "metric": text.line(comparison.metric),
+        "goal": comparison.goal,
+        "complete": comparison.complete,
+        "methods": to_json(rows(comparison)),
+        "tests": to_json(pair_tests(comparison)),
+        "cells": [{**to_json(cell), "trials": cell.trials} for cell in comparison.cells],
+        "paper": to_json(paper.FIGURES),
     }
 
 
-def comparison_csv(contrast: Contrast) -> str:
-    """A line for each cell."""
+def comparison_csv(comparison: Comparison) -> str:
+    """One line per session."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["method", "seed", "tag", "complete", "trials", "failed", "best", "training_seconds", "sources"])
-    for cell in contrast.cells:
-        best = "" if cell.final is None else repr(cell.final)
-        writer.writerow(
-            [cell.method, cell.seed, cell.tag, str(cell.complete).lower(), cell.trials, cell.failed, best,
-             f"{cell.training_seconds:.3f}", words(cell.sources)]
-        )  # fmt: skip
+    for c in comparison.cells:
+        best, seconds = "" if c.final is None else repr(c.final), f"{c.training_seconds:.3f}"
+        row = [c.method, c.seed, c.tag, str(c.complete).lower(), c.trials, c.failed, best, seconds]
+        writer.writerow([*row, _counts(c.sources)])
     return out.getvalue()
 
 
-def comparison_table(contrast: Contrast) -> RenderableType:
-    """What stands on a terminal."""
-    header, *lines = method_lines(contrast)
+def comparison_table(comparison: Comparison) -> RenderableType:
+    header, *lines = method_lines(comparison)
+    parts: list[RenderableType] = [_table(header, lines)]
+    if not comparison.complete:
+        done = sum(cell.complete for cell in comparison.cells)
+        parts.append(Text(f"{done} of {len(comparison.cells)} sessions are complete; only these count."))
+    if comparison.self_reported:
+        parts.append(Text(text.LEGEND))
+    if len(comparison.methods) > 1:
+        parts += [Text(), *map(Text, test_lines(comparison))]
+    if published := paper_lines(comparison):
+        parts += [Text(), _table(("paper, theirs", "value", "failed", "version"), published)]
+        parts.append(Text(f"{paper.PAPER}: {paper.SETTING}. Another target: values cannot be compared."))
+    return Group(*parts)
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+    """The first and the last column hold words, the others numbers."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for k, name in enumerate(header):
         table.add_column(name, justify="left" if k in (0, len(header) - 1) else "right", no_wrap=True)
     for line in lines:
         table.add_row(*line)
-    beside = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("paper, theirs", "value", "failed", "version"):
-        beside.add_column(name, justify="left" if name in ("paper, theirs", "version") else "right", no_wrap=True)
-    for line in paper_lines(contrast):
-        beside.add_row(*line)
-    parts: list[RenderableType] = [table]
-    if not contrast.complete:
-        done = sum(cell.complete for cell in contrast.cells)
-        parts += [Text(f"{done} of {len(contrast.cells)} sessions are complete; only they count.")]
-    if any(cell.self_reported for cell in contrast.cells):
-        parts.append(Text(text.LEGEND))
-    if len(contrast.methods) > 1:
-        parts += [Text(), *(Text(line) for line in test_lines(contrast))]
-    if beside.row_count:
-        parts += [Text(), beside, Text(f"{paper.PAPER}: {paper.SETTING}. Another target: values do not compare.")]
-    return Group(*parts)
+    return table
 
 
-def method_lines(contrast: Contrast) -> list[tuple[str, ...]]:
-    """The head of the table and a line for each method, in words."""
-    star = any(cell.self_reported for cell in contrast.cells)
-    head = ("method", contrast.metric, "sd", "rank", "failed", "trials", "seeds", "source of trials")
-    return [head, *(_method_line(row, star) for row in rows(contrast))]
+def method_lines(comparison: Comparison) -> list[tuple[str, ...]]:
+    """The header of the table, and a line per method."""
+    header = ("method", comparison.metric, "sd", "rank", "failed", "trials", "seeds", "source of trials")
+    return [header, *(_method_line(row, comparison.self_reported) for row in rows(comparison))]
 
 
 def _method_line(row: Row, star: bool) -> tuple[str, ...]:
     share = text.MISSING if row.failed_share is None else f"{row.failed_share:.0%}"
     rank = text.MISSING if row.rank is None else f"{row.rank:.1f}"
-    mean, sd = text.number(row.mean, star and row.mean is not None), text.number(row.sd)
-    return row.method, mean, sd, rank, share, str(row.trials), str(row.seeds), words(row.sources)
+    mean, sd = text.number(row.mean, star), text.number(row.sd)
+    return row.method, mean, sd, rank, share, str(row.trials), str(row.seeds), _counts(row.sources)
 
 
-def test_lines(contrast: Contrast) -> list[str]:
-    found = pair_tests(contrast)
-    if found and all(test.p is None and test.seeds < SEEDS_TO_TEST for test in found):
-        least = min(test.seeds for test in found)
+def test_lines(comparison: Comparison) -> list[str]:
+    found = pair_tests(comparison)
+    least = min((test.seeds for test in found), default=0)
+    if found and all(test.seeds < SEEDS_TO_TEST for test in found):
         return [f"Paired signed-rank test: too few seeds ({least}; it needs {SEEDS_TO_TEST}) to tell methods apart."]
     return ["Paired signed-rank tests (Wilcoxon), p corrected for all pairs (Holm):", *map(_test_line, found)]
 
@@ -114,56 +110,51 @@ def test_lines(contrast: Contrast) -> list[str]:
 def _test_line(test: Test) -> str:
     mean = text.MISSING if test.difference is None else f"{test.difference:+.4f}"
     result = test.note if test.p is None else f"p = {test.p:.3g}, corrected {test.p_holm:.3g}"
-    return f"  {test.one} less {test.other}: {mean} over {text.count(test.seeds, 'seed')}; {result}"
+    return f"  {test.one} minus {test.other}: {mean} over {text.count(test.seeds, 'seed')}; {result}"
 
 
-def paper_lines(contrast: Contrast) -> list[tuple[str, ...]]:
-    """Their figures for the methods that are compared."""
-    chosen = [figure for figure in paper.FIGURES if figure.method in contrast.methods]
+def paper_lines(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Published figures of the methods that are compared."""
     return [
-        (f.theirs, f"{f.value:.4f}", text.MISSING if f.failed is None else f"{f.failed:.0%}", f.version) for f in chosen
+        (f.theirs, f"{f.value:.4f}", text.MISSING if f.failed is None else f"{f.failed:.0%}", f.version)
+        for f in paper.FIGURES
+        if f.method in comparison.methods
     ]
 
 
-def words(sources: Mapping[str, int]) -> str:
+def _counts(sources: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(sources.items(), key=lambda item: -item[1]))
 
 
-def write_files(contrast: Contrast, plan: Plan, home: Path) -> Path:
-    """compare.csv and compare.html of a comparison; returns the path of the latter."""
-    from agent.rundir.directory import replace_file
-
+def write_files(comparison: Comparison, plan: Plan, home: Path) -> Path:
+    """Write compare.csv and compare.html, and return the path of the page."""
     try:
-        replace_file(home / "compare.csv", comparison_csv(contrast))
-        replace_file(home / "compare.html", comparison_page(contrast, plan))
+        replace_file(home / "compare.csv", comparison_csv(comparison))
+        replace_file(home / "compare.html", comparison_page(comparison, plan))
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {home}: {error.strerror}.") from error
     return home / "compare.html"
 
 
-def comparison_page(contrast: Contrast, plan: Plan) -> str:
-    """One self-contained page, without scripts."""
-    header, *lines = method_lines(contrast)
+def comparison_page(comparison: Comparison, plan: Plan) -> str:
+    """One HTML file without scripts that loads nothing from the network."""
+    header, *lines = method_lines(comparison)
+    trials, hours = plan.settings.get("trials"), plan.settings.get("train_hours")
+    budget = [text.count(trials, "trial")] if trials else []
+    budget += [f"{hours:g} h of training"] if hours else []
     return render_page(
         "compare.html",
         tag=plan.tag,
-        metric=text.line(contrast.metric),
-        budget=_budget(plan),
-        complete=sum(cell.complete for cell in contrast.cells),
-        cells=[(c, text.number(c.final, c.self_reported), words(c.sources)) for c in contrast.cells],
-        charts=[curves(contrast, *size) for size in ((960, 400), (420, 330))],
-        key=list(enumerate(contrast.methods)),
+        metric=text.line(comparison.metric),
+        budget=" or ".join(budget),
+        complete=sum(cell.complete for cell in comparison.cells),
+        cells=[(c, text.number(c.final, c.self_reported), _counts(c.sources)) for c in comparison.cells],
+        charts=[curves(comparison, *size) for size in ((960, 400), (420, 330))],
+        key=list(enumerate(comparison.methods)),
         header=header,
         lines=lines,
-        tests=test_lines(contrast) if len(contrast.methods) > 1 else [],
-        paper=paper_lines(contrast),
+        tests=test_lines(comparison) if len(comparison.methods) > 1 else [],
+        paper=paper_lines(comparison),
         paper_words=f"{paper.PAPER}: {paper.SETTING}. {paper.REMARK}",
-        legend=text.LEGEND if any(c.self_reported for c in contrast.cells) else "",
+        legend=text.LEGEND if comparison.self_reported else "",
     )
-
-
-def _budget(plan: Plan) -> str:
-    settings = plan.settings
-    parts = [text.count(settings["trials"], "trial")] if settings.get("trials") else []
-    parts += [f"{settings['train_hours']:g} h of training"] if settings.get("train_hours") else []
-    return " or ".join(parts)

@@ -1,4 +1,4 @@
-"""The acceptance rule: whether a trial is kept, reverted or measured again. Pure functions of the measurements."""
+"""The acceptance rule: whether an edit is kept, reverted or measured again. Pure functions of the measurements."""
 
 from agent.judge.policy import judge
 

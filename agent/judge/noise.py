@@ -1,4 +1,4 @@
-"""How much a measurement of one and the same commit scatters, and how sure that is known."""
+"""The noise between training runs of one commit, and the standard error of a gain that follows from it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,38 @@ from functools import cache
 from statistics import NormalDist, fmean
 
 from agent.ledger.state import State
-from agent.types import Record
+from agent.types import Measurement, Record
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Pooled standard deviation between runs of one commit. ``sd`` is None while nothing was measured twice."""
+    """Pooled standard deviation between runs of one commit on one type of device."""
 
-    sd: float | None
-    dof: int
+    sd: float | None  # in units of the metric; None until some commit has two values
+    dof: int  # degrees of freedom of ``sd``
+
+
+def noise_of(state: State, device_type: str = "") -> Noise:
+    """Return the noise of a session, pooled over commits and types of device.
+
+    Args:
+        device_type: Count only runs on this type of device; "" counts all types, each pooled by itself.
+    """
+    runs = (run for found in state.runs.values() for run in found if run.on(device_type))
+    return pooled_noise(repeated_values(runs))
+
+
+def repeated_values(runs: Iterable[Measurement]) -> list[list[float]]:
+    """Group values on the validation split by commit and type of device: values of one group differ by noise only."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        if run.value is not None and run.role != "test":
+            groups.setdefault((run.commit, run.device_type), []).append(run.value)
+    return list(groups.values())
 
 
 def pooled_noise(groups: Iterable[Sequence[float]]) -> Noise:
-    """Pool the scatter within groups: squares about each group's mean, over their degrees of freedom in all."""
+    """Return the pooled standard deviation: sqrt(sum of squared deviations from group means / degrees of freedom)."""
     squares, dof = 0.0, 0
     for group in groups:
         if len(group) > 1:
@@ -31,10 +50,22 @@ def pooled_noise(groups: Iterable[Sequence[float]]) -> Noise:
     return Noise(math.sqrt(squares / dof), dof) if dof else Noise(None, 0)
 
 
-def last_shift(values: Sequence[float], noise: Noise, p: float = 0.01) -> int:
-    """Where the level of one commit's values last changed: an index, 0 if they are one level.
+def standard_error(noise: Noise, n: int, m: int) -> float | None:
+    """Return the standard error of a gain: the difference between means of ``n`` and ``m`` runs.
 
-    Every place is tried; the best must pass a two-sided t test at p over the number of places (Bonferroni).
+    None while the noise is unknown or one side has no runs.
+    """
+    return None if noise.sd is None or not n or not m else noise.sd * math.sqrt(1 / n + 1 / m)
+
+
+def last_shift(values: Sequence[float], noise: Noise, p: float = 0.01) -> int:
+    """Return the index at which the mean of one commit's values last changed, or 0 if it did not change.
+
+    Tests every split of the series with a two-sided t test. The level is ``p`` divided by the number of splits
+    (Bonferroni bound).
+
+    Args:
+        values: Values of one commit in order of time.
     """
     if not noise.sd or len(values) < 2:
         return 0
@@ -46,11 +77,25 @@ def last_shift(values: Sequence[float], noise: Noise, p: float = 0.01) -> int:
     return at if best > t_quantile(1 - p / 2 / (len(values) - 1), noise.dof) * noise.sd else 0
 
 
+def device_type_of(record: Record) -> str:
+    """Return the type of device of a trial's runs; "" before the first run.
+
+    All runs of a trial use one device type: a time budget buys more training on faster hardware.
+    """
+    return record.runs[0].device_type if record.runs else ""
+
+
 @cache
 def t_quantile(p: float, dof: int) -> float:
-    """Quantile of Student's t for 0.5 <= p < 1: found by bisection on the distribution function.
+    """Return the quantile of Student's t distribution, by bisection of ``t_cdf`` (error below 1e-9).
 
-    Exact to 1e-9; for dof above 200 the normal quantile with Fisher's first correction is used.
+    Above 200 degrees of freedom: the normal quantile with the first term of the Cornish-Fisher expansion.
+
+    Args:
+        p: Probability, 0.5 <= p < 1.
+
+    Raises:
+        ValueError: ``p`` or ``dof`` is outside its range.
     """
     if not 0.5 <= p < 1 or dof < 1:
         raise ValueError(f"t quantile of p = {p} with {dof} degrees of freedom")
@@ -67,34 +112,16 @@ def t_quantile(p: float, dof: int) -> float:
 
 
 def t_cdf(t: float, dof: int) -> float:
-    """Distribution function of Student's t with whole degrees of freedom, t >= 0 (Abramowitz, Stegun 26.7.3-4)."""
+    """Return the distribution function of Student's t for t >= 0 and a whole number of degrees of freedom.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, equations 26.7.3 and 26.7.4.
+    """
+    odd = dof % 2
     angle = math.atan2(t, math.sqrt(dof))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    if dof % 2:
-        term, total = cosine, 0.0
-        for k in range(1, (dof - 1) // 2 + 1):
-            total += term
-            term *= cosine * cosine * 2 * k / (2 * k + 1)
-        area = 2 / math.pi * (angle + sine * total)
-    else:
-        term, total = 1.0, 0.0
-        for k in range(1, dof // 2 + 1):
-            total += term
-            term *= cosine * cosine * (2 * k - 1) / (2 * k)
-        area = sine * total
-    return 0.5 + area / 2
-
-
-def device_type_of(record: Record) -> str:
-    """The type of device that a trial has begun on, and stays on: on another, a seconds budget is another budget."""
-    return record.runs[0].device_type if record.runs else ""
-
-
-def noise_of(state: State, device_type: str = "") -> Noise:
-    """Pooled over every commit that was measured more than once on one type of device: all of them, or the given."""
-    groups: dict[tuple[str, str], list[float]] = {}
-    for commit, runs in state.runs.items():
-        for run in runs:
-            if run.value is not None and run.role != "test" and run.on(device_type):
-                groups.setdefault((commit, run.device_type), []).append(run.value)
-    return pooled_noise(groups.values())
+    cosine = math.cos(angle)
+    term, total = (cosine if odd else 1.0), 0.0
+    for k in range(1, (dof - odd) // 2 + 1):
+        total += term
+        term *= cosine * cosine * (2 * k - 1 + odd) / (2 * k + odd)
+    area = math.sin(angle) * total
+    return 0.5 + ((angle + area) / math.pi if odd else area / 2)

@@ -1,1 +1,1 @@
-"""The append-only event log of a run, and the state that its events fold to."""
+"""The append-only log of a run, its events, and the state that they fold to."""

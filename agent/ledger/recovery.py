@@ -1,4 +1,4 @@
-"""What can still be read of a damaged ledger: for people who look at a run; no session goes on with it."""
+"""Reads what is left of a damaged ledger, for commands that show a run. A session never continues with it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from agent.ledger.journal import event_of, parse
-from agent.ledger.state import Event, Folder, LedgerDamaged, State, fold
+from agent.ledger.events import Asked, Ended, Event, Resumed, SessionStarted, decode
+from agent.ledger.journal import parse
+from agent.ledger.state import LedgerDamaged, State, StateBuilder, fold
 from agent.types import Proposal, Record
 
-GONE = "(the line of the ledger that said what this was is damaged)"
-DAMAGE = (LedgerDamaged, ValueError, LookupError, TypeError, AttributeError)  # a line is no event, or lacks something
+GONE = "(its line in the ledger is damaged)"
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Nothing that is made here is looked through for garbage, then or later. It is kept, and so much that looking,
-    over and over and once more when Python ends, takes a third of the time."""
+    """Exclude all objects that are created here from garbage collection, which would take a third of the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -32,7 +30,7 @@ def uncollected() -> Iterator[None]:
 
 @uncollected()
 def read_state(path: Path) -> tuple[State, list[str]]:
-    """The state that a ledger describes, and what is damaged in it: one text a line, which names it. Missing: empty."""
+    """The state of a ledger, and a text for each damaged line. The state is empty if the file is missing."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -44,34 +42,38 @@ def read_state(path: Path) -> tuple[State, list[str]]:
 
 
 def salvage(data: bytes, name: str) -> tuple[State, list[str]]:
-    """The fold of every line that is an event, and what is wrong with the others."""
-    folder = Folder()
-    problems = take_sound(data, name, 1, folder, folder.take)
-    return folder.state(), problems
+    """The fold of every line that is an event, and a text for each other line."""
+    builder = StateBuilder()
+    problems = apply_sound(data, name, 1, builder, builder.apply)
+    return builder.state(), problems
 
 
-def take_sound(data: bytes, name: str, first: int, folder: Folder, take: Callable[[Event], None]) -> list[str]:
-    """Have every line that is an event taken into ``folder``, and say what is wrong with the others.
+def apply_sound(data: bytes, name: str, first: int, builder: StateBuilder, apply: Callable[[Event], None]) -> list[str]:
+    """Fold every line that is an event; return a text for each other line.
 
-    ``first`` is the number of the first line in ``data``, which is a part of the ledger.
+    Args:
+        data: a part of the ledger that ends with a line feed.
+        name: of the file, for the texts.
+        first: number of the first line in ``data``.
+        builder: receives placeholders for trials whose first line is lost.
+        apply: folds one event.
     """
     problems = []
     for number, line in enumerate(data.split(b"\n")[:-1], start=first):
         try:
-            event = event_of(line)
-            _make_room(folder, event)
-            take(event)
-        except DAMAGE as error:
-            problems.append(f"{name}, line {number}, is damaged ({error}); what the other lines say is shown")
+            event = decode(line)
+            _make_room(builder, event)
+            apply(event)
+        except (LedgerDamaged, ValueError) as error:
+            problems.append(f"{name}, line {number}, is damaged ({error}); the other lines are shown")
     return problems
 
 
-def _make_room(folder: Folder, event: Event) -> None:
-    """A trial whose first line is lost gets a record that says so, so that those behind it keep their numbers."""
-    trial: Any = event.get("trial")
-    if not isinstance(trial, int) or trial - len(folder.records) > 1_000_000:
+def _make_room(builder: StateBuilder, event: Event) -> None:
+    """Add a placeholder for each trial whose ``asked`` line is lost, so that later trials keep their numbers."""
+    if isinstance(event, SessionStarted | Resumed | Ended) or event.trial - len(builder.records) > 1_000_000:
         return
-    wanted = trial - 1 if event["event"] == "asked" else trial
-    while len(folder.records) < wanted:
+    wanted = event.trial - 1 if isinstance(event, Asked) else event.trial
+    while len(builder.records) < wanted:
         proposal = Proposal("unknown", "unknown", "", "", subject=GONE)
-        folder.records.append(Record(len(folder.records) + 1, proposal))
+        builder.records.append(Record(len(builder.records) + 1, proposal))

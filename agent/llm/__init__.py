@@ -1,1 +1,1 @@
-"""The model server: client, prompts, transcripts, and the vLLM process that Overnight can run."""
+"""Model servers: client, prompts, transcripts, and supervision of a vLLM server."""

@@ -1,4 +1,4 @@
-"""API keys: where they come from, and how they are kept out of files, logs, messages and child processes."""
+"""API keys: read from the environment, removed from texts and from the environment of child processes."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import os
 import re
 from collections.abc import Mapping
 
-KEY_VARIABLES = ("OVERNIGHT_LLM_API_KEY", "OPENAI_API_KEY")  # the first that is set holds the key
-_MORE_SECRETS = ("OPENAI_ADMIN_KEY", "OPENAI_WEBHOOK_SECRET", "OPENAI_CUSTOM_HEADERS")
+KEY_VARIABLES = ("OVERNIGHT_LLM_API_KEY", "OPENAI_API_KEY")  # the first one that is set holds the key
+_OTHER_SECRETS = ("OPENAI_ADMIN_KEY", "OPENAI_WEBHOOK_SECRET", "OPENAI_CUSTOM_HEADERS")
 _KEY_SHAPE = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]{6,}|\b(?:sk|hf|gsk)[-_][\w-]{8,}")
 
 
 def key_of_environment() -> str | None:
-    """The key of the environment, or None: most servers of one's own need none."""
+    """The API key of the environment, or None: most self-hosted servers need none."""
     return next((key for name in KEY_VARIABLES if (key := os.environ.get(name, "").strip())), None)
 
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` for a child process: without the variables that hold a key."""
-    hidden = {*KEY_VARIABLES, *_MORE_SECRETS}
+    """``environment`` without the variables that hold a key, for a child process."""
+    hidden = {*KEY_VARIABLES, *_OTHER_SECRETS}
     return {name: value for name, value in environment.items() if name not in hidden}
 
 
 def scrub(text: str, *keys: str | None) -> str:
-    """``text`` without API keys: those given, those of the environment, and whatever looks like one."""
+    """``text`` with ``[key]`` for ``keys``, the keys of the environment and everything that looks like a key."""
     known = [key.strip() for key in (*keys, *(os.environ.get(name) for name in KEY_VARIABLES)) if key and key.strip()]
     for key in sorted(known, key=len, reverse=True):
         if len(key) >= 4 and key.lower() not in ("none", "empty"):

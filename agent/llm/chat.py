@@ -1,19 +1,30 @@
-"""What it means to talk to a model: the protocol, a reply, and who answers."""
+"""The protocol of a chat model, its request options and its replies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
-BYTES_PER_TOKEN = 3.5  # of source code and English, on the careful side
+BYTES_PER_TOKEN = 3.5  # of source code and English; low, so that estimates are rather too high
+
+
+class Options(TypedDict, total=False):
+    """Options of one request; an option that is left out or None is not sent."""
+
+    schema: Mapping[str, Any] | None  # JSON schema of the answer
+    grammar: str | None  # EBNF grammar of the answer, as vLLM reads it
+    temperature: float | None
+    seed: int | None
+    max_tokens: int | None  # of the answer, reasoning included
+    n: int  # number of choices, default 1
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. ``text`` is the first choice that is not empty; ``reasoning`` never contains it."""
+    """A reply of a model. ``text`` is the first choice that is not empty; ``reasoning`` is kept apart from it."""
 
     text: str
     reasoning: str = ""
@@ -21,38 +32,28 @@ class Reply:
     model: str = ""
     tokens_in: int = 0
     tokens_out: int = 0
-    seconds: float = 0.0  # of all attempts and the pauses between them
+    seconds: float = 0.0  # all attempts and the pauses between them
     attempts: int = 1
     choices: tuple[str, ...] = ()
     refusal: str = ""
-    failures: tuple[str, ...] = ()  # one line for each attempt that failed
+    failures: tuple[str, ...] = ()  # one line per failed attempt
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model and its server. ``structured`` holds ``schema`` and ``grammar`` where a probe saw them enforced."""
+    """A model and its server. ``structured`` holds ``schema`` and ``grammar`` if a probe showed them enforced."""
 
     id: str
-    max_model_len: int | None = None  # tokens of prompt and answer together; None if the server does not tell
-    server: str = "unknown"  # vllm, llamacpp, ..., as the server says
+    max_model_len: int | None = None  # tokens of prompt and answer together; None if unknown
+    server: str = "unknown"  # name of the server software: vllm, llamacpp, ...
     version: str = ""
     structured: frozenset[str] = field(default_factory=frozenset)
 
 
 class Chat(Protocol):
-    """A model that can be talked to."""
+    """A chat model."""
 
-    def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        schema: Mapping[str, Any] | None = None,
-        grammar: str | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        max_tokens: int | None = None,
-        n: int = 1,
-    ) -> Reply: ...
+    def complete(self, messages: Sequence[Message], **options: Unpack[Options]) -> Reply: ...
 
     def describe(self) -> ModelInfo: ...
 
@@ -60,19 +61,19 @@ class Chat(Protocol):
 
 
 def estimate_tokens(messages: Sequence[Message]) -> int:
-    """Tokens of a conversation by its bytes, for servers without a tokenizer endpoint."""
+    """Tokens of a conversation, estimated from its bytes."""
     return sum(int(len(message["content"].encode()) / BYTES_PER_TOKEN) + 8 for message in messages)
 
 
 class Answers:
-    """A function from a conversation to the text of an answer, as a model. No text is an empty answer."""
+    """Wraps a function from a conversation to the text of an answer as a chat model."""
 
     def __init__(self, function: Callable[[Sequence[Message]], str]) -> None:
         self._function = function
 
     def complete(self, messages: Sequence[Message], *, n: int = 1, **_: object) -> Reply:
-        said = [self._function(messages) for _ in range(n)]
-        choices = tuple(text if isinstance(text, str) else "" for text in said)
+        texts = [self._function(messages) for _ in range(n)]
+        choices = tuple(text if isinstance(text, str) else "" for text in texts)
         return Reply(choices[0], model="function", choices=choices)
 
     def describe(self) -> ModelInfo:

@@ -1,54 +1,56 @@
-"""A client for one model on an OpenAI-compatible server: vLLM first, and every server that speaks the same protocol.
+"""A client for one model on an OpenAI-compatible server such as vLLM, llama.cpp, Ollama or LM Studio.
 
-``ChatModel`` sends a conversation and returns a ``Reply``. It retries what time can mend (408, 409, 429, 5xx, broken
-connections, answers that are no answers) with exponential backoff and jitter, and explains what time cannot mend: a
-wrong key, a wrong model name, a prompt longer than the context window. What a server can do is found out, not assumed.
-
-Everything that uses a model asks for a ``Chat``; ``agent.scripted.ScriptedModel`` is the other one.
+Transient failures are repeated with backoff: connection errors, malformed replies and the HTTP statuses 408, 409, 425,
+429 and 5xx. Other failures raise at once, with the server's reason. Context window, tokenizer, structured outputs and
+optional parameters are found by asking the server, not configured.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import ipaddress
 import json
+import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, Unpack
 from urllib.parse import urlsplit, urlunsplit
 
-from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable, UsageError
-from agent.llm.api_keys import KEY_VARIABLES, key_of_environment, scrub, without_keys
-from agent.llm.chat import Chat, Message, ModelInfo, Reply, estimate_tokens
-from agent.llm.responses import NoAnswer, listed, one_line, overflow, read_completion, retry_after, window_of
+from agent.errors import ContextOverflow, ModelMisconfigured, UsageError
+from agent.llm import explanations
+from agent.llm.api_keys import KEY_VARIABLES, key_of_environment
+from agent.llm.chat import Message, ModelInfo, Options, Reply, estimate_tokens
+from agent.llm.connection import Connection, RequestFailed
+from agent.llm.parameters import Parameters
+from agent.llm.responses import PROBE, enforced_forms, read_completion, read_models, window_of
+from agent.llm.retries import Retries, RetriesExhausted
 
-if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
+CONNECT_PATIENCE = 10.0  # seconds of retries for the first request to a server
 
-__all__ = ["KEY_VARIABLES", "Chat", "ChatModel", "Message", "ModelInfo", "Reply", "estimate_tokens", "normal_base_url",
-           "scrub", "without_keys"]  # fmt: skip
-
-CONNECT_PATIENCE = 10.0  # seconds for the first question to a server
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts: doubled from one to the next
-PROBE_WORD = "azure-17"  # no model says this unless a schema or a grammar makes it
-_RETRIED = frozenset({408, 409, 429})
+T = TypeVar("T")
+log = logging.getLogger("overnight.llm")
 
 
 def normal_base_url(base_url: str) -> str:
-    """``http://host:8000`` becomes ``http://host:8000/v1``; a path that is there is kept. Raises UsageError."""
+    """``http://host:8000`` becomes ``http://host:8000/v1``; an existing path stays. Raises UsageError."""
     try:
         parts = urlsplit(base_url.strip())
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # reading port checks it
     except ValueError:
         good = False
     if not good:
-        raise UsageError(
-            f"--llm-base-url {base_url!r} is not the address of a server; it looks like http://127.0.0.1:8000/v1"
-        )
+        raise UsageError(f"--llm-base-url {base_url!r} is no server address; an example is http://127.0.0.1:8000/v1")
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") or "/v1", "", ""))
+
+
+def is_loopback(base_url: str) -> bool:
+    """Whether an address is on the loopback of this machine."""
+    try:
+        host = urlsplit(base_url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class ChatModel:
@@ -56,12 +58,12 @@ class ChatModel:
 
     Args:
         base_url: for example ``http://127.0.0.1:8000/v1``.
-        model: its name on the server; None takes the only one that the server has.
+        model: its name on the server; None takes the only model of the server.
         api_key: default from ``OVERNIGHT_LLM_API_KEY`` or ``OPENAI_API_KEY``.
-        timeout: seconds for one request, thinking included.
-        patience: seconds after which a request that keeps failing is given up, after ``max_attempts`` at the latest.
-        connect_patience: the same for the first question to the server, where an error is rather a wrong address;
-            None is ``CONNECT_PATIENCE``.
+        timeout: seconds for one request, reasoning included.
+        patience: seconds of retries for one request.
+        connect_patience: seconds of retries for the list of models; None is ``CONNECT_PATIENCE``.
+        max_attempts: bound on the attempts of one request.
         sleep, clock, rng: for tests.
     """
 
@@ -86,245 +88,116 @@ class ChatModel:
                 f"the API key holds characters that no HTTP header can carry; set {KEY_VARIABLES[0]} again"
             )
         self._model = model
-        self._timeout = timeout
-        self._patience, self._max_attempts = patience, max_attempts
+        self._connection = Connection(self.base_url, self._key, timeout)
+        self._retries = Retries(max_attempts, sleep, clock, rng or random.Random())
+        self._patience = patience
         self._connect_patience = CONNECT_PATIENCE if connect_patience is None else connect_patience
-        self._sleep, self._clock, self._rng = sleep, clock, rng or random.Random()
-        self._client: OpenAI | None = None
+        self._requests = Parameters(
+            lambda body: read_completion(self._connection.post("/chat/completions", body)),
+            lambda text: log.warning("%s %s", self._connection, text),
+        )
         self._info: ModelInfo | None = None
-        self._tokenizer = True  # until the server turns out to have no such endpoint
-
-    def __repr__(self) -> str:
-        return f"ChatModel({self.scrub(self.base_url)!r}, model={self._model!r})"
+        self._has_tokenizer = True  # until a request to /tokenize fails
 
     def scrub(self, text: str) -> str:
-        """``text`` without this model's key."""
-        return scrub(text, self._key, urlsplit(self.base_url).password)
+        """``text`` without this model's API key and the password of its address."""
+        return self._connection.scrub(text)
 
-    # --- the three methods of Chat ----------------------------------------------------------------------------------
-
-    def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        schema: Mapping[str, Any] | None = None,
-        grammar: str | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        max_tokens: int | None = None,
-        n: int = 1,
-    ) -> Reply:
-        """Ask, as often as it takes to get an answer.
-
-        ``schema`` (JSON schema) or ``grammar`` (EBNF that vLLM reads) is sent as given: see ``describe().structured``.
+    def complete(self, messages: Sequence[Message], **options: Unpack[Options]) -> Reply:
+        """Send a conversation and return the reply.
 
         Raises:
-            ModelUnavailable: no answer within ``patience``; ModelMisconfigured where waiting cannot help.
-            ContextOverflow: the conversation does not fit the model's window.
+            ModelUnavailable: no reply within ``patience``.
+            ModelMisconfigured: the server refuses the request, and waiting does not help.
+            ContextOverflow: the conversation does not fit the context window.
         """
-        body: dict[str, Any] = {"model": self._name(), "messages": [dict(message) for message in messages]}
-        options = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, "n": n if n > 1 else None}
-        body |= {name: value for name, value in options.items() if value is not None}
-        if schema is not None:
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "reply", "schema": dict(schema), "strict": True},
-            }
-        if grammar is not None:
-            body["extra_body"] = {"structured_outputs": {"grammar": grammar}}
-        return self._persist(lambda: read_completion(self._chat(body)), self._patience)
+        body = self._body(messages, **options)
+        began, failures = self._retries.clock(), list[str]()
+        try:
+            reply = self._call(lambda: self._requests.send(body), self._patience, failures)
+        except RequestFailed as error:
+            raise self._refused(error) from None
+        seconds = self._retries.clock() - began
+        return replace(reply, seconds=seconds, attempts=len(failures) + 1, failures=tuple(failures))
 
     def describe(self) -> ModelInfo:
-        """Who answers: asked once, then remembered.
+        """The model and its server, asked once and then remembered.
 
         Raises:
-            ModelUnavailable: nobody answers.
-            ModelMisconfigured: the key or the name of the model is wrong, or a name is needed.
+            ModelUnavailable: no answer.
+            ModelMisconfigured: the API key or the name of the model is wrong, or the name is missing.
         """
         if self._info is None:
-            known = self._models(self._connect_patience)
-            name = self._pick(known)
-            entry = next((model for model in known if model.get("id") == name), {})
+            known = self._models()
+            names = [str(model["id"]) for model in known]
+            if self._model is None and len(names) != 1:
+                raise explanations.no_choice(str(self._connection), names)
+            if self._model is not None and names and self._model not in names:
+                log.warning("%s", explanations.unlisted(str(self._connection), self._model, names))
+            self._model = name = names[0] if self._model is None else self._model
+            entry = next((model for model in known if model["id"] == name), {})
             window = window_of(entry)
-            self._model = name
+
+            def ask(needed: str, options: Options) -> Reply:
+                body = self._body([{"role": "user", "content": PROBE}], **options)
+                return self._call(lambda: self._requests.send(body, needed), self._patience)
+
+            try:
+                forms = enforced_forms(ask, window)
+            except RequestFailed as error:
+                raise self._refused(error) from None
             server = str(entry.get("owned_by") or "unknown")[:40]
-            self._info = ModelInfo(name, window, server, self._version(), structured=self._probe(window))
+            self._info = ModelInfo(name, window, server, self._connection.version(), forms)
         return self._info
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of the conversation by the server's tokenizer, else estimated."""
-        from openai import OpenAIError
-
-        if self._tokenizer:
-            body = {"model": self._name(), "messages": [dict(m) for m in messages], "add_generation_prompt": True}
+        """Tokens of the conversation by the server's tokenizer (vLLM's /tokenize), else an estimate."""
+        if self._has_tokenizer:
             try:
-                answer = self._open().post(self._root() + "/tokenize", cast_to=str, body=body)
-                count = json.loads(answer)["count"]
+                body = {**self._body(messages), "add_generation_prompt": True}
+                count = json.loads(self._connection.post(self._connection.root + "/tokenize", body))["count"]
                 if isinstance(count, int) and not isinstance(count, bool) and count > 0:
                     return count
-            except (OpenAIError, ValueError, KeyError, TypeError):
+            except (RequestFailed, ValueError, KeyError, TypeError):
                 pass
-            self._tokenizer = False
+            self._has_tokenizer = False
         return estimate_tokens(messages)
 
-    # --- requests ---------------------------------------------------------------------------------------------------
+    def _body(self, messages: Sequence[Message], **options: Unpack[Options]) -> dict[str, Any]:
+        model = self._model if self._model is not None else self.describe().id
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        body: dict[str, Any] = {
+            name: given[name] for name in ("temperature", "seed", "max_tokens", "n") if name in given
+        }
+        if body.get("n") == 1:
+            del body["n"]
+        if "schema" in given:
+            form = {"name": "reply", "schema": dict(given["schema"]), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        if "grammar" in given:
+            body["structured_outputs"] = {"grammar": given["grammar"]}
+        return {"model": model, "messages": [dict(message) for message in messages], **body}
 
-    def _open(self) -> OpenAI:
-        if self._client is None:
-            import openai
-
-            # Its own retries are off: ours are counted, bounded and recorded.
-            self._client = openai.OpenAI(
-                api_key=self._key or "EMPTY", base_url=self.base_url, timeout=self._timeout, max_retries=0
-            )
-        return self._client
-
-    def _chat(self, body: dict[str, Any]) -> str:
-        return self._open().chat.completions.with_raw_response.create(**body).text
-
-    def _root(self) -> str:
-        return self.base_url.removesuffix("/v1")
-
-    def _name(self) -> str:
-        return self._model if self._model is not None else self.describe().id
-
-    def _persist(self, request: Callable[[], Reply], patience: float) -> Reply:
-        """Run ``request`` until it answers. Raises what ``complete`` raises."""
-        from openai import APIConnectionError, APIError, APIStatusError
-
-        began = self._clock()
-        failures: list[str] = []
-        while True:
-            try:
-                reply = request()
-            except (NoAnswer, APIError) as error:
-                if isinstance(error, APIStatusError):
-                    self._explain(error)  # raises where waiting cannot help
-                failures.append(self.scrub(one_line(error)))
-                pause = self._pause(len(failures), error if isinstance(error, APIStatusError) else None)
-                unreachable = isinstance(error, APIConnectionError)
-            else:
-                seconds = self._clock() - began
-                return replace(reply, seconds=seconds, attempts=len(failures) + 1, failures=tuple(failures))
-            waited = self._clock() - began
-            if len(failures) >= self._max_attempts or waited + pause > patience:
-                raise ModelUnavailable(self._given_up(failures, waited, pause, unreachable)) from None
-            self._sleep(pause)
-
-    def _pause(self, failed: int, error: APIStatusError | None) -> float:
-        """Seconds before the next attempt: the server's wish if it has one, else 1, 2, 4 ... 60, less up to a half."""
-        wish = retry_after(error) if error is not None else None
-        if wish is not None:
-            return wish + self._rng.uniform(0, 0.1 * wish + 0.1)
-        return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failed - 1)) * self._rng.uniform(0.5, 1.0))
-
-    def _given_up(self, failures: list[str], waited: float, pause: float, unreachable: bool) -> str:
-        tried = "1 attempt" if len(failures) == 1 else f"{len(failures)} attempts over {waited:.0f} s"
-        what = f"the model server at {self.scrub(self.base_url)} gave no answer in {tried}: {failures[-1].rstrip('.')}."
-        if unreachable:
-            return what + " Start the server, or name another one with --llm-base-url."
-        if pause > self._patience:
-            return what + f" It asks to wait {pause:.0f} s."
-        return what + " Look at the server's log, then `overnight resume`."
-
-    def _explain(self, error: APIStatusError) -> None:
-        """Raise what an error status means; return if it is worth another attempt."""
-        status, where = int(error.status_code), self.scrub(self.base_url)
-        said = self.scrub(one_line(error))
-        if status in (401, 403):
-            held = "refuses the API key" if self._key else "wants an API key"
-            raise ModelMisconfigured(
-                f"the model server at {where} {held} ({said}). Set the right one in {KEY_VARIABLES[0]}."
-            ) from None
-        too_long, window = overflow(said, error.code)
-        if status in (400, 413, 422) and too_long:
-            raise ContextOverflow(
-                f"the request does not fit the context of {self._model} at {where}: {said.rstrip('.')}. "
-                "Start the server with a larger --max-model-len, or use a model with a longer context.",
-                window,
-            ) from None
-        if status == 404:
-            self._pick(self._models(self._connect_patience))
-            raise ModelMisconfigured(
-                f"the model server at {where} knows {self._model!r} but no chat completions ({said}). "
-                "Serve a chat model, or check --llm-base-url."
-            ) from None
-        if status == 429 and error.code == "insufficient_quota":
-            raise ModelMisconfigured(f"the account at {where} has no quota left ({said}).") from None
-        if status < 500 and status not in _RETRIED:
-            raise ModelMisconfigured(f"the model server at {where} does not accept the request: {said}") from None
-
-    # --- what the server is -----------------------------------------------------------------------------------------
-
-    def _models(self, patience: float) -> list[dict[str, Any]]:
-        """The entries of /models; an empty list from a server that has no such list."""
-        from openai import NotFoundError
-
-        answer: list[str] = []
-
-        def ask() -> Reply:
-            with contextlib.suppress(NotFoundError):
-                answer.append(self._open().get("/models", cast_to=str))
-            return Reply("")
-
-        self._persist(ask, patience)
+    def _call(self, request: Callable[[], T], patience: float, failures: list[str] | None = None) -> T:
+        """``request`` with retries. Raises RequestFailed if waiting does not help, else ModelUnavailable."""
         try:
-            data = json.loads(answer[-1])["data"]
-            return [entry for entry in data if isinstance(entry, dict) and "id" in entry]
-        except (IndexError, ValueError, KeyError, TypeError):
+            return self._retries.call(request, patience, failures if failures is not None else [])
+        except RetriesExhausted as problem:
+            bypass = urlsplit(self.base_url).hostname or "" if self._connection.proxy else ""
+            raise explanations.unavailable(str(self._connection), problem, self._patience, bypass) from None
+
+    def _models(self) -> list[dict[str, Any]]:
+        """The entries of /models; empty if the server has no list, or refuses it and the user has named the model."""
+        try:
+            return read_models(self._call(lambda: self._connection.get("/models"), self._connect_patience))
+        except RequestFailed as error:
+            if error.status == 404:
+                return []
+            if self._model is None or error.status == 401:
+                raise self._refused(error) from None
+            log.warning("%s does not list its models (%s); --llm-model is used", self._connection, error)
             return []
 
-    def _pick(self, known: list[dict[str, Any]]) -> str:
-        names = [str(model["id"]) for model in known]
-        where = self.scrub(self.base_url)
-        if not names and self._model is None:
-            raise ModelMisconfigured(
-                f"{where} does not list its models. Is it the address of an OpenAI-compatible server? "
-                "It usually ends in /v1 (--llm-base-url); if it is right, name the model with --llm-model."
-            )
-        if self._model is None:
-            if len(names) > 1:
-                raise ModelMisconfigured(f"{where} serves {listed(names)}: choose one with --llm-model")
-            return names[0]
-        if names and self._model not in names:
-            near = difflib.get_close_matches(self._model, names, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ModelMisconfigured(
-                f"{where} has no model {self._model!r}; it has {listed(names)}.{hint} Set --llm-model."
-            )
-        return self._model
-
-    def _version(self) -> str:
-        from openai import OpenAIError
-
-        try:
-            return str(json.loads(self._open().get(self._root() + "/version", cast_to=str))["version"])[:40]
-        except (OpenAIError, ValueError, KeyError, TypeError):
-            return ""
-
-    def _probe(self, window: int | None) -> frozenset[str]:
-        """Which forms the server enforces: ask for one word, demand another, and see which one comes."""
-        question = [{"role": "user", "content": "Answer with the word yes."}]
-        properties = {"answer": {"type": "string", "enum": [PROBE_WORD]}}
-        schema = {"type": "object", "properties": properties, "required": ["answer"], "additionalProperties": False}
-        # Room to think first: with a reasoning parser the form binds only what follows the reasoning.
-        room = min(2048, (window or 8192) // 2)
-        found = set()
-        for form, asked in (("schema", {"schema": schema}), ("grammar", {"grammar": f'root ::= "{PROBE_WORD}"'})):
-            try:
-                text = self.complete(question, temperature=0.0, max_tokens=room, **asked).text.strip()
-                said = json.loads(text)["answer"] if form == "schema" else text
-            except (ModelMisconfigured, ContextOverflow, ValueError, KeyError, TypeError):
-                continue
-            if said == PROBE_WORD:
-                found.add(form)
-        return frozenset(found)
-
-
-def is_loopback(base_url: str) -> bool:
-    """Whether an address is one of this machine's own loopback."""
-    try:
-        host = urlsplit(base_url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    def _refused(self, error: RequestFailed) -> ModelMisconfigured | ContextOverflow:
+        names = [str(model["id"]) for model in self._models()] if error.status == 404 else []
+        return explanations.refused(str(self._connection), error, self._model, bool(self._key), names)

@@ -1,10 +1,10 @@
-"""Runs a command, and leaves nothing of it behind: not at its end, not when told to stop, not when its parent dies.
+"""Runs a command and kills every process that it leaves: at its end, after SIGTERM, or when the parent dies.
 
-    python -m agent.keeper PARENT SECONDS COMMAND...
+    python -m agent.llm.process_guard PARENT SECONDS COMMAND...
 
-It is the subreaper of all that the command starts, so it finds and kills what detached itself. By SIGTERM, or when
-process PARENT has died, it asks the command to end, and kills it after SECONDS. Exit status: that of the command, or
-128 and the number of the signal that ended it.
+The guard is the subreaper of all descendants of the command, so it also finds detached ones. After SIGTERM, or when
+process PARENT has died, it sends SIGTERM to the command and kills it after SECONDS. Exit status: that of the command,
+or 128 plus the number of the signal that ended it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import time
 
 from sandbox.supervisor import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, kill_all, reap, wake_by_signals
 
-LOOK_EVERY = 5.0  # seconds; signals wake it at once
-NOT_FOR_OTHERS = ("PYTHONPATH", "PYTHONHOME")  # the command may live in a Python environment of its own
+CHECK_EVERY = 5.0  # seconds between checks of the parent; signals wake the guard at once
+HIDDEN_VARIABLES = ("PYTHONPATH", "PYTHONHOME")  # the command may have a Python environment of its own
 
 
 def main() -> int:
@@ -27,17 +27,17 @@ def main() -> int:
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     wake = wake_by_signals()
-    told: list[int] = []
-    signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+    terminated: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: terminated.append(1))
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to decide on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C does
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     child = os.fork()
     if child == 0:
-        _become(command)
+        _execute(command)
     status = None
-    while status is None and not told and os.getppid() == parent:
-        _wait(wake, LOOK_EVERY)
+    while status is None and not terminated and os.getppid() == parent:
+        _wait(wake, CHECK_EVERY)
         status = reap(child)
     if status is None:
         os.kill(child, signal.SIGTERM)
@@ -50,14 +50,14 @@ def main() -> int:
     return code if code >= 0 else 128 - code
 
 
-def _become(command: list[str]) -> None:
-    """Turn the child into the command. Should the keeper itself be killed, the command is asked to end."""
+def _execute(command: list[str]) -> None:
+    """Replace the child by the command, which gets SIGTERM if the guard itself is killed."""
     try:
         os.setsid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        os.execvpe(command[0], command, {k: v for k, v in os.environ.items() if k not in NOT_FOR_OTHERS})
+        os.execvpe(command[0], command, {k: v for k, v in os.environ.items() if k not in HIDDEN_VARIABLES})
     except OSError as error:
         os.write(2, f"cannot start {command[0]}: {error.strerror}\n".encode())
     os._exit(127)

@@ -1,33 +1,28 @@
-"""Reads what OpenAI-compatible servers send: completions, context windows, and the many ways to say no."""
+"""Reads what an OpenAI-compatible server sends: completions, the list of models, and which forms it enforces."""
 
 from __future__ import annotations
 
 import json
-import re
-import time
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.llm.chat import Reply
+from agent.llm.api_keys import scrub
+from agent.llm.chat import Options, Reply
+from agent.llm.connection import RequestFailed
+from agent.llm.error_bodies import read_error
 
-_OVERFLOW = re.compile(
-    r"context_length|context length|context window|context size|maximum model length|exceed_context|prompt is too long",
-    re.IGNORECASE,
-)
-_WINDOW = re.compile(
-    r"(?:context length(?: is)?(?: only)?|model length of|context size\D{0,12})\s*\(?(\d{2,9})", re.IGNORECASE
-)
-
-
-class NoAnswer(Exception):
-    """The server said 200 and sent something that is no chat completion. Tried again."""
+PROBE = "Answer with the word yes."
+PROBE_WORD = "azure-17"  # no model says this unless a schema or a grammar enforces it
 
 
 def read_completion(body: str) -> Reply:
-    """The answer in the body of a chat completion. Raises NoAnswer."""
+    """The reply in the body of a chat completion. Raises RequestFailed, also for an error sent with status 200."""
     try:
         data = json.loads(body)
+        if not data.get("choices") and data.get("error"):
+            error = read_error(body)
+            status = int(error.code) if error.code.isdecimal() and 400 <= int(error.code) < 600 else 200
+            raise RequestFailed(f"an error in place of a chat completion: {scrub(error.reason)}", status, error)
         choices = [(choice.get("message") or {}, choice.get("finish_reason")) for choice in data["choices"]]
         usage = data.get("usage") or {}
         texts = tuple(_text(message.get("content")) for message, _ in choices)
@@ -43,8 +38,8 @@ def read_completion(body: str) -> Reply:
             choices=texts,
             refusal=_text(message.get("refusal")),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise NoAnswer(f"an answer that is no chat completion: {body[:200]!r}") from None
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        raise RequestFailed(f"an answer that is no chat completion: {scrub(body[:200])!r}", 200) from None
 
 
 def _text(content: Any) -> str:
@@ -54,44 +49,50 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def overflow(said: str, code: str | None = None) -> tuple[bool, int | None]:
-    """Whether an error message says that the context window is too small, and the window's size if it names it."""
-    if code != "context_length_exceeded" and not _OVERFLOW.search(said):
-        return False, None
-    found = _WINDOW.search(said)
-    return True, int(found.group(1)) if found else None
+def read_models(body: str) -> list[dict[str, Any]]:
+    """The entries of /models; an empty list for anything else."""
+    try:
+        return [entry for entry in json.loads(body)["data"] if isinstance(entry, dict) and "id" in entry]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def window_of(entry: Mapping[str, Any]) -> int | None:
-    """The context window in the words of vLLM and SGLang, llama.cpp, and others."""
+    """The context window of an entry of /models, in the words of vLLM, SGLang, llama.cpp and others."""
     meta = entry.get("meta")
-    places = [entry.get("max_model_len"), entry.get("context_length"), entry.get("max_context_length")]
-    places += [meta.get("n_ctx"), meta.get("n_ctx_train")] if isinstance(meta, dict) else []
-    return next((int(size) for size in places if isinstance(size, int) and size > 0), None)
+    sizes = [entry.get("max_model_len"), entry.get("context_length"), entry.get("max_context_length")]
+    sizes += [meta.get("n_ctx"), meta.get("n_ctx_train")] if isinstance(meta, dict) else []
+    return next((int(size) for size in sizes if isinstance(size, int) and size > 0), None)
 
 
-def retry_after(error: Any) -> float | None:
-    """Seconds that the server asks for, as a number or as a date; None if it does not, or not sensibly."""
-    value = str(error.response.headers.get("retry-after") or "").strip()
-    try:
-        seconds = float(value)
-    except ValueError:
+def enforced_forms(ask: Callable[[str, Options], Reply], window: int | None) -> frozenset[str]:
+    """Which of ``schema`` and ``grammar`` the server enforces: each demands a word that contradicts ``PROBE``.
+
+    Args:
+        ask: sends ``PROBE`` with the given options; its first argument is the request parameter that must be sent.
+        window: of the model in tokens, None if unknown.
+
+    Raises:
+        RequestFailed: the server refuses ``PROBE`` in any form.
+    """
+    properties = {"answer": {"type": "string", "enum": [PROBE_WORD]}}
+    schema = {"type": "object", "properties": properties, "required": ["answer"], "additionalProperties": False}
+    # Room for reasoning: with a reasoning parser the form binds only what follows the reasoning.
+    room = min(2048, (window or 8192) // 2)
+    forms: dict[str, tuple[str, Options]] = {
+        "schema": ("response_format", {"schema": schema}),
+        "grammar": ("structured_outputs", {"grammar": f'root ::= "{PROBE_WORD}"'}),
+    }
+    found = set()
+    for form, (needed, option) in forms.items():
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds < 1e9 else None
-
-
-def one_line(error: Any) -> str:
-    """What an error says, without line breaks, and what lies behind a broken connection."""
-    said = " ".join(str(error).split())
-    cause = error.__cause__
-    if cause is not None and str(cause):
-        said = f"{said.rstrip('.')} ({' '.join(str(cause).split())})"
-    return said[:600]
-
-
-def listed(names: list[str]) -> str:
-    shown = ", ".join(names[:12])
-    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+            text = ask(needed, {"max_tokens": room, **option}).text.strip()
+            answer = json.loads(text)["answer"] if form == "schema" else text
+        except RequestFailed as error:
+            if error.status in (401, 403, 404):  # no form changes this
+                raise
+        except (ValueError, KeyError, TypeError):
+            pass
+        else:
+            found |= {form} if answer == PROBE_WORD else set()
+    return frozenset(found)

@@ -1,21 +1,21 @@
-"""A model that answers from a script: for the demonstration, for tests, and to replay what a model once said."""
+"""A chat model that answers from a script: for the demonstration, for tests and for replays of recorded replies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from agent.errors import ModelUnavailable, UsageError
-from agent.llm.chat import Message, ModelInfo, Reply, estimate_tokens
+from agent.llm.chat import Message, ModelInfo, Options, Reply, estimate_tokens
 
 Line = str | Reply | Exception | Callable[[Sequence[Message]], str]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What ``complete`` was called with."""
+    """The arguments of one call of ``complete``; see ``agent.llm.chat.Options``."""
 
     messages: tuple[Message, ...]
     schema: Mapping[str, Any] | None = None
@@ -27,9 +27,16 @@ class Request:
 
 
 class ScriptedModel:
-    """Says its lines in order: texts, whole replies, exceptions to raise, functions of the conversation.
+    """Answers with the lines of a script in order; after the last line it raises ModelUnavailable.
 
-    ``requests`` keeps every conversation. After the last line it is unavailable, as a server that went away.
+    Args:
+        lines: texts, whole replies, exceptions to raise, or functions from a conversation to a text.
+        model: its name.
+        max_model_len: context window in tokens.
+        structured: the forms that it claims to enforce.
+
+    Attributes:
+        requests: every request so far.
     """
 
     def __init__(
@@ -46,25 +53,14 @@ class ScriptedModel:
 
     @classmethod
     def from_directory(cls, directory: Path) -> ScriptedModel:
-        """One reply per file ``*.md``, in the order of their names. Raises UsageError if there is none."""
+        """A script with one reply per file ``*.md``, in the order of their names. Raises UsageError without files."""
         files = sorted(directory.glob("*.md"))
         if not files:
-            raise UsageError(f"{directory} holds no replies; write one into each of 01.md, 02.md, ...")
+            raise UsageError(f"{directory} holds no replies; write them to 01.md, 02.md, ...")
         return cls([path.read_text(encoding="utf-8") for path in files])
 
-    def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        schema: Mapping[str, Any] | None = None,
-        grammar: str | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        max_tokens: int | None = None,
-        n: int = 1,
-    ) -> Reply:
-        request = Request(tuple(messages), schema, grammar, temperature, seed, max_tokens, n)
-        self.requests.append(request)
+    def complete(self, messages: Sequence[Message], **options: Unpack[Options]) -> Reply:
+        self.requests.append(Request(tuple(messages), **options))
         line = next(self._lines, None)
         if line is None:
             raise ModelUnavailable(f"the script has no reply for request {len(self.requests)}")

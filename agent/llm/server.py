@@ -1,8 +1,7 @@
-"""``overnight llm serve``: a vLLM server for this machine's sessions: started, waited for, kept up, and stopped.
+"""Starts, supervises and stops a vLLM server for the sessions of this machine (``overnight llm serve``).
 
-vLLM runs in an environment of its own, since it pins much; all that is needed here is its executable. The server
-listens on the loopback only: for its sleep mode vLLM has to open its development endpoints, which let whoever reaches
-them do more than chat.
+vLLM pins many packages, so it has its own Python environment; only its executable is needed here. The server listens
+on the loopback only, because its sleep mode needs vLLM's development endpoints, which do more than chat.
 """
 
 from __future__ import annotations
@@ -32,28 +31,28 @@ from sandbox.types import Device
 
 VLLM = "OVERNIGHT_VLLM"  # names the executable where --vllm does not
 INSTALL = "python3 -m venv ~/vllm && ~/vllm/bin/pip install vllm"
-AWAKE_SHARE, SPLIT_SHARE = 0.9, 0.3  # of the GPU's memory: while trials wait for a server that sleeps; beside them
-STRUCTURED = '{"backend": "xgrammar", "disable_any_whitespace": true}'  # or white space may fill an answer to its limit
+SLEEP_SHARE, SPLIT_SHARE = 0.9, 0.3  # of the GPU's memory: with sleep mode, and beside running trials
+STRUCTURED = '{"backend": "xgrammar", "disable_any_whitespace": true}'  # else white space can fill an answer
 
-POLL = 0.2  # seconds between looks at the process
-HEALTH_EVERY = 5.0  # seconds between looks at /health
-UNHEALTHY = 60.0  # seconds without a good answer after which a server is restarted
-TELL_EVERY = 15.0  # seconds between words about a server that is still loading
-STOP_SECONDS = 20.0  # for an orderly end; then it is killed
-STEADY = 120.0  # seconds of health after which a death is no longer a quick one
-PAUSES = (1.0, 5.0, 30.0)  # seconds before each restart after a quick death; after the last one it is given up
-TAIL = 1 << 16  # bytes at the end of the log in which the reason of a death is looked for
+POLL = 0.2  # seconds between checks of the process
+HEALTH_EVERY = 5.0  # seconds between requests to /health
+UNHEALTHY = 60.0  # seconds without a good answer, then the server is restarted
+REPORT_EVERY = 15.0  # seconds between messages while the server loads
+STOP_SECONDS = 20.0  # between SIGTERM and SIGKILL
+STEADY = 120.0  # seconds of health that reset the count of quick crashes
+PAUSES = (1.0, 5.0, 30.0)  # seconds before the restarts after quick crashes; then the command fails
+TAIL = 1 << 16  # bytes at the end of the log that are searched for the reason of a crash
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A server, fully spelled out."""
+    """Command line, environment and address of a server."""
 
     argv: tuple[str, ...]
-    added: dict[str, str]  # to the environment
+    added: dict[str, str]  # variables on top of the environment
     host: str
     port: int
-    name: str  # of the model, as the server calls it
+    name: str  # of the model in requests
     log: Path
     device: Device
     needs: float  # share of the GPU's memory
@@ -65,37 +64,37 @@ class Plan:
 
 
 def find_vllm(given: str | None) -> str:
-    """The executable: ``--vllm``, else OVERNIGHT_VLLM, else on PATH."""
+    """Path of the executable: ``--vllm``, else OVERNIGHT_VLLM, else on PATH. Raises EnvironmentProblem."""
     wanted = given or os.environ.get(VLLM) or "vllm"
     found = shutil.which(str(Path(wanted).expanduser()))
     if found is None:
         raise EnvironmentProblem(
-            f"there is no program {wanted}. Install vLLM into an environment of its own: {INSTALL}; then name it with "
+            f"there is no program {wanted}. Install vLLM into its own environment: {INSTALL}; then name it with "
             f"--vllm ~/vllm/bin/vllm, or in {VLLM}."
         )
     return str(Path(found).absolute())
 
 
 def check_address(host: str, port: int) -> None:
-    """Raises UsageError for one that others could reach, EnvironmentProblem where somebody listens already."""
+    """Raises UsageError for an address outside the loopback, EnvironmentProblem for one in use."""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = False
     if not loopback:
         raise UsageError(
-            f"--host {host}: the server is for sessions of this machine, and its development endpoints are for no "
-            f"network. Use 127.0.0.1; for another host's GPU, run this command there and forward the port with ssh -L."
+            f"--host {host}: the server has development endpoints, which must not be open to a network. Use 127.0.0.1. "
+            f"For the GPU of another host, run this command there and forward the port with ssh -L."
         )
     if not 0 < port < 65536:
-        raise UsageError(f"--port {port}: a port is a number from 1 to 65535.")
+        raise UsageError(f"--port {port} is not a number from 1 to 65535.")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise EnvironmentProblem(
-                f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port, or end what listens there."
+                f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port, or stop what listens there."
             ) from None
 
 
@@ -111,14 +110,25 @@ def make_plan(
     log: Path,
     extra: Sequence[str],
 ) -> Plan:
-    """The flags that fit: what the user has given after ``--`` wins, except for the address."""
+    """The command line of the server.
+
+    Args:
+        on_gpu: whether the machine has a GPU.
+        sleeps: whether sleep mode is enabled.
+        share: of the GPU's memory, from 0 to 1; None takes the default for ``sleeps``.
+        window: context window in tokens; None takes the model's own.
+        extra: options after ``--``; they override all others but the address.
+
+    Raises:
+        UsageError: ``extra`` holds an option that Overnight sets, or ``share`` is out of range.
+    """
     own = {"--host", "--port", "--gpu-memory-utilization", "--max-model-len", "--enable-sleep-mode"}
     if twice := next((w for w in extra if w.split("=")[0].replace("_", "-") in own), None):
-        hint = "say --sleep" if "sleep" in twice else "give it before the --"
-        raise UsageError(f"{twice}: overnight llm serve sets this itself; {hint}.")
+        hint = "use --sleep" if "sleep" in twice else "give it before the --"
+        raise UsageError(f"{twice}: overnight llm serve sets this option; {hint}.")
     if share is not None and not 0 < share <= 1:
-        raise UsageError(f"--gpu-memory-utilization {share:g}: a share from 0 to 1.")
-    share = share or (AWAKE_SHARE if sleeps else SPLIT_SHARE)
+        raise UsageError(f"--gpu-memory-utilization {share:g} is not between 0 and 1.")
+    share = share or (SLEEP_SHARE if sleeps else SPLIT_SHARE)
     name = _value_of("--served-model-name", extra) or (Path(model).resolve().name if Path(model).is_dir() else model)
     words = ["--served-model-name", name, "--seed", "0", "--structured-outputs-config", STRUCTURED]
     words += ["--disable-uvicorn-access-log"]  # /health would fill the log
@@ -126,12 +136,12 @@ def make_plan(
         words += ["--gpu-memory-utilization", f"{share:g}"]
     if window:
         words += ["--max-model-len", str(window)]
-        if not on_gpu:  # vLLM 0.32 on a CPU dies of a prompt in several parts when the request has a seed
+        if not on_gpu:  # vLLM 0.32 on a CPU crashes when it splits the prompt of a request with a seed
             words += ["--max-num-batched-tokens", str(window)]
     added = {"VLLM_NO_USAGE_STATS": "1", "PATH": f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     if sleeps:
         words += ["--enable-sleep-mode"]
-        added["VLLM_SERVER_DEV_MODE"] = "1"  # without it there are no endpoints for it
+        added["VLLM_SERVER_DEV_MODE"] = "1"  # enables the endpoints of sleep mode
     argv = (program, "serve", model, *words, *extra, "--host", host, "--port", str(port))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
     device = Device("cuda", visible) if on_gpu else Device("cpu")
@@ -147,90 +157,87 @@ def _value_of(flag: str, words: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def told_to_stop() -> Iterator[list[int]]:
-    """The signals that have asked for the end so far. One that is ignored (nohup) stays ignored."""
-    told: list[int] = []
+def stop_signals() -> Iterator[list[int]]:
+    """The list of stop signals received so far. Ignored signals (nohup) stay ignored."""
+    received: list[int] = []
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, lambda got, _frame: told.append(got))
+            before[number] = signal.signal(number, lambda got, _frame: received.append(got))
     try:
-        yield told
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-class Keeping:
-    """The life of the server, from the first start to the end; ``told`` is filled when it is to end."""
+class ServerSupervisor:
+    """Keeps a server running until ``stop`` holds a signal.
 
-    def __init__(self, plan: Plan, told: list[int], say: Callable[[str], None]) -> None:
-        self.plan, self.told, self.say = plan, told, say
-        self.began_at = 0  # where in the log the present process begins
+    Args:
+        plan: of the server.
+        stop: list of received stop signals, see ``stop_signals``.
+        say: receives progress messages.
+    """
+
+    def __init__(self, plan: Plan, stop: list[int], say: Callable[[str], None]) -> None:
+        self.plan, self.stop, self.say = plan, stop, say
+        self.log_start = 0  # byte of the log at which the current process begins
 
     def run(self) -> None:
+        """Start the server and restart it after crashes.
+
+        Raises:
+            OvernightError: the first start fails, or the server keeps crashing.
+            EnvironmentProblem: the log cannot be written.
+        """
         plan = self.plan
         try:
             plan.log.parent.mkdir(parents=True, exist_ok=True)
             plan.log.write_bytes(b"")
         except OSError as error:
             raise EnvironmentProblem(f"cannot write {plan.log}: {error.strerror}. Name another --log.") from None
-        self._introduce()
-        up_before, quick = False, 0
-        while not self.told:
-            if up_before:
+        self.say(introduction(plan))
+        ready_before, quick = False, 0
+        while not self.stop:
+            if ready_before:
                 self._await_memory()
             steady, reason = 0.0, ""
             with self._process() as process:
                 began = time.monotonic()
                 if self._await_health(process):
-                    if not up_before:
-                        name = shlex.quote(plan.name)
-                        print(f"overnight run --llm-base-url {plan.root}/v1 --llm-model {name}", flush=True)
+                    if not ready_before:
+                        print(
+                            f"overnight run --llm-base-url {plan.root}/v1 --llm-model {shlex.quote(plan.name)}",
+                            flush=True,
+                        )
                     self.say(f"{plan.name} answers, {duration(time.monotonic() - began)} after its start")
-                    up_before, since = True, time.monotonic()
-                    reason = self._await_trouble(process)
+                    ready_before, since = True, time.monotonic()
+                    reason = self._await_failure(process)
                     steady = time.monotonic() - since
-            if self.told:
+            if self.stop:
                 break
-            reason = reason or self._reason(process.returncode)
+            reason = reason or exit_reason(process.returncode, self._log_lines())
             quick = 0 if steady > STEADY else quick + 1
-            if not up_before or quick > len(PAUSES):
-                times = f"died {quick} times in a row" if up_before else "did not come up"
+            if not ready_before or quick > len(PAUSES):
+                times = f"crashed {quick} times in a row" if ready_before else "did not start"
                 raise OvernightError(f"the model server {times}: {reason}. Its log: {plan.log}")
             pause = PAUSES[max(quick, 1) - 1]
-            self.say(f"the model server died ({reason}); it is started again in {pause:g} s")
+            self.say(f"the model server crashed ({reason}); it restarts in {pause:g} s")
             self._sleep(pause)
         self.say("the model server has ended")
 
-    def _introduce(self) -> None:
-        plan = self.plan
-        self.say(f"{shlex.join(plan.argv)}\nlog: {plan.log}")
-        if plan.device.kind == "cpu" and not plan.sleeps:
-            self.say("nvidia-smi lists no GPU: the server runs without sleep mode")
-        elif not plan.sleeps:
-            self.say(
-                f"without sleep mode the server keeps {plan.needs:.0%} of the GPU's memory "
-                f"(--gpu-memory-utilization), and trials get the rest"
-            )
-
     @contextlib.contextmanager
     def _process(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The server under its keeper; none of it is left afterwards."""
-        self.began_at = self.plan.log.stat().st_size
-        words = [
-            sys.executable,
-            "-m",
-            "agent.llm.process_guard",
-            str(os.getpid()),
-            f"{STOP_SECONDS:g}",
-            *self.plan.argv,
-        ]
+        """The server under its process guard, which leaves no process behind."""
+        self.log_start = self.plan.log.stat().st_size
+        guard = [sys.executable, "-m", "agent.llm.process_guard", str(os.getpid()), f"{STOP_SECONDS:g}"]
         environment = {**without_keys(os.environ), **self.plan.added}
         with self.plan.log.open("ab") as log:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
-            )
+                [*guard, *self.plan.argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=environment,
+            )  # fmt: skip
         try:
             yield process
         finally:
@@ -238,79 +245,97 @@ class Keeping:
             process.wait()
 
     def _await_memory(self) -> None:
-        """Where the server died while it slept, a trial may have the GPU now: wait for the memory to be free."""
+        """Wait until the GPU has room: a trial may use it since the server crashed in its sleep."""
         said = False
-        while not self.told and (now := gpu.memory(self.plan.device)) is not None:
-            if now.free_gb >= self.plan.needs * now.total_gb:
+        while not self.stop and (now := gpu.memory(self.plan.device)) is not None:
+            wanted = self.plan.needs * now.total_gb
+            if now.free_gb >= wanted:
                 return
             if not said:
-                wanted = self.plan.needs * now.total_gb
-                self.say(f"waiting for the GPU: {now.free_gb:.0f} GB are free, and the server wants {wanted:.0f}")
+                self.say(f"waiting for the GPU: {now.free_gb:.0f} GB are free, and the server needs {wanted:.0f}")
                 said = True
             self._sleep(1.0)
 
     def _await_health(self, process: subprocess.Popen[bytes]) -> bool:
-        """However long it takes: weights may have to be downloaded. False if it died, or is to end."""
-        began = told = time.monotonic()
+        """Wait without a limit, since weights may be downloading. False if the process ended or must stop."""
+        began = reported = time.monotonic()
         while not self._over(process):
-            if self._healthy():
+            if healthy(self.plan.root):
                 return True
-            if time.monotonic() - told > TELL_EVERY:
-                told = time.monotonic()
-                last = self._last_lines()[-1:] or ["no word yet"]
-                self.say(f"loading for {duration(told - began)}: {last[0][:200]}")
+            if time.monotonic() - reported > REPORT_EVERY:
+                reported = time.monotonic()
+                last = self._log_lines()[-1:] or ["nothing in the log yet"]
+                self.say(f"loading for {duration(reported - began)}: {last[0][:200]}")
             time.sleep(POLL)
         return False
 
-    def _await_trouble(self, process: subprocess.Popen[bytes]) -> str:
-        """Return when the process has ended or is to end; and if it has not been healthy for long: that, in words."""
-        good = looked = time.monotonic()
+    def _await_failure(self, process: subprocess.Popen[bytes]) -> str:
+        """Wait until the process ends, must stop ("") or has been unhealthy for too long (a reason)."""
+        last_healthy = checked = time.monotonic()
         while not self._over(process):
-            if (now := time.monotonic()) - looked > HEALTH_EVERY:
-                looked = now
-                if self._healthy():
-                    good = time.monotonic()
-                elif now - good > UNHEALTHY:
-                    return f"no good word from /health for {UNHEALTHY:.0f} s"
+            if (now := time.monotonic()) - checked > HEALTH_EVERY:
+                checked = now
+                if healthy(self.plan.root):
+                    last_healthy = time.monotonic()
+                elif now - last_healthy > UNHEALTHY:
+                    return f"/health failed for {UNHEALTHY:.0f} s"
             time.sleep(POLL)
         return ""
 
     def _over(self, process: subprocess.Popen[bytes]) -> bool:
-        return bool(self.told) or process.poll() is not None
-
-    def _healthy(self) -> bool:
-        try:
-            return call(self.plan.root, "GET", "/health", 10.0)[0] == 200
-        except OSError:
-            return False
+        return bool(self.stop) or process.poll() is not None
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self.told and time.monotonic() < end:
+        while not self.stop and time.monotonic() < end:
             time.sleep(min(POLL, seconds))
 
-    def _last_lines(self) -> list[str]:
-        """The end of what the present process has written, without who wrote it and when."""
+    def _log_lines(self) -> list[str]:
+        """The last lines of the current process, without log prefixes."""
         with self.plan.log.open("rb") as log:
-            log.seek(max(self.began_at, self.plan.log.stat().st_size - TAIL))
+            log.seek(max(self.log_start, self.plan.log.stat().st_size - TAIL))
             text = log.read().decode("utf-8", "replace")
-        return [line for raw in text.splitlines() if (line := bare(raw))]
-
-    def _reason(self, code: int | None) -> str:
-        why = decisive(self._last_lines())
-        ended = f"signal {code - 128}" if code is not None and code > 128 else f"exit status {code}"
-        return f"{ended}{f': {why}' if why else ''}".rstrip(".")
+        return [line for raw in text.splitlines() if (line := without_prefix(raw))]
 
 
-def bare(line: str) -> str:
-    """A line of vLLM's log without its marks: ``(EngineCore pid=12) ERROR 11-23 14:05:09 [core.py:99] why``."""
+def healthy(root: str) -> bool:
+    """Whether the server at ``root`` answers /health."""
+    try:
+        return call(root, "GET", "/health", 10.0)[0] == 200
+    except OSError:
+        return False
+
+
+def introduction(plan: Plan) -> str:
+    """The command of the server, and what runs without sleep mode means."""
+    text = f"{shlex.join(plan.argv)}\nlog: {plan.log}"
+    if plan.sleeps:
+        return text
+    if plan.device.kind == "cpu":
+        return f"{text}\nnvidia-smi lists no GPU: the server runs without sleep mode"
+    return (
+        f"{text}\nwithout sleep mode the server keeps {plan.needs:.0%} of the GPU's memory "
+        "(--gpu-memory-utilization), and trials get the rest"
+    )
+
+
+def exit_reason(code: int | None, lines: Sequence[str]) -> str:
+    """Exit status or signal of a process, with the line of its log that explains the exit."""
+    why = reason_in(lines)
+    ended = f"signal {code - 128}" if code is not None and code > 128 else f"exit status {code}"
+    return f"{ended}{f': {why}' if why else ''}".rstrip(".")
+
+
+def without_prefix(line: str) -> str:
+    """A line of vLLM's log without ``(EngineCore pid=12) ERROR 11-23 14:05:09 [core.py:99]``."""
     line = re.sub(r"^(\([^()]*pid=\d+\)\s*)+", "", line.strip())
     return re.sub(r"^[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\]\s*", "", line).strip()
 
 
-def decisive(lines: Sequence[str]) -> str:
-    """The line that says why: not the last exception, where that one only says that another came before it."""
-    told = (
-        re.sub(r"^Value error, (.*?)( \[type=.*)?$", r"ValueError: \1", line) for line in lines
-    )  # as pydantic says it
-    return decisive_line("\n".join(line for line in told if "See root cause above" not in line))
+def reason_in(lines: Sequence[str]) -> str:
+    """The line that explains a crash: the last exception that does not refer to an earlier one."""
+    lines = [line for line in lines if "See root cause above" not in line]
+    # pydantic writes "Value error, why [type=...]"
+    return decisive_line(
+        "\n".join(re.sub(r"^Value error, (.*?)( \[type=.*)?$", r"ValueError: \1", line) for line in lines)
+    )

@@ -1,8 +1,8 @@
-"""vLLM's sleep mode, over HTTP: a server that sleeps keeps its weights in the host's memory, and frees the GPU.
+"""vLLM's sleep mode over HTTP. A sleeping server keeps its weights in host memory and frees the GPU.
 
-The endpoints are /is_sleeping, /sleep and /wake_up, beside /v1; vLLM has them where it was started with
-``--enable-sleep-mode`` and ``VLLM_SERVER_DEV_MODE=1``, as ``overnight llm serve`` does. Nothing is remembered here: the
-server is asked each time whether it sleeps, for it may have been restarted in between.
+The endpoints /is_sleeping, /sleep and /wake_up are beside /v1. vLLM has them with ``--enable-sleep-mode`` and
+``VLLM_SERVER_DEV_MODE=1``, which ``overnight llm serve`` sets. The state is asked each time and never cached, because
+the server may have restarted.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import http.client
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 from urllib.parse import urlsplit
 
 from agent.errors import EnvironmentProblem, ModelUnavailable
-from agent.llm.chat import Chat, Message, ModelInfo, Reply
+from agent.llm.chat import Chat, Message, ModelInfo, Options, Reply
 
-CALL_SECONDS = 120.0  # one call: the weights of a large model move through the PCI bus
-PATIENCE = 60.0  # seconds that a server which stumbles has for falling asleep, or for waking up
-PAUSE = 0.5
+CALL_SECONDS = 120.0  # timeout of one call: the weights of a large model move through the PCI bus
+PATIENCE = 60.0  # seconds of retries for falling asleep or waking up
+PAUSE = 0.5  # seconds between retries
 
 
 def call(root: str, method: str, path: str, timeout: float) -> tuple[int, bytes]:
-    """Ask a server of this machine: no proxy, no redirect, no key. Returns the status and the body.
+    """Status and body of a request to a server of this machine, without proxy, redirects and key.
 
     Raises:
-        OSError: nobody answers, ConnectionRefusedError if nobody listens.
+        OSError: no answer; ConnectionRefusedError if nothing listens.
     """
     parts = urlsplit(root)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -42,16 +42,16 @@ def call(root: str, method: str, path: str, timeout: float) -> tuple[int, bytes]
 
 
 class Sleeper:
-    """A model server that can be put to sleep. ``base_url`` is the one of its chat completions."""
+    """Sleep mode of the model server at ``base_url``, the base URL of its chat completions."""
 
     def __init__(self, base_url: str) -> None:
         self.root = base_url.removesuffix("/v1")
 
     def sleeping(self, timeout: float = CALL_SECONDS) -> bool | None:
-        """Whether it sleeps; None for a server that has no such endpoint.
+        """Whether the server sleeps; None for a server without sleep mode.
 
         Raises:
-            OSError: it gives no answer, or one that nobody understands.
+            OSError: no answer, or an unknown answer.
         """
         status, body = call(self.root, "GET", "/is_sleeping", timeout)
         if status in (404, 405):
@@ -62,48 +62,46 @@ class Sleeper:
             raise OSError(f"/is_sleeping says {status}: {body[:100]!r}") from None
 
     def asleep(self) -> None:
-        """Put it to sleep, and return when it sleeps. A server that is gone holds no GPU: that is as good.
+        """Put the server to sleep and wait for it. A server that is down counts as asleep: it holds no GPU.
 
         Raises:
-            EnvironmentProblem: it stays awake.
+            EnvironmentProblem: the server stays awake.
         """
-        problem = self._bring(True, "/sleep?level=1")
-        if problem:
+        if problem := self._bring(True, "/sleep?level=1"):
             raise EnvironmentProblem(
-                f"the model server at {self.root} does not go to sleep ({problem}), and a trial beside it would be "
-                f"measured wrong. Look at its log; start it with `overnight llm serve`, or use --llm-sleep off."
+                f"the model server at {self.root} does not go to sleep ({problem}); a trial beside an awake server "
+                f"trains more slowly. Look at its log; start it with `overnight llm serve`, or use --llm-sleep off."
             )
 
     def awake(self) -> None:
-        """Wake it, and return when it is awake. A server that is gone is left to those who wait for its answers.
+        """Wake the server and wait for it. A server that is down is left to the retries of the next request.
 
         Raises:
-            ModelUnavailable: it sleeps on.
+            ModelUnavailable: the server stays asleep.
         """
-        problem = self._bring(False, "/wake_up")
-        if problem:
+        if problem := self._bring(False, "/wake_up"):
             raise ModelUnavailable(
                 f"the model server at {self.root} does not wake up ({problem}). Look at its log, or restart it."
             )
 
     def check_slept(self) -> None:
-        """What to ask when a run is over.
+        """Check after a run that the server still sleeps.
 
         Raises:
-            EnvironmentProblem: the server woke up in the meantime, or was started again: the run was not alone.
+            EnvironmentProblem: the server was woken or restarted, so the run shared its GPU.
         """
         try:
             state = self.sleeping()
         except OSError:
-            return  # gone, or too busy to say: nothing that a run could have noticed for sure
+            return  # down, or too busy to answer: no sign that the run shared its GPU
         if not state:
             raise EnvironmentProblem(
-                f"the model server at {self.root} woke up while a trial ran, so the run does not count. Let no one "
-                f"else use that server during the night, or use --llm-sleep off."
+                f"the model server at {self.root} woke up during a trial, so the run does not count. Keep other "
+                f"clients away from the server, or use --llm-sleep off."
             )
 
     def _bring(self, wanted: bool, path: str) -> str:
-        """Ask until it is so; what stands in the way, in words, when patience is at its end."""
+        """Repeat the request until the server sleeps as ``wanted``; the last problem if PATIENCE ends before."""
         deadline, pause = time.monotonic() + PATIENCE, 0.0
         while True:
             try:
@@ -120,22 +118,22 @@ class Sleeper:
                 problem = str(error) or type(error).__name__
             if time.monotonic() > deadline:
                 return problem
-            time.sleep(pause)  # as a rule it is done when it answers
+            time.sleep(pause)  # the first check follows at once: the change is usually done when the call returns
             pause = PAUSE
 
 
 class WakingChat:
-    """A model that is woken before it is asked."""
+    """A chat model whose server is woken before each request."""
 
     def __init__(self, chat: Chat, sleeper: Sleeper) -> None:
         self.chat, self.sleeper = chat, sleeper
 
-    def complete(self, messages: Sequence[Message], **options: Any) -> Reply:
+    def complete(self, messages: Sequence[Message], **options: Unpack[Options]) -> Reply:
         self.sleeper.awake()
         return self.chat.complete(messages, **options)
 
     def describe(self) -> ModelInfo:
-        self.sleeper.awake()  # the first description asks the model something
+        self.sleeper.awake()  # the first call sends requests to the model
         return self.chat.describe()
 
     def count_tokens(self, messages: Sequence[Message]) -> int:

@@ -1,4 +1,4 @@
-"""Transcripts of model calls: prompts and replies as Markdown files."""
+"""Replies of a model as Markdown files, and the check whether a reply holds an answer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from agent.llm.prompts import one_line
 
 
 def no_answer(reply: Reply) -> str:
-    """Why a reply holds no answer at all; empty if it may hold one."""
+    """Why a reply holds no answer; "" if it may hold one."""
     if reply.refusal or reply.finish_reason == "content_filter":
         return f"the model refused: {one_line(reply.refusal or reply.text or 'content filter')}"
     if reply.finish_reason == "length":  # half a diff can be a valid diff of something else
-        thinking = "" if reply.text.strip() else ", all of it reasoning"
-        return f"the reply was cut off after {reply.tokens_out} tokens{thinking}; think less and answer shorter"
+        reasoning = "" if reply.text.strip() else ", all of it reasoning"
+        return f"the reply was cut off after {reply.tokens_out} tokens{reasoning}; think less and answer shorter"
     return "" if reply.text.strip() else "the reply is empty"
 
 
 def transcript(reply: Reply) -> str:
-    """A reply as a file for people: how it came about, the reasoning, the text."""
+    """A reply as a Markdown file: facts about the request, the reasoning, the text."""
     facts = [
         f"model: {reply.model}",
         f"finish: {reply.finish_reason}",

@@ -1,1 +1,1 @@
-"""Observers of a session: terminal output, session log, heartbeat, notifications."""
+"""Observers of a session: terminal, session.log, progress.json, notifications."""

@@ -1,4 +1,4 @@
-"""What a running session is doing now, followed from its events and progress reports."""
+"""What a running session does now, derived from its events and progress messages."""
 
 from __future__ import annotations
 
@@ -7,44 +7,71 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.ledger.state import Event
+from agent.ledger.events import Asked, Event, Lost, RunStarted, Told
 
-LOSSES = 400  # kept for the sparkline
+LOSSES = 400  # most points of the loss curve
+
+
+@dataclass
+class Activity:
+    """What the session does now."""
+
+    phase: str = ""
+    trial: int = 0
+    role: str = ""
+    step: int | None = None
+    loss: float | None = None
+    progress: float | None = None  # share of the budget, 0 to 1
+    tokens_per_second: float | None = None
+    memory_gb: float | None = None
+    seconds: float = 0.0  # since the phase began
+    seconds_left: float | None = None
+    losses: list[float] = field(default_factory=list)
+    running: int = 1  # runs in progress, this one included
+    note: str = ""
 
 
 def follow(activity: Activity, event: Event) -> Activity:
-    """What the ledger says that begins: a run, or the wait for an idea."""
-    kind, note = event["event"], activity.note
-    if kind == "run_started":
-        return Activity("startup", int(event["trial"]), str(event["role"]), note=note)
-    if kind == "told":
-        return Activity("model", int(event["trial"]) + 1, note=note)
-    if kind == "asked":
-        return replace(activity, note="")  # whatever stood in the way is over
-    if kind == "lost":
-        return replace(activity, note=f"a run was lost to the machine: {event['reason']}")
+    """The activity after an event of the ledger."""
+    match event:
+        case RunStarted():
+            return Activity("startup", event.trial, event.role, note=activity.note)
+        case Told():
+            return Activity("model", event.trial + 1, note=activity.note)
+        case Asked():
+            return replace(activity, note="")  # the problem in the note is over
+        case Lost():
+            return replace(activity, note=f"a run was lost to the machine: {event.reason}")
     return activity
 
 
 def advance(activity: Activity, phase: str, info: Mapping[str, Any]) -> None:
-    """Take one progress message in. Its numbers come from the untrusted side: what is no number is left out."""
+    """Apply one progress message. The message comes from untrusted code: values that are not numbers are ignored."""
+    found = {name: value for name in info if (value := _finite(info[name])) is not None}
     if phase != activity.phase:
-        activity.phase, activity.seconds, activity.progress, activity.seconds_left = phase, 0.0, None, None
-    activity.trial = int(info.get("trial", activity.trial))
+        activity.phase, activity.progress, activity.seconds_left = phase, None, None
     activity.role = str(info.get("role", activity.role))
-    activity.running = int(info.get("running", activity.running))
+    activity.seconds = found.get("seconds", 0.0)
+    for name in ("trial", "running", "step"):
+        if name in found:
+            setattr(activity, name, int(found[name]))
     for name in ("loss", "progress", "tokens_per_second", "memory_gb"):
-        if (value := _finite(info.get(name))) is not None:
-            setattr(activity, name, value)
-    if (step := _finite(info.get("step"))) is not None:
-        activity.step = int(step)
-    activity.seconds = _finite(info.get("seconds")) or 0.0
+        if name in found:
+            setattr(activity, name, found[name])
     if "seconds_left" in info:
-        activity.seconds_left = _finite(info["seconds_left"])
-    if (loss := _finite(info.get("loss"))) is not None:
-        activity.losses.append(loss)
+        activity.seconds_left = found.get("seconds_left")
+    if "loss" in found:
+        activity.losses.append(found["loss"])
         if len(activity.losses) > LOSSES:
-            activity.losses = activity.losses[::2]  # halve the resolution, keep the shape
+            activity.losses = activity.losses[::2]  # half the resolution, the same shape
+
+
+def later(activity: Activity, seconds: float) -> Activity:
+    """The same activity after some seconds without a message."""
+    left = activity.seconds_left
+    return replace(
+        activity, seconds=activity.seconds + seconds, seconds_left=None if left is None else max(0.0, left - seconds)
+    )
 
 
 def _finite(value: Any) -> float | None:
@@ -55,22 +82,3 @@ def _finite(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
-
-
-@dataclass
-class Activity:
-    """What the session is doing now, as its progress messages tell."""
-
-    phase: str = ""
-    trial: int = 0
-    role: str = ""
-    step: int | None = None
-    loss: float | None = None
-    progress: float | None = None
-    tokens_per_second: float | None = None
-    memory_gb: float | None = None
-    seconds: float = 0.0
-    seconds_left: float | None = None
-    losses: list[float] = field(default_factory=list)
-    running: int = 1  # runs under way, this one included
-    note: str = ""

@@ -1,7 +1,7 @@
-"""progress.json of a run: what the session does now, for whoever looks from outside.
+"""progress.json of a run: what the session does now, for other processes.
 
-Written at most once a second, replaced as a whole and never fsynced: nothing is decided by it. A file that is missing,
-torn or older than the ledger's last event says nothing.
+At most one write a second, replaced as a whole, without fsync: no decision depends on it. Readers ignore a file that is
+missing, unreadable or older than the last event of the ledger.
 """
 
 from __future__ import annotations
@@ -9,30 +9,34 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.state import Event, State
+import msgspec
+
+from agent.ledger.events import Event
+from agent.ledger.state import State
 from agent.observers.activity import Activity, advance, follow
+from agent.observers.protocol import Observer
 from agent.rundir.directory import replace_file
 
 INTERVAL = 1.0  # seconds
 
 
-class Heartbeat:
-    """A view that writes progress.json."""
+@dataclass
+class _Beat(Activity):
+    time: float = 0.0
+
+
+class Heartbeat(Observer):
+    """Writes progress.json."""
 
     def __init__(self, path: Path):
         self._path = path
         self._activity = Activity()
         self._written = float("-inf")
-
-    def __enter__(self) -> Heartbeat:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
 
     def event(self, event: Event, state: State) -> None:
         self._activity = follow(self._activity, event)
@@ -50,17 +54,14 @@ class Heartbeat:
         if now - self._written >= INTERVAL:
             self._written = now
             activity = {**asdict(self._activity), "losses": [round(v, 4) for v in self._activity.losses]}
-            replace_file(self._path, json.dumps({"time": round(time.time(), 3), **activity}))
+            with suppress(OSError):  # a full disk: the next write tries again
+                replace_file(self._path, json.dumps({"time": round(time.time(), 3), **activity}))
 
 
 def read_heartbeat(path: Path) -> tuple[float, Activity]:
-    """When a session last wrote it (seconds since the epoch; 0 for never), and what it did then."""
+    """Time of the last write in seconds since the epoch, 0 if unreadable, and the activity at that time."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        moment = float(data.pop("time"))
-        known = {field.name for field in fields(Activity)}
-        activity = Activity(**{name: value for name, value in data.items() if name in known})
-        activity.losses = [float(loss) for loss in activity.losses]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        beat = msgspec.json.decode(path.read_bytes(), type=_Beat)
+    except (OSError, ValueError):
         return 0.0, Activity()
-    return moment, activity
+    return beat.time, beat

@@ -1,8 +1,8 @@
-"""Messages to people during a night, through Apprise: its end, trouble, a new best.
+"""Notifications during a session, through Apprise: the end, problems, new bests.
 
-An address (``ntfy://…``, ``slack://…``, ``mailto://…``) often holds a secret. It is read from ``OVERNIGHT_NOTIFY`` or
-from a file, never from a flag or a setting, which other users of the machine and run.toml would show; and it reaches
-neither a log nor a child process. What cannot be delivered costs the night nothing.
+An address (``ntfy://…``, ``slack://…``, ``mailto://…``) often holds a secret. It comes from ``OVERNIGHT_NOTIFY`` or
+from a file: other users can read command lines and run.toml. No log and no child process receives it. A failed delivery
+does not affect the session.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import Any
 
 from agent import text
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
-from agent.ledger.state import Event, State
+from agent.ledger.events import Asked, Event, Moved
+from agent.ledger.state import State
+from agent.observers.protocol import Observer
 from agent.review.data.summary import Summary, summarize
 
 VARIABLE = "OVERNIGHT_NOTIFY"
-INTERVAL = 600.0  # seconds between two messages of a new best; the end and trouble are told at once
+INTERVAL = 600.0  # seconds between two messages about a new best; the end and problems are sent at once
 AT_EXIT = 20.0  # seconds that the last message may take
 WAITING = "waiting for the model server"
 log = logging.getLogger("overnight.notify")
@@ -31,82 +33,78 @@ Send = Callable[[str, str, str], bool]  # kind (info, success, warning, failure)
 
 
 def make_notifier(setting: str, tag: str, minutes: float) -> Notifier | None:
-    """From the setting ``notify``: None where it is empty.
+    """The notifier for the setting ``notify``; None if it is empty.
 
     Raises:
-        UsageError: no address is there, or one is not understood. Addresses are not repeated.
+        UsageError: there is no valid address. The message never repeats an address.
         EnvironmentProblem: Apprise is not installed, or the file cannot be read.
     """
-    if not setting:
-        return None
-    return Notifier(apprise_sender(addresses(setting)), tag, minutes * 60)
+    return Notifier(apprise_sender(addresses(setting)), tag, minutes * 60) if setting else None
 
 
 def addresses(setting: str) -> list[str]:
-    """``env`` reads the variable and takes it out of the environment; anything else is a file with one a line."""
+    """``env`` reads the variable and removes it from the environment; any other setting is a file, one per line."""
     if "://" in setting:
         raise UsageError(
-            f"notify: an address may hold a secret, and settings can be read by others. Put it into the environment "
-            f"variable {VARIABLE} and say env, or into a file and name that."
+            f"--notify: an address may hold a secret and settings are readable by others. Put the address into the "
+            f"environment variable {VARIABLE} and use --notify env, or into a file and name the file."
         )
     if setting == "env":
-        given = os.environ.pop(VARIABLE, "")
-        found = [word for word in given.replace(",", " ").split() if word]
-        if not found:
-            raise UsageError(f"notify = env: {VARIABLE} is not set. It holds Apprise addresses, such as ntfy://topic.")
-        return found
-    path = Path(setting).expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise EnvironmentProblem(f"--notify {path}: {error.strerror}. It has one Apprise address a line.") from None
-    except UnicodeDecodeError:
-        raise EnvironmentProblem(f"--notify {path}: this is no text. It has one Apprise address a line.") from None
+        lines = os.environ.pop(VARIABLE, "").replace(",", " ").split()
+        where = f"environment variable {VARIABLE} is not set"
+    else:
+        path = Path(setting).expanduser()
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text file"
+            raise EnvironmentProblem(f"--notify {path}: {reason}. Write one Apprise address per line.") from None
+        where = f"{path} holds no address"
     found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not found:
-        raise UsageError(f"notify: {path} holds no address. It has one Apprise address a line, such as ntfy://topic.")
+        raise UsageError(f"--notify {setting}: {where}. Use Apprise addresses, such as ntfy://topic.")
     return found
 
 
 def apprise_sender(urls: list[str]) -> Send:
-    """A function that sends to all of them."""
+    """A function that sends to all addresses."""
     import apprise
 
-    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it names addresses in what it says
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its messages contain addresses
     asset = apprise.AppriseAsset(app_id="Overnight", app_desc="Overnight", async_mode=False, secure_logging=True)
     service = apprise.Apprise(asset=asset)
     for number, url in enumerate(urls, start=1):
         if not service.add(url):
-            raise UsageError(f"notify: address {number} of {len(urls)} is none that Apprise understands.")
+            raise UsageError(f"--notify: Apprise does not understand address {number} of {len(urls)}.")
 
     def send(kind: str, title: str, body: str) -> bool:
-        return bool(
-            service.notify(
-                body=body, title=title, notify_type=apprise.NotifyType(kind), body_format=apprise.NotifyFormat.TEXT
-            )
-        )
+        format = apprise.NotifyFormat.TEXT
+        return bool(service.notify(body=body, title=title, notify_type=apprise.NotifyType(kind), body_format=format))
 
     return send
 
 
-class Notifier:
-    """A view that sends messages, from a thread of its own: a slow service delays nothing."""
+class Notifier(Observer):
+    """Sends messages from its own thread, so that a slow service does not delay the session.
+
+    Args:
+        patience: seconds without a model server before a message.
+    """
 
     def __init__(self, send: Send, tag: str, patience: float, clock: Callable[[], float] = time.monotonic):
         self._send, self._tag, self._patience, self._clock = send, tag, patience, clock
         self._queue: queue.Queue[tuple[str, str, str] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, daemon=True, name="notify")
-        self._told_best = float("-inf")
-        self._best: str | None = None  # a new best that waits for its turn
-        self._waiting: float | None = None  # since when there is no model
+        self._best_sent = float("-inf")
+        self._best: str | None = None  # message about a new best, held back by INTERVAL
+        self._waiting: float | None = None  # start of the wait for the model server
         self._state = State()
 
     def __enter__(self) -> Notifier:
         self._thread.start()
         return self
 
-    def __exit__(self, *found: object) -> None:
-        error = next((item for item in found if isinstance(item, BaseException)), None)
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         body = outcome(summarize(self._state))
         if error is None:
             self._queue.put(("success", "ended", f"{text.line(self._state.ended or 'ended')}\n{body}"))
@@ -119,32 +117,31 @@ class Notifier:
 
     def event(self, event: Event, state: State) -> None:
         self._state = state
-        if event["event"] == "asked":
+        if isinstance(event, Asked):
             self._waiting = None
-        elif event["event"] == "moved":
-            record = state.of_trial(int(event["trial"]))
+        elif isinstance(event, Moved):
+            record = state.of_trial(event.trial)
             subject = text.line(record.proposal.subject, 100) if record else ""
-            self._best = f"trial {event['trial']}: {subject}\n{outcome(summarize(state))}"
-        self._tell_best()
+            self._best = f"trial {event.trial}: {subject}\n{outcome(summarize(state))}"
+        self._send_best()
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:
         if phase == "note" and WAITING in (note := str(info.get("text", ""))):
-            self._wait(note)
-        self._tell_best()
+            self._note_waiting(note)
+        self._send_best()
 
-    def _tell_best(self) -> None:
-        """At most one in a while: of several, the newest."""
-        if self._best is not None and self._clock() - self._told_best >= INTERVAL:
-            self._told_best = self._clock()
+    def _send_best(self) -> None:
+        """Send the newest best, at most one message per INTERVAL."""
+        if self._best is not None and self._clock() - self._best_sent >= INTERVAL:
+            self._best_sent = self._clock()
             self._queue.put(("info", "new best", self._best))
             self._best = None
 
-    def _wait(self, note: str) -> None:
+    def _note_waiting(self, note: str) -> None:
         now = self._clock()
-        if self._waiting is None:
-            self._waiting = now
+        self._waiting = now if self._waiting is None else self._waiting
         if now - self._waiting >= self._patience:
-            self._waiting = float("inf")  # told once, until there is an answer again
+            self._waiting = float("inf")  # one message until the server answers again
             self._queue.put(("warning", "stuck", text.line(note, 500)))
 
     def _work(self) -> None:
@@ -152,7 +149,7 @@ class Notifier:
             kind, title, body = message
             try:
                 done = self._send(kind, f"overnight {self._tag}: {title}", body.replace("@", "(at)"))
-            except Exception as error:  # of a library for a hundred services
+            except Exception as error:  # Apprise has plugins for a hundred services
                 log.warning("a message (%s) failed: %s", title, type(error).__name__)
                 continue
             if not done:
@@ -160,7 +157,7 @@ class Notifier:
 
 
 def outcome(summary: Summary) -> str:
-    """One line: trials, keeps, the gain."""
+    """One line: trials, keeps, gain."""
     done = f"{summary.kept} of {text.count(summary.trials, 'trial')} kept"
     if summary.gain is None or summary.best is None:
         return done

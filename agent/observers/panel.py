@@ -1,4 +1,4 @@
-"""The picture of a session at work: what it is doing, how far it has come, what came of the last trials."""
+"""The panel of a session: its current phase, figures and last trials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent import text
 from agent.ledger.state import State
 from agent.observers.activity import Activity
 from agent.review.data.attempts import reason
-from agent.review.data.status import seconds_left
+from agent.review.data.night import seconds_left
 from agent.review.data.summary import Summary, summarize
 from agent.review.terminal.log import outcome_text
 from agent.review.terminal.status import gained_text, trials_text
@@ -22,22 +22,30 @@ from agent.types import Record
 
 PHASES = {"startup": "starting up", "training": "training", "scoring": "scoring", "model": "asking for an idea"}
 ROLES = {"calibrate": "baseline", "incumbent": "best so far, again", "test": "test split", "confirm": "confirming run"}
-RECENT = 6
 
 
 def night_panel(
     state: State,
     activity: Activity,
     now: float,
-    recent: int = RECENT,
+    recent: int = 6,
     rows: Sequence[tuple[str, Text]] = (),
     chart: tuple[int, int] = (0, 0),
     badge: Text | None = None,
     foot: str = "",
     below: Sequence[Text] = (),
 ) -> RenderableType:
-    """The panel. ``rows`` come below its own figures; ``chart`` is the width and height of a loss chart in the place
-    of the sparkline; ``badge`` goes behind the title, ``foot`` into the lower border, ``below`` above it."""
+    """The panel.
+
+    Args:
+        now: seconds since the epoch.
+        recent: number of finished trials to list.
+        rows: more figures, each a label and a value.
+        chart: width and height of a loss chart; without a height, a sparkline.
+        badge: shown after the title.
+        foot: shown in the lower border.
+        below: lines above the lower border.
+    """
     summary = summarize(state)
     parts: list[RenderableType] = [] if activity.phase == "over" else [_now(activity), _bar(activity)]
     if activity.losses and chart[1] > 1:
@@ -45,20 +53,18 @@ def night_panel(
     elif activity.losses:
         spark = text.sparkline(activity.losses, 48)
         parts.append(Text.assemble(("loss ", "dim"), (spark, "cyan"), f" {activity.losses[-1]:.3f}"))
-    figures = Table.grid(padding=(0, 2), expand=True)  # what is too long is cut, and no label
+    figures = Table.grid(padding=(0, 2), expand=True)  # values are cut to the width, labels are not
     figures.add_column(style="dim", no_wrap=True)
     figures.add_column(ratio=1, no_wrap=bool(rows), overflow="ellipsis")
     figures.add_row("gained", gained_text(summary))
     figures.add_row("trials", trials_text(summary))
-    left = None if activity.phase == "over" else seconds_left(state, summary, now)
-    if left is not None:
+    if activity.phase != "over" and (left := seconds_left(state, summary, now)) is not None:
         figures.add_row("time left", Text(f"about {text.duration(left)}"))
     for name, value in rows:
         figures.add_row(name, value)
     parts += [Text(), figures] if chart[1] < 2 or not activity.losses else [figures]
-    last = state.finished[-recent:]
-    if last and recent:
-        parts += [Text(), _recent(last, summary)]
+    if recent and state.finished:
+        parts += [Text(), _recent(state.finished[-recent:], summary)]
     if activity.note:
         parts += [Text(), text.safe(activity.note, "yellow")]
     if summary.self_reported:
@@ -72,7 +78,7 @@ def night_panel(
 
 
 def _chart(activity: Activity, width: int, height: int) -> list[Text]:
-    """The losses of the running trial. Its width is the budget: what is empty is still to be trained."""
+    """The losses of the running trial. The full width is the training budget."""
     losses, reached = activity.losses, 1.0 if activity.progress is None else min(1.0, max(0.0, activity.progress))
     marks = {0: f"{max(losses):.3f}", height - 1: f"{min(losses):.3f}"}
     lines = text.chart(losses, max(1, round(width * reached)), height)
@@ -93,7 +99,7 @@ def _now(activity: Activity) -> Text:
 
 
 def _bar(activity: Activity) -> RenderableType:
-    """The phase's bar, pulsing while nobody knows how far it is."""
+    """The progress bar of the phase; it pulses while the progress is unknown."""
     known = activity.progress is not None and activity.phase == "training"
     done = min(1.0, max(0.0, activity.progress or 0.0))
     bar = ProgressBar(total=1.0 if known else None, completed=done, pulse=not known, width=32)

@@ -1,66 +1,66 @@
-"""The observer protocol, and observers that combine or silence others."""
+"""What watches a session: the class to derive from, and a group that isolates failures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from typing import Any, Protocol
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
 
-from agent.ledger.state import Event, State
+from agent.ledger.events import Event
+from agent.ledger.state import State
 
-
-class View(Protocol):
-    """What the session tells while it works. Used as a context manager around it."""
-
-    def event(self, event: Event, state: State) -> None:
-        """After each event of the ledger."""
-        ...
-
-    def progress(self, phase: str, info: Mapping[str, Any]) -> None:
-        """Now and then within a phase: startup, training, scoring, model, or note (a text for people)."""
-        ...
-
-    def __enter__(self) -> Any: ...
-    def __exit__(self, *_: object) -> None: ...
+log = logging.getLogger("overnight.observers")
 
 
-class SilentView:
-    """Shows nothing."""
+class Observer:
+    """Watches a session, which enters it as a context manager. This base class ignores everything."""
 
     def event(self, event: Event, state: State) -> None:
-        return
+        """Called after each event of the ledger, with the state that includes the event."""
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:
-        return
+        """Called within a phase: startup, training, scoring, model, or note (``info["text"]`` is for people)."""
 
-    def __enter__(self) -> SilentView:
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return
 
 
-class Several:
-    """Views side by side. What goes wrong in one of them is dropped."""
+class Observers(Observer):
+    """Several observers as one. An observer that raises is switched off with one warning in session.log.
 
-    def __init__(self, *views: View):
-        self._views = views
-        self._stack = ExitStack()
+    Args:
+        observers: entered in this order and left in reverse. Put ``SessionLog`` first, so that it logs the others.
+    """
 
-    def __enter__(self) -> Several:
-        for view in self._views:
-            self._stack.enter_context(view)
+    def __init__(self, *observers: Observer):
+        self._active = list(observers)
+        self._entered: list[Observer] = []
+
+    def __enter__(self) -> Observers:
+        self._each(lambda observer: observer.__enter__())
+        self._entered = list(self._active)
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(self, *found: Any) -> None:
+        self._active = self._entered[::-1]  # also those that were switched off since: they hold a terminal or a file
+        self._each(lambda observer: observer.__exit__(*found))
 
     def event(self, event: Event, state: State) -> None:
-        for view in self._views:
-            with suppress(Exception):
-                view.event(event, state)
+        self._each(lambda observer: observer.event(event, state))
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:
-        for view in self._views:
-            with suppress(Exception):
-                view.progress(phase, info)
+        self._each(lambda observer: observer.progress(phase, info))
+
+    def _each(self, call: Callable[[Observer], Any]) -> None:
+        for observer in tuple(self._active):
+            try:
+                call(observer)
+            except Exception as error:
+                self._active.remove(observer)
+                log.warning("%s failed and is switched off: %r", type(observer).__name__, error)

@@ -1,7 +1,6 @@
-"""session.log of a run: one line per event of the ledger, notes, and the warnings of everything that is used.
+"""session.log of a run, for people: one line per event of the ledger, notes, and warnings of all libraries.
 
-It is for people who want to know in the morning what happened at three. Programs read the ledger. A log that cannot be
-written (the disk is full) costs its lines and nothing else.
+A log that cannot be written (full disk) loses its lines and affects nothing else.
 """
 
 from __future__ import annotations
@@ -16,20 +15,22 @@ from typing import Any
 
 from agent import text
 from agent.errors import OvernightError
-from agent.ledger.state import Event, State
+from agent.ledger.events import Event, Lost
+from agent.ledger.state import State
 from agent.llm.api_keys import scrub
 from agent.observers.lines import log_line
+from agent.observers.protocol import Observer
 from agent.rundir.detach import arrived, detached
 
 MOST_BYTES, OLD_FILES = 5 << 20, 3  # session.log, session.log.1 to .3
 
 
-class SessionLog:
-    """A view that writes session.log."""
+class SessionLog(Observer):
+    """Writes session.log."""
 
     def __init__(self, path: Path):
         self._path = path
-        self._logger = logging.Logger("overnight", logging.INFO)  # of its own: two sessions in a process keep apart
+        self._logger = logging.Logger("overnight", logging.INFO)  # not registered: sessions in one process stay apart
         self._handler: RotatingFileHandler | None = None
         self._note = ""
 
@@ -50,15 +51,14 @@ class SessionLog:
             arrived(stream.fileno() if stream else None)
         return self
 
-    def __exit__(self, *found: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         handler, self._handler = self._handler, None
         if handler is None:
             return
-        error = next((item for item in found if isinstance(item, BaseException)), None)
         if isinstance(error, OvernightError):
             self._logger.error("%s", text.line(str(error)))
         elif error is not None:
-            self._logger.error("the session broke off", exc_info=error)
+            self._logger.error("the session crashed", exc_info=error)
         logging.captureWarnings(False)
         logging.getLogger().removeHandler(self._warnings)
         self._logger.removeHandler(handler)
@@ -66,7 +66,7 @@ class SessionLog:
             handler.close()
 
     def event(self, event: Event, state: State) -> None:
-        level = logging.WARNING if event["event"] == "lost" else logging.INFO
+        level = logging.WARNING if isinstance(event, Lost) else logging.INFO
         self._logger.log(level, "%s", log_line(event, state))
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:
@@ -77,11 +77,11 @@ class SessionLog:
 
 class _Handler(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk: the line is lost, the night goes on."""
+        """Ignore a full disk: the line is lost and the session continues."""
 
 
 class _Warnings(logging.Handler):
-    """Passes on what libraries warn of, from any logger."""
+    """Passes warnings of any logger to session.log."""
 
     def __init__(self, to: logging.Handler):
         super().__init__(logging.WARNING)
@@ -93,7 +93,7 @@ class _Warnings(logging.Handler):
 
 
 class _Formatter(logging.Formatter):
-    """Local time with its offset, and no secrets."""
+    """Local time with its offset; API keys removed."""
 
     def format(self, record: logging.LogRecord) -> str:
         return scrub(super().format(record))

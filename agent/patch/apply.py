@@ -1,41 +1,37 @@
-"""Applies the edit in a model's reply to one file, or says exactly why not.
+"""Applies the edit in a model's reply to one file, or raises with the exact reason.
 
     after = apply_reply(before, reply, "train.py")      # raises PatchRejected, or NoEffect
 
-``agent.patch.parse`` finds the diffs, ``agent.patch.locate`` places their hunks by content. Here is what an edit may
-be: only
-lines of the one file change; no rename, copy, mode, link, binary, new or deleted file; bounded in size; the result is
-Python and another program than before. All or nothing: an edit that does not fit as a whole changes nothing.
+``agent.patch.parse`` finds the diffs and ``agent.patch.locate`` places their hunks by content. This module checks the
+edit: it changes only lines of the one file, is bounded in size, and results in another valid program. An edit that does
+not apply as a whole changes nothing.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import unified_diff as _diff_lines
 from itertools import pairwise
-
-from unidiff.errors import UnidiffParseError
-from unidiff.patch import PatchSet
 
 from agent.errors import NoEffect, PatchRejected
 from agent.patch.disambiguate import NotPlaced, Place, splice
+from agent.patch.explain import explain_no_diff, explain_not_placed
 from agent.patch.locate import locate
-from agent.patch.normal_form import same_program
+from agent.patch.normal_form import BYTE_ORDER_MARK, same_program
 from agent.patch.parse import FileDiff, Hunk, Line, read_diffs
-from agent.patch.reasoning import strip_reasoning
 from agent.text import visible
 
 MAX_REPLY = 1_000_000  # characters
 MAX_RESULT = 500_000  # characters
 MAX_ADDED_LINE = 4_000  # characters
-_AROUND = 3  # real lines that a message quotes before and after a place
 _BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories
 _OTHER_SIDE = re.compile(r"^(?:old|new|orig|original|modified|updated|before|after)/")
 _ELIDED = re.compile(
     r"^\s*#\s*\[?(?:(?:\.\.\.|…)\s*$|.*(?:\.\.\.|…).*\b(?:existing|unchanged|rest|same|remaining|previous|omitted)\b|"
@@ -45,14 +41,20 @@ _ELIDED = re.compile(
 
 
 class NotPython(PatchRejected):
-    """The edit has a place, and its result does not parse."""
+    """The edit applies, and the result is a syntax error."""
 
 
 def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
-    """``text`` with the edit that ``reply`` describes; the rest of the reply does not matter.
+    """``text`` with the edit that ``reply`` describes.
 
-    ``path`` is the file's name as the diff should have it, relative, with slashes. Raises PatchRejected with a message
-    that quotes the nearest real lines, NoEffect if the program would stay the same.
+    Args:
+        text: the file.
+        reply: the whole reply of a model; everything but the diff is ignored.
+        path: name of the file in the diff, relative, with slashes.
+
+    Raises:
+        PatchRejected: the edit does not apply. The message quotes the nearest lines of the file.
+        NoEffect: the program stays the same.
     """
     after = edited(text, reply, path)
     if after == text or (path.endswith(".py") and _same(text, after)):
@@ -61,17 +63,20 @@ def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
 
 
 def edited(text: str, reply: str, path: str = "train.py") -> str:
-    """Like ``apply_reply``, for edits that may leave the program as it is, such as those of comments."""
+    """Like ``apply_reply``, but accepts edits without effect on the program, such as edits of comments."""
     if len(reply) > MAX_REPLY:
         raise PatchRejected(f"the reply has {len(reply)} characters; at most {MAX_REPLY} are read")
+    if text.startswith(BYTE_ORDER_MARK):  # models cannot see the mark and mostly leave it out
+        reply = re.sub(rf"^([ +-]?){BYTE_ORDER_MARK}", r"\1", reply, flags=re.MULTILINE)
+        return BYTE_ORDER_MARK + edited(text[1:], reply, path)
     diffs = _without_repeats([diff for diff in read_diffs(reply) if _allowed(diff, path)])
     if not any(hunk.changes for diff in diffs for hunk in diff.hunks):
-        raise PatchRejected("the diff adds and deletes nothing" if diffs else _nothing_found(reply, path))
+        raise PatchRejected("the diff adds and deletes nothing" if diffs else explain_no_diff(reply, path))
     for diff in diffs:
         for hunk in diff.hunks:
             _check_added(hunk, text)
     closer = _without_space_after_sign(diffs) if path.endswith(".py") else None
-    if closer and _is_spaced(text, diffs, closer):
+    if closer and _has_space_after_signs(text, diffs, closer):
         with contextlib.suppress(NotPlaced):
             return _checked(text, closer, path)
     try:
@@ -83,6 +88,13 @@ def edited(text: str, reply: str, path: str = "train.py") -> str:
             raise problem from None
 
 
+def unified_diff(before: str, after: str, path: str) -> str:
+    """The unified diff (a/ and b/ headers, three lines of context) between two texts; "" if they are equal."""
+    old, new = ([line + end for line, end in _split(text)] for text in (before, after))
+    lines = _diff_lines(old, new, f"a/{path}", f"b/{path}")
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+
 def _checked(text: str, diffs: list[FileDiff], path: str) -> str:
     after = _applied(text, diffs, path.endswith(".py"))
     _check_result(text, after, path)
@@ -90,7 +102,7 @@ def _checked(text: str, diffs: list[FileDiff], path: str) -> str:
 
 
 def _applied(text: str, diffs: list[FileDiff], python: bool) -> str:
-    """``text`` with all hunks of all diffs applied. Raises PatchRejected if one has no place."""
+    """``text`` with all hunks of all diffs applied. Raises PatchRejected."""
     ends = _split(text)
     lines = [line for line, _ in ends]
     places: list[Place] = []
@@ -98,81 +110,54 @@ def _applied(text: str, diffs: list[FileDiff], python: bool) -> str:
         try:
             places += locate(lines, diff.hunks)
         except NotPlaced as problem:
-            message = _explain(problem, diff, lines, number if len(diffs) > 1 else None)
+            message = explain_not_placed(problem, diff, lines, number if len(diffs) > 1 else None)
             raise NotPlaced(message, problem.hunk, problem.at) from None
     spans = sorted(place.span for place in places)
     if any(one[1] > other[0] or one == other for one, other in pairwise(spans)):
         raise PatchRejected("the reply holds several diffs that change the same lines; send one diff")
-    marked = any(not line.ended for diff in diffs for hunk in diff.hunks for line in hunk.old)
+    has_end_marks = any(not line.ended for diff in diffs for hunk in diff.hunks for line in hunk.old)
     items = splice(0, len(lines), places)
-    return _joined(_spelled_alike(items, lines) if python else items, ends, marked)
+    return _joined(_with_spaces(items, lines) if python else items, ends, has_end_marks)
 
 
-def unified_diff(before: str, after: str, path: str) -> str:
-    """The unified diff (a/ and b/ headers, three lines of context) between two texts; empty if they are equal."""
-    old, new = ([line + end for line, end in _split(text)] for text in (before, after))
-    out: list[str] = []
-    for line in difflib.unified_diff(old, new, f"a/{path}", f"b/{path}"):
-        out.append(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
-    return "".join(out)
-
-
-def changed_lines(diff: str) -> int:
-    """Number of lines that a diff adds and deletes."""
-    try:
-        if files := PatchSet(diff):
-            return int(files.added + files.removed)
-    except UnidiffParseError:
-        pass
-    signs = (line for line in diff.split("\n") if not line.startswith(("+++ ", "--- ")))
-    return sum(line.startswith(("+", "-")) for line in signs)
-
-
-# --- what an edit may be --------------------------------------------------------------------------------------------
+# --- checks of the edit ---------------------------------------------------------------------------------------------
 
 
 def _allowed(diff: FileDiff, path: str) -> bool:
-    """True, or PatchRejected: every name in the header must be the file's own."""
+    """True if every name in the header means ``path``. Raises PatchRejected."""
     if diff.problems:
         raise PatchRejected(f"the diff cannot be applied: {visible(diff.problems[0])}")
-    for name in diff.names:
-        clean = _clean_name(name)
-        if clean.split("\t")[0] == "/dev/null":
+    for quoted in diff.names:
+        name = quoted.split("\t")[0].strip()
+        if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'`":
+            name = name[1:-1]
+        if name == "/dev/null":
             raise PatchRejected(f"the diff creates or deletes a file; only lines of {path} may change")
-        if not _names(clean, path):
-            raise PatchRejected(f"the diff touches {visible(clean)}; only {path} may change")
+        if not _means(name, path):
+            raise PatchRejected(f"the diff touches {visible(name)}; only {path} may change")
     return True
 
 
-def _clean_name(name: str) -> str:
-    name = name.split("\t")[0].strip()
-    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'`" else name
-
-
-def _names(name: str, path: str) -> bool:
-    """Whether a header's name means ``path``: itself, behind a/ or b/, or its last parts alone."""
+def _means(name: str, path: str) -> bool:
+    """Whether a name is ``path`` itself, ``path`` behind a/ or b/, or the last parts of ``path``."""
     options = {name, re.sub(r"^[abciow12]/", "", name), _OTHER_SIDE.sub("", name)}
     options |= {option.removeprefix("./") for option in options}
-    for option in options:
-        plain = re.sub(r"(?:\.orig|\.old|\.bak)?(?:\s+[(\d].*)?$", "", option)
-        if any(word and (word == path or path.endswith(f"/{word}")) for word in (option, plain)):
-            return True
-    return False
+    options |= {re.sub(r"(?:\.orig|\.old|\.bak)?(?:\s+[(\d].*)?$", "", option) for option in options}
+    return any(option and (option == path or path.endswith(f"/{option}")) for option in options)
 
 
 def _without_repeats(diffs: list[FileDiff]) -> list[FileDiff]:
-    """A diff that is only said again, whole or in part, counts once."""
-    kept: list[FileDiff] = []
+    """The diffs without those whose hunks all occur in another diff."""
     bodies = [[[(line.sign, line.text.rstrip()) for line in hunk.lines] for hunk in diff.hunks] for diff in diffs]
-    for at, diff in enumerate(diffs):
-        again = any(
+
+    def repeated(at: int) -> bool:
+        return any(
             all(body in other for body in bodies[at]) and (len(other) > len(bodies[at]) or place < at)
             for place, other in enumerate(bodies)
             if place != at
         )
-        if not again:
-            kept.append(diff)
-    return kept
+
+    return [diff for at, diff in enumerate(diffs) if not repeated(at)]
 
 
 def _check_added(hunk: Hunk, text: str) -> None:
@@ -181,10 +166,9 @@ def _check_added(hunk: Hunk, text: str) -> None:
             continue
         if len(line.text) > MAX_ADDED_LINE:
             raise PatchRejected(f"an added line has {len(line.text)} characters; at most {MAX_ADDED_LINE} are allowed")
-        bad = [char for char in line.text if char in _BIDI or (unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp"))]
-        bad = [char for char in bad if char != "\t"]
-        if bad and line.text not in text:
-            raise PatchRejected(f"an added line holds the control character {bad[0]!a}: {visible(line.text)}")
+        controls = [c for c in line.text if c in _BIDI or (c != "\t" and unicodedata.category(c) in _CONTROLS)]
+        if controls and line.text not in text:
+            raise PatchRejected(f"an added line holds the control character {controls[0]!a}: {visible(line.text)}")
         if _ELIDED.match(line.text) and line.text.strip() not in text:
             raise PatchRejected(f"an added line stands for code that was left out: {visible(line.text.strip())}")
 
@@ -214,8 +198,11 @@ def _same(before: str, after: str) -> bool:
         return False
 
 
+# --- a space after every sign ---------------------------------------------------------------------------------------
+
+
 def _without_space_after_sign(diffs: list[FileDiff]) -> list[FileDiff] | None:
-    """The diffs without the blank that some models put after every sign; None if this is not how they are written."""
+    """The diffs without the space that some models write after every sign; None if a changed line has no such space."""
     signed = [line for diff in diffs for hunk in diff.hunks for line in hunk.lines if line.sign != " "]
     if any(line.text.strip() and not line.text.startswith(" ") for line in signed):
         return None
@@ -229,12 +216,12 @@ def _without_space_after_sign(diffs: list[FileDiff]) -> list[FileDiff] | None:
     ]
 
 
-def _is_spaced(text: str, diffs: list[FileDiff], closer: list[FileDiff]) -> bool:
-    """Whether every sign certainly has a blank after it: by the deleted lines, else by where the added ones begin."""
+def _has_space_after_signs(text: str, diffs: list[FileDiff], closer: list[FileDiff]) -> bool:
+    """Whether every sign certainly has a space after it, by the deleted lines or the indentation of added lines."""
     hunks = [hunk for diff in diffs for hunk in diff.hunks]
     if any(line.sign == "-" for hunk in hunks for line in hunk.lines):
-        return _deletes_from(text, closer) and not _deletes_from(text, diffs)
-    for hunk in hunks:  # what is added begins one column after the context beside it, or after a multiple of four
+        return _deletes_lines_of(text, closer) and not _deletes_lines_of(text, diffs)
+    for hunk in hunks:  # added lines begin one column after the context beside them, or after a multiple of four
         full = [(line.sign, len(line.text) - len(line.text.lstrip())) for line in hunk.lines if line.text.strip()]
         for one, other in pairwise(full):
             (_, context), (_, added) = sorted((one, other))  # " " sorts before "+"
@@ -243,8 +230,8 @@ def _is_spaced(text: str, diffs: list[FileDiff], closer: list[FileDiff]) -> bool
     return any(line.sign == "+" and line.text.strip() for hunk in hunks for line in hunk.lines)
 
 
-def _deletes_from(text: str, diffs: list[FileDiff]) -> bool:
-    """Whether the diffs delete something, and only lines that the text has."""
+def _deletes_lines_of(text: str, diffs: list[FileDiff]) -> bool:
+    """Whether the diffs delete something, and only lines of the text."""
     lines = {line.rstrip() for line in text.split("\n")}
     deleted = [line.text.rstrip() for diff in diffs for hunk in diff.hunks for line in hunk.lines if line.sign == "-"]
     return any(deleted) and lines.issuperset(deleted)
@@ -254,106 +241,42 @@ def _deletes_from(text: str, diffs: list[FileDiff]) -> bool:
 
 
 def _split(text: str) -> list[tuple[str, str]]:
-    """Lines with their ends (LF, CRLF, or nothing for the last one). Only LF ends a line, as in Git."""
+    """Lines with their ends: LF, CRLF, or "" for the last one. Only LF ends a line, as in git."""
     pieces = text.split("\n")
     out = [(line[:-1], "\r\n") if line.endswith("\r") else (line, "\n") for line in pieces[:-1]]
     return [*out, (pieces[-1], "")] if pieces[-1] else out
 
 
-def _spelled_alike(items: list[int | Line], lines: Sequence[str]) -> list[int | Line]:
-    """Added lines that are indented with tabs, with spaces, if the file is indented with nothing else."""
+def _with_spaces(items: list[int | Line], lines: Sequence[str]) -> list[int | Line]:
+    """``items`` with tabs in the indentation of added lines expanded, if the file is indented with spaces only."""
     if any(line.startswith("\t") for line in lines) or not any(line.startswith("  ") for line in lines):
         return items
-    return [item if isinstance(item, int) else item._replace(text=_spaced(item.text)) for item in items]
+
+    def expanded(text: str) -> str:
+        rest = text.lstrip(" \t")
+        return text[: len(text) - len(rest)].expandtabs(4) + rest
+
+    return [item if isinstance(item, int) else item._replace(text=expanded(item.text)) for item in items]
 
 
-def _spaced(text: str) -> str:
-    rest = text.lstrip(" \t")
-    return text[: len(text) - len(rest)].expandtabs(4) + rest
+def _joined(items: list[int | Line], ends: list[tuple[str, str]], has_end_marks: bool) -> str:
+    """The text of the edited file. An added line gets the line end of the line before it.
 
-
-def _joined(items: list[int | Line], ends: list[tuple[str, str]], marked: bool) -> str:
-    """The text of the edited file. An added line ends as its neighbour; the file ends as before, or as it is told.
-
-    ``marked``: the diff knows that the file ends without a newline, so that an added line without that mark has one.
+    The file ends with or without a newline as before, unless a "No newline" mark of the diff says otherwise.
+    ``has_end_marks``: the diff marks the old end of the file, so an added last line without that mark has a newline.
     """
-    usual = max(("\n", "\r\n"), key=[end for _, end in ends].count)
-    unended = bool(ends) and ends[-1][1] == ""
-    out: list[str] = []
-    near = usual
-    for item in items:
-        if isinstance(item, int):
-            line, end = ends[item]
-            near = end or near
-            out.append(line + (end or near))
-        else:
-            out.append(item.text.rstrip("\r") + near)
     if not items:
         return ""
+    end = max(("\n", "\r\n"), key=[end for _, end in ends].count)
+    unended = bool(ends) and ends[-1][1] == ""
+    out: list[str] = []
+    for item in items:
+        text, own = ends[item] if isinstance(item, int) else (item.text.rstrip("\r"), "")
+        end = own or end
+        out.append(text + end)
     last = items[-1]
-    told = isinstance(last, Line) and not last.ended
-    kept = unended and isinstance(last, int) and last == len(ends) - 1
-    if told or kept or (unended and isinstance(last, Line) and not marked):
-        out[-1] = out[-1].removesuffix("\n").removesuffix("\r")
-    return "".join(out)
-
-
-def _nothing_found(reply: str, path: str) -> str:
-    if not reply.strip():
-        return "the reply is empty"
-    reply = strip_reasoning(reply)
-    if not reply.strip():
-        return "the reply holds nothing outside its reasoning"
-    if re.search(r"^<{5,} ?SEARCH", reply, re.MULTILINE):
-        return "the reply holds search and replace blocks; send a unified diff with --- and +++ headers and @@ hunks"
-    if re.search(r"^(?:```|~~~)", reply, re.MULTILINE):
-        return f"the reply holds a code block and no unified diff of {path}; send only the lines that change, as a diff"
-    return f"the reply holds no unified diff of {path}"
-
-
-def _explain(problem: NotPlaced, diff: FileDiff, lines: Sequence[str], number: int | None) -> str:
-    hunk = diff.hunks[problem.hunk]
-    which = f"hunk {problem.hunk + 1}" + (f" of diff {number + 1}" if number is not None else "")
-    out = [f"{which} cannot be placed: {problem}"]
-    if problem.at:
-        for start in problem.at[:3]:
-            out += [f"  it fits at line {start + 1}:", *_quote(lines, start, min(len(hunk.old), 4))]
-        out.append("  quote more of the lines around the change, so that only one place is left")
-        return "\n".join(out)
-    nearest = _nearest(hunk, lines)
-    if nearest is None:
-        first = next((line.text for line in hunk.old if line.text.strip()), "")
-        return "\n".join([*out, f"  nothing like it is in the file: {visible(first)}"] if first else out)
-    start, missing = nearest
-    if missing is not None:
-        out.append(f"  not in the file there: {visible(missing)}")
-    out += [f"  the nearest lines of the file, from line {max(0, start - 1) + 1}:"]
-    out += _quote(lines, max(0, start - 1), min(len(hunk.old) + 2, 14))
-    return "\n".join(out)
-
-
-def _quote(lines: Sequence[str], start: int, count: int) -> list[str]:
-    return [f"{at + 1:5d}: {visible(lines[at])}" for at in range(start, min(start + count, len(lines)))]
-
-
-def _nearest(hunk: Hunk, lines: Sequence[str]) -> tuple[int, str | None] | None:
-    """Where most of the hunk's old lines stand, weighed by how rare they are, and the first that does not."""
-    where: dict[str, list[int]] = {}
-    for at, line in enumerate(lines):
-        where.setdefault(line.strip(), []).append(at)
-    old = [line.text.strip() for line in hunk.old]
-    votes: dict[int, float] = {}
-    for offset, text in enumerate(old):
-        hits = where.get(text, []) if text else []
-        for at in hits[:200]:
-            for near, weight in ((0, 1.0), (-1, 0.5), (1, 0.5)):
-                start = at - offset + near
-                votes[start] = votes.get(start, 0.0) + weight / len(hits)
-    if not votes:
-        longest = max(old, key=len, default="")[:300]
-        close = difflib.get_close_matches(longest, [key[:300] for key in list(where)[:3000] if key], n=1, cutoff=0.5)
-        found = next((hits[0] for key, hits in where.items() if close and key[:300] == close[0]), None)
-        return (max(0, found - _AROUND), longest) if found is not None else None
-    start = max(votes, key=lambda start: (votes[start], -start))
-    real = {line.strip() for line in lines[max(0, start) : start + len(old) + 1]}
-    return max(0, start), next((text for text in old if text and text not in real), None)
+    if isinstance(last, int):
+        cut = unended and last == len(ends) - 1
+    else:
+        cut = not last.ended or (unended and not has_end_marks)
+    return "".join(out).removesuffix(end) if cut else "".join(out)

@@ -1,27 +1,28 @@
-"""Three-way merge of texts by lines, for taking single edits out of a branch.
+"""Three-way merge of texts by lines, to take single edits out of a branch.
 
-Unlike git's, it lets edits touch: hyperparameters stand on neighbouring lines, and edits of two neighbours do not
-contradict one another. Edits that overlap, or that insert at the same place, do.
+Unlike git's merge, adjacent edits do not conflict, since hyperparameters are on adjacent lines. Overlapping edits and
+insertions at the same place conflict.
 """
 
 from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class _Change:
-    start: int  # lines of the base, from here
-    end: int  # to before here
-    lines: tuple[str, ...]  # what stands there instead
+    start: int  # first changed line of the base
+    end: int  # line after the last changed one
+    lines: tuple[str, ...]  # the new lines
 
 
 def merge(base: str, ours: str, theirs: str) -> str | None:
-    """The base with the changes of both; None where they contradict one another."""
-    lines = base.splitlines(keepends=True)
+    """The base with the changes of both texts; None if they conflict."""
+    lines = _lines(base)
     left, right = _changes(lines, ours), _changes(lines, theirs)
     changes = sorted({*left, *right}, key=lambda c: (c.start, c.end))
     for one, other in itertools.pairwise(changes):
@@ -36,8 +37,13 @@ def merge(base: str, ours: str, theirs: str) -> str | None:
     return "".join([*merged, *lines[at:]])
 
 
+def _lines(text: str) -> list[str]:
+    """Lines with their ends; only LF ends a line, as in git."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
 def _changes(base: Sequence[str], text: str) -> list[_Change]:
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     matcher = difflib.SequenceMatcher(None, base, lines, autojunk=False)
     return [
         change
@@ -48,7 +54,7 @@ def _changes(base: Sequence[str], text: str) -> list[_Change]:
 
 
 def _split(start: int, end: int, lines: tuple[str, ...]) -> list[_Change]:
-    """Lines replaced by as many lines are changes of one line each."""
+    """A replacement by as many lines is one change per line."""
     if end - start != len(lines):
         return [_Change(start, end, lines)]
     return [_Change(start + k, start + k + 1, (line,)) for k, line in enumerate(lines)]

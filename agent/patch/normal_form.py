@@ -1,9 +1,9 @@
-"""What a program is, apart from how it is written: the test for repeats, for edits without effect, and for size.
+"""Normal form of a Python program, to detect repeated edits, edits without effect and edits of seeds only.
 
-Two sources have the same normal form if their syntax trees agree after comments and formatting (never in the tree),
-docstrings and other bare constants, the spelling of numbers (``2**19`` is ``524288``, ``1e-3`` is ``0.001``), needless
-``pass`` and the order of keyword arguments that are plain names or constants are gone. Names stay: a renamed variable
-is another program. The form is a hash of the tree as this version of Python has it; compare only within one version.
+The normal form is a hash of the syntax tree. The tree ignores comments, formatting, docstrings and other bare
+constants, the spelling of numbers (``2**19`` is ``524288``), needless ``pass``, and the order of keyword arguments that
+are names or constants. Names count: a renamed variable is another program. Hashes of different versions of Python
+differ.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import re
 import warnings
 from collections.abc import Callable
 
+BYTE_ORDER_MARK = "\ufeff"  # Python reads files with this mark; ast.parse refuses strings with it
 _SEED_NAME = re.compile(r"(?:^|_)(?:seeds?|random_state)$", re.IGNORECASE)
 _SEED_CALLS = {
     "manual_seed", "manual_seed_all", "seed", "seed_all", "set_seed", "seed_everything", "default_rng", "RandomState",
     "Random", "PRNGKey", "SeedSequence",
 }  # fmt: skip
-_MAX_FOLDED = 2**128  # larger numbers stay as they are written
+_MAX_FOLDED = 2**128  # larger numbers are not folded
 _OPERATIONS: dict[type[ast.operator], Callable[[int | float, int | float], object]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
@@ -32,7 +33,7 @@ _BITS: dict[type[ast.operator], Callable[[int, int], int]] = {
 
 
 def normal_form(source: str) -> str:
-    """A hash (64 hexadecimal digits) that is equal for sources of the same program. Raises SyntaxError."""
+    """The normal form of a program: 64 hexadecimal digits. Raises SyntaxError."""
     return _hash(_tree(source))
 
 
@@ -42,24 +43,22 @@ def same_program(one: str, other: str) -> bool:
 
 
 def only_seed_changes(before: str, after: str) -> bool:
-    """Whether the programs differ, and in nothing but seeds: their values, and calls that only set one."""
-    if same_program(before, after):
-        return False
-    return _hash(_tree(before, seeds=False)) == _hash(_tree(after, seeds=False))
+    """Whether two programs differ only in the values of seeds and in calls that set seeds. Raises SyntaxError."""
+    return not same_program(before, after) and _hash(_tree(before, seeds=False)) == _hash(_tree(after, seeds=False))
 
 
 def tree_size(source: str) -> int:
-    """Number of nodes of the normal form's tree: how much program there is. Raises SyntaxError."""
+    """Size of a program: number of nodes of the syntax tree in normal form. Raises SyntaxError."""
     skipped = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
     return sum(not isinstance(node, skipped) for node in ast.walk(_tree(source)))
 
 
 def _tree(source: str, seeds: bool = True) -> ast.AST:
-    """The syntax tree in normal form; without ``seeds``, also without what only chooses a seed."""
+    """The syntax tree in normal form; without ``seeds``, all seeds are equal and calls that set seeds are gone."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree: ast.AST = ast.parse(source)
+            tree: ast.AST = ast.parse(source.removeprefix(BYTE_ORDER_MARK))
         if not seeds:
             tree = _NoSeeds().visit(tree)
         keep_docstrings = any(_last_name(node) == "__doc__" for node in ast.walk(tree))
@@ -82,7 +81,7 @@ def _number(node: ast.AST) -> int | float | None:
 
 
 class _Normal(ast.NodeTransformer):
-    """Folds arithmetic of numbers and drops statements that do nothing."""
+    """Folds arithmetic of numbers and removes statements without effect."""
 
     def __init__(self, keep_docstrings: bool) -> None:
         self.keep_docstrings = keep_docstrings
@@ -150,7 +149,7 @@ def _folded(kind: ast.operator, left: int | float, right: int | float) -> int | 
 
 
 class _NoSeeds(ast.NodeTransformer):
-    """Replaces every seed by the same constant, and drops statements that only set one."""
+    """Replaces every seed by the same constant and removes statements that set a seed."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
@@ -167,17 +166,14 @@ class _NoSeeds(ast.NodeTransformer):
             return ast.Pass()
         return node
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+    def visit_Assign(self, node: ast.Assign | ast.AnnAssign) -> ast.AST:
         self.generic_visit(node)
-        if all(_SEED_NAME.search(_last_name(target)) for target in node.targets):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if node.value is not None and all(_SEED_NAME.search(_last_name(target)) for target in targets):
             node.value = ast.Constant(0)
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        self.generic_visit(node)
-        if node.value is not None and _SEED_NAME.search(_last_name(node.target)):
-            node.value = ast.Constant(0)
-        return node
+    visit_AnnAssign = visit_Assign
 
     def visit_Dict(self, node: ast.Dict) -> ast.AST:
         self.generic_visit(node)

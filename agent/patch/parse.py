@@ -1,17 +1,16 @@
-"""Finds the unified diffs in a whole reply of a model: prose, reasoning, fences and headers around them.
+"""Finds the unified diffs in a model's reply, among prose, reasoning, fences and headers.
 
-Nothing here knows the file that is edited: lines go in, hunks come out, and whatever is unclear is refused. What a hunk
-claims about its place is only written down (``Hunk.start``, ``Hunk.exact``); ``agent.patch.locate`` decides what to
-believe.
+The parser does not know the edited file. ``agent.patch.locate`` judges line numbers and counts (``Hunk.start``,
+``Hunk.exact``). An ambiguous reply is rejected.
 
-Decided rules
-- Reasoning never counts (``agent.patch.reasoning``).
-- Hunks are read in fences and outside them. A fenced diff may forget the marker of context lines; outside a fence a
-  line without a marker ends the diff, and signs that still follow it make the reply unclear.
-- Blank lines without a marker at the end of a hunk are layout, unless correct counts say that they are context.
-- A fence that was never closed is accepted if the diff in it does not stop at an added or removed line.
-- ``*** Update File:`` (the form that gpt-oss writes) is read like a file header, and a JSON object with a ``diff`` or
-  ``patch`` string like the text in it.
+Rules
+- Reasoning is removed first (``agent.patch.reasoning``).
+- Hunks may be inside and outside fences. Context lines may lack their space in a fence. Outside a fence, a line without
+  a marker ends the diff, and a later line with a sign makes the reply ambiguous.
+- Blank lines without a marker at the end of a hunk are layout, unless correct counts make them context.
+- An unclosed fence is accepted if the diff does not end with an added or deleted line.
+- The signature of ``git format-patch`` or of a mail (``-- `` and a version or a name) ends a hunk.
+- ``*** Update File:`` (gpt-oss) is a file header. A JSON object with the key ``diff`` or ``patch`` holds a diff.
 """
 
 from __future__ import annotations
@@ -21,9 +20,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-from unidiff.errors import UnidiffParseError
-from unidiff.patch import PatchSet
 
 from agent.errors import PatchRejected
 from agent.patch.reasoning import strip_reasoning
@@ -46,28 +42,29 @@ _ENVELOPE = re.compile(
     r"^\*\*\* (?P<what>Begin Patch|End Patch|End of File|Update File:|Add File:|Delete File:|Move to:)"
     r"\s*(?P<name>.*)$"
 )
+_VERSION = re.compile(r"\d+(?:\.\d+)+\S*(?: \(.*\))?")  # of git, as in its signature
 MAX_HUNKS = 200
 
 
 class Line(NamedTuple):
-    """One line of a hunk. ``sign`` is ' ', '-' or '+'; ``text`` has no sign; ``raw`` is the line as it was written."""
+    """One line of a hunk: its sign (' ', '-' or '+'), its text without the sign, and the raw line."""
 
     sign: str
     text: str
     raw: str
-    ended: bool = True  # False: followed by "\ No newline at end of file"
+    ended: bool = True  # False before "\ No newline at end of file"
 
 
 @dataclass(frozen=True)
 class Hunk:
-    """Lines to find and to change. ``start`` and ``new_start``: what the header claims, from 1; None: not said."""
+    """Lines to find and to change. ``start`` and ``new_start`` are line numbers of the header, from 1."""
 
     lines: tuple[Line, ...]
     start: int | None = None
     new_start: int | None = None
-    exact: bool = False  # the header is well formed and its counts are those of the lines
+    exact: bool = False  # the header is well formed and its counts match the lines
     section: str = ""  # text after the second @@
-    claimed: int | None = None  # lines by which the file grows, as the header says
+    claimed: int | None = None  # growth of the file in lines by the header
 
     @property
     def old(self) -> tuple[Line, ...]:
@@ -84,7 +81,7 @@ class Hunk:
 
 @dataclass
 class FileDiff:
-    """The hunks under one file header; ``names`` are all names in the header, ``problems`` what forbids to apply it."""
+    """The hunks under one file header, all names in the header, and the reasons to reject the diff."""
 
     names: list[str] = field(default_factory=list)
     hunks: list[Hunk] = field(default_factory=list)
@@ -93,7 +90,7 @@ class FileDiff:
 
 @dataclass
 class _Segment:
-    """A run of lines inside one fence, or between fences."""
+    """The lines inside one fence, or between fences."""
 
     lines: list[str] = field(default_factory=list)
     fenced: bool = False
@@ -102,7 +99,7 @@ class _Segment:
 
 
 def read_diffs(reply: str) -> list[FileDiff]:
-    """All diffs of a reply in order, or an empty list. Raises PatchRejected where the reply is unclear."""
+    """All diffs of a reply in order. Raises PatchRejected for an ambiguous reply."""
     found: list[FileDiff] = []
     for segment in _segments(strip_reasoning(reply.replace("\r\n", "\n"))):
         inner = _diff_in_json(segment)
@@ -127,7 +124,7 @@ def _segments(text: str) -> Iterator[_Segment]:
             same = fence["ticks"][0] == ticks[0] and len(fence["ticks"]) >= len(ticks) and fence["indent"] == indent
             fence = fence if same else None
         elif fence and hunk_seen and fence["indent"] == " ":
-            fence = None  # a context line of a diff outside any fence
+            fence = None  # a context line of a diff outside a fence
         if fence is None:
             part.lines.append(line)
             hunk_seen = hunk_seen or line.startswith("@@")
@@ -144,7 +141,7 @@ def _segments(text: str) -> Iterator[_Segment]:
 
 
 def _dedented(part: _Segment, indent: str) -> _Segment:
-    """A fence inside a list item is indented as a whole."""
+    """The segment without the indentation of a fence in a list item."""
     if part.fenced and indent and all(line.startswith(indent) for line in part.lines if line.strip()):
         part.lines = [line[len(indent) :] for line in part.lines]
     return part
@@ -168,11 +165,11 @@ def _diff_in_json(segment: _Segment) -> str | None:
 
 
 class _Reader:
-    """Walks over one segment and adds what it finds to ``found``."""
+    """Reads the diffs of one segment into ``found``."""
 
     def __init__(self, segment: _Segment, found: list[FileDiff]) -> None:
         self.lines, self.segment, self.found = segment.lines, segment, found
-        # A header just before a fence belongs to the hunks in it.
+        # A header before a fence belongs to the hunks in the fence.
         self.current = found[-1] if found and not found[-1].hunks else None
         self.at = 0
         self.in_header = False
@@ -206,26 +203,24 @@ class _Reader:
         return self.current
 
     def _header(self, line: str) -> bool:
-        """Reads one header line (or the pair ---, +++); False if this is none."""
-        lines, at = self.lines, self.at
-        envelope = _ENVELOPE.match(line)
+        """Read one header line, or the pair of --- and +++. False for any other line."""
+        following = self.lines[self.at + 1] if self.at + 1 < len(self.lines) else ""
         if line.startswith("diff --git "):
-            self._new(_git_names(line[len("diff --git ") :]))
-        elif line.startswith("--- ") and _is_header(lines, at):
-            target = self.current if self.in_header and self.current and not self.current.hunks else self._new([])
-            target.names.append(line[4:])
-            if at + 1 < len(lines) and lines[at + 1].startswith("+++ "):
-                target.names.append(lines[at + 1][4:])
+            self._new(_git_names(line.removeprefix("diff --git ")))
+        elif line.startswith("--- ") and following.startswith(("+++ ", "@@")):
+            diff = self.current if self.in_header and self.current and not self.current.hunks else self._new([])
+            diff.names.append(line[4:])
+            if following.startswith("+++ "):
+                diff.names.append(following[4:])
                 self.at += 1
             self.in_header = True
-        elif envelope:
-            if envelope["what"] == "Update File:":
-                self._new([envelope["name"]])
-            elif envelope["name"]:
-                diff = (
-                    self.current if envelope["what"] == "Move to:" and self.current else self._new([envelope["name"]])
-                )
-                diff.problems.append(f"{envelope['what'].rstrip(':').lower()} {envelope['name']!r} is not allowed")
+        elif envelope := _ENVELOPE.match(line):
+            what, name = envelope["what"], envelope["name"]
+            if what == "Update File:":
+                self._new([name])
+            elif name:
+                diff = self.current if what == "Move to:" and self.current else self._new([name])
+                diff.problems.append(f"{what.rstrip(':').lower()} {name!r} is not allowed")
         elif _MODE.match(line) or _LINK.match(line) or (self.in_header and _EXTENDED.match(line)):
             (self.current or self._new([])).problems.append(f"{line.strip()!r} is not allowed: only lines may change")
         elif not (self.in_header and _PLAIN_MODES.match(line)):
@@ -234,25 +229,17 @@ class _Reader:
         return True
 
     def _hunk(self, header: str | None) -> None:
-        counted = _COUNTED.match(header) if header is not None else None
-        begin = self.at + (header is not None)
-        counts = (int(counted[2] or 1), int(counted[4] or 1)) if counted else None
-        end = _end_of_body(self.lines, begin, counts, self.segment.fenced)
-        body = self.lines[begin:end]
-        hunk = _well_formed(counted, body, self.segment.fenced) if counted else None
-        if self.current is None:
-            self._new([])
-        assert self.current is not None
-        if hunk is None:
-            hunk = _tolerant(header or "", counted, body)
-            if not self.segment.fenced and _signs_follow(self.lines, end):
-                self.current.problems.append(
-                    "it is unclear where the diff ends; put the whole diff into one ```diff fence"
-                )
+        """Read one hunk; its header is None where a diff has no hunk headers."""
+        fenced, begin = self.segment.fenced, self.at + (header is not None)
+        end = _end_of_body(self.lines, begin, header or "", fenced)
+        hunk = _read_hunk(header or "", self.lines[begin:end], fenced)
+        diff = self.current or self._new([])
+        if not hunk.exact and not fenced and _signs_follow(self.lines, end):
+            diff.problems.append("the end of the diff is ambiguous; put the whole diff into one ```diff fence")
         if header is not None and header.startswith("@@@"):
-            self.current.problems.append("a combined diff (@@@) is not allowed")
+            diff.problems.append("a combined diff (@@@) is not allowed")
         if hunk.lines:
-            self.current.hunks.append(hunk)
+            diff.hunks.append(hunk)
         self.at = max(end, self.at + 1)
         self.in_header = False
 
@@ -261,13 +248,8 @@ def _git_names(rest: str) -> list[str]:
     words = rest.split()
     if len(words) == 2:
         return words
-    middle = len(rest) // 2  # names with spaces: a/NAME b/NAME has its space in the middle
+    middle = len(rest) // 2  # names with spaces: the space between a/NAME and b/NAME is in the middle
     return [rest[:middle], rest[middle + 1 :]]
-
-
-def _is_header(lines: list[str], at: int) -> bool:
-    following = lines[at + 1] if at + 1 < len(lines) else ""
-    return following.startswith(("+++ ", "@@"))
 
 
 def _ends_body(lines: list[str], at: int, may_be_body: bool) -> bool:
@@ -275,21 +257,28 @@ def _ends_body(lines: list[str], at: int, may_be_body: bool) -> bool:
     if line.startswith(("@@", "diff --git ")) or _ENVELOPE.match(line):
         return True
     return (
-        line.startswith("--- ")
+        not may_be_body
+        and line.startswith("--- ")
         and lines[at + 1 : at + 2] != []
         and lines[at + 1].startswith("+++ ")
-        and not may_be_body
     )
 
 
-def _end_of_body(lines: list[str], begin: int, counts: tuple[int, int] | None, fenced: bool) -> int:
+def _end_of_body(lines: list[str], begin: int, header: str, fenced: bool) -> int:
     """Index after the last line that may belong to the hunk whose body starts at ``begin``."""
+    counted = _COUNTED.match(header)
+    counts = (int(counted[2] or 1), int(counted[4] or 1)) if counted else None
     old = new = 0
     for at in range(begin, len(lines)):
         line = lines[at]
         wanted = counts is not None and old < counts[0] and new < counts[1]
         if _ends_body(lines, at, wanted):
             return at
+        if line.rstrip() == "--":
+            complete = counts is not None and old >= counts[0] and new >= counts[1]
+            following = next((other for other in lines[at + 1 :] if other.strip()), "")
+            if complete or _VERSION.fullmatch(following.rstrip()):
+                return at
         if not fenced and line and line[0] not in " \t+-\\":
             return at
         if not fenced and not line and not wanted:
@@ -310,37 +299,28 @@ def _signs_follow(lines: list[str], at: int) -> bool:
     return False
 
 
-def _well_formed(counted: re.Match[str], body: list[str], fenced: bool) -> Hunk | None:
-    """The hunk as unidiff reads it, or None if the header does not agree with the lines."""
+def _read_hunk(header: str, body: list[str], fenced: bool) -> Hunk:
+    """The hunk by the counts of its header if they match the body, else with all lines of the body."""
+    counted = _COUNTED.match(header)
+    if counted is None:
+        return Hunk(_without_layout(body), section=_section(_NUMBERED.sub("", header)))
     old, new = int(counted[2] or 1), int(counted[4] or 1)
+    start, new_start, section, growth = int(counted[1]), int(counted[3]), _section(counted[5]), new - old
     at = 0
     while at < len(body) and (old > 0 or new > 0 or body[at].startswith("\\")):
         sign = body[at][:1] or " "
+        if sign not in " +-\\":
+            break
         old -= sign in " -"
         new -= sign in " +"
         at += 1
-    if at == 0 or old or new or not _only_prose(body[at:], fenced):
-        return None
-    header = f"--- a/f\n+++ b/f\n{counted[0]}\n"
-    try:
-        hunks = PatchSet(header + "".join(f"{line}\n" for line in body[:at]))[0]
-    except (UnidiffParseError, IndexError):
-        return None
-    if len(hunks) != 1:
-        return None
-    lines: list[Line] = []
-    for line, raw in zip(hunks[0], body, strict=False):
-        if line.line_type == "\\":
-            _unend(lines)
-        else:
-            lines.append(Line(line.line_type or " ", line.value.rstrip("\n"), raw))
-    if len(lines) + sum(line.line_type == "\\" for line in hunks[0]) != at:
-        return None
-    return Hunk(tuple(lines), int(counted[1]), int(counted[3]), True, _section(counted[5]))
+    if at and not old and not new and _only_prose(body[at:], fenced):
+        return Hunk(_lines(body[:at]), start, new_start, True, section)
+    return Hunk(_without_layout(body), start, new_start, section=section, claimed=growth)
 
 
 def _only_prose(tail: list[str], fenced: bool) -> bool:
-    """Whether no line after the counted ones can belong to the hunk."""
+    """Whether no line after the counted lines can belong to the hunk."""
     if not any(line.strip() for line in tail):
         return True
     if tail[0].strip() and tail[0][0] in " \t+-":
@@ -350,26 +330,24 @@ def _only_prose(tail: list[str], fenced: bool) -> bool:
     )
 
 
-def _tolerant(header: str, counted: re.Match[str] | None, body: list[str]) -> Hunk:
+def _without_layout(body: list[str]) -> tuple[Line, ...]:
+    """The lines of a hunk without blank lines at its end that have no marker."""
+    lines = _lines(body)
+    while lines and not lines[-1].raw:
+        lines = lines[:-1]
+    return lines
+
+
+def _lines(body: list[str]) -> tuple[Line, ...]:
     lines: list[Line] = []
     for raw in body:
-        if raw.startswith("\\"):
-            _unend(lines)
-        elif raw[:1] in ("+", "-"):
+        if raw.startswith(("+", "-")):
             lines.append(Line(raw[0], raw[1:], raw))
-        else:
+        elif not raw.startswith("\\"):
             lines.append(Line(" ", raw.removeprefix(" "), raw))
-    while lines and not lines[-1].raw:
-        lines.pop()
-    if counted is None:
-        return Hunk(tuple(lines), section=_section(_NUMBERED.sub("", header)))
-    grows = int(counted[4] or 1) - int(counted[2] or 1)
-    return Hunk(tuple(lines), int(counted[1]), int(counted[3]), section=_section(counted[5]), claimed=grows)
-
-
-def _unend(lines: list[Line]) -> None:
-    if lines:
-        lines[-1] = lines[-1]._replace(ended=False)
+        elif lines:
+            lines[-1] = lines[-1]._replace(ended=False)
+    return tuple(lines)
 
 
 def _section(text: str) -> str:

@@ -1,8 +1,8 @@
-"""Takes a model's reasoning out of its reply: what stands inside never counts as an answer.
+"""Removes a model's reasoning from its reply.
 
-Reasoning is tagged (``<think>`` and its relatives, ``[THINK]``, the channels of gpt-oss), may be unclosed (then it runs
-to the end of the reply) or only closed (then it runs from the start of the reply). A tag in quotes is a mention, not a
-tag; a tag inside a line that a diff adds or deletes makes the reply unclear, and it is refused.
+Reasoning has tags: ``<think>`` and similar, ``[THINK]``, or the channels of gpt-oss. Without a closing tag it runs to
+the end of the reply, without an opening tag from the start. A tag in quotes is text. A tag inside a line that a diff
+adds or deletes makes the reply ambiguous, and it is rejected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHANNEL = re.compile(r"<\|channel\|>\s*(?:analysis|commentary)")
 
 
 def strip_reasoning(reply: str) -> str:
-    """The reply without what stands inside reasoning tags; each piece taken out leaves a line break."""
+    """The reply with a line break in place of each tagged piece. Raises PatchRejected."""
     finals = list(_FINAL.finditer(reply))
     if finals:
         reply = re.split(r"<\|(?:end|return|start|call)\|>", reply[finals[-1].end() :], maxsplit=1)[0]
@@ -37,7 +37,7 @@ def strip_reasoning(reply: str) -> str:
             _refuse_tag_in_change(reply, tag, closing)
             kept.append(reply[position : tag.start()] + "\n")
             if closing:
-                kept.clear()  # the reply began inside its reasoning
+                kept.clear()  # the reply begins inside its reasoning
         depth = max(0, depth - 1) if closing else depth + 1
         position = tag.end()
     if depth == 0:
@@ -55,4 +55,6 @@ def _refuse_tag_in_change(reply: str, tag: re.Match[str], closing: bool) -> None
     end = reply.find("\n", tag.end())
     before, after = reply[start : tag.start()], reply[tag.end() : end if end >= 0 else len(reply)]
     if before[:1] in ("+", "-") and before.strip("+- \t") and (after.strip() or not closing):
-        raise PatchRejected(f"the reasoning tag {tag.group(0)!r} stands inside a changed line: what counts is unclear")
+        raise PatchRejected(
+            f"the reasoning tag {tag.group(0)!r} is inside a changed line: the end of the reasoning is ambiguous"
+        )

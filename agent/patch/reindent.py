@@ -1,28 +1,31 @@
-"""Indentation that is off by the same amount in a whole hunk, or written with tabs: how added lines have to move."""
+"""Reindents added lines where a hunk is indented by a constant too much or too little, or with tabs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-Quoted = tuple[str, str, str]  # sign (' ' or '-'), the line as the hunk quotes it, the line as the file has it
+Quoted = tuple[str, str, str]  # sign (' ' or '-'), the line in the hunk, the line in the file
 
 
-def moved_along(pairs: Sequence[Quoted], added: list[str], unit: int) -> list[str] | None:
-    """``added`` with the indentation of the file; None if the slip is not the same in all quoted lines.
+def reindented(quoted: Sequence[Quoted], added: list[str], unit: int) -> list[str] | None:
+    """``added`` with the indentation of the file; None if the offset differs between quoted lines.
 
-    ``unit`` is the number of columns of one step of indentation in the file. Context may differ from signed lines by
-    one column: a model forgets the marker of context, or takes the sign out of the indentation.
+    Args:
+        quoted: old lines of the hunk and of the file. Context may differ from deleted lines by one column: models
+            forget the marker of context lines, or take the sign out of the indentation.
+        added: lines to reindent.
+        unit: columns of one level of indentation in the file.
     """
-    firm = [pair for pair in pairs if pair[2].strip()]
+    firm = [pair for pair in quoted if pair[2].strip()]
     tabs = any(real.startswith("\t") for _, _, real in firm)
-    # A width of tabs that explains everything by itself is more likely than one that leaves an offset.
+    # A width of tabs that leaves no offset is more likely than one that does.
     widths = sorted(
-        (4, 8, 2), key=lambda width: any(_column(real, width) != _column(quoted, width) for _, quoted, real in firm)
+        (4, 8, 2), key=lambda width: any(_column(real, width) != _column(text, width) for _, text, real in firm)
     )
     for width in widths:
         offsets: dict[str, set[int]] = {" ": set(), "-": set()}
-        for sign, quoted, real in firm:
-            offsets[sign].add(_column(real, width) - _column(quoted, width))
+        for sign, text, real in firm:
+            offsets[sign].add(_column(real, width) - _column(text, width))
         if len(offsets[" "]) > 1 or len(offsets["-"]) > 1:
             continue
         columns = [_column(text, width) for text in added if text.strip()]
@@ -39,7 +42,7 @@ def _offset(context: int | None, deleted: int | None, columns: list[int], unit: 
     if deleted is not None:
         agree = context is None or context == deleted or (context, deleted) in ((1, 0), (0, 1), (0, -1))
         return deleted if agree else None
-    if context == 1 and unit > 1:  # either all is off by one, or context alone has lost its marker
+    if context == 1 and unit > 1:  # all lines are off by one, or only context lines lack their marker
         fits = [by for by in (0, 1) if all((column + by) % unit == 0 for column in columns)]
         return fits[0] if len(fits) == 1 else None
     return context

@@ -1,27 +1,26 @@
-"""Who proposes. ``make_proposer`` returns a search method by its name; it loads only what that method needs."""
+"""Proposers of edits. ``make_proposer`` returns a search method by its name and imports only that method."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import UsageError
-from agent.types import Value
 
 if TYPE_CHECKING:
     from agent.llm.chat import Chat, Message
-    from agent.proposers.protocol import SuggestingMethod
-    from agent.space.space import SearchSpace
+    from agent.proposers.search.base import Method
+    from agent.space.space import Params, SearchSpace
 
-METHODS = {  # name: module, class, whether it talks to a model
+METHODS = {  # name: module, class, whether it needs a model
     "cma-es": ("agent.proposers.search.cma", "CmaEs", False),
     "cma-gp": ("agent.proposers.search.cma_gp", "CmaGp", False),
     "tpe": ("agent.proposers.search.tpe", "Tpe", False),
     "random": ("agent.proposers.search.tpe", "RandomSearch", False),
     "smac": ("agent.proposers.search.smac", "Smac", False),
-    "hparams": ("agent.proposers.search.hparams", "Hparams", True),
+    "hparams": ("agent.proposers.search.adviser", "Hparams", True),
     "llambo": ("agent.proposers.search.llambo", "Llambo", True),
     "llambo-optuna": ("agent.proposers.search.llambo", "LlamboOptuna", True),
     "centaur": ("agent.proposers.search.centaur", "Centaur", True),
@@ -33,19 +32,22 @@ def make_proposer(
     space: SearchSpace,
     seed: int = 0,
     llm: Chat | Callable[[Sequence[Message]], str] | None = None,
-    baseline: Mapping[str, Value] | None = None,
+    baseline: Params | None = None,
     **options: Any,
-) -> SuggestingMethod:
-    """The search method ``name`` over ``space``. Values that it is told are minimised.
+) -> Method:
+    """The search method ``name`` over ``space``, a ``SearchMethod``. Values are minimised.
 
     Args:
-        llm: the model, for the methods that talk to one: a ``Chat``, or a function from a conversation to an answer.
-        baseline: the configuration to start from, which is known and never proposed; default the values in the block.
-        options: what the method's class takes besides.
+        name: a key of ``METHODS``.
+        space: the search space.
+        seed: any integer.
+        llm: the model, for the methods that need one: a ``Chat``, or a function from the messages to the answer.
+        baseline: configuration where the search starts, never proposed; default the values in the block.
+        options: further arguments of the method's class.
 
     Raises:
-        UsageError: no such method or option, no model for a method that needs one, a baseline outside the space.
-        EnvironmentProblem: the method needs a package that is not installed.
+        UsageError: unknown method or option, a missing model, or a baseline outside the space.
+        EnvironmentProblem: a package that the method needs is not installed.
     """
     if name not in METHODS:
         near = difflib.get_close_matches(str(name), METHODS, n=1)
@@ -54,10 +56,10 @@ def make_proposer(
     module, attribute, needs_model = METHODS[name]
     if needs_model:
         if llm is None:
-            raise UsageError(f"{name} talks to a model and was given none; name its server with --llm-base-url")
+            raise UsageError(f"{name} needs a model; name its server with --llm-base-url")
         options["llm"] = _chat(llm)
     try:
-        method: SuggestingMethod = getattr(import_module(module), attribute)(space, seed, baseline, **options)
+        method: Method = getattr(import_module(module), attribute)(space, seed, baseline, **options)
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
@@ -73,4 +75,4 @@ def _chat(llm: Chat | Callable[[Sequence[Message]], str]) -> Chat:
         return llm  # type: ignore[return-value]
     if callable(llm):
         return Answers(llm)
-    raise UsageError(f"llm is a model as in agent.chat.Chat or a function; {llm!r:.60} has no {', '.join(lacking)}")
+    raise UsageError(f"llm must be an agent.llm.chat.Chat or a function; {llm!r:.60} has no {', '.join(lacking)}")

@@ -1,18 +1,19 @@
-"""Hands a few trials to CMA-ES when a model has been without success for long, and then the word back to the model.
+"""``PlateauHandOver``: CMA-ES proposes some trials while the code proposer is on a plateau.
 
-Nothing is remembered: whose turn it is, and what CMA-ES has seen of this plateau, follow from the history. The search
-begins at the values that the branch has now; what the model changed elsewhere in the file stays as it is.
+The state follows from the history alone. CMA-ES starts at the block values of the present branch and keeps the model's
+other edits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from agent.errors import UsageError
-from agent.proposers.block import BlockProposer, told_value
-from agent.proposers.protocol import Context, Proposer, Suggestion
+from agent.errors import SearchExhausted, UsageError
+from agent.ledger.events import Event
+from agent.proposers.block import BlockProposer, minimised_value
+from agent.proposers.protocol import Context, Proposer
+from agent.proposers.search.base import Suggestion
 from agent.proposers.search.cma import CmaEs
 from agent.space.space import SearchSpace
 from agent.types import Goal, Proposal, Record
@@ -21,7 +22,10 @@ SOURCE = "cma"
 
 
 class PlateauHandOver:
-    """A code proposer whose plateaus CMA-ES searches: ``trials`` trials after ``after`` attempts without a keep."""
+    """A ``Proposer``: ``code``, but ``trials`` trials of CMA-ES after every ``after`` trials without a keep.
+
+    ``target_toml`` is the file with the bounds.
+    """
 
     name = "code"
 
@@ -33,30 +37,29 @@ class PlateauHandOver:
         if self.searches(context.plateau):
             try:
                 return self._search(context).ask(context)
-            except UsageError:  # the model has changed the block: there is nothing to search over
+            except (UsageError, SearchExhausted):  # the model removed the block, or no configuration is left
                 pass
         return self.code.ask(context)
-
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
-        return self.code.rebase(proposal, source, path)
 
     def tell(self, record: Record) -> None:
         self.code.tell(record)
 
-    def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
+        return self.code.rebase(proposal, source, path)
+
+    def replay(self, events: Iterable[Event]) -> None:
         self.code.replay(events)
 
     def searches(self, since_keep: int) -> bool:
-        """Whether the next trial is CMA-ES's: ``trials`` times after every ``after`` trials of the model."""
+        """Whether CMA-ES proposes the next trial, by the number of trials since the last keep."""
         return since_keep >= self.after and (since_keep - self.after) % (self.after + self.trials) < self.trials
 
     def _search(self, context: Context) -> BlockProposer:
         space = SearchSpace.from_toml(self.target_toml, source=context.source)
         method = CmaEs(space, seed=context.seed, baseline=space.read(context.source))
-        plateau = context.history[len(context.history) - context.plateau :]
-        for record in plateau:
+        for record in context.history[len(context.history) - context.plateau :]:
             params = record.proposal.params
             if record.proposal.source == SOURCE and params is not None:
                 method.replay(Suggestion(dict(params), SOURCE))
-                method.tell(dict(params), told_value(record, self.goal), status=record.status)
+                method.tell(dict(params), minimised_value(record, self.goal), status=record.status)
         return BlockProposer(self.name, method, space, self.goal)

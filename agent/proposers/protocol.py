@@ -1,127 +1,94 @@
-"""Ask and tell: what every search method over the hyperparameter block can do.
-
-Values are minimised; who maximises flips the sign before telling. A failure has no value.
-"""
+"""The contracts of this package: a session uses a ``Proposer``; ``BlockProposer`` uses a ``SearchMethod``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from agent.errors import ReplyRejected
+from agent.ledger.events import Event
+from agent.space.space import Params
 from agent.types import Goal, Measurement, Proposal, Record, Value
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """A configuration, and who drew it."""
-
-    params: Mapping[str, Value]
-    source: str  # cma, gp, tpe, random, smac, llm
-    rationale: str = ""
-    model: str = ""
-    transcript: str = ""  # the conversation with a model, as Markdown
-    usage: Mapping[str, float] = field(default_factory=dict)  # calls, tokens in and out, seconds
-    search: Mapping[str, float] = field(default_factory=dict)  # state of the method when it drew this, for the report
-
-
-class NoPoint(ReplyRejected):
-    """The model answered, and there is no point in it; with the conversation, for the record."""
-
-    def __init__(
-        self, message: str, transcript: str = "", model: str = "", usage: Mapping[str, float] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.transcript, self.model, self.usage = transcript, model, dict(usage or {})
-
-
 class SearchMethod(Protocol):
-    """The least that is needed; also for other people's objectives."""
+    """Ask and tell over the hyperparameter block. Values are minimised."""
 
     def ask(self) -> dict[str, Value]:
-        """The next configuration to try. Several may be open."""
+        """The next configuration to evaluate. Several asks may be open."""
         ...
 
     def tell(
-        self,
-        params: Mapping[str, Value],
-        value: float | None,
-        *,
-        n: int = 1,
-        status: str = "ok",
-        memory_gb: float | None = None,
+        self, params: Params, value: float | None, *, n: int = 1, status: str = "ok", memory_gb: float | None = None
     ) -> None:
-        """What came of a configuration, asked or not: the mean of ``n`` runs; None and a status for a failure."""
-        ...
+        """Report a result.
 
-
-class SuggestingMethod(SearchMethod, Protocol):
-    """What a session needs besides: who drew a point, and the state after a resume."""
-
-    def suggest(self) -> Suggestion:
-        """``ask``, with the source of the point.
-
-        Raises:
-            ModelUnavailable: no model answered. Nothing changed: the same call may be made again.
-            ReplyRejected: a model answered, and there is no point in it. This ask is used up.
+        Args:
+            params: a configuration of the space, asked or not.
+            value: mean over the runs; None for a failure.
+            n: number of runs behind ``value``.
+            status: ``ok``, or the kind of failure in any words.
+            memory_gb: peak memory of a run.
         """
-        ...
-
-    def replay(self, suggestion: Suggestion | None) -> None:
-        """An ask of an earlier life of the session, with what it gave; None if it ended in ReplyRejected."""
         ...
 
 
 @dataclass(frozen=True)
 class Context:
-    """The state of the night as a proposer may see it: everything but the test split."""
+    """The state of the session that a proposer may use: everything but the test split."""
 
     parent: str  # commit that the edit applies to
-    source: str  # text of the editable file there
-    path: str
-    history: tuple[Record, ...]
+    source: str  # text of the editable file at ``parent``
+    path: str  # name of the editable file
+    history: tuple[Record, ...]  # finished trials
     incumbent_runs: tuple[Measurement, ...]
-    noise_sd: float | None
-    notes: str
+    noise_sd: float | None  # standard deviation between runs of one commit; None while unknown
+    notes: str  # the user's notes.md
     hardware: str
     budget: str
-    trial: int
+    trial: int  # number of the trial to propose
     seed: int
     plateau: int  # finished trials since the last keep
     metric: str
     goal: Goal
-    transcripts: Path | None = None  # where prompt.md and reply.md go
+    transcripts: Path | None = None  # directory for the conversation with a model
     run_directory: Path | None = None
-    baseline: str = ""  # text of the editable file before the night's first edit
-    open: tuple[Record, ...] = ()  # trials under way, whose outcome nobody knows yet
+    baseline: str = ""  # text of the editable file before the first edit
+    open: tuple[Record, ...] = ()  # trials without a verdict
 
     @property
     def best(self) -> float | None:
+        """Mean value of the incumbent."""
         values = [run.value for run in self.incumbent_runs if run.value is not None]
         return sum(values) / len(values) if values else None
 
 
 class Proposer(Protocol):
-    """What the session talks to."""
+    """Ask and tell over the editable file. ``rebase`` and ``replay`` serve parallel trials and resume."""
 
     def ask(self, context: Context) -> Proposal:
-        """One idea. Raises ``ModelUnavailable`` when the model server fails."""
-        ...
-
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
-        """The edit of a proposal of this kind, on top of another text of the file than it was made for.
+        """The next edit.
 
         Raises:
-            PatchRejected: it has no place there; ``NoEffect``: it is there already.
+            ModelUnavailable: the model server does not answer; the same call may be repeated.
+            SearchExhausted: every configuration of the search space was proposed.
         """
         ...
 
     def tell(self, record: Record) -> None:
-        """The outcome of a trial, once, after its verdict."""
+        """Report a trial: once, after its verdict."""
         ...
 
-    def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Bring a fresh proposer to where the asks and tells of a ledger left it."""
+    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
+        """``source``, a newer text of the file, with the edit of ``proposal``.
+
+        Raises:
+            PatchRejected: the edit does not apply to ``source``.
+            NoEffect: ``source`` already contains the edit.
+        """
+        ...
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Restore the state of a new proposer from the asks and tells of a ledger."""
         ...

@@ -1,8 +1,7 @@
-"""What a replay runs: the baseline of a branch, then every commit that changes the edited file, with what is recorded.
+"""The commits of a branch with their recorded values: the baseline, then every commit that changes the edited file.
 
-Three sources: a run with its ledger; a branch whose commits carry the trailers of ``agent.repo.messages``; and any
-other
-branch, such as a published autoresearch history, whose values may stand in a results.tsv beside it.
+Recorded values come from the ledger of a run, from the trailers of commits (``agent.repo.messages``), or from a
+published results.tsv.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from agent.ledger.state import State
 from agent.repo.messages import trailer_name
 from agent.repo.repo import Commit, Repo
 from agent.rundir.results import number_or_none
+from agent.target import Target
 from agent.types import Measurement
 
 MAIN = ("main", "master", "origin/main", "origin/master")
@@ -24,16 +24,16 @@ MAIN = ("main", "master", "origin/main", "origin/master")
 
 @dataclass(frozen=True)
 class Step:
-    """One commit to run again. Step 0 is the baseline. ``recorded`` is None where nothing says what it reached."""
+    """One commit and its recorded values, which are None where nothing is recorded."""
 
-    number: int
+    number: int  # 0 is the baseline
     commit: str
     subject: str
     trial: int | None = None
-    recorded: float | None = None
-    gain: float | None = None  # as recorded; positive is better
-    gain_se: float | None = None
-    runs: tuple[Measurement, ...] = ()  # the recorded runs on the validation split
+    recorded: float | None = None  # value
+    gain: float | None = None  # over the step before; positive is better
+    gain_se: float | None = None  # standard error of ``gain``
+    runs: tuple[Measurement, ...] = ()  # recorded runs on the validation split
 
 
 def steps_of_run(state: State) -> tuple[Step, ...]:
@@ -43,12 +43,13 @@ def steps_of_run(state: State) -> tuple[Step, ...]:
         UsageError: the run has not measured its baseline.
     """
     runs = _scored(state.baseline_runs)
-    if not any(run.value is not None for run in runs):
+    values = [run.value for run in runs if run.value is not None]
+    if not values:
         raise UsageError("the run has not measured its baseline yet; there is nothing to replay.")
-    steps = [Step(0, state.baseline, "baseline", 0, _mean(runs), runs=runs)]
+    steps = [Step(0, state.baseline, "baseline", 0, fmean(values), runs=runs)]
     for record in state.kept:
         if record.accepted is None or record.candidate is None or record.verdict is None:
-            continue  # kept, and died before the branch moved: the next resume finishes it
+            continue  # the session was killed before the branch moved; the next resume moves it
         steps.append(
             Step(
                 number=len(steps),
@@ -65,7 +66,7 @@ def steps_of_run(state: State) -> tuple[Step, ...]:
 
 
 def named(steps: Sequence[Step], repo: Repo, tag: str) -> tuple[Step, ...]:
-    """The steps of run ``tag`` with the subjects that their commits have.
+    """The steps of run ``tag`` with the subjects of their commits.
 
     Raises:
         UsageError: the repository lacks one of them.
@@ -74,31 +75,30 @@ def named(steps: Sequence[Step], repo: Repo, tag: str) -> tuple[Step, ...]:
     return tuple(replace(step, subject=repo.commit(step.commit).subject) for step in steps)
 
 
-def steps_of_branch(
-    repo: Repo, path: str, revisions: str, metric: str, sign: float, published: Mapping[str, float] | None = None
-) -> tuple[Step, ...]:
-    """The base of a branch or range, and each of its commits that changes ``path``.
+def steps_of_branch(repo: Repo, target: Target, revisions: str, published: Mapping[str, float]) -> tuple[Step, ...]:
+    """The base of a branch or range, and each of its commits that changes the edited file.
 
     Args:
-        revisions: ``A..B`` starts after A; a branch starts where it left the main branch, or where its session did.
-        sign: 1 where lower is better, -1 where higher is.
+        revisions: ``A..B`` starts after A; a branch starts where its session did, or where it left the main branch.
         published: values by short commit hash, from a results.tsv.
 
     Raises:
-        UsageError: no such revision, the base is gone, or no commit changes the file.
+        UsageError: there is no such revision, the base is missing, or no commit changes the file.
     """
+    path, sign = target.path, 1.0 if target.goal == "minimize" else -1.0
     base, tip = _ends(repo, path, revisions)
     found = [commit for commit in repo.history(f"{base}..{tip}") if _changes(repo, commit, path)]
     if not found:
         raise UsageError(f"{revisions}: no commit changes {path}; there is nothing to replay.")
-    steps = [Step(0, base, "baseline", recorded=_published(published, base) or _before(found[0]))]
+    recorded = _first(published.get(base[:7]), number_or_none(trailers(found[0]).get("Best-Before")))
+    steps = [Step(0, base, "baseline", recorded=recorded)]
     for commit in found:
-        told = trailers(commit)
-        value = number_or_none(told.get(trailer_name(metric))) or _published(published, commit.sha)
-        gain, before = number_or_none(told.get("Gain")), steps[-1].recorded
+        fields = trailers(commit)
+        value = _first(number_or_none(fields.get(trailer_name(target.metric))), published.get(commit.sha[:7]))
+        gain, before = number_or_none(fields.get("Gain")), steps[-1].recorded
         if gain is None and value is not None and before is not None:
             gain = sign * (before - value)
-        trial = told.get("Trial", "")
+        trial = fields.get("Trial", "")
         steps.append(
             Step(
                 number=len(steps),
@@ -107,7 +107,7 @@ def steps_of_branch(
                 trial=int(trial) if trial.isdigit() else None,
                 recorded=value,
                 gain=gain,
-                gain_se=number_or_none(told.get("Gain-Se")),
+                gain_se=number_or_none(fields.get("Gain-Se")),
             )
         )
     return tuple(steps)
@@ -127,7 +127,7 @@ def _ends(repo: Repo, path: str, revisions: str) -> tuple[str, str]:
     if dots:
         base = repo.resolve(start)
         if base is None:
-            raise UsageError(f"{start!r} is no commit of {repo.top}: was the base fetched? Name another start: A..B.")
+            raise UsageError(f"{start!r} is no commit of {repo.top}. Fetch it, or name another start: A..B.")
         return base, tip
     history = repo.history(tip)
     sessions = [trailers(commit).get("Session") for commit in history]
@@ -150,18 +150,9 @@ def _changes(repo: Repo, commit: Commit, path: str) -> bool:
     return not repo.has(commit.parents[0], path) or repo.read(commit.sha, path) != repo.read(commit.parents[0], path)
 
 
-def _before(first: Commit) -> float | None:
-    return number_or_none(trailers(first).get("Best-Before"))
-
-
 def _scored(runs: Sequence[Measurement]) -> tuple[Measurement, ...]:
     return tuple(run for run in runs if run.role != "test")
 
 
-def _mean(runs: Sequence[Measurement]) -> float | None:
-    values = [run.value for run in runs if run.value is not None]
-    return fmean(values) if values else None
-
-
-def _published(values: Mapping[str, float] | None, sha: str) -> float | None:
-    return values.get(sha[:7]) if values else None
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)

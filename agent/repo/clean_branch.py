@@ -1,8 +1,7 @@
-"""A clean branch of a run's kept edits, for a pull request: in the user's name, in words for a reviewer."""
+"""A clean branch of a run's kept edits, for a pull request: the user's name, messages for a reviewer."""
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +9,14 @@ from dataclasses import dataclass
 from agent.errors import UsageError
 from agent.ledger.state import State
 from agent.patch.merge3 import merge
-from agent.repo.messages import subject_line
+from agent.repo.messages import subject_line, wrapped
 from agent.repo.repo import Repo
-from agent.text import plain
 from agent.types import Record
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The branch that was made."""
+    """The new branch."""
 
     name: str
     base: str
@@ -38,22 +36,23 @@ def make_branch(
     onto: str = "",
     when: float | None = None,
 ) -> Cleaned:
-    """Build the commits and the branch. Nothing is checked out.
+    """Build the commits and the branch without a checkout.
 
     Args:
-        pick: numbers of the kept trials to take, in the order of the run; all of them if empty.
-        onto: the revision to start from; the baseline of the run if empty.
-        when: date of the commits in seconds since the epoch; now if None.
+        name: default ``autoresearch/TAG-clean``.
+        pick: numbers of kept trials, applied in the order of the run; default all of them.
+        onto: revision to start from; default the baseline of the run.
+        when: date of the commits in seconds since the epoch; default now.
 
     Raises:
-        UsageError: nothing was kept, a number is no kept trial, the branch exists or cannot, commits are gone, nobody's
-            name is known, or an edit does not fit onto what is before it.
+        UsageError: no kept edit, a number of no kept trial, a branch name that exists or is invalid, missing commits,
+            no git identity, or an edit that conflicts with the text before it.
     """
-    path = str(state.session.get("path", "train.py"))
+    path = state.session.path
     edits = _picked(state, pick)
     name = name or f"autoresearch/{tag}-clean"
     if not repo.is_branch_name(name):
-        raise UsageError(f"--name {name!r}: git accepts no branch of that name (git help check-ref-format).")
+        raise UsageError(f"--name {name!r}: git does not accept this branch name (git help check-ref-format).")
     if repo.resolve(name):
         raise UsageError(f"{name} exists. Choose another --name, or delete it: git branch -D {name}")
     base = repo.resolve(onto) if onto else state.baseline
@@ -69,8 +68,8 @@ def make_branch(
         merged = merge(before, ours=text, theirs=repo.read(record.candidate, path))
         if merged is None:
             raise UsageError(
-                f"trial {record.number} ({subject_line(record)}) does not fit onto what is before it: it changes lines "
-                f"that are different there. Leave it out with --pick, or pick the edits that it builds on as well."
+                f"trial {record.number} ({subject_line(record)}) conflicts with the text before it. "
+                f"Leave it out with --pick, or also pick the edits that it builds on."
             )
         text = merged
         if not squash:
@@ -84,36 +83,35 @@ def make_branch(
 def _picked(state: State, pick: Sequence[int]) -> list[Record]:
     kept = {record.number: record for record in state.kept if record.candidate}
     if not kept:
-        raise UsageError("the run has kept no edit: there is nothing to make a branch of.")
+        raise UsageError("the run kept no edit, so there is no branch to make.")
     unknown = [number for number in pick if number not in kept]
     if unknown:
-        listed = ", ".join(map(str, kept))
-        raise UsageError(f"--pick {unknown[0]}: this trial was not kept. Kept: {listed}.")
+        raise UsageError(f"--pick {unknown[0]}: this trial was not kept. Kept: {', '.join(map(str, kept))}.")
     return [record for number, record in kept.items() if not pick or number in pick]
 
 
 def _message(record: Record, state: State, tag: str) -> str:
-    return _wrapped(subject_line(record), [plain(record.proposal.rationale), _result(record, state, tag)])
+    parts = [subject_line(record), *wrapped(record.proposal.rationale), *wrapped(_result(record, state, tag))]
+    return "\n\n".join(parts) + "\n"
 
 
 def _squashed(edits: Sequence[Record], state: State, tag: str) -> str:
     if len(edits) == 1:
         return _message(edits[0], state, tag)
-    subject = f"Apply {len(edits)} edits that held up in training"
-    lines = [f"- {subject_line(record)} ({_gain(record)})" for record in edits]
+    lines = "\n".join(f"- {subject_line(record)} ({_gain(record)})" for record in edits)
     summary = f"Kept by run {tag}, each measured against the one before it:"
-    return f"{subject}\n\n{summary}\n\n" + "\n".join(lines) + "\n"
+    return f"Apply {len(edits)} edits that beat the measured noise\n\n{summary}\n\n{lines}\n"
 
 
 def _result(record: Record, state: State, tag: str) -> str:
-    verdict, metric = record.verdict, str(state.session.get("metric", "val_bpb"))
+    verdict, session = record.verdict, state.session
     if verdict is None or verdict.value is None or verdict.best_before is None:
         return f"Trial {record.number} of run {tag}."
-    reported = ", as the code itself reports it" if state.session.get("self_reported") else ""
-    runs = f"{verdict.n} run{'s' if verdict.n != 1 else ''}"
+    reported = ", as the code itself reports it" if session.self_reported else ""
+    runs = f"{verdict.n} run{'s' if verdict.n != 1 else ''} of {session.budget or 'one budget'} each"
     return (
-        f"{metric} {verdict.best_before:.4f} → {verdict.value:.4f}{reported}: a gain of {_gain(record)}, in {runs} of "
-        f"{state.session.get('budget', 'one budget')} each (trial {record.number} of run {tag})."
+        f"{session.metric} {verdict.best_before:.4f} → {verdict.value:.4f}{reported}: "
+        f"a gain of {_gain(record)}, in {runs} (trial {record.number} of run {tag})."
     )
 
 
@@ -122,13 +120,3 @@ def _gain(record: Record) -> str:
     if verdict is None or verdict.gain is None:
         return "unknown"
     return f"{verdict.gain:.4f}" + (f" ± {verdict.gain_se:.4f}" if verdict.gain_se is not None else "")
-
-
-def _wrapped(subject: str, paragraphs: Sequence[str]) -> str:
-    filled = [
-        textwrap.fill(" ".join(part.split()), 76)
-        for paragraph in paragraphs
-        for part in paragraph.strip().split("\n\n")
-        if part.strip()
-    ]
-    return "\n\n".join([subject, *filled]) + "\n"

@@ -1,4 +1,4 @@
-"""Commit messages: the night's story for people who have nothing but ``git log``."""
+"""Messages of candidate and accepted commits: subject, rationale, trailers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from agent.ledger.state import State
 from agent.text import plain
 from agent.types import Record
 
+WIDTH = 76  # characters of a body line
+SUBJECT = 72  # characters of a subject
+
 
 def candidate_message(record: Record) -> str:
-    """An attempt: what was tried and why. No results: they are not known when it is committed."""
-    return _join(
-        subject_line(record), _body(record), [("Trial", str(record.number)), ("Proposer", record.proposal.proposer)]
-    )
+    """The message of an attempt. Its results are not known yet."""
+    return _join(record, [("Trial", str(record.number)), ("Proposer", record.proposal.proposer)])
 
 
 def accepted_message(record: Record, state: State) -> str:
-    """A kept edit: what, why, and what it brought, as trailers that ``git log --format=%(trailers)`` understands."""
+    """The message of a kept edit, with its results as trailers for ``git log --format=%(trailers)``."""
     verdict, session = record.verdict, state.session
     assert verdict is not None
-    metric = str(session.get("metric", "val_bpb"))
-    reported = " (self-reported)" if session.get("self_reported") else ""
+    reported = " (self-reported)" if session.self_reported else ""
     trailers = [
         ("Trial", str(record.number)),
-        (trailer_name(metric), f"{_number(verdict.value)}{reported}"),
+        (trailer_name(session.metric), f"{_number(verdict.value)}{reported}"),
         ("Best-Before", _number(verdict.best_before)),
         ("Gain", _number(verdict.gain)),
         ("Gain-Se", _number(verdict.gain_se)),
@@ -33,16 +33,16 @@ def accepted_message(record: Record, state: State) -> str:
         ("Proposer", record.proposal.proposer),
         ("Source", record.proposal.source),
         ("Model", record.proposal.model),
-        ("Budget", str(session.get("budget", ""))),
-        ("Session", str(session.get("tag", ""))),
+        ("Budget", session.budget),
+        ("Session", session.tag),
     ]
-    return _join(subject_line(record), _body(record), [(k, v) for k, v in trailers if v])
+    return _join(record, [(name, value) for name, value in trailers if value])
 
 
 def subject_line(record: Record) -> str:
-    """One line of at most 72 characters, without control characters."""
+    """One line of at most ``SUBJECT`` characters, without control characters."""
     text = plain(record.proposal.subject).replace("\n", " ").strip() or f"Trial {record.number}"
-    return text if len(text) <= 72 else text[:71].rstrip() + "…"
+    return text if len(text) <= SUBJECT else text[: SUBJECT - 1].rstrip() + "…"
 
 
 def trailer_name(metric: str) -> str:
@@ -50,16 +50,18 @@ def trailer_name(metric: str) -> str:
     return "-".join(part.capitalize() for part in re.split(r"[^A-Za-z0-9]+", metric) if part) or "Value"
 
 
-def _body(record: Record) -> str:
-    paragraphs = [p.strip() for p in plain(record.proposal.rationale)[:4000].split("\n\n") if p.strip()]
-    filled = [textwrap.fill(" ".join(p.split()), 76) for p in paragraphs]
-    # a model must not be able to write trailers of its own
-    return "\n\n".join(re.sub(r"^([A-Za-z-]+):", r"\1 –", p, flags=re.M) for p in filled)
+def wrapped(text: str) -> list[str]:
+    """The paragraphs of a text, cleaned and filled to ``WIDTH``."""
+    paragraphs = (" ".join(paragraph.split()) for paragraph in plain(text).split("\n\n"))
+    return [textwrap.fill(paragraph, WIDTH) for paragraph in paragraphs if paragraph]
 
 
-def _join(subject: str, body: str, trailers: list[tuple[str, str]]) -> str:
+def _join(record: Record, trailers: list[tuple[str, str]]) -> str:
+    # a rationale must not add trailers: "Gain: 9" becomes "Gain – 9"
+    rationale = wrapped(plain(record.proposal.rationale)[:4000])
+    body = [re.sub(r"^([A-Za-z-]+):", r"\1 –", part, flags=re.M) for part in rationale]
     lines = "\n".join(f"{name}: {' '.join(plain(value).split())}" for name, value in trailers)
-    return "\n\n".join(part for part in (subject, body, lines) if part) + "\n"
+    return "\n\n".join([subject_line(record), *body, lines]) + "\n"
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The refs of one run under refs/autoresearch/<tag>/ and the branch that mirrors its head."""
+"""The refs of one run below refs/autoresearch/<tag>/, and the branch that mirrors its head."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REFS = "refs/autoresearch"
 
 
 class RunRefs:
-    """The refs of one run: every attempt, the accepted head, and the branch that mirrors it."""
+    """Names and moves of a run's refs: every attempt, the accepted head, the published branch."""
 
     def __init__(self, repo: Repo, tag: str):
         self.repo = repo
@@ -19,32 +19,33 @@ class RunRefs:
         self.branch = f"autoresearch/{tag}"
 
     def attempt_name(self, number: int, revision: int = 0) -> str:
-        """``0007``, or ``0007.r1`` for an attempt that was put on top of a head that had moved on."""
+        """``0007``, or ``0007.r1`` for an attempt that was rebased onto a newer head."""
         return f"{REFS}/{self.tag}/{number:04d}{f'.r{revision}' if revision else ''}"
 
     def existing(self) -> Iterator[str]:
-        """Refs that an earlier run of this tag left."""
+        """Refs of an earlier run with this tag."""
         yield from self.repo.refs(f"{REFS}/{self.tag}/")
         if self.repo.ref(f"refs/heads/{self.branch}"):
             yield f"refs/heads/{self.branch}"
 
     def mirror(self, head: str, known: frozenset[str]) -> str:
-        """Bring the branch to ``head``; "" when done, else why it waits.
+        """Move the branch to ``head``.
 
-        ``known`` are the commits that this session put there itself: a branch that stands anywhere else was moved by
-        the user, and stays where it is.
+        Args:
+            known: commits that this session put on the branch. A branch at any other commit was moved by the user and
+                stays there.
+
+        Returns:
+            "" when done, else why the branch waits.
         """
         name = f"refs/heads/{self.branch}"
         now = self.repo.ref(name)
         if now == head:
             return ""
-        where = self.repo.checked_out(self.branch)
-        if where:
-            return (
-                f"branch {self.branch} is checked out in {where}; it follows once another branch is checked out there"
-            )
+        if where := self.repo.checked_out(self.branch):
+            return f"branch {self.branch} is checked out in {where}; it moves once another branch is checked out there"
         if now is not None and now not in known:
-            return f"branch {self.branch} was moved to {now[:12]} by hand; it follows once it is deleted or moved back"
+            return f"branch {self.branch} was moved to {now[:12]} by hand; it moves once it is deleted or moved back"
         try:
             self.repo.move(name, head, now)
         except RefMoved as error:

@@ -1,1 +1,1 @@
-"""The directory of a run: its files, lock, stop request and detached process."""
+"""The directory of one run: files, lock, stop requests, results.tsv, running in the background."""

@@ -1,4 +1,4 @@
-"""``--detach``: the same command again, in the background, where neither a closed terminal nor a logout ends it."""
+"""``--detach``: the same command in a background process that survives a closed terminal and a logout."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from pathlib import Path
 from agent.errors import EnvironmentProblem
 from agent.rundir.directory import RunDirectory, new_tag
 
-DETACHED = "OVERNIGHT_DETACHED"  # in the process that goes on: where it speaks until it has a session.log
-LINGER = Path("/var/lib/systemd/linger")  # a file for each user whose processes outlive their logout
+DETACHED = "OVERNIGHT_DETACHED"  # set in the background process: the file for its output until session.log is open
+LINGER = Path("/var/lib/systemd/linger")  # one file per user whose processes survive logout
 
 
 def detached() -> bool:
-    """Whether this process is the one in the background."""
+    """Whether this process is the background process."""
     return DETACHED in os.environ
 
 
 def arrived(log: int | None) -> None:
-    """The session is at work: what it says from now on, a crash of the interpreter included, goes to its log."""
+    """Report that the session has started, and redirect all later output to session.log, tracebacks included.
+
+    Args:
+        log: file descriptor of session.log; None if it cannot be written.
+    """
     if log is not None:
         for stream in (1, 2):
             os.dup2(log, stream)
@@ -30,19 +34,20 @@ def arrived(log: int | None) -> None:
 
 
 def detach(tag: str, runs: str) -> int:
-    """Start it, wait until it is at work or has given up, and say which: a wrong setting is told here and now.
+    """Start the command of this process in the background and wait until the session starts or fails.
 
-    ``tag`` is that of the settings, wherever they name it; "" where the run is to be named here.
+    Args:
+        tag: the tag in the settings; "" to choose one here.
 
-    Returns: 0, or the exit status of a session that did not come to work.
+    Returns:
+        0, or the exit status of a session that did not start.
     """
     root = Path(runs)
     words = [w for w in sys.argv[1:] if w != "--detach"]
     if not tag:
         tag = new_tag(root)
         words += ["--tag", tag]
-    directory = RunDirectory(root, tag)
-    early = root / f".{tag}.{os.getpid()}.starting"
+    early = root / f".{tag}.{os.getpid()}.starting"  # removed by ``arrived``
     try:
         root.mkdir(parents=True, exist_ok=True)
         with early.open("w+b") as out:
@@ -64,21 +69,23 @@ def detach(tag: str, runs: str) -> int:
     if child.returncode:
         return child.returncode
     print(tag)
-    print(f"run {tag} goes on in the background: overnight status {tag}; {directory.log}", file=sys.stderr)
+    log = RunDirectory(root, tag).log
+    print(f"run {tag} continues in the background: overnight status {tag}; {log}", file=sys.stderr)
     return 0
 
 
 def own_scope() -> list[str]:
-    """The words before a command that put it beside the login session, where systemd is there to do it.
+    """The start of a command that runs it in its own systemd scope; [] without systemd or lingering.
 
-    A systemd that is told to kill what a user leaves behind at logout (KillUserProcesses=yes) kills a session of its
-    own too. Its scopes for a user outlive the logout only where lingering is on (``loginctl enable-linger``).
+    With KillUserProcesses=yes, systemd kills every process of a login session at logout, even one in a new process
+    session. A scope of the user survives only with lingering (``loginctl enable-linger``).
     """
     program = shutil.which("systemd-run")
     user = os.environ.get("USER", "")
-    if program is None or not (os.geteuid() == 0 or (user and (LINGER / user).exists())):
+    root = os.geteuid() == 0
+    if program is None or not (root or (user and (LINGER / user).exists())):
         return []
-    words = [program, "--scope", "--quiet", "--collect", *([] if os.geteuid() == 0 else ["--user"])]
+    words = [program, "--scope", "--quiet", "--collect", *([] if root else ["--user"])]
     try:
         works = subprocess.run([*words, "true"], capture_output=True, timeout=10, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):

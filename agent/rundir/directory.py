@@ -1,4 +1,4 @@
-"""The directory of one run: where its files are, its lock, and how others ask it to stop."""
+"""The directory of one run: file paths, settings, lock, stop file, results.tsv."""
 
 from __future__ import annotations
 
@@ -22,32 +22,17 @@ from agent.types import Record
 
 NOTES = """# Notes for the model
 
-What you write here is read again before every proposal: ideas to try, things to leave alone, what you know about this
-target. It steers; it does not loosen the rules of acceptance.
+The model reads this file before every proposal. Write ideas to try, parts to leave alone, and facts about this target.
+Notes do not change the rules of acceptance.
 """
 
 
-def _locked(file: IO[str], seconds: float = 1.0) -> bool:
-    """Take a lock, with some patience: a child that a killed session had just begun holds it until it is a program."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.02)
-
-
 class RunDirectory:
-    """``runs/<tag>/``."""
+    """``runs/<tag>/``. Raises ``UsageError`` for a tag that cannot be part of a branch name."""
 
     def __init__(self, root: Path, tag: str):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", tag) or tag.endswith((".lock", ".")) or ".." in tag:
-            raise UsageError(
-                f"--tag {tag!r}: use letters, digits, '.', '_' and '-' (it becomes part of a branch name)."
-            )
+            raise UsageError(f"--tag {tag!r}: use letters, digits, '.', '_' and '-' (the tag names a branch).")
         self.tag = tag
         self.path = root / tag
         self.ledger = self.path / "ledger.jsonl"
@@ -63,6 +48,7 @@ class RunDirectory:
         return self.path / "trials" / f"{number:04d}"
 
     def create(self, settings: Mapping[str, Any]) -> None:
+        """Make the directory with run.toml and notes.md."""
         try:
             self.path.mkdir(parents=True)
             (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
@@ -72,23 +58,23 @@ class RunDirectory:
             raise EnvironmentProblem(f"cannot make {self.path}: {error.strerror}.") from error
 
     def read_settings(self, state: State | None = None) -> dict[str, Any]:
-        """run.toml: what was decided at the start. With a ``state``, as the resumes until then have changed it."""
+        """run.toml: the settings at the start; with ``state``, including the changes by resumes."""
         if not self.settings.is_file():
-            raise UsageError(f"{self.path} has no run.toml: this is not the directory of a run.")
+            raise UsageError(f"{self.path} has no run.toml: it is not a run directory.")
         saved = read_toml(self.settings)
         if not isinstance(saved.get("run"), dict):
-            raise UsageError(f"{self.settings} has no table [run]: put back the file that the run began with.")
-        changed = state.session.get("settings", {}) if state is not None else {}
+            raise UsageError(f"{self.settings} has no table [run]: restore the file as the run wrote it.")
+        changed = state.settings if state is not None else {}
         return {**saved, "run": {**saved["run"], **changed}}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One session per run. The lock dies with its process, so a stale one does not exist."""
+        """One session per run. The kernel releases the lock when the process dies, so no lock is ever stale."""
         with (self.path / "lock").open("a+") as file:
             if not _locked(file):
                 file.seek(0)
                 raise UsageError(
-                    f"run {self.tag} is going on already (process {file.read().strip() or 'unknown'}). "
+                    f"run {self.tag} is already running (process {file.read().strip() or 'unknown'}). "
                     f"`overnight status {self.tag}` shows it, `overnight stop {self.tag}` ends it."
                 )
             file.truncate(0)
@@ -111,7 +97,7 @@ class RunDirectory:
         self._stop.write_text("now" if now else "after")
 
     def stop_asked(self) -> str:
-        """ "" , ``after`` (the running trial) or ``now``."""
+        """ "", ``after`` (after the running trial) or ``now``."""
         try:
             return self._stop.read_text()
         except FileNotFoundError:
@@ -121,20 +107,35 @@ class RunDirectory:
         self._stop.unlink(missing_ok=True)
 
     def append_result(self, record: Record) -> None:
-        """One line of results.tsv, in the published autoresearch format: a crash is 0.000000 there, and only there."""
+        """Append to results.tsv in autoresearch format, where a failed run has the value 0.000000."""
         new = not self.results.exists()
         with self.results.open("a", encoding="utf-8") as file:
             file.write((TSV_HEADER if new else "") + result_line(record))
 
     def rewrite_results(self, records: list[Record]) -> None:
-        text = TSV_HEADER + "".join(map(result_line, records))
-        replace_file(self.results, text)
+        replace_file(self.results, TSV_HEADER + "".join(map(result_line, records)))
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one."""
+def _locked(file: IO[str], seconds: float = 1.0) -> bool:
+    """Acquire the lock, retrying for ``seconds``.
+
+    A child that a killed session was forking inherits the descriptor and holds the lock until it calls exec().
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Write a file atomically: a reader sees the old content or the new content."""
     scratch = path.with_name(f".{path.name}.new")
-    scratch.write_text(text, encoding="utf-8")
+    scratch.write_bytes(content if isinstance(content, bytes) else content.encode())
     scratch.replace(path)
 
 
@@ -147,14 +148,14 @@ def find_runs(root: Path) -> list[str]:
 
 
 def new_tag(root: Path, prefix: str = "", *beside: str) -> str:
-    """A tag that nothing in ``root`` or these folders of it has: the day, and a number when the day has several."""
+    """A new tag, the date with a number if needed, that is unused in ``root`` and in its folders ``beside``."""
     day = prefix + datetime.now().strftime("%b%d").lower()
     taken = {p.name for place in (root, *(root / name for name in beside)) if place.is_dir() for p in place.iterdir()}
     return next(t for k in range(10_000) if (t := day if k == 0 else f"{day}-{k + 1}") not in taken)
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware, for run.toml and for the reader of the report."""
+    """Versions, hardware and start time, for run.toml and the report."""
     from importlib import metadata
 
     versions = {"python": sys.version.split()[0]}
@@ -163,12 +164,8 @@ def environment() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    hardware: dict[str, Any] = {
-        "machine": platform.machine(),
-        "cores": os.cpu_count() or 1,
-        "system": platform.platform(),
-    }
-    gpus = list(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    if gpus:
+    cores = os.cpu_count() or 1
+    hardware: dict[str, Any] = {"machine": platform.machine(), "cores": cores, "system": platform.platform()}
+    if gpus := list(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         hardware["gpus"] = [re.sub(r"\s+", " ", g.read_text().split("\n")[0]) for g in gpus]
     return {"versions": versions, "hardware": hardware, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}

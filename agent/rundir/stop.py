@@ -1,4 +1,4 @@
-"""Stop requests: Ctrl-C, signals and the stop file of a run directory."""
+"""Stop requests: Ctrl-C, SIGTERM, and the stop file that `overnight stop` writes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from agent.rundir.directory import RunDirectory
 
 
 class Stopper:
-    """Ctrl-C once ends after the running trial, twice at once; ``overnight stop`` asks for the same through a file."""
+    """One signal ends the session after the running trial, two end it at once."""
 
     def __init__(self, directory: RunDirectory):
         self.directory, self.signals = directory, 0
 
     def asked(self) -> str:
+        """ "", ``after`` (after the running trial) or ``now``."""
         return "now" if self.now() else self.directory.stop_asked() or ("after" if self.signals else "")
 
     def now(self) -> bool:
@@ -24,6 +25,8 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
+        """Count SIGINT and SIGTERM instead of dying from them."""
+
         def count(_signal: int, _frame: object) -> None:
             self.signals += 1
             if self.signals == 1:

@@ -1,1 +1,1 @@
-"""One night: the loop and its parts."""
+"""A session: the loop over trials, and its parts."""

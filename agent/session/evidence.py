@@ -1,40 +1,57 @@
-"""What a verdict may depend on, gathered from the ledger and the repository.
-
-``agent.judge.policy`` looks at nothing else.
-"""
+"""The next step of a trial, and the evidence from which the judge derives it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.errors import NoEffect, PatchRejected
+from agent.judge.gain import without_screening_run
 from agent.judge.noise import device_type_of, noise_of
-from agent.judge.policy import History, Policy, new_incumbent_runs, trials_since
-from agent.ledger.state import Event, State
+from agent.judge.policy import History, MeasureNext, Policy, judge, trials_since, undone
+from agent.ledger.events import Candidate, Event
+from agent.ledger.state import State
 from agent.patch.normal_form import tree_size
-from agent.repo.repo import Repo
+from agent.session.commits import Commits
 from agent.target import Target
-from agent.types import Measurement, Record
+from agent.types import Measurement, Record, Verdict
+
+
+def next_step(
+    record: Record, state: State, events: Sequence[Event], commits: Commits, policy: Policy
+) -> Candidate | MeasureNext | Verdict:
+    """What an open trial needs next: a commit, a run, or its verdict.
+
+    Raises:
+        PatchRejected: the edit does not apply to the commit that it was proposed for.
+    """
+    if record.candidate is not None and record.base == state.head:
+        return judge(history_of(record, state, events, commits, policy), policy)
+    if record.runs:  # on an older head: a loss there is a loss, anything else is measured again on the new head
+        verdict = judge(history_of(record, state, events, commits, policy, record.base), policy)
+        if isinstance(verdict, Verdict) and verdict.decision == "revert":
+            return verdict
+    try:
+        return commits.build(record, state.head)
+    except PatchRejected as error:
+        if record.candidate is None and record.proposal.parent == state.head:
+            raise
+        why = "brought the same" if isinstance(error, NoEffect) else f"is in its way ({str(error).splitlines()[0]})"
+        return undone(record.runs, noise_of(state), f"trial {state.keeps[-1]}, kept meanwhile, {why}")
 
 
 def history_of(
-    record: Record,
-    state: State,
-    events: Sequence[Event],
-    repo: Repo,
-    target: Target,
-    policy: Policy,
-    base: str = "",
+    record: Record, state: State, events: Sequence[Event], commits: Commits, policy: Policy, base: str = ""
 ) -> History:
-    """The evidence on a trial against the present best, or against what the branch was at the accepted ``base``."""
+    """The evidence on a trial against the incumbent, or against the accepted commit ``base``."""
     assert record.candidate is not None
     incumbent = state.measured(base) if base else state.incumbent
     kind = device_type_of(record)
     simpler_by = 0
     if policy.keep_simpler:
-        before, after = (repo.read(commit, target.path) for commit in (base or state.head, record.candidate))
+        before, after = (commits.read(commit) for commit in (base or state.head, record.candidate))
         simpler_by = tree_size(before) - tree_size(after)
     return History(
-        goal=target.goal,
+        goal=commits.target.goal,
         incumbent=incumbent,
         candidate=record.candidate,
         incumbent_runs=_counting(state, incumbent, kind),
@@ -47,4 +64,9 @@ def history_of(
 
 def _counting(state: State, incumbent: str, device_type: str) -> tuple[Measurement, ...]:
     runs = tuple(run for run in state.runs.get(incumbent, ()) if run.role != "test" and run.on(device_type))
-    return runs if incumbent == state.baseline else new_incumbent_runs(runs)
+    return runs if incumbent == state.baseline else without_screening_run(runs)
+
+
+def lacks_test_score(runs: tuple[Measurement, ...], target: Target) -> bool:
+    """Whether these runs of a kept commit still have to be scored on the test split."""
+    return target.score == "trusted" and not any(run.role == "test" for run in runs)

@@ -1,4 +1,4 @@
-"""Why a night ends: its bounds, a trial that would not fit, a breaker, and the user."""
+"""When a session ends: bounds, a trial that would not fit, repeated failures, or a request of the user."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from agent.settings import Settings, parse_until
 from agent.target import Target
 from agent.types import Record
 
+AT_ONCE = "stopped at once; the running trial is run again at the next resume"
+
 
 class Stuck(OvernightError):
-    """Trial after trial fails for the same reason: another one would only cost time."""
+    """Trial after trial fails for the same reason."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of the shortest thing that a trial can be: an idea and one run."""
+    """Seconds of the shortest possible trial: one idea and one run."""
 
     trial: float
     training: float
 
 
 def expected_cost(state: State, target: Target | None = None) -> Cost:
-    """What the next trial takes at least, by the medians of this run.
+    """Estimate the next trial from the medians of this run.
 
-    Before the first run has ended, the target's own budget in seconds is all that is known; where a trial may end
-    earlier than that, or is bounded otherwise, nothing is known and the answer is 0.
+    Before the first run has ended, it is the budget of a trusted target in seconds; 0 for any other target or budget.
     """
     good = [m.seconds for runs in state.runs.values() for m in runs if m.status == "ok" and m.role != "test"]
     if good:
@@ -55,8 +56,16 @@ def reason_to_end(
     until_left: float | None = None,
     trial: int | None = None,
 ) -> str:
-    """Why ``trial`` (by default the next one) is not started; "" if it is. Times in seconds; nothing is looked up but
-    the arguments."""
+    """Why a trial is not started; "" if it is. A pure function.
+
+    Args:
+        state: of the session.
+        settings: with the bounds.
+        cost: of the trial, expected.
+        elapsed: seconds since the session started.
+        until_left: seconds until ``settings.until``; None without.
+        trial: number; by default the next one.
+    """
     if settings.trials is not None and (trial or len(state.finished) + 1) > settings.trials:
         return "the one trial is done" if settings.trials == 1 else f"all {settings.trials} trials done"
     if settings.hours is not None:
@@ -93,9 +102,10 @@ def _over(left: float, needed: float, over: str, bound: str) -> str:
 
 
 def breaker(state: State, limit: int) -> str:
-    """Why the last ``limit`` trials since the session began or was resumed are no bad luck; "" if they may be.
+    """Why the session stops after ``limit`` failures; "" if it does not.
 
-    They are not if they all failed with the same status and the same decisive line, numbers aside. ``limit`` 0: never.
+    It stops if the last ``limit`` trials since the last resume failed with the same status and the same decisive line,
+    numbers aside. With ``limit`` 0 it never stops.
     """
     last = state.finished[max(state.resumed_at, len(state.finished) - limit) :] if limit else ()
     if not limit or len(last) < limit or any(record.status == "ok" for record in last):
@@ -107,8 +117,8 @@ def breaker(state: State, limit: int) -> str:
     ended = "the last trial failed" if limit == 1 else f"the last {limit} trials all ended the same way"
     return (
         f"{ended}: {failed.status}{f' ({why})' if why else ''}. "
-        f"`overnight show {state.session.get('tag', 'TAG')} {failed.number}` has the details. Mend what it is, then "
-        f"`overnight resume`; --breaker 0 goes on all the same."
+        f"`overnight show {state.session.tag or 'TAG'} {failed.number}` has the details. Fix the "
+        f"cause, then `overnight resume`; --breaker 0 continues in spite of failures."
     )
 
 
@@ -120,7 +130,7 @@ def failure_of(record: Record) -> str:
 
 
 class EndOfNight:
-    """Why the session should begin nothing more, if it should not."""
+    """Ends a session by its settings and the requests of the user."""
 
     def __init__(self, settings: Settings, stopper: Stopper, target: Target | None = None):
         self.settings, self.stopper, self.target = settings, stopper, target
@@ -128,10 +138,15 @@ class EndOfNight:
         self.until = parse_until(settings.until, datetime.now()) if settings.until else None
 
     def at_once(self) -> str:
+        """Why everything stops now; "" if it does not."""
         return "stopped by the user" if self.stopper.asked() == "now" else ""
 
     def before(self, state: State, trial: int) -> str:
-        """Why ``trial`` is not begun. Raises ``Stuck`` when the breaker trips: that is no good end."""
+        """Why ``trial`` is not started; "" if it is. A trial that has started is always finished.
+
+        Raises:
+            Stuck: the breaker trips.
+        """
         if self.stopper.asked():
             return "stopped by the user"
         left = (self.until - datetime.now()).total_seconds() if self.until is not None else None

@@ -1,14 +1,14 @@
 """The marked hyperparameter block of a source file: read its values, write new ones, change nothing else.
 
-The block stands between two comment lines and holds one ``NAME = literal  # comment`` a line::
+The block is the lines between two comment markers. Each line is ``NAME = literal  # comment``::
 
     # --- hyperparameters ---
     DEPTH = 8
-    TOTAL_BATCH_SIZE = 2**19  # tokens an optimiser step
+    TOTAL_BATCH_SIZE = 2**19  # tokens per optimiser step
     # --- end of hyperparameters ---
 
-A file without the markers may be used all the same when the wanted names are known: then each of them must be assigned
-a literal exactly once at module level. The source is parsed, never run.
+A file without markers is usable if the names are given: each must be assigned a literal exactly once at module level.
+The source is parsed, never executed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ from agent.types import Value
 START = "# --- hyperparameters ---"
 END = "# --- end of hyperparameters ---"
 
-_START = re.compile(r"#\s*-+\s*hyperparameters\s*-+\s*", re.IGNORECASE)
-_END = re.compile(r"#\s*-+\s*end of hyperparameters\s*-+\s*", re.IGNORECASE)
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # as the parser counts lines; str.splitlines splits at more
-_BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
+_MARKERS = {
+    "start": (START, re.compile(r"#\s*-+\s*hyperparameters\s*-+\s*", re.IGNORECASE)),
+    "end": (END, re.compile(r"#\s*-+\s*end of hyperparameters\s*-+\s*", re.IGNORECASE)),
+}
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # lines as the parser counts them; str.splitlines differs
+_OPERATORS: dict[type[ast.AST], Callable[..., Value]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -44,33 +48,37 @@ _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One assignment: where its literal stands (``line`` from 1; ``start`` and ``end`` in bytes of that line)."""
+    """One assignment of the block."""
 
     name: str
     value: Value
-    line: int
-    start: int
-    end: int
-    text: str
+    line: int  # from 1
+    start: int  # first byte of the literal in its line
+    end: int  # byte after the literal
+    text: str  # the literal
 
 
 def read_block(source: str, path: str = "train.py", names: Iterable[str] | None = None) -> dict[str, Entry]:
-    """The entries of the block in file order; with ``names``, exactly those, found anywhere if there are no markers.
+    """The entries of the block in file order.
+
+    Args:
+        source: text of the file.
+        path: for messages.
+        names: return exactly these entries, in this order; they also permit a file without markers.
 
     Raises:
-        UsageError: no block, two blocks, a line that is not ``NAME = literal``, a name that is missing or assigned
+        UsageError: no block, two blocks, a line that is not ``NAME = literal``, or a name that is missing or assigned
             twice. The message gives ``path`` and line.
     """
     tree = _parse(source, path)
     span = _block_lines(source, path)
-    if span is None:
-        if names is None:
-            raise UsageError(f"{path}: no hyperparameter block; mark it with the lines {START!r} and {END!r}")
-        wanted = set(names)
-        nodes: list[ast.stmt] = [node for node in tree.body if wanted.intersection(_targets(node))]
-    else:
+    if span:
         nodes = [node for node in tree.body if span[0] < node.lineno <= span[1]]
-        _check_surroundings(tree, span, path)
+        _check_outside(tree, nodes, span[0], path)
+    elif names is not None:
+        nodes = [node for node in tree.body if set(names).intersection(_targets(node))]
+    else:
+        raise UsageError(f"{path}: no hyperparameter block; mark it with the lines {START!r} and {END!r}")
     lines = split_lines(source)
     entries: dict[str, Entry] = {}
     for node in nodes:
@@ -79,11 +87,19 @@ def read_block(source: str, path: str = "train.py", names: Iterable[str] | None 
             first = entries[entry.name].line
             raise UsageError(f"{path}:{entry.line}: {entry.name} is assigned twice (first in line {first}); keep one")
         entries[entry.name] = entry
-    return entries if names is None else _exactly(entries, names, path, "block" if span else "file")
+    if names is None:
+        return entries
+    for name in names:
+        if name not in entries:
+            near = difflib.get_close_matches(name, entries, n=1)
+            hint = f"; did it become {near[0]} (line {entries[near[0]].line})?" if near else ""
+            line, place = min((e.line for e in entries.values()), default=1), "block" if span else "file"
+            raise UsageError(f"{path}:{line}: hyperparameter {name} is not assigned in the {place}{hint}")
+    return {name: entries[name] for name in names}
 
 
 def render_block(source: str, values: Mapping[str, Value], path: str = "train.py") -> str:
-    """``source`` with the literals of ``values`` replaced: one changed line a value that differs, nothing else.
+    """``source`` with the literals of ``values`` replaced: one changed line for each value that differs.
 
     Raises:
         UsageError: as ``read_block``.
@@ -95,23 +111,27 @@ def render_block(source: str, values: Mapping[str, Value], path: str = "train.py
         entry = entries[name]
         if entry.value == value and isinstance(entry.value, (bool, str)) == isinstance(value, (bool, str)):
             continue
-        line = before[entry.line - 1]
+        line = before[entry.line - 1].encode()
         new = literal(value, entry.text)
+        rest = line[entry.end :].decode()
+        # A comment that is aligned with its neighbours, or set apart by spaces, keeps its column if there is room.
+        gap = re.match(r"( {2,})#", rest)
         neighbours = before[max(entry.line - 2, 0) : entry.line - 1] + before[entry.line : entry.line + 1]
-        table = line.find("#") in (other.find("#") for other in neighbours)
-        rest = _tail(line.encode()[entry.end :].decode(), len(entry.text) - len(new), table)
-        lines[entry.line - 1] = line.encode()[: entry.start].decode() + new + rest
+        aligned = before[entry.line - 1].find("#") in (other.find("#") for other in neighbours)
+        if gap and (aligned or len(gap[1]) > 2):
+            rest = " " * max(2, len(gap[1]) + len(entry.text) - len(new)) + rest[len(gap[1]) :]
+        lines[entry.line - 1] = line[: entry.start].decode() + new + rest
     return "".join(lines)
 
 
 def block_text(source: str, path: str = "train.py") -> str:
-    """The lines of the block, markers included; empty if the file has no markers. Raises UsageError."""
+    """The lines of the block with its markers; empty if the file has no markers. Raises UsageError."""
     span = _block_lines(source, path)
     return "".join(split_lines(source)[span[0] - 1 : span[1]]) if span else ""
 
 
 def literal(value: Value, like: str = "") -> str:
-    """``value`` as Python, in the manner of the literal ``like``: ``2**k``, ``1_000``, ``1e-3``, the same quotes."""
+    """``value`` as Python source, in the style of the literal ``like``: ``2**k``, ``1_000``, ``1e-3``, its quotes."""
     if isinstance(value, bool):
         return repr(value)
     if isinstance(value, str):
@@ -134,6 +154,30 @@ def split_lines(source: str) -> list[str]:
     return _LINE.findall(source)
 
 
+def literal_value(node: ast.expr) -> Value | None:
+    """The value of a number, string, boolean, or arithmetic of plain numbers such as ``2**19``; None for the rest."""
+    try:
+        value = _evaluated(node)
+        return value if isinstance(value, str) or math.isfinite(value) else None
+    except (ArithmeticError, TypeError, ValueError):  # a complex result is a TypeError
+        return None
+
+
+def _evaluated(node: ast.expr) -> Value:
+    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
+        return node.value
+    if not isinstance(node, (ast.UnaryOp, ast.BinOp)) or type(node.op) not in _OPERATORS:
+        raise ValueError
+    operands = [node.operand] if isinstance(node, ast.UnaryOp) else [node.left, node.right]
+    numbers = [_evaluated(operand) for operand in operands]
+    if any(isinstance(number, (bool, str)) for number in numbers):
+        raise ValueError
+    if isinstance(node.op, ast.Pow) and (abs(float(numbers[0])) > 1e6 or abs(float(numbers[1])) > 64):
+        raise ValueError  # 9**9**9 never ends
+    value: Value = _OPERATORS[type(node.op)](*numbers)
+    return value
+
+
 def _parse(source: str, path: str) -> ast.Module:
     try:
         return ast.parse(source)
@@ -144,39 +188,34 @@ def _parse(source: str, path: str) -> ast.Module:
 
 
 def _block_lines(source: str, path: str) -> tuple[int, int] | None:
-    """Lines of the two markers. Markers are comments, so the same words in a string do not count."""
-    starts: list[int] = []
-    ends: list[int] = []
+    """Lines of the two markers, None without any. A marker is a comment: the same text in a string does not count."""
+    found: dict[str, list[int]] = {"start": [], "end": []}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            if _START.fullmatch(token.string):
-                starts.append(token.start[0])
-            elif _END.fullmatch(token.string):
-                ends.append(token.start[0])
-    if not starts and not ends:
+        for kind, (_, pattern) in _MARKERS.items():
+            if token.type == tokenize.COMMENT and pattern.fullmatch(token.string):
+                found[kind].append(token.start[0])
+    if not any(found.values()):
         return None
-    for kind, found, other in (("start", starts, ends), ("end", ends, starts)):
-        if len(found) > 1:
-            raise UsageError(f"{path}:{found[1]}: second {kind} of the hyperparameter block (first in line {found[0]})")
-        if not found:
-            marker = START if kind == "start" else END
+    for kind, lines in found.items():
+        if len(lines) > 1:
+            raise UsageError(f"{path}:{lines[1]}: second {kind} of the hyperparameter block (first in line {lines[0]})")
+        if not lines:
+            line = found["end" if kind == "start" else "start"][0]
             raise UsageError(
-                f"{path}:{other[0]}: the hyperparameter block has no {kind}: the line {marker!r} is missing"
+                f"{path}:{line}: the hyperparameter block has no {kind}: the line {_MARKERS[kind][0]!r} is missing"
             )
-    if ends[0] < starts[0]:
-        raise UsageError(f"{path}:{ends[0]}: the hyperparameter block ends before it starts (line {starts[0]})")
-    return starts[0], ends[0]
+    start, end = found["start"][0], found["end"][0]
+    if end < start:
+        raise UsageError(f"{path}:{end}: the hyperparameter block ends before it starts (line {start})")
+    return start, end
 
 
-def _check_surroundings(tree: ast.Module, span: tuple[int, int], path: str) -> None:
-    """The block is at module level, and nothing after it assigns its names again."""
-    block = [node for node in tree.body if span[0] < node.lineno <= span[1]]
+def _check_outside(tree: ast.Module, block: list[ast.stmt], start: int, path: str) -> None:
+    """The block is at module level, and its names are not assigned elsewhere."""
     names = {name for node in block for name in _targets(node)}
     for node in tree.body:
-        if node.lineno <= span[0] < (node.end_lineno or node.lineno):
-            raise UsageError(
-                f"{path}:{span[0]}: the hyperparameter block stands inside line {node.lineno}; move it out"
-            )
+        if node.lineno <= start < (node.end_lineno or node.lineno):
+            raise UsageError(f"{path}:{start}: the hyperparameter block stands inside line {node.lineno}; move it out")
         if node not in block and (again := names.intersection(_targets(node))):
             raise UsageError(
                 f"{path}:{node.lineno}: {min(again)} is assigned outside the hyperparameter block too; keep the block's"
@@ -195,9 +234,9 @@ def _targets(node: ast.stmt) -> list[str]:
 def _entry(node: ast.stmt, lines: list[str], path: str) -> Entry:
     where = f"{path}:{node.lineno}"
     shown = lines[node.lineno - 1].strip()
-    target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
-    target = node.target if isinstance(node, ast.AnnAssign) else target
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     expression = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+    target = targets[0] if len(targets) == 1 else None
     if not isinstance(target, ast.Name) or expression is None:
         raise UsageError(f"{where}: a hyperparameter is one line `NAME = literal`, this is `{shown}`")
     value = literal_value(expression)
@@ -209,46 +248,3 @@ def _entry(node: ast.stmt, lines: list[str], path: str) -> Entry:
     start, end = expression.col_offset, expression.end_col_offset or 0
     text = lines[node.lineno - 1].encode()[start:end].decode()
     return Entry(target.id, value, node.lineno, start, end, text)
-
-
-def literal_value(node: ast.expr) -> Value | None:
-    """The value of a number, string, boolean, or arithmetic of plain numbers such as ``2**19``; None for the rest."""
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, (bool, int, float, str)) else None
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        inner = literal_value(node.operand)
-        if isinstance(inner, (bool, str)) or inner is None:
-            return None
-        return -inner if isinstance(node.op, ast.USub) else inner
-    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        left, right = literal_value(node.left), literal_value(node.right)
-        if isinstance(left, (bool, str)) or isinstance(right, (bool, str)) or left is None or right is None:
-            return None
-        if isinstance(node.op, ast.Pow) and (abs(right) > 64 or abs(left) > 1e6):  # 9**9**9 would never end
-            return None
-        try:
-            value = _BINARY[type(node.op)](left, right)
-        except (ArithmeticError, ValueError):
-            return None
-        return value if isinstance(value, (int, float)) and math.isfinite(value) else None
-    return None
-
-
-def _exactly(entries: dict[str, Entry], names: Iterable[str], path: str, place: str) -> dict[str, Entry]:
-    found = {}
-    for name in names:
-        if name not in entries:
-            near = difflib.get_close_matches(name, entries, n=1)
-            hint = f"; did it become {near[0]} (line {entries[near[0]].line})?" if near else ""
-            line = min((entry.line for entry in entries.values()), default=1)
-            raise UsageError(f"{path}:{line}: hyperparameter {name} is not assigned in the {place}{hint}")
-        found[name] = entries[name]
-    return found
-
-
-def _tail(rest: str, shorter: int, table: bool) -> str:
-    """What follows the literal. A comment that stands in a column with others stays in it, if there is room."""
-    match = re.match(r"( {2,})#", rest)
-    if not match or not (table or len(match[1]) > 2):
-        return rest
-    return " " * max(2, len(match[1]) + shorter) + rest[len(match[1]) :]

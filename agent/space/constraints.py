@@ -1,7 +1,7 @@
 """Constraints between hyperparameters, such as ``TOTAL_BATCH_SIZE >= DEVICE_BATCH_SIZE * 2048``.
 
-The text is Python's notation for comparisons and arithmetic, parsed with an allow-list and turned into closures;
-nothing is ever evaluated as code.
+A constraint is written as a Python comparison. It is parsed with an allow-list of operators and turned into closures;
+nothing is evaluated as code.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from agent.types import Value
 
 Evaluate = Callable[[Mapping[str, Value]], Any]
 
-_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.USub: operator.neg,
+    ast.Not: operator.not_,
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    ast.Pow: lambda a, b: math.pow(a, b),  # in floating point, so that a tower of powers overflows instead of hanging
-}
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Pow: math.pow,  # in floats a tower of powers overflows; in integers it hangs
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
@@ -39,14 +39,14 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Constraint:
-    """A condition that every configuration must meet. ``names`` are the parameters it speaks of."""
+    """A condition that every configuration must satisfy."""
 
     text: str
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # parameters in ``text``
     _evaluate: Evaluate
 
     def holds(self, params: Mapping[str, Value]) -> bool:
-        """Whether ``params`` meet it. What cannot be computed (division by zero, overflow) does not hold."""
+        """Whether ``params`` satisfy the constraint; False where it cannot be computed (division by zero, overflow)."""
         try:
             return bool(self._evaluate(params))
         except (ArithmeticError, ValueError, TypeError):
@@ -54,10 +54,10 @@ class Constraint:
 
 
 def parse_constraint(text: str, names: Iterable[str]) -> Constraint:
-    """Parse ``text``, whose names must be among ``names``.
+    """Parse ``text``, which may use ``names``.
 
     Raises:
-        ValueError: not a comparison, or something outside the allow-list. The message quotes the part.
+        ValueError: ``text`` is no comparison, or a part of it is not allowed. The message quotes the part.
     """
     known = list(names)
     try:
@@ -84,23 +84,20 @@ def _compile(node: ast.expr, text: str) -> Evaluate:
     if isinstance(node, ast.Name):
         name = node.id
         return lambda params: params[name]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
-        inner = _compile(node.operand, text)
-        change: Callable[[Any], Any] = operator.neg if isinstance(node.op, ast.USub) else operator.not_
-        return lambda params: change(inner(params))
-    if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-        combine = _ARITHMETIC[type(node.op)]
-        first, second = _compile(node.left, text), _compile(node.right, text)
-        return lambda params: combine(first(params), second(params))
+    if isinstance(node, (ast.UnaryOp, ast.BinOp)) and type(node.op) in _OPERATORS:
+        apply = _OPERATORS[type(node.op)]
+        operands = [node.operand] if isinstance(node, ast.UnaryOp) else [node.left, node.right]
+        parts = [_compile(operand, text) for operand in operands]
+        return lambda params: apply(*(part(params) for part in parts))
     if isinstance(node, ast.BoolOp):
         parts = [_compile(value, text) for value in node.values]
         join = all if isinstance(node.op, ast.And) else any
         return lambda params: join(part(params) for part in parts)
-    if isinstance(node, ast.Compare) and all(type(op) in _COMPARE for op in node.ops):
-        terms = [_compile(term, text) for term in (node.left, *node.comparators)]
-        tests = [_COMPARE[type(op)] for op in node.ops]
+    if isinstance(node, ast.Compare) and all(type(op) in _OPERATORS for op in node.ops):
+        parts = [_compile(term, text) for term in (node.left, *node.comparators)]
+        tests = [_OPERATORS[type(op)] for op in node.ops]
         return lambda params: all(
-            test(left(params), right(params)) for test, left, right in zip(tests, terms, terms[1:], strict=False)
+            test(left(params), right(params)) for test, left, right in zip(tests, parts, parts[1:], strict=False)
         )
     raise ValueError(
         f"`{text}`: `{ast.unparse(node)}` is not allowed; use names, numbers, + - * / // % ** and comparisons"

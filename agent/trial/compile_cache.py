@@ -1,8 +1,8 @@
-"""What ``torch.compile`` made of the baseline, for the runs that follow: read-only, and of no trial's making.
+"""The cache of ``torch.compile`` for all runs of a session: written by the baseline, read-only for every trial.
 
-On a GPU compiling takes a good part of a trial's start-up, and most trials change little of what is compiled. A cache
-that trials wrote would let one of them choose what the next one computes. So only a calibration run leaves one, that is
-the program which the user started from; the host never looks into it, and every job that reads it is in a sandbox.
+On a GPU, compiling takes much of a trial's start-up, and most trials change little of the compiled code. A cache
+that trials write would let one trial choose what the next one computes. So only a calibration run writes it: the
+program that the user started from. The host never reads its content; every job that does runs in a sandbox.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from pathlib import Path
 from agent.types import Role
 from sandbox.types import Collect
 
-FILE = Collect("compiled.bin", 1 << 29)  # among the outputs of the run that leaves it, in the data of the others
+FILE = Collect("compiled.bin", 1 << 29)  # an output of the run that writes it, in the data folder of the others
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """The file that holds it, in the run directory; None: nothing is kept."""
+    """The file of the cache in the run directory; None: there is no cache."""
 
     place: Path | None = None
 
     def missing(self, role: Role) -> bool:
-        """Whether a run in this role is to leave it."""
+        """Whether a run in this role must write the cache."""
         return role == "calibrate" and self.place is not None and not self.place.exists()
 
     def stage(self, data: Path) -> None:
-        """Let the run that finds its data in ``data`` begin with it."""
+        """Copy the cache to the data folder of a run."""
         if self.place is not None and self.place.exists():
             shutil.copyfile(self.place, data / FILE.name)
 
     def take(self, directory: Path) -> None:
-        """Keep what a calibration run left in ``directory``, if it did: there is none where nothing is compiled."""
+        """Keep the cache that a calibration run wrote to ``directory``, if it compiled anything."""
         left = directory / FILE.name
         if self.place is not None and left.exists():
             left.replace(self.place)

@@ -1,7 +1,7 @@
-"""Directories of the host that a foreign trainer reads, put where its code looks for them.
+"""Mounts: directories of the host that a trainer reads, at the paths where its code expects them.
 
-Every mount appears as ``{mount0}``, ``{mount1}`` and so on. One written relative to the target appears at the same
-place in the code, too, and one below the home directory (``~/.cache/data``) at the same place below the trial's home.
+The mounts are ``{mount0}``, ``{mount1}`` and so on. A mount relative to the target also appears at the same path in the
+code; a mount below the home directory (``~/.cache/data``) also at the same path below the trial's home.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from agent.errors import UsageError
 from agent.target import Target
 from sandbox.types import Mount
 
-# The first words of a trial that looks for data below its home: link them there, then become the trainer.
+# Program that links mounts below the trial's home and then executes the trainer.
 _LINK = """
 import os, sys
 end = sys.argv.index("--")
@@ -31,16 +31,16 @@ except OSError as error:
 
 
 def place_of(target: Target, written: str) -> Path:
-    """The directory of the host that an entry of ``mounts`` names."""
+    """The host directory of an entry of ``mounts``."""
     return target.folder / Path(written).expanduser()
 
 
 def check_mounts(target: Target) -> None:
-    """Raises UsageError for a mount that is not there, or that would hide the file that is edited."""
+    """Raise ``UsageError`` for a mount that is missing or would hide the edited file."""
     where = f"{target.folder / 'target.toml'}, [target], mounts"
     for written in target.mounts:
         if not place_of(target, written).is_dir():
-            raise UsageError(f"{where}: {written} is no directory. Prepare the data, or name where they are.")
+            raise UsageError(f"{where}: {written} is no directory. Prepare the data, or correct the path.")
         if _in_code(written):
             path = PurePosixPath(written)
             if ".." in path.parts or PurePosixPath(target.path).is_relative_to(path):
@@ -50,7 +50,7 @@ def check_mounts(target: Target) -> None:
 
 
 def stage(target: Target, code: Path) -> dict[str, Mount]:
-    """The mounts of a trial. In ``code``, links lead to them: mounts lie side by side in every sandbox."""
+    """The mounts of a trial. Relative links in ``code`` lead to them: every sandbox puts all mounts side by side."""
     mounts = {}
     for k, written in enumerate(target.mounts):
         place = code.parent / f"mount{k}"
@@ -59,14 +59,14 @@ def stage(target: Target, code: Path) -> dict[str, Mount]:
         if _in_code(written):
             link = code / written
             if link.is_dir():
-                shutil.rmtree(link)  # what git knows of that folder is in the mount as well
+                shutil.rmtree(link)  # files of that folder in git are in the mount too
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to("/".join([*[".."] * len(PurePosixPath(written).parts), place.name]))
     return mounts
 
 
 def command(target: Target, argv: Sequence[str]) -> tuple[str, ...]:
-    """``argv``, behind words that link what is looked for below the home directory."""
+    """``argv``, preceded by the program that links mounts below the home directory, if there are any."""
     links = [f"{{mount{k}}}={m[2:]}" for k, m in enumerate(target.mounts) if m.startswith("~/") and m[2:].strip("/.")]
     return ("{python}", "-I", "-S", "-c", _LINK, *links, "--", *argv) if links else tuple(argv)
 

@@ -1,11 +1,12 @@
-"""What a trial printed and reported, read with distrust: the code that wrote it may have been edited by anyone."""
+"""Reads what a trial printed and wrote. All of it is untrusted: an edit may have changed the code that wrote it."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,36 @@ from sandbox.types import Collect, Outcome
 
 CHECKPOINT = (Collect("model.safetensors", 8 << 30), Collect("model.json", 1 << 20))
 REPORTS = (Collect("summary.json", 1 << 20), Collect("curve.jsonl", 4 << 20), Collect("trace.jsonl", 32 << 20))
-MOST = 1e15  # that a report can sensibly speak of: a larger number would only fill tables and prompts
-_NO_JSON = (ValueError, RecursionError)  # of json.loads; the latter for ten thousand brackets
+SHOWN = ("steps", "tokens", "train_loss", "parameters", "tokens_per_second", "train_seconds", "mfu")  # of summary.json
+MOST = 1e15  # a larger reported number is an error, and would only fill tables and prompts
+_NO_JSON = (ValueError, RecursionError)  # raised by json.loads; the second one for thousands of nested brackets
+
+
+@dataclass(frozen=True)
+class Score:
+    """The value of a run with its metrics, or why there is none; neither for a target without a test split."""
+
+    value: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: Failure | None = None
+
+
+def printed_value(log: Path, pattern: str, metric: str) -> Score:
+    """The self-reported value: the last match of ``pattern`` in a log, even if that match is no number."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    found = re.findall(pattern, text, re.M)
+    if not found:
+        return Score(failure=Failure("crash", f"printed nothing that matches {pattern!r}"))
+    if (value := number(found[-1])) is not None:
+        return Score(value)
+    printed = f"printed {found[-1][:40]!r} as its {metric}"
+    if re.fullmatch(r"[-+]?(nan|inf(inity)?)", found[-1], re.I):
+        return Score(failure=Failure("diverged", printed))
+    return Score(failure=Failure("crash", f"{printed}, which is no number"))
 
 
 def events(lines: list[str]) -> Iterator[dict[str, Any]]:
-    """The harness's events among whatever else was printed."""
+    """The events of the harness among all printed lines; of an event, its numbers and short texts."""
     for line in lines:
         if line.startswith('{"event"'):
             try:
@@ -37,11 +62,12 @@ def _plain(value: float | str) -> bool:
 
 
 def _cleaned(value: Any) -> Any:
-    """Text out of JSON may hold again what was taken out of the line: escape sequences, line ends, half surrogates."""
+    """JSON strings can spell what the sandbox removed from the line: escape sequences, line ends, lone surrogates."""
     return clean(value).encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def number(value: Any) -> float | None:
+    """``value`` as a finite float, else None."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -50,12 +76,12 @@ def number(value: Any) -> float | None:
 
 
 def fingerprint(value: Any) -> str:
-    """What the harness writes of initial weights: hexadecimal digits, or nothing."""
+    """The reported hash of the initial weights: hexadecimal digits, or "" for anything else."""
     return value if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{1,64}", value) else ""
 
 
 def summary(path: Path | None) -> dict[str, Any]:
-    """What the harness says of its run: information, from the untrusted side."""
+    """summary.json of the harness; {} if it is missing or is no JSON object."""
     try:
         data = json.loads(path.read_text()) if path else {}
     except (OSError, *_NO_JSON):
@@ -64,7 +90,7 @@ def summary(path: Path | None) -> dict[str, Any]:
 
 
 def out_of_memory(outcome: Outcome, limit: float) -> Failure:
-    """What is said of a job that ran out of memory; ``limit`` is the machine's memory that it had, in GB."""
+    """The failure of a job that ran out of memory; ``limit`` is its host memory in GB."""
     gpu = [problem for problem in outcome.problems if problem.startswith("used") and "GPU" in problem]
     return Failure("oom", f"out of memory ({'; '.join(gpu) or f'limit {limit:g} GB'})")
 

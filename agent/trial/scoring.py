@@ -1,184 +1,148 @@
-"""From a checkpoint to its value: the trusted scorer asks two fresh model processes, one after the other, for logits.
-
-The scorer is a process of the host and the only one that has the tokens of the split; each model process has a sandbox
-of its own, with the committed code, the checkpoint and a channel to the scorer.
-"""
+"""Scores a checkpoint: the trusted target's scorer runs on the host, its model processes in sandboxes."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from agent.errors import EnvironmentProblem, Interrupted
 from agent.target import Target
 from agent.text import decisive_line
-from agent.trial.outputs import CHECKPOINT, number, out_of_memory
+from agent.trial.outputs import CHECKPOINT, Score, number, out_of_memory
+from agent.trial.trusted_target import Data, TrustedTarget
 from agent.trial.workspace import workspace
 from agent.types import Failure, Progress, Status
 from sandbox.rmtree import remove_tree
-from sandbox.types import Device, Job, Limits, Mount, Running, Sandbox
+from sandbox.types import Device, Job, Limits, Mount, Outcome, Running, Sandbox
 
-if TYPE_CHECKING:
-    from nanogpt_target.prepare import Prepared
+LOAD_SHARE = 0.1  # of a time budget: how long a model process may load...
+LOAD_SECONDS = {"cpu": 10.0, "cuda": 20.0}  # ...and the least, for a busy machine or a GPU that wakes up
+_COUNTS = ("tokens", "bytes", "noise")  # numbers of a verdict that become metrics
 
-LOAD_SHARE = 0.1  # of the seconds of training, that a model process may take to load...
-LOAD_SECONDS = {"cpu": 10.0, "cuda": 20.0}  # ...and these at least: a busy machine, a GPU that wakes up
-GRACE = 5.0  # seconds that the scorer has to notice the end of a model process by itself
 
-# Log-probabilities of the first run of a session that this process has scored, as the scorer wrote them: by owner,
-# data and split. What is better than there at few places is looked at more closely.
-_references: dict[tuple[str, str, str], bytes] = {}
+@dataclass(frozen=True)
+class ModelProcess:
+    """A sandboxed process with the committed code and the checkpoint; ``channel`` is shared with the scorer."""
+
+    running: Running
+    channel: Path
+
+    def ended(self) -> bool:
+        """Whether the process has ended; waits for its output for 20 ms."""
+        return self.running.read(timeout=0.02) is None
+
+    def close(self) -> None:
+        """End the process and remove its channel."""
+        self.running.kill()
+        self.running.finish()
+        remove_tree(self.channel)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the host provides to a scorer. Seconds are bounds of its phases."""
+
+    session: str  # label of the session: what a scorer remembers of earlier checkpoints is kept per session
+    checkpoint: Path
+    folder: Path  # empty; for the scorer alone
+    shared: Path  # empty, in memory: for channels to model processes
+    seconds: float
+    startup_seconds: float
+    load_seconds: float
+    wait: Callable[[], None]  # to call in every turn of a loop: reports progress, raises Interrupted
+    launch: Callable[[Sequence[str], Path], Running]
+
+    def start(self, argv: Sequence[str], channel: Path) -> ModelProcess:
+        """Start ``argv`` in a sandbox; OVERNIGHT_CHECKPOINT and OVERNIGHT_CHANNEL name its folders."""
+        return ModelProcess(self.launch(argv, channel), channel)
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """Where checkpoints of one target are scored, and what the model processes get."""
+    """Scores checkpoints of one commit on one device."""
 
     target: Target
+    trusted: TrustedTarget
+    data: Data
+    code: Path
     sandbox: Sandbox
     device: Device
     owner: str
-    prepared: Prepared
-    hardware: Mapping[str, str]  # variables that tell a job of its device
+    hardware: Mapping[str, str]  # environment variables that describe the device
     limits: Limits
     stop_now: Callable[[], bool]
+    _started: list[Running] = field(default_factory=list)
 
-    def score(
-        self, code: Path, directory: Path, split: str, progress: Progress
-    ) -> tuple[float | None, dict[str, float], Failure | None]:
-        """The value of the checkpoint in ``directory``, what the scorer counted, and why there is no value if so.
+    def score(self, directory: Path, split: str, progress: Progress) -> Score:
+        """Score the checkpoint that a run left in ``directory``.
 
         Raises:
-            SandboxBroken, EnvironmentProblem: the machinery failed; the checkpoint is not to blame.
-            Interrupted: ``stop_now`` turned true.
+            SandboxBroken, EnvironmentProblem: the machinery failed, not the checkpoint.
+            Interrupted: ``stop_now`` is true.
         """
-        seconds = self.target.budget.score_seconds
-        with workspace(self.owner, memory=True) as channels, workspace(self.owner) as work:
-            checkpoint = work / "checkpoint"
+        budget, began = self.target.budget, time.monotonic()
+
+        def wait() -> None:
+            if self.stop_now():
+                raise Interrupted
+            progress("scoring", {"seconds": time.monotonic() - began})
+
+        with workspace(self.owner, memory=True) as shared, workspace(self.owner) as work:
+            checkpoint, folder = work / "checkpoint", work / "scorer"
             checkpoint.mkdir()
+            folder.mkdir()
             for item in CHECKPOINT:
                 if (directory / item.name).exists():
                     shutil.copyfile(directory / item.name, checkpoint / item.name)
-            result, between, log_p = work / "result.json", work / "between", work / "log_p.npy"
-            sides: list[Running] = []
-            argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(self.prepared.directory)]
-            argv += ["--split", split, "--result", str(result), "--timeout", f"{seconds:g}"]
-            argv += ["--between", str(between), "--log-p", str(log_p), "--load-seconds", f"{self._load_seconds():g}"]
-            key = (self.owner, self.prepared.hash, split)
-            if earlier := _references.get(key):
-                (work / "reference.npy").write_bytes(earlier)
-                argv += ["--reference", str(work / "reference.npy")]
-            for side in ("a", "b"):
-                channel = channels / side
-                channel.mkdir()
-                channel.chmod(0o777)  # the model process is another, unprivileged user
-                argv += [f"--channel-{side}", str(channel)]
-            scorer = subprocess.Popen(  # in a session of its own: Ctrl-C in a terminal lets the run end
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+            host = Host(
+                self.owner, checkpoint, folder, shared, budget.score_seconds, budget.startup_seconds,
+                self._load_seconds(), wait, lambda argv, channel: self._launch(argv, checkpoint, channel),
+            )  # fmt: skip
             try:
-                sides += [self._model_process(code, checkpoint, channels / side) for side in ("a", "b")]
-                bound = seconds + self.target.budget.startup_seconds
-                problem = self._await_scorer(scorer, sides, channels / "a", between, bound, progress)
+                verdict = self.trusted.score(self.data, split, host)
             finally:
-                scorer.kill()
-                for running in sides:
+                for running in self._started:
                     running.kill()
-                outcomes = [running.finish() for running in sides]
-            complaint = scorer.communicate()[1]
-            taken = next((out_of_memory(o, self.target.memory_gb) for o in outcomes if o.out_of_memory), None)
-            if problem:
-                return None, {}, taken or problem
-            if not result.exists():
-                raise EnvironmentProblem(f"the scorer failed: {decisive_line(complaint) or 'no message'}")
-            verdict = json.loads(result.read_text())
-            if verdict["status"] == "ok" and key not in _references:
-                _references[key] = log_p.read_bytes()
-        if verdict["status"] == "ok":
-            metrics = {k: float(verdict[k]) for k in ("tokens", "bytes", "noise") if number(verdict.get(k)) is not None}
-            return float(verdict["value"]), {f"{split}_{k}": v for k, v in metrics.items()}, None
-        if verdict["status"] == "crash" and taken:
-            return None, {}, taken
-        # what a model process says once it has been asked may be the text that it was asked
+                outcomes = [running.finish() for running in self._started]
+        return self._result(verdict, outcomes, split)
+
+    def _result(self, verdict: Mapping[str, Any], outcomes: Sequence[Outcome], split: str) -> Score:
+        status, reason = verdict["status"], str(verdict.get("reason", ""))
+        if status == "ok":
+            counts = {f"{split}_{k}": v for k in _COUNTS if (v := number(verdict.get(k))) is not None}
+            return Score(float(verdict["value"]), counts)
+        if status == "broken":
+            raise EnvironmentProblem(f"the scorer failed: {decisive_line(reason) or 'no message'}")
+        starved = next((outcome for outcome in outcomes if outcome.out_of_memory), None)
+        if starved is not None and status != "invalid":
+            return Score(failure=out_of_memory(starved, self.target.memory_gb))
+        # output of a model process that has seen text of the split could contain that text
         blind = verdict.get("asked") is False
-        tail = next((line for o in outcomes if blind and (line := decisive_line(o.log_tail))), "")
-        reason = f"{verdict['reason']}{f': {tail}' if tail else ''}"
-        status: Status = verdict["status"] if verdict["status"] in ("invalid", "timeout") else "crash"
-        return None, {}, Failure(status, reason)
+        line = next((line for o in outcomes if blind and (line := decisive_line(o.log_tail))), "")
+        known: Status = status if status in ("invalid", "timeout") else "crash"
+        return Score(failure=Failure(known, f"{reason}{f': {line}' if line else ''}"))
 
     def _load_seconds(self) -> float:
         budget = self.target.budget
         share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
         return max(share, LOAD_SECONDS[self.device.kind])
 
-    def _model_process(self, code: Path, checkpoint: Path, channel: Path) -> Running:
-        return self.sandbox.start(
-            Job(
-                argv=("{python}", "-m", "nanogpt_target.model_server"),
-                mounts={
-                    "code": Mount(code),
-                    "checkpoint": Mount(checkpoint),
-                    "channel": Mount(channel, readonly=False),
-                },
-                workdir="code",
-                env={
-                    "OVERNIGHT_CHECKPOINT": "{checkpoint}",
-                    "OVERNIGHT_CHANNEL": "{channel}",
-                    **self.hardware,
-                },
-                limits=self.limits,
-                device=self.device,
-                masked=self.prepared.masked,
-                owner=self.owner,
-            )
+    def _launch(self, argv: Sequence[str], checkpoint: Path, channel: Path) -> Running:
+        mounts = {"code": Mount(self.code), "checkpoint": Mount(checkpoint), "channel": Mount(channel, readonly=False)}
+        job = Job(
+            argv=tuple(argv),
+            mounts=mounts,
+            workdir="code",
+            env={"OVERNIGHT_CHECKPOINT": "{checkpoint}", "OVERNIGHT_CHANNEL": "{channel}", **self.hardware},
+            limits=self.limits,
+            device=self.device,
+            masked=self.data.masked,
+            owner=self.owner,
         )
-
-    def _await_scorer(
-        self,
-        scorer: subprocess.Popen[str],
-        sides: list[Running],
-        first: Path,
-        between: Path,
-        bound: float,
-        progress: Progress,
-    ) -> Failure | None:
-        """Wait for the scorer while draining what the model processes print; why it never came to an end, if so.
-
-        After pass A its process ends and its channel, ``first``, goes, so that nothing of it can tell the second one
-        what it was asked. The scorer itself notices a model process that ends early; one that dies before it has opened
-        the channel only its sandbox can notice.
-        """
-        start = time.monotonic()
-        ended: float | None = None
-        alive = list(sides)
-        while scorer.poll() is None:
-            now = time.monotonic()
-            if now - start > bound:
-                return Failure("timeout", f"scoring took more than {bound:.0f} s")
-            if ended is not None and now - ended > GRACE:
-                return Failure("crash", "a model process ended before it had answered")
-            if self.stop_now():
-                raise Interrupted
-            if between.exists():
-                alive[0].kill()
-                alive.pop(0).finish()
-                remove_tree(first)
-                ended = None
-                between.unlink()
-            for running in alive:
-                if running.read(timeout=0.02) is None and ended is None:
-                    ended = now
-            progress("scoring", {"seconds": now - start})
-        return None
+        running = self.sandbox.start(job)
+        self._started.append(running)
+        return running

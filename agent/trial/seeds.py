@@ -1,4 +1,4 @@
-"""Seeds of runs: fresh for every run, and a check that an edit does not pin them."""
+"""Seeds of runs, and a check that an edit does not pin the seed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from agent.types import Measurement
 
 
 def run_seed(session_seed: int, commit: str, k: int) -> int:
-    """The harness seed of the k-th run of a commit: fresh for every run, the same at every resume."""
+    """The seed of the k-th run of a commit: different for every run, the same after a resume."""
     digest = hashlib.blake2b(f"{session_seed}/{commit}/{k}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") & 0x7FFFFFFF
 
 
 def with_seed_check(run: Measurement, runs: Iterable[Measurement]) -> Measurement:
-    """A run beside the others of its commit. Equal weights under different seeds: the edit pins the seed, and repeats
-    would prove nothing.
+    """``run``, or an invalid copy if the commit pins its seed: then repeated runs are not independent.
 
-    The initial ones, as the harness reports them. Since the edit can report what it likes: also equal values, to
-    the last bit, of a trusted scorer.
+    A pinned seed shows as equal initial weights under different seeds. The edited code reports their hash and can lie,
+    so bit-equal values of a trusted scorer count as well.
     """
     others = [other for other in runs if other.seed != run.seed]
     reason = "seed pinned: equal weights under different seeds"

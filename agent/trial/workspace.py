@@ -1,4 +1,4 @@
-"""Temporary folders of a run, which sandboxed users may enter, and what is left of them after a SIGKILL."""
+"""Temporary folders of a run, readable by sandboxed users, and their removal after a SIGKILL."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from agent.errors import EnvironmentProblem
 from sandbox.layout import job_name, orphaned
 from sandbox.rmtree import remove_tree
 
-SHARED = Path("/dev/shm")  # in memory: for what two processes exchange
+SHARED = Path("/dev/shm")  # in memory, for data that two processes exchange
 
 
 @contextmanager
 def workspace(owner: str, memory: bool = False) -> Iterator[Path]:
-    """An empty folder that is gone afterwards; in memory, where the machine has such a place."""
+    """An empty folder, removed at the end; ``memory``: in memory, if the machine has /dev/shm."""
     folder = (SHARED if memory and SHARED.is_dir() else Path(tempfile.gettempdir())) / job_name(owner)
     try:
         folder.mkdir(mode=0o700)
-        folder.chmod(0o755)  # whatever the umask
+        folder.chmod(0o755)  # independent of the umask
     except OSError as error:
         raise EnvironmentProblem(f"cannot make a temporary folder: {error.strerror}. Free some space.") from error
     try:
@@ -30,7 +30,7 @@ def workspace(owner: str, memory: bool = False) -> Iterator[Path]:
 
 
 def sweep(owner: str) -> int:
-    """Remove what dead sessions of this owner left; how many folders that were."""
+    """Remove the folders of dead sessions of this owner; their number."""
     left = [
         folder
         for place in (SHARED, Path(tempfile.gettempdir()))

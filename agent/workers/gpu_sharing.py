@@ -1,5 +1,7 @@
-"""One GPU for a model server and for trials: the server sleeps while a trial runs; one that cannot keeps its memory,
-and the trials get the rest."""
+"""One GPU for a model server and for trials.
+
+The server sleeps while a trial runs. A server without a sleep mode keeps its memory; trials get the rest.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +16,25 @@ from agent.llm.sleep_mode import Sleeper
 from agent.settings import NEED_MODEL, Settings
 from agent.target import Target
 from agent.trial.experiment import Experiment
-from agent.types import Failure, Measurement, Progress
+from agent.trial.order import Order
+from agent.types import Measurement, Progress
 from sandbox import gpu
 from sandbox.types import Device
 
-KEPT_BACK = 0.05  # of the free memory: what the driver and the trial's own CUDA context take
-UNSHARED = 0.1  # a GPU of which no more is in use has no model server on it
+KEPT_BACK = 0.05  # share of the free memory for the driver and the CUDA context of the trial
+UNSHARED = 0.1  # a GPU with a smaller share of its memory in use has no model server on it
 
 
 def shares_gpu(settings: Settings, device: Device) -> bool:
-    """Whether the model server may be on the GPU that trains: nobody knows, so on this machine it counts as there."""
+    """Whether the model server may use the GPU that trains: every server on this machine counts as using it."""
     return settings.proposer in NEED_MODEL and device.kind == "cuda" and is_loopback(settings.llm_base_url)
 
 
 def find_sleeper(settings: Settings, device: Device) -> Sleeper | None:
-    """The model server, if it is to sleep while trials run. ``--llm-sleep`` decides:
+    """The model server if it sleeps while trials run, else None.
 
-    ``on``: always. ``off``: never. ``auto``: if it can, and may be on the GPU that trains.
+    ``--llm-sleep`` decides. ``on``: always; ``off``: never; ``auto``: if the server has a sleep mode and may use
+    the GPU that trains.
 
     Raises:
         EnvironmentProblem: ``on``, and the server has no sleep mode.
@@ -43,7 +47,7 @@ def find_sleeper(settings: Settings, device: Device) -> Sleeper | None:
     try:
         can = sleeper.sleeping() is not None
     except OSError:
-        return sleeper  # the first question to the model says in full what is wrong with the server
+        return sleeper  # the first request to the model reports the problem with the server
     if not can and settings.llm_sleep == "on":
         raise EnvironmentProblem(
             f"--llm-sleep on: the model server at {sleeper.root} has no sleep mode. Start it with "
@@ -55,7 +59,7 @@ def find_sleeper(settings: Settings, device: Device) -> Sleeper | None:
 def memory_for_trials(
     target: Target, settings: Settings, device: Device, sleeper: Sleeper | None, say: Callable[[str], None]
 ) -> Target:
-    """The target with ``vram_gb`` set to what a server that stays awake leaves free; call it when that server is up."""
+    """The target, with ``vram_gb`` set to what a server without sleep leaves free. The server must be up."""
     if sleeper is not None or not shares_gpu(settings, device):
         return target
     memory = gpu.memory(device)
@@ -65,38 +69,31 @@ def memory_for_trials(
     if target.vram_gb is not None and target.vram_gb <= room:
         return target
     say(
-        f"{memory.used_gb:.1f} of the GPU's {memory.total_gb:.1f} GB are taken, and the model server does not sleep: "
+        f"{memory.used_gb:.1f} of the GPU's {memory.total_gb:.1f} GB are in use, and the model server does not sleep: "
         f"a trial may use {room:g} GB"
     )
     return dataclasses.replace(target, vram_gb=room)
 
 
 class SharedExperiment(Experiment):
-    """Runs on a GPU that is theirs alone: the model server sleeps, and nobody else holds its memory."""
+    """Runs on a GPU without other users: the model server sleeps, and no other process holds memory."""
 
     def __init__(self, *given: Any, sleeper: Sleeper | None = None, **named: Any) -> None:
         super().__init__(*given, **named)
         self.sleeper = sleeper
 
-    def measure(self, *given: Any, **named: Any) -> Measurement:
-        self._clear()
-        run = super().measure(*given, **named)
-        if self.sleeper is not None:
-            self.sleeper.check_slept()
-        return run
-
-    def score_test(self, commit: str, directory: Path, progress: Progress) -> tuple[float | None, Failure | None]:
-        self._clear()
-        return super().score_test(commit, directory, progress)
-
-    def _hardware(self) -> dict[str, str]:
-        """Also the memory that a trial may use: a harness that knows the variable keeps to it."""
-        limit = self.target.vram_gb
-        bound = {} if limit is None or self.device.kind != "cuda" else {"OVERNIGHT_VRAM_GB": f"{limit:g}"}
-        return {**super()._hardware(), **bound}
-
-    def _clear(self) -> None:
-        """Raises EnvironmentProblem or SandboxBroken: the GPU is not free, and no trial is to blame."""
+    def measure(self, order: Order, directory: Path, progress: Progress, schedule: Path | None = None) -> Measurement:
+        """As ``Experiment.measure``; EnvironmentProblem or SandboxBroken also if the GPU is not free."""
         if self.sleeper is not None:
             self.sleeper.asleep()
         gpu.check_free(self.device, self.target.vram_gb)
+        run = super().measure(order, directory, progress, schedule)
+        if self.sleeper is not None and order.scored is None:
+            self.sleeper.check_slept()
+        return run
+
+    def _hardware(self) -> dict[str, str]:
+        """Also the GPU memory that a trial may use; the harness limits PyTorch to it."""
+        limit = self.target.vram_gb
+        bound = {} if limit is None or self.device.kind != "cuda" else {"OVERNIGHT_VRAM_GB": f"{limit:g}"}
+        return {**super()._hardware(), **bound}

@@ -1,7 +1,7 @@
-"""Where runs are made: workers beside each other, each with a device of its own.
+"""Workers: they make the runs that a session orders, several at the same time, each on its own device.
 
-A session hands out ``Order``s, never more than ``size`` at once, and collects what comes back. It does not see whether
-a worker is a thread with a sandbox on this machine (``LocalWorkers``) or a task on a cluster (``agent.workers.ray``).
+A session hands out at most ``size`` orders at once and waits for their futures. It does not know whether a worker is a
+thread with a sandbox on this machine (``LocalWorkers``) or a task on a cluster (``agent.workers.ray``).
 """
 
 from __future__ import annotations
@@ -9,29 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from agent.errors import Interrupted
 from agent.trial.experiment import Experiment
-from agent.types import Measurement, Progress, Role
+from agent.trial.order import Order
+from agent.types import Measurement, Progress
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Order:
-    """One run that the session wants to be made."""
-
-    trial: int  # that asked for it; 0 for the baseline
-    commit: str
-    role: Role
-    seed: int
-    trace: str  # directory of the run's files, relative to the run directory
-    attempt: int  # how often the session had been resumed
-    on: str = ""  # type of the device that it has to be; "" is any
-    scored: Measurement | None = None  # nothing is trained: this run's checkpoint is scored on the test split
 
 
 class Workers(Protocol):
@@ -41,26 +28,21 @@ class Workers(Protocol):
     types: tuple[str, ...]  # of their devices
 
     def start(self, order: Order, directory: Path, progress: Progress) -> Future[Measurement]:
-        """Begin a run; its files come to ``directory`` before the future is done. Returns at once.
+        """Start a run and return at once.
 
-        The future raises what ``Experiment.measure`` raises. ``progress`` is called from another thread.
+        Args:
+            order: what to run.
+            directory: holds the run's files before the future is done.
+            progress: called from another thread.
+
+        Returns:
+            A future with the measurement, or with an exception that ``Experiment.measure`` raises.
         """
         ...
 
     def close(self) -> None:
-        """End every run now (their futures raise ``Interrupted``), and wait until nothing is left of them."""
+        """Stop every run now (their futures raise ``Interrupted``) and wait until all processes are gone."""
         ...
-
-
-def carry_out(experiment: Experiment, order: Order, directory: Path, progress: Progress) -> Measurement:
-    """Make one run here and now. Errors: see ``Experiment.measure``."""
-    if order.scored is None:
-        return experiment.measure(order.commit, order.role, order.seed, directory, order.trace, order.attempt, progress)
-    value, failure = experiment.score_test(order.commit, directory, progress)
-    if failure is None:
-        return replace(order.scored, role="test", value=value, reason="")
-    reason = f"test split could not be scored: {failure.reason}"
-    return replace(order.scored, role="test", value=None, status=failure.status, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -74,11 +56,11 @@ class _Job:
 
 
 class LocalWorkers:
-    """A thread for each experiment of this machine.
+    """A thread for each experiment on this machine.
 
     Args:
-        make: builds the experiments, given what tells them to stop at once.
-        stop_now: whether the user wants that.
+        make: builds the experiments, given a function that says whether to stop at once.
+        stop_now: whether the user wants to stop at once.
     """
 
     def __init__(self, make: Callable[[Callable[[], bool]], Sequence[Experiment]], stop_now: Callable[[], bool]):
@@ -98,7 +80,7 @@ class LocalWorkers:
         return job.future
 
     def _dispatch(self) -> None:
-        """Give each free device the oldest order that it may carry out."""
+        """Start the oldest jobs for which a device of the required type is free."""
         for job in list(self._waiting):
             fitting = (e for e in self._free if job.order.on in ("", e.device.type))
             if experiment := next(fitting, None):
@@ -108,7 +90,7 @@ class LocalWorkers:
                 threading.Thread(target=self._work, args=(experiment, job), daemon=True).start()
 
     def _work(self, experiment: Experiment, job: _Job) -> None:
-        fulfil(job.future, lambda: carry_out(experiment, job.order, job.directory, job.progress))
+        fulfil(job.future, lambda: experiment.measure(job.order, job.directory, job.progress))
         with self._lock:
             self._running.discard(job.future)
             self._free.append(experiment)
@@ -130,7 +112,7 @@ class LocalWorkers:
 
 
 def fulfil(future: Future[T], work: Callable[[], T]) -> None:
-    """Do ``work`` now; its result or exception becomes the future's."""
+    """Call ``work``; its result or exception completes the future."""
     try:
         result = work()
     except BaseException as error:
@@ -140,7 +122,7 @@ def fulfil(future: Future[T], work: Callable[[], T]) -> None:
 
 
 def in_background(work: Callable[[], T]) -> Future[T]:
-    """Do ``work`` in a thread that does not keep the process alive."""
+    """Call ``work`` in a daemon thread."""
     future: Future[T] = Future()
     threading.Thread(target=fulfil, args=(future, work), daemon=True).start()
     return future

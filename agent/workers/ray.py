@@ -1,12 +1,13 @@
-"""Workers on a Ray cluster: each run is a task on some node, with one GPU of its own.
+"""Workers on a Ray cluster: each run is a task on some node, with its own GPU.
 
-A node gets the commit's tree, and the prepared data where it has not got them; sandbox, clock and scorer are its own.
-What it sends back are the measurement and the run's files: the ledger has one writer, the session. Ray is told to
-repeat nothing, since the session knows what is to be run again.
+A node receives the tree of the commit, and the prepared data if it lacks them. Sandbox, clock and scorer run there. The
+node returns the measurement and the run's files; only the session writes the ledger. Ray retries no task: the session
+decides which runs to repeat.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import os
@@ -22,15 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import agent
 from agent.errors import EnvironmentProblem, Interrupted, UsageError
+from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT
 from agent.types import Measurement, Progress
-from agent.workers.local import Order
 from agent.workers.ray_node import (
     ACCELERATOR,
     PULSE,
     Delivery,
     Exchange,
-    Files,
     Site,
     accelerator,
     on_node,
@@ -42,15 +42,12 @@ from sandbox.types import SandboxBroken
 
 if TYPE_CHECKING:
     from agent.workers.runtime import Workplace
-    from nanogpt_target.prepare import Prepared
 
-LOOK = 0.25  # seconds between looks of the session at its tasks
-GRACE = 20.0  # seconds that a node has to end a run by itself
-PATIENCE = 60.0  # seconds without a free node after which that is said
-START = 120.0  # seconds that Ray may take to start a process
-SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # of HTTP/2: an empty frame, with which either side begins
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
-ANSWER = 10.0  # seconds that an address has to take a connection
+LOOK = 0.25  # seconds between checks of the tasks
+GRACE = 20.0  # seconds in which a node should end a run itself
+PATIENCE = 60.0  # seconds without a free node until the session reports it
+START = 120.0  # longest start of a process by Ray, in seconds
+ANSWER = 10.0  # longest wait for a connection to an address, in seconds
 _START = (
     "On this machine, do: ray start --head, or ray start --address=HOST:PORT to join one; or use --ray-address local."
 )
@@ -63,23 +60,23 @@ class _Run:
     future: Future[Measurement]
     directory: Path
     progress: Progress
-    node: str = ""  # once it has reported
+    node: str = ""  # known after its first report
     since: float = field(default_factory=time.monotonic)
-    missed: bool = False  # whether it was said that no node has begun it
+    missed: bool = False  # whether the session has reported that the run waits for a node
 
 
 class RayWorkers:
-    """As many tasks as the session asks for; those that find no free node wait in Ray's queue.
+    """One task per run; tasks without a free node wait in Ray's queue.
 
     Args:
         address: local (a cluster of this process, on the loopback), auto, or host:port.
-        size: of the runs beside each other.
+        size: number of runs at the same time.
         place: what is run, and how.
-        owner: label of what is left behind should this process die.
-        stop_now: whether the user wants everything to end.
+        owner: label of files and processes that a killed session leaves behind.
+        stop_now: whether the user wants every run to stop at once.
 
     Raises:
-        UsageError, EnvironmentProblem: no such cluster, or none of its nodes has room for a run.
+        UsageError, EnvironmentProblem: there is no such cluster, or none of its nodes has room for a run.
     """
 
     def __init__(self, address: str, size: int, place: Workplace, owner: str, stop_now: Callable[[], bool]):
@@ -96,7 +93,10 @@ class RayWorkers:
             self._exchange = ray.remote(num_cpus=0, scheduling_strategy=here)(Exchange).remote()
             _check_answer(ray, self._exchange)
             remote = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD", **site.needs)
-            self._site, self._data = ray.put(site), [ray.put(_pack(place.prepared))] if place.prepared else []
+            self._site, self._data = (
+                ray.put(site),
+                [ray.put(read_files(place.prepared.directory))] if place.prepared else [],
+            )
             self._task, self._warm_up = remote(on_node), remote(warm_up)
         except BaseException:
             ray.shutdown()
@@ -120,7 +120,7 @@ class RayWorkers:
         except (EnvironmentProblem, OSError) as error:
             run.future.set_exception(error)
         except self._ray.exceptions.RayError as error:
-            run.future.set_exception(SandboxBroken(f"Ray took no task: {_first_line(error)}"))
+            run.future.set_exception(SandboxBroken(f"Ray accepted no task: {_first_line(error)}"))
         else:
             self._runs[reference] = run
         return run.future
@@ -130,7 +130,7 @@ class RayWorkers:
         deadline = time.monotonic() + GRACE
         while (runs := dict(self._runs)) and time.monotonic() < deadline:
             for reference, run in runs.items():
-                if not run.node:  # it waits for a node, or has just begun
+                if not run.node:  # the task waits for a node, or has just started
                     self._ray.cancel(reference, force=True)
             wait([run.future for run in runs.values()], timeout=PULSE)
         for reference in list(self._runs):
@@ -144,7 +144,7 @@ class RayWorkers:
         self._ray.shutdown()
 
     def _follow(self) -> None:
-        """The one thread that looks after the tasks: passes news on, and completes futures."""
+        """The thread that passes reports on and completes futures."""
         pulse = 0.0
         while not self._ended.is_set():
             try:
@@ -152,7 +152,7 @@ class RayWorkers:
                     self._pass_news()
                     pulse = time.monotonic() + PULSE
                 done = self._done()
-            except self._ray.exceptions.RayError as error:  # the session's own end of the cluster is broken
+            except self._ray.exceptions.RayError as error:  # the session has lost the cluster
                 for run in self._take(list(self._runs)):
                     run.future.set_exception(EnvironmentProblem(f"the Ray cluster is gone: {_first_line(error)}"))
                 self._ended.wait(LOOK)
@@ -161,7 +161,7 @@ class RayWorkers:
                 self._complete(reference)
 
     def _done(self) -> list[Any]:
-        """Tasks that have ended; waits for a moment if there are none."""
+        """Tasks that have ended; waits up to ``LOOK`` seconds for one."""
         if waiting := list(self._runs):
             return list(self._ray.wait(waiting, timeout=LOOK)[0])
         self._ended.wait(LOOK)
@@ -173,7 +173,7 @@ class RayWorkers:
     def _pass_news(self) -> None:
         stop = self._closing.is_set() or self._stop_now()
         news = self._ray.get(self._exchange.collect.remote(stop))
-        if news and not self._warm:  # the first runs are under way: let the places that wait for their results warm up
+        if news and not self._warm:  # the first runs have started: warm up processes for the other slots
             self._warm = True
             for key in range(cold := self.size - len(self._runs)):
                 self._warm_up.remote(self._site, self._data, self._exchange, key, cold)
@@ -187,7 +187,7 @@ class RayWorkers:
                 run.progress("note", {"text": "a run waits for a node of the cluster; `ray status` lists what is free"})
 
     def _complete(self, reference: Any) -> None:
-        """Bring the files of a run here, then say how it ended."""
+        """Write the files of a run, then complete its future."""
         (run,) = self._take([reference])
         errors = self._ray.exceptions
         try:
@@ -198,7 +198,7 @@ class RayWorkers:
             result = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(result, (errors.RayError, ImportError)) or "failed to import" in str(result):
                 result = EnvironmentProblem(
-                    f"a node could not begin a run: {_first_line(result)}. "
+                    f"a node could not start a run: {_first_line(result)}. "
                     f"Install Overnight {agent.__version__} on every node, and start Ray from its environment."
                 )
         except errors.RayError as error:
@@ -213,11 +213,11 @@ class RayWorkers:
 
 
 def _connect(address: str, size: int, site: Site) -> Any:
-    """The package ray, connected.
+    """The package ray, connected to the cluster at ``address``.
 
     Raises:
-        UsageError: this is no address.
-        EnvironmentProblem: it is not installed, or nothing answers at this address.
+        UsageError: ``address`` is not an address.
+        EnvironmentProblem: Ray is not installed, or no cluster answers at ``address``.
     """
     host, _, port = address.rpartition(":")
     if address not in ("local", "auto") and not (host and "/" not in host and port.isdecimal()):
@@ -225,7 +225,7 @@ def _connect(address: str, size: int, site: Site) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address == "local" or address.startswith("127."):
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's switch for servers that listen on the loopback
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # makes Ray's servers listen on the loopback
     try:
         ray = importlib.import_module("ray")
         importlib.import_module("ray.util.scheduling_strategies")
@@ -236,12 +236,12 @@ def _connect(address: str, size: int, site: Site) -> Any:
     quiet = {"log_to_driver": False, "logging_level": "error"}
     answered = False
     try:
-        if address == "local":  # as many runs beside each other as without Ray
+        if address == "local":  # as many runs at the same time as without Ray
             cpus = {"num_cpus": size * site.needs["num_cpus"]}
             ray.init(address=address, include_dashboard=False, **cpus, **quiet)
         else:
             if address != "auto":
-                _knock(host, int(port))  # Ray itself would try for minutes
+                _check_server(host, int(port))  # Ray itself would retry for minutes
                 answered = True
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
@@ -252,16 +252,18 @@ def _connect(address: str, size: int, site: Site) -> Any:
     return ray
 
 
-def _knock(host: str, port: int) -> None:
-    """Raises OSError unless a server for gRPC, which Ray speaks, takes connections at this address."""
-    with socket.create_connection((host, port), ANSWER) as there, there.makefile("rb") as said:
-        there.sendall(GREETING)
-        if os.environ.get("RAY_USE_TLS", "0") == "0" and said.read(len(SETTINGS))[3:4] != SETTINGS[3:4]:
-            raise OSError("what listens there is not Ray")
+def _check_server(host: str, port: int) -> None:
+    """Raise ``OSError`` unless a server at this address sends the first byte, as Ray's servers do."""
+    with socket.create_connection((host, port), ANSWER) as connection:
+        encrypted = os.environ.get("RAY_USE_TLS", "0") != "0"  # then the client sends the first byte
+        with contextlib.suppress(TimeoutError):
+            if encrypted or connection.recv(1):
+                return
+    raise OSError("what listens there is not Ray")
 
 
 def _check_room(ray: Any, site: Site) -> tuple[str, ...]:
-    """The types of device on which a run has room. Raises ``EnvironmentProblem`` if there are none."""
+    """The types of device that have room for a run; ``EnvironmentProblem`` if there are none."""
     needs = {"CPU": site.needs["num_cpus"], "GPU": site.needs["num_gpus"]}
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fitting = [node for node in alive if all(node.get(kind, 0) >= amount for kind, amount in needs.items())]
@@ -286,12 +288,6 @@ def _check_answer(ray: Any, exchange: Any) -> None:
             f"Stop it (ray stop), and start it again from the environment of this `overnight`."
             + (" Or it was started without a token: then set RAY_AUTH_MODE=disabled." if tokens else "")
         ) from None
-
-
-def _pack(prepared: Prepared) -> Files:
-    from nanogpt_target.prepare import pack
-
-    return pack(prepared)
 
 
 def _first_line(error: BaseException) -> str:

@@ -76,10 +76,12 @@ def test_agent_root_holds_only_ground_modules() -> None:
     assert files == {"__init__", "types", "errors", "text", "toml", "curves", "target", "settings"}
 
 
+def test_nanogpt_target_is_named_in_one_file() -> None:
+    named = [path for path in (ROOT / "agent").rglob("*.py") if "nanogpt_target" in path.read_text()]
+    assert named == [ROOT / "agent/trial/trusted_target.py"]
+
+
 def test_heavy_packages_load_only_in_the_command_that_needs_them() -> None:
-    script = (
-        "import sys, agent.cli.entry, agent.cli.review, agent.cli.run, agent.review.terminal.status, "
-        "agent.review.terminal.log; print(*sys.modules)"
-    )
+    script = "import sys, agent.cli.entry, agent.review.terminal.status, agent.review.terminal.log; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {name.split(".")[0] for name in done.stdout.split()} & (HEAVY | {"numpy"})

@@ -32,9 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not item.path.is_relative_to(Path(__file__).parent):
             continue
-        if item.path.name not in budgets.E2E_TEST:
+        if item.path.name not in budgets.TEST_SECONDS:
             raise pytest.UsageError(f"{item.path.name} has no entry in tests/support/budgets.py")
-        item.add_marker(pytest.mark.timeout(budgets.E2E_TEST[item.path.name], func_only=True))
+        item.add_marker(pytest.mark.timeout(budgets.TEST_SECONDS[item.path.name], func_only=True))
 
 
 def missing(what: str) -> NoReturn:
@@ -53,7 +53,7 @@ def docker_image() -> str:
             ["docker", "image", "inspect", name],
             capture_output=True,
             text=True,
-            timeout=budgets.COMMAND,
+            timeout=budgets.COMMAND_SECONDS,
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
@@ -104,12 +104,12 @@ def free_port() -> int:
 
 def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     """Wait until the server answers. Fail with the end of its log if it does not."""
-    deadline = time.monotonic() + budgets.SERVER_START
+    deadline = time.monotonic() + budgets.SERVER_START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(url, timeout=budgets.REQUEST):
+            with urllib.request.urlopen(url, timeout=budgets.REQUEST_SECONDS):
                 return
         except (OSError, urllib.error.URLError):
             time.sleep(0.5)
@@ -123,7 +123,7 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(budgets.SERVER_STOP)
+            process.wait(budgets.SERVER_STOP_SECONDS)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -136,7 +136,7 @@ class Overnight(Protocol):
         self,
         *arguments: str | Path,
         status: int | None = 0,
-        seconds: float = budgets.COMMAND,
+        seconds: float = budgets.COMMAND_SECONDS,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]: ...
@@ -152,7 +152,7 @@ def overnight() -> Overnight:
     def run(
         *arguments: str | Path,
         status: int | None = 0,
-        seconds: float = budgets.COMMAND,
+        seconds: float = budgets.COMMAND_SECONDS,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:

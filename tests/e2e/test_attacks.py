@@ -136,7 +136,7 @@ def _engine(mark: str) -> list[str]:
     return [
         line
         for words in lists
-        for line in subprocess.check_output(words, text=True, timeout=budgets.COMMAND).splitlines()
+        for line in subprocess.check_output(words, text=True, timeout=budgets.COMMAND_SECONDS).splitlines()
     ]
 
 

@@ -10,8 +10,8 @@ from places import ROOT
 from agent.errors import ReplyRejected
 from agent.llm.client import ChatModel
 from agent.proposers import make_proposer
-from agent.proposers.protocol import NoPoint
 from agent.proposers.search.answer_forms import read_diff
+from agent.proposers.search.base import NoPoint
 from agent.space.space import SearchSpace
 
 REPLY = re.compile(r"^# Reply\n\n<!--.*?-->\n\n(.*?)(?=^# Prompt\n|\Z)", re.MULTILINE | re.DOTALL)

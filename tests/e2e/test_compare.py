@@ -53,7 +53,7 @@ def test_comparison_gets_only_valid_diffs(vllm_server: ModelServer, overnight: O
     words = ("--target", target, "--runs", runs, "--tag", "cmp", "--methods", "cma-es,tpe,random,centaur")
     model = ("--llm-base-url", vllm_server.base_url, "--llm-model", vllm_server.model, "--centaur-share", "1")
     short = ("--seeds", "1", "--trials", str(TRIALS), "--threads", "1", "--device", "cpu", "--sandbox", "bwrap")
-    done = overnight("compare", *words, *model, *short, "--json", seconds=budgets.SESSION)
+    done = overnight("compare", *words, *model, *short, "--json", seconds=budgets.SESSION_SECONDS)
     found = json.loads(done.stdout)
     assert found["complete"]
     sources = {row["method"]: row["sources"] for row in found["methods"]}

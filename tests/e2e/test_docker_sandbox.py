@@ -38,7 +38,7 @@ def bench(sandbox: DockerSandbox) -> Iterator[Bench]:
 
 def docker(*arguments: str) -> str:
     words = ["docker", *arguments]
-    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=budgets.COMMAND)
+    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=budgets.COMMAND_SECONDS)
     return done.stdout.strip()
 
 
@@ -172,7 +172,7 @@ def test_killed_session_leaves_no_container(bench: Bench) -> None:
         assert session.stdout is not None
         assert session.stdout.readline() == "ready\n"
         session.kill()
-    for _ in range(budgets.PROGRAM):
+    for _ in range(budgets.PROGRAM_SECONDS):
         if not docker("ps", "-aq", "--filter", f"label=overnight.owner={label(bench.owner)}"):
             return
         time.sleep(1)

@@ -39,10 +39,10 @@ def test_project_runs_in_docker(
     common = ("--target", target, "--runs", runs, "--sandbox", "docker", "--image", docker_image, "--device", "cpu",
               "--threads", "1", "--policy", "greedy", "--calibrate", "1")  # fmt: skip
     overnight("run", *common, "--tag", "numbers", "--proposer", "cma-es", "--trials", "2",
-              seconds=budgets.SESSION)  # fmt: skip
+              seconds=budgets.SESSION_SECONDS)  # fmt: skip
     with OpenAIServer([foreign.reply(look_alike, (target / look_alike.script).read_text())]) as server:
         overnight("run", *common, "--tag", "code", "--proposer", "code", "--trials", "1",
-                  "--llm-base-url", server.base_url, seconds=budgets.SESSION)  # fmt: skip
+                  "--llm-base-url", server.base_url, seconds=budgets.SESSION_SECONDS)  # fmt: skip
     for tag, trials in (("numbers", 2), ("code", 1)):
         directory = RunDirectory(runs, tag)
         check_whole(directory, target, trials)

@@ -68,7 +68,7 @@ def engine_of(served: Served) -> int:
 
 
 def wait_for(served: Served, condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + budgets.SERVER_START
+    deadline = time.monotonic() + budgets.SERVER_START_SECONDS
     while not condition():
         if served.command.poll() is not None or time.monotonic() > deadline:
             pytest.fail(
@@ -90,7 +90,9 @@ def test_server_starts_sleeps_restarts_and_ends(served: Served) -> None:
     sleeper = Sleeper(line[3])
     sleeper.asleep()
     assert sleeper.sleeping() is True
-    assert call(sleeper.root, "GET", "/health", budgets.REQUEST)[0] == 200, "a sleeping server must stay healthy"
+    assert call(sleeper.root, "GET", "/health", budgets.REQUEST_SECONDS)[0] == 200, (
+        "a sleeping server must stay healthy"
+    )
     hasty = ChatModel(line[3], "tiny", timeout=2, max_attempts=1)
     with pytest.raises(ModelUnavailable):
         hasty.complete(HELLO, max_tokens=4)
@@ -106,6 +108,6 @@ def test_server_starts_sleeps_restarts_and_ends(served: Served) -> None:
     assert engine_of(served) in before
     assert first not in before
     served.command.terminate()
-    assert served.command.wait(budgets.SERVER_STOP) == 0
+    assert served.command.wait(budgets.SERVER_STOP_SECONDS) == 0
     assert not [pid for pid in before if Path(f"/proc/{pid}").exists()]
     assert (served.folder / "out").read_text().count("overnight run") == 1

@@ -27,12 +27,14 @@ from sessions import check_whole, state_of
 from targets import TOML, TRAIN, make_bowl
 
 from agent.errors import EnvironmentProblem, Interrupted
+from agent.ledger.events import Lost, Measured
 from agent.ledger.journal import read
 from agent.rundir.directory import RunDirectory
 from agent.settings import Settings
+from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT
 from agent.types import Measurement
-from agent.workers.local import LocalWorkers, Order
+from agent.workers.local import LocalWorkers
 from agent.workers.runtime import Workplace, workplace
 from sandbox.types import Device
 
@@ -48,7 +50,7 @@ if importlib.util.find_spec("ray") is None:
         missing("no Ray")
 
 
-def wait_for(true: Callable[[], object], what: str, seconds: float = budgets.CLUSTER) -> None:
+def wait_for(true: Callable[[], object], what: str, seconds: float = budgets.CLUSTER_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s: {what}"
@@ -118,19 +120,19 @@ def begin(target: Path, runs: Path, mark: str = "", **settings: object) -> subpr
 
 
 def end(process: subprocess.Popen[str], status: int = 0) -> str:
-    out = process.communicate(timeout=budgets.SESSION)[0]
+    out = process.communicate(timeout=budgets.SESSION_SECONDS)[0]
     assert process.returncode == status, out[-6000:]
     return out
 
 
 def measured(directory: RunDirectory) -> int:
-    return sum(event["event"] == "measured" for event in read(directory.ledger)) if directory.ledger.exists() else 0
+    return sum(isinstance(event, Measured) for event in read(directory.ledger)) if directory.ledger.exists() else 0
 
 
 def all_at_work(directory: RunDirectory, nodes: int) -> bool:
     """Whether a trial has been running on every node for some seconds."""
-    begun = {event["trace"]: event for event in state_of(directory).started}
-    return len(begun) == nodes and all(e["trial"] and time.time() - e["time"] > 4 for e in begun.values())
+    begun = {event.trace: event for event in state_of(directory).started}
+    return len(begun) == nodes and all(e.trial and time.time() - e.time > 4 for e in begun.values())
 
 
 def values(directory: RunDirectory) -> dict[tuple[str, int], float | None]:
@@ -144,11 +146,11 @@ def test_lost_node_costs_no_trial(nodes: Nodes, tmp_path: Path) -> None:
     process = begin(
         target, tmp_path / "runs", trials=8, calibrate=3, workers=3, budget="5steps", ray_address=nodes.address
     )
-    wait_for(lambda: all_at_work(directory, 3) or process.poll() is not None, "three trials", budgets.SESSION)
+    wait_for(lambda: all_at_work(directory, 3) or process.poll() is not None, "three trials", budgets.SESSION_SECONDS)
     nodes.lose()
     end(process)
     check_whole(directory, target, 8)
-    lost = [event["reason"] for event in read(directory.ledger) if event["event"] == "lost"]
+    lost = [event.reason for event in read(directory.ledger) if isinstance(event, Lost)]
     assert lost, "the lost node had no run"
     assert all("Ray node" in reason and "was lost with its run" in reason for reason in lost)
     assert state_of(directory).ended == "all 8 trials done"
@@ -161,8 +163,8 @@ def test_values_equal_those_without_ray(nodes: Nodes, tmp_path: Path) -> None:
     here, there = (RunDirectory(tmp_path / where, where) for where in ("here", "there"))
     check_whole(there, target, 5)
     assert list(values(here).values()) == list(values(there).values())
-    for run in [event["measurement"] for event in read(there.ledger) if event["event"] == "measured"]:
-        assert "val_bpb" in (there.path / run["trace"] / "train.log").read_text(), "the run's files stayed on the node"
+    for run in [event.measurement for event in read(there.ledger) if isinstance(event, Measured)]:
+        assert "val_bpb" in (there.path / run.trace / "train.log").read_text(), "the run's files stayed on the node"
 
 
 def test_killed_driver_resumes(nodes: Nodes, tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_killed_driver_resumes(nodes: Nodes, tmp_path: Path) -> None:
     process = begin(
         target, tmp_path / "runs", trials=5, calibrate=2, workers=2, budget="5steps", ray_address=nodes.address
     )
-    wait_for(lambda: measured(directory) >= 3 or process.poll() is not None, "three runs", budgets.SESSION)
+    wait_for(lambda: measured(directory) >= 3 or process.poll() is not None, "three runs", budgets.SESSION_SECONDS)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -193,11 +195,11 @@ def test_stopped_session_leaves_no_process(tmp_path: Path) -> None:
     wait_for(lambda: trains() or process.poll() is not None, "the trainer")
     assert sum(mark in words for words in processes("environ")) > 3, "Ray's processes do not have the mark"
     end(command("stop", "night", "--now", "--runs", tmp_path / "runs"))
-    process.communicate(timeout=budgets.SESSION)
+    process.communicate(timeout=budgets.SESSION_SECONDS)
     wait_for(lambda: not trains(), "the end of the trainer")
     wait_for(lambda: not any(mark in words for words in processes("environ")), "the end of Ray")
     events = read(RunDirectory(tmp_path / "runs", "night").ledger)
-    lost = [event["reason"] for event in events if event["event"] == "lost"]
+    lost = [event.reason for event in events if isinstance(event, Lost)]
     assert lost
     assert set(lost) == {"interrupted"}
 
@@ -237,7 +239,7 @@ def test_worker_processes_start_during_the_baseline(tmp_path: Path, monkeypatch:
             return workers.start(order, tmp_path / order.trace, silent)
 
         try:
-            assert run(0).result(timeout=budgets.CLUSTER).status == "ok"
+            assert run(0).result(timeout=budgets.CLUSTER_SECONDS).status == "ok"
             wait_for(lambda: len(tasks(waiting=True)) >= 4, "a process for each worker")
             before, used = tasks(waiting=True), set()
             futures = [run(k) for k in range(1, 5)]
@@ -274,7 +276,7 @@ def test_cluster_with_token_names_the_setting(tmp_path: Path, monkeypatch: pytes
         end(begin(target, tmp_path / "runs", ray_address=address, trials=1, calibrate=1))
     finally:
         head.terminate()
-        head.wait(budgets.CLUSTER)
+        head.wait(budgets.CLUSTER_SECONDS)
 
 
 def listens(port: int) -> bool:
@@ -317,13 +319,13 @@ def test_data_and_checkpoints_are_sent_once(nodes: Nodes, tmp_path: Path) -> Non
     try:
         orders = [run(k) for k in range(3)]
         begun = [workers.start(o, tmp_path / o.trace, lambda phase, _info: phases.append(phase)) for o in orders]
-        first = [future.result(timeout=budgets.CLUSTER) for future in begun]
+        first = [future.result(timeout=budgets.CLUSTER_SECONDS) for future in begun]
         assert [m.status for m in first] == ["ok"] * 3, first[0]
         assert len(once := manifests()) == 3, "every node has the data"
         assert {"startup", "scoring"} & set(phases), "no progress was reported"
         scored = [run(k, seed=m.seed, scored=m) for k, m in enumerate(first)]
         tests = [workers.start(o, tmp_path / o.trace, silent) for o in scored]
-        assert all(future.result(timeout=budgets.CLUSTER).value is not None for future in tests)
+        assert all(future.result(timeout=budgets.CLUSTER_SECONDS).value is not None for future in tests)
         assert manifests() == once, "the data was sent again"
         for k in range(3):
             names = {path.name for path in (tmp_path / f"run-{k}").iterdir()}
@@ -334,10 +336,10 @@ def test_data_and_checkpoints_are_sent_once(nodes: Nodes, tmp_path: Path) -> Non
         wait_for(lambda: phases or cut.done(), "the run to interrupt")
     finally:
         workers.close()
-    assert isinstance(cut.exception(timeout=budgets.CLUSTER), Interrupted)
+    assert isinstance(cut.exception(timeout=budgets.CLUSTER_SECONDS), Interrupted)
     here = LocalWorkers(lambda _stop: [local(bench)], lambda: False)
     try:
-        value = here.start(run(0), tmp_path / "here", silent).result(timeout=budgets.CLUSTER).value
+        value = here.start(run(0), tmp_path / "here", silent).result(timeout=budgets.CLUSTER_SECONDS).value
     finally:
         here.close()
     assert value == first[0].value, "the value differs from the one without Ray"

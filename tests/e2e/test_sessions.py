@@ -21,7 +21,7 @@ SHORT = ("--budget", "20steps", "--seed", "1", "--threads", "1")
 
 def containers() -> str:
     """All containers of the engine, running or not."""
-    done = subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True, timeout=budgets.COMMAND)
+    done = subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True, timeout=budgets.COMMAND_SECONDS)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -31,11 +31,11 @@ def test_session_in_docker(docker_image: str, overnight: Overnight, tmp_path: Pa
     before = containers()
     overnight("init", target, "--preset", "demo")
     words = ("--target", target, "--runs", runs, "--tag", "night", "--proposer", "cma-es", "--trials", "3")
-    overnight("run", *words, "--sandbox", "docker", "--image", docker_image, *SHORT, seconds=budgets.SESSION)
+    overnight("run", *words, "--sandbox", "docker", "--image", docker_image, *SHORT, seconds=budgets.SESSION_SECONDS)
     directory = RunDirectory(runs, "night")
     check_whole(directory, target, 3)
     state = state_of(directory)
-    assert state.session["sandbox"] == "docker"
+    assert state.session.sandbox == "docker"
     assert all(run.status == "ok" and run.value for r in state.records for run in r.runs), "a point of the space failed"
     assert any(run.role == "test" for run in state.baseline_runs)
     assert containers() == before
@@ -52,7 +52,7 @@ def test_model_server_proposes_hyperparameters(vllm_server: ModelServer, overnig
     words = ("--target", target, "--runs", runs, "--tag", "night", "--proposer", "hparams", "--trials", "4")
     model = ("--llm-base-url", vllm_server.base_url, "--llm-model", vllm_server.model)
     rules = ("--sandbox", "bwrap", "--policy", "greedy", "--calibrate", "1")
-    overnight("run", *words, *model, *rules, *SHORT, seconds=budgets.SESSION)
+    overnight("run", *words, *model, *rules, *SHORT, seconds=budgets.SESSION_SECONDS)
     directory = RunDirectory(runs, "night")
     check_whole(directory, target, 4)
     records = state_of(directory).records
@@ -104,7 +104,7 @@ def test_edits_of_architecture_optimiser_and_loop(overnight: Overnight, tmp_path
             "run", "--target", target, "--runs", runs, "--tag", "night", "--proposer", "code", "--sandbox", "bwrap",
             "--policy", "greedy", "--calibrate", "1", "--trials", "8", "--repairs", "0", *SHORT,
             "--llm-base-url", server.base_url,
-            seconds=budgets.SESSION,
+            seconds=budgets.SESSION_SECONDS,
         )  # fmt: skip
     directory = RunDirectory(runs, "night")
     check_whole(directory, target, 8)

@@ -131,13 +131,15 @@ def test_abandoned_request_ends_on_the_server(vllm_server: Server, model: ChatMo
 
 def running_requests(server: Server) -> int:
     """Running and waiting requests, as the server reports them."""
-    with urllib.request.urlopen(server.base_url.removesuffix("/v1") + "/metrics", timeout=budgets.REQUEST) as answer:
+    with urllib.request.urlopen(
+        server.base_url.removesuffix("/v1") + "/metrics", timeout=budgets.REQUEST_SECONDS
+    ) as answer:
         counts = re.findall(r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} (\S+)$", answer.read().decode(), re.M)
     assert counts
     return int(sum(map(float, counts)))
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = budgets.SERVER_STOP) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = budgets.SERVER_STOP_SECONDS) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():

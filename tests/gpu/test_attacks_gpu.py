@@ -1,4 +1,4 @@
-"""Row 28 of the battery, on a machine with a GPU: memory that a dead job held there is free again."""
+"""Row 28 of the attacks, on a machine with a GPU: the GPU memory of an ended job is free again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("name", ["bwrap", "docker"])
-def test_28_memory_of_a_gpu_is_free_after_death(name: str) -> None:
+def test_28_gpu_memory_is_free_after_job(name: str) -> None:
     place = make_sandbox(name)
     if not place.guarantees:
         pytest.skip(f"{name} does not work here")

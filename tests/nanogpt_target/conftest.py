@@ -8,18 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import budgets
 import pytest
 
-from nanogpt_target import __main__ as by_hand
+from nanogpt_target import __main__ as once
 from nanogpt_target.prepare import Prepared, prepare
 from nanogpt_target.presets import write_target
 
 TINY = (
-    "DEPTH=2",
-    "ASPECT_RATIO=16",
-    "HEAD_DIM=16",
-    "DEVICE_BATCH_SIZE=4",
-    "TOTAL_BATCH_SIZE=256",
+    *("DEPTH=2", "ASPECT_RATIO=16", "HEAD_DIM=16", "DEVICE_BATCH_SIZE=4", "TOTAL_BATCH_SIZE=256"),
     'WINDOW_PATTERN="SL"',
 )
 SPEC = {"vocab_size": 320, "sequence_length": 32, "validation_tokens": 640, "test_tokens": 640}
@@ -27,7 +24,7 @@ ONE_THREAD = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": "1"}
 
 
 def make_text(seed: int, paragraphs: int = 120) -> str:
-    """Sentences that can be learned a little, paragraphs that differ, and characters of one to four bytes."""
+    """Different paragraphs of a few words, with characters of one to four bytes."""
     draw = random.Random(seed)
     words = [
         "night",
@@ -63,10 +60,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Pre
 
 @pytest.fixture(scope="session")
 def tiny_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The honest baseline as a trial has it: train.py of the demo, made tiny, beside the frozen package."""
+    """The code of the baseline: train.py of the demo preset, made tiny, with the package."""
     folder = tmp_path_factory.mktemp("code")
     write_target("demo", folder / "target")
-    by_hand.make_code(folder / "target", folder / "code", TINY)
+    once.make_code(folder / "target", folder / "code", TINY)
     return folder / "code"
 
 
@@ -74,7 +71,7 @@ def tiny_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_code: Path, prepared: Prepared) -> Path:
     """The output folder of a real run of 12 steps."""
     work = tmp_path_factory.mktemp("trained")
-    run = by_hand.train(tiny_code, prepared, work, "steps:12", 1, ONE_THREAD)
+    run = once.train(tiny_code, prepared, work, "steps:12", 1, ONE_THREAD)
     assert run["exit"] == 0
     return work / "out"
 
@@ -84,7 +81,7 @@ MakeCode = Callable[[str], Path]
 
 @pytest.fixture
 def code_with(tmp_path: Path, tiny_code: Path) -> MakeCode:
-    """A code directory whose train.py is the given source (``None`` edits: the import of the harness stays real)."""
+    """Make a code directory with the given train.py."""
 
     def make(source: str) -> Path:
         code = tmp_path / f"code{len(list(tmp_path.iterdir()))}"
@@ -101,7 +98,9 @@ def python() -> Callable[[str], str]:
     """Run a program in a fresh interpreter; its output."""
 
     def run(program: str) -> str:
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=budgets.STARTUP_SECONDS
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -1,4 +1,4 @@
-"""Text comes in whole, is split by document, and what is wrong with it is said in one line."""
+"""Sources of text: splits by document, and errors of one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_builtin_splits_share_no_document() -> None:
     assert sum(len(text.encode()) for text in train) < 3_000_000
 
 
-def test_held_out_text_is_masked_and_only_from_masked_files() -> None:
+def test_held_out_text_comes_from_masked_files() -> None:
     splits = builtin(1)
     root = Path(sysconfig.get_path("stdlib"))
     assert splits.masked
@@ -41,8 +41,8 @@ def test_held_out_text_is_masked_and_only_from_masked_files() -> None:
     assert {*splits.validation, *splits.test} <= allowed
 
 
-def test_no_trainer_imports_what_is_masked(python: Callable[[str], str]) -> None:
-    """Also not through the compiler, whose modules are loaded late."""
+def test_training_libraries_import_no_masked_module(python: Callable[[str], str]) -> None:
+    """Includes the compiler, whose modules load late."""
     loaded = python(
         "import torch, numpy, safetensors.torch, sys\n"
         "import torch._dynamo, torch._inductor.compile_fx, torch.nn.attention.flex_attention, torch.utils.data\n"
@@ -55,7 +55,7 @@ def test_no_trainer_imports_what_is_masked(python: Callable[[str], str]) -> None
     assert not parts & set(corpus.HELD_OUT)
 
 
-def test_a_small_python_installation_is_enough(tmp_path: Path) -> None:
+def test_builtin_corpus_of_small_python_installation(tmp_path: Path) -> None:
     for name in ("wave.py", "ftplib.py", "json/decoder.py", "test/test_json.py", "distutils/core.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"# {name}\n" + "x = 1\n" * 50)
@@ -85,7 +85,7 @@ def write(path: Path, documents: list[str]) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".txt"])
-def test_every_document_lands_in_one_split(tmp_path: Path, documents: list[str], suffix: str) -> None:
+def test_every_document_is_in_one_split(tmp_path: Path, documents: list[str], suffix: str) -> None:
     splits = from_files(write(tmp_path / f"a{suffix}", [*documents, documents[0]]), PLENTY, PLENTY)
     train, validation, test = list(splits.train()), splits.validation, splits.test
     numbers = sorted(text.split(":")[0] for text in (*train, *validation, *test))
@@ -93,7 +93,7 @@ def test_every_document_lands_in_one_split(tmp_path: Path, documents: list[str],
     assert len(validation) == len(test) == 4
 
 
-def test_the_split_of_a_document_does_not_depend_on_its_file(tmp_path: Path, documents: list[str]) -> None:
+def test_split_of_document_is_independent_of_file(tmp_path: Path, documents: list[str]) -> None:
     (tmp_path / "folder").mkdir()
     write(tmp_path / "folder" / "a.jsonl", documents[:7])
     write(tmp_path / "folder" / "b.parquet", documents[7:])
@@ -105,14 +105,14 @@ def test_the_split_of_a_document_does_not_depend_on_its_file(tmp_path: Path, doc
     assert set(apart.train()) == set(whole.train())
 
 
-def test_one_long_file_without_empty_lines_is_cut(tmp_path: Path) -> None:
+def test_long_file_without_empty_lines_is_cut(tmp_path: Path) -> None:
     text = "".join(f"line {k} of a long log\n" for k in range(20_000))
     (tmp_path / "a.txt").write_text(text)
     splits = from_files(tmp_path, PLENTY, PLENTY)
     assert sum(map(len, [*splits.train(), *splits.validation, *splits.test])) == len(text)
 
 
-def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
+def test_lone_surrogate_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{k} \\ud83d"}}\n' for k in range(20)))
     splits = from_files(tmp_path, 1, 1)
     assert {*splits.train(), *splits.validation, *splits.test} == {f"{k} ?" for k in range(20)}
@@ -128,25 +128,25 @@ def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "fine"}\n{"body": 1}\n', "a.jsonl, line 2"),
         ("a.jsonl", '["text"]\n', "a.jsonl, line 1"),
         ("a.jsonl", "{\n", "a.jsonl, line 1"),
-        ("a.parquet", "no parquet", "no parquet file that can be read"),
+        ("a.parquet", "no parquet", "not a readable parquet file"),
         ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
     ],
 )
-def test_unusable_text_is_one_clear_error(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+def test_unusable_text_is_data_error(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message) as caught:
         from_files(tmp_path / name, PLENTY, PLENTY)
     assert "\n" not in str(caught.value)
 
 
-def test_missing_things_are_named(tmp_path: Path) -> None:
+def test_missing_files_are_data_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere does not exist"):
         from_files(tmp_path / "nowhere", 1, 1)
     with pytest.raises(DataError, match=r"holds no \.txt, \.jsonl or \.parquet file"):
         from_files(tmp_path, 1, 1)
 
 
-def test_parquet_without_a_text_column_names_its_columns(tmp_path: Path) -> None:
+def test_parquet_without_text_column_is_data_error(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""The protocol of a training run, from the outside: real processes, a model of a few thousand weights."""
+"""The protocol of a training run: real processes, a model of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import ONE_THREAD, MakeCode
 
-from nanogpt_target import __main__ as by_hand
+from nanogpt_target import __main__ as once
 from nanogpt_target.batches import Batches
 from nanogpt_target.harness import memory_share
 from nanogpt_target.prepare import Prepared, release, stage_before
@@ -25,7 +25,7 @@ def lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_run_leaves_what_it_should(trained: Path) -> None:
+def test_run_writes_checkpoint_and_reports(trained: Path) -> None:
     names = {p.name for p in trained.iterdir()}
     assert names == {"model.safetensors", "model.json", "summary.json", "curve.jsonl", "trace.jsonl"}
     summary = json.loads((trained / "summary.json").read_text())
@@ -36,63 +36,63 @@ def test_a_run_leaves_what_it_should(trained: Path) -> None:
     assert header < 100_000, "not safetensors"
 
 
-def test_importing_the_trainer_trains_nothing(tiny_code: Path) -> None:
+def test_importing_train_has_no_effect(tiny_code: Path) -> None:
     program = "import train; print(sorted(n for n in ('GPT', 'load', 'main') if hasattr(train, n)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=tiny_code, capture_output=True, text=True)
     assert done.stdout.strip() == "['GPT', 'load', 'main']", done.stderr
     assert done.stderr == ""
 
 
-def test_started_by_hand_it_says_how(tiny_code: Path) -> None:
+def test_train_without_session_names_the_commands(tiny_code: Path) -> None:
     done = subprocess.run([sys.executable, "train.py"], cwd=tiny_code, capture_output=True, text=True)
     assert done.returncode == 1
     assert "overnight run --target DIR" in done.stderr
 
 
-def test_the_seed_decides_weights_and_order(tiny_code: Path, prepared: Prepared, trained: Path, tmp_path: Path) -> None:
+def test_seed_determines_weights_and_order(tiny_code: Path, prepared: Prepared, trained: Path, tmp_path: Path) -> None:
     curves, hashes = [lines(trained / "curve.jsonl")], [json.loads((trained / "summary.json").read_text())]
     for k, seed in enumerate((1, 2)):
         work = tmp_path / str(k)
         work.mkdir()
-        assert by_hand.train(tiny_code, prepared, work, "steps:12", seed, ONE_THREAD)["exit"] == 0
+        assert once.train(tiny_code, prepared, work, "steps:12", seed, ONE_THREAD)["exit"] == 0
         curves.append(lines(work / "out" / "curve.jsonl"))
         hashes.append(json.loads((work / "out" / "summary.json").read_text()))
     losses = [[line["loss"] for line in curve] for curve in curves]
-    assert losses[0] == losses[1], "the same seed, another curve"
+    assert losses[0] == losses[1], "the same seed gave another curve"
     assert losses[0] != losses[2]
     assert hashes[0]["final_hash"] == hashes[1]["final_hash"]
     assert hashes[0]["initial_hash"] != hashes[2]["initial_hash"]
 
 
-def test_the_text_comes_when_the_host_says_so(tiny_code: Path, prepared: Prepared, tmp_path: Path) -> None:
-    run = by_hand.train(tiny_code, prepared, tmp_path, "tokens:1000", 1, ONE_THREAD)
+def test_training_waits_for_released_data(tiny_code: Path, prepared: Prepared, tmp_path: Path) -> None:
+    run = once.train(tiny_code, prepared, tmp_path, "tokens:1000", 1, ONE_THREAD)
     kinds = [event["event"] for event in run["events"]]
     assert kinds[:3] == ["ready", "start", "step"]
     assert kinds[-1] == "saved"
-    assert run["events"][-1]["tokens"] == 1024  # four whole steps
+    assert run["events"][-1]["tokens"] == 1024  # four steps
 
 
-def test_a_budget_of_seconds_ends_by_itself(tiny_code: Path, prepared: Prepared, tmp_path: Path) -> None:
-    run = by_hand.train(tiny_code, prepared, tmp_path, "seconds:0.5", 1, ONE_THREAD)
+def test_time_budget_ends_the_run(tiny_code: Path, prepared: Prepared, tmp_path: Path) -> None:
+    run = once.train(tiny_code, prepared, tmp_path, "seconds:0.5", 1, ONE_THREAD)
     assert run["exit"] == 0
     progress = [line["progress"] for line in lines(tmp_path / "out" / "trace.jsonl")[1:]]
     assert progress == sorted(progress)
     assert progress[-1] < 1.0
 
 
-def test_a_recorded_schedule_is_followed_bit_for_bit(tiny_code: Path, prepared: Prepared, tmp_path: Path) -> None:
+def test_recorded_schedule_gives_equal_weights(tiny_code: Path, prepared: Prepared, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for work in (first, second):
         work.mkdir()
-    by_hand.train(tiny_code, prepared, first, "seconds:0.7", 5, ONE_THREAD)
-    trace = {"OVERNIGHT_TRACE": str(first / "out" / "trace.jsonl")}
-    by_hand.train(tiny_code, prepared, second, "seconds:9", 5, {**ONE_THREAD, **trace})
+    once.train(tiny_code, prepared, first, "seconds:0.7", 5, ONE_THREAD)
+    schedule = {"OVERNIGHT_SCHEDULE": str(first / "out" / "trace.jsonl")}
+    once.train(tiny_code, prepared, second, "seconds:9", 5, {**ONE_THREAD, **schedule})
     found = [json.loads((work / "out" / "summary.json").read_text()) for work in (first, second)]
     assert found[0]["steps"] == found[1]["steps"]
     assert found[0]["final_hash"] == found[1]["final_hash"]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(
+def test_loss_that_is_not_finite_ends_run(
     tiny_code: Path, code_with: MakeCode, prepared: Prepared, tmp_path: Path
 ) -> None:
     source = (tiny_code / "train.py").read_text()
@@ -100,13 +100,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     code = code_with(source.replace("run.finish_step(loss)", "run.finish_step(loss * float('inf'))"))
     work = tmp_path / "work"
     work.mkdir()
-    run = by_hand.train(code, prepared, work, "steps:5", 1, ONE_THREAD)
+    run = once.train(code, prepared, work, "steps:5", 1, ONE_THREAD)
     assert run["exit"] == 3
     assert run["events"][-1] == {"event": "diverged", "step": 1}
     assert not (work / "out" / "model.safetensors").exists()
 
 
-def test_the_share_of_a_gpu_is_never_more_than_all_of_it() -> None:
+def test_memory_share_is_at_most_one() -> None:
     assert memory_share(20, 80 << 30) == 0.25
     assert memory_share(76, 24 << 30) == 1.0
 
@@ -129,7 +129,7 @@ def take(data: Path, seed: int, rows: int, count: int) -> np.ndarray:
     return np.concatenate([ids.numpy() for ids, _ in found])
 
 
-def test_an_epoch_has_every_row_once(data: Path, prepared: Prepared) -> None:
+def test_epoch_has_every_row_once(data: Path, prepared: Prepared) -> None:
     rows = np.fromfile(data / "train-00000.bin", np.uint16).reshape(-1, 33)
     found = take(data, 3, 1, 2 * len(rows))
     epochs = found[: len(rows)], found[len(rows) :]
@@ -138,20 +138,20 @@ def test_an_epoch_has_every_row_once(data: Path, prepared: Prepared) -> None:
     assert not np.array_equal(*epochs)
 
 
-def test_the_order_belongs_to_the_seed(data: Path) -> None:
+def test_seed_determines_batch_order(data: Path) -> None:
     assert np.array_equal(take(data, 1, 4, 9), take(data, 1, 4, 9))
     assert not np.array_equal(take(data, 1, 4, 9), take(data, 2, 4, 9))
     assert (take(data, 1, 4, 9)[:, 0] == 0).all()
 
 
-def test_the_batch_size_may_change_on_the_way(data: Path) -> None:
+def test_batch_size_may_change_during_run(data: Path) -> None:
     batches = Batches(data, 1, CPU)
     shapes = [tuple(batches.next(rows)[0].shape) for rows in (2, 2, 5, 1)]
     batches.close()
     assert shapes == [(2, 32), (2, 32), (5, 32), (1, 32)]
 
 
-def test_a_load_is_a_round_trip(tiny_code: Path, trained: Path, python: Callable[[str], str]) -> None:
+def test_loaded_checkpoint_gives_finite_logits(tiny_code: Path, trained: Path, python: Callable[[str], str]) -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(tiny_code)!r})\nimport torch, train\n"
         f"model = train.load({str(trained)!r}, 'cpu')\n"

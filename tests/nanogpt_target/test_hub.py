@@ -1,4 +1,4 @@
-"""Downloads from a hub whose connections break, over real HTTP on the loopback."""
+"""Downloads from a hub with broken connections, over HTTP on the loopback."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DATA = {
 
 
 class Hub(ThreadingHTTPServer):
-    """A data set ``me/set``. ``breaks`` holds, for each coming request of a file, after how many bytes it ends."""
+    """A hub with the data set ``me/set``. ``breaks``: bytes after which the next answers end."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.breaks: list[int | None] = []
-        self.refusals: list[int] = []  # statuses of the coming requests, whatever they ask for
+        self.refusals: list[int] = []  # statuses of the next answers
         self.ranges: list[str] = []
         self.resumable = True
         self.lie: dict[str, Any] = {}
@@ -83,25 +83,25 @@ def fetch(hub: Hub, folder: Path, *files: str) -> list[Path]:
     return download("me/set", files, folder, endpoint=hub.address, pause=0.001)
 
 
-def test_files_of_text_arrive_whole(hub: Hub, tmp_path: Path) -> None:
+def test_complete_files_are_downloaded_once(hub: Hub, tmp_path: Path) -> None:
     places = fetch(hub, tmp_path)
     assert [p.name for p in places] == ["a.txt", "b.jsonl", "sub--c.txt"]
     assert [p.read_bytes() for p in places] == [DATA["a.txt"], DATA["b.jsonl"], DATA["sub/c.txt"]]
     fetched = len(hub.ranges)
     assert fetch(hub, tmp_path) == places
-    assert len(hub.ranges) == fetched, "what is complete was fetched again"
+    assert len(hub.ranges) == fetched, "a complete file was downloaded again"
 
 
-def test_a_download_goes_on_where_it_broke_off(hub: Hub, tmp_path: Path) -> None:
+def test_interrupted_download_resumes(hub: Hub, tmp_path: Path) -> None:
     hub.breaks = [1000, 500, 0, 0, 7]
     (place,) = fetch(hub, tmp_path, "a.txt")
     assert place.read_bytes() == DATA["a.txt"]
     assert hub.ranges == ["", "bytes=1000-", "bytes=1500-", "bytes=1500-", "bytes=1500-", "bytes=1507-"]
 
 
-def test_a_later_call_goes_on_too(hub: Hub, tmp_path: Path) -> None:
+def test_second_call_resumes_failed_download(hub: Hub, tmp_path: Path) -> None:
     hub.breaks = [1000] + [0] * 20
-    with pytest.raises(DataError, match=r"broke off at 1,000 of 30,000 bytes, 8 times. What came is kept"):
+    with pytest.raises(DataError, match=r"1,000 of 30,000 bytes"):
         fetch(hub, tmp_path, "a.txt")
     hub.breaks, hub.ranges = [], []
     (place,) = fetch(hub, tmp_path, "a.txt")
@@ -109,42 +109,42 @@ def test_a_later_call_goes_on_too(hub: Hub, tmp_path: Path) -> None:
     assert place.read_bytes() == DATA["a.txt"]
 
 
-def test_a_server_that_cannot_resume_sends_it_all_again(hub: Hub, tmp_path: Path) -> None:
+def test_download_restarts_without_range_support(hub: Hub, tmp_path: Path) -> None:
     hub.resumable = False
     hub.breaks = [1000]
     (place,) = fetch(hub, tmp_path, "a.txt")
     assert place.read_bytes() == DATA["a.txt"]
 
 
-def test_a_busy_hub_is_asked_again(hub: Hub, tmp_path: Path) -> None:
+def test_busy_hub_is_retried(hub: Hub, tmp_path: Path) -> None:
     hub.refusals = [503, 500, 429]
     assert fetch(hub, tmp_path, "b.jsonl")[0].read_bytes() == DATA["b.jsonl"]
 
 
 @pytest.mark.parametrize("lie", [{"lfs": {"oid": "0" * 64}}, {"size": 20_000, "lfs": None}])
-def test_what_is_not_what_the_hub_says_is_thrown_away(hub: Hub, tmp_path: Path, lie: dict[str, Any]) -> None:
+def test_file_with_wrong_hash_is_deleted(hub: Hub, tmp_path: Path, lie: dict[str, Any]) -> None:
     hub.lie = lie
-    with pytest.raises(DataError, match="is not what the hub says it is"):
+    with pytest.raises(DataError, match="size or hash"):
         fetch(hub, tmp_path, "a.txt")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_there_is_said_at_once(hub: Hub, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no file 'x\.txt'; it has a\.txt, b\.jsonl, sub/c\.txt"):
+def test_missing_data_set_or_file_is_data_error(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'x\.txt'.*a\.txt, b\.jsonl"):
         fetch(hub, tmp_path, "x.txt")
-    with pytest.raises(DataError, match=r"HTTP 404\. Is the name right, and the data set public\?"):
+    with pytest.raises(DataError, match="404"):
         download("me/other", (), tmp_path, endpoint=hub.address, pause=0.001)
-    with pytest.raises(DataError, match="write hub:owner/name"):
-        download("nobody", (), tmp_path, endpoint=hub.address)
+    with pytest.raises(DataError, match="hub:owner/name"):
+        download("set", (), tmp_path, endpoint=hub.address)
 
 
-def test_a_name_that_leads_out_is_refused(hub: Hub, tmp_path: Path) -> None:
+def test_path_outside_data_set_is_refused(hub: Hub, tmp_path: Path) -> None:
     hub.lie = {"path": "../evil.txt"}
-    with pytest.raises(DataError, match="is no name of a file in a data set"):
+    with pytest.raises(DataError, match="evil"):
         fetch(hub, tmp_path / "in")
     assert not (tmp_path / "evil.txt").exists()
 
 
-def test_no_network_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"Is this machine online\?"):
+def test_unreachable_hub_is_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="me/set"):
         download("me/set", (), tmp_path, endpoint="http://127.0.0.1:9", pause=0.0001)

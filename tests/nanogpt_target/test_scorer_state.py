@@ -1,4 +1,4 @@
-"""A model that learns from what it is asked, and what a model process may say before and after it was asked."""
+"""State in model processes, and the files of the channel before, during and after a request."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import budgets
 import numpy as np
 import pytest
 
 from nanogpt_target.channel import ModelGone, ModelSide, Rejected, ScorerSide
-from nanogpt_target.scorer import steady
+from nanogpt_target.look_ahead import steady
 
 
-def test_noise_that_goes_one_way_is_a_memory() -> None:
+def soon() -> float:
+    return time.monotonic() + budgets.ANSWER_SECONDS
+
+
+def test_one_sided_noise_is_rejected_as_state() -> None:
     random, weights = np.random.default_rng(0), np.full((62, 64), 3)
     steady(random.normal(0, 0.01, (62, 64)), weights)
     steady(np.zeros((62, 64)), weights)
@@ -25,7 +30,7 @@ def test_noise_that_goes_one_way_is_a_memory() -> None:
         steady(random.normal(0.01, 0.01, (62, 64)), weights)
 
 
-def test_no_text_is_in_the_channel_before_the_model_is_loaded(tmp_path: Path) -> None:
+def test_channel_has_no_text_before_model_loads(tmp_path: Path) -> None:
     scorer = ScorerSide(tmp_path, 2, 4, 8)
     ids, out = np.ones((2, 4), np.int64), np.empty((2, 4, 8), np.float32)
     with pytest.raises(TimeoutError):
@@ -33,15 +38,15 @@ def test_no_text_is_in_the_channel_before_the_model_is_loaded(tmp_path: Path) ->
     assert not any((tmp_path / "ids").read_bytes())
     assert not scorer.asked
     model = ModelSide(tmp_path)
-    model._alive.close()  # it dies while it loads
+    model._alive.close()  # the process ends while it loads
     with pytest.raises(ModelGone):
         scorer.ask(ids, float("inf"), out)
     assert not any((tmp_path / "ids").read_bytes())
     scorer.close()
 
 
-def test_the_death_of_a_model_process_is_seen_at_once(tmp_path: Path) -> None:
-    """Killed by a signal, while it is asked: no wait for the deadline."""
+def test_killed_model_process_is_noticed(tmp_path: Path) -> None:
+    """Killed by a signal during a request; the scorer does not wait for the deadline."""
     scorer = ScorerSide(tmp_path, 2, 4, 8)
     program = (
         "import os, signal, sys; from pathlib import Path; from nanogpt_target.channel import ModelSide\n"
@@ -56,8 +61,8 @@ def test_the_death_of_a_model_process_is_seen_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ids", "logits", "asked", "answered", "alive", "header.new"])
-def test_files_that_wait_in_the_channel_are_refused(tmp_path: Path, name: str) -> None:
-    """A model process that is there first may have put a link to a file of the host where the scorer will write."""
+def test_existing_files_in_channel_are_rejected(tmp_path: Path, name: str) -> None:
+    """A model process could place a link to a file of the host where the scorer will write."""
     victim, channel = tmp_path / "victim", tmp_path / "channel"
     victim.write_text("precious")
     channel.mkdir()
@@ -75,37 +80,37 @@ def _grow(channel: Path) -> None:
 @pytest.mark.parametrize(
     ("meddle", "reason"),
     [
-        (_grow, "more into the channel than an answer"),
-        (lambda channel: (channel / "own").touch(), "something of its own"),
-        (lambda channel: (channel / "own").mkdir(), "something of its own"),
+        (_grow, "enlarged"),
+        (lambda channel: (channel / "own").touch(), "created a file"),
+        (lambda channel: (channel / "own").mkdir(), "created a file"),
         (lambda channel: channel.rename(channel.with_name("elsewhere")), "interfered with the channel"),
     ],
     ids=["grows", "a file", "a folder", "moved away"],
 )
-def test_what_grows_in_the_channel_is_seen_while_waiting(
+def test_changed_channel_folder_is_rejected_while_waiting(
     tmp_path: Path, meddle: Callable[[Path], object], reason: str
 ) -> None:
-    """The folder lies in the host's memory, and no limit of the model process covers it."""
+    """The folder lies in the host's memory, outside the limits of the model process."""
     channel = tmp_path / "channel"
     channel.mkdir()
     scorer = ScorerSide(channel, 2, 4, 8)
     meddle(channel)
     with pytest.raises(Rejected, match=reason):
-        scorer.ask(np.ones((2, 4), np.int64), time.monotonic() + 60, np.empty((2, 4, 8), np.float32))
+        scorer.ask(np.ones((2, 4), np.int64), soon(), np.empty((2, 4, 8), np.float32))
     scorer.close()
 
 
-def test_loading_has_a_bound_of_its_own(tmp_path: Path) -> None:
-    """From the import of train.py: until scoring ends, it would be time to train."""
+def test_loading_has_its_own_bound(tmp_path: Path) -> None:
+    """Otherwise a model process could train until scoring ends."""
     scorer = ScorerSide(tmp_path, 2, 4, 8, load_seconds=0.05)
-    model = ModelSide(tmp_path)  # about to import train.py, and never ready
+    model = ModelSide(tmp_path)  # about to import train.py, never ready
     with pytest.raises(TimeoutError, match="loading the model took"):
-        scorer.ask(np.ones((2, 4), np.int64), time.monotonic() + 60, np.empty((2, 4, 8), np.float32))
+        scorer.ask(np.ones((2, 4), np.int64), soon(), np.empty((2, 4, 8), np.float32))
     scorer.close()
-    assert model.shape == (2, 4, 8), "it lives until here"
+    assert model.shape == (2, 4, 8)
 
 
-def test_a_first_answer_that_takes_long_counts_as_loading(tmp_path: Path) -> None:
+def test_slow_first_answer_counts_as_loading(tmp_path: Path) -> None:
     scorer = ScorerSide(tmp_path, 2, 4, 8, load_seconds=0.3)
     model = ModelSide(tmp_path)
 
@@ -118,7 +123,7 @@ def test_a_first_answer_that_takes_long_counts_as_loading(tmp_path: Path) -> Non
     with ThreadPoolExecutor(1) as pool:
         pool.submit(answer)
         for _ in range(3):
-            scorer.ask(np.ones((2, 4), np.int64), time.monotonic() + 60, np.empty((2, 4, 8), np.float32))
+            scorer.ask(np.ones((2, 4), np.int64), soon(), np.empty((2, 4, 8), np.float32))
     with pytest.raises(TimeoutError, match="loading the model took"):
         scorer.check_load()
     scorer.close()

@@ -1,4 +1,4 @@
-"""Raw bytes per token are exact, for any text."""
+"""Raw bytes per token are exact for any text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def trained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(codec="utf-8")))
-def test_bytes_add_up_and_come_back(trained_file: Path, text: str) -> None:
+def test_encoding_preserves_bytes_and_text(trained_file: Path, text: str) -> None:
     coder = tokenizer.load(trained_file)
     counts = tokenizer.token_bytes(coder)
     (ids,) = tokenizer.encode(coder, [text])
@@ -29,7 +29,7 @@ def test_bytes_add_up_and_come_back(trained_file: Path, text: str) -> None:
     assert coder.decode(ids.tolist(), skip_special_tokens=False) == text
 
 
-def test_bos_is_token_0_without_bytes_and_cannot_be_written(trained_file: Path) -> None:
+def test_text_cannot_contain_bos_token(trained_file: Path) -> None:
     coder = tokenizer.load(trained_file)
     counts = tokenizer.token_bytes(coder)
     assert coder.token_to_id(tokenizer.BOS) == 0

@@ -1,4 +1,4 @@
-"""The model of train.py: two ways to attend, and two precisions, that say the same."""
+"""The model of train.py: two forms of attention and two precisions give equal results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def model_of(train: Any) -> Any:
-    """Two short layers and a long one, with weights that let attention say something."""
+    """Two layers with a short window and one with a long window; weights that make attention matter."""
     torch.manual_seed(0)
     model = train.GPT(train.Config(61, LENGTH, depth=3, head_dim=16, width=32, window_pattern="SSL"))
     for block in model.blocks:
@@ -40,20 +40,20 @@ def loss_and_gradients(model: Any, precision: Any) -> tuple[float, torch.Tensor]
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @torch.no_grad()
-def test_attention_by_blocks_is_attention_by_mask(train: Any) -> None:
-    """A GPU trains by blocks and is scored by the mask. (Backwards, ``flex_attention`` does not run on a processor.)"""
+def test_blockwise_attention_equals_masked_attention(train: Any) -> None:
+    """A GPU trains blockwise and is scored with the mask. (``flex_attention`` has no backward pass on CPUs.)"""
     model = model_of(train)
     ids = torch.randint(61, (2, LENGTH))
     by_mask = model(ids)
     model.attend_blockwise(torch.device("cpu"))
     torch.testing.assert_close(model(ids), by_mask, rtol=1e-4, atol=1e-4)
-    model.blockwise = (model.blockwise[0], model.blockwise[0])  # long where it should be short: is that seen?
+    model.blockwise = (model.blockwise[0], model.blockwise[0])  # a long window instead of a short one must differ
     assert not torch.allclose(model(ids), by_mask, rtol=1e-2, atol=1e-2)
 
 
 @torch.no_grad()
-def test_the_model_compiles_as_one_graph(train: Any) -> None:
-    """By the front end of ``torch.compile`` alone, which needs no compiler: a break would cost a GPU its speed."""
+def test_model_compiles_as_one_graph(train: Any) -> None:
+    """Uses only the front end of ``torch.compile``, which needs no compiler."""
     model = model_of(train)
     ids = torch.randint(61, (2, LENGTH + 1))
     loss = model(ids[:, :-1], ids[:, 1:])
@@ -70,16 +70,14 @@ def test_bf16_is_close_to_float32(train: Any) -> None:
     assert float(torch.nn.functional.cosine_similarity(other, gradients, dim=0)) > 0.99
 
 
-def test_logits_are_float32_whatever_the_products_are(train: Any) -> None:
+def test_logits_are_float32_under_autocast(train: Any) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert model_of(train)(torch.zeros(1, LENGTH, dtype=torch.long)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_a_newton_schulz_iteration_makes_matrices_orthogonal(
-    train: Any, bf16: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Up to the spread of its five steps: singular values between about 0.7 and 1.2 (Jordan et al. 2024)."""
+def test_newton_schulz_makes_matrices_orthogonal(train: Any, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five steps give singular values between about 0.7 and 1.2 (Jordan et al. 2024)."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
     for shape in ((3, 16, 48), (3, 48, 16), (2, 24, 24)):
         made = train.orthogonalise(torch.randn(shape, generator=torch.Generator().manual_seed(2)))
@@ -90,7 +88,7 @@ def test_a_newton_schulz_iteration_makes_matrices_orthogonal(
         assert float(values.median()) > 0.6
 
 
-def test_bf16_is_chosen_by_what_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_bf16_follows_cpu_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     assert harness.fast_bf16(torch.device("cuda"))
     for capabilities, fast in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=capabilities: has)

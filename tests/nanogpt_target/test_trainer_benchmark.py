@@ -1,21 +1,22 @@
-"""What the measurements of the trainer stand on: its formula, its rival, and what it refuses."""
+"""The trainer benchmark: its FLOP formula, its plain rival, and its errors."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+import budgets
 import pytest
 import torch
 
 from benchmarks import trainer
-from nanogpt_target import __main__ as by_hand
+from nanogpt_target import __main__ as once
 from nanogpt_target.prepare import Prepared
 
 ONE_THREAD = {"OVERNIGHT_DEVICE": "cpu", "OVERNIGHT_THREADS": "1", "PLAIN_LR": "1e-2"}
 
 
-def test_flops_of_a_model_that_can_be_counted_by_hand(tmp_path: Path) -> None:
+def test_flops_of_small_model(tmp_path: Path) -> None:
     train = trainer.load_trainer("demo", tmp_path)
     model = train.GPT(train.Config(10, 4, depth=2, head_dim=8, width=16, window_pattern="SL"))
     # a layer: 4 W² of attention, 8 W² of the MLP; a head of W V; two scalars a layer. Windows of 2 and of 4 positions
@@ -25,20 +26,22 @@ def test_flops_of_a_model_that_can_be_counted_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_nothing_is_said_of_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+def test_gpu_benchmark_exits_without_gpu(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no GPU here"):
         trainer.gpu(1, tmp_path)
 
 
-def test_the_plain_trainer_learns_and_is_scored(tmp_path: Path, prepared: Prepared, tiny_code: Path) -> None:
+def test_plain_trainer_learns_and_is_scored(tmp_path: Path, prepared: Prepared, tiny_code: Path) -> None:
     code = tmp_path / "code"
     shutil.copytree(tiny_code, code)
     shutil.copyfile(trainer.PLAIN, code / "train.py")
     values = []
     for steps in (1, 20):
         work = tmp_path / f"work{steps}"
-        assert by_hand.train(code, prepared, work, f"steps:{steps}", 1, ONE_THREAD)["exit"] == 0
-        values.append(by_hand.score(code, work / "out", prepared, "validation", ONE_THREAD, 120, seed=1)["value"])
+        assert once.train(code, prepared, work, f"steps:{steps}", 1, ONE_THREAD)["exit"] == 0
+        values.append(
+            once.score(code, work / "out", prepared, "validation", ONE_THREAD, budgets.SCORING_SECONDS, seed=1)["value"]
+        )
     assert values[1] < values[0]
 
 
@@ -51,7 +54,7 @@ print(json.dumps([1.0, 0.5, 0.5, 100]))
 """
 
 
-def test_a_step_that_is_killed_costs_the_grid_no_other(
+def test_killed_cell_leaves_rest_of_grid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(trainer, "CELL", DYING)
@@ -64,7 +67,7 @@ def test_a_step_that_is_killed_costs_the_grid_no_other(
     assert said.count("ended with -9") == 2 * len({line.split()[1] for line in rows})
 
 
-def test_a_grid_without_the_step_of_the_preset_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grid_exits_if_preset_cell_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "CELL", "raise SystemExit('no torch')")
     with pytest.raises(SystemExit, match="the preset's own step does not run here: no torch"):
         trainer.grid(1, tmp_path)

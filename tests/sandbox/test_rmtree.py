@@ -69,7 +69,7 @@ def test_removes_folders_without_permissions(tmp_path: Path) -> None:
             folder.chmod(folder.stat().st_mode | 0o055)
     place.parent.chmod(0o777)
     done = subprocess.run(
-        [sys.executable, "-c", REMOVE, str(place)], capture_output=True, text=True, timeout=budgets.PROGRAM
+        [sys.executable, "-c", REMOVE, str(place)], capture_output=True, text=True, timeout=budgets.PROGRAM_SECONDS
     )
     assert done.returncode == 0, done.stderr
     assert not place.exists()

@@ -1,4 +1,4 @@
-"""The demo preset made smaller still, its data, and trials of edited versions of its train.py."""
+"""A smaller demo preset with its data, and trials of edited versions of its train.py."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import budgets
 from targets import git
 
 from agent.cli.init import make_target
@@ -19,6 +20,7 @@ from agent.repo.repo import Repo
 from agent.target import load_target
 from agent.trial.compile_cache import NOTHING, Compiled
 from agent.trial.experiment import Experiment
+from agent.trial.order import Order
 from agent.types import Measurement, Role
 from nanogpt_target.prepare import prepare
 from sandbox import make_sandbox
@@ -26,8 +28,9 @@ from sandbox.types import Device, Sandbox
 
 SMALL = {
     "tokens = 65536": "steps = 12",
-    "wall_seconds = 120": "wall_seconds = 300",
-    "score_seconds = 60": "score_seconds = 90",
+    "wall_seconds = 120": f"wall_seconds = {budgets.TRAINING_SECONDS}",
+    "startup_seconds = 90": f"startup_seconds = {budgets.STARTUP_SECONDS}",
+    "score_seconds = 60": f"score_seconds = {budgets.SCORING_SECONDS}",
     "validation_tokens = 40000": "validation_tokens = 4000",
     "test_tokens = 40000": "test_tokens = 4000",
     "train_bytes = 3000000": "train_bytes = 400000",
@@ -38,7 +41,7 @@ SMALL = {
 
 
 def start_badly(folder: Path) -> str:
-    """Commit rates at which the target learns nothing, and return the reply of a model that puts the old ones back."""
+    """Commit learning rates that are far too low; the reply of a model that restores the old ones."""
     good = (folder / "train.py").read_text()
     bad = re.sub(r"(?m)^(\w*(?:EMBEDDING|MATRIX|SCALAR)_LR) = .*$", r"\1 = 0.0000001  # far too low", good)
     (folder / "train.py").write_text(bad)
@@ -47,7 +50,7 @@ def start_badly(folder: Path) -> str:
 
 
 class Bench:
-    """A target in a git repository, its prepared data, and a sandbox to try edits of it in."""
+    """A target in a git repository with prepared data, and a sandbox for trials of its edits."""
 
     def __init__(
         self,
@@ -94,16 +97,16 @@ class Bench:
         target = dataclasses.replace(
             self.target, budget=dataclasses.replace(self.target.budget, **(budget or {})), **(limits or {})
         )
-        device = Device("cpu", threads=1)  # more would spin and wait for each other
+        device = Device("cpu", threads=1)  # more threads would wait for each other
         self.experiment = Experiment(
             self.repo, target, self.sandbox, device, self.owner, self.prepared, compiled=compiled
         )
         commit = self.commit(*edits)
         self.last = self.scratch / f"{commit[:8]}-{seed}"
-        return self.experiment.measure(commit, role, seed, self.last, "trace", 0, lambda _phase, _info: None)
+        return self.experiment.measure(Order(0, commit, role, seed, "run"), self.last, lambda _phase, _info: None)
 
     def honest_value(self, directory: Path) -> float:
-        """Bits per byte of a checkpoint by the honest train.py, in one process and without the scorer's code."""
+        """Bits per byte of a checkpoint, computed in one process without the scorer."""
         import numpy as np
         import torch
 

@@ -1,7 +1,7 @@
-"""Run directories of plausible nights, made without training: `python tests/support/nights.py DIR --trials 60`.
+"""Synthetic run directories, without training: `python tests/support/nights.py DIR --trials 60`.
 
-A night is a random walk with true effects and noise between runs. It goes through ``agent.ledger.Ledger`` in the order
-in which a session writes, so whatever reads real runs reads these. The same arguments give the same bytes.
+A night is a random walk with true effects and noise between runs. Its events are written by ``Ledger``, in the order
+of a session. The same arguments give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from agent.ledger.events import Asked, Candidate, Ended, Judged, Measured, Moved, RunStarted, SessionStarted, Told
 from agent.ledger.journal import Ledger
 from agent.types import Decision, Measurement, Proposal, Verdict
 
@@ -25,7 +26,7 @@ BLOCK = {
     "DEPTH": 8, "ASPECT_RATIO": 64, "MATRIX_LR": 0.04, "EMBEDDING_LR": 0.6, "WEIGHT_DECAY": 0.2, "WARMDOWN_RATIO": 0.5,
     "WINDOW_PATTERN": "SSSL",
 }  # fmt: skip
-KINDS: dict[str, dict[str, Any]] = {  # of nights, by arguments of write_night
+KINDS: dict[str, dict[str, Any]] = {  # arguments of write_night
     "plain": {},
     "nothing kept": {"keeps": False},
     "nothing tried": {"trials": 0},
@@ -83,7 +84,7 @@ Traceback (most recent call last):
 
 @dataclass
 class Night:
-    """Knobs of a synthetic night. ``effect`` is the scale of true effects, ``sd`` the noise between runs."""
+    """Parameters of a synthetic night. ``effect`` scales the true effects, ``sd`` is the noise between runs."""
 
     trials: int = 60
     seed: int = 0
@@ -95,7 +96,7 @@ class Night:
     failures: float = 0.12
     unran: float = 0.06
     self_reported: bool = False
-    hostile: str = ""  # put into every text that a model or a log could have written
+    hostile: str = ""  # added to every text from a model or a log
     ended: bool = True
     tag: str = "jun12"
     calibration: int = 4
@@ -109,7 +110,7 @@ class Night:
 
 
 def write_night(directory: Path, trials: int = 60, seed: int = 0, **knobs: Any) -> Path:
-    """Make ``directory`` look like ``runs/<tag>`` after (or, with ended=False, in the middle of) a night."""
+    """Write ``directory`` as ``runs/<tag>`` after a night, or during one with ended=False."""
     directory.mkdir(parents=True, exist_ok=True)
     night = Night(trials=trials, seed=seed, **knobs)
     _Writer(directory, night).write()
@@ -132,19 +133,19 @@ class _Writer:
         night = self.night
         (self.directory / "run.toml").write_text(run_toml(night))
         with Ledger(self.directory / "ledger.jsonl", night.clock) as self.ledger:
-            self.ledger.append("session", tag=night.tag, baseline=self.base, metric=night.metric, goal=night.goal,
+            self.ledger.append(SessionStarted(tag=night.tag, baseline=self.base, metric=night.metric, goal=night.goal,
                                proposer="centaur", sandbox="bwrap", policy="confirm", seed=night.seed,
                                budget=f"{night.seconds:g}s", trials=night.trials, device="cuda", target="nanogpt",
-                               model="qwen3-27b", self_reported=night.self_reported)  # fmt: skip
+                               self_reported=night.self_reported))  # fmt: skip
             for _ in range(night.calibration):
                 self.measure(0, self.base, "calibrate")
             if night.calibration:
                 self.test(0, self.base)
-                self.ledger.append("told", trial=0)
+                self.ledger.append(Told(trial=0))
             for trial in range(1, night.trials + 1):
                 self.trial(trial, half=not night.ended and trial == night.trials)
             if night.ended:
-                self.ledger.append("ended", reason=f"all {night.trials} trials done")
+                self.ledger.append(Ended(reason=f"all {night.trials} trials done"))
 
     def trial(self, number: int, half: bool) -> None:
         self.count = 0
@@ -154,16 +155,16 @@ class _Writer:
         folder = self.directory / "trials" / f"{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "proposal.diff").write_text(proposal.diff)
-        self.ledger.append("asked", trial=number, started=night.clock() - 4, proposal=proposal)
+        self.ledger.append(Asked(trial=number, started=night.clock() - 4, proposal=proposal))
         if proposal.ending:
-            self.ledger.append("told", trial=number)
+            self.ledger.append(Told(trial=number))
             return
         commit = self.commit(f"trial {number}")
         self.true[commit] = self.true[self.incumbent] + self.sign * effect
-        self.ledger.append("candidate", trial=number, commit=commit, ref=f"refs/autoresearch/{night.tag}/{number:04d}")
+        self.ledger.append(Candidate(trial=number, commit=commit, ref=f"refs/autoresearch/{night.tag}/{number:04d}"))
         if half:
             trace = f"trials/{number:04d}/run-1"
-            self.ledger.append("run_started", trial=number, commit=commit, role="screen", seed=1, trace=trace)
+            self.ledger.append(RunStarted(trial=number, commit=commit, role="screen", seed=1, trace=trace))
             return
         if draw < night.failures:
             status, reason = self.random.choice(FAILURES)
@@ -217,7 +218,7 @@ class _Writer:
         self.count += 1
         trace = f"trials/{trial:04d}/run-{self.count}"
         seed = draw.randrange(1 << 31)
-        self.ledger.append("run_started", trial=trial, commit=commit, role=role, seed=seed, trace=trace)
+        self.ledger.append(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
         ok = status == "ok"
         value = round(self.true[commit] + draw.gauss(0, 1) * night.sd, 6) if ok else None
         trained = night.seconds if ok or status == "invalid" else night.seconds * draw.random()
@@ -231,10 +232,10 @@ class _Writer:
         self.write_curve(folder / "curve.jsonl", value, trained / night.seconds)
         log = TRACEBACK.format(reason=reason) if status == "crash" else f"step 140 loss 3.2\n{reason}\n"
         (folder / "train.log").write_text("step 1 loss 9.01\n" * 5 + ("" if ok else log))
-        self.ledger.append("measured", trial=trial, measurement=Measurement(
+        self.ledger.append(Measured(trial=trial, measurement=Measurement(
             commit, role, seed, "cuda", status, value, metrics={"steps": 900, "tokens": 118e6},
             seconds=seconds, peak_memory_gb=round(21 + 8 * draw.random(), 2), reason=reason,
-            log_tail="" if ok else log, self_reported=night.self_reported, trace=trace))  # fmt: skip
+            log_tail="" if ok else log, self_reported=night.self_reported, trace=trace)))  # fmt: skip
 
     def test(self, trial: int, commit: str) -> None:
         if self.night.self_reported:
@@ -242,7 +243,7 @@ class _Writer:
         value = round(self.true[commit] * 1.012 + self.random.gauss(0, 1) * self.night.sd, 6)
         trace = f"trials/{trial:04d}/run-1"
         run = Measurement(commit, "test", 1, "cuda", "ok", value, seconds={"training": 300.0}, trace=trace)
-        self.ledger.append("measured", trial=trial, measurement=run)
+        self.ledger.append(Measured(trial=trial, measurement=run))
 
     def judge(self, number: int, commit: str) -> None:
         mine, theirs = self.values.get(commit, []), self.values.get(self.incumbent, [])
@@ -259,13 +260,13 @@ class _Writer:
             verdict = Verdict(decision, fmean(mine), best, gain, round(se, 6), len(mine), len(theirs), dof, why)
         if verdict.decision == "keep":
             self.test(number, commit)
-        self.ledger.append("judged", trial=number, verdict=verdict)
+        self.ledger.append(Judged(trial=number, verdict=verdict))
         if verdict.decision == "keep":
             self.incumbent, self.head = commit, self.commit(f"accepted {number}")
-            self.ledger.append("moved", trial=number, commit=self.head)
+            self.ledger.append(Moved(trial=number, commit=self.head))
             record = self.ledger.state.records[-1]
             self.params = {**self.params, **(record.proposal.params or {})}
-        self.ledger.append("told", trial=number)
+        self.ledger.append(Told(trial=number))
 
     def ahead(self, commit: str) -> float:
         theirs = self.values.get(self.incumbent) or [self.true[self.incumbent]]

@@ -1,15 +1,14 @@
-"""A scripted OpenAI-compatible server that looks like vLLM: it says what it is told to, and fails as servers fail.
+"""A scripted OpenAI-compatible server in the form of vLLM, with scripted failures.
 
 In a test:
 
     with OpenAIServer(["first reply", Answer(status=503, retry_after="1"), Answer(finish_reason="length")]) as server:
         ChatModel(server.base_url)
 
-On its own: ``python tests/support/openai_server.py --port-file F --replies DIR``; DIR holds ``*.md`` (the text of a
-reply) and ``*.json`` (the fields of an Answer), given in the order of their names. The port is written to F once it
-listens.
+As a program: ``python tests/support/openai_server.py --port-file F --replies DIR``. DIR holds ``*.md`` (the text of a
+reply) and ``*.json`` (the fields of an Answer), sent in the order of their names. The server writes its port to F.
 
-The probe of a client for structured outputs is answered apart and does not use up a reply.
+The client's probe for structured outputs takes no reply from the script.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ PROBE = "Answer with the word yes."
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to one chat completion. ``status`` other than 200 sends an error in vLLM's form."""
+    """The answer to one chat completion. A ``status`` other than 200 sends ``raw``, else an error in vLLM's form."""
 
     text: str | None = ""
     status: int = 200
@@ -38,9 +37,9 @@ class Answer:
     code: str | int | None = None
     retry_after: str | None = None
     hang: bool = False  # never answer
-    refuse: bool = False  # close the connection without a word
+    refuse: bool = False  # close the connection without an answer
     break_after: int | None = None  # close the connection after so many bytes of the body
-    raw: str | None = None  # this body instead
+    raw: str | None = None  # the whole body
     content_type: str = "application/json"
     finish_reason: str = "stop"
     reasoning: str | None = None
@@ -51,21 +50,24 @@ class Answer:
 
 @dataclass
 class Seen:
-    """A request as it came in."""
+    """A request to the server."""
 
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any] = field(default_factory=dict)
-    asleep: bool = False  # the server, when it came
+    asleep: bool = False  # state of the server when the request came
 
 
 class OpenAIServer:
     """Listens on a free port of the loopback between ``__enter__`` and ``__exit__``.
 
-    ``models`` maps names to context windows in tokens. ``structured`` holds the forms that are enforced (of a probe).
-    A prompt longer than the window is refused in vLLM's words. After the last reply comes ``at_end``.
-    With ``sleeps`` it has vLLM's sleep mode; /sleep and /wake_up then answer with the status ``moving``, and do nothing
-    unless that is 200.
+    Args:
+        replies: answers in order; ``at_end`` follows the last one.
+        models: names and context windows in tokens. A longer prompt gets vLLM's error.
+        listing: the answer to /models in place of ``models``.
+        refuses: request parameters and the answers to requests that hold them.
+        structured: the forms that the probe finds enforced: ``schema``, ``grammar``.
+        sleeps: adds vLLM's sleep mode. /sleep and /wake_up answer with the status ``moving`` and need 200 to work.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class OpenAIServer:
         at_end: Answer | None = None,
         port: int = 0,
         sleeps: bool = False,
+        listing: Answer | None = None,
+        refuses: Mapping[str, Answer] | None = None,
     ) -> None:
         self.sleeps, self.asleep, self.moving = sleeps, False, 200
         self.replies = [Answer(reply) if isinstance(reply, str) else reply for reply in replies]
         self.models = dict(models if models is not None else {"tiny": 32768})
         self.key, self.owned_by, self.version, self.tokenizer = key, owned_by, version, tokenizer
-        self.structured = frozenset(structured)
+        self.structured, self.listing, self.refuses = frozenset(structured), listing, dict(refuses or {})
         self.at_end = at_end or Answer(status=410, message="the script is over")
         self.seen: list[Seen] = []
         self.stopped = threading.Event()
@@ -104,7 +108,7 @@ class OpenAIServer:
 
     @property
     def chats(self) -> list[dict[str, Any]]:
-        """Bodies of the chat completions that were asked for, probes left out."""
+        """Bodies of the requests for chat completions, without probes."""
         return [seen.body for seen in self.seen if seen.path.endswith("/chat/completions") and not is_probe(seen.body)]
 
     def __enter__(self) -> OpenAIServer:
@@ -145,7 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         owner.note(Seen(self.path, dict(self.headers), asleep=owner.asleep))
         if not self._allowed():
             return
-        if self.path == "/v1/models":
+        if self.path == "/v1/models" and owner.listing:
+            self._send(owner.listing.status, owner.listing.raw or "")
+        elif self.path == "/v1/models":
             self._send(200, {"object": "list", "data": [self._model(n, w) for n, w in owner.models.items()]})
         elif self.path == "/version" and owner.version:
             self._send(200, {"version": owner.version})
@@ -183,6 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, f"The model `{name}` does not exist.", kind="NotFoundError")
         elif (problem := overflow(body, owner.models[name])) is not None:
             self._error(400, problem, kind="BadRequestError")
+        elif refused := next((name for name in owner.refuses if name in body), None):
+            self._answer(body, owner.refuses[refused])
         elif is_probe(body):
             self._completion(body, Answer(probed(body, owner.structured)))
         else:
@@ -194,6 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif answer.refuse:
             self._drop()
+        elif answer.status != 200 and answer.raw is not None:
+            self._send(answer.status, answer.raw)
         elif answer.status != 200:
             headers = {"Retry-After": answer.retry_after} if answer.retry_after is not None else {}
             self._error(answer.status, answer.message, headers=headers, code=answer.code)
@@ -264,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, {"error": error}, headers or {})
 
     def _send(self, status: int, data: object, headers: Mapping[str, str] | None = None) -> None:
-        payload = json.dumps(data).encode()
+        payload = (data if isinstance(data, str) else json.dumps(data)).encode()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
             self.send_header(name, value)
@@ -283,7 +293,7 @@ def is_probe(body: Mapping[str, Any]) -> bool:
 
 
 def probed(body: Mapping[str, Any], structured: frozenset[str]) -> str:
-    """What the probe gets: the demanded word where the form is enforced, else what a model would say."""
+    """The answer to the probe: the word of the form if the form is enforced, else a free answer."""
     if "response_format" in body and "schema" in structured:
         properties = body["response_format"]["json_schema"]["schema"]["properties"]
         return json.dumps({name: value["enum"][0] for name, value in properties.items()})
@@ -293,12 +303,12 @@ def probed(body: Mapping[str, Any], structured: frozenset[str]) -> str:
 
 
 def count(body: Mapping[str, Any]) -> int:
-    """Tokens of the conversation: four characters each, and a few around every message."""
+    """Tokens of the conversation: four characters each, and four tokens per message."""
     return sum(4 + len(message["content"]) // 4 for message in body.get("messages", ()))
 
 
 def overflow(body: Mapping[str, Any], window: int | None) -> str | None:
-    """vLLM's message if prompt and answer do not fit."""
+    """vLLM's error if prompt and answer exceed the window."""
     prompt, answer = count(body), int(body.get("max_tokens") or 0)
     if window is None or prompt + max(answer, 1) <= window:
         return None
@@ -331,7 +341,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--max-model-len", type=int, default=131072)
     parser.add_argument("--key")
-    parser.add_argument("--structured", default="", help="forms that are enforced, with commas: schema,grammar")
+    parser.add_argument("--structured", default="", help="enforced forms, separated by commas: schema,grammar")
     given = parser.parse_args()
     server = OpenAIServer(
         read_replies(given.replies),
@@ -342,7 +352,7 @@ def main() -> None:
     )
     waiting = given.port_file.with_suffix(".part")
     waiting.write_text(f"{server.port}\n")
-    waiting.replace(given.port_file)  # whoever waits for the file never reads half of it
+    waiting.replace(given.port_file)  # a reader never sees half of the file
     server.serve_forever()
 
 

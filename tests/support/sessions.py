@@ -1,4 +1,4 @@
-"""Sessions over the bowl of targets.py, run in this process or in one that dies where it is told to."""
+"""Sessions over the bowl of targets.py, in this process or in a child that kills itself."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from whole import check_whole, refs_of
+
 from agent.ledger import journal as ledger
+from agent.ledger.events import Asked, name_of
 from agent.ledger.state import State, fold
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.session import setup as launch
+from agent.session.parts import block_proposer
 from agent.settings import make_settings
 from agent.target import load_target
-from benchmarks.whole import check_whole, refs_of
 
 __all__ = ["USUAL", "check_replay", "check_whole", "killed", "nothing", "refs_of", "resume", "start", "state_of"]
 
@@ -25,16 +28,16 @@ USUAL = {"proposer": "cma-es", "sandbox": "process", "device": "cpu", "policy": 
 
 
 def nothing(_text: str) -> None:
-    """What a session says to nobody."""
+    """Discard a message."""
 
 
 def start(target: Path, runs: Path, tag: str = "night", **settings: Any) -> RunDirectory:
     given = {**USUAL, "target": str(target), "runs": str(runs), "tag": tag, **settings}
-    return launch.start(make_settings(given, None), SilentView(), nothing)
+    return launch.start(make_settings(given, None), Observer(), nothing)
 
 
 def resume(runs: Path, tag: str = "night", **changes: Any) -> RunDirectory:
-    return launch.resume(runs, tag, changes, SilentView(), nothing)
+    return launch.resume(runs, tag, changes, Observer(), nothing)
 
 
 def state_of(directory: RunDirectory) -> State:
@@ -42,15 +45,18 @@ def state_of(directory: RunDirectory) -> State:
 
 
 def killed(work: Callable[[], object], kill: Callable[[str, str], bool]) -> bool:
-    """Do ``work`` in a child that kills itself with SIGKILL as soon as ``kill(when, what)`` says so.
+    """Do ``work`` in a child that kills itself with SIGKILL as soon as ``kill(when, what)`` is true.
 
-    ``when`` is before or after; ``what`` is the event that is written, or ``move`` of a ref.
+    Args:
+        work: runs in a forked child.
+        kill: called with "before" or "after", and the name of the event that is written, or ``move`` for a ref.
 
-    Returns: whether it came to that. A child that ends in any other way than well fails the test.
+    Returns:
+        Whether the child was killed. Any other exit status than 0 fails the test.
     """
 
     def child() -> None:
-        _dying(ledger.Ledger, "append", kill, lambda _self, event, **_fields: str(event))
+        _dying(ledger.Ledger, "append", kill, lambda _self, event: name_of(event))
         _dying(Repo, "move", kill, lambda *_arguments: "move")
         work()
 
@@ -77,14 +83,14 @@ def _dying(owner: type, name: str, kill: Callable[[str, str], bool], what: Calla
 
 
 def check_replay(directory: RunDirectory, target: Path, settings: Mapping[str, Any]) -> None:
-    """Each recorded ask is what a fresh search method, brought to where the ledger then was, asks for."""
+    """Assert that a new search method, after replaying the ledger up to an ask, asks for the same point."""
     events = ledger.read(directory.ledger)
     baseline = fold(events).baseline
     given = make_settings({**USUAL, "target": str(target), **settings}, None)
     loaded, _ = load_target(target)
     source = Repo(target).read(baseline, loaded.path)
     for position, event in enumerate(events):
-        if event["event"] == "asked":
-            proposer = launch.block_proposer(given, loaded, source, None)
+        if isinstance(event, Asked):
+            proposer = block_proposer(given, loaded, source, None)
             proposer.replay(events[:position])
-            assert dict(proposer.method.suggest().params) == event["proposal"]["params"]
+            assert dict(proposer.method.suggest().params) == event.proposal.params

@@ -1,6 +1,6 @@
-"""The form of the code proposer's answer as a grammar (EBNF that vLLM reads): header, then one unified diff.
+"""Grammar of the code proposer's answer (EBNF as vLLM reads it): header lines, then one unified diff.
 
-It holds the form, not the content: whether the lines exist in the file is for ``agent.patch.apply`` to find out.
+The grammar fixes the form. ``agent.patch.apply`` checks whether the lines of the diff are in the file.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ line ::= context | change
 
 
 def answer_grammar(path: str) -> str:
-    """A grammar of answers that change ``path``."""
+    """The grammar of answers that change the file ``path``."""
     categories = " | ".join(json.dumps(name) for name in CATEGORIES)
     return _TEMPLATE.format(categories=categories, files=json.dumps(f"--- a/{path}\n+++ b/{path}\n")).strip() + "\n"

@@ -1,4 +1,4 @@
-"""Reads what a model says before its diff: category, subject and reason, however it writes them."""
+"""Reads the header of a reply: category, subject and rationale before the diff."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.errors import PatchRejected
 from agent.llm.prompts import one_line
 from agent.patch.reasoning import strip_reasoning
 
-SUBJECT_LIMIT = 72  # characters, as git likes them
+SUBJECT_LIMIT = 72  # characters, as usual for git
 RATIONALE_LIMIT = 1000
 
 _FIELD = re.compile(
@@ -26,7 +26,7 @@ _DIFF = re.compile(r"^\s*(?:`{3}|~{3}|--- |diff --git |@@|\*\*\* |Index: )")
 _SMALL_TALK = re.compile(
     r"^(?:sure|okay|ok|certainly|of course|here(?:'s| is| are)|let(?:'s| me| us)|i(?:'ll| will))\b", re.IGNORECASE
 )
-_WORDS = (  # the first that is found decides
+_WORDS = (  # the first word in the text decides
     ("combin", "combination"), ("simpl", "simplification"), ("schedul", "schedule"), ("warmup", "schedule"),
     ("warm-up", "schedule"), ("cooldown", "schedule"), ("optim", "optimiser"), ("learning rate", "optimiser"),
     ("regulari", "regularisation"), ("dropout", "regularisation"), ("weight decay", "regularisation"),
@@ -43,7 +43,7 @@ class Header(NamedTuple):
 
 
 def read_header(reply: str) -> Header:
-    """The header of a reply; fields that it does not have are empty. Never raises."""
+    """The header of a reply; a missing field is "". Never raises."""
     try:
         text = strip_reasoning(reply)
     except PatchRejected:
@@ -53,7 +53,7 @@ def read_header(reply: str) -> Header:
     fields: dict[str, list[str]] = {}
     other: list[str] = []
     current: list[str] | None = None
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if _DIFF.match(line):
             break
         if match := _FIELD.match(line):
@@ -74,7 +74,7 @@ def read_header(reply: str) -> Header:
 
 
 def normal_category(text: str) -> str:
-    """One of the known categories; ``other`` for any other word, empty for none."""
+    """The known category of a text; ``other`` for an unknown one, "" for an empty one."""
     text = text.lower().replace("normali", "architecture normali")
     return next((category for word, category in _WORDS if word in text), "other" if text.strip() else "")
 

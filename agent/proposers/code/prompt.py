@@ -1,4 +1,4 @@
-"""Builds the prompt of the code proposer so that it fits: history is cut first, the file never."""
+"""Builds the prompt of the code proposer. If it is too long, history is left out first; the file is never cut."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from typing import NamedTuple
 from agent.errors import ModelMisconfigured
 from agent.llm.chat import BYTES_PER_TOKEN, Chat, Message
 from agent.llm.prompts import block, cut_notes, fill
-from agent.proposers.code import history as told
+from agent.proposers.code import history
 from agent.proposers.protocol import Context
 
 HISTORY_LIMIT = 60_000  # characters
-USUAL_WINDOW = 32_768  # tokens, where the server does not tell
-ANSWER = 16_384  # tokens kept free for the answer, thinking included, as far as a third of the window allows
-SMALLEST_ANSWER = 1024
+DEFAULT_WINDOW = 32_768  # tokens, for a server that does not report its context window
+ANSWER = 16_384  # tokens reserved for the answer, reasoning included; at most a third of the window
+SMALLEST_ANSWER = 1024  # tokens
 
 
 class Prompt(NamedTuple):
     text: str
-    max_tokens: int  # room for the answer
-    plateau: int  # 0: none; 1: other category, 2: combine near misses, 3: bolder
+    max_tokens: int  # of the answer
+    plateau: int  # 0: none, 1: other category, 2: combine near misses, 3: bolder change
 
 
 def build_prompt(context: Context, model: Chat, window: int | None, plateau_after: int) -> Prompt:
     """The prompt with as much history as fits into ``window`` tokens.
 
     Raises:
-        ModelMisconfigured: the file alone is too long for the window.
+        ModelMisconfigured: the file alone is too long.
     """
-    window = window or USUAL_WINDOW
+    window = window or DEFAULT_WINDOW
     level = plateau_level(context.plateau, plateau_after)
     answer = min(ANSWER, window // 3)
     for extras in (True, False):
         limit = HISTORY_LIMIT
         while True:
-            history = told.render_history(context, limit) if limit else "Left out for lack of room."
-            text = _fill(context, history, level, extras)
+            attempts = history.render_history(context, limit) if limit else "Left out to save space."
+            text = _fill(context, attempts, level, extras)
             over = model.count_tokens([user(text)]) + answer + margin(window) - window
             if over <= 0:
                 return Prompt(text, answer, level)
             if not limit:
                 break
-            limit = min(limit, len(history)) - int(over * BYTES_PER_TOKEN * 1.1)
+            limit = min(limit, len(attempts)) - int(over * BYTES_PER_TOKEN * 1.1)
             limit = limit if limit >= 400 else 0
     room = answer - over
     if room >= SMALLEST_ANSWER:
@@ -54,54 +54,53 @@ def build_prompt(context: Context, model: Chat, window: int | None, plateau_afte
 
 
 def margin(window: int) -> int:
-    """Tokens left free for what a chat template adds, and for an estimate that is a little off."""
+    """Tokens reserved for the chat template and for errors of estimates."""
     return 32 + window // 100
 
 
 def user(text: str) -> Message:
+    """A message of the user."""
     return {"role": "user", "content": text}
 
 
-def _fill(context: Context, history: str, level: int, extras: bool) -> str:
-    goal = "Lower is better." if context.goal == "minimize" else "Higher is better."
-    remarks = [told.last_failure(context), plateau_text(context, level)] if extras else []
-    remarks.append(told.under_way(context))
+def _fill(context: Context, attempts: str, level: int, extras: bool) -> str:
+    remarks = [history.last_failure(context), plateau_text(context, level)] if extras else []
+    remarks.append(history.open_attempts(context))
     return fill(
         "code",
         path=context.path,
         metric=context.metric,
-        goal=goal,
-        notes=cut_notes(context.notes) or "Nothing in particular: a better result.",
+        goal="Lower is better." if context.goal == "minimize" else "Higher is better.",
+        notes=cut_notes(context.notes) or "No special wishes: a better result.",
         hardware=context.hardware,
         budget=context.budget,
-        standing=told.standing(context).strip(),
-        history=history,
+        standing=history.standing(context).strip(),
+        history=attempts,
         remarks="\n\n".join(remark.strip() for remark in remarks if remark),
         source=block(context.source, "python"),
     )
 
 
-# --- plateaus -------------------------------------------------------------------------------------------------------
-
-
 def plateau_level(since_keep: int, plateau_after: int) -> int:
-    """0 while things go well; then 1, 2, 3 and 1 again, each for ``plateau_after`` attempts without a keep."""
+    """0 before the plateau; then 1, 2, 3 in turn, each for ``plateau_after`` attempts without a keep."""
     if plateau_after <= 0 or since_keep < plateau_after:
         return 0
     return 1 + (since_keep // plateau_after - 1) % 3
 
 
 def plateau_text(context: Context, level: int) -> str:
-    """What is asked for after a row of attempts without a keep."""
+    """The request for another kind of change on a plateau; "" for level 0."""
     if level == 0:
         return ""
-    near = told.near_misses(context)
+    near = history.near_misses(context)
     if level == 2 and len(near) >= 2:
-        shown = [f"{told.line(record, context)}\n{told.cut_diff(record.proposal.diff, 1500)}" for record in near]
+        shown = [
+            f"{history.summary(record, context)}\n{history.cut_diff(record.proposal.diff, 1500)}" for record in near
+        ]
         return fill("plateau-combine", count=context.plateau, near="\n\n".join(shown))
     if level == 3:
         return fill("plateau-bold", count=context.plateau)
-    used = told.categories_used(context)
-    fewest = sorted(told.CATEGORIES[:-1], key=lambda name: (used[name], told.CATEGORIES.index(name)))[:3]
-    counts = ", ".join(f"{name} ({count})" for name, count in used.most_common()) or "not named"
+    used = history.categories_used(context)
+    fewest = sorted(history.CATEGORIES[:-1], key=lambda name: (used[name], history.CATEGORIES.index(name)))[:3]
+    counts = ", ".join(f"{name} ({count})" for name, count in used.most_common()) or "none"
     return fill("plateau-category", count=context.plateau, used=counts, unused=", ".join(fewest))

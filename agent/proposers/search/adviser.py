@@ -1,10 +1,13 @@
-"""Asking a model for a configuration: the prompt, the enforced form, the check, one repair, the record of it all."""
+"""A model as adviser: it sees the results and proposes the next values of the block.
+
+One ask is a prompt, an answer in an enforced form, a check, and at most one repair request.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -13,14 +16,16 @@ from agent.llm.chat import Chat, Message, Reply
 from agent.llm.prompts import block as fenced
 from agent.llm.prompts import fill, one_line
 from agent.llm.transcript import no_answer, transcript
-from agent.proposers.protocol import NoPoint, Suggestion
 from agent.proposers.search.answer_forms import RATIONALE, block_grammar, point_schema, read_diff, read_object
-from agent.space.space import SearchSpace
+from agent.proposers.search.base import Method, NoPoint, Suggestion
+from agent.proposers.search.prompt_tables import best, bounds, latest, table, wording
+from agent.space.space import Params, SearchSpace
 from agent.types import Value
 
 Form = Literal["diff", "json"]
-Accept = Callable[[Mapping[str, Value]], str]  # why a valid configuration will not do; empty when it will
-Doubt = Callable[[Mapping[str, Value]], tuple[float, str]]  # how likely it is to work, and a doubt in words, or none
+Doubt = Callable[[Params], tuple[float, str]]  # success probability, and the objection or ""
+Point = tuple[dict[str, Value], str]  # configuration and rationale
+T = TypeVar("T")
 
 TEMPERATURE = 0.7
 LONGEST = 8192  # tokens of an answer, reasoning included
@@ -30,7 +35,7 @@ REPAIRS = 1
 
 @dataclass
 class Conversation:
-    """The calls of one ask. ``random`` gives each its seed."""
+    """The requests of one ask. ``random`` draws the seed of each."""
 
     llm: Chat
     random: np.random.Generator
@@ -39,7 +44,7 @@ class Conversation:
     repairs: int = 0
 
     def say(self, messages: Sequence[Message], **form: Any) -> Reply:
-        """Ask the model. Raises ModelUnavailable, ContextOverflow."""
+        """Send one request. Raises ModelUnavailable, ContextOverflow."""
         window = self.llm.describe().max_model_len
         room = LONGEST if window is None else max(SHORTEST, window - self.llm.count_tokens(messages) - 64)
         seed = int(self.random.integers(2**31))
@@ -49,42 +54,31 @@ class Conversation:
         self.parts.append(f"# Reply\n\n{transcript(reply)}")
         return reply
 
-    def until_good(self, prompt: str, form: Mapping[str, Any], read: Callable[[Reply], Any]) -> Any:
-        """What ``read`` makes of the reply; a reply that it rejects is answered with the reason, once.
+    def until_accepted(self, prompt: str, form: Mapping[str, Any], read: Callable[[Reply], T]) -> T:
+        """The result of ``read``. A reply that ``read`` rejects is answered with the reason, once.
 
         Raises:
-            NoPoint: the second reply is no good either.
+            NoPoint: the second reply was rejected too.
         """
         messages: list[Message] = [{"role": "user", "content": prompt}]
-        for attempt in range(REPAIRS + 1):
+        before = self.repairs
+        while True:
             try:
                 reply = self.say(messages, **form)
                 if problem := no_answer(reply):
                     raise ReplyRejected(problem)
                 return read(reply)
             except ReplyRejected as error:
-                if attempt == REPAIRS or not self.replies:
-                    raise self.failed(str(error)) from None
+                if self.repairs - before == REPAIRS or not self.replies:
+                    raise NoPoint(f"the model gave no usable configuration: {error}", *self.record()) from None
                 self.repairs += 1
                 remark = fill("hparams-repair", reason=fenced(str(error)[:2000], "text"))
                 said = self.replies[-1].text.strip()[:8000] or "(nothing)"
                 messages = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": remark}]
-        raise AssertionError("the loop ends by returning or raising")
 
-    def failed(self, reason: str) -> NoPoint:
-        return NoPoint(f"the model gave no usable configuration: {reason}", self.transcript, self.model, self.usage)
-
-    @property
-    def transcript(self) -> str:
-        return "\n".join(self.parts)
-
-    @property
-    def model(self) -> str:
-        return self.replies[-1].model if self.replies else ""
-
-    @property
-    def usage(self) -> dict[str, float]:
-        return {
+    def record(self) -> tuple[str, str, dict[str, float]]:
+        """The model, the conversation as Markdown, and the usage."""
+        usage = {
             "calls": len(self.replies),
             "requests": sum(reply.attempts for reply in self.replies),
             "tokens_in": sum(reply.tokens_in for reply in self.replies),
@@ -92,77 +86,112 @@ class Conversation:
             "seconds": round(sum(reply.seconds for reply in self.replies), 3),
             "repairs": self.repairs,
         }
+        return self.replies[-1].model if self.replies else "", "\n".join(self.parts), usage
 
-    def suggestion(self, params: Mapping[str, Value], rationale: str = "") -> Suggestion:
-        return Suggestion(params, "llm", rationale, self.model, self.transcript, self.usage)
+    def suggestion(self, params: Params, rationale: str = "") -> Suggestion:
+        return Suggestion(params, "llm", rationale, *self.record())
 
 
 class Adviser:
-    """A model that is asked for one configuration at a time, as a diff of the block or as JSON."""
+    """A model that proposes one configuration per ask of ``method``, as a diff of the block or a JSON object."""
 
-    def __init__(self, llm: Chat, space: SearchSpace, form: Form = "diff") -> None:
-        self.llm, self.space, self.form = llm, space, form
+    def __init__(self, llm: Chat, method: Method, form: Form = "diff") -> None:
+        self.llm, self.method, self.form = llm, method, form
 
-    def advise(
-        self,
-        random: np.random.Generator,
-        template: str,
-        base: Mapping[str, Value],
-        accept: Accept,
-        doubt: Doubt | None = None,
-        /,
-        **values: str,
-    ) -> Suggestion:
-        """A configuration that ``accept`` has nothing against; a diff is one of the block with the values ``base``.
+    def advise(self, ask: int, template: str, doubt: Doubt | None = None, **values: str) -> Suggestion:
+        """A new configuration, from the prompt ``template`` with the extra variables ``values``.
 
-        What ``doubt`` says of the first answer is told to the model, which may think again. Of two different answers
-        the one that is more likely to work is taken.
+        An objection of ``doubt`` to the first answer is sent to the model, which may change its mind. Of two different
+        answers the one with the higher success probability is taken.
 
         Raises:
-            NoPoint: no such configuration came, nor after the reason was given.
-            ModelUnavailable: nobody answers.
+            NoPoint: no valid new configuration after one repair request.
+            ModelUnavailable: no server answers.
         """
-        space, talk = self.space, Conversation(self.llm, random)
-        text = space.render(space.block, base)
-        if self.form == "diff":
-            answer = fill("hparams-diff", path=space.path, block=fenced(text, "python"))
-        else:
-            answer = fill("hparams-json", block=fenced(text, "python"), names=", ".join(space.names))
-        doubtful: list[tuple[float, tuple[dict[str, Value], str]]] = []
+        method, space = self.method, self.method.space
+        talk = Conversation(self.llm, method.stream(ask, "llm"))
+        top = method.best
+        text = space.render(space.block, method.baseline if top is None else top.params)
+        doubtful: list[tuple[float, Point]] = []
 
-        def read(reply: Reply) -> tuple[dict[str, Value], str]:
+        def read(reply: Reply) -> Point:
             if self.form == "diff":
                 params, rationale = read_diff(space, text, reply.text), said_rationale(reply.text)
             else:
                 params, rationale = read_object(space, reply.text)
-            if problem := accept(params):
+            if problem := repeated(method, params):
                 raise ReplyRejected(problem)
             point = params, one_line(rationale, RATIONALE)
             if doubt is None or (talk.repairs and not doubtful):
                 return point
-            chance, problem = doubt(params)
+            success, problem = doubt(params)
             if problem and not talk.repairs:
-                doubtful.append((chance, point))
+                doubtful.append((success, point))
                 raise ReplyRejected(problem)
-            return doubtful[0][1] if doubtful and doubtful[0][0] > chance else point
+            return doubtful[0][1] if doubtful and doubtful[0][0] > success else point
 
+        prompt = fill(
+            template,
+            answer=self._instructions(text),
+            bounds=bounds(space),
+            best=table(space, best(method.observations), method.terms),
+            latest=latest(method),
+            **wording(method),
+            **values,
+        )
         try:
-            params, rationale = talk.until_good(fill(template, answer=answer, **values), self.enforced(text), read)
+            point = talk.until_accepted(prompt, self._enforced(text), read)
         except NoPoint:
-            if not doubtful:  # a doubtful point is still one that the model gave
+            if not doubtful:  # the doubtful answer was valid
                 raise
-            params, rationale = doubtful[0][1]
-        return talk.suggestion(params, rationale)
+            point = doubtful[0][1]
+        return talk.suggestion(*point)
 
-    def enforced(self, text: str) -> dict[str, Any]:
-        """What is sent along so that the server holds the form; empty if it cannot."""
+    def _instructions(self, text: str) -> str:
+        block, space = fenced(text, "python"), self.method.space
+        if self.form == "diff":
+            return fill("hparams-diff", path=space.path, block=block)
+        return fill("hparams-json", block=block, names=", ".join(space.names))
+
+    def _enforced(self, text: str) -> dict[str, Any]:
+        """Options with which the server enforces the form while decoding; empty if it cannot."""
         able = self.llm.describe().structured
         if self.form == "diff":
-            return {"grammar": block_grammar(self.space, text)} if "grammar" in able else {}
-        return {"schema": point_schema(self.space)} if "schema" in able else {}
+            return {"grammar": block_grammar(self.method.space, text)} if "grammar" in able else {}
+        return {"schema": point_schema(self.method.space)} if "schema" in able else {}
 
 
 def said_rationale(text: str) -> str:
-    """What follows ``Rationale:`` in a reply."""
+    """The text after ``Rationale:`` in a reply."""
     lines = (line.strip() for line in text.splitlines())
     return next((line.partition(":")[2].strip() for line in lines if line.lower().startswith("rationale:")), "")
+
+
+def repeated(method: Method, params: Params) -> str:
+    """The result of a configuration that is not new, in words for the model; empty for a new one."""
+    key = method.space.key(params)
+    if key not in method.seen:
+        return ""
+    if key == method.space.key(method.baseline):
+        return "this is the configuration that the search started from; change at least one value"
+    known = next((o for o in method.observations if o.key == key), None)
+    if known is None:
+        return "this configuration is being tried right now; change at least one value"
+    failed = known.value is None
+    result = f"failed: {known.status}" if failed else f"gave {method.terms.shown(known.value or 0.0):.5f}"
+    return f"this configuration was tried before and {result}; change at least one value"
+
+
+class Hparams(Method):
+    """The adviser alone: no optimiser. ``reply`` is the form of the answer: a ``diff`` of the block, or ``json``."""
+
+    source = "llm"
+
+    def __init__(
+        self, space: SearchSpace, seed: int = 0, baseline: Params | None = None, *, llm: Chat, reply: Form = "diff"
+    ) -> None:
+        super().__init__(space, seed, baseline)
+        self.adviser = Adviser(llm, self, reply)
+
+    def propose(self, ask: int) -> Suggestion:
+        return self.adviser.advise(ask, "hparams")

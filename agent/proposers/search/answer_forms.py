@@ -1,8 +1,8 @@
-"""The forms in which a model may answer with a configuration, made from the block: a diff or a JSON object.
+"""The forms of a model's answer, derived from the block: a unified diff, or a JSON object.
 
-For a server that holds a form while decoding there is a grammar (EBNF that vLLM reads) of all diffs that change at
-least one value of the block and leave everything else alone, and a schema of all objects within the bounds. The same is
-checked afterwards, wherever the reply comes from. Constraints between parameters are in neither; the check holds them.
+A grammar (EBNF as vLLM reads it) describes all diffs that change at least one value of the block and nothing else; a
+JSON schema describes all objects within the bounds. A server can enforce either while it decodes. Every reply is
+checked afterwards, constraints between parameters included.
 """
 
 from __future__ import annotations
@@ -10,153 +10,121 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import PatchRejected, ReplyRejected, UsageError
 from agent.patch.apply import apply_reply
+from agent.space.axes import axis_of
 from agent.space.block import literal, read_block, split_lines
-from agent.space.space import SearchSpace
+from agent.space.space import Params, SearchSpace
 from agent.types import Param, Value
 
 RATIONALE = 400  # characters
-_LISTED = 64  # values up to which a whole number is spelled out
-_DIGITS = 2  # significant ones at the lower end of a float
+_LISTED = 64  # width of a range of whole numbers up to which the grammar lists all values
+_DIGITS = 2  # significant digits of the smallest float of a logarithmic axis
 _OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 
 
 def block_grammar(space: SearchSpace, block: str) -> str:
     """A grammar of answers: a rationale, then one hunk over the whole of ``block`` with at least one changed value."""
     lines = [line.rstrip("\r\n") for line in split_lines(block)]
-    entries = {entry.line - 1: entry for entry in read_block(block, space.path).values()}
     params = {p.name: p for p in space.params}
+    entries = {e.line - 1: e for e in read_block(block, space.path).values() if e.name in params}
     span = f"@@ -1,{len(lines)} +1,{len(lines)} @@\n"
     head = f"\n\n```diff\n--- a/{space.path}\n+++ b/{space.path}\n{span}"
     rules = [
         f'root ::= "Rationale: " rationale {_quoted(head)} before0 "```"',
         f"rationale ::= [^ \\n] [^\\n]{{0,{RATIONALE - 1}}}",
     ]
-    last = max(i for i, entry in entries.items() if entry.name in params)
-    for i, line in enumerate(lines):
+    last = max(entries)
+    for i, line in enumerate(lines):  # before{i}: no value changed so far; after{i}: one has
         same = _quoted(f" {line}\n")
         rest = f" after{i + 1}" if i + 1 < len(lines) else ""
-        entry = entries.get(i)
-        change = ""
-        if entry is not None and entry.name in params:
+        change = []
+        if entry := entries.get(i):
             raw = line.encode()
-            head, tail = raw[: entry.start].decode(), raw[entry.end :].decode()
-            rules += number_rules(f"value{i}", params[entry.name], entry.text, entry.value)
-            change = f"{_quoted(f'-{line}' + chr(10) + f'+{head}')} value{i} {_quoted(tail + chr(10))}{rest}"
+            start, end = raw[: entry.start].decode(), raw[entry.end :].decode()
+            rules.append(number_rule(f"value{i}", params[entry.name], entry.text, entry.value))
+            change = [f"{_quoted(f'-{line}' + chr(10) + f'+{start}')} value{i} {_quoted(end + chr(10))}{rest}"]
         if i <= last:
-            options = [f"{same} before{i + 1}"] if i < last else []
-            rules.append(f"before{i} ::= " + " | ".join(options + ([change] if change else [])))
-        rules.append(f"after{i} ::= " + " | ".join([same + rest, *([change] if change else [])]))
+            rules.append(f"before{i} ::= " + " | ".join([f"{same} before{i + 1}"] * (i < last) + change))
+        rules.append(f"after{i} ::= " + " | ".join([same + rest, *change]))
     return "\n".join(rules) + "\n"
 
 
-def number_rules(name: str, p: Param, like: str = "", but: Value | None = None) -> list[str]:
-    """Rules for the values of ``p`` within its bounds, ``but`` not this one; the first is called ``name``."""
-    if p.kind == "categorical":
+def number_rule(name: str, p: Param, like: str = "", but: Value | None = None) -> str:
+    """The grammar rule ``name`` for the values of ``p`` except ``but``, in the style of the literal ``like``."""
+    if p.low is None or p.high is None:
         choices = [c for c in p.choices if c != but or isinstance(c, bool) != isinstance(but, bool)]
-        return [f"{name} ::= " + " | ".join(_quoted(literal(choice, like)) for choice in choices)]
-    assert p.low is not None
-    assert p.high is not None
+        return f"{name} ::= " + " | ".join(_quoted(literal(choice, like)) for choice in choices)
     if p.power_of_two or (p.kind == "int" and p.high - p.low < _LISTED):
-        return [f"{name} ::= " + " | ".join(_quoted(literal(value, like)) for value in _whole(p) if value != but)]
-    decimals = 0 if p.kind == "int" else decimals_of(p)
+        values = [value for value in axis_of(p).values() if value != but]
+        return f"{name} ::= " + " | ".join(_quoted(literal(value, like)) for value in values)
+    first = math.floor(math.log10(p.low)) if p.log else math.floor(math.log10(p.high - p.low)) - 2
+    decimals = 0 if p.kind == "int" else max(1, _DIGITS - 1 - first)
     low, high = math.ceil(p.low * 10**decimals - 1e-6), math.floor(p.high * 10**decimals + 1e-6)
     ranges = [(low, high)]
     if isinstance(but, (int, float)) and abs(but * 10**decimals - round(but * 10**decimals)) < 1e-6:
         gone = round(but * 10**decimals)
         ranges = [(low, min(high, gone - 1)), (max(low, gone + 1), high)]
-    rules: list[str] = []
     options = []
-    for k, (start, stop) in enumerate(ranges):
-        if start <= stop and start < 0:
-            options.append(f'"-" {_digits(f"{name}m{k}", max(1, -stop), -start, decimals, rules)}')
-        if start <= stop and stop >= 0:
-            options.append(_digits(f"{name}p{k}", max(0, start), stop, decimals, rules))
-    return [f"{name} ::= " + " | ".join(options), *rules]
+    for start, stop in ranges:
+        options += [f'"-" {numeral}' for numeral in _numerals(max(1, -stop), -start, decimals)]
+        options += _numerals(max(0, start), stop, decimals)
+    return f"{name} ::= " + " | ".join(options)
 
 
-def decimals_of(p: Param) -> int:
-    """Decimals with which a float is written, so that the smallest one of a logarithmic axis has two digits."""
-    assert p.low is not None
-    assert p.high is not None
-    if p.log:
-        return max(1, _DIGITS - 1 - math.floor(math.log10(p.low)))
-    return max(1, _DIGITS + 1 - math.floor(math.log10(p.high - p.low)))
-
-
-def _whole(p: Param) -> list[int]:
-    assert p.low is not None
-    assert p.high is not None
-    if p.power_of_two:
-        return [2**k for k in range(math.ceil(math.log2(p.low) - 1e-9), math.floor(math.log2(p.high) + 1e-9) + 1)]
-    return list(range(math.ceil(p.low), math.floor(p.high) + 1))
-
-
-def _digits(name: str, low: int, high: int, decimals: int, rules: list[str]) -> str:
-    """The name of a rule for ``low`` to ``high``, both at least 0, in units of the last decimal."""
-    options = []
+def _numerals(low: int, high: int, decimals: int) -> list[str]:
+    """Alternatives for the numerals of ``low`` to ``high``, both at least 0, in units of the last decimal."""
+    found = []
     for width in range(max(len(str(low)), decimals + 1), max(len(str(high)), decimals + 1) + 1):
-        first = 0 if width == decimals + 1 else 10 ** (width - 1)
-        start, stop = max(low, first), min(high, 10**width - 1)
-        if start <= stop:
-            options.append(
-                _between(f"{name}w{width}", str(start).zfill(width), str(stop).zfill(width), decimals, rules)
-            )
-    rules.append(f"{name} ::= " + " | ".join(options))
-    return name
+        start = max(low, 0 if width == decimals + 1 else 10 ** (width - 1))
+        stop = min(high, 10**width - 1)
+        for digits in _digits(str(start).zfill(width), str(stop).zfill(width)) if start <= stop else ():
+            point = ['"."'] if decimals else []
+            found.append(" ".join([*digits[: width - decimals], *point, *digits[width - decimals :]]))
+    return found
 
 
-def _between(name: str, low: str, high: str, decimals: int, rules: list[str]) -> str:
-    """An expression for the numerals from ``low`` to ``high``, of equal length; it may add rules."""
-    point = '"." ' if decimals and len(low) == decimals else ""
-    if not low:
-        return '""'
-    if set(low) == {"0"} and set(high) == {"9"}:
-        whole, part = len(low) - min(decimals, len(low)), min(decimals, len(low))
-        return " ".join([*["[0-9]"] * whole, *(['"."'] if part and (whole or point) else []), *["[0-9]"] * part])
-    first, last = int(low[0]), int(high[0])
-    ends = [(first, low[1:], high[1:])] if first == last else [
-        (first, low[1:], "9" * len(low[1:])), (last, "0" * len(low[1:]), high[1:])
-    ]  # fmt: skip
-    options = []
-    for k, (digit, start, stop) in enumerate(ends):
-        options.append(f'{point}"{digit}" {_between(f"{name}{k}", start, stop, decimals, rules)}'.removesuffix(' ""'))
+def _digits(low: str, high: str) -> list[list[str]]:
+    """Alternatives for the numerals from ``low`` to ``high`` of equal length, as one expression per digit."""
+    if set(low) <= {"0"} and set(high) <= {"9"}:
+        return [["[0-9]"] * len(low)]
+    first, last, rest = int(low[0]), int(high[0]), len(low) - 1
+    if first == last:
+        return [[f'"{first}"', *tail] for tail in _digits(low[1:], high[1:])]
+    found = [[f'"{first}"', *tail] for tail in _digits(low[1:], "9" * rest)]
     if last - first > 1:
-        rest = len(low) - 1
-        free = _between(f"{name}f", "0" * rest, "9" * rest, decimals, rules)
-        options.append(f"{point}[{first + 1}-{last - 1}] {free}".removesuffix(' ""'))
-    rules.append(f"{name} ::= " + " | ".join(options))
-    return name
+        found.append([f"[{first + 1}-{last - 1}]", *["[0-9]"] * rest])
+    return found + [[f'"{last}"', *tail] for tail in _digits("0" * rest, high[1:])]
 
 
 def point_schema(space: SearchSpace, rationale: bool = True) -> dict[str, Any]:
-    """The JSON schema of a configuration, all parameters required."""
+    """The JSON schema of a configuration, with all parameters required."""
     properties: dict[str, Any] = {"rationale": {"type": "string", "maxLength": RATIONALE}} if rationale else {}
     for p in space.params:
-        if p.kind == "categorical":
+        if p.low is None or p.high is None:
             properties[p.name] = {"enum": list(p.choices)}
         elif p.power_of_two:
-            properties[p.name] = {"enum": _whole(p)}
+            properties[p.name] = {"enum": list(space.axes[p.name].values())}
         elif p.kind == "int":
-            assert p.low is not None
-            assert p.high is not None
             properties[p.name] = {"type": "integer", "minimum": math.ceil(p.low), "maximum": math.floor(p.high)}
         else:
             properties[p.name] = {"type": "number", "minimum": p.low, "maximum": p.high}
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return closed_object(properties)
+
+
+def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object with exactly these properties."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def read_diff(space: SearchSpace, block: str, text: str) -> dict[str, Value]:
-    """The configuration that a diff makes of ``block``. Raises ReplyRejected: no diff, or one that does more."""
+    """The configuration that the diff in a reply makes of ``block``.
+
+    Raises:
+        ReplyRejected: no diff, a diff of anything but values, or an invalid configuration.
+    """
     before = read_block(block, space.path)
     try:
         after = read_block(apply_reply(block, text, space.path), space.path)
@@ -167,21 +135,25 @@ def read_diff(space: SearchSpace, block: str, text: str) -> dict[str, Value]:
     for name in before:
         if name not in space.names and before[name].value != after[name].value:
             raise ReplyRejected(f"the diff changes {name}, which is not searched")
-    return checked(space, {name: after[name].value for name in space.names})
+    return _checked(space, {name: after[name].value for name in space.names})
 
 
 def read_object(space: SearchSpace, text: str) -> tuple[dict[str, Value], str]:
-    """The configuration and the rationale in a JSON object. Raises ReplyRejected."""
+    """The configuration and the rationale in a JSON reply.
+
+    Raises:
+        ReplyRejected: no JSON object, or an invalid configuration.
+    """
     found = parse_object(text)
     rationale = found.pop("rationale", "")
     odd = [name for name, value in found.items() if not isinstance(value, (int, float, str, bool))]
     if odd:
-        raise ReplyRejected(f"{odd[0]} is no number, string or boolean")
-    return checked(space, found), str(rationale)
+        raise ReplyRejected(f"{odd[0]} is not a number, string or boolean")
+    return _checked(space, found), str(rationale)
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """The JSON object in a reply, with or without words around it. Raises ReplyRejected."""
+    """The JSON object in a reply, with or without text around it. Raises ReplyRejected."""
     match = _OBJECT.search(text)
     try:
         found = json.loads(match[0], strict=False) if match else None
@@ -192,18 +164,10 @@ def parse_object(text: str) -> dict[str, Any]:
     return found
 
 
-def checked(space: SearchSpace, params: Mapping[str, Value]) -> dict[str, Value]:
-    """``params`` with the types of the space. Raises ReplyRejected: out of bounds, or a constraint does not hold."""
+def _checked(space: SearchSpace, params: Params) -> dict[str, Value]:
     if wrong := space.valid(params):
         raise ReplyRejected("; ".join(wrong))
-    return {p.name: _typed(p, params[p.name]) for p in space.params}
-
-
-def _typed(p: Param, value: Value) -> Value:
-    if p.kind == "categorical":
-        return next(c for c in p.choices if c == value and isinstance(c, bool) == isinstance(value, bool))
-    assert not isinstance(value, str)
-    return int(value) if p.kind == "int" else float(value)
+    return space.exact({name: params[name] for name in space.names})
 
 
 def _quoted(text: str) -> str:

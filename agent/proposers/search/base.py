@@ -1,31 +1,51 @@
-"""What search methods share: counting asks, checking tells, no configuration twice, and a state that can be replayed.
+"""What all search methods share: counted asks, checked tells, no repeated configuration, state by replay.
 
-The state is a fold over asks and tells in their order. The k-th ask draws from (seed, k) and from that state alone, so
-a replay comes to the same next ask bit for bit, and never has to compute the asks in between again.
+The state is a fold over asks and tells in their order. The k-th ask draws from (seed, k) and that state only. A replay
+therefore gives the same next ask bit for bit, without computing the earlier asks again.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from agent.errors import ReplyRejected, UsageError
-from agent.proposers.protocol import Suggestion
-from agent.space.space import Key, SearchSpace, Unit
+from agent.errors import ReplyRejected, SearchExhausted, UsageError
+from agent.space.space import Key, Params, SearchSpace, Unit
 from agent.types import Goal, Value
 
-_UNIFORM = 200  # uniform draws before the values of a finite space are gone through one by one
+UNIFORM_DRAWS = 200  # before the values of a finite space are listed
+LISTED = 100_000  # configurations up to which a finite space is listed
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A configuration and its origin."""
+
+    params: Params
+    source: str  # cma, gp, tpe, random, smac, llm
+    rationale: str = ""
+    model: str = ""
+    transcript: str = ""  # the conversation with a model, as Markdown
+    usage: Mapping[str, float] = field(default_factory=dict)  # calls, tokens in and out, seconds
+    search: Mapping[str, float] = field(default_factory=dict)  # ``Method.figures`` at this ask
+
+
+class NoPoint(ReplyRejected):
+    """The model answered without a usable configuration. Carries the conversation for the record."""
+
+    def __init__(self, message: str, model: str = "", transcript: str = "", usage: Mapping[str, float] = {}) -> None:
+        super().__init__(message)
+        self.model, self.transcript, self.usage = model, transcript, usage
 
 
 @dataclass(frozen=True)
 class Terms:
-    """In which words a model hears of the search: the user's metric and direction, and the user's notes."""
+    """The user's metric, goal and notes, as prompts state them."""
 
     metric: str = "loss"
     goal: Goal = "minimize"
@@ -36,62 +56,80 @@ class Terms:
         return "lower is better" if self.goal == "minimize" else "higher is better"
 
     def shown(self, value: float) -> float:
-        """A value that is minimised, as the user knows it; also the way back."""
+        """A minimised value in the user's sign; also the inverse."""
         return value if self.goal == "minimize" else -value
 
 
 @dataclass(frozen=True)
-class Told:
-    """One result. ``value`` is None exactly if it failed; ``x`` [dimensions] is the point of the unit cube."""
+class Observation:
+    """One reported result. ``value`` is None iff the trial failed; ``x`` [dimensions] is its point in the unit cube."""
 
-    params: Mapping[str, Value]
+    params: Params
     key: Key
     x: Unit
     value: float | None
-    n: int
+    n: int  # runs behind ``value``
     status: str
     memory_gb: float | None
-    source: str = ""  # who drew it; empty if nobody here did
+    source: str = ""  # source of the suggestion; empty for a configuration that was never asked
 
 
 class Method(ABC):
-    """A search method. ``baseline`` is where it starts: known, so never proposed."""
+    """A search method over a hyperparameter space. Implements ``SearchMethod``.
 
-    source = ""  # what its suggestions are labelled with
-    terms = Terms()  # set by who knows the user's; no point but a model's depends on them
+    Args:
+        space: the search space.
+        seed: any integer.
+        baseline: configuration where the search starts; never proposed. Default: the defaults of the space.
 
-    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Mapping[str, Value] | None = None) -> None:
+    Raises:
+        UsageError: the seed is no integer, or the baseline is not in the space.
+    """
+
+    source = ""  # label of its suggestions
+    terms = Terms()  # set by BlockProposer; only prompts use them
+
+    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Params | None = None) -> None:
         try:
             number = operator.index(seed)
         except TypeError:
             raise UsageError(f"the seed is a whole number, not {seed!r}") from None
         if baseline is not None and (wrong := space.valid(baseline)):
-            raise UsageError(f"the baseline cannot be searched from: {'; '.join(wrong)}")
+            raise UsageError(f"the baseline is not in the search space: {'; '.join(wrong)}")
         self.space, self.seed = space, number % 2**63
         self.baseline = space.exact(baseline) if baseline is not None else space.defaults
         self.asks = 0
-        self.told: list[Told] = []
-        self.open: dict[Key, Suggestion] = {}  # asked and not told, in the order of asking
-        self.seen: set[Key] = {space.key(self.baseline)}
+        self.observations: list[Observation] = []
+        self.open: dict[Key, Suggestion] = {}  # asks without a result, in order
+        self.seen: set[Key] = {space.key(self.baseline)}  # asked, reported, or the baseline
         self._sources: dict[Key, str] = {}
 
     @abstractmethod
     def propose(self, ask: int) -> Suggestion:
-        """The suggestion of the ``ask``-th ask (from 0). Must not change what later asks depend on."""
+        """The suggestion of ask number ``ask`` (from 0). Must not change the state."""
 
     def figures(self) -> dict[str, float]:
-        """The method's present state, as the report draws it. Changes nothing."""
+        """Figures of the present state for the report. Must not change the state."""
         return {}
 
-    def asked(self, suggestion: Suggestion, ask: int) -> None:  # noqa: B027 - most methods need not know
-        """``suggestion`` was given out by the ``ask``-th ask, now or before a resume."""
+    def asked(self, suggestion: Suggestion, ask: int) -> None:  # noqa: B027 - optional hook
+        """Hook: ask number ``ask`` returned ``suggestion``, now or before a resume."""
 
-    def learn(self, told: Told) -> None:  # noqa: B027 - random search learns nothing
-        """A result was added to ``self.told``."""
+    def learn(self, observation: Observation) -> None:  # noqa: B027 - optional hook
+        """Hook: ``observation`` was appended to ``self.observations``."""
 
     def suggest(self) -> Suggestion:
+        """``ask`` with the origin of the configuration.
+
+        Raises:
+            ModelUnavailable: no model server answers. The state is unchanged; the call may be repeated.
+            ReplyRejected: the model gave no usable configuration. The ask is used up.
+            SearchExhausted: every configuration was asked or reported.
+        """
+        if self.space.size <= LISTED and all(self.space.key(params) in self.seen for params in self.space.every()):
+            raise self._exhausted()
         try:
-            suggestion = dataclasses.replace(self.propose(self.asks), search=self.figures())
+            suggestion = replace(self.propose(self.asks), search=self.figures())
         except ReplyRejected:
             self.replay(None)
             raise
@@ -99,9 +137,11 @@ class Method(ABC):
         return suggestion
 
     def ask(self) -> dict[str, Value]:
+        """The next configuration to evaluate. Raises as ``suggest``."""
         return dict(self.suggest().params)
 
     def replay(self, suggestion: Suggestion | None) -> None:
+        """Register an ask of the past and what it returned; None if it ended in ReplyRejected."""
         ask, self.asks = self.asks, self.asks + 1
         if suggestion is None:
             return
@@ -112,93 +152,84 @@ class Method(ABC):
         self._sources[key] = suggestion.source
 
     def tell(
-        self,
-        params: Mapping[str, Value],
-        value: float | None,
-        *,
-        n: int = 1,
-        status: str = "ok",
-        memory_gb: float | None = None,
+        self, params: Params, value: float | None, *, n: int = 1, status: str = "ok", memory_gb: float | None = None
     ) -> None:
-        """Take in a result. A status other than ``ok``, no value, or one that is not finite is a failure.
+        """Report a result, as ``SearchMethod.tell``. A missing or non-finite value is a failure.
 
         Raises:
-            UsageError: ``params`` are not a configuration of this space, or a figure is no number. Nothing changed.
+            UsageError: ``params`` are not in the space, or an argument is no number. The state is unchanged.
         """
         if wrong := self.space.valid(params):
-            raise UsageError(f"told about a configuration that is not in the search space: {'; '.join(wrong)}")
+            raise UsageError(f"tell: the configuration is not in the search space: {'; '.join(wrong)}")
         params = self.space.exact(params)
-        result, memory, runs = _number("value", value), _number("memory_gb", memory_gb), _number("n", n)
-        if status != "ok":
-            result = None
-        key = self.space.key(params)
-        told = Told(
-            params,
-            key,
-            self.space.to_unit(params),
-            result,
-            max(1, int(runs or 1)),
-            str(status) if status not in ("ok", "", None) or result is not None else "failed",
-            memory if memory is not None and memory > 0 else None,
-            self._sources.get(key, ""),
-        )
+        result, memory, runs = _number("value", value), _number("memory_gb", memory_gb), int(_number("n", n) or 1)
+        if status != "ok" or result is None:
+            result, status = None, "failed" if status in ("ok", "", None) else str(status)
+        key, x, memory = self.space.key(params), self.space.to_unit(params), max(memory or 0.0, 0.0) or None
+        observation = Observation(params, key, x, result, max(1, runs), status, memory, self._sources.get(key, ""))
         self.open.pop(key, None)
         self.seen.add(key)
-        self.told.append(told)
-        self.learn(told)
+        self.observations.append(observation)
+        self.learn(observation)
 
     def stream(self, ask: int, name: str = "") -> np.random.Generator:
-        """The random numbers of the ``ask``-th ask, a stream of its own for each ``name``."""
+        """Random generator of ask number ``ask``; independent for each ``name``."""
         return np.random.default_rng([self.seed, ask, *name.encode()])
 
-    def unseen(self, draw: Callable[[], Mapping[str, Value]], ask: int, tries: int = 50) -> dict[str, Value]:
-        """The first of ``draw``'s configurations that was neither asked nor told; after ``tries``, another.
+    def unseen(self, draw: Callable[[], Params], ask: int, tries: int = 50) -> dict[str, Value]:
+        """The first new configuration among ``tries`` calls of ``draw``, then of uniform draws, then of all.
 
-        A finite space in which everything was seen gives a repetition.
+        Raises:
+            SearchExhausted: no new configuration was found.
         """
         for _ in range(tries):
             params = dict(draw())
             if self.space.key(params) not in self.seen:
                 return params
         random, home = self.stream(ask, "uniform"), self.space.to_unit(self.baseline)
-        for k in range(_UNIFORM):  # half of them nearer and nearer to the baseline: constraints may leave but a corner
-            reach = min(1.0, 10.0 ** (3.0 - 6.0 * k / _UNIFORM))
+        for k in range(UNIFORM_DRAWS):  # the later half shrinks to the baseline: constraints may leave a small corner
+            reach = min(1.0, 10.0 ** (3.0 - 6.0 * k / UNIFORM_DRAWS))
             params = self.space.from_unit(home + reach * (random.random(self.space.dimensions) - home))
             if self.space.key(params) not in self.seen:
                 return params
-        if self.space.size <= 100_000:
-            left = [every for every in self.space.every() if self.space.key(every) not in self.seen]
-            if left:
-                return left[int(random.integers(len(left)))]
-        return params
+        finite = self.space.every() if self.space.size <= LISTED else ()
+        left = [params for params in finite if self.space.key(params) not in self.seen]
+        if not left:
+            raise self._exhausted()
+        return left[int(random.integers(len(left)))]
 
-    def repeats(self, params: Mapping[str, Value]) -> str:
-        """Why a configuration of a model's is nothing new, in words; empty if it is new, or nothing new is left."""
-        key = self.space.key(params)
-        if key not in self.seen or self._exhausted():
-            return ""
-        if key == self.space.key(self.baseline):
-            return "this is the configuration that the search started from; change at least one value"
-        known = next((told for told in self.told if told.key == key), None)
-        if known is None:
-            return "this configuration is being tried right now; change at least one value"
-        result = f"gave {self.terms.shown(known.value):.5f}" if known.value is not None else f"failed: {known.status}"
-        return f"this configuration was tried before and {result}; change at least one value"
-
-    def _exhausted(self) -> bool:
-        return self.space.size <= 100_000 and all(self.space.key(every) in self.seen for every in self.space.every())
+    def _exhausted(self) -> SearchExhausted:
+        return SearchExhausted(
+            f"all {len(self.seen)} configurations of the search space are proposed, and no new one is left; "
+            "widen the bounds of [[hyperparameters]] in target.toml to search on"
+        )
 
     @property
-    def successes(self) -> list[Told]:
-        return [told for told in self.told if told.value is not None]
+    def successes(self) -> list[Observation]:
+        return [observation for observation in self.observations if observation.value is not None]
 
     @property
-    def best(self) -> Told | None:
-        return min(self.successes, key=lambda told: told.value or 0.0, default=None)
+    def best(self) -> Observation | None:
+        """The success with the smallest value."""
+        return min(self.successes, key=loss, default=None)
+
+
+def loss(observation: Observation) -> float:
+    """The minimised value; infinite for a failure."""
+    return math.inf if observation.value is None else observation.value
+
+
+def best_and_latest(known: Sequence[Observation], most: int) -> Sequence[Observation]:
+    """At most ``most`` observations in their order: the best ``most // 2``, and the latest of the others."""
+    if len(known) <= most:
+        return known
+    chosen = set(sorted(range(len(known)), key=lambda i: loss(known[i]))[: most // 2])
+    chosen.update([i for i in reversed(range(len(known))) if i not in chosen][: most - len(chosen)])
+    return [known[i] for i in sorted(chosen)]
 
 
 def _number(name: str, value: float | None) -> float | None:
-    """``value`` as a float; None for none and for what is not finite."""
+    """``value`` as a float; None for None and for a non-finite value."""
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
@@ -206,6 +237,5 @@ def _number(name: str, value: float | None) -> float | None:
     except OverflowError:
         return None
     except (TypeError, ValueError):
-        text = f"told {name} = {value!r}, which is not a number; a failure has no value but a status"
-        raise UsageError(text) from None
+        raise UsageError(f"tell: {name} = {value!r} is not a number; report a failure with value None") from None
     return number if math.isfinite(number) else None

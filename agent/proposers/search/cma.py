@@ -1,56 +1,59 @@
-"""CMA-ES from the configuration that is known to work, with a small step.
+"""CMA-ES with a small initial step at the configuration that is known to work.
 
-The evolution strategy is ``cmaes.CMA`` (Hansen, *The CMA Evolution Strategy: A Tutorial*, arXiv 1604.00772) over the
-numeric parameters in the unit cube. Its generations are made of whatever was told: points that it drew, late ones, and
-points from elsewhere, which are first drawn in to a plausible distance (Hansen, *Injecting external solutions into
-CMA-ES*, arXiv 1110.4181). Categories have a distribution of their own that moves towards the choices of the better
-half, with the same weights. A failure ranks behind every success of its generation, behind failures nearer to the best.
-A sample that is likely to fail, by what failed before, is drawn again (resampling, as for constraints).
+The evolution strategy is ``cmaes.CMA`` over the numeric parameters in the unit cube. A generation consists of all
+reported points. Late samples and points from elsewhere are injected: clipped to the plausible Mahalanobis distance
+first. Each categorical parameter has a distribution that moves towards the choices of the better half. A failure ranks
+behind every success of its generation, and behind failures nearer to the best point. Samples that are likely to fail
+are drawn again.
+
+Sources:
+    CMA-ES: Hansen (2016), The CMA Evolution Strategy: A Tutorial, arXiv 1604.00772. Clipped injection: Hansen (2011),
+    Injecting external solutions into CMA-ES, arXiv 1110.4181, eq. 4. Categories: Baluja (1994), Population-based
+    incremental learning, CMU-CS-94-163.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from cmaes import CMA
 from numpy.typing import NDArray
 
-from agent.proposers.protocol import Suggestion
-from agent.proposers.search.base import Method, Told
-from agent.proposers.search.failure_model import Failures
-from agent.space.space import Key, SearchSpace, Unit
+from agent.proposers.search.base import Method, Observation, Suggestion
+from agent.proposers.search.failure_model import FailureModel
+from agent.space.space import Key, Params, SearchSpace, Unit
 from agent.types import Value
 
 Points = NDArray[np.float64]  # [count, dimensions]
 
-SIGMA = 0.10  # of the cube's side: the best of 0.10, 0.17 and 0.25 in the project's measurements
-CANDIDATES = 64  # drawn for each ask, of which plain CMA-ES takes the first that is new and may work
-MAY_WORK = 0.3  # probability of not failing that a sample needs at least
-STEP = 0.5  # log-odds that it needs more after each sample that failed
+SIGMA = 0.10  # initial step size, in sides of the cube: the best of 0.10, 0.17 and 0.25 in docs/measurements.md
+CANDIDATES = 64  # samples per ask; plain CMA-ES takes the first admissible one
+LEAST_SUCCESS = 0.3  # lower bound of the success probability that a sample needs
+THRESHOLD_STEP = 0.5  # log-odds by which a failed sample raises that probability
 
 
 class Gaussian(CMA):  # type: ignore[misc]
-    """``cmaes.CMA``, and what its state says. Samples come from a generator of the caller's."""
+    """``cmaes.CMA`` with access to its distribution, and samples from the caller's generator."""
 
     @property
     def step(self) -> float:
+        """Step size σ, in sides of the cube."""
         return float(self._sigma)
 
     @property
     def covariance(self) -> Points:
-        """[d, d], without the step size."""
+        """C [d, d], without the step size."""
         return np.asarray((self._C + self._C.T) / 2)
 
     @property
     def recombination(self) -> NDArray[np.float64]:
-        """Weights [population // 2] of the better half; they add up to 1."""
+        """Recombination weights [population // 2] of the better half; their sum is 1."""
         return np.asarray(self._weights[: self._mu])
 
     def _factor(self) -> Points:
-        """L with L Lᵀ = σ² C. Unlike eigenvectors it has no sign to choose, so libraries agree on it."""
+        """L with L Lᵀ = σ² C. Cholesky has no free signs, unlike eigenvectors: all libraries agree on the result."""
         c = self.covariance
         floor = 1e-12 * float(np.trace(c)) / len(c)
         values, vectors = np.linalg.eigh(c)
@@ -59,13 +62,13 @@ class Gaussian(CMA):  # type: ignore[misc]
         return np.asarray(self.step * np.linalg.cholesky(c))
 
     def sample(self, random: np.random.Generator, count: int) -> Points:
-        """[count, d] inside the unit cube; what falls outside is mirrored at its border."""
+        """Samples [count, d] in the unit cube; coordinates outside are reflected at its border."""
         x = self.mean + random.standard_normal((count, len(self.mean))) @ self._factor().T
         folded = np.abs(x) % 2.0
         return np.asarray(np.where(folded > 1.0, 2.0 - folded, folded))
 
-    def drawn_in(self, x: Unit) -> Unit:
-        """``x``, moved towards the mean until it is as near as a sample may be (arXiv 1110.4181, eq. 4)."""
+    def clip_injected(self, x: Unit) -> Unit:
+        """``x`` [d] moved towards the mean to Mahalanobis distance √d + 2d / (d + 2) at most (Hansen 2011, eq. 4)."""
         d = len(self.mean)
         length = float(np.linalg.norm(np.linalg.solve(self._factor(), x - self.mean)))
         limit = math.sqrt(d) + 2 * d / (d + 2)
@@ -73,11 +76,11 @@ class Gaussian(CMA):  # type: ignore[misc]
 
 
 class Categories:
-    """A distribution for each categorical parameter, moved by rank (population-based incremental learning)."""
+    """A categorical distribution per categorical parameter, moved by rank (population-based incremental learning)."""
 
-    START = 0.5  # probability of the baseline's choice
-    FLOOR = 0.2  # shared by the choices of a parameter, so that none ever dies
-    RATE = 0.3
+    START = 0.5  # initial probability of the baseline's choice
+    FLOOR = 0.2  # probability that the choices of a parameter share equally: none reaches 0
+    RATE = 0.3  # learning rate
 
     def __init__(self, counts: Sequence[int], baseline: Sequence[int]) -> None:
         self.probabilities = [np.full(n, (1 - self.START) / (n - 1)) for n in counts]
@@ -85,47 +88,39 @@ class Categories:
             p[index] = self.START
 
     def sample(self, random: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """Indices [count, parameters]."""
+        """Choice indices [count, parameters]."""
         draws = random.random((count, len(self.probabilities)))
         columns = [np.searchsorted(np.cumsum(p)[:-1], draws[:, j], "right") for j, p in enumerate(self.probabilities)]
-        return np.stack(columns, axis=1) if columns else np.zeros((count, 0), dtype=np.int64)
+        return np.stack(columns, axis=1)
 
     def learn(self, ranked: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
-        """``ranked`` [population, parameters], best first."""
+        """Move towards ``ranked`` [population, parameters], best first, with the recombination ``weights``."""
         for j, p in enumerate(self.probabilities):
             credit = np.bincount(ranked[: len(weights), j], weights=weights, minlength=len(p))
             moved = (1 - self.RATE) * p + self.RATE * credit
             self.probabilities[j] = (1 - self.FLOOR) * moved / moved.sum() + self.FLOOR / len(p)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A point as it was drawn, and in which generation."""
-
-    x: Unit
-    generation: int
-
-
 class CmaEs(Method):
-    """CMA-ES that draws again what would fail. ``choose`` is where a better judge of candidates comes in."""
+    """Samples that are likely to fail are drawn again."""
 
-    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Mapping[str, Value] | None = None) -> None:
+    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Params | None = None) -> None:
         super().__init__(space, seed, baseline)
-        home = space.to_unit(self.baseline)
+        self.home = space.to_unit(self.baseline)
         self._categorical = list(space.categorical)
         self.numeric = [i for i in range(space.dimensions) if i not in self._categorical]
         self.population = 4 + math.floor(3 * math.log(space.dimensions))
         self.gaussian = (
-            Gaussian(home[self.numeric], SIGMA, seed=0, population_size=self.population) if self.numeric else None
+            Gaussian(self.home[self.numeric], SIGMA, seed=0, population_size=self.population) if self.numeric else None
         )
         self._counts = np.array([len(space.params[i].choices) for i in self._categorical], dtype=np.int64)
-        self.categories = Categories(self._counts.tolist(), self._indices(home).tolist())
+        self.categories = Categories(self._counts.tolist(), self._indices(self.home).tolist())
         self.generation = 0
-        self._drawn: dict[Key, Drawn] = {}
-        self._batch: list[tuple[Told, Unit]] = []
+        self._samples: dict[Key, tuple[Unit, int]] = {}  # open samples before rounding, and their generation
+        self._batch: list[tuple[Observation, Unit]] = []  # the present generation
 
     def candidates(self, ask: int) -> Points:
-        """[CANDIDATES, dimensions] points of the cube from the present distribution."""
+        """Samples [CANDIDATES, dimensions] of the present distribution, the same for the same ``ask``."""
         random = self.stream(ask)
         points = np.empty((CANDIDATES, self.space.dimensions))
         if self.gaussian is not None:
@@ -134,17 +129,20 @@ class CmaEs(Method):
             points[:, self._categorical] = (self.categories.sample(random, CANDIDATES) + 0.5) / self._counts
         return points
 
-    def choose(self, fresh: Sequence[Mapping[str, Value]]) -> tuple[int, str]:
-        """Index of the candidate to try, and who chose it. All of ``fresh`` are new and different."""
-        points = [self.space.to_unit(params) for params in fresh]
-        failures = self.failures()
-        return int(np.argmax(failures.allowed(failures.chance(points), MAY_WORK, STEP))), "cma"
+    def choose(self, fresh: Sequence[Params]) -> tuple[int, str]:
+        """Index of the candidate to evaluate, and its source. All of ``fresh`` are new and different."""
+        return int(np.argmax(self.admissible([self.space.to_unit(params) for params in fresh]))), "cma"
 
-    def failures(self) -> Failures:
-        return Failures(self.space, self.told, self.space.to_unit(self.baseline))
+    def admissible(self, points: Sequence[Unit]) -> NDArray[np.bool_]:
+        """Mask [m] of the ``points`` [m, dimensions] that are likely enough to succeed."""
+        failures = self.failures()
+        return failures.admissible(failures.success_probability(points), LEAST_SUCCESS, THRESHOLD_STEP)
+
+    def failures(self) -> FailureModel:
+        return FailureModel(self.space, self.observations, self.home)
 
     def figures(self) -> dict[str, float]:
-        """Step size, and the standard deviations along the longest and shortest axis; sides of the unit cube."""
+        """Generation, step size, and standard deviations along the longest and shortest axis, in sides of the cube."""
         if self.gaussian is None:
             return {}
         step = self.gaussian.step
@@ -166,24 +164,21 @@ class CmaEs(Method):
         return Suggestion(options[index], source)
 
     def asked(self, suggestion: Suggestion, ask: int) -> None:
-        """Find the point as it was drawn. The k-th candidates can be drawn again, so nothing is stored."""
+        """Find the sample behind the suggestion. The samples of an ask can be drawn again, so none is stored."""
         points = self.candidates(ask)
         key = self.space.key(suggestion.params)
-        order = np.argsort(np.sum((points - self.space.to_unit(suggestion.params)) ** 2, axis=1), kind="stable")
-        for i in order:
+        distances = np.sum((points - self.space.to_unit(suggestion.params)) ** 2, axis=1)
+        for i in np.argsort(distances, kind="stable"):
             if self.space.key(self.space.from_unit(points[i])) == key:
-                self._drawn[key] = Drawn(points[i], self.generation)
+                self._samples[key] = points[i], self.generation
                 return
 
-    def learn(self, told: Told) -> None:
-        drawn = self._drawn.pop(told.key, None)
-        if drawn is not None and drawn.generation == self.generation:
-            x = drawn.x
-        else:
-            x = (told.x if drawn is None else drawn.x).copy()
-            if self.gaussian is not None:
-                x[self.numeric] = self.gaussian.drawn_in(x[self.numeric])
-        self._batch.append((told, x))
+    def learn(self, observation: Observation) -> None:
+        x, generation = self._samples.pop(observation.key, (observation.x, -1))
+        if generation != self.generation and self.gaussian is not None:
+            x = x.copy()
+            x[self.numeric] = self.gaussian.clip_injected(x[self.numeric])
+        self._batch.append((observation, x))
         if len(self._batch) == self.population:
             self._update()
 
@@ -200,20 +195,17 @@ class CmaEs(Method):
         self._batch = []
         self.generation += 1
 
-    def _ranked(self) -> list[tuple[Told, Unit]]:
-        """The generation, best first. Only ranks reach the strategy, so values need no scale."""
+    def _ranked(self) -> list[tuple[Observation, Unit]]:
+        """The generation, best first. CMA-ES only uses ranks, so values need no scaling."""
         best = self.best
-        home = self.space.to_unit(self.baseline) if best is None else best.x
-        distances = [float(np.linalg.norm(told.x - home)) for told, _ in self._batch]
-        order = sorted(
-            range(len(self._batch)),
-            key=lambda i: (
-                self._batch[i][0].value is None,
-                distances[i] if self._batch[i][0].value is None else self._batch[i][0].value,
-            ),
-        )
-        return [self._batch[i] for i in order]
+        home = self.home if best is None else best.x
+
+        def rank(member: tuple[Observation, Unit]) -> tuple[bool, float]:
+            value = member[0].value
+            return value is None, float(np.linalg.norm(member[0].x - home)) if value is None else value
+
+        return sorted(self._batch, key=rank)
 
     def _indices(self, x: Unit) -> NDArray[np.int64]:
-        """The choices [parameters] at a point of the cube."""
+        """Choice indices [parameters] of a point of the cube."""
         return np.minimum((x[self._categorical] * self._counts).astype(np.int64), self._counts - 1)

@@ -1,7 +1,11 @@
-"""A small Gaussian process: Matérn 5/2, a length scale for each group of features, noise (Rasmussen, Williams 2006).
+"""A Gaussian process for hundreds of points: Matérn 5/2 kernel, one length scale per parameter, observation noise.
 
-Sizes are a night's: hundreds of points, tens of features. Hyperparameters maximise the posterior under mild priors,
-always from the same start, so that they depend on the data alone and a resume comes to the same ones.
+The hyperparameters are the maximum a posteriori from a fixed start, so they depend on the data only and a resume
+computes the same ones.
+
+Sources:
+    Rasmussen and Williams (2006), Gaussian Processes for Machine Learning: kernel eq. 4.17, prediction algorithm 2.1,
+    marginal likelihood eq. 2.30 with gradient eq. 5.9.
 """
 
 from __future__ import annotations
@@ -22,14 +26,14 @@ Array = NDArray[np.float64]
 
 _SQRT5 = math.sqrt(5.0)
 _JITTER = 1e-8
-FAR = 20.0  # times the distance of the median to the best
+CLIP = 20.0  # values are clipped at this multiple of the distance from the best to the median
 
-_alone = RLock()
+_lock = RLock()
 
 
 @cache
 def _libraries() -> Any:
-    import scipy.linalg  # noqa: F401 - brings a library of its own, beside numpy's
+    import scipy.linalg  # noqa: F401 - loads a second BLAS beside numpy's
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -37,55 +41,60 @@ def _libraries() -> Any:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Linear algebra in one thread meanwhile.
+    """Limit BLAS to one thread.
 
-    For matrices of this size more threads wait for each other longer than they compute, and ten times as long where
-    another program has the processors, as a training run on them does. The number is the whole process's: a search in
-    another thread waits here, or it would take the one thread that it finds for what to put back.
+    Matrices of this size are slower with several threads, ten times slower beside a training run on the same cores.
+    The limit applies to the whole process, so a second search waits: it would restore the limit instead of the
+    original number of threads.
     """
-    with _alone, _libraries().limit(limits=1, user_api="blas"):
+    with _lock, _libraries().limit(limits=1, user_api="blas"):
         yield
 
 
-def _renew() -> None:
-    global _alone
-    _alone = RLock()
+def _renew_lock() -> None:
+    global _lock
+    _lock = RLock()
 
 
-os.register_at_fork(after_in_child=_renew)  # the thread that held it is not there
+os.register_at_fork(after_in_child=_renew_lock)  # the thread that held the lock does not exist in the child
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """``scales`` [groups] in units of the features; variances in units of the standardised targets."""
+    """Hyperparameters, for standardised targets."""
 
-    scales: Array
-    variance: float
-    noise: float
+    scales: Array  # length scales [groups], in units of the features
+    variance: float  # signal variance
+    noise: float  # noise variance of one run
 
     def between(self, a: Array, b: Array, groups: NDArray[np.int64]) -> Array:
-        """[m, n] covariances of the features ``a`` [m, f] and ``b`` [n, f]; ``groups`` [f] gives each one's scale."""
+        """Covariances [m, n] of ``a`` [m, f] and ``b`` [n, f]; ``groups`` [f] is the length scale of each feature."""
         a, b = a / self.scales[groups], b / self.scales[groups]
         square = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)[None, :] - 2.0 * a @ b.T
         return self.variance * matern(np.sqrt(np.maximum(square, 0.0)))
 
 
 def matern(r: Array) -> Array:
-    """Correlation at scaled distance ``r``; differentiable twice."""
+    """Matérn 5/2 correlation at the scaled distance ``r`` (Rasmussen and Williams 2006, eq. 4.17)."""
     return np.asarray((1.0 + _SQRT5 * r + 5.0 / 3.0 * r * r) * np.exp(-_SQRT5 * r))
 
 
 class GaussianProcess:
-    """The posterior given ``x`` [n, f] and ``y`` [n]; ``runs`` [n] are the runs behind each value.
+    """The posterior given observations.
 
-    Without a ``kernel`` the hyperparameters are fitted.
+    Args:
+        x: features [n, f].
+        y: values [n].
+        groups: length scale [f] of each feature.
+        runs: number of runs [n] behind each value; default 1.
+        kernel: hyperparameters; default fitted to the observations.
     """
 
     def __init__(
         self, x: Array, y: Array, groups: NDArray[np.int64], runs: Array | None = None, kernel: Kernel | None = None
     ) -> None:
         self.groups = groups
-        self._x = x
+        self.x = x
         self._centre = float(np.mean(y))
         self._scale = float(np.std(y)) or 1.0
         runs = np.ones(len(y)) if runs is None else runs
@@ -97,18 +106,19 @@ class GaussianProcess:
         self._alpha = np.linalg.solve(self._lower.T, np.linalg.solve(self._lower, z))
 
     def predict(self, x: Array) -> tuple[Array, Array]:
-        """Mean [m] and standard deviation [m] of the noiseless function at ``x`` [m, f]."""
-        cross = self.kernel.between(x, self._x, self.groups)
+        """Mean [m] and standard deviation [m] of the noise-free function at ``x`` [m, f]."""
+        cross = self.kernel.between(x, self.x, self.groups)
         half = np.linalg.solve(self._lower, cross.T)
         variance = np.maximum(self.kernel.variance - np.sum(half * half, axis=0), 1e-12)
         return self._centre + self._scale * (cross @ self._alpha), self._scale * np.sqrt(variance)
 
 
 def fit(x: Array, z: Array, groups: NDArray[np.int64], runs: Array, steps: int = 40) -> Kernel:
-    """Hyperparameters for standardised targets ``z`` [n]: the maximum of the posterior.
+    """Maximum a posteriori hyperparameters for standardised targets ``z`` [n].
 
-    Priors are normal in the logarithm: length scales around half the diagonal of the cube (they grow with the root of
-    the dimension, Hvarfner et al. 2024), little noise, variance around 1.
+    Log-normal priors: length scales around half the diagonal of the cube, signal variance around 1, noise around 0.02.
+
+    Source: length scales that grow with √d: Hvarfner, Hellsten and Nardi (2024), arXiv 2402.02229.
     """
     from scipy.optimize import minimize
 
@@ -148,27 +158,26 @@ def fit(x: Array, z: Array, groups: NDArray[np.int64], runs: Array, steps: int =
 
 
 def log_expected_improvement(best: float, mean: Array, deviation: Array) -> Array:
-    """Logarithm of E[max(best - f, 0)] for f ~ N(mean, deviation²); does not underflow far from the best."""
+    """log E[max(best − f, 0)] for f ~ N(mean, deviation²) (Jones et al. 1998, eq. 15), without underflow."""
     from scipy.special import log_ndtr
 
     z = (best - mean) / deviation
     near = np.maximum(z, -30.0)
     density = np.exp(-0.5 * near * near) / math.sqrt(2 * math.pi)
     value = density + near * np.exp(log_ndtr(near))
-    far = -0.5 * z * z - 0.5 * math.log(2 * math.pi) - 2.0 * np.log(np.maximum(np.abs(z), 1.0))  # the tail's first term
+    far = (
+        -0.5 * z * z - 0.5 * math.log(2 * math.pi) - 2.0 * np.log(np.maximum(np.abs(z), 1.0))
+    )  # first term of the asymptotic series
     with np.errstate(divide="ignore"):
         logarithm = np.where(z > -6.0, np.log(np.maximum(value, 1e-300)), far)
     return np.asarray(logarithm + np.log(deviation))
 
 
 def compress(y: Array) -> Array:
-    """Values above the median on a logarithmic scale: how bad a bad run was says little about the good ones.
-
-    Values far away are all the same: a run that diverged and gave a number all the same would stretch the scale.
-    """
+    """Values above the median on a logarithmic scale, clipped: outliers carry little information about the optimum."""
     middle = float(np.median(y))
     unit = middle - float(np.min(y)) or 1.0
-    excess = np.clip(y, middle, middle + FAR * unit) - middle
+    excess = np.clip(y, middle, middle + CLIP * unit) - middle
     return np.where(y > middle, middle + unit * np.log1p(excess / unit), y)
 
 

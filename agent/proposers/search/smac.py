@@ -1,22 +1,24 @@
-"""SMAC3 behind ask and tell: random forest, expected improvement, local search (Lindauer et al. 2022, JMLR 23).
+"""SMAC3 behind ask and tell: random forest, expected improvement, local search.
 
-The pieces are those of SMAC's facade for hyperparameter optimisation. Each ask builds its run history anew out of what
-was told and draws from a seed of its own, so that there is no state besides the history. SMAC itself trains its model
-once for eight asks; here it is trained for each. A failed trial counts as the worst one.
+The parts are those of SMAC's HyperparameterOptimizationFacade. Each ask builds a run history from the observations and
+has its own seed, so there is no other state. The forest is trained at each ask, not at every eighth as in SMAC. A
+failure counts as the worst value.
+
+Source: Lindauer et al. (2022), SMAC3, JMLR 23(54).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agent.errors import EnvironmentProblem
-from agent.proposers.protocol import Suggestion
-from agent.proposers.search.base import Method
-from agent.space.space import SearchSpace
+from agent.proposers.search.base import Method, Suggestion, loss
+from agent.space.axes import Axis, Choices, Real, Whole
+from agent.space.space import Params, SearchSpace
 from agent.types import Value
 
 try:
@@ -34,30 +36,30 @@ try:
 except ModuleNotFoundError as error:
     raise EnvironmentProblem("smac needs SMAC3: pip install 'overnight[smac]'") from error
 
-FIRST = 25  # points of a scrambled Sobol sequence at most, before the model is asked: SMAC's share of 100 trials
+FIRST = 25  # most points of the scrambled Sobol design: SMAC's share of 100 trials
 REDRAWS = 50
-CHALLENGERS = 2000  # random points that are ranked; SMAC's default is 10,000
-STARTS = 3  # of the local search; SMAC's default of 10 takes seconds
+CHALLENGERS = 2000  # random points that are ranked; default of SMAC: 10,000
+STARTS = 3  # of the local search; the default of SMAC, 10, takes seconds
 SEEDS = 2**31
 
 
 class Smac(Method):
-    """``smac``."""
+    """A Sobol design of up to 25 points, then SMAC's model."""
 
     source = "smac"
 
-    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Mapping[str, Value] | None = None) -> None:
+    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Params | None = None) -> None:
         super().__init__(space, seed, baseline)
         self._first = min(FIRST, 10 * space.dimensions)
 
     def propose(self, ask: int) -> Suggestion:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # SMAC's about its own seeds and small designs
+            warnings.simplefilter("ignore")  # SMAC warns about seeds and small designs
             draws = self._challengers(ask)
             return Suggestion(self.unseen(lambda: next(draws), ask, REDRAWS), self.source)
 
     def _challengers(self, ask: int) -> Iterator[dict[str, Value]]:
-        """The point of the first design, then what SMAC would try, best first, then uniform points."""
+        """A point of the design or SMAC's challengers, best first; then uniform points."""
         random = self.stream(ask)
         if ask < self._first:
             yield self._decoded(self._design[ask])
@@ -73,11 +75,11 @@ class Smac(Method):
         chosen: list[Configuration] = Facade.get_initial_design(
             scenario, n_configs=self._first, max_ratio=1.0
         ).select_configurations()
-        # the same point twice is left out of a design: the space is small, and unseen() finds another
+        # SMAC drops duplicates, so the design of a small space is shorter; unseen() replaces repeated points
         return [chosen[i % len(chosen)] for i in range(self._first)]
 
     def _ranked(self, scenario: Scenario) -> Iterator[Configuration]:
-        """Challengers by SMAC's expected improvement, with its share of random ones in between."""
+        """Challengers by SMAC's expected improvement, interleaved with random ones."""
         history, encoder = self._history(scenario.configspace), Facade.get_runhistory_encoder(scenario)
         encoder.runhistory = history
         x, y = encoder.transform()
@@ -88,20 +90,21 @@ class Smac(Method):
         improvement.update(model=model, eta=float(predicted.min()), num_data=len(x))
         maximizer = Facade.get_acquisition_maximizer(scenario, challengers=CHALLENGERS, local_search_iterations=STARTS)
         maximizer.acquisition_function = improvement
+        starts = maximizer._local_search._get_initial_points
+        # SMAC orders its starting points by hash(), which differs between processes
+        maximizer._local_search._get_initial_points = lambda *a: sorted(starts(*a), key=lambda c: tuple(c.get_array()))  # type: ignore[method-assign]
         found: Iterator[Configuration] = maximizer.maximize(
             history.get_configs(), random_design=Facade.get_random_design(scenario)
         )
         return found
 
     def _history(self, space: ConfigurationSpace) -> RunHistory:
-        """What was told, a row for each time. Open asks count as running."""
+        """One row for each observation. Open asks count as running."""
         history = RunHistory()
-        worst = max(told.value for told in self.successes if told.value is not None)
-        for k, told in enumerate(self.told):
-            good = told.value is not None
-            status = StatusType.SUCCESS if good else StatusType.CRASHED
-            cost = told.value if told.value is not None else worst
-            history.add(self._encoded(space, told.params), cost=cost, status=status, seed=k)
+        worst = max(map(loss, self.successes))
+        for k, o in enumerate(self.observations):
+            status = StatusType.CRASHED if o.value is None else StatusType.SUCCESS
+            history.add(self._encoded(space, o.params), cost=min(loss(o), worst), status=status, seed=k)
         for suggestion in self.open.values():
             history.add(self._encoded(space, suggestion.params), cost=worst, status=StatusType.RUNNING, seed=-1)
         return history
@@ -110,65 +113,43 @@ class Smac(Method):
 
     def _scenario(self, seed: int) -> Scenario:
         space = ConfigurationSpace(seed=seed)
-        space.add([self._hyperparameter(i) for i in range(self.space.dimensions)])
+        space.add([_hyperparameter(axis) for axis in self.space.axes.values()])
         return Scenario(space, name="ask", output_directory=Path("unused"), deterministic=True, seed=seed)
 
-    def _hyperparameter(self, i: int) -> Any:
-        """A power of two by its exponent, a category by its index: ``True`` and ``1`` are different ones."""
-        p, axis = self.space.params[i], self.space.axes[i]
-        if axis.count is not None and (p.kind == "categorical" or axis.count == 1):
-            return CategoricalHyperparameter(p.name, list(range(axis.count)))
-        assert p.low is not None
-        assert p.high is not None
-        if p.power_of_two:
-            assert axis.count is not None
-            return UniformIntegerHyperparameter(p.name, 0, axis.count - 1)
-        if p.kind == "int":
-            values = axis.values()
-            assert axis.count is not None
-            low = int(axis.decode(0.0))
-            return UniformIntegerHyperparameter(p.name, low, max(low + axis.count - 1, int(values[-1])), log=p.log)
-        return UniformFloatHyperparameter(p.name, float(p.low), float(p.high), log=p.log)
-
-    def _encoded(self, space: ConfigurationSpace, params: Mapping[str, Value]) -> Configuration:
+    def _encoded(self, space: ConfigurationSpace, params: Params) -> Configuration:
         values: dict[str, Value] = {}
-        for p, axis in zip(self.space.params, self.space.axes, strict=True):
-            value = params[p.name]
-            if p.kind == "categorical":
-                value = round(axis.encode(value) * len(p.choices) - 0.5)
-            elif axis.count == 1:
-                value = 0
-            elif p.power_of_two and axis.count is not None:
-                value = round(axis.encode(value) * axis.count - 0.5)
-            values[p.name] = int(value) if p.kind == "int" else value
+        for name, axis in self.space.axes.items():
+            value = params[name]
+            values[name] = round(axis.encode(value) * (axis.count or 0) - 0.5) if _by_index(axis) else axis.exact(value)
         return Configuration(space, values=values)
 
     def _decoded(self, found: Configuration) -> dict[str, Value]:
         values: dict[str, Value] = {}
-        for p, axis in zip(self.space.params, self.space.axes, strict=True):
-            value = found[p.name]
-            if p.kind == "categorical":
-                values[p.name] = p.choices[int(value)]
-            elif axis.count == 1 or p.power_of_two:
-                assert axis.count is not None
-                values[p.name] = axis.decode((int(value) + 0.5) / axis.count)
-            else:
-                values[p.name] = int(value) if p.kind == "int" else float(value)
+        for name, axis in self.space.axes.items():
+            value = found[name]
+            values[name] = axis.decode((int(value) + 0.5) / (axis.count or 1)) if _by_index(axis) else axis.exact(value)
         return self.space.from_unit(self.space.to_unit(values))
 
 
+def _by_index(axis: Axis) -> bool:
+    """Whether SMAC sees the index of a value: of a choice (``True`` and ``1`` differ), or of a power of two."""
+    return axis.param.kind == "categorical" or axis.param.power_of_two
+
+
+def _hyperparameter(axis: Axis) -> Any:
+    p = axis.param
+    if isinstance(axis, Choices):
+        return CategoricalHyperparameter(p.name, list(range(axis.count)))
+    if isinstance(axis, Whole):
+        ends = (0, axis.count - 1) if p.power_of_two else (axis.first, axis.last)
+        return UniformIntegerHyperparameter(p.name, *ends, log=p.log and not p.power_of_two)
+    assert isinstance(axis, Real)
+    return UniformFloatHyperparameter(p.name, axis.low, axis.high, log=p.log)
+
+
 def forest(scenario: Scenario) -> RandomForest:
-    """As SMAC's facade makes it, but in one thread, and without room for a million leaves, which takes a second."""
+    """The forest of SMAC's facade, in one thread and with fewer leaves: memory for a million takes a second."""
     return RandomForest(
-        scenario.configspace,
-        seed=scenario.seed,
-        log_y=True,
-        n_trees=10,
-        ratio_features=1.0,
-        min_samples_split=2,
-        min_samples_leaf=1,
-        max_depth=2**20,
-        max_leaf_nodes=2**13,
-        bootstrapping=True,
-        n_jobs=1,
-    )
+        scenario.configspace, seed=scenario.seed, log_y=True, n_trees=10, ratio_features=1.0, min_samples_split=2,
+        min_samples_leaf=1, max_leaf_nodes=2**13, n_jobs=1,
+    )  # fmt: skip

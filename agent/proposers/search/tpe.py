@@ -1,20 +1,22 @@
-"""Optuna's samplers behind ask and tell: tree-structured Parzen estimator (Bergstra et al. 2011), uniform draws.
+"""Optuna's samplers behind ask and tell: tree-structured Parzen estimator, uniform draws.
 
-Each ask builds a study out of what was told and asks it once with a seed of its own, so that there is no state besides
-the history. Powers of two are searched by their exponent; a failed trial counts as the worst one.
+Each ask builds a study from the observations and has its own seed, so there is no other state. A failure counts as the
+worst value.
+
+Source: Bergstra, Bardenet, Bengio and Kégl (2011), Algorithms for hyper-parameter optimization, NeurIPS 24.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from agent.errors import EnvironmentProblem
-from agent.proposers.protocol import Suggestion
-from agent.proposers.search.base import Method, Told
-from agent.space.space import SearchSpace
+from agent.proposers.search.base import Method, Suggestion, loss
+from agent.space.axes import Whole, axis_of
+from agent.space.space import Params, SearchSpace
 from agent.types import Param, Value
 
 try:
@@ -33,12 +35,13 @@ REDRAWS = 16
 class OptunaSearch(Method):
     """A sampler of Optuna, rebuilt for every ask."""
 
-    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Mapping[str, Value] | None = None) -> None:
+    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Params | None = None) -> None:
         super().__init__(space, seed, baseline)
         self._distributions = {p.name: distribution(p) for p in space.params}
 
+    @abstractmethod
     def sampler(self, seed: int) -> BaseSampler:
-        raise TypeError("a subclass chooses the sampler")
+        """A new sampler."""
 
     def history(self) -> list[FrozenTrial]:
         return []
@@ -46,29 +49,33 @@ class OptunaSearch(Method):
     def propose(self, ask: int) -> Suggestion:
         random = self.stream(ask)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # experimental features are chosen on purpose
+            warnings.simplefilter("ignore")  # Optuna warns about experimental features
             verbosity = optuna.logging.get_verbosity()
             optuna.logging.set_verbosity(optuna.logging.ERROR)
-            study = optuna.create_study(sampler=self.sampler(int(random.integers(2**31))))
-            study.add_trials(self.history())
-            params = self.unseen(lambda: self._decoded(study.ask(self._distributions).params), ask, REDRAWS)
-            optuna.logging.set_verbosity(verbosity)
+            try:
+                study = optuna.create_study(sampler=self.sampler(int(random.integers(2**31))))
+                study.add_trials(self.history())
+                params = self.unseen(lambda: self._decoded(study.ask(self._distributions).params), ask, REDRAWS)
+            finally:
+                optuna.logging.set_verbosity(verbosity)
         return Suggestion(params, self.source)
 
-    def _decoded(self, params: Mapping[str, Value]) -> dict[str, Value]:
-        """Optuna's parameters as a valid configuration, rounded as the space rounds."""
-        plain = {p.name: _from_optuna(p, params[p.name]) for p in self.space.params}
-        return self.space.from_unit(self.space.to_unit(plain))
+    def _decoded(self, params: Params) -> dict[str, Value]:
+        plain = {p.name: from_optuna(p, params[p.name]) for p in self.space.params}
+        return self.space.from_unit(self.space.to_unit(plain))  # rounded as the space rounds
 
-    def _trial(self, params: Mapping[str, Value], value: float | None) -> FrozenTrial:
-        """A finished trial, or a running one without ``value``."""
+    def trial(self, params: Params, value: float | None) -> FrozenTrial:
+        """A finished trial, or a running one if ``value`` is None."""
         state = optuna.trial.TrialState.RUNNING if value is None else optuna.trial.TrialState.COMPLETE
-        encoded = {p.name: _to_optuna(p, params[p.name]) for p in self.space.params}
-        return optuna.trial.create_trial(state=state, value=value, params=encoded, distributions=self._distributions)
+        exact = self.space.exact(params)
+        for p in self.space.params:
+            if p.power_of_two:
+                exact[p.name] = round(math.log2(float(exact[p.name])))
+        return optuna.trial.create_trial(state=state, value=value, params=exact, distributions=self._distributions)
 
 
 class RandomSearch(OptunaSearch):
-    """Uniform draws: the yardstick."""
+    """Uniform draws: the control."""
 
     source = "random"
 
@@ -77,7 +84,7 @@ class RandomSearch(OptunaSearch):
 
 
 class Tpe(OptunaSearch):
-    """Optuna's TPE as it comes: univariate, ten uniform trials first, open points counted as bad ones."""
+    """Optuna's TPE with its defaults: univariate, ten uniform trials first. An open ask counts as running."""
 
     source = "tpe"
 
@@ -85,43 +92,21 @@ class Tpe(OptunaSearch):
         return optuna.samplers.TPESampler(seed=seed)
 
     def history(self) -> list[FrozenTrial]:
-        worst = max((told.value for told in self.told if told.value is not None), default=0.0)
-        finished = [self._trial(told.params, _value_or(told, worst)) for told in self.told]
-        return finished + [self._trial(suggestion.params, None) for suggestion in self.open.values()]
+        worst = max(map(loss, self.successes), default=0.0)
+        finished = [self.trial(o.params, min(loss(o), worst)) for o in self.observations]
+        return finished + [self.trial(suggestion.params, None) for suggestion in self.open.values()]
 
 
 def distribution(p: Param) -> BaseDistribution:
-    """What Optuna draws a parameter from; a power of two by its exponent."""
-    if p.kind == "categorical":
+    """The Optuna distribution of a parameter; a power of two is searched by its exponent."""
+    axis = axis_of(p)
+    if isinstance(axis, Whole):
+        return optuna.distributions.IntDistribution(axis.first, axis.last, log=p.log and not p.power_of_two)
+    if p.low is None or p.high is None:
         return optuna.distributions.CategoricalDistribution(p.choices)
-    assert p.low is not None
-    assert p.high is not None
-    if p.power_of_two:
-        return optuna.distributions.IntDistribution(
-            math.ceil(math.log2(p.low) - 1e-9), math.floor(math.log2(p.high) + 1e-9)
-        )
-    if p.kind == "int":
-        return optuna.distributions.IntDistribution(math.ceil(p.low), math.floor(p.high), log=p.log)
     return optuna.distributions.FloatDistribution(p.low, p.high, log=p.log)
 
 
-def _to_optuna(p: Param, value: Value) -> Value:
-    if p.kind == "categorical":
-        return p.choices[_same(p.choices, value)]
-    assert not isinstance(value, str)
-    if p.power_of_two:
-        return round(math.log2(value))
-    return int(value) if p.kind == "int" else float(value)
-
-
-def _same(choices: tuple[Value, ...], value: Value) -> int:
-    """Index of a choice; True and 1 are different ones."""
-    return next(i for i, c in enumerate(choices) if c == value and isinstance(c, bool) == isinstance(value, bool))
-
-
-def _from_optuna(p: Param, value: Value) -> Value:
+def from_optuna(p: Param, value: Value) -> Value:
+    """The value of a parameter that Optuna drew from its ``distribution``."""
     return 2 ** int(value) if p.power_of_two else value
-
-
-def _value_or(told: Told, worst: float) -> float:
-    return worst if told.value is None else told.value

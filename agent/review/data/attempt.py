@@ -1,4 +1,4 @@
-"""One attempt: why it failed, what it changed, what it was for, how its runs went, its curve beside its parent's.
+"""One attempt in full: the edit, its purpose, its runs, the failure, and the loss curve beside its parent's.
 
 ``show_json`` is schema ``overnight.show/1``: the object of ``log --json`` for this attempt, and schema, parent, model,
 rationale, diff, params (null), ending (null), transcript, verdict (null while under way), started and ended (seconds
@@ -9,24 +9,61 @@ one object per run with the fields of the ledger. Control characters in texts ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent import text
-from agent.curves import Point, curve_of, thin
+from agent.curves import Point, curve_of, inside, thin
 from agent.ledger.state import State
-from agent.review.data.attempts import attempt_json
-from agent.review.data.failures import failure_lines
+from agent.review.data.attempts import Attempt, attempt_json, attempt_of
+from agent.review.data.diffs import size_of
+from agent.review.data.times import phases
 from agent.types import Measurement, Record, to_json
 
-SCHEMA = "overnight.show/1"
+SHOW_SCHEMA = "overnight.show/1"
+TAIL_BYTES = 64 << 10
 
 
-def show_json(record: Record, state: State, run_dir: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Details:
+    """One attempt in full. ``attempt.record`` holds the proposal and the runs."""
+
+    attempt: Attempt
+    metric: str
+    under_way: bool
+    rationale: str  # sanitised
+    added: int  # lines of the diff
+    removed: int
+    failure: tuple[str, ...]  # decisive lines of the failed run's log
+    phases: tuple[str, ...]  # that its runs went through
+    curve: tuple[Point, ...]  # of its first run that has one
+    parent_curve: tuple[Point, ...]
+
+
+def details_of(record: Record, state: State, run_dir: Path) -> Details:
+    """Gather everything about one attempt from the state and the run directory."""
+    added, removed = size_of(record.proposal.diff)
+    return Details(
+        attempt=attempt_of(record),
+        metric=text.line(state.session.metric),
+        under_way=record.verdict is None and record.proposal.ending is None,
+        rationale=text.clean(record.proposal.rationale).strip(),
+        added=added,
+        removed=removed,
+        failure=tuple(failure_lines(record, run_dir)),
+        phases=tuple(phases(record.runs)),
+        curve=tuple(curve_of(run_dir, record.runs)),
+        parent_curve=tuple(curve_of(run_dir, _parent_runs(record, state))),
+    )
+
+
+def show_json(details: Details) -> dict[str, Any]:
+    record = details.attempt.record
     proposal = record.proposal
     data: dict[str, Any] = {
-        "schema": SCHEMA,
-        **attempt_json(record),
+        "schema": SHOW_SCHEMA,
+        **attempt_json(details.attempt),
         "parent": record.parent,
         "model": proposal.model,
         "rationale": proposal.rationale,
@@ -37,9 +74,9 @@ def show_json(record: Record, state: State, run_dir: Path) -> dict[str, Any]:
         "verdict": to_json(record.verdict),
         "started": record.started,
         "ended": record.ended,
-        "failure": failure_lines(record, run_dir),
-        "curve": _pairs(curve_of(run_dir, record.runs)),
-        "parent_curve": _pairs(curve_of(run_dir, parent_runs(record, state))),
+        "failure": list(details.failure),
+        "curve": _pairs(details.curve),
+        "parent_curve": _pairs(details.parent_curve),
         "measurements": [to_json(run) for run in record.runs],
     }
     cleaned = text.clean_json(data)
@@ -47,15 +84,32 @@ def show_json(record: Record, state: State, run_dir: Path) -> dict[str, Any]:
     return cleaned
 
 
-def parent_runs(record: Record, state: State) -> Sequence[Measurement]:
-    """The runs of what the attempt started from: an accepted commit has the tree of a kept candidate, which was run."""
-    parent = record.parent
+def failure_lines(record: Record, run_dir: Path) -> list[str]:
+    """Return the decisive lines of the failed run's log; [] if no run failed. The edited code wrote this log."""
+    run = next((run for run in record.runs if run.status != "ok"), None)
+    if run is None:
+        return []
+    log = run.log_tail or (_tail(inside(run_dir, run.trace) / "train.log") if run.trace else "")
+    return text.decisive_lines(log)
+
+
+def _parent_runs(record: Record, state: State) -> tuple[Measurement, ...]:
+    """The runs of the parent: an accepted commit was not run itself, but a candidate with the same tree was."""
     for trial, accepted in state.moved.items():
         kept = state.of_trial(trial)
-        if accepted == parent and kept is not None:
+        if accepted == record.parent and kept is not None:
             return kept.runs
-    return state.runs.get(parent, ())
+    return state.runs.get(record.parent, ())
 
 
-def _pairs(points: list[Point]) -> list[list[float]]:
-    return [[point.progress, point.loss] for point in thin(points, 500)]
+def _pairs(points: Sequence[Point]) -> list[list[float]]:
+    return [[point.progress, point.loss] for point in thin(list(points), 500)]
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            return file.read(TAIL_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""

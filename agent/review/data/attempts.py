@@ -1,4 +1,4 @@
-"""The edits of a run, as a table for people and as a list for programs.
+"""The attempts of a run, as data for tables and as a list for programs.
 
 ``log_json`` is schema ``overnight.log/1``: a list with one object per finished attempt, in order. Keys:
 schema, trial, decision (keep, revert), status (ok, a failure, or why it never ran), value (null for a failure),
@@ -9,68 +9,100 @@ self_reported. Keys may be added within a schema; none changes its meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent import text
-from agent.ledger.state import State
 from agent.review.data.diffs import diff_lines
-from agent.review.data.summary import cost
+from agent.review.data.summary import test_problem
+from agent.review.data.times import cost
 from agent.types import Proposal, Record
 
-SCHEMA = "overnight.log/1"
+LOG_SCHEMA = "overnight.log/1"
 
 
-def log_json(state: State, status: str = "", source: str = "", words: str = "") -> list[dict[str, Any]]:
-    return [{"schema": SCHEMA, **attempt_json(record)} for record in select(state.finished, status, source, words)]
+@dataclass(frozen=True)
+class Attempt:
+    """One trial. Texts are sanitised and on one line; gains are positive when better."""
+
+    trial: int
+    decision: str  # keep or revert
+    status: str  # ok, a failure, or why it never ran
+    outcome: str  # the decision if the attempt was measured, else the status
+    value: float | None  # None for a failure
+    best_before: float | None
+    gain: float | None
+    gain_se: float | None
+    commit: str | None
+    accepted: str | None  # commit on the branch
+    runs: int  # on the validation split
+    seconds: float  # of all its runs
+    subject: str
+    category: str
+    source: str
+    proposer: str
+    reason: str  # why it ended with this outcome
+    problem: str  # why it has no value, on either split; "" if it has
+    self_reported: bool
+    record: Record = field(repr=False)  # the attempt as recorded, with texts that are not sanitised
 
 
-def attempt_json(record: Record) -> dict[str, Any]:
+def attempt_of(record: Record) -> Attempt:
     verdict, proposal = record.verdict, record.proposal
-    return {
-        "trial": record.number,
-        "decision": record.decision,
-        "status": record.status,
-        "value": verdict.value if verdict else None,
-        "best_before": verdict.best_before if verdict else None,
-        "gain": verdict.gain if verdict else None,
-        "gain_se": verdict.gain_se if verdict else None,
-        "commit": record.candidate,
-        "accepted": record.accepted,
-        "runs": sum(1 for run in record.runs if run.role != "test"),
-        "seconds": round(cost(record), 3),
-        "subject": text.line(proposal.subject),
-        "category": text.line(proposal.category),
-        "source": text.line(proposal.source),
-        "proposer": text.line(proposal.proposer),
-        "reason": text.line(reason(record)),
-        "self_reported": any(run.self_reported for run in record.runs),
-    }
+    why = reason(record)
+    return Attempt(
+        trial=record.number,
+        decision=record.decision,
+        status=record.status,
+        outcome=record.decision if record.status == "ok" else record.status,
+        value=verdict.value if verdict else None,
+        best_before=verdict.best_before if verdict else None,
+        gain=verdict.gain if verdict else None,
+        gain_se=verdict.gain_se if verdict else None,
+        commit=record.candidate,
+        accepted=record.accepted,
+        runs=sum(1 for run in record.runs if run.role != "test"),
+        seconds=cost(record),
+        subject=text.line(proposal.subject),
+        category=text.line(proposal.category),
+        source=text.line(proposal.source),
+        proposer=text.line(proposal.proposer),
+        reason=text.line(why),
+        problem=text.line(why if record.status != "ok" else test_problem(record.runs)),
+        self_reported=any(run.self_reported for run in record.runs),
+        record=record,
+    )
+
+
+def log_json(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
+    return [{"schema": LOG_SCHEMA, **attempt_json(attempt)} for attempt in attempts]
+
+
+def attempt_json(attempt: Attempt) -> dict[str, Any]:
+    hidden = ("outcome", "problem", "record")
+    data = {name: value for name, value in vars(attempt).items() if name not in hidden}
+    return {**data, "seconds": round(attempt.seconds, 3)}
 
 
 def reason(record: Record) -> str:
-    """Why it ended as it did: the failure before the verdict, which would only repeat that it failed."""
+    """Return why a trial ended with its outcome: the failure of a run before the verdict, which only repeats it."""
     failed = next((run.reason for run in record.runs if run.status != "ok" and run.reason), "")
     return record.proposal.reason or failed or (record.verdict.reason if record.verdict else "")
 
 
-def select(records: Iterable[Record], status: str = "", source: str = "", words: str = "") -> list[Record]:
-    """The records with this status (or decision), from this source, and with these words in what was proposed."""
+def select(attempts: Sequence[Attempt], status: str = "", source: str = "", words: str = "") -> list[Attempt]:
+    """Return the attempts with this status or decision, from this source, and with these words in the proposal."""
     return [
-        record
-        for record in records
-        if (not status or status in (record.status, record.decision))
-        and (not source or record.proposal.source == source)
-        and (not words or words.lower() in _proposed(record.proposal).lower())
+        attempt
+        for attempt in attempts
+        if (not status or status in (attempt.status, attempt.decision))
+        and (not source or attempt.record.proposal.source == source)
+        and (not words or words.lower() in _searchable(attempt.record.proposal).lower())
     ]
 
 
-def _proposed(proposal: Proposal) -> str:
-    """What was said of an edit, and the lines that it changes: a subject names only the first of many values."""
+def _searchable(proposal: Proposal) -> str:
+    """The texts of a proposal and the lines that it changes: a subject names only the first of many changed values."""
     changed = [row for kind, row in diff_lines(proposal.diff) if kind in ("added", "removed")]
     return "\n".join((proposal.subject, proposal.rationale, proposal.category, *changed))
-
-
-def outcome_of(record: Record) -> str:
-    """The decision about a measured attempt, or why it has no value."""
-    return record.decision if record.status == "ok" else record.status

@@ -1,4 +1,4 @@
-"""Diffs as data: lines, token classes and sizes."""
+"""Diffs as data: kinds of lines, token classes and sizes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ Pieces = list[tuple[str, str]]
 
 
 def _kinds(rows: Sequence[str]) -> Iterator[str]:
-    """What each line is: file, hunk, added, removed or context. A hunk says how many lines it has, so that a removed
-    line which begins with ``--`` is no heading."""
+    """The kind of each line: file, hunk, added, removed or context.
+
+    The length in a hunk's header tells a removed line that begins with ``--`` from a file header.
+    """
     before = after = 0
     for row in rows:
         if before > 0 or after > 0:
             kind = {"+": "added", "-": "removed"}.get(row[:1], "context")
-            marker = row.startswith("\\")  # "\ No newline at end of file" is nobody's line
+            marker = row.startswith("\\")  # "\ No newline at end of file" does not count
             before -= kind != "added" and not marker
             after -= kind != "removed" and not marker
             yield kind
@@ -55,7 +57,7 @@ def _kinds(rows: Sequence[str]) -> Iterator[str]:
 
 
 def diff_lines(diff: str) -> list[tuple[str, str]]:
-    """(kind, line) for each line of a diff, made inert; what is too long for a person is cut and said."""
+    """Return (kind, line) for each line of a diff, sanitised; at most ``MOST_LINES``, with a note of the rest."""
     rows = clean(diff).rstrip("\n").split("\n") if diff.strip() else []
     found = list(zip(_kinds(rows), rows[:MOST_LINES], strict=False))
     if len(rows) > MOST_LINES:
@@ -64,9 +66,9 @@ def diff_lines(diff: str) -> list[tuple[str, str]]:
 
 
 def highlighted(rows: Sequence[tuple[str, str]]) -> list[tuple[str, Pieces]]:
-    """Lines of a diff, each cut into (keyword | comment | string | number | "", text) by its file's language.
+    """Split each line of a diff into (token class, text): keyword, comment, string, number or "".
 
-    Every line is read by itself: the middle of a string over several lines looks like code.
+    Lines are tokenised one by one, so the middle of a string over several lines is treated as code.
     """
     found: list[tuple[str, Pieces]] = []
     language = ""
@@ -95,7 +97,7 @@ def _tokens(code: str, language: str) -> Pieces:
 
 @lru_cache(maxsize=32)
 def _lexer(suffix: str) -> Lexer | None:
-    if suffix == ".py":  # nearly always; to look a name up takes a tenth of a second
+    if suffix == ".py":  # a lookup by name takes 0.1 s
         return PythonLexer(stripnl=False, ensurenl=False)
     try:
         return get_lexer_for_filename(f"file{suffix}", stripnl=False, ensurenl=False)
@@ -104,13 +106,13 @@ def _lexer(suffix: str) -> Lexer | None:
 
 
 def size_of(diff: str) -> tuple[int, int]:
-    """Lines added and removed."""
+    """Return the numbers of added and removed lines."""
     kinds = [kind for kind, _ in diff_lines(diff)]
     return kinds.count("added"), kinds.count("removed")
 
 
 def diff_of(before: str, after: str, names: tuple[str, str] = ("before", "after")) -> str:
-    """The unified diff between the texts of two attempts; empty where they are the same."""
+    """Return the unified diff between two texts; empty if they are equal."""
     rows = difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), line(names[0]), line(names[1])
     )

@@ -1,7 +1,6 @@
-"""One line about each run, remembered between calls: `overnight list` folds no ledger that has not grown.
+"""The rows of ``overnight list``, cached: a ledger is read again only if it changed.
 
-What is remembered lies in the run's directory as ``.list.json``, with the size and time of the ledger that it was made
-from. It is a copy and no record: delete it, and the next call makes it anew.
+The cache is the file ``.list.json`` in the run's directory, with the size and time of the ledger. It may be deleted.
 """
 
 from __future__ import annotations
@@ -15,42 +14,43 @@ from typing import Any
 from agent import __version__
 from agent.errors import OvernightError
 from agent.ledger.recovery import read_state
-from agent.review.data.runs import SCHEMA, runs_json
+from agent.review.data.runs import LIST_SCHEMA, overview_of, run_json
 from agent.rundir.directory import RunDirectory, find_runs, replace_file
 
 NAME = ".list.json"
 
 
 def overview(root: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A row of ``overnight list`` for each run below ``root``, oldest first; ``say`` is told of damaged ledgers."""
+    """Return a row for each run below ``root``, oldest first; ``say`` prints damage of ledgers."""
     return [row(RunDirectory(root, tag), say) for tag in find_runs(root)]
 
 
 def row(directory: RunDirectory, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return the row of one run, and cache it unless its ledger is damaged."""
     place, stamp = directory.path / NAME, _stamp(directory.ledger)
-    found = _remembered(place, stamp)
+    found = _cached(place, stamp)
     if found is None:
         state, damage = read_state(directory.ledger)
-        found = runs_json([(directory.tag, state, False)])[0]
+        found = run_json(overview_of(directory.tag, state, running=False))
         for problem in damage:
             say(problem)
-        with suppress(OSError, OvernightError):  # a folder that is not ours to write to
+        with suppress(OSError, OvernightError):  # the folder may be read-only
             if not damage:
                 replace_file(place, json.dumps({"stamp": stamp, "row": found}))
-    found = {**found, "tag": directory.tag}  # a folder may have been renamed
+    found = {**found, "tag": directory.tag}  # the folder may have been renamed
     return {**found, "state": "running", "reason": None} if directory.running() else found
 
 
 def _stamp(ledger: Path) -> list[Any]:
-    """What changes whenever the row could."""
+    """What changes whenever the row may change."""
     try:
         stat = ledger.stat()
     except FileNotFoundError:
-        return [SCHEMA, __version__, 0, 0]
-    return [SCHEMA, __version__, stat.st_size, stat.st_mtime_ns]
+        return [LIST_SCHEMA, __version__, 0, 0]
+    return [LIST_SCHEMA, __version__, stat.st_size, stat.st_mtime_ns]
 
 
-def _remembered(place: Path, stamp: list[Any]) -> dict[str, Any] | None:
+def _cached(place: Path, stamp: list[Any]) -> dict[str, Any] | None:
     try:
         data = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,21 +1,26 @@
-"""The figures of a night, from its state: what the terminal, the report and ``status --json`` all say."""
+"""The figures of a night that the terminal, ``--json``, the report and notifications share."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
-from agent.judge.noise import pooled_noise
+from agent.judge.gain import Gain, gain_of, gain_of_runs, on_shared_devices, without_screening_run
+from agent.judge.noise import Noise, noise_of, t_quantile
 from agent.ledger.state import State
-from agent.types import Measurement, Record
+from agent.review.data.times import phases, split, wall_seconds
+from agent.types import Measurement
+
+Transfer = Literal["unknown", "unsure", "full", "partial", "none"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``n`` runs."""
+    """The mean value over ``n`` runs."""
 
     value: float
     n: int
@@ -23,32 +28,34 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a night came to. Gains are positive when better, whatever the goal; None where nothing was measured."""
+    """Figures of a night. Gains are positive when better, whatever the goal; None means not measured."""
 
     tag: str
     metric: str
     goal: str
     self_reported: bool
-    planned: int | None
-    trials: int  # finished: judged, or ended before they ran
+    planned: int | None  # number of trials to reach
+    trials: int  # finished trials: judged, or ended before they ran
     kept: int
     reverted: int  # measured, and not better
-    failures: Mapping[str, int]  # by status, most frequent first
-    baseline: Estimate | None
-    best: Estimate | None  # of the commit that the branch stands on
-    gain: float | None
+    failures: Mapping[str, int]  # trials by status of failure, most frequent first
+    baseline: Estimate | None  # on the types of device on which ``best`` was measured
+    best: Estimate | None  # the commit of the branch's head
+    gain: float | None  # of ``best`` over ``baseline``; None while nothing was kept
     gain_se: float | None
+    gain_interval: tuple[float, float] | None  # 95 % confidence interval, by Student's t
     test_baseline: float | None
     test_best: float | None
     test_gain: float | None
     test_gain_se: float | None
-    test_problem: str  # why the baseline or the best has no value on the test split, if that was tried; or ""
-    noise_sd: float | None  # between runs of one commit, pooled
+    test_problem: str  # why the test split of baseline or best was scored without a value; "" if it was not
+    transfer: Transfer  # how much of the gain holds on the test split
+    noise_sd: float | None  # pooled standard deviation between runs of one commit on one type of device
     noise_dof: int
-    runs: int
-    seconds: Mapping[str, float]  # per phase, over all runs
-    wall_seconds: float
-    split: Mapping[str, float]  # seconds by what they were spent on, model and overhead included
+    runs: int  # on the validation split
+    seconds: Mapping[str, float]  # by phase, over all runs
+    wall_seconds: float  # without the time in which no session ran
+    split: Mapping[str, float]  # ``wall_seconds`` by purpose
 
     @property
     def failed(self) -> int:
@@ -56,37 +63,39 @@ class Summary:
 
 
 def summarize(state: State) -> Summary:
-    session = state.session
-    goal = str(session.get("goal", "minimize"))
+    session, noise = state.session, noise_of(state)
+    goal = session.goal
     measured = [run for runs in state.runs.values() for run in runs]
+    best_runs = state.runs.get(state.incumbent, ())
+    before, after = on_shared_devices(state.baseline_runs, best_runs)
+    gain = gain_of_runs(estimating(before), estimating(after), goal, noise) if state.kept else None
+    tests = [test_value(runs) for runs in (state.baseline_runs, best_runs)]
+    scored = [[value] if value is not None else [] for value in tests]
+    test_gain = gain_of(scored[0], scored[1], goal, noise) if state.kept else None
+    planned = session.trials
     spent = phases(measured)
-    planned = session.get("trials")
-    noise = pooled_noise(values_of(runs) for runs in state.runs.values())
-    sd = noise.sd
-    baseline, best = estimate(state.baseline_runs), estimate(state.runs.get(state.incumbent, ()))
-    test_baseline, test_best = test_value(state.baseline_runs), test_value(state.runs.get(state.incumbent, ()))
-    gained = difference(baseline.value if baseline else None, best.value if best else None, goal)
-    moved = bool(state.kept)
     return Summary(
-        tag=str(session.get("tag", "")),
-        metric=str(session.get("metric", "val_bpb")),
+        tag=session.tag,
+        metric=session.metric,
         goal=goal,
-        self_reported=bool(session.get("self_reported")) or any(run.self_reported for run in measured),
-        planned=planned if planned and planned >= len(state.finished) else None,  # passed by a resume with a later end
+        self_reported=session.self_reported or any(run.self_reported for run in measured),
+        planned=planned if planned and planned >= len(state.finished) else None,  # a resume may go on beyond it
         trials=len(state.finished),
         kept=len(state.kept),
         reverted=sum(1 for r in state.finished if r.status == "ok" and r.decision != "keep"),
         failures=dict(Counter(r.status for r in state.finished if r.status != "ok").most_common()),
-        baseline=baseline,
-        best=best,
-        gain=gained if moved else None,
-        gain_se=_se(sd, baseline, best) if moved else None,
-        test_baseline=test_baseline,
-        test_best=test_best,
-        test_gain=difference(test_baseline, test_best, goal) if moved else None,
-        test_gain_se=sd * math.sqrt(2) if moved and sd is not None else None,  # one checkpoint on each side
-        test_problem=test_problem(state.baseline_runs) or test_problem(state.runs.get(state.incumbent, ())),
-        noise_sd=sd,
+        baseline=estimate(before),
+        best=estimate(after),
+        gain=gain.value if gain else None,
+        gain_se=gain.se if gain else None,
+        gain_interval=_interval(gain, noise),
+        test_baseline=tests[0],
+        test_best=tests[1],
+        test_gain=test_gain.value if test_gain else None,
+        test_gain_se=test_gain.se if test_gain else None,
+        test_problem=test_problem(state.baseline_runs) or test_problem(best_runs),
+        transfer=_transfer(gain, test_gain),
+        noise_sd=noise.sd,
         noise_dof=noise.dof,
         runs=sum(1 for run in measured if run.role != "test"),
         seconds=spent,
@@ -95,84 +104,43 @@ def summarize(state: State) -> Summary:
     )
 
 
-def wall_seconds(state: State) -> float:
-    """From the first event to the last, without the time in which no session was at work."""
-    return max(0.0, state.last_time - float(state.session.get("time", state.last_time)) - state.away)
-
-
-def split(state: State, spent: Mapping[str, float]) -> dict[str, float]:
-    """What the night was spent on, in seconds; the parts add up to ``wall_seconds``, and none is 0.
-
-    Of several workers it is the mean. Overhead is what is left: git, staging, the sandbox, the test split, runs that
-    were lost, workers without work.
-    """
-    workers = int(state.session.get("workers") or 1)
-    measured = {phase: seconds / workers for phase, seconds in spent.items()}
-    parts = {
-        "training": measured.pop("training", 0.0),
-        "start-up": measured.pop("startup", 0.0),
-        "scoring": measured.pop("scoring", 0.0),
-        "waiting for ideas": sum(record.asking for record in state.records),
-    }
-    parts["overhead"] = max(0.0, wall_seconds(state) - sum(parts.values()))
-    return {name: seconds for name, seconds in parts.items() if seconds > 0}
-
-
-def values_of(runs: Iterable[Measurement]) -> list[float]:
-    """Values on the validation split; the test split is apart."""
-    return [run.value for run in runs if run.value is not None and run.role != "test"]
+def estimating(runs: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """Return the runs on the validation split that estimate a commit's value."""
+    return without_screening_run([run for run in runs if run.role != "test"])
 
 
 def estimate(runs: Iterable[Measurement]) -> Estimate | None:
-    """The mean of a commit's runs. The run that got an edit screened in was lucky on average: later runs replace it."""
-    runs = list(runs)
-    later = values_of(run for run in runs if run.role != "screen")
-    values = later or values_of(runs)
+    """Return the mean value of a commit's runs; None without a value."""
+    values = [run.value for run in estimating(runs) if run.value is not None]
     return Estimate(fmean(values), len(values)) if values else None
 
 
 def test_value(runs: Iterable[Measurement]) -> float | None:
+    """Return the latest value on the test split."""
     found = [run.value for run in runs if run.role == "test" and run.value is not None]
     return found[-1] if found else None
 
 
 def test_problem(runs: Iterable[Measurement]) -> str:
-    """Why a commit's test split has no value; "" if it has one, or was never asked."""
+    """Return why a commit's test split was scored without a value; "" if it has a value or was not scored."""
     tried = [run for run in runs if run.role == "test"]
     return "" if not tried or any(run.value is not None for run in tried) else tried[-1].reason
 
 
-def difference(before: float | None, after: float | None, goal: str) -> float | None:
-    """How much better ``after`` is."""
-    if before is None or after is None:
+def _interval(gain: Gain | None, noise: Noise) -> tuple[float, float] | None:
+    if gain is None or gain.se is None:
         return None
-    return after - before if goal == "maximize" else before - after
+    reach = t_quantile(0.975, noise.dof) * gain.se
+    return gain.value - reach, gain.value + reach
 
 
-def phases(runs: Iterable[Measurement]) -> dict[str, float]:
-    """Seconds per phase."""
-    total: defaultdict[str, float] = defaultdict(float)
-    for phase, seconds in _spent(runs):
-        total[phase] += seconds
-    order = ("startup", "training", "scoring", "overhead")
-    return {p: total[p] for p in (*order, *sorted(set(total) - set(order))) if p in total}
-
-
-def cost(record: Record) -> float:
-    """Seconds that an attempt's runs took."""
-    return sum(seconds for _, seconds in _spent(record.runs))
-
-
-def _spent(runs: Iterable[Measurement]) -> Iterator[tuple[str, float]]:
-    """(phase, seconds). A test score repeats the times of the run whose checkpoint it scored, and is left out."""
-    for run in runs:
-        if run.role != "test":
-            for phase, seconds in run.seconds.items():
-                if phase != "done":
-                    yield phase, max(0.0, seconds)
-
-
-def _se(sd: float | None, before: Estimate | None, after: Estimate | None) -> float | None:
-    if sd is None or before is None or after is None:
-        return None
-    return sd * math.sqrt(1 / before.n + 1 / after.n)
+def _transfer(gain: Gain | None, test: Gain | None) -> Transfer:
+    """Compare the gains on both splits: partial, if they differ by over two standard errors and by over a tenth."""
+    if gain is None or test is None:
+        return "unknown"
+    if test.se is None:
+        return "unsure"
+    if test.value <= 0:
+        return "none"
+    doubt = 2 * math.hypot(gain.se or 0.0, test.se)
+    return "partial" if gain.value - test.value > max(doubt, 0.1 * gain.value) else "full"

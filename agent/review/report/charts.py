@@ -1,68 +1,40 @@
-"""The charts of the report: the night's progress, the gain edit by edit, loss curves, shares."""
+"""Charts of the report: progress by trial, gain by kept edit, loss curves, shares of time, sources by trial."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import quantiles
 
 from agent import text
 from agent.curves import Point, thin
-from agent.ledger.state import State
-from agent.review.data.summary import Summary, difference, estimate, test_value, values_of
+from agent.review.data.attempts import Attempt
+from agent.review.data.branch import Step
+from agent.review.data.night import Night
 from agent.review.report import svg
-from agent.types import Record
 
-Steps = list[tuple[int, float]]
-CUT = 0.25  # loss curves are drawn from here on
-MOST_MARKS = 1000  # attempts that a chart tells of one by one: as many as the table of the report has
+CUT = 0.25  # share of the budget at which loss curves begin
+MOST_MARKS = 1000  # attempts with a mark and a tip of their own, and rows of the report's table
 LANE = 22  # height of the strip for attempts without a value
 
 
-def staircase(state: State) -> Steps:
-    """(trial, value of the branch from then on): the baseline, then each kept edit, as all its runs measured it."""
-    baseline = estimate(state.baseline_runs)
-    steps = [(0, baseline.value)] if baseline else []
-    for record in state.kept:
-        found = estimate(state.runs.get(record.candidate or "", ()))
-        if found:
-            steps.append((record.number, found.value))
-    return steps
+def apart(attempts: Sequence[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
+    """Split attempts into those drawn as plain dots, and those with a mark: the latest and all kept ones."""
+    kept: list[Attempt] = []
+    early: list[Attempt] = []
+    for attempt in attempts[:-MOST_MARKS]:
+        (kept if attempt.decision == "keep" else early).append(attempt)
+    return early, [*kept, *attempts[-MOST_MARKS:]]
 
 
-def focus(state: State, summary: Summary) -> tuple[float, float]:
-    """The values worth a look: the branch, its noise, and most attempts; outliers are drawn at the edge."""
-    steps = [value for _, value in staircase(state)]
-    tried = [r.verdict.value for r in state.finished if r.verdict and r.verdict.value is not None]
-    margin = 3 * (summary.noise_sd or 0.0)
-    if len(tried) > 9:
-        cuts = quantiles(tried, n=20)
-        tried = [v for v in tried if cuts[1] <= v <= cuts[-2]]
-    values = [*steps, *tried, *values_of(state.baseline_runs)]
-    if not values:
-        return 0.0, 1.0
-    low, high = min(values) - margin, max(values) + margin
-    pad = 0.06 * (high - low) or abs(high) * 0.01 or 0.5
-    return low - pad, high + pad
-
-
-def apart(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """What a chart of every attempt shows as mere dots, and what it tells of: the latest and all that was kept."""
-    kept: list[Record] = []
-    early: list[Record] = []
-    for record in records[:-MOST_MARKS]:
-        (kept if record.decision == "keep" else early).append(record)
-    return early, [*kept, *records[-MOST_MARKS:]]
-
-
-def progress_chart(state: State, summary: Summary, width: int = 960, height: int = 400) -> str:
-    """Every attempt, the staircase of what the branch reached, and the noise around it."""
+def progress_chart(night: Night, width: int = 960, height: int = 400) -> str:
+    """Draw every attempt, the value of the branch as a staircase, and the noise around it."""
+    summary = night.summary
     metric = text.line(summary.metric)
     label = f"{metric} by trial: {summary.kept} of {summary.trials} kept"
     root = svg.canvas(width, height, label, "chart progress")
     box = svg.Box(58 if width > 600 else 50, 26, width - 14, height - 30 - LANE)
-    low, high = focus(state, summary)
-    last = max(summary.trials, len(state.records), 1)
+    low, high = night.value_range
+    last = max(night.asked, 1)
     x = svg.linear(-0.6, last + 0.6, box.left, box.right)
     y = svg.linear(low, high, box.bottom, box.top)
     numbers = [v for v in svg.ticks(0, last, width // 90) if v == int(v)]
@@ -72,31 +44,29 @@ def progress_chart(state: State, summary: Summary, width: int = 960, height: int
     svg.add(root, "text", f"{metric}{star}, {arrow}", cls="tick axis", x=box.left, y=14)
     svg.add(root, "text", "trial", cls="tick axis", x=box.right, y=14, text_anchor="end")
     svg.zoomable(root, box, (-0.6, last + 0.6), (low, high))
-    early, told = apart(state.finished)
+    early, marked = apart(night.attempts)
     stretched = svg.add(root, "g", cls="stretched")
-    values = [(r.number, r.verdict.value) for r in early if r.verdict and r.verdict.value is not None]
-    svg.cloud(stretched, [(x(number), y(value)) for number, value in values if low <= value <= high])
-    _branch(stretched, staircase(state), summary.noise_sd, last, x, y, box)
-    for run in state.baseline_runs:
-        if run.value is not None and run.role != "test":
-            mark = svg.add(root, "circle", cls="calibration", cx=x(0), cy=y(_within(run.value, low, high)), r=3)
-            svg.tip(mark, f"baseline, {run.role} run\n{metric} {text.number(run.value, run.self_reported)}")
+    cloud = [(x(a.trial), y(a.value)) for a in early if a.value is not None and low <= a.value <= high]
+    svg.cloud(stretched, cloud)
+    _branch(stretched, night.steps, summary.noise_sd, last, x, y, box)
+    for run in night.calibration:
+        mark = svg.add(root, "circle", cls="calibration", cx=x(0), cy=y(_within(run.value or 0.0, low, high)), r=3)
+        svg.tip(mark, f"baseline, {run.role} run\n{metric} {text.number(run.value, run.self_reported)}")
     if summary.failures:
         svg.add(root, "text", "failed", cls="tick axis", x=box.left - 6, y=box.bottom + LANE - 5, text_anchor="end")
-    reached = dict(staircase(state))
-    for record in sorted(told, key=lambda r: r.decision == "keep"):  # kept ones on top
-        value = reached.get(record.number, record.verdict.value if record.verdict else None)
-        _attempt(root, record, value, metric, (low, high), x, y, box)
+    reached = {step.trial: step.value for step in night.steps}
+    for attempt in sorted(marked, key=lambda a: a.decision == "keep"):  # kept ones on top
+        _attempt(root, attempt, reached.get(attempt.trial, attempt.value), metric, (low, high), x, y, box)
     return svg.render(root)
 
 
 def _branch(
-    root: svg.Element, steps: Steps, sd: float | None, last: int, x: svg.Scale, y: svg.Scale, box: svg.Box
+    root: svg.Element, steps: Sequence[Step], sd: float | None, last: int, x: svg.Scale, y: svg.Scale, box: svg.Box
 ) -> None:
     corners: list[tuple[float, float]] = []
-    for k, (trial, value) in enumerate(steps):
-        until = steps[k + 1][0] if k + 1 < len(steps) else last + 0.6
-        corners += [(trial, value), (until, value)]
+    for k, step in enumerate(steps):
+        until = steps[k + 1].trial if k + 1 < len(steps) else last + 0.6
+        corners += [(step.trial, step.value), (until, step.value)]
     if sd:
         upper = [(x(t), max(box.top, y(v + 2 * sd))) for t, v in corners]
         lower = [(x(t), min(box.bottom, y(v - 2 * sd))) for t, v in corners]
@@ -105,30 +75,28 @@ def _branch(
 
 
 def _attempt(
-    root: svg.Element, record: Record, value: float | None, metric: str, span: tuple[float, float],
+    root: svg.Element, attempt: Attempt, value: float | None, metric: str, span: tuple[float, float],
     x: svg.Scale, y: svg.Scale, box: svg.Box,
 ) -> None:  # fmt: skip
-    verdict, at = record.verdict, x(record.number)
-    head = f"trial {record.number} · {record.status if record.status != 'ok' else record.decision}"
-    subject = text.line(record.proposal.subject, 90)
-    link = svg.add(root, "a", href=f"#trial-{record.number}")
-    if verdict is None or value is None:
+    at, subject = x(attempt.trial), text.line(attempt.subject, 90)
+    head = f"trial {attempt.trial} · {attempt.outcome}"
+    link = svg.add(root, "a", href=f"#trial-{attempt.trial}")
+    if attempt.value is None or value is None:
         mid, r = box.bottom + LANE - 9, 3
         cross = f"M{at - r:.1f} {mid - r}L{at + r:.1f} {mid + r}M{at - r:.1f} {mid + r}L{at + r:.1f} {mid - r}"
         mark = svg.add(link, "path", cls="fail", d=cross)
         svg.tip(mark, f"{head}\n{subject}")
         return
-    reported = any(run.self_reported for run in record.runs)
-    words = f"{metric} {text.number(verdict.value, reported)}   {text.gain(verdict.gain, verdict.gain_se)}"
+    words = f"{metric} {text.number(attempt.value, attempt.self_reported)}   {text.gain(attempt.gain, attempt.gain_se)}"
     low, high = span
     up = y(_within(value, low, high))
     if low <= value <= high:
-        kept = record.decision == "keep"
+        kept = attempt.decision == "keep"
         mark = svg.add(link, "circle", cls="keep" if kept else "revert", cx=at, cy=up, r=5 if kept else 3.2)
     else:
         tilt = -5 if value > high else 5
         mark = svg.add(link, "path", cls="revert", d=f"M{at - 4:.1f} {up:.1f}h8l-4 {tilt}Z")
-        words += " (beyond the range of this chart)"
+        words += " (outside the range of this chart)"
     svg.tip(mark, f"{head}\n{words}\n{subject}")
 
 
@@ -136,51 +104,45 @@ def _within(value: float, low: float, high: float) -> float:
     return min(high, max(low, value))
 
 
-def gain_chart(state: State, summary: Summary, width: int = 960, height: int = 300) -> str:
-    """The gain, kept edit by kept edit, as a waterfall; the same gain on the test split as diamonds."""
-    steps = staircase(state)
-    if len(steps) < 2:
+def gain_chart(night: Night, width: int = 960, height: int = 300) -> str:
+    """Draw the gain by kept edit as a waterfall, and that on the test split as diamonds; "" if nothing was kept."""
+    edits = night.steps[1:]
+    if not edits:
         return ""
-    start = steps[0][1]
-    total = [difference(start, value, summary.goal) or 0.0 for _, value in steps]
-    test = [test_value(state.runs.get(r.candidate or "", ())) for r in state.kept]
-    gains = [difference(summary.test_baseline, value, summary.goal) for value in test]
-    shown = [*total, *(g for g in gains if g is not None)]
-    low, high = min(shown), max(shown)
-    pad = 0.08 * (high - low) or 0.001
-    root = svg.canvas(width, height, f"gain in {text.line(summary.metric)} by kept edit", "chart gains")
+    shown = [step.gain for step in night.steps] + [step.test_gain for step in edits if step.test_gain is not None]
+    pad = 0.08 * (max(shown) - min(shown)) or 0.001
+    low, high = min(shown) - pad, max(shown) + pad
+    root = svg.canvas(width, height, f"gain in {text.line(night.summary.metric)} by kept edit", "chart gains")
     box = svg.Box(58 if width > 600 else 50, 26, width - 14, height - 34)
-    y = svg.linear(low - pad, high + pad, box.bottom, box.top)
-    slot = (box.right - box.left) / (len(steps) - 1)
-    svg.axes(root, box, (y, []), (y, svg.ticks(low - pad, high + pad, 5)))
+    y = svg.linear(low, high, box.bottom, box.top)
+    slot = (box.right - box.left) / len(edits)
+    svg.axes(root, box, (y, []), (y, svg.ticks(low, high, 5)))
     svg.add(root, "text", "gain since the baseline", cls="tick axis", x=box.left, y=14)
     svg.add(root, "text", "trial", cls="tick axis", x=box.right, y=14, text_anchor="end")
     thickness = min(44.0, slot * 0.62)
     every = max(1, math.ceil(26 / slot))
-    for k, record in enumerate(state.kept[: len(steps) - 1]):
-        left = box.left + slot * (k + 0.5) - thickness / 2
-        before, after = total[k], total[k + 1]
-        top = min(y(before), y(after))
-        name = "bar" if after >= before else "bar worse"
-        tall = max(1.5, abs(y(before) - y(after)))
-        bar = svg.add(root, "rect", cls=name, x=left, y=top, width=thickness, height=tall)
-        subject = text.line(record.proposal.subject, 90)
-        svg.tip(bar, f"trial {record.number}: {text.gain(after - before)}\nsum {text.gain(after)}\n{subject}")
-        if k + 2 < len(steps):
-            svg.add(root, "line", cls="joint", x1=left + thickness, x2=left + slot, y1=y(after), y2=y(after))
+    for k, step in enumerate(edits):
+        before, left = night.steps[k].gain, box.left + slot * (k + 0.5) - thickness / 2
+        middle = left + thickness / 2
+        bar = svg.add(root, "rect", cls="bar" if step.gain >= before else "bar worse", x=left,
+                      y=min(y(before), y(step.gain)), width=thickness,
+                      height=max(1.5, abs(y(before) - y(step.gain))))  # fmt: skip
+        subject = text.line(step.subject, 90)
+        svg.tip(bar, f"trial {step.trial}: {text.gain(step.gain - before)}\nsum {text.gain(step.gain)}\n{subject}")
+        if step is not edits[-1]:
+            at = y(step.gain)
+            svg.add(root, "line", cls="joint", x1=left + thickness, x2=left + slot, y1=at, y2=at)
         if k % every == 0:
-            middle = left + thickness / 2
-            svg.add(root, "text", str(record.number), cls="tick", x=middle, y=box.bottom + 16, text_anchor="middle")
-        gained = gains[k]
-        if gained is not None:
-            mx, my = left + thickness / 2, y(gained)
-            mark = svg.add(root, "path", cls="test", d=f"M{mx:.1f} {my - 5:.1f}l5 5l-5 5l-5 -5Z")
-            svg.tip(mark, f"trial {record.number}, test split\n{text.gain(gained)} since the baseline")
+            svg.add(root, "text", str(step.trial), cls="tick", x=middle, y=box.bottom + 16, text_anchor="middle")
+        if step.test_gain is not None:
+            diamond = f"M{middle:.1f} {y(step.test_gain) - 5:.1f}l5 5l-5 5l-5 -5Z"
+            mark = svg.add(root, "path", cls="test", d=diamond)
+            svg.tip(mark, f"trial {step.trial}, test split\n{text.gain(step.test_gain)} since the baseline")
     return svg.render(root)
 
 
-def curve_chart(curve: list[Point], parent: list[Point], width: int = 330, height: int = 150) -> str:
-    """Training loss over the budget, beside the parent's. The steep start is cut off, or nothing else would be seen."""
+def curve_chart(curve: Sequence[Point], parent: Sequence[Point], width: int = 330, height: int = 150) -> str:
+    """Draw the training loss over the budget, beside the parent's, without the steep start."""
     own, other = ([p for p in points if p.progress >= CUT] or points for points in (curve, parent))
     losses = [p.loss for p in (*own, *other)]
     if not losses:
@@ -195,13 +157,13 @@ def curve_chart(curve: list[Point], parent: list[Point], width: int = 330, heigh
     svg.axes(root, box, (x, [v for v in (0, 25, 50, 75, 100) if v >= begin]), (y, svg.ticks(low - pad, high + pad, 4)))
     svg.add(root, "text", "training loss over % of the budget", cls="tick axis", x=box.left, y=11)
     for points, name in ((other, "parent"), (own, "own")):
-        path = [(x(100 * p.progress), y(p.loss)) for p in thin(points, 60)]
+        path = [(x(100 * p.progress), y(p.loss)) for p in thin(list(points), 60)]
         svg.add(root, "path", cls=f"loss {name}", d=svg.line(path))
     return svg.render(root)
 
 
 def share_bar(parts: Mapping[str, float], words: Mapping[str, str], width: int = 960, height: int = 30) -> str:
-    """One bar, divided: ``parts`` by size; ``words`` say each part's size."""
+    """Draw one bar divided into ``parts``; ``words`` are the sizes as text."""
     total = sum(parts.values())
     if total <= 0:
         return ""
@@ -216,20 +178,19 @@ def share_bar(parts: Mapping[str, float], words: Mapping[str, str], width: int =
     return svg.render(root)
 
 
-def source_strip(state: State, width: int = 960, height: int = 44) -> tuple[str, list[str]]:
-    """Who proposed which trial, as a strip over the night, kept ones taller; and the sources in the order of colours.
+def source_strip(night: Night, width: int = 960, height: int = 44) -> tuple[str, list[str]]:
+    """Draw the source of each trial in order, kept ones taller; return the picture and the sources by colour.
 
-    Empty where there was one source only.
+    Empty if there is one source only.
     """
-    sources = list(dict.fromkeys(r.proposal.source or "unknown" for r in state.finished))
+    sources = list(dict.fromkeys(attempt.source or "unknown" for attempt in night.attempts))
     if len(sources) < 2:
         return "", []
-    root = svg.canvas(width, height, "source of each trial, in the order of the night", "chart strip")
+    root = svg.canvas(width, height, "source of each trial", "chart strip")
     root.set("preserveAspectRatio", "none")
-    slot = width / len(state.finished)
-    for k, record in enumerate(state.finished):
-        kept = record.decision == "keep"
-        name = record.proposal.source or "unknown"
+    slot = width / len(night.attempts)
+    for k, attempt in enumerate(night.attempts):
+        kept, name = attempt.decision == "keep", attempt.source or "unknown"
         part = svg.add(
             root,
             "rect",
@@ -239,6 +200,5 @@ def source_strip(state: State, width: int = 960, height: int = 44) -> tuple[str,
             width=max(slot - (1 if slot > 4 else 0), 0.5),
             height=height if kept else height / 2,
         )
-        outcome = record.decision if record.status == "ok" else record.status
-        svg.tip(part, f"trial {record.number}, {text.line(name, 30)}: {outcome}")
+        svg.tip(part, f"trial {attempt.trial}, {text.line(name, 30)}: {attempt.outcome}")
     return svg.render(root), [text.line(name, 30) for name in sources]

@@ -1,7 +1,7 @@
 """Self-contained HTML pages from the templates: no network, one style sheet, one small script.
 
-Texts of models and logs are hostile: every value that reaches a template is cleaned and escaped, and a content
-security policy allows no script but the page's own, by its hash.
+Texts of models and logs may be hostile. Every value in a template is sanitised and escaped, and a content security
+policy allows only the page's own script, by its hash.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 
 from agent import text
 from agent.errors import EnvironmentProblem
+from agent.rundir.directory import replace_file
 
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 def renderer(name: str) -> Callable[[dict[str, Any]], str]:
-    """A template as a function of its values.
+    """Return a template as a function of its values.
 
     Raises:
         EnvironmentProblem: Jinja2 is not installed.
@@ -36,7 +37,7 @@ def renderer(name: str) -> Callable[[dict[str, Any]], str]:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=partial(_inert, Markup),
+        finalize=partial(_sanitised, Markup),
     )
     environment.filters.update(number=text.number, gain=text.gain, duration=text.duration, count=text.count)
     template = environment.get_template(name)
@@ -55,19 +56,17 @@ def render_page(name: str, **values: Any) -> str:
 
 
 def write_page(place: Path, content: str) -> None:
-    """A reader sees the old page or the new one, never half of one.
+    """Write a page atomically.
 
     Raises:
-        EnvironmentProblem: the file cannot be written.
+        EnvironmentProblem: The file cannot be written.
     """
-    scratch = place.with_name(f".{place.name}.new")
     try:
-        scratch.write_text(content, encoding="utf-8")
-        scratch.replace(place)
+        replace_file(place, content)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
 
 
-def _inert(markup: type, value: Any) -> Any:
-    """What every expression of a template passes through before it is escaped."""
+def _sanitised(markup: type, value: Any) -> Any:
+    """Sanitise a value of a template before it is escaped."""
     return text.clean(value) if isinstance(value, str) and not isinstance(value, markup) else value

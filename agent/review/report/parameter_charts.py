@@ -1,4 +1,4 @@
-"""Hyperparameters over the night: one small chart for each that was ever changed."""
+"""One small chart for each hyperparameter that changed."""
 
 from __future__ import annotations
 
@@ -6,56 +6,47 @@ import math
 from collections.abc import Callable, Sequence
 
 from agent import text
-from agent.ledger.state import State
+from agent.review.data.night import Night
+from agent.review.data.tables import Parameter
 from agent.review.report import svg
 from agent.review.report.charts import apart
-from agent.types import Record, Value
+from agent.types import Value
 
 WIDTH, HEIGHT = 300, 130
-Points = Sequence[tuple[Record, Value]]
 
 
-def parameter_charts(state: State) -> list[tuple[str, str]]:
-    """(name, picture) of every hyperparameter that took more than one value, in the order of the block."""
-    tried = [(r, r.proposal.params) for r in state.finished if r.proposal.params]
-    names = dict.fromkeys(name for _, params in tried for name in params)
-    found = []
-    for name in names:
-        points = [(record, params[name]) for record, params in tried if name in params]
-        if len({repr(value) for _, value in points}) > 1:
-            shown = text.line(name, 40)
-            found.append((shown, _chart(shown, points, len(state.records))))
-    return found
+def parameter_charts(night: Night) -> list[tuple[str, str]]:
+    """Return (name, picture) of every hyperparameter that took more than one value."""
+    return [(parameter.name, _chart(parameter, max(1, night.asked))) for parameter in night.parameters]
 
 
-def _chart(name: str, points: Points, last: int) -> str:
-    """Every value that was tried, and the line of those on the branch."""
-    root = svg.canvas(WIDTH, HEIGHT, f"{name} by trial", "chart parameter")
+def _chart(parameter: Parameter, last: int) -> str:
+    """Every value that was tried, and a line through the values on the branch."""
+    root = svg.canvas(WIDTH, HEIGHT, f"{parameter.name} by trial", "chart parameter")
     box = svg.Box(52, 10, WIDTH - 8, HEIGHT - 20)
-    x = svg.linear(0, max(1, last), box.left, box.right)
-    level = _levels(root, [value for _, value in points], box)
-    svg.axes(root, box, (x, [v for v in svg.ticks(0, max(1, last), 4) if v == int(v)]), (x, []))
-    kept = [(x(r.number), level(value)) for r, value in points if r.decision == "keep"]
+    x = svg.linear(0, last, box.left, box.right)
+    level = _levels(root, [value for _, value in parameter.points], box)
+    svg.axes(root, box, (x, svg.whole_ticks(last, 4)), (x, []))
+    kept = [(x(attempt.trial), level(value)) for attempt, value in parameter.points if attempt.decision == "keep"]
     if kept:
         corners = [kept[0]]
         for at, up in kept[1:]:
             corners += [(at, corners[-1][1]), (at, up)]
         svg.add(root, "path", cls="staircase", d=svg.line([*corners, (box.right, corners[-1][1])]))
-    early, told = apart([record for record, _ in points])
-    values = {record.number: value for record, value in points}
-    svg.cloud(root, [(x(record.number), level(values[record.number])) for record in early])
-    for record in sorted(told, key=lambda record: record.decision == "keep"):
-        value = values[record.number]
-        look = "keep" if record.decision == "keep" else "revert" if record.status == "ok" else "lost"
+    early, marked = apart([attempt for attempt, _ in parameter.points])
+    values = {attempt.trial: value for attempt, value in parameter.points}
+    svg.cloud(root, [(x(attempt.trial), level(values[attempt.trial])) for attempt in early])
+    for attempt in sorted(marked, key=lambda attempt: attempt.decision == "keep"):
+        value = values[attempt.trial]
+        look = "keep" if attempt.decision == "keep" else "revert" if attempt.status == "ok" else "lost"
         size = 3.5 if look == "keep" else 2.0
-        mark = svg.add(root, "circle", cls=look, cx=x(record.number), cy=level(value), r=size)
-        outcome = record.decision if record.status == "ok" else record.status
-        svg.add(mark, "title", f"trial {record.number}: {text.line(str(value), 40)} · {outcome}")
+        mark = svg.add(root, "circle", cls=look, cx=x(attempt.trial), cy=level(value), r=size)
+        svg.add(mark, "title", f"trial {attempt.trial}: {text.line(str(value), 40)} · {attempt.outcome}")
     return svg.render(root)
 
 
 def _levels(root: svg.Element, values: Sequence[Value], box: svg.Box) -> Callable[[Value], float]:
-    """The height of a value. Draws the axis: linear, logarithmic for wide ranges, lanes for what is not a number."""
+    """Draw the vertical axis and return the height of a value: linear, logarithmic for wide ranges, or lanes."""
     if all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values):
         numbers = [float(v) for v in values]
         low, high = min(numbers), max(numbers)

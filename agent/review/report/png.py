@@ -1,18 +1,18 @@
-"""progress.png, for those who paste pictures. Needs matplotlib, which is loaded here and nowhere else."""
+"""progress.png, the progress chart as a bitmap. Only this module loads matplotlib."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from agent import text
-from agent.ledger.state import State
-from agent.review.data.summary import Summary
-from agent.review.report.charts import focus, staircase
+from agent.review.data.night import Night
+from agent.rundir.directory import replace_file
 
-KEEP, REVERT, FAIL = "#0b62a4", "#a8a7a1", "#c4500a"  # told apart by people of every colour vision
+KEEP, REVERT, FAIL = "#0b62a4", "#a8a7a1", "#c4500a"  # distinguishable with every kind of colour vision
 
 
-def draw_progress(state: State, summary: Summary, path: Path) -> None:
+def draw_progress(night: Night, path: Path) -> None:
     """Write the progress chart.
 
     Raises:
@@ -24,29 +24,29 @@ def draw_progress(state: State, summary: Summary, path: Path) -> None:
 
     figure = Figure(figsize=(10, 4.6), dpi=150)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.09, 0.12, 0.89, 0.76))  # by hand: a layout engine draws everything once more
-    low, high = focus(state, summary)
-    steps = staircase(state)
+    axes = figure.add_axes((0.09, 0.12, 0.89, 0.76))  # a layout engine would draw everything twice
+    summary, steps = night.summary, night.steps
+    low, high = night.value_range
     last = max(summary.trials, 1)
     if steps:
-        trials: list[float] = [*(trial for trial, _ in steps), last + 0.6]
-        values = [*(value for _, value in steps), steps[-1][1]]
+        trials: list[float] = [*(step.trial for step in steps), last + 0.6]
+        values = [*(step.value for step in steps), steps[-1].value]
         if summary.noise_sd:
             reach = 2 * summary.noise_sd
             axes.fill_between(trials, [v - reach for v in values], [v + reach for v in values], step="post", color=KEEP,
                               alpha=0.12, linewidth=0, label="±2 sd of one run")  # fmt: skip
         axes.step(trials, values, where="post", color=KEEP, linewidth=1.8)
-    reverted = [(r.number, r.verdict.value) for r in state.finished if r.decision != "keep" and r.verdict]
-    dots = [(n, min(high, max(low, v))) for n, v in reverted if v is not None]
+    reverted = [attempt for attempt in night.attempts if attempt.decision != "keep"]
+    dots = [(a.trial, min(high, max(low, a.value))) for a in reverted if a.value is not None]
     if dots:
-        label = f"no better ({summary.reverted})"
-        x, y = np.array(dots).T  # of a list, scatter() looks at each number by itself
+        label = f"reverted ({summary.reverted})"
+        x, y = np.array(dots).T  # an array is much faster here than a list
         axes.scatter(x, y, s=16, color=REVERT, label=label)
     if len(steps) > 1:
-        x, y = np.array(steps[1:]).T
+        x, y = np.array([(step.trial, step.value) for step in steps[1:]]).T
         axes.scatter(x, y, s=36, color=KEEP, zorder=3, label=f"kept ({summary.kept})")
     bottom = low + 0.02 * (high - low)
-    crosses = [(r.number, bottom) for r in state.finished if r.status != "ok"]
+    crosses = [(attempt.trial, bottom) for attempt in night.attempts if attempt.status != "ok"]
     if crosses:
         x, y = np.array(crosses).T
         axes.scatter(x, y, s=22, marker="x", color=FAIL, label=f"failed ({summary.failed})")
@@ -56,16 +56,16 @@ def draw_progress(state: State, summary: Summary, path: Path) -> None:
     better = "higher" if summary.goal == "maximize" else "lower"
     axes.set_ylabel(_plain(f"{summary.metric}{text.STAR if summary.self_reported else ''} ({better} is better)"))
     gained = text.gain(summary.gain, summary.gain_se) if summary.kept else "nothing kept"
-    axes.set_title(_plain(f"{summary.tag}: {gained}"), loc="left", fontsize=11)
+    axes.set_title(_plain(f"{night.overview.tag}: {gained}"), loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         axes.legend(frameon=False, fontsize=8, ncols=4, loc="upper right", bbox_to_anchor=(1, 1.1))
-    scratch = path.with_name(f".{path.name}.new")
-    figure.savefig(scratch, format="png")
-    scratch.replace(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    replace_file(path, picture.getvalue())
 
 
 def _plain(words: str) -> str:
-    return text.line(words).replace("$", "\\$")  # a pair of dollars would be set as mathematics
+    return text.line(words).replace("$", "\\$")  # matplotlib reads text between dollars as mathematics

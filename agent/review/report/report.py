@@ -5,121 +5,131 @@ from __future__ import annotations
 import logging
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agent import text
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.recovery import read_state, uncollected
-from agent.ledger.state import State
-from agent.review.data.status import SETUP
-from agent.review.data.summary import Summary, summarize
-from agent.review.report import charts
-from agent.review.report import png as picture
-from agent.review.report import sections as morning
+from agent.review.data.attempt import Details, details_of, failure_lines
+from agent.review.data.attempts import Attempt
+from agent.review.data.diffs import Pieces, diff_lines, highlighted
+from agent.review.data.night import Night, night_of
+from agent.review.report import charts, png, sections
 from agent.review.report.html import renderer, write_page
 from agent.review.report.parameter_charts import parameter_charts
 from agent.review.report.search_charts import search_charts
 
 MOST_BYTES = 3 << 20
-DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # characters: of kept edits, of all others
+DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # characters of kept diffs, of other diffs
+WIDE, NARROW = 960, 420  # widths of a chart in pixels: on a desktop, on a phone
 log = logging.getLogger(__name__)
 
 
-@uncollected()  # matplotlib alone is some 70,000 objects
+@uncollected()  # matplotlib alone makes some 70,000 objects
 def write_report(run_dir: Path) -> Path:
-    """Write report.html, and progress.png where matplotlib is installed; return the path of the former.
+    """Write report.html, and progress.png if matplotlib is installed; return the path of report.html.
 
     Raises:
-        UsageError: this is not the directory of a run.
+        UsageError: This is not the directory of a run.
         EnvironmentProblem: Jinja2 is not installed, or the files cannot be written.
     """
     if not run_dir.is_dir() or not ((run_dir / "ledger.jsonl").exists() or (run_dir / "run.toml").exists()):
         raise UsageError(f"{run_dir} has neither ledger.jsonl nor run.toml: this is not the directory of a run.")
     state, damage = read_state(run_dir / "ledger.jsonl")
-    run = read_run(run_dir / "run.toml")
     for problem in damage:
         log.warning(problem)
-    summary = summarize(state)
+    night = night_of(state, _read_run(run_dir / "run.toml"), damage=damage)
     place = run_dir / "report.html"
-    write_page(place, page(state, run, run_dir, damage, summary))
+    kept = [details_of(record, state, run_dir) for record in state.kept]
+    write_page(place, _page(night, kept, run_dir))
     try:
-        picture.draw_progress(state, summary, run_dir / "progress.png")
+        png.draw_progress(night, run_dir / "progress.png")
     except ImportError:
         log.warning("no progress.png: it needs matplotlib (pip install 'overnight[report]').")
     except OSError as error:
-        raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
+        raise EnvironmentProblem(f"cannot write {run_dir / 'progress.png'}: {error.strerror}.") from error
     return place
 
 
-def read_run(path: Path) -> dict[str, Any]:
-    """The tables of run.toml; {} for one that is missing or damaged, since the report can do without."""
+def _read_run(path: Path) -> dict[str, Any]:
+    """The tables of run.toml; {} for a missing or damaged file, which the report does not need."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, tomllib.TOMLDecodeError):
         return {}
 
 
-def page(
-    state: State, run: Mapping[str, Any], run_dir: Path, damage: Sequence[str] = (), summary: Summary | None = None
-) -> str:
-    """The whole page. Long nights show less of each edit, until it fits into ``MOST_BYTES``.
-
-    ``damage`` is what could not be read, a text for each line of the ledger.
-    """
+def _page(night: Night, kept: Sequence[Details], run_dir: Path) -> str:
+    """The whole page. Diffs are cut until it fits into ``MOST_BYTES``."""
     render = renderer("report.html")
-    summary = summary or summarize(state)
-    fixed = {**_fixed(state, run, summary), "damage": [text.line(problem) for problem in damage]}
-    html = ""
-    for kept, others in _limits(state):
-        rows = {
-            "kept": morning.kept_rows(state, run_dir, kept),
-            "attempts": morning.attempt_rows(state, run_dir, others, charts.MOST_MARKS),
-        }
-        html = render({**fixed, **rows})
+    fixed, latest, html = _fixed(night), night.attempts[-charts.MOST_MARKS :], ""
+    curves = [charts.curve_chart(details.curve, details.parent_curve) for details in kept]
+    for kept_limit, other_limit in _limits(latest):
+        edits = [
+            (details, highlighted(_diff(details.attempt, kept_limit)), curve)
+            for details, curve in zip(kept, curves, strict=True)
+        ]
+        html = render({**fixed, "kept": edits, "attempts": [_row(attempt, run_dir, other_limit) for attempt in latest]})
         if len(html.encode()) <= MOST_BYTES:
             break
     return html
 
 
-def _limits(state: State) -> list[tuple[int, int]]:
-    """Those of ``DIFF_LIMITS`` that are worth a try: the bare diffs fit, and less is shown than by the one before."""
-    lengths = [(len(r.proposal.diff), r.decision == "keep") for r in state.finished[-charts.MOST_MARKS :]]
+def _row(attempt: Attempt, run_dir: Path, limit: int) -> tuple[Attempt, str, list[tuple[str, Pieces]], list[str]]:
+    """An attempt with its rationale, diff and decisive lines; kept edits have a section of their own for these."""
+    if not limit or attempt.decision == "keep":
+        return attempt, "", [], []
+    rows = [(kind, [("", words)]) for kind, words in _diff(attempt, limit)]  # not highlighted: there may be thousands
+    rationale = text.clean(attempt.record.proposal.rationale).strip()[:4000]
+    return attempt, rationale, rows, failure_lines(attempt.record, run_dir)
+
+
+def _diff(attempt: Attempt, limit: int) -> list[tuple[str, str]]:
+    diff = attempt.record.proposal.diff
+    rest = [("hunk", "… the whole diff is in the run directory")] if len(diff) > limit else []
+    return diff_lines(diff[:limit]) + rest
+
+
+def _limits(attempts: Sequence[Attempt]) -> list[tuple[int, int]]:
+    """The ``DIFF_LIMITS`` to try: those whose diffs alone fit, and that show less than the limit before."""
+    lengths = [(len(attempt.record.proposal.diff), attempt.decision == "keep") for attempt in attempts]
     sizes = {sum(min(n, kept if keep else others) for n, keep in lengths): (kept, others)
              for kept, others in reversed(DIFF_LIMITS)}  # fmt: skip
     fitting = [limits for size, limits in sizes.items() if size <= MOST_BYTES]
     return fitting[::-1] or [DIFF_LIMITS[-1]]
 
 
-def _fixed(state: State, run: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
-    """Everything of the page but the edits themselves."""
-    parts = dict(summary.split)
-    words = {name: text.duration(seconds) for name, seconds in parts.items()}
-    table = run.get("run")
-    settings = table if isinstance(table, Mapping) else {}
+def _fixed(night: Night) -> dict[str, Any]:
+    """Every value of the template except the rows of attempts."""
+    summary = night.summary
+    words = {name: text.duration(seconds) for name, seconds in summary.split.items()}
+    last = time.localtime(night.last_time)
     return {
         "summary": summary,
-        "tag": summary.tag or str(settings.get("tag", "")) or "run",
-        "setup": [str(state.session[k]) for k in SETUP if state.session.get(k)],
-        "as_of": time.strftime("%Y-%m-%d %H:%M", time.localtime(state.last_time)) if state.last_time else "",
-        "ended": state.ended,
-        "lost": state.lost,
-        "resumed": state.resumed,
-        "headline": morning.headline(summary),
-        "how_sure": morning.how_sure(summary),
-        "carries_over": morning.carries_over(summary),
+        "tag": night.overview.tag or "run",
+        "setup": night.setup,
+        "as_of": time.strftime("%Y-%m-%d %H:%M", last) if night.last_time else "",
+        "ended": night.overview.ended,
+        "lost": night.lost,
+        "resumed": night.resumed,
+        "headline": sections.headline(summary),
+        "how_sure": sections.how_sure(summary),
+        "carries_over": sections.carries_over(summary),
         "legend": text.LEGEND if summary.self_reported else "",
-        "progress": [charts.progress_chart(state, summary, *size) for size in ((960, 400), (420, 330))],
-        "gains": [charts.gain_chart(state, summary, *size) for size in ((960, 300), (420, 260))],
-        "parameters": parameter_charts(state),
-        "tried": len(state.finished),
-        "failures": morning.failure_rows(state, summary),
-        "sources": morning.source_rows(state),
-        "strip": charts.source_strip(state),
-        "search": search_charts(state),
-        "usage": morning.usage_rows(state),
-        "time_bar": charts.share_bar(parts, words),
+        "progress": [charts.progress_chart(night, WIDE, 400), charts.progress_chart(night, NARROW, 330)],
+        "gains": [charts.gain_chart(night, WIDE, 300), charts.gain_chart(night, NARROW, 260)],
+        "parameters": parameter_charts(night),
+        "tried": len(night.attempts),
+        "failures": night.failures,
+        "kinds": sections.KINDS,
+        "sources": night.sources,
+        "strip": charts.source_strip(night),
+        "search": search_charts(night),
+        "usage": night.usage,
+        "time_bar": charts.share_bar(summary.split, words),
         "time_words": list(words.items()),
-        "environment": morning.environment_tables(state, run),
+        "environment": night.environment,
+        "damage": night.damage,
     }

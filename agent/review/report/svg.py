@@ -1,6 +1,6 @@
-"""Vector charts without a charting library: elements are built as a tree, so that every text is escaped.
+"""SVG charts, built as a tree of elements, so that every text is escaped.
 
-Colours are left to the page: elements carry classes, and the style sheet knows light, dark and print.
+Elements carry classes; the style sheet of the page has their colours for light, dark and print.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Scale = Callable[[float], float]
 
 
 def canvas(width: float, height: float, label: str, cls: str = "chart") -> Element:
-    """An empty picture. ``label`` is what a screen reader says of it."""
+    """Return an empty picture. ``label`` is read by screen readers."""
     view = f"0 0 {width:g} {height:g}"
     return Element("svg", {"viewBox": view, "class": cls, "role": "img", "aria-label": clean(label)})
 
 
 def add(parent: Element, name: str, words: str | None = None, **attributes: float | str) -> Element:
-    """Append an element. ``cls`` is the class; underscores in other names are hyphens; numbers are cut to 0.1."""
+    """Append an element. ``cls`` is the class; underscores become hyphens; numbers are rounded to 0.1."""
     named = {("class" if k == "cls" else k.replace("_", "-")): _short(v) for k, v in attributes.items()}
     child = ElementTree.SubElement(parent, name, named)
     child.text = clean(words) if words is not None else None
@@ -31,7 +31,7 @@ def add(parent: Element, name: str, words: str | None = None, **attributes: floa
 
 
 def tip(element: Element, words: str) -> None:
-    """What is shown on hover and on keyboard focus."""
+    """Set the text for hover and keyboard focus."""
     element.set("tabindex", "0")
     add(element, "title", words)
 
@@ -41,12 +41,12 @@ def render(root: Element) -> str:
 
 
 def line(points: Sequence[tuple[float, float]]) -> str:
-    """The ``d`` of a path through points."""
+    """Return the ``d`` of a path through points."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) if points else ""
 
 
 def cloud(parent: Element, points: Sequence[tuple[float, float]]) -> None:
-    """Many dots as one element: nothing is told of any of them, and thousands cost a page next to nothing."""
+    """Append many dots as one element without tips, so that thousands of dots stay cheap."""
     if points:
         add(parent, "path", cls="cloud", d="".join(f"M{x:.1f} {y:.1f}h0" for x, y in points))
 
@@ -56,7 +56,7 @@ def _short(value: float | str) -> str:
 
 
 def linear(low: float, high: float, start: float, end: float) -> Scale:
-    """Map [low, high] to [start, end]; the middle if there is no span."""
+    """Return the map of [low, high] to [start, end]; the middle if low equals high."""
     span = high - low
     return lambda v: start + (end - start) * ((v - low) / span if span else 0.5)
 
@@ -67,7 +67,7 @@ def logarithmic(low: float, high: float, start: float, end: float) -> Scale:
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers within [low, high], roughly ``about`` of them."""
+    """Return round numbers within [low, high], roughly ``about`` of them."""
     span = high - low
     if not (math.isfinite(span) and span > 0):
         return [low]
@@ -78,8 +78,13 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [k * step for k in range(first, first + 50) if k * step <= high + step * 1e-9]
 
 
+def whole_ticks(last: int, about: int) -> list[float]:
+    """Return whole numbers from 0 to ``last``, roughly ``about`` of them."""
+    return [v for v in ticks(0, last, about) if v == int(v)]
+
+
 def tick_words(values: Sequence[float]) -> list[str]:
-    """The shortest decimals that keep the ticks apart."""
+    """Return ticks as text, with the fewest decimals that distinguish them."""
     if len(values) < 2:
         return [f"{v:.4g}" for v in values]
     step = abs(values[1] - values[0])
@@ -91,7 +96,7 @@ def tick_words(values: Sequence[float]) -> list[str]:
 
 @dataclass(frozen=True)
 class Box:
-    """Where the data of a chart lies."""
+    """The area of the data in a chart."""
 
     left: float
     top: float
@@ -100,13 +105,13 @@ class Box:
 
 
 def zoomable(root: Element, box: Box, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Let the page's script zoom: the values at the left and right, and at the bottom and top, of ``box``."""
+    """Store for the zoom script which values the edges of ``box`` stand for."""
     for name, numbers in (("plot", (box.left, box.top, box.right, box.bottom)), ("x", x), ("y", y)):
         root.set(f"data-{name}", " ".join(f"{v:.8g}" for v in numbers))
 
 
 def axes(root: Element, box: Box, x: tuple[Scale, Sequence[float]], y: tuple[Scale, Sequence[float]]) -> None:
-    """Horizontal grid lines with their values, and the values below."""
+    """Draw horizontal grid lines with their values, and the values of the horizontal axis."""
     scale, values = y
     for value, words in zip(values, tick_words(values), strict=True):
         at = scale(value)

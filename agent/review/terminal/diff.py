@@ -1,4 +1,4 @@
-"""Unified diffs in colour, and the difference between two texts."""
+"""Unified diffs in colour, and two attempts side by side."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from agent import text
-from agent.ledger.state import State
-from agent.repo.repo import Repo
-from agent.review.data.diffs import diff_lines, diff_of, highlighted
-from agent.review.data.pair import gain_between, sides
-from agent.review.data.summary import summarize
-from agent.text import line
+from agent.review.data.diffs import diff_lines, highlighted
+from agent.review.data.pair import Pair
 
 STYLES = {"file": "bold", "hunk": "cyan", "added": "green", "removed": "red", "context": ""}
-EMPHASIS = {"keyword": "bold", "comment": "italic", "string": "italic", "number": "bold"}  # whatever the line's colour
+EMPHASIS = {"keyword": "bold", "comment": "italic", "string": "italic", "number": "bold"}  # added to the line's colour
 
 
 def diff_text(diff: str) -> Text:
+    """Colour a unified diff."""
     found = Text()
     for kind, pieces in highlighted(diff_lines(diff)):
         for token, piece in pieces:
@@ -27,25 +24,14 @@ def diff_text(diff: str) -> Text:
     return found
 
 
-def diff_view(before: str, after: str, names: tuple[str, str] = ("before", "after")) -> RenderableType:
-    """What differs, in colour."""
-    joined = diff_of(before, after, names)
-    return diff_text(joined) if joined else Text(f"{line(names[0])} and {line(names[1])} are the same.")
-
-
-def compare_view(state: State, repo: Repo, a: str, b: str) -> RenderableType:
-    """Both values, which is better and by how much, and what differs in the edited file."""
-    one, other = sides(state, repo, a, b)
-    summary = summarize(state)
-    words = [
-        f"{each.name}: {summary.metric} "
-        f"{text.number(each.found.value if each.found else None, summary.self_reported)} "
-        f"({text.count(each.found.n if each.found else 0, 'run')})"
-        for each in (one, other)
-    ]
-    gain, se = gain_between(state, one, other)
-    if gain is not None:
-        words.append(f"{other.name} against {one.name}: {text.gain(gain, se)} (positive is better)")
-    return Group(
-        *(Text(text.line(line)) for line in words), Text(), diff_view(one.text, other.text, (one.name, other.name))
-    )
+def compare_view(pair: Pair) -> RenderableType:
+    """Render both values, the gain of the second over the first, and the diff."""
+    rows = []
+    for side in (pair.a, pair.b):
+        value, runs = (side.estimate.value, side.estimate.n) if side.estimate else (None, 0)
+        rows.append(f"{side.name}: {pair.metric} {text.number(value, pair.self_reported)} ({text.count(runs, 'run')})")
+    if pair.gain:
+        gain = text.gain(pair.gain.value, pair.gain.se)
+        rows.append(f"{pair.b.name} against {pair.a.name}: {gain} (positive is better)")
+    same = Text(f"{pair.a.name} and {pair.b.name} are the same.")
+    return Group(*(Text(text.line(row)) for row in rows), Text(), diff_text(pair.diff) if pair.diff else same)

@@ -1,4 +1,4 @@
-"""What does not fit onto a terminal goes through a pager, as git does it."""
+"""Output that is longer than the terminal goes through a pager, as in git."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console, RenderableType
 
 DEFAULT = "less"
-LESS = "FRX"  # quit where all fits, let colours through, leave the text on the screen
+LESS = "FRX"  # quit if everything fits, pass colours, leave the text on the screen
 
 
 def page(console: Console, shown: RenderableType) -> None:
-    """Print ``shown``; through the pager where it is longer than the terminal is high."""
+    """Print ``shown``; through the pager if it is longer than the terminal is high."""
     pager = pager_of(os.environ) if console.is_terminal and not console.is_dumb_terminal else []
     if not pager:
         console.print(shown)
@@ -31,28 +31,28 @@ def page(console: Console, shown: RenderableType) -> None:
 
 
 def pager_of(environment: Mapping[str, str]) -> Sequence[str]:
-    """The words of PAGER, or ``less``; none where it is empty, ``cat``, or not installed."""
+    """Return the command of PAGER, or ``less``; [] if it is empty, ``cat`` or not installed."""
     try:
         words = shlex.split(environment.get("PAGER", DEFAULT))
-    except ValueError:  # a quotation without an end
+    except ValueError:  # an unclosed quotation
         return []
     return words if words and words != ["cat"] and shutil.which(words[0]) else []
 
 
 def _paged(pager: Sequence[str], text: str) -> bool:
-    """Whether the pager could be started. How it ended is nobody's business: people leave before the end."""
+    """Whether the pager started. Its exit status is ignored: readers quit before the end."""
     try:
         child = subprocess.Popen(pager, stdin=subprocess.PIPE, env={"LESS": LESS, **os.environ})
     except OSError:
         return False
-    with _left_to_the_pager():
+    with _interrupts_ignored():
         child.communicate(text.encode())
     return True
 
 
 @contextlib.contextmanager
-def _left_to_the_pager() -> Iterator[None]:
-    """Ctrl-C is for the pager, which ends a search with it."""
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C: in the pager it ends a search."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

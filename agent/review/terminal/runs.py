@@ -15,7 +15,7 @@ from agent import text
 
 
 def runs_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
-    """A table of what ``runs_json`` says."""
+    """Render the objects of ``overnight list --json``."""
     rows = list(rows)
     if not rows:
         return Text("No runs yet. `overnight demo` makes one in a few minutes.")
@@ -50,8 +50,8 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Text]:
     cells = (
         text.safe(row["tag"], "bold"),
         condition_text(row["state"]),
-        _giving(Text(_moment(row["started"]))),
-        _giving(text.safe(row["proposer"] or text.MISSING)),
+        _one_line(Text(_moment(row["started"]))),
+        _one_line(text.safe(row["proposer"] or text.MISSING)),
         Text(f"{row['trials']}/{row['planned']}" if row["planned"] else str(row["trials"])),
         Text(str(row["kept"]), style="green" if row["kept"] else ""),
         Text(str(row["failed"]), style="yellow" if row["failed"] else ""),
@@ -61,8 +61,8 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Text]:
     return dict(zip(_COLUMNS, cells, strict=True))
 
 
-def _giving(cell: Text) -> Text:
-    """A cell that is cut, and not wrapped, where the console is narrow."""
+def _one_line(cell: Text) -> Text:
+    """Cut the cell on a narrow console instead of wrapping it."""
     cell.no_wrap, cell.overflow = True, "ellipsis"
     return cell
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from rich.console import RenderableType
 from rich.panel import Panel
@@ -11,77 +10,81 @@ from rich.table import Table
 from rich.text import Text
 
 from agent import text
-from agent.ledger.state import State
-from agent.review.data.runs import condition
-from agent.review.data.status import SETUP, _under_way, seconds_left, tag_of
-from agent.review.data.summary import Summary, summarize
+from agent.review.data.night import Live, Night
+from agent.review.data.summary import Summary
 from agent.review.terminal.runs import condition_text
 
+LATE = 120  # seconds without a heartbeat that are marked
 
-def status_panel(
-    state: State, run: Mapping[str, Any], now: float, running: bool, last_sign: float | None = None
-) -> RenderableType:
-    summary = summarize(state)
-    tag = tag_of(state, run)
+
+def status_panel(night: Night) -> RenderableType:
+    """Render the figures of a run, and what its session does now."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
-    for name, value in _rows(state, summary, run, now, running, last_sign):
+    for name, value in _rows(night):
         grid.add_row(name, value)
-    title = Text.assemble(" ", text.safe(tag, "bold"), "  ", condition_text(condition(state, running)), " ")
-    if summary.self_reported:
+    if night.summary.self_reported:
         grid.add_row("", Text(text.LEGEND, style="dim"))
+    overview = night.overview
+    title = Text.assemble(" ", (overview.tag, "bold"), "  ", condition_text(overview.condition), " ")
     return Panel(grid, title=title, title_align="left", border_style="dim", padding=(1, 2), expand=False)
 
 
-def _rows(
-    state: State, summary: Summary, run: Mapping[str, Any], now: float, running: bool, last_sign: float | None
-) -> list[tuple[str, Text]]:
-    tag, settings = tag_of(state, run), state.session
-    rows = [("gained", gained_text(summary))]
+def _rows(night: Night) -> Iterator[tuple[str, Text]]:
+    summary, overview = night.summary, night.overview
+    yield "gain", gained_text(summary)
     if summary.test_gain is not None:
-        gained = text.gain(summary.test_gain, summary.test_gain_se)
-        values = f"{text.number(summary.test_baseline)} → {text.number(summary.test_best)}"
-        rows.append(("on the test split", Text(f"{gained}  ({values})")))
+        gain = text.gain(summary.test_gain, summary.test_gain_se)
+        yield "test split", Text(f"{gain}  ({text.number(summary.test_baseline)} → {text.number(summary.test_best)})")
     elif summary.test_problem:
-        rows.append(("on the test split", text.safe(summary.test_problem, "yellow")))
-    rows += [
-        ("trials", trials_text(summary)),
-        ("noise", Text(noise_words(summary))),
-        ("spent", Text(spent_words(summary))),
-        *([("time", time_text(summary))] if summary.split else []),
-    ]
-    if running:
-        rows.append(("now", Text(_now_words(state, now))))
-        left = seconds_left(state, summary, now)
-        rows += [("time left", Text(f"about {text.duration(left)}"))] if left is not None else []
-        rows += [("heartbeat", heartbeat_text(now - last_sign))] if last_sign is not None else []
-    elif state.ended:
-        rows.append(("ended", text.safe(state.ended)))
+        yield "test split", text.safe(summary.test_problem, "yellow")
+    yield "trials", trials_text(summary)
+    yield "noise", Text(noise_words(summary))
+    yield "spent", Text(spent_words(summary))
+    if summary.split:
+        yield "time", time_text(summary)
+    if night.live:
+        yield from _live_rows(night.live)
+    elif overview.ended:
+        yield "ended", Text(overview.ended)
     else:
-        rows.append(("interrupted", text.safe(f"overnight resume {tag} goes on where it stood", "yellow")))
-    if state.lost or state.resumed:
-        words = f"{text.count(state.lost, 'run')} lost to the machine and run again, resumed {state.resumed}×"
-        rows.append(("interruptions", Text(words)))
-    setup = [str(settings[k]) for k in SETUP if settings.get(k)]
-    rows += [("setup", text.safe(" · ".join(setup))), ("branch", text.safe(f"autoresearch/{tag}"))]
-    return rows
+        yield "interrupted", Text(f"continue with: overnight resume {overview.tag}", "yellow")
+    if night.lost or night.resumed:
+        yield "interruptions", Text(f"{text.count(night.lost, 'run')} lost and repeated, resumed {night.resumed}×")
+    yield "setup", Text(" · ".join(night.setup))
+    yield "branch", Text(night.branch)
+
+
+def _live_rows(live: Live) -> Iterator[tuple[str, Text]]:
+    yield "now", Text(_now_words(live))
+    if live.seconds_left is not None:
+        yield "time left", Text(f"about {text.duration(live.seconds_left)}")
+    if live.heartbeat is not None:
+        yield "heartbeat", heartbeat_text(live.heartbeat)
+
+
+def _now_words(live: Live) -> str:
+    if live.run is None:
+        return "between two runs" if live.between_runs else "waiting for the next proposal"
+    others = f"; and {text.count(live.others, 'other run')}" if live.others else ""
+    return f"trial {live.run.trial}, {live.run.role} run, for {text.duration(live.since)}{others}"
 
 
 def heartbeat_text(age: float) -> Text:
-    """A session that trains writes every second; one that asks a model is silent for as long as the answer takes."""
-    return Text(f"{text.duration(age)} ago", style="yellow" if age > 120 else "")
+    """Render the seconds since the session last wrote: every second in training, rarely while a model answers."""
+    return Text(f"{text.duration(age)} ago", style="yellow" if age > LATE else "")
 
 
 def gained_text(summary: Summary) -> Text:
-    """What was gained and how sure that is, in one line."""
+    """Render the gain with its standard error, and both values, on one line."""
     star = summary.self_reported
     if summary.baseline is None:
         return Text("the baseline has not been measured yet")
     start = text.number(summary.baseline.value, star)
     metric = text.line(summary.metric)
     if summary.gain is None or summary.best is None:
-        return Text(f"nothing kept so far; {metric} {start} (baseline, {text.count(summary.baseline.n, 'run')})")
+        return Text(f"no edit kept yet; {metric} {start} (baseline, {text.count(summary.baseline.n, 'run')})")
     return Text.assemble(
         (text.gain(summary.gain, summary.gain_se), "bold green" if summary.gain > 0 else "bold yellow"),
         f"  ({metric} {start} of {text.count(summary.baseline.n, 'run')} → "
@@ -103,7 +106,7 @@ def trials_text(summary: Summary) -> Text:
 
 def noise_words(summary: Summary) -> str:
     if summary.noise_sd is None:
-        return "unknown: no commit was measured twice"
+        return "unknown: no commit has two values"
     freedom = text.count(summary.noise_dof, "degree")
     return f"sd {summary.noise_sd:.4g} between runs of one commit ({freedom} of freedom)"
 
@@ -114,20 +117,10 @@ def spent_words(summary: Summary) -> str:
 
 
 def time_text(summary: Summary) -> Text:
-    """``training 81 % · start-up 7 % · …``: where the night went."""
+    """Render ``training 81 % · start-up 7 % · …``."""
     whole = sum(summary.split.values())
     found = Text(overflow="ellipsis")
     for name, seconds in summary.split.items():
         share = f"{100 * seconds / whole:.0f} %" if seconds >= 0.005 * whole else "< 1 %"
         found.append(" · " if found else "").append(f"{name} ", "dim").append(share)
     return found
-
-
-def _now_words(state: State, now: float) -> str:
-    run = _under_way(state)
-    if run is None:
-        return "between two runs" if any(r.candidate for r in state.open_records) else "waiting for the next proposal"
-    others = len(state.started) - 1
-    return f"trial {run['trial']}, {run['role']} run, for {text.duration(now - float(run['since'] or now))}" + (
-        f"; and {text.count(others, 'other run')}" if others else ""
-    )

@@ -1,9 +1,8 @@
-"""What a user can get wrong: one clear message on stderr, the documented exit status, nothing half made."""
+"""Wrong input: one message on stderr, the documented exit status, no files or refs left behind."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,7 +26,7 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
-    """Run a command that must fail; its message."""
+    """Run a command that must fail with ``status``; returns its message."""
 
     def run(*words: str | Path, status: int, runs: bool = True) -> str:
         capsys.readouterr()
@@ -43,14 +42,15 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
     return run
 
 
-NOWHERE = ("--llm-base-url", "http://127.0.0.1:9/v1")  # what is wrong is said before a server is asked
-CODE = ("--proposer", "code", *NOWHERE)
-CENTAUR = ("--proposer", "centaur", *NOWHERE)
+NO_SERVER = ("--llm-base-url", "http://127.0.0.1:9/v1")
+CODE = ("--proposer", "code", *NO_SERVER)
+CENTAUR = ("--proposer", "centaur", *NO_SERVER)
 SEARCH = ("--proposer", "random", "--sandbox", "process", "--trials", "1", "--policy", "greedy")
+ONE_TRIAL = {"trials": 1, "policy": "greedy", "calibrate": 1}
 
 
 def refuses(fails: Fails, target: Path, *words: str | Path, status: int = 2) -> str:
-    """``overnight run`` that must not begin: no run directory, no ref."""
+    """``overnight run`` that must not start: no run directory, no ref."""
     runs = target.parent / "runs"
     message = fails("run", "--target", target, *SEARCH, *words, status=status)
     assert not runs.exists() or not list(runs.iterdir())
@@ -59,326 +59,327 @@ def refuses(fails: Fails, target: Path, *words: str | Path, status: int = 2) -> 
     return message
 
 
-def test_no_target(fails: Fails, tmp_path: Path) -> None:
-    message = fails("run", "--target", tmp_path, status=2)
-    assert message.startswith(f"{tmp_path} has no target.toml. `overnight init DIR` makes a target")
+def test_missing_target_toml_is_usage_error(fails: Fails, tmp_path: Path) -> None:
+    assert "target.toml" in fails("run", "--target", tmp_path, status=2)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "parts"),
     [
-        ("editable =", "editble =", "target.toml, [target]: unknown key 'editble'. Did you mean 'editable'?"),
-        ("[limits]", "[limit]", "target.toml: unknown table 'limit'. Did you mean 'limits'?"),
-        ("seconds = 20", "seconds = 0", "target.toml, [budget]: seconds = 0 must be more than 0."),
-        ("seconds = 20", "seconds = inf", "target.toml, [budget]: seconds = inf is no finite number."),
-        ("memory_gb = 1", "memory_gb = nan", "target.toml, [limits]: memory_gb = nan is no finite number."),
-        ("seconds = 20", "seconds = 2\nsteps = 5", "exactly one of seconds, steps and tokens (found: seconds, steps)"),
-        ("seconds = 20", "", "give exactly one of seconds, steps and tokens (found: none)"),
-        ("seconds = 20", "seconds = 20\nwall_seconds = 60", "wall_seconds bounds a budget of steps or tokens"),
-        ('"stdout"', '"stdin"', "score = 'stdin' is not one of trusted, stdout. Did you mean 'stdout'?"),
-        (r"(\S+)", r"\S+", "pattern: needs exactly one (group)"),
-        (r"(\S+)", "(", "pattern: missing )"),
-        ('["train.py"]', '["../train.py"]', "editable: '../train.py' leads out of the target"),
-        ('["train.py"]', '["a.py", "b.py"]', "exactly one file can be edited"),
-        ("[target]", "[target", "target.toml: Expected ']'"),
-        ('name = "bowl"', "name = 3", "[target]: name must be a text."),
-        ("memory_gb = 1", 'memory_gb = "lots"', "[limits]: memory_gb must be a number."),
-        ("[budget]", "[run]\nproposr = 1\n[budget]", "[run]: unknown key 'proposr'. Did you mean 'proposer'?"),
+        ("editable =", "editble =", ["[target]", "'editble'", "'editable'"]),
+        ("[limits]", "[limit]", ["'limit'", "'limits'"]),
+        ("seconds = 20", "seconds = 0", ["[budget]", "seconds = 0"]),
+        ("seconds = 20", "seconds = inf", ["[budget]", "seconds = inf"]),
+        ("memory_gb = 1", "memory_gb = nan", ["[limits]", "memory_gb = nan"]),
+        ("seconds = 20", "seconds = 2\nsteps = 5", ["[budget]", "found: seconds, steps"]),
+        ("seconds = 20", "", ["[budget]", "found: none"]),
+        ("seconds = 20", "seconds = 20\nwall_seconds = 60", ["[budget]", "wall_seconds"]),
+        ('"stdout"', '"stdin"', ["score = 'stdin'", "'stdout'"]),
+        (r"(\S+)", r"\S+", ["pattern", "(group)"]),
+        (r"(\S+)", "(", ["pattern"]),
+        ('["train.py"]', '["../train.py"]', ["editable", "../train.py"]),
+        ('["train.py"]', '["a.py", "b.py"]', ["editable"]),
+        ("[target]", "[target", ["target.toml"]),
+        ('name = "bowl"', "name = 3", ["[target]", "name"]),
+        ("memory_gb = 1", 'memory_gb = "lots"', ["[limits]", "memory_gb"]),
+        ("[budget]", "[run]\nproposr = 1\n[budget]", ["[run]", "'proposr'", "'proposer'"]),
     ],
-)  # fmt: skip
-def test_a_wrong_target_toml(fails: Fails, tmp_path: Path, old: str, new: str, message: str) -> None:
+)
+def test_wrong_target_toml_names_table_and_key(
+    fails: Fails, tmp_path: Path, old: str, new: str, parts: list[str]
+) -> None:
     target = make_bowl(tmp_path / "target", toml=TOML.replace(old, new, 1))
-    assert message in refuses(fails, target)
+    message = refuses(fails, target)
+    assert all(part in message for part in parts), message
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    "words",
     [
-        (["--trials", "0"], "--trials 0: must be more than 0."),
-        (["--hours", "0"], "--hours 0: must be more than 0."),
-        (["--hours", "nan"], "command line: hours = nan is no finite number."),
-        (["--train-hours", "inf"], "command line: train_hours = inf is no finite number."),
-        (["--budget", "1e999s"], "--budget 1e999s: write a positive amount and its unit"),
-        (["--until", "25:00"], "--until 25:00: write a time of day such as 07:30."),
-        (["--budget", "0s"], "--budget 0s: write a positive amount and its unit"),
-        (["--budget", "fast"], "--budget fast: write a positive amount and its unit"),
-        (["--budget", "0.5steps"], "--budget 0.5steps: less than one step trains nothing."),
-        (["--policy", "lucky"], "policy = 'lucky' is not one of"),
-        (["--proposer", "cma"], "proposer = 'cma' is not one of"),
-        (["--llm-timeout", "0", *CODE], "--llm-timeout 0: must be more than 0"),
-        (["--centaur-share", "2", *CENTAUR], "--centaur-share 2: write auto, or a number from 0 to 1."),
-        (["--centaur-share", "-0.1", *CENTAUR], "--centaur-share -0.1: write auto, or a number from 0 to 1."),
-        (["--centaur-share", "nan", *CENTAUR], "--centaur-share nan: write auto, or a number from 0 to 1."),
-        (["--centaur-share", "much"], "--centaur-share much: write auto, or a number from 0 to 1."),
-        (["--on-llm-failure", "cma"], "--on-llm-failure cma belongs to --proposer centaur"),
-        (["--tag", "a b"], "--tag 'a b': use letters, digits"),
-        (["--tag", "../up"], "--tag '../up': use letters, digits"),
-        (["--threads", "-1"], "threads = -1 is negative."),
-        (["--threads", "100000"], "--threads 100000: must be at most 4096"),
-        (["--workers", "0"], "--workers 0: must be at least 1."),
-        (["--workers", "2"], "--workers 2: runs beside each other take each other's processor"),
-        (["--ray-address", "nonsense"], "--ray-address nonsense: write local, auto or HOST:PORT"),
-        (["--ray-address", "host:abc"], "--ray-address host:abc: write local, auto or HOST:PORT"),
-        (["--ray-address", "ray://10.0.0.1:10001"], "--ray-address ray://10.0.0.1:10001: write local, auto or HOST"),
-        (["--policy", "margin", "--calibrate", "1"], "--calibrate 1: the policy margin needs at least 2 runs"),
-        (["--config", "/nowhere.toml"], "--config /nowhere.toml: no such file."),
+        ["--trials", "0"],
+        ["--hours", "0"],
+        ["--until", "25:00"],
+        ["--budget", "1e999s"],
+        ["--budget", "0s"],
+        ["--budget", "fast"],
+        ["--budget", "0.5steps"],
+        ["--llm-timeout", "0", *CODE],
+        ["--centaur-share", "2", *CENTAUR],
+        ["--centaur-share", "-0.1", *CENTAUR],
+        ["--centaur-share", "nan", *CENTAUR],
+        ["--centaur-share", "much"],
+        ["--on-llm-failure", "cma"],
+        ["--tag", "a b"],
+        ["--tag", "../up"],
+        ["--threads", "100000"],
+        ["--workers", "0"],
+        ["--workers", "2"],
+        ["--ray-address", "nonsense"],
+        ["--ray-address", "host:abc"],
+        ["--ray-address", "ray://10.0.0.1:10001"],
+        ["--calibrate", "1", "--policy", "margin"],
+        ["--config", "/nowhere.toml"],
     ],
+    ids=lambda words: " ".join(words[:2]),
 )
-def test_a_wrong_setting(fails: Fails, target: Path, words: list[str], message: str) -> None:
-    assert message in refuses(fails, target, *words)
+def test_wrong_value_names_the_option(fails: Fails, target: Path, words: list[str]) -> None:
+    message = refuses(fails, target, *words)
+    assert words[0] in message
+    assert words[1] in message
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "key"),
     [
-        (["--on-plateau", "3"], "--on-plateau 3 has no effect: only --proposer code looks at it, and this is random."),
-        (["--centaur-share", "0.5"], "--centaur-share 0.5 has no effect: only --proposer centaur looks at it"),
-        (["--no-screen"], "--no-screen has no effect: only --proposer centaur looks at it"),
+        (["--hours", "nan"], "hours = nan"),
+        (["--train-hours", "inf"], "train_hours = inf"),
+        (["--threads", "-1"], "threads = -1"),
+        (["--policy", "lucky"], "policy = 'lucky'"),
+        (["--proposer", "cma"], "proposer = 'cma'"),
     ],
 )
-def test_a_setting_that_only_another_proposer_looks_at_is_told(
-    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+def test_value_outside_the_domain_names_the_setting(fails: Fails, target: Path, words: list[str], key: str) -> None:
+    message = refuses(fails, target, *words)
+    assert "command line" in message
+    assert key in message
+
+
+@pytest.mark.parametrize("words", [["--on-plateau", "3"], ["--centaur-share", "0.5"], ["--no-screen"]])
+def test_option_of_another_proposer_is_reported(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     assert main(["run", "--target", str(target), "--runs", str(tmp_path / "runs"), *SEARCH, *words]) == 0
-    first = capsys.readouterr().err.splitlines()[0]
-    assert first.startswith(message)
-    assert main(["run", "--target", str(target), "--runs", str(tmp_path / "runs"), *SEARCH]) == 0
-    assert "has no effect" not in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[0].startswith(" ".join(words))
 
 
 @pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["status"], ["watch"], ["resume", "night"]])
-def test_a_folder_of_runs_that_is_not_there(fails: Fails, tmp_path: Path, command: list[str]) -> None:
-    message = fails(*command, status=2)
-    assert message.startswith(f"--runs {tmp_path / 'runs'}: no such folder.")
+def test_missing_folder_of_runs_is_usage_error(fails: Fails, tmp_path: Path, command: list[str]) -> None:
+    assert fails(*command, status=2).startswith(f"--runs {tmp_path / 'runs'}")
     (tmp_path / "runs").write_text("")
-    assert fails(*command, status=2).startswith(f"--runs {tmp_path / 'runs'}: no such folder.")
+    assert fails(*command, status=2).startswith(f"--runs {tmp_path / 'runs'}")
 
 
-def test_a_demo_that_cannot_begin_is_in_nobodys_way(fails: Fails, tmp_path: Path) -> None:
-    assert fails("demo", "--seed", "-1", status=2) == "command line: seed = -1 is negative."
+def test_default_folder_of_runs_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out
+
+
+def test_demo_with_wrong_seed_writes_nothing(fails: Fails, tmp_path: Path) -> None:
+    assert "seed = -1" in fails("demo", "--seed", "-1", status=2)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_demo_that_was_killed_early_is_in_nobodys_way(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    first = new_tag(runs, "demo-")
-    (runs / "targets" / first).mkdir(parents=True)
-    assert new_tag(runs, "demo-") == first
-    assert new_tag(runs, "demo-", "targets") == f"{first}-2"
+def test_new_tag_avoids_target_of_killed_demo(tmp_path: Path) -> None:
+    first = new_tag(tmp_path, "demo-")
+    (tmp_path / "targets" / first).mkdir(parents=True)
+    assert new_tag(tmp_path, "demo-") == first
+    assert new_tag(tmp_path, "demo-", "targets") == f"{first}-2"
 
 
 @pytest.mark.parametrize("words", [["--workers", "0"], ["--seeds", "0"], ["--threads", "100000"]])
-def test_a_replay_that_cannot_begin_leaves_no_folder(
-    fails: Fails, target: Path, tmp_path: Path, words: list[str]
-) -> None:
-    start(target, tmp_path / "runs", trials=2, policy="greedy", calibrate=1, seed=1)
+def test_wrong_replay_option_leaves_no_folder(fails: Fails, target: Path, tmp_path: Path, words: list[str]) -> None:
+    start(target, tmp_path / "runs", **ONE_TRIAL)
     assert fails("replay", "night", *words, status=2).startswith(" ".join(words))
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["night"]
 
 
 @pytest.mark.parametrize("words", [["--older-than", "nan"], ["--larger-than", "inf"], ["--older-than", "-1"]])
-def test_bounds_of_clean_that_are_none(fails: Fails, target: Path, words: list[str]) -> None:
-    assert fails("clean", "night", *words, status=2).endswith("must be a finite number, and cannot be negative.")
+def test_wrong_bound_of_clean_names_the_option(fails: Fails, words: list[str]) -> None:
+    assert fails("clean", "night", *words, status=2).startswith(" ".join(words))
 
 
-def test_the_usual_folder_of_runs_need_not_be_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["list"]) == 0
-    assert "No runs yet." in capsys.readouterr().out
-
-
-def test_a_wrong_config_file(fails: Fails, target: Path, tmp_path: Path) -> None:
+def test_wrong_config_file_names_file_and_key(fails: Fails, target: Path, tmp_path: Path) -> None:
     config = tmp_path / "night.toml"
-    config.write_text("trails = 5\n")
-    assert refuses(fails, target, "--config", config) == f"{config}: unknown key 'trails'. Did you mean 'trials'?"
-    config.write_text('hours = "all"\n')
-    assert refuses(fails, target, "--config", config) == f"{config}: hours must be a number, not 'all'."
+    for text, parts in (("trails = 5\n", ["'trails'", "'trials'"]), ('hours = "all"\n', ["hours", "'all'"])):
+        config.write_text(text)
+        message = refuses(fails, target, "--config", config)
+        assert all(part in message for part in (str(config), *parts)), message
 
 
-def test_a_target_outside_of_a_repository(fails: Fails, tmp_path: Path) -> None:
+def test_target_outside_of_a_repository_is_refused(fails: Fails, tmp_path: Path) -> None:
     folder = tmp_path / "plain"
     folder.mkdir()
     (folder / "target.toml").write_text(TOML)
     (folder / "train.py").write_text(TRAIN)
-    assert "is not in a git repository. Make one" in refuses(fails, folder)
+    assert str(folder) in refuses(fails, folder)
 
 
-def test_a_dirty_repository(fails: Fails, target: Path) -> None:
+def test_uncommitted_changes_are_refused_and_kept(fails: Fails, target: Path) -> None:
     (target / "train.py").write_text(TRAIN + "# mine\n")
-    assert "uncommitted changes (train.py). The baseline is a commit: git commit or git stash" in refuses(fails, target)
+    assert "train.py" in refuses(fails, target)
     assert (target / "train.py").read_text().endswith("# mine\n")
 
 
-def test_no_cluster(fails: Fails, target: Path) -> None:
-    message = refuses(fails, target, "--ray-address", "127.0.0.1:1", status=3)
-    assert message.startswith("--ray-address")  # says that Ray is not installed, or that nothing answers
+def test_unreachable_cluster_is_environment_error(fails: Fails, target: Path) -> None:
+    assert refuses(fails, target, "--ray-address", "127.0.0.1:1", status=3).startswith("--ray-address")
 
 
-def test_a_file_that_is_not_committed(fails: Fails, tmp_path: Path) -> None:
+def test_uncommitted_editable_file_is_named(fails: Fails, tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target", toml=TOML.replace('["train.py"]', '["other.py"]'))
-    assert "has no file other.py: is it committed?" in refuses(fails, target)
+    assert "other.py" in refuses(fails, target)
 
 
-def test_a_block_that_lacks_a_parameter(fails: Fails, tmp_path: Path) -> None:
+def test_parameter_missing_in_block_is_named(fails: Fails, tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target", TRAIN.replace("DEPTH = 4  # best at 6", "").replace("DEPTH", "4"))
     assert "DEPTH" in refuses(fails, target)
 
 
-def test_refs_of_an_earlier_run(fails: Fails, target: Path) -> None:
-    git(target, "branch", "autoresearch/night")
+@pytest.mark.parametrize("command", [["branch"], ["checkout", "-q", "-b"]])
+def test_branch_of_earlier_run_is_named(fails: Fails, target: Path, command: list[str]) -> None:
+    git(target, *command, "autoresearch/night")
     message = fails("run", "--target", target, *SEARCH, "--tag", "night", status=2)
-    assert message.startswith(
-        "refs/heads/autoresearch/night exists from an earlier run. Choose another --tag, or delete"
-    )
+    assert "refs/heads/autoresearch/night" in message
     assert not (target.parent / "runs" / "night").exists()
 
 
-def test_a_branch_that_is_checked_out(fails: Fails, target: Path) -> None:
-    git(target, "checkout", "-q", "-b", "autoresearch/night")
-    assert "exists from an earlier run" in fails("run", "--target", target, *SEARCH, "--tag", "night", status=2)
+def test_tag_of_earlier_run_offers_resume(fails: Fails, target: Path, tmp_path: Path) -> None:
+    start(target, tmp_path / "runs", **ONE_TRIAL)
+    assert "overnight resume night" in fails("run", "--target", target, *SEARCH, "--tag", "night", status=2)
 
 
-def test_the_tag_of_an_earlier_run(fails: Fails, target: Path, tmp_path: Path) -> None:
-    start(target, tmp_path / "runs", trials=1, policy="greedy", calibrate=1)
-    message = fails("run", "--target", target, *SEARCH, "--tag", "night", status=2)
-    assert message.endswith("exists. `overnight resume night` goes on with it; another --tag starts a new run.")
-
-
-def test_no_model_server(fails: Fails, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_model_server_is_environment_error(
+    fails: Fails, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(llm, "CONNECT_PATIENCE", 0.5)
-    words = ("--proposer", "code", "--llm-base-url", "http://127.0.0.1:9/v1")
-    message = refuses(fails, target, *words, status=3)
-    assert "http://127.0.0.1:9/v1" in message
+    assert NO_SERVER[1] in refuses(fails, target, *CODE, status=3)
 
 
-def test_code_of_a_model_is_refused_where_nothing_protects(
+def test_sandbox_process_in_target_toml_is_accepted(
     fails: Fails, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llm, "CONNECT_PATIENCE", 0.5)
     toml = target / "target.toml"
     toml.write_text(toml.read_text() + '\n[run]\nproposer = "code"\nsandbox = "process"\n')
-    git(target, "commit", "-qam", "By name is asked for")
-    message = fails("run", "--target", target, "--llm-base-url", "http://127.0.0.1:9/v1", status=3)
-    assert "127.0.0.1:9" in message, "named in target.toml, the sandbox is accepted and the server is looked for"
+    git(target, "commit", "-qam", "Name the sandbox")
+    message = fails("run", "--target", target, *NO_SERVER, status=3)
+    assert "127.0.0.1:9" in message, "the sandbox passed, the model server is missing"
 
 
-def test_no_such_gpu(fails: Fails, target: Path) -> None:
-    assert "no such GPU. There are:" in refuses(fails, target, "--device", "GPU-1234", status=3)
+def test_unknown_gpu_is_named(fails: Fails, target: Path) -> None:
+    assert "GPU-1234" in refuses(fails, target, "--device", "GPU-1234", status=3)
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda p: None, "does not exist"),
-        (lambda p: p.write_text(""), "corpus.txt holds no text."),
-        (lambda p: p.write_text("One short line.\n"), "training, validation and test need at least 12 in all"),
-        (lambda p: p.mkdir(), "holds no .txt, .jsonl or .parquet file"),
-    ],
+    "make",
+    [lambda p: None, lambda p: p.write_text(""), lambda p: p.write_text("One short line.\n"), lambda p: p.mkdir()],
+    ids=["missing", "empty", "too short", "empty folder"],
 )
-def test_a_corpus_that_is_none(fails: Fails, tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+def test_unusable_corpus_is_named(fails: Fails, tmp_path: Path, make: Callable[[Path], object]) -> None:
     assert main(["init", str(tmp_path / "gpt"), "--preset", "demo"]) == 0
     corpus = tmp_path / "corpus.txt"
     make(corpus)
     words = ("prepare", "--target", tmp_path / "gpt", "--data", corpus, "--cache", tmp_path / "cache")
-    assert message in fails(*words, status=2)
-    made = [p for p in (tmp_path / "cache" / "data").iterdir() if p.name != "lock"]
-    assert made == []
+    assert str(corpus) in fails(*words, status=2)
+    assert [p for p in (tmp_path / "cache" / "data").iterdir() if p.name != "lock"] == []
 
 
-def test_init_leaves_a_folder_with_files_alone(fails: Fails, target: Path) -> None:
+def test_init_refuses_folder_with_files(fails: Fails, target: Path) -> None:
     before = sorted(target.iterdir())
-    assert fails("init", target, status=2, runs=False) == f"{target} is not empty. Name a new folder."
+    assert str(target) in fails("init", target, status=2, runs=False)
     assert sorted(target.iterdir()) == before
 
 
-def test_init_names_a_file_that_is_no_folder(fails: Fails, tmp_path: Path) -> None:
+def test_init_refuses_a_file(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
-    assert fails("init", tmp_path / "notes", status=2, runs=False) == (
-        f"{tmp_path / 'notes'} is a file. Name a new folder."
-    )
+    assert str(tmp_path / "notes") in fails("init", tmp_path / "notes", status=2, runs=False)
     assert (tmp_path / "notes").read_text() == "mine"
 
 
-@pytest.mark.parametrize("command", ["status", "log", "report", "resume", "stop"])
-def test_a_run_that_is_not_there(fails: Fails, target: Path, tmp_path: Path, command: str) -> None:
-    start(target, tmp_path / "runs", tag="jun12", trials=1, policy="greedy", calibrate=1)
-    assert fails(command, "jun21", status=2) == f"no run 'jun21' in {tmp_path / 'runs'}. Nearest: jun12."
+@pytest.mark.parametrize("command", [["status"], ["log"], ["show", "jun21", "1"], ["report"], ["resume"], ["stop"]])
+def test_unknown_tag_names_the_nearest(fails: Fails, tmp_path: Path, command: list[str]) -> None:
+    run = tmp_path / "runs" / "jun12"
+    run.mkdir(parents=True)
+    (run / "run.toml").write_text("[run]\n")
+    message = fails(*(command if command[1:] else [*command, "jun21"]), status=2)
+    assert "'jun21'" in message
+    assert "jun12" in message
 
 
 @pytest.mark.parametrize("command", ["status", "resume"])
-def test_settings_of_a_run_that_are_not_there(fails: Fails, target: Path, tmp_path: Path, command: str) -> None:
-    directory = start(target, tmp_path / "runs", trials=1, policy="greedy", calibrate=1)
+def test_damaged_run_toml_is_named(fails: Fails, target: Path, tmp_path: Path, command: str) -> None:
+    directory = start(target, tmp_path / "runs", **ONE_TRIAL)
     before = directory.ledger.read_bytes()
     directory.settings.write_text("seed = 3\n")
-    assert "run.toml has no table [run]" in fails(command, "night", status=2)
+    assert "run.toml" in fails(command, "night", status=2)
     assert directory.ledger.read_bytes() == before
 
 
-def test_a_trial_that_is_not_there(fails: Fails, target: Path, tmp_path: Path) -> None:
-    start(target, tmp_path / "runs", trials=1, policy="greedy", calibrate=1)
-    assert fails("show", "night", "7", status=2) == "run night has no trial 7: it has 1 to 1."
-    ledger = tmp_path / "runs" / "night" / "ledger.jsonl"
-    ledger.write_bytes(ledger.read_bytes().splitlines(keepends=True)[0])
-    assert fails("show", "night", "1", status=2) == "run night has no trial 1: nothing has been tried yet."
+def test_unknown_trial_lists_valid_numbers(fails: Fails, target: Path, tmp_path: Path) -> None:
+    directory = start(target, tmp_path / "runs", **ONE_TRIAL)
+    assert "1 to 1" in fails("show", "night", "7", status=2)
+    directory.ledger.write_bytes(directory.ledger.read_bytes().splitlines(keepends=True)[0])
+    assert "no trial 1" in fails("show", "night", "1", status=2)
 
 
-def test_stopping_what_does_not_run(fails: Fails, target: Path, tmp_path: Path) -> None:
-    start(target, tmp_path / "runs", trials=1, policy="greedy", calibrate=1)
-    assert fails("stop", "night", status=2) == "run night is not going on; there is nothing to stop."
+def test_stop_of_ended_run_is_usage_error(fails: Fails, target: Path, tmp_path: Path) -> None:
+    start(target, tmp_path / "runs", **ONE_TRIAL)
+    assert "overnight resume night" in fails("stop", "night", status=2)
 
 
-def test_an_unknown_command_or_flag_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, hint in (
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
         (["rnu"], "run"),
+        (["statsu", "night"], "status"),
+        (["xyzzy"], "overnight --help"),
+        (["--verison"], "--version"),
+        (["show", "1", "2", "3"], "overnight show --help"),
+        (["run", "--trails", "5"], "--trials"),
+        (["run", "--xyzzy"], "overnight run --help"),
         (["run", "--trials", "x"], "--trials"),
-    ):
-        with pytest.raises(SystemExit) as found:
-            main(words)
-        assert found.value.code == 2
-        assert hint in capsys.readouterr().err
+        (["export", "--format", "xls"], "--format"),
+        (["show"], "overnight show --help"),
+        (["resume", "night", "--config", "x.toml"], "--config"),
+    ],
+    ids=" ".join,
+)
+def test_unknown_word_is_answered_with_a_hint(fails: Fails, words: list[str], hint: str) -> None:
+    message = fails(*words, status=2, runs=False)
+    assert hint in message.removeprefix(words[0])
 
 
-def test_an_unknown_flag_names_the_nearest(fails: Fails) -> None:
-    assert fails("run", "--trails", "5", status=2) == "run does not know --trails. Did you mean --trials?"
-    assert fails("run", "--xyzzy", status=2) == "run does not know --xyzzy. `overnight run --help` lists what there is."
+def test_no_command_prints_first_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(f"overnight {command}" in err for command in ("demo", "init", "run"))
 
 
-def test_no_disk(target: Path, tmp_path: Path) -> None:
-    """A run directory on a full file system: said before anything begins."""
+def mounted(script: str, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in its own mount namespace, after a script that mounts."""
     if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
+        pytest.skip("mounting needs root")
+    done = subprocess.run(["unshare", "-m", "sh", "-c", f'{script}; exec "$@"', "sh", *words],
+                          capture_output=True, text=True)  # fmt: skip
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_full_disk_is_environment_error(target: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     words = [sys.executable, "-m", "agent.cli", "run", "--target", str(target), "--runs", str(small / "runs"), *SEARCH]
-    script = f'mount -t tmpfs -o size=16k tmpfs {small} && head -c 20k /dev/zero >{small}/fill; exec "$@"'
-    done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *words], capture_output=True, text=True)
-    if "unshare" in done.stderr or "mount" in done.stderr:
-        pytest.skip(f"no file system of one's own here: {done.stderr.strip()}")
+    done = mounted(f"mount -t tmpfs -o size=16k tmpfs {small} && head -c 20k /dev/zero >{small}/fill", words)
     assert done.returncode == 3, done.stderr
     assert "No space left on device" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["resume night --trials 2", "clean night", "replay night --seeds 1"])
-def test_a_read_only_disk(target: Path, tmp_path: Path, command: str) -> None:
-    """A command that writes says which file it cannot write."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can make a folder read-only for itself")
+def test_read_only_disk_names_the_file(target: Path, tmp_path: Path, command: str) -> None:
     runs = tmp_path / "runs"
-    start(target, runs, trials=1)
+    start(target, runs, **ONE_TRIAL)
     words = [sys.executable, "-m", "agent.cli", *command.split(), "--runs", str(runs)]
-    script = f'mount --bind {runs} {runs} && mount -o remount,bind,ro {runs}; exec "$@"'
-    done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *words], capture_output=True, text=True)
-    if "unshare" in done.stderr or "mount" in done.stderr:
-        pytest.skip(f"no file system of one's own here: {done.stderr.strip()}")
+    done = mounted(f"mount --bind {runs} {runs} && mount -o remount,bind,ro {runs}", words)
     assert done.returncode == 3, done.stderr
-    assert re.fullmatch(rf"overnight: {runs}/\S+: Read-only file system\.", done.stderr.splitlines()[-1])
-    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"overnight: {runs}/")
 
 
-def test_settings_of_the_shell_do_not_reach_the_session(target: Path, tmp_path: Path) -> None:
+def test_git_variables_of_the_shell_are_ignored(target: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "GIT_DIR": str(tmp_path / "elsewhere"), "OVERNIGHT_SEED": "7"}
     words = ["run", "--target", str(target), "--runs", str(tmp_path / "runs"), "--tag", "a", *SEARCH]
     done = subprocess.run([sys.executable, "-m", "agent.cli", *words], capture_output=True, text=True, env=environment)

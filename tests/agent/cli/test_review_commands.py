@@ -1,4 +1,4 @@
-"""What people do with a run in the morning: a clean branch, two attempts side by side, its record elsewhere."""
+"""The commands branch, diff, export and log on one finished run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Said = Callable[..., tuple[str, str]]
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, State]:
-    """The target, the runs, and the state of a night with several kept edits."""
+    """Target, folder of runs, and state of a run with several kept edits."""
     folder = tmp_path_factory.mktemp("night")
     target = make_bowl(folder / "target")
     git(target, "config", "user.name", "Ada Example")
@@ -51,7 +51,7 @@ def said(night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]) ->
 # branch
 
 
-def test_a_clean_branch_is_the_users_own(night: tuple[Path, Path, State], said: Said) -> None:
+def test_clean_branch_carries_the_users_name(night: tuple[Path, Path, State], said: Said) -> None:
     target, _, state = night
     before = git(target, "status", "--porcelain", "--branch")
     out, _ = said("branch", "night", "--name", "clean")
@@ -68,17 +68,17 @@ def test_a_clean_branch_is_the_users_own(night: tuple[Path, Path, State], said: 
     assert git(target, "status", "--porcelain", "--branch") == before
 
 
-def test_squashed_into_one_commit(night: tuple[Path, Path, State], said: Said) -> None:
+def test_squash_makes_one_commit(night: tuple[Path, Path, State], said: Said) -> None:
     target, _, state = night
     said("branch", "night", "--squash", "--name", "squashed")
     assert git(target, "rev-list", "--count", f"{state.baseline}..squashed") == "1"
     assert git(target, "show", "squashed:train.py") == git(target, "show", f"{state.head}:train.py")
     message = git(target, "log", "-1", "--format=%B", "squashed")
-    assert message.startswith(f"Apply {len(state.kept)} edits that held up in training")
+    assert message.startswith(f"Apply {len(state.kept)} edits")
     assert message.count("\n- ") == len(state.kept)
 
 
-def test_onto_a_branch_that_went_on(night: tuple[Path, Path, State], said: Said) -> None:
+def test_onto_newer_commit_merges_edits(night: tuple[Path, Path, State], said: Said) -> None:
     target, _, state = night
     text = git(target, "show", f"{state.baseline}:train.py").replace("import math", "# Of 2026.\nimport math")
     newer = Repo(target).build(state.baseline, {"train.py": text + "\n"}, "Go on", 1)
@@ -90,39 +90,41 @@ def test_onto_a_branch_that_went_on(night: tuple[Path, Path, State], said: Said)
     assert git(target, "merge-base", "rebased", newer) == newer
 
 
-def test_an_edit_that_does_not_fit(night: tuple[Path, Path, State], said: Said) -> None:
+def test_conflicting_edit_is_named(night: tuple[Path, Path, State], said: Said) -> None:
     target, _, state = night
     text = git(target, "show", f"{state.baseline}:train.py").replace("RATE = 0.01", "RATE = 0.02")
     text = text.replace("DEPTH = 4", "DEPTH = 5")
     other = Repo(target).build(state.baseline, {"train.py": text}, "Another way", 1)
     _, err = said("branch", "night", "--onto", other, "--name", "conflict", status=2)
     assert f"trial {state.kept[0].number}" in err
-    assert "does not fit onto what is before it" in err
+    assert "--pick" in err
     assert "conflict" not in git(target, "branch", "--list", "conflict")
 
 
-def test_picked_trials_alone(night: tuple[Path, Path, State], said: Said) -> None:
+def test_pick_takes_only_kept_trials(night: tuple[Path, Path, State], said: Said) -> None:
     target, _, state = night
     said("branch", "night", "--name", "picked", "--pick", state.kept[0].number)
     assert state.kept[0].candidate is not None
     assert git(target, "diff", "picked", state.kept[0].candidate) == ""
     reverted = next(r.number for r in state.finished if r.decision != "keep")
     _, err = said("branch", "night", "--name", "x", "--pick", reverted, status=2)
-    assert err.startswith(f"overnight: --pick {reverted}: this trial was not kept. Kept: {state.kept[0].number}, ")
+    assert f"--pick {reverted}" in err
+    assert f"{state.kept[0].number}, " in err
 
 
-def test_a_branch_that_exists_stays(night: tuple[Path, Path, State], said: Said) -> None:
+def test_existing_branch_is_refused(night: tuple[Path, Path, State], said: Said) -> None:
     _, err = said("branch", "night", "--name", "main", status=2)
-    assert err == "overnight: main exists. Choose another --name, or delete it: git branch -D main\n"
+    assert "--name" in err
+    assert "git branch -D main" in err
 
 
 @pytest.mark.parametrize("name", ["two words", "-f", "x..y", "@{-1}"])
-def test_a_name_that_git_refuses(said: Said, name: str) -> None:
+def test_invalid_branch_name_is_refused(said: Said, name: str) -> None:
     _, err = said("branch", "night", f"--name={name}", status=2)
-    assert err.startswith(f"overnight: --name {name!r}: git accepts no branch of that name")
+    assert f"--name {name!r}" in err
 
 
-def test_a_name_is_needed(
+def test_missing_git_identity_is_refused(
     night: tuple[Path, Path, State], said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     target, _, _ = night
@@ -130,22 +132,21 @@ def test_a_name_is_needed(
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", str(tmp_path / "none"))
     git(target, "config", "--unset", "user.name")
     try:
-        _, err = said("branch", "night", "--name", "nobody", status=2)
+        _, err = said("branch", "night", "--name", "anonymous", status=2)
     finally:
         git(target, "config", "user.name", "Ada Example")
-    assert err.startswith("overnight: git does not know who you are. Do: git config --global user.name")
+    assert "git config --global user.name" in err
 
 
-def test_nothing_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_branch_without_kept_edit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = make_bowl(tmp_path / "target")
-    start(target, tmp_path / "runs", trials=1, policy="margin", seed=5)
-    if state_of(RunDirectory(tmp_path / "runs", "night")).kept:
-        pytest.fail("choose a seed whose first trial is reverted")
+    directory = start(target, tmp_path / "runs", trials=1, policy="margin", seed=5)
+    assert not state_of(directory).kept, "choose a seed whose first trial is reverted"
     assert main(["branch", "night", "--runs", str(tmp_path / "runs")]) == 2
-    assert "the run has kept no edit" in capsys.readouterr().err
+    assert "no edit" in capsys.readouterr().err
 
 
-def test_the_same_edits_give_the_same_commits(night: tuple[Path, Path, State]) -> None:
+def test_same_edits_give_same_commits(night: tuple[Path, Path, State]) -> None:
     target, _, state = night
     one, other = (make_branch(state, Repo(target), "night", name=f"same-{k}", when=7.0) for k in (1, 2))
     assert one.commit == other.commit
@@ -154,7 +155,7 @@ def test_the_same_edits_give_the_same_commits(night: tuple[Path, Path, State]) -
 # diff
 
 
-def test_two_attempts_side_by_side(night: tuple[Path, Path, State], said: Said) -> None:
+def test_diff_shows_values_and_lines(night: tuple[Path, Path, State], said: Said) -> None:
     _, _, state = night
     number = state.kept[0].number
     out, _ = said("diff", "night", "baseline", number)
@@ -163,11 +164,11 @@ def test_two_attempts_side_by_side(night: tuple[Path, Path, State], said: Said) 
     assert f"trial {number} against baseline: +" in out
 
     same, _ = said("diff", "night", "head", "head")
-    assert same.endswith("head and head are the same.\n")
     assert "against" not in same
+    assert "@@" not in same
 
 
-def test_two_attempts_for_programs(night: tuple[Path, Path, State], said: Said) -> None:
+def test_diff_json_has_gain_and_diff(night: tuple[Path, Path, State], said: Said) -> None:
     _, _, state = night
     first, last = state.kept[0], state.kept[-1]
     data = json.loads(said("diff", "night", first.number, last.number, "--json")[0])
@@ -179,37 +180,37 @@ def test_two_attempts_for_programs(night: tuple[Path, Path, State], said: Said) 
     assert (same["gain"], same["gain_se"], same["diff"]) == (None, None, "")
 
 
-def test_sides_that_are_no_attempt(night: tuple[Path, Path, State], said: Said) -> None:
+def test_unknown_side_of_diff_is_named(night: tuple[Path, Path, State], said: Said) -> None:
     _, err = said("diff", "night", "head", 99, status=2)
-    assert err == "overnight: '99' is no trial of this run: it has 1 to 14, baseline and head.\n"
+    assert "'99'" in err
+    assert "1 to 14" in err
     _, err = said("diff", "night", "head", "tail", status=2)
-    assert "'tail' is no trial" in err
+    assert "'tail'" in err
 
 
-def test_a_target_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_moved_target_is_found_with_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = make_bowl(tmp_path / "target")
     start(target, tmp_path / "runs", trials=1)
     target.rename(tmp_path / "elsewhere")
     words = ["diff", "night", "0", "1", "--runs", str(tmp_path / "runs")]
     assert main(words) == 2
-    assert "is not there any more. Name its folder with --target." in capsys.readouterr().err
+    assert "--target" in capsys.readouterr().err
     assert main([*words, "--target", str(tmp_path / "elsewhere")]) == 0
 
 
-def test_a_clone_without_the_commits_of_the_run(night: tuple[Path, Path, State], said: Said, tmp_path: Path) -> None:
+def test_clone_without_commits_is_refused(night: tuple[Path, Path, State], said: Said, tmp_path: Path) -> None:
     clone = make_bowl(tmp_path / "other")
     (clone / "train.py").write_text("# another history\n")
     git(clone, "commit", "-qam", "Another history")
     for words in (["diff", "night", "1", "2"], ["branch", "night", "--name", "lost"]):
         _, err = said(*words, "--target", clone, status=2)
-        assert err.startswith("overnight: commit ")
-        assert "Fetch refs/autoresearch/night/*" in err
+        assert "refs/autoresearch/night/*" in err
 
 
 # export
 
 
-def test_exported_tables(night: tuple[Path, Path, State], said: Said, tmp_path: Path) -> None:
+def test_export_matches_results_in_every_format(night: tuple[Path, Path, State], said: Said, tmp_path: Path) -> None:
     _, runs, state = night
     assert said("export", "night")[0] == (runs / "night" / "results.tsv").read_text()
     rows = list(csv.DictReader(io.StringIO(said("export", "night", "--format", "csv")[0])))
@@ -222,13 +223,13 @@ def test_exported_tables(night: tuple[Path, Path, State], said: Said, tmp_path: 
     assert said("export", "--output", place)[0] == ""
     assert place.read_text() == (runs / "night" / "results.tsv").read_text()
     _, err = said("export", "--output", tmp_path / "no" / "folder.tsv", status=3)
-    assert "cannot write" in err
+    assert "folder.tsv" in err
 
 
 # log
 
 
-def test_log_filters(night: tuple[Path, Path, State], said: Said) -> None:
+def test_log_filters_by_status_source_text(night: tuple[Path, Path, State], said: Said) -> None:
     _, _, state = night
     kept = json.loads(said("log", "night", "--json", "--status", "keep")[0])
     assert [row["trial"] for row in kept] == [r.number for r in state.kept]
@@ -239,12 +240,10 @@ def test_log_filters(night: tuple[Path, Path, State], said: Said) -> None:
     reverted = next(r for r in state.finished if r.decision == "revert")
     assert f"{reverted.proposal.subject[:20]}" in said("log", "night", "--source", reverted.proposal.source)[0]
     nothing = said("log", "night", "--source", "llm")[0]
-    assert nothing.startswith("No attempt matches. There are: ")
     assert reverted.proposal.source in nothing
 
 
-def test_log_finds_what_a_subject_only_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of many changed values a subject names two, "and 9 more"."""
+def test_log_searches_changed_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = state_of(RunDirectory(write_night(tmp_path / "jun12", 40).parent, "jun12"))
     record = next(r for r in state.finished if r.proposal.diff and r.decision != "keep")
     changed = next(row[1:] for row in record.proposal.diff.splitlines() if row.startswith("+") and row[1:2] != "+")

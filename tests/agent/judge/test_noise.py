@@ -1,4 +1,4 @@
-"""The noise: pooled scatter, Student's quantiles against tabled values, and a shift of level."""
+"""Noise: pooling, quantiles of Student's t against printed tables, and detection of drift."""
 
 from __future__ import annotations
 
@@ -7,21 +7,41 @@ import random
 
 import pytest
 
-from agent.judge.noise import Noise, last_shift, pooled_noise, t_cdf, t_quantile
+from agent.judge.noise import Noise, last_shift, noise_of, pooled_noise, standard_error, t_cdf, t_quantile
+from agent.ledger.state import State
+from agent.types import Measurement, Role
 
 
-def test_groups_of_one_say_nothing_about_noise() -> None:
+def test_single_values_give_no_noise() -> None:
     assert pooled_noise([[1.0], [2.0], []]) == Noise(None, 0)
 
 
-def test_scatter_is_pooled_about_each_groups_own_mean() -> None:
+def test_noise_is_pooled_about_group_means() -> None:
     noise = pooled_noise([[1.0, 3.0], [10.0, 11.0, 12.0], [7.0]])
     assert noise.dof == 3
     assert noise.sd == pytest.approx(math.sqrt((2 + 2) / 3))
 
 
-def test_equal_values_have_no_noise() -> None:
+def test_equal_values_have_zero_noise() -> None:
     assert pooled_noise([[1.25] * 4]) == Noise(0.0, 3)
+
+
+def test_noise_is_pooled_per_device_type() -> None:
+    def run(value: float, device_type: str, role: Role = "calibrate") -> Measurement:
+        return Measurement("c", role, 0, "cuda", "ok", value, device_type=device_type)
+
+    fast, slow = [1.0000, 1.0004], [1.0533, 1.0537]
+    runs = (*(run(v, "H100") for v in fast), *(run(v, "A100") for v in slow), run(9.0, "H100", "test"))
+    state = State(runs={"c": runs})
+    assert noise_of(state).dof == 2
+    assert noise_of(state).sd == pytest.approx(0.00028, abs=1e-5)
+    assert noise_of(state, "H100") == pooled_noise([fast])
+
+
+def test_standard_error_of_a_gain() -> None:
+    assert standard_error(Noise(3.0, 5), 1, 1) == pytest.approx(3 * math.sqrt(2))
+    assert standard_error(Noise(None, 0), 1, 1) is None
+    assert standard_error(Noise(3.0, 5), 0, 4) is None
 
 
 @pytest.mark.parametrize(
@@ -36,35 +56,35 @@ def test_equal_values_have_no_noise() -> None:
         (0.975, 1000, 1.9623),
     ],
 )
-def test_quantiles_agree_with_the_printed_table(p: float, dof: int, table: float) -> None:
+def test_t_quantile_agrees_with_table(p: float, dof: int, table: float) -> None:
     assert t_quantile(p, dof) == pytest.approx(table, abs=1e-4)
 
 
 @pytest.mark.parametrize("dof", [1, 2, 3, 8, 51, 200])
-def test_quantile_inverts_the_distribution_function(dof: int) -> None:
+def test_t_quantile_inverts_cdf(dof: int) -> None:
     for p in (0.5, 0.7, 0.95, 0.999):
         assert t_cdf(t_quantile(p, dof), dof) == pytest.approx(p, abs=1e-9)
 
 
 @pytest.mark.parametrize(("p", "dof"), [(0.3, 4), (1.0, 4), (0.95, 0)])
-def test_quantile_outside_its_range_is_an_error(p: float, dof: int) -> None:
+def test_t_quantile_rejects_arguments_out_of_range(p: float, dof: int) -> None:
     with pytest.raises(ValueError, match="t quantile"):
         t_quantile(p, dof)
 
 
-def test_a_shift_of_level_is_found_where_it_happened() -> None:
+def test_last_shift_finds_change_of_level() -> None:
     values = [1.0, 1.1, 0.9, 1.0, 3.0, 3.1, 2.9]
     assert last_shift(values, Noise(0.1, 20)) == 4
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.1, 0.9, 1.05]])
-def test_one_level_has_no_shift(values: list[float]) -> None:
+def test_last_shift_is_zero_on_one_level(values: list[float]) -> None:
     assert last_shift(values, Noise(0.1, 20)) == 0
     assert last_shift(values, Noise(None, 0)) == 0
     assert last_shift(values, Noise(0.0, 3)) == 0
 
 
-def test_false_shifts_are_as_rare_as_promised() -> None:
+def test_last_shift_keeps_its_false_positive_rate() -> None:
     rng = random.Random(3)
     found = sum(last_shift([rng.gauss(0, 1) for _ in range(6)], Noise(1.0, 1000)) > 0 for _ in range(4000))
-    assert found <= 0.01 * 4000 + 4 * math.sqrt(40)  # p, and four standard deviations of a count of 40
+    assert found <= 0.01 * 4000 + 4 * math.sqrt(40)  # level p, plus four standard deviations of a binomial count of 40

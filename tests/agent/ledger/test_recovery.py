@@ -1,4 +1,4 @@
-"""A damaged ledger: the damage is named, the rest is shown, and no session goes on with it."""
+"""A damaged ledger: damage is named, the rest is shown, and no session continues."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, State]
 
 
 def spoilt(data: bytes, kind: str, trial: int) -> tuple[bytes, int]:
-    """The ledger with the first line of this kind and trial made unreadable, and that line's number."""
+    """The ledger with the first event of this kind and trial cut in half, and its line number."""
     lines = data.split(b"\n")
     at = next(
         k for k, line in enumerate(lines) if line and (e := json.loads(line))["event"] == kind and e["trial"] == trial
@@ -39,23 +39,27 @@ def spoilt(data: bytes, kind: str, trial: int) -> tuple[bytes, int]:
 
 
 @pytest.mark.parametrize("kind", ["asked", "candidate", "measured", "judged", "told"])
-def test_what_is_behind_a_damaged_line_is_shown(night: tuple[Path, bytes, State], kind: str) -> None:
+def test_trials_after_damaged_line_are_shown(night: tuple[Path, bytes, State], kind: str) -> None:
     _, data, whole = night
     damaged, number = spoilt(data, kind, 3)
     state, problems = salvage(damaged, "ledger.jsonl")
     assert f"ledger.jsonl, line {number}, is damaged" in problems[0]
     assert [r.number for r in state.records] == [r.number for r in whole.records]
     others = [k for k in range(6) if k != 2]
-    found, wanted = ([replace(s.records[k], asking=0.0) for k in others] for s in (state, whole))  # told begins asking
+    found, wanted = (
+        [replace(s.records[k], asking=0.0) for k in others]
+        for s in (state, whole)
+        # asking is the gap before the event
+    )
     assert found == wanted
     assert (state.records[2].proposal.subject == GONE) == (kind == "asked")
-    if kind == "measured":  # the verdict is there: it ran, and no failure is made up
+    if kind == "measured":  # the verdict shows that it ran
         assert whole.records[2].status == state.records[2].status == "ok"
 
 
 @settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10**9))
-def test_no_damage_is_too_much(night: tuple[Path, bytes, State], seed: int) -> None:
+def test_salvage_survives_any_damage(night: tuple[Path, bytes, State], seed: int) -> None:
     _, data, whole = night
     chance = random.Random(seed)
     spoiled = bytearray(data)
@@ -69,7 +73,7 @@ def test_no_damage_is_too_much(night: tuple[Path, bytes, State], seed: int) -> N
 @pytest.mark.parametrize(
     "words", [["list"], ["status"], ["watch"], ["log", "--all"], ["show", "night", "5"], ["report"]]
 )
-def test_commands_that_read_name_it_and_go_on(
+def test_reading_commands_name_damage_and_continue(
     words: list[str], night: tuple[Path, bytes, State], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, data, _ = night
@@ -84,7 +88,7 @@ def test_commands_that_read_name_it_and_go_on(
         ledger.write_bytes(data)
     out, err = capsys.readouterr()
     assert out
-    if words == ["report"]:  # its warnings go through logging
+    if words == ["report"]:  # the page has the warnings
         assert f"line {number}, is damaged" in (runs / "night" / "report.html").read_text()
     else:
         assert f"line {number}, is damaged" in err
@@ -101,15 +105,13 @@ MISFITS = (
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_a_line_that_does_not_fit_the_others_is_damage_too(
-    misfit: str, night: tuple[Path, bytes, State], tmp_path: Path
-) -> None:
+def test_inconsistent_line_is_damage(misfit: str, night: tuple[Path, bytes, State], tmp_path: Path) -> None:
     _, data, whole = night
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(data + misfit.encode() + b"\n")
-    with pytest.raises(LedgerDamaged, match=rf"ledger.jsonl, line {data.count(10) + 1}: .* does not fit"):
+    with pytest.raises(LedgerDamaged, match=rf"ledger.jsonl, line {data.count(10) + 1}: "):
         Ledger(path)
-    with pytest.raises(LedgerDamaged, match=rf"ledger.jsonl, line {data.count(10) + 1}: .* does not fit"):
+    with pytest.raises(LedgerDamaged, match=rf"ledger.jsonl, line {data.count(10) + 1}: "):
         fold(read(path), str(path))  # as a replay does
     assert path.read_bytes() == data + misfit.encode() + b"\n"
     state, problems = read_state(path)
@@ -117,9 +119,7 @@ def test_a_line_that_does_not_fit_the_others_is_damage_too(
     assert state.records == whole.records
 
 
-def test_what_is_left_when_a_damaged_line_was_moved_out_of_the_file_is_shown(
-    night: tuple[Path, bytes, State], tmp_path: Path
-) -> None:
+def test_removed_line_leaves_placeholder_trial(night: tuple[Path, bytes, State], tmp_path: Path) -> None:
     _, data, whole = night
     _, number = spoilt(data, "asked", 3)
     lines = data.split(b"\n")
@@ -130,7 +130,7 @@ def test_what_is_left_when_a_damaged_line_was_moved_out_of_the_file_is_shown(
     assert [r.number for r in state.records if r.proposal.subject == GONE] == [3]
 
 
-def test_an_event_without_its_fields_is_damage(
+def test_event_without_fields_is_damage(
     night: tuple[Path, bytes, State], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, data, _ = night
@@ -145,7 +145,7 @@ def test_an_event_without_its_fields_is_damage(
         assert f"line {at + 1}, is damaged" in capsys.readouterr().err
 
 
-def test_a_session_does_not_go_on_with_it(tmp_path: Path) -> None:
+def test_resume_rejects_damaged_ledger(tmp_path: Path) -> None:
     directory = start(make_bowl(tmp_path / "target"), tmp_path / "runs", trials=2)
     damaged, _ = spoilt(directory.ledger.read_bytes(), "judged", 1)
     directory.ledger.write_bytes(damaged)

@@ -1,4 +1,4 @@
-"""The scripted model keeps the same promises as a server, and the scripted server runs on its own."""
+"""The scripted model, and the scripted server as a program."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 from places import ROOT
 
 from agent.errors import ModelUnavailable, UsageError
-from agent.llm.client import Chat, ChatModel, Reply
+from agent.llm.chat import Chat, Reply
+from agent.llm.client import ChatModel
 from agent.llm.scripted import ScriptedModel
 
 ASK = [{"role": "user", "content": "What shall we try?"}]
 
 
-def test_lines_come_in_order_and_end() -> None:
+def test_lines_come_in_order_until_exhausted() -> None:
     model: Chat = ScriptedModel(["one", Reply("two", model="other"), ValueError("three"), lambda m: m[0]["content"]])
     assert model.complete(ASK).text == "one"
     assert model.complete(ASK).model == "other"
@@ -28,7 +29,7 @@ def test_lines_come_in_order_and_end() -> None:
         model.complete(ASK)
 
 
-def test_a_directory_of_replies(tmp_path: Path) -> None:
+def test_directory_of_replies_is_a_script(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no replies"):
         ScriptedModel.from_directory(tmp_path)
     for name, text in (("02.md", "b"), ("01.md", "a"), ("notes.txt", "x")):
@@ -37,7 +38,7 @@ def test_a_directory_of_replies(tmp_path: Path) -> None:
     assert [model.complete(ASK).text for _ in range(2)] == ["a", "b"]
 
 
-def test_the_client_loads_nothing_heavy_before_it_asks() -> None:
+def test_import_loads_no_heavy_package() -> None:
     code = (
         "import sys, agent.llm, agent.proposers.code; print({'openai', 'torch', 'httpx', 'httpx2'} & set(sys.modules))"
     )
@@ -45,7 +46,7 @@ def test_the_client_loads_nothing_heavy_before_it_asks() -> None:
     assert out.stdout.strip() == "set()"
 
 
-def test_the_scripted_server_on_its_own(tmp_path: Path) -> None:
+def test_scripted_server_runs_as_program(tmp_path: Path) -> None:
     replies, port = tmp_path / "replies", tmp_path / "port"
     replies.mkdir()
     (replies / "01.json").write_text('{"status": 503, "retry_after": "0"}')
@@ -53,7 +54,7 @@ def test_the_scripted_server_on_its_own(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "tests/support/openai_server.py", "--port-file", port, "--replies", replies]
     server = subprocess.Popen([*command, "--structured", "schema"])
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not port.exists():
             assert time.monotonic() < deadline
             assert server.poll() is None
@@ -64,4 +65,4 @@ def test_the_scripted_server_on_its_own(tmp_path: Path) -> None:
         assert (reply.text, reply.attempts) == ("hello", 2)
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(120)

@@ -1,6 +1,6 @@
-"""The life of a model server under ``overnight llm serve``: real processes, and a stand-in for vLLM's executable.
+"""``overnight llm serve`` with real processes and a stand-in for vLLM's executable.
 
-tests/e2e/test_llm_serve.py does the same with vLLM itself.
+tests/e2e/test_llm_serve.py runs vLLM itself.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
+        assert time.monotonic() < deadline, f"timeout: {what}"
         time.sleep(0.05)
 
 
@@ -50,13 +50,13 @@ def alive(pid: int) -> bool:
 
 
 class Place:
-    """A folder with the stand-in and, on request, an nvidia-smi; and the commands that were started in it."""
+    """A folder with the stand-in and an optional nvidia-smi, and the commands that run in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.vllm = self.script("vllm", f'exec {sys.executable} {STAND_IN} "$@"')
         self.commands: list[subprocess.Popen[str]] = []
-        self.said: dict[int, queue.Queue[str]] = {}
+        self.output: dict[int, queue.Queue[str]] = {}
 
     def script(self, name: str, text: str) -> Path:
         path = self.folder / "bin" / name
@@ -65,8 +65,8 @@ class Place:
         path.chmod(0o755)
         return path
 
-    def give_it_a_gpu(self, used: int, total: int = 81920) -> None:
-        """An nvidia-smi that knows one, with so many MiB in use."""
+    def add_gpu(self, used: int, total: int = 81920) -> None:
+        """Add an nvidia-smi that shows one GPU with ``used`` MiB in use."""
         part = self.folder / "used.part"
         part.write_text(f"{used}, {total}\n")
         part.rename(self.folder / "used")
@@ -83,7 +83,7 @@ class Place:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=self.folder,
         )  # fmt: skip
         self.commands.append(command)
-        lines = self.said[command.pid] = queue.Queue()
+        lines = self.output[command.pid] = queue.Queue()
 
         def read() -> None:
             assert command.stderr is not None
@@ -93,13 +93,13 @@ class Place:
         threading.Thread(target=read, daemon=True).start()
         return command
 
-    def await_word(self, command: subprocess.Popen[str], words: str) -> str:
+    def await_output(self, command: subprocess.Popen[str], words: str) -> str:
         seen = ""
         while words not in seen:
             try:
-                seen += self.said[command.pid].get(timeout=60)
+                seen += self.output[command.pid].get(timeout=240)
             except queue.Empty:
-                pytest.fail(f"never said {words!r}, but: {seen}")
+                pytest.fail(f"no {words!r} in: {seen}")
         return seen
 
     def starts(self) -> list[dict[str, Any]]:
@@ -120,8 +120,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_a_server_is_waited_for_kept_up_and_ended(place: Place) -> None:
-    place.give_it_a_gpu(used=500)
+def test_server_restarts_after_crash_and_stops(place: Place) -> None:
+    place.add_gpu(used=500)
     command = place.start("--max-model-len", "4096", "--", "--quantization", "fp8")
     assert command.stdout is not None
     url = f"http://127.0.0.1:{place.port}"
@@ -138,51 +138,51 @@ def test_a_server_is_waited_for_kept_up_and_ended(place: Place) -> None:
     assert "secret-of-the-session" not in first["env"].values()
     assert ChatModel(f"{url}/v1").complete([{"role": "user", "content": "?"}]).text == "a small change"
 
-    place.give_it_a_gpu(used=60_000)  # a trial trains
+    place.add_gpu(used=60_000)  # a trial is running
     os.kill(first["pids"][0], signal.SIGKILL)
-    said = place.await_word(command, "waiting for the GPU: 21 GB are free, and the server wants 72")
-    assert "died (signal 9" in said
-    assert not alive(first["pids"][1]), "what the dead server had started lived on"
-    assert len(place.starts()) == 1, "it was started beside a trial"
-    place.give_it_a_gpu(used=500)
-    place.await_word(command, "answers")
+    output = place.await_output(command, "21 GB are free")
+    assert "signal 9" in output
+    assert not alive(first["pids"][1]), "a child of the crashed server is still running"
+    assert len(place.starts()) == 1, "the server restarted beside a trial"
+    place.add_gpu(used=500)
+    place.await_output(command, "answers")
     assert ChatModel(f"{url}/v1").complete([{"role": "user", "content": "?"}]).text == "a small change"
 
     command.terminate()
-    assert command.wait(60) == 0
+    assert command.wait(240) == 0
     assert len(place.pids()) == 4
     assert not [pid for pid in place.pids() if alive(pid)]
 
 
-def test_ctrl_c_ends_a_server_that_is_still_loading(place: Place) -> None:
+def test_ctrl_c_stops_a_loading_server(place: Place) -> None:
     (place.folder / "silent").touch()
     command = place.start()
     wait_for(place.starts, "a start")
-    assert "nvidia-smi lists no GPU" in place.await_word(command, "without sleep mode")
+    place.await_output(command, "without sleep mode")
     assert "--enable-sleep-mode" not in place.starts()[0]["argv"]
     command.send_signal(signal.SIGINT)
-    assert command.wait(60) == 130
+    assert command.wait(240) == 130
     assert not [pid for pid in place.pids() if alive(pid)]
 
 
-def test_a_server_does_not_outlive_its_command(place: Place) -> None:
+def test_server_ends_when_its_command_is_killed(place: Place) -> None:
     command = place.start()
-    place.await_word(command, "answers")
+    place.await_output(command, "answers")
     pids = place.pids()
     assert all(map(alive, pids))
     command.kill()
     command.wait()
-    wait_for(lambda: not any(map(alive, pids)), "the end of the server")
-    assert place.pids() == pids, "nobody started another one"
+    wait_for(lambda: not any(map(alive, pids)), "the server ends")
+    assert place.pids() == pids, "no other server started"
 
 
-def test_a_server_that_never_comes_up_is_not_tried_again(place: Place) -> None:
+def test_server_that_fails_to_start_is_not_retried(place: Place) -> None:
     (place.folder / "broken").touch()
     command = place.start()
-    assert command.wait(60) == 1
-    said = place.await_word(command, "overnight: ")
-    assert "did not come up: exit status 1: ValueError: no room for the weights" in said
-    assert str(place.folder / "vllm.log") in said
+    assert command.wait(240) == 1
+    output = place.await_output(command, "overnight: ")
+    assert "exit status 1: ValueError: no room for the weights" in output
+    assert str(place.folder / "vllm.log") in output
 
 
 def serve(place: Place, **changed: Any) -> int:
@@ -194,39 +194,37 @@ def serve(place: Place, **changed: Any) -> int:
     return serve_command(**{**given, **changed})
 
 
-def test_a_server_that_keeps_dying_is_given_up(
+def test_server_that_keeps_crashing_is_an_error(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(serving, "PAUSES", (0.1, 0.1))
     monkeypatch.setenv("STAND_IN", str(place.folder))
     (place.folder / "dying").touch()
-    with pytest.raises(
-        OvernightError, match="died 3 times in a row: exit status 1: ValueError: no room for the weights"
-    ):
+    with pytest.raises(OvernightError, match="exit status 1: ValueError: no room for the weights"):
         serve(place)
     assert len(place.starts()) == 3
     assert capsys.readouterr().out.count("overnight run") == 1
     assert not [pid for pid in place.pids() if alive(pid)]
 
 
-def test_what_is_wrong_is_said_before_anything_is_started(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_errors_come_before_any_start(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(place.folder))
-    with pytest.raises(EnvironmentProblem, match=r"no program vllm\. .*pip install vllm.*--vllm.*OVERNIGHT_VLLM"):
+    with pytest.raises(EnvironmentProblem, match=r"vllm.*--vllm.*OVERNIGHT_VLLM"):
         serve(place, vllm=None)
     monkeypatch.setenv("OVERNIGHT_VLLM", "/nowhere/vllm")
-    with pytest.raises(EnvironmentProblem, match="no program /nowhere/vllm"):
+    with pytest.raises(EnvironmentProblem, match="/nowhere/vllm"):
         serve(place, vllm=None)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", place.port))
         taken.listen()
-        with pytest.raises(EnvironmentProblem, match=f"127.0.0.1:{place.port}: Address already in use. .*--port"):
+        with pytest.raises(EnvironmentProblem, match=f"127.0.0.1:{place.port}.*--port"):
             serve(place)
-    with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0: .*no network"):
+    with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0"):
         serve(place, host="0.0.0.0")
     for words in (["--port=1"], ["--gpu_memory_utilization", "0.5"], ["--enable-sleep-mode"]):
         with pytest.raises(UsageError, match=words[0]):
             serve(place, extra=words)
-    with pytest.raises(UsageError, match="a share from 0 to 1"):
+    with pytest.raises(UsageError, match="--gpu-memory-utilization"):
         serve(place, gpu_memory_utilization=30.0)
     assert not place.starts()
 
@@ -245,11 +243,11 @@ def test_what_is_wrong_is_said_before_anything_is_started(place: Place, monkeypa
         ("", ""),
     ],
 )  # fmt: skip
-def test_the_line_that_says_why(log: str, why: str) -> None:
-    assert serving.decisive([serving.bare(line) for line in log.splitlines()]) == why
+def test_log_line_explains_the_crash(log: str, why: str) -> None:
+    assert serving.reason_in([serving.without_prefix(line) for line in log.splitlines()]) == why
 
 
-def test_the_name_that_the_server_gives_its_model(tmp_path: Path) -> None:
+def test_plan_names_model_and_address(tmp_path: Path) -> None:
     def plan(model: str, *extra: str) -> serving.Plan:
         return serving.make_plan("vllm", model, "::1", 8000, False, False, None, 2048, tmp_path, extra)
 

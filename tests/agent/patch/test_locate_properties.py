@@ -1,4 +1,4 @@
-"""The pure placing function: what a correct diff says is done exactly, and a sloppy one is never done wrongly."""
+"""Placing of hunks: correct diffs apply exactly, and malformed diffs apply correctly or raise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.patch.disambiguate import NotPlaced
 from agent.patch.locate import locate, place
 from agent.patch.parse import Hunk, Line, read_diffs
 
-# Few different lines, so that most places look like others; lines that a parser could take for something else.
+# Few distinct lines, so that most places are ambiguous, and lines that look like diff syntax.
 LINES = ["a", "b",
          "    a", "        a", "", "  ", "\tb", "...", "# ...", "-a", "+a", "-- a", "++ a", "@@", "@@ -1 +1 @@",
          "```", "diff --git a b", "\\ No newline", "x = 1", "x = 1  ", "<think", "*** End Patch", "1. a"]  # fmt: skip
@@ -34,14 +34,14 @@ def placed(before: list[str], reply: str) -> list[str]:
 
 @settings(max_examples=400, deadline=None)
 @given(files, files)
-def test_a_correct_diff_gives_the_edited_file(before: list[str], after: list[str]) -> None:
+def test_correct_diff_gives_the_edited_file(before: list[str], after: list[str]) -> None:
     if before != after:
         assert placed(before, diff(before, after)) == after
 
 
 @settings(max_examples=400, deadline=None)
 @given(small, small)
-def test_a_correct_diff_in_a_fence_gives_the_edited_file(before: list[str], after: list[str]) -> None:
+def test_fenced_correct_diff_gives_the_edited_file(before: list[str], after: list[str]) -> None:
     if before != after:
         assert placed(before, f"Here:\n```diff\n{diff(before, after)}```\n- done\n") == after
 
@@ -53,9 +53,7 @@ def unique(before: list[str], hunk: Hunk) -> bool:
 
 @settings(max_examples=400, deadline=None)
 @given(small, small, st.integers(0, 3), st.booleans())
-def test_without_numbers_a_hunk_goes_where_its_text_is_or_nowhere(
-    before: list[str], after: list[str], context: int, bare: bool
-) -> None:
+def test_hunk_without_numbers_is_placed_by_text(before: list[str], after: list[str], context: int, bare: bool) -> None:
     if before == after:
         return
     header = "@@" if bare else "@@ ... @@"
@@ -72,7 +70,7 @@ def test_without_numbers_a_hunk_goes_where_its_text_is_or_nowhere(
 
 @settings(max_examples=300, deadline=None)
 @given(small, small, st.integers(-9, 9))
-def test_shifted_numbers_do_not_move_what_the_text_decides(before: list[str], after: list[str], by: int) -> None:
+def test_shifted_numbers_do_not_move_unique_hunks(before: list[str], after: list[str], by: int) -> None:
     if before == after:
         return
     found = read_diffs(diff(before, after))
@@ -102,7 +100,7 @@ hunks_of_anything = st.lists(
 
 @settings(max_examples=400, deadline=None)
 @given(files, hunks_of_anything)
-def test_any_hunks_are_placed_where_their_lines_are_or_refused(before: list[str], hunks: list[Hunk]) -> None:
+def test_any_hunks_are_disjoint_or_rejected(before: list[str], hunks: list[Hunk]) -> None:
     with contextlib.suppress(NotPlaced):
         places = locate(before, hunks)
         assert all(0 <= spot.start <= spot.end <= len(before) for spot in places)
@@ -128,7 +126,7 @@ class B:
 EDIT = "         x = 1\n-        return x\n+        return 2"
 
 
-def test_a_number_decides_only_if_it_is_believable() -> None:
+def test_number_decides_only_if_consistent() -> None:
     assert locate(FILE, [hunk(EDIT, 8, 8, exact=True)])[0].start == 7
     for start, new, exact in ((8, 8, False), (7, 7, True), (8, 9, True), (None, None, False)):
         with pytest.raises(NotPlaced) as problem:
@@ -136,7 +134,7 @@ def test_a_number_decides_only_if_it_is_believable() -> None:
         assert problem.value.at == (2, 7)
 
 
-def test_a_section_decides_where_numbers_do_not() -> None:
+def test_section_decides_without_numbers() -> None:
     assert locate(FILE, [hunk(EDIT, section="class B:")])[0].start == 7
     with pytest.raises(NotPlaced):
         locate(FILE, [hunk(EDIT, section="def run(self):")])
@@ -144,16 +142,16 @@ def test_a_section_decides_where_numbers_do_not() -> None:
         locate(FILE, [hunk(EDIT, 8, 8, exact=True, section="class C")])
 
 
-def test_the_order_of_hunks_decides() -> None:
+def test_order_of_hunks_decides() -> None:
     first = hunk(" class B:\n-    def run(self):\n+    def go(self):")
     assert [spot.start for spot in locate(FILE, [first, hunk(EDIT)])] == [5, 7]
     assert [spot.start for spot in locate(FILE, [hunk(EDIT), first])] == [2, 5]
-    # Numbers that fall say that the hunks are not in the order of the file.
+    # Falling numbers: the hunks are not in the order of the file.
     with pytest.raises(NotPlaced):
         locate(FILE, [hunk(EDIT, 8), hunk(" class B:\n-    def run(self):\n+    def go(self):", 6)])
 
 
-def test_equal_results_are_no_ambiguity() -> None:
+def test_identical_results_are_unambiguous() -> None:
     before = ["a", "", "", "", "b"]
     assert [str(line) for line in place(before, [hunk("-")])] == ["a", "", "", "b"]
 
@@ -163,13 +161,13 @@ def test_context_is_never_dropped() -> None:
         locate(FILE, [hunk("     def run(other):\n         x = 1\n-        return x\n+        return 2", 7, 7)])
 
 
-def test_lines_added_without_context_have_no_place() -> None:
-    with pytest.raises(NotPlaced, match="only adds lines"):
+def test_insertion_without_context_is_rejected() -> None:
+    with pytest.raises(NotPlaced):
         locate(FILE, [hunk("+import os", 1, 1, exact=True)])
     assert place([], [hunk("+import os")])[0] == Line("+", "import os", "+import os")
 
 
-def test_a_slip_of_indentation_makes_exact_places_doubtful() -> None:
+def test_reindented_hunk_makes_exact_places_ambiguous() -> None:
     before = ["try:", "    a = 1", "def f():", "    try:", "        b = 2", "        d = 4"]
     slipped = hunk("     d = 4\n+    c = 3")
     assert locate(before, [hunk(" try:\n+    x = 1")])[0].start == 0
@@ -183,6 +181,6 @@ def test_marked_blank_context_is_never_dropped() -> None:
     assert [str(line) for line in place(["a", "", "b", "c"], [hunk(" a\n b\n-c")])] == ["a", "", "b"]
 
 
-def test_a_bare_blank_line_between_added_lines_is_added() -> None:
+def test_blank_line_between_added_lines_is_added() -> None:
     result = place(["a", "b"], [hunk(" a\n+x\n\n+y\n b")])
     assert [line if isinstance(line, str) else line.text for line in result] == ["a", "x", "", "y", "b"]

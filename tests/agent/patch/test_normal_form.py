@@ -1,4 +1,4 @@
-"""Which sources are the same program, and which changes touch nothing but seeds."""
+"""Normal forms: equal programs, edits of seeds only, and sizes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from agent.patch.normal_form import normal_form, only_seed_changes, same_program
 
 SAME = [
     ("x = 2**19", "x = 524288"),
+    ("\ufeffx = 1", "x = 1"),
     ("x = 1e-3", "x = 0.001"),
     ("x = 524_288", "x = 0x80000"),
     ("x = 1 << 19", "x = 2**19"),
@@ -42,18 +43,18 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
-def test_the_same_program(one: str, other: str) -> None:
+def test_same_program(one: str, other: str) -> None:
     assert same_program(one, other)
     assert normal_form(one) == normal_form(other)
     assert len(normal_form(one)) == 64
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
-def test_another_program(one: str, other: str) -> None:
+def test_different_program(one: str, other: str) -> None:
     assert not same_program(one, other)
 
 
-def test_what_cannot_be_folded_stays() -> None:
+def test_arithmetic_that_fails_is_not_folded() -> None:
     for value in ("1 / 0", "10**10**10", "1 << 99999999", "0 ** -1", "(-8) ** 0.5", "1e308 * 10", "1 << -1"):
         assert same_program(f"x = {value}", f"x = {value}  # same")
         assert not same_program(f"x = {value}", "x = 3")
@@ -71,7 +72,7 @@ def test_what_cannot_be_folded_stays() -> None:
     ("r = np.random.default_rng(1)", "r = np.random.default_rng(5)"),
     ("g = torch.Generator().manual_seed(1)", "g = torch.Generator().manual_seed(9)"),
 ])  # fmt: skip
-def test_only_seeds_change(before: str, after: str) -> None:
+def test_edit_of_seeds_only(before: str, after: str) -> None:
     assert only_seed_changes(before, after)
     assert not only_seed_changes(before, before)
 
@@ -84,11 +85,11 @@ def test_only_seeds_change(before: str, after: str) -> None:
     ("torch.manual_seed(1)\nf()", "torch.manual_seed(1)\ng()"),
     ("f()", "seeds = sorted(x)\nf()"),
 ])  # fmt: skip
-def test_more_than_seeds_changes(before: str, after: str) -> None:
+def test_edit_of_more_than_seeds(before: str, after: str) -> None:
     assert not only_seed_changes(before, after)
 
 
-def test_size_counts_program_and_not_spelling() -> None:
+def test_tree_size_ignores_spelling() -> None:
     assert tree_size("x = 2**19  # big") == tree_size("x = 524288")
     assert tree_size("x = 1\ny = 2") > tree_size("x = 1")
     assert tree_size('"""Doc."""\nx = 1') == tree_size("x = 1")
@@ -96,7 +97,7 @@ def test_size_counts_program_and_not_spelling() -> None:
 
 
 @pytest.mark.parametrize("source", ["x = (", "\x00", "def", "(" * 5000, "\ud800", "x = " + "-" * 100_000 + "1"])
-def test_what_does_not_parse_is_a_syntax_error(source: str) -> None:
+def test_unparsable_source_is_a_syntax_error(source: str) -> None:
     for function in (normal_form, tree_size):
         with pytest.raises(SyntaxError):
             function(source)
@@ -104,7 +105,7 @@ def test_what_does_not_parse_is_a_syntax_error(source: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text("xyz=()+-*/ \n:0123456789.'\"", max_size=40))
-def test_any_text_has_a_form_or_is_a_syntax_error(source: str) -> None:
+def test_comment_does_not_change_the_form(source: str) -> None:
     try:
         form = normal_form(source)
     except SyntaxError:

@@ -1,4 +1,4 @@
-"""The library of replies: each one is applied as written beside it, or rejected for the reason written beside it."""
+"""The library of replies: each reply gives the edit or the rejection in its .expected file."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def outcome(text: str, reply: str) -> str:
     return "applied\n" + "".join(list(changes)[2:])
 
 
-def test_the_library_is_whole() -> None:
+def test_every_reply_has_an_expectation() -> None:
     assert len(NAMES) >= 40
     assert sorted(path.stem for path in REPLIES.glob("*.expected")) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reply(name: str) -> None:
+def test_reply_has_expected_outcome(name: str) -> None:
     text = (REPLIES / "train.py").read_text()
     reply = (REPLIES / f"{name}.reply").read_bytes().decode()
     assert outcome(text, reply) == (REPLIES / f"{name}.expected").read_text()

@@ -1,4 +1,4 @@
-"""The adapter between a search method and a session: a model's failure is a record of its own."""
+"""``BlockProposer``: prompts in the user's terms, and records of failed models."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pytest
 from places import ROOT
 from search_models import Helper
 
+from agent.ledger.events import Asked
 from agent.llm.scripted import ScriptedModel
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
 from agent.proposers.protocol import Context
+from agent.proposers.search.adviser import repeated
 from agent.proposers.search.base import Terms
 from agent.space.space import SearchSpace
-from agent.types import Measurement, Record, Verdict, to_json
+from agent.types import Measurement, Record, Verdict
 
 TARGET = ROOT / "nanogpt_target"
 SOURCE = (TARGET / "train.py").read_text(encoding="utf-8")
@@ -47,8 +49,8 @@ def proposer(*lines: str) -> BlockProposer:
     return BlockProposer("hparams", method, SPACE, "minimize")
 
 
-def hear(name, goal, tmp_path, **changes):
-    """The prompts of a method after 14 trials, of which each gained; values are the user's."""
+def prompts_of(name, goal, tmp_path, **changes):
+    """The prompts of a method after 14 trials with rising values."""
     llm = Helper(SPACE)
     options = {"share": 1.0, "screen": False} if name == "centaur" else {}
     one = BlockProposer(name, make_proposer(name, SPACE, llm=llm, **options), SPACE, goal)
@@ -63,19 +65,19 @@ def hear(name, goal, tmp_path, **changes):
 
 
 @pytest.mark.parametrize("name", ["hparams", "llambo", "llambo-optuna", "centaur"])
-def test_a_model_sees_the_users_metric_direction_and_notes(name, tmp_path):
-    prompts = hear(name, "maximize", tmp_path, notes="Leave DEPTH alone, please.")
+def test_prompt_states_metric_goal_and_notes(name, tmp_path):
+    prompts = prompts_of(name, "maximize", tmp_path, notes="Leave DEPTH alone, please.")
     first = [prompt for prompt in prompts if "# Bounds" in prompt]
     assert first
     assert all("Leave DEPTH alone, please." in prompt for prompt in first)
-    if name != "llambo-optuna":  # which sees good and bad alone
+    if name != "llambo-optuna":  # shows classes instead of values
         assert "accuracy, higher is better" in first[-1]
         assert "| 93.00000 |" in first[-1]
-        assert "-9" not in first[-1].split("# What CMA-ES believes")[0]
+        assert "-9" not in first[-1].split("# State of CMA-ES")[0]
         assert "lower is better" not in first[-1]
 
 
-def test_llambo_takes_the_highest_prediction_where_higher_is_better():
+def test_llambo_maximises_when_higher_is_better():
     method = make_proposer("llambo", SPACE, llm=Helper(SPACE))
     method.terms = Terms("accuracy", "maximize")
     method.tell(SPACE.defaults, -80.0)
@@ -85,15 +87,15 @@ def test_llambo_takes_the_highest_prediction_where_higher_is_better():
     assert "94.5" in said
 
 
-def test_a_repeat_is_answered_in_the_users_sign():
+def test_repeat_is_rejected_in_user_sign():
     method = make_proposer("hparams", SPACE, llm=Helper(SPACE))
     method.terms = Terms("accuracy", "maximize")
     params = SPACE.defaults | {"DEPTH": 9}
     method.tell(params, -81.5)
-    assert "gave 81.50000" in method.repeats(params)
+    assert "gave 81.50000" in repeated(method, params)
 
 
-def test_a_model_without_a_point_is_recorded_as_that(tmp_path):
+def test_model_without_point_is_recorded(tmp_path):
     one = proposer("no", "no")
     proposal = one.ask(context(tmp_path))
     assert (proposal.source, proposal.ending, proposal.params, proposal.diff) == ("llm", "model_failed", None, "")
@@ -101,5 +103,5 @@ def test_a_model_without_a_point_is_recorded_as_that(tmp_path):
     assert proposal.transcript == "trials/0001"
     assert "# Prompt" in (tmp_path / "trials" / "0001" / "conversation.md").read_text()
     again = proposer()
-    again.replay([{"event": "asked", "time": 1.0, "trial": 1, "started": 1.0, "proposal": to_json(proposal)}])
+    again.replay([Asked(trial=1, proposal=proposal)])
     assert again.method.asks == one.method.asks == 1

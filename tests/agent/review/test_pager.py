@@ -1,4 +1,4 @@
-"""What is longer than the terminal goes through PAGER; nothing else does."""
+"""Only output that is longer than the terminal goes through PAGER."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Shown = Callable[..., tuple[str, str]]
 
 @pytest.fixture
 def shown(tmp_path: Path) -> Shown:
-    """What a command writes to a terminal of so many lines, and what its pager reads."""
+    """Run a command on a terminal with this number of lines; return its output and the input of its pager."""
     write_night(tmp_path / "runs" / "jun12", 30)
 
     def run(*words: str, lines: int, pager: str | None = None) -> tuple[str, str]:
@@ -33,7 +33,7 @@ def shown(tmp_path: Path) -> Shown:
             try:
                 while data := os.read(master, 65536):
                     said.append(data)
-            except OSError:  # the other end is closed
+            except OSError:  # closed
                 pass
 
         listener = threading.Thread(target=listen)
@@ -53,7 +53,7 @@ def shown(tmp_path: Path) -> Shown:
     return run
 
 
-def test_what_is_longer_than_the_terminal_is_paged(shown: Shown) -> None:
+def test_long_output_is_paged(shown: Shown) -> None:
     said, paged = shown("log", "--all", lines=12)
     assert paged.count("\n") == 31
     assert said.replace("\r\n", "\n") == paged
@@ -69,7 +69,7 @@ def test_what_is_longer_than_the_terminal_is_paged(shown: Shown) -> None:
         (("log", "--all"), 12, "no-such-pager"),
     ],
 )
-def test_what_fits_or_is_for_programs_is_not(
+def test_short_output_and_json_are_not_paged(
     shown: Shown, words: tuple[str, ...], lines: int, pager: str | None
 ) -> None:
     said, paged = shown(*words, lines=lines, pager=pager)
@@ -77,12 +77,12 @@ def test_what_fits_or_is_for_programs_is_not(
     assert paged == ""
 
 
-def test_who_leaves_the_pager_early_has_done_nothing_wrong(shown: Shown) -> None:
+def test_leaving_the_pager_early_is_no_error(shown: Shown) -> None:
     said, _ = shown("show", "1", lines=5, pager="head -1")
     assert said.count("\n") == 1
 
 
-def test_the_pager_is_chosen() -> None:
+def test_pager_of_environment() -> None:
     assert pager_of({"PAGER": "tail -n 3"}) == ["tail", "-n", "3"]
     for none in ("", "cat", "no-such-pager", "'tail"):
         assert pager_of({"PAGER": none}) == []

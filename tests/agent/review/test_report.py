@@ -1,4 +1,4 @@
-"""The report of nights of every kind, read back as a browser would: as a tree of elements, not as a string."""
+"""The report of nights of every kind, parsed into elements as in a browser."""
 
 import json
 import re
@@ -14,6 +14,7 @@ from nights import write_night
 from agent.errors import UsageError
 from agent.ledger.journal import read
 from agent.ledger.state import fold
+from agent.review.data.night import night_of
 from agent.review.report.charts import source_strip
 from agent.review.report.report import MOST_BYTES, write_report
 from agent.review.report.search_charts import search_charts
@@ -78,7 +79,7 @@ def night(request, tmp_path_factory):
     return Page(html), fold(read(folder / "ledger.jsonl")), request.param, html
 
 
-def test_the_page_is_one_file_without_network(night):
+def test_report_needs_no_network(night):
     page, _, _, html = night
     assert html.startswith("<!doctype html>")
     for _, attributes in page.elements:
@@ -89,7 +90,7 @@ def test_the_page_is_one_file_without_network(night):
     assert "@import" not in style
 
 
-def test_nothing_that_a_model_wrote_becomes_markup(night):
+def test_model_text_never_becomes_markup(night):
     page, _, _, html = night
     assert {tag for tag, _ in page.elements} <= ALLOWED
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
@@ -98,7 +99,7 @@ def test_nothing_that_a_model_wrote_becomes_markup(night):
     assert not set(html) & {"\x1b", "\x07", "\u202e"}
 
 
-def test_hostile_words_are_shown_as_they_are(tmp_path):
+def test_hostile_text_is_shown_literally(tmp_path):
     folder = write_night(tmp_path / "n", **{"trials": 25, **KINDS["hostile"]})
     page = Page(write_report(folder).read_text())
     assert "<script>alert(1)</script><img src=x onerror=alert(2)>" in page.text
@@ -106,7 +107,7 @@ def test_hostile_words_are_shown_as_they_are(tmp_path):
     assert "\\u202e" in page.text
 
 
-def test_only_the_pages_own_script_may_run(night):
+def test_content_security_policy_allows_own_script_only(night):
     import base64
     import hashlib
 
@@ -117,7 +118,7 @@ def test_only_the_pages_own_script_may_run(night):
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_every_attempt_is_in_the_table_and_in_the_chart(night):
+def test_every_attempt_is_in_table_and_chart(night):
     page, state, _, _ = night
     rows = [a["id"] for a in page.all("tr") if "id" in a]
     assert rows == [f"trial-{record.number}" for record in state.finished]
@@ -134,14 +135,14 @@ def test_failures_have_no_value(night):
         assert (value["data-sort"] == "") == (record.status != "ok")
 
 
-def test_what_was_gained_stands_first(night):
+def test_gain_comes_first(night):
     page, state, kind, _ = night
     first = page.text[: page.text.index("Sources and time")]
     if state.kept:
         assert "kept." in first
-        assert re.search(r"(steered the night|by the edited code itself) \+0\.\d{4} ± 0\.\d{4}", first)
+        assert re.search(r"(used by the search|by the edited code itself) \+0\.\d{4} ± 0\.\d{4}", first)
     if kind == "plain":
-        assert re.search(r"Test steered nothing \+0\.\d{4} ± 0\.\d{4}", first)
+        assert re.search(r"Test not used by the search \+0\.\d{4} ± 0\.\d{4}", first)
     if kind == "nothing kept":
         assert "Nothing was kept" in first
     if kind == "all failed":
@@ -149,7 +150,7 @@ def test_what_was_gained_stands_first(night):
     if kind == "not begun":
         assert "not been measured yet" in first
     if kind == "at work":
-        assert "Not ended yet" in first
+        assert "Not ended" in first
 
 
 def test_self_reported_values_are_marked(night):
@@ -158,22 +159,22 @@ def test_self_reported_values_are_marked(night):
     assert bool(re.search(r"\d\.\d{4}\*", page.text)) == (kind == "self-reported")
 
 
-def test_a_long_night_fits_into_three_megabytes(tmp_path):
+def test_long_hostile_night_fits_into_size_limit(tmp_path):
     folder = write_night(tmp_path / "long", trials=300, hostile=" and on it goes" * 300)
     assert write_report(folder).stat().st_size <= MOST_BYTES
 
 
-def test_a_plain_long_night_keeps_every_diff(tmp_path):
+def test_long_night_keeps_every_diff(tmp_path):
     folder = write_night(tmp_path / "long", trials=300)
     path = write_report(folder)
     page = Page(path.read_text())
     state = fold(read(folder / "ledger.jsonl"))
     assert path.stat().st_size < 1.5 * (1 << 20)
     assert len(page.all("pre", "diff")) == len([r for r in state.finished if r.proposal.diff])
-    assert page.all("i", "is-number"), "code without colours"
+    assert page.all("i", "is-number")
 
 
-def test_a_picture_is_written_where_matplotlib_is_installed(tmp_path):
+def test_progress_png_is_written_with_matplotlib(tmp_path):
     pytest.importorskip("matplotlib")
     for name, knobs in (("a", {"trials": 12}), ("b", {"trials": 0, "calibration": 0}), ("c", KINDS["hostile"])):
         folder = write_night(tmp_path / name, **knobs)
@@ -181,7 +182,7 @@ def test_a_picture_is_written_where_matplotlib_is_installed(tmp_path):
         assert (folder / "progress.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_report_does_without_matplotlib_and_says_so(tmp_path):
+def test_report_without_matplotlib_warns(tmp_path):
     folder = write_night(tmp_path / "n", 4)
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
@@ -195,7 +196,7 @@ def test_the_report_does_without_matplotlib_and_says_so(tmp_path):
     assert not (folder / "progress.png").exists()
 
 
-def test_a_run_without_settings_or_with_damaged_ones_still_has_a_report(tmp_path):
+def test_report_without_valid_run_toml(tmp_path):
     folder = write_night(tmp_path / "n", 4)
     (folder / "run.toml").write_text("[run\n")
     assert "jun12" in write_report(folder).read_text()
@@ -205,7 +206,7 @@ def test_a_run_without_settings_or_with_damaged_ones_still_has_a_report(tmp_path
         write_report(tmp_path / "nothing")
 
 
-def test_the_report_reads_only_below_the_run_directory(tmp_path):
+def test_report_reads_only_below_run_directory(tmp_path):
     secret = tmp_path / "curve.jsonl"
     secret.write_text(json.dumps({"step": 1, "progress": 0.5, "loss": 31337.0}) + "\n")
     folder = write_night(tmp_path / "runs" / "n", 25)
@@ -214,7 +215,7 @@ def test_the_report_reads_only_below_the_run_directory(tmp_path):
     assert "31337" not in Path(write_report(folder)).read_text().replace(",", "")
 
 
-def test_a_very_long_run_shows_its_latest_attempts(tmp_path, monkeypatch):
+def test_very_long_run_shows_latest_attempts(tmp_path, monkeypatch):
     from agent.review.report import charts
 
     monkeypatch.setattr(charts, "MOST_MARKS", 10)
@@ -223,34 +224,34 @@ def test_a_very_long_run_shows_its_latest_attempts(tmp_path, monkeypatch):
     assert "The latest 10 of 25" in page
     assert 'id="trial-25"' in page
     assert 'id="trial-15"' not in page
-    assert "Of the attempts before the latest 10" in page
-    early, told = charts.apart(fold(read(folder / "ledger.jsonl")).finished)
-    assert page.count('class="cloud"') >= 3, "the early attempts are dots in both sizes and for each parameter"
-    assert [record.number for record in told][-10:] == list(range(16, 26))
-    assert not any(record.decision == "keep" for record in early)
-    assert len(early) + len(told) == 25
+    assert "Before the latest 10 attempts" in page
+    early, marked = charts.apart(night_of(fold(read(folder / "ledger.jsonl")), {}).attempts)
+    assert page.count('class="cloud"') >= 3
+    assert [attempt.trial for attempt in marked][-10:] == list(range(16, 26))
+    assert not any(attempt.decision == "keep" for attempt in early)
+    assert len(early) + len(marked) == 25
 
 
-def test_the_state_of_the_search(tmp_path):
+def test_search_charts_show_step_and_share(tmp_path):
     write_night(tmp_path, trials=40)
     state = fold(read(tmp_path / "ledger.jsonl"))
-    step, share = search_charts(state)
+    step, share = search_charts(night_of(state, {}))
     assert step[0].startswith("CMA-ES")
     assert 'class="band"' in step[1]
     assert share[0].startswith("Centaur")
-    assert "The state of the search" in write_report(tmp_path).read_text()
+    assert "State of the search" in write_report(tmp_path).read_text()
 
 
-def test_a_search_without_a_state_has_no_chart_of_it(tmp_path):
+def test_no_search_chart_without_search_state(tmp_path):
     write_night(tmp_path, trials=1)
-    assert search_charts(fold(read(tmp_path / "ledger.jsonl"))) == []
-    assert "The state of the search" not in write_report(tmp_path).read_text()
+    assert search_charts(night_of(fold(read(tmp_path / "ledger.jsonl")), {})) == []
+    assert "State of the search" not in write_report(tmp_path).read_text()
 
 
-def test_who_proposed_when(tmp_path):
+def test_source_strip_has_every_trial(tmp_path):
     write_night(tmp_path, trials=40)
     state = fold(read(tmp_path / "ledger.jsonl"))
-    strip, sources = source_strip(state)
+    strip, sources = source_strip(night_of(state, {}))
     assert sorted(sources) == sorted({r.proposal.source for r in state.finished})
     assert strip.count("<rect") == 40
-    assert "Who proposed when" in write_report(tmp_path).read_text()
+    assert "Source by trial" in write_report(tmp_path).read_text()

@@ -1,14 +1,14 @@
-"""The report in a real Chromium: nothing complains, and what can be clicked, typed, hovered and printed works."""
+"""The report in a real Chromium: no errors in its console; clicking, typing, hovering and printing work."""
 
 import pytest
 from browser import CHROMIUM, Browser
 from nights import write_night
 
 from agent.judge.noise import Noise
-from agent.replay.outcomes import Finding
-from agent.replay.runner import Plan, Result
+from agent.replay.outcomes import Finding, Result
+from agent.replay.page import write_replay
+from agent.replay.plan import Plan
 from agent.replay.steps import Step
-from agent.replay.view import write_replay
 from agent.review.report.report import write_report
 
 pytest.importorskip("jinja2")
@@ -37,7 +37,7 @@ def page(browser, report):
     return browser
 
 
-def test_a_long_hostile_night_loads_without_a_complaint(browser, tmp_path):
+def test_long_hostile_night_loads_without_errors(browser, tmp_path):
     browser.complaints.clear()
     browser.open(write_report(write_night(tmp_path / "jun12", 300, hostile=HOSTILE)))
     assert browser.complaints == []
@@ -46,7 +46,7 @@ def test_a_long_hostile_night_loads_without_a_complaint(browser, tmp_path):
     assert len(browser.run(SHOWN)) == 300
 
 
-def test_the_table_is_filtered(page):
+def test_table_filters(page):
     page.run("const words = document.getElementById('words'); words.value = 'mlp'; "
              "words.dispatchEvent(new Event('input', {bubbles: true}))")  # fmt: skip
     found = page.run(SHOWN)
@@ -60,7 +60,7 @@ def test_the_table_is_filtered(page):
     assert page.run("document.getElementById('none').hidden") is False
 
 
-def test_the_table_is_sorted_and_failures_stay_last(page):
+def test_table_sorts_with_failures_last(page):
     gains = f"{ROWS}.map(row => row.cells[3].dataset.sort).map(gain => gain === '' ? null : +gain)"
     for reverse in (False, True):
         page.run("document.querySelectorAll('#table th button')[3].click()")
@@ -70,7 +70,7 @@ def test_the_table_is_sorted_and_failures_stay_last(page):
         assert found[len(measured) :] == [None] * (60 - len(measured))
 
 
-def test_a_point_tells_what_it_is(page):
+def test_points_have_tips(page):
     place = page.run(
         "(() => { const box = document.querySelector('.wide .progress .keep').getBoundingClientRect();"
         " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
@@ -89,7 +89,7 @@ VISIBLE = f"{MARKS}.filter(mark => mark.style.display !== 'none').length"
 TICKS = "[...document.querySelectorAll('.wide .progress g > .tick')].map(tick => tick.textContent)"
 
 
-def test_the_progress_chart_zooms_into_what_is_dragged_over(page):
+def test_dragging_zooms_the_progress_chart(page):
     everything = page.run(VISIBLE)
     assert everything == 60
     at = page.run(
@@ -100,8 +100,8 @@ def test_the_progress_chart_zooms_into_what_is_dragged_over(page):
     zoomed = page.run(VISIBLE)
     assert 0 < zoomed < everything
     assert page.run("getComputedStyle(document.querySelector('.wide .progress .keep')).display") != "none"
-    assert page.run(TICKS), "the axes say where one is"
-    assert page.run("location.hash") == "", "the end of a drag is no click"
+    assert page.run(TICKS)
+    assert page.run("location.hash") == ""
     page.run("document.querySelector('#zoom [data-by=\"2\"]').click()")
     assert zoomed <= page.run(VISIBLE)
     page.run("document.querySelector('#zoom [data-by=\"0\"]').click()")
@@ -110,13 +110,13 @@ def test_the_progress_chart_zooms_into_what_is_dragged_over(page):
     assert page.complaints == []
 
 
-def test_the_buttons_zoom_without_a_mouse(page):
+def test_buttons_zoom(page):
     page.run("document.querySelector('#zoom [data-by=\"0.5\"]').click()")
     assert 0 < page.run(VISIBLE) < 60
     assert page.run("document.querySelector('.wide .progress').classList.contains('zoomed')")
 
 
-def test_the_theme_follows_the_system_until_somebody_chooses(page):
+def test_theme_follows_system_until_switched(page):
     background = "getComputedStyle(document.body).backgroundColor"
     page.prefer("dark")
     dark = page.run(background)
@@ -129,13 +129,13 @@ def test_the_theme_follows_the_system_until_somebody_chooses(page):
     assert page.run(background) == light
 
 
-def test_a_link_to_an_attempt_opens_it(page):
+def test_link_opens_its_attempt(page):
     page.run("location.hash = '#trial-3'; new Promise(done => setTimeout(done, 100))")
     assert page.run("document.querySelector('#trial-3 details').open") is True
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_the_page_never_scrolls_sideways(page, width):
+def test_page_never_scrolls_sideways(page, width):
     page.resize(width, 800)
     wide = page.run("document.documentElement.scrollWidth")
     heights = page.run(f"Math.max(...{ROWS}.map(row => row.offsetHeight))")
@@ -144,7 +144,7 @@ def test_the_page_never_scrolls_sideways(page, width):
     assert heights < 200
 
 
-def test_print_shows_every_kept_edit(page):
+def test_print_opens_every_kept_edit(page):
     page.run("for (const edit of document.querySelectorAll('details.edit')) edit.open = false;"
              "dispatchEvent(new Event('beforeprint'))")  # fmt: skip
     assert page.run("[...document.querySelectorAll('details.edit')].every(edit => edit.open)")
@@ -152,7 +152,7 @@ def test_print_shows_every_kept_edit(page):
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_the_page_of_a_replay_fits(browser, tmp_path, width):
+def test_replay_page_fits_the_width(browser, tmp_path, width):
     subject = "MATRIX_LR 0.04 → 0.05, WARMUP_RATIO 0.1 → 0.02, and 7 more"
     step = Step(1, "0123456789" * 4, subject, 7, 2.7529, 0.0365, 0.0163)
     finding = Finding(step, "not reproduced", "worse than before it by more than the noise", 2.7782, 3, -0.0393, 0.01)
@@ -171,7 +171,7 @@ def test_the_page_of_a_replay_fits(browser, tmp_path, width):
     assert browser.complaints == []
 
 
-def test_the_key_and_the_buttons_do_not_mix_on_a_phone(page):
+def test_key_and_buttons_do_not_overlap_on_phone(page):
     page.resize(390, 800)
     bottom, top = page.run(
         "[document.getElementById('zoom').getBoundingClientRect().bottom,"

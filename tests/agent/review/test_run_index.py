@@ -1,4 +1,4 @@
-"""What `overnight list` remembers is a copy: it changes with the ledger, and may be lost."""
+"""The cache of `overnight list` follows the ledger and may be deleted."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from pathlib import Path
 from nights import write_night
 from places import ROOT
 
+from agent.ledger.events import Resumed
 from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
 from agent.review.data.run_index import NAME, overview
-from agent.review.data.runs import runs_json
+from agent.review.data.runs import overview_of, run_json
 from agent.rundir.directory import RunDirectory
 
 
 def fresh(runs: Path, tag: str) -> dict[str, object]:
-    return runs_json([(tag, fold(read(RunDirectory(runs, tag).ledger)), False)])[0]
+    return run_json(overview_of(tag, fold(read(RunDirectory(runs, tag).ledger)), False))
 
 
-def test_a_row_is_remembered_until_the_ledger_grows(tmp_path: Path) -> None:
+def test_row_is_cached_until_ledger_grows(tmp_path: Path) -> None:
     write_night(tmp_path / "a", trials=6, tag="a")
     first = overview(tmp_path, print)
     assert first == [fresh(tmp_path, "a")]
     place = tmp_path / "a" / NAME
     kept = json.loads(place.read_text())
     place.write_text(json.dumps({**kept, "row": {**kept["row"], "kept": 999}}))
-    assert overview(tmp_path, print)[0]["kept"] == 999, "what is remembered is not used"
+    assert overview(tmp_path, print)[0]["kept"] == 999
     with Ledger(tmp_path / "a" / "ledger.jsonl") as ledger:
-        ledger.append("resumed", attempt=1)
+        ledger.append(Resumed(attempt=1))
     assert overview(tmp_path, print) == [fresh(tmp_path, "a")]
     assert overview(tmp_path, print)[0]["state"] == "interrupted"
 
 
-def test_a_copy_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
+def test_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
     write_night(tmp_path / "a", trials=3, tag="a")
     expected = overview(tmp_path, print)
     for text in ("", "{", "[]", '{"stamp": 1}', '{"row": {}}', "\x00"):
@@ -43,7 +44,7 @@ def test_a_copy_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
         assert overview(tmp_path, print) == expected
 
 
-def test_a_run_under_way_and_one_without_a_ledger(tmp_path: Path) -> None:
+def test_running_run_and_run_without_ledger(tmp_path: Path) -> None:
     write_night(tmp_path / "a", trials=3, tag="a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "run.toml").write_text("")
@@ -55,7 +56,7 @@ def test_a_run_under_way_and_one_without_a_ledger(tmp_path: Path) -> None:
     assert {row["tag"]: row["state"] for row in overview(tmp_path, print)} == {"a": "ended", "b": "interrupted"}
 
 
-def test_the_benchmark_runs(tmp_path: Path) -> None:
+def test_records_benchmark_runs(tmp_path: Path) -> None:
     sizes = ["--trials", "60", "--runs", "3", "--short", "5", "--rounds", "1"]
     command = [sys.executable, "-m", "benchmarks.records", *sizes]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

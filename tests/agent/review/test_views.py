@@ -1,8 +1,9 @@
-"""The views of whole runs: nights of every kind, wide and narrow consoles, hostile texts."""
+"""Views of runs: nights of every kind, wide and narrow consoles, hostile texts."""
 
 import io
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from nights import KINDS as PLAIN_KINDS
@@ -10,19 +11,22 @@ from nights import write_night
 from rich.console import Console
 
 from agent import text
+from agent.judge.noise import noise_of
+from agent.ledger.events import Measured, RunStarted
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.observers.activity import Activity, advance
 from agent.observers.panel import _now
-from agent.observers.protocol import SilentView
+from agent.observers.protocol import Observer, Observers
 from agent.observers.terminal import LiveView
-from agent.review.data.attempt import show_json
+from agent.review.data.attempt import details_of, show_json
 from agent.review.data.attempts import log_json, select
-from agent.review.data.diffs import diff_lines, highlighted, size_of
-from agent.review.data.runs import runs_json
+from agent.review.data.diffs import diff_lines, diff_of, highlighted, size_of
+from agent.review.data.night import night_of
+from agent.review.data.runs import overview_of, run_json
 from agent.review.data.status import status_json
 from agent.review.data.summary import summarize
-from agent.review.terminal.diff import diff_text, diff_view
+from agent.review.terminal.diff import diff_text
 from agent.review.terminal.log import log_table
 from agent.review.terminal.runs import runs_table
 from agent.review.terminal.show import show_view
@@ -49,38 +53,38 @@ def drawn(renderable, width=100, terminal=False):
 
 
 def everything(folder, state):
-    now = state.last_time + 10
     run = {"run": {"tag": "jun12"}}
-    yield log_table(state)
-    yield log_table(state, all=True)
-    yield status_panel(state, run, now, True)
-    yield status_panel(state, run, now, False)
-    yield runs_table(runs_json([("jun12", state, False), ("empty", State(), True)]))
+    night = night_of(state, run)
+    yield log_table(night)
+    yield log_table(night, all=True)
+    yield status_panel(night)
+    yield status_panel(night_of(state, run, state.last_time + 10, running=True, last_sign=state.last_time))
+    yield runs_table([run_json(overview_of("jun12", state, False)), run_json(overview_of("empty", State(), True))])
     for record in state.records:
-        yield show_view(record, state, folder)
+        yield show_view(details_of(record, state, folder))
 
 
 @pytest.mark.parametrize("width", [20, 100])
-def test_every_view_draws_every_night_at_every_width(night, width):
+def test_views_render_every_night_at_every_width(night, width):
     folder, state, _ = night
     for view in everything(folder, state):
         assert drawn(view, width).strip()
 
 
-def test_no_view_lets_a_terminal_sequence_through(night):
+def test_views_contain_no_terminal_sequences(night):
     folder, state, _ = night
     for view in everything(folder, state):
         text = drawn(view, 400)
         assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
 
 
-def test_json_is_valid_and_clean(night):
+def test_json_is_valid_and_sanitised(night):
     folder, state, _ = night
     data = [
-        log_json(state),
-        status_json(state, {}, state.last_time + 5, True),
-        runs_json([("jun12", state, False)]),
-        *(show_json(record, state, folder) for record in state.records),
+        log_json(night_of(state, {}).attempts),
+        status_json(night_of(state, {}, state.last_time + 5, running=True)),
+        [run_json(overview_of("jun12", state, False))],
+        *(show_json(details_of(record, state, folder)) for record in state.records),
     ]
     assert [data[1]["schema"], data[2][0]["schema"]] == ["overnight.status/1", "overnight.list/1"]
     text = json.dumps(data, ensure_ascii=False, allow_nan=False)
@@ -88,9 +92,9 @@ def test_json_is_valid_and_clean(night):
     assert not set(text) & {"\x1b", "\x9b", "\u202e"}
 
 
-def test_log_json_is_the_documented_list(night):
+def test_log_json_has_documented_keys(night):
     _, state, _ = night
-    log = log_json(state)
+    log = log_json(night_of(state, {}).attempts)
     assert [entry["trial"] for entry in log] == [record.number for record in state.finished]
     for entry in log:
         assert entry["schema"] == "overnight.log/1"
@@ -102,26 +106,37 @@ def test_log_json_is_the_documented_list(night):
 
 
 @pytest.mark.parametrize("width", [60, 72, 90])
-def test_the_list_says_what_matters_where_the_terminal_is_narrow(tmp_path, width):
+def test_list_keeps_main_columns_on_narrow_terminal(tmp_path, width):
     folder = write_night(tmp_path / "demo-nov23", 30)
-    rows = runs_json([("demo-nov23", fold(read(folder / "ledger.jsonl")), False)])
+    rows = [run_json(overview_of("demo-nov23", fold(read(folder / "ledger.jsonl")), False))]
     words = drawn(runs_table(rows), width)
     assert "…" not in words
     for name in ("demo-nov23", "ended", "30/30", "kept", "gain ± se", text.gain(rows[0]["gain"], rows[0]["gain_se"])):
         assert name in words
 
 
-def test_self_reported_values_are_marked_everywhere(night):
+@pytest.mark.parametrize("width", [50, 90, 140])
+def test_log_cuts_only_the_edit(tmp_path, width):
+    night = night_of(fold(read(write_night(tmp_path / "n", 8) / "ledger.jsonl")), {})
+    rows = drawn(log_table(night, all=True), width).splitlines()
+    assert len(rows) == 9
+    for row, attempt in zip(rows[1:], night.attempts, strict=True):
+        assert row.split()[0] == str(attempt.trial)
+        assert text.gain(attempt.gain, attempt.gain_se) in row
+        assert len(row) <= width
+
+
+def test_self_reported_values_are_marked(night):
     folder, state, kind = night
-    runs = runs_table(runs_json([("a", state, False)]))
-    for view in (log_table(state, all=True), status_panel(state, {}, 0.0, False), runs):
+    seen = night_of(state, {})
+    for view in (log_table(seen, all=True), status_panel(seen), runs_table([run_json(seen.overview)])):
         assert ("self-reported" in drawn(view, 200)) == (kind == "self-reported")
     if kind == "self-reported":
         ran = next(record for record in state.records if record.status == "ok")
-        assert "self-reported" in drawn(show_view(ran, state, folder))
+        assert "self-reported" in drawn(show_view(details_of(ran, state, folder)))
 
 
-def test_a_gain_is_positive_whatever_the_goal(night):
+def test_gain_is_positive_for_both_goals(night):
     _, state, _ = night
     summary = summarize(state)
     if summary.kept:
@@ -132,48 +147,50 @@ def test_a_gain_is_positive_whatever_the_goal(night):
         assert summary.gain_se is None
 
 
-def test_the_noise_of_identical_runs_is_zero_and_of_single_runs_unknown(tmp_path):
+def test_noise_is_zero_or_unknown(tmp_path):
     calm = summarize(fold(read(write_night(tmp_path / "a", 3, sd=0.0) / "ledger.jsonl")))
     once = summarize(fold(read(write_night(tmp_path / "b", 3, calibration=1, keeps=False) / "ledger.jsonl")))
     assert calm.noise_sd == pytest.approx(0.0, abs=1e-9)
     assert once.noise_sd is None
 
 
-def test_what_was_kept_and_what_failed_adds_up(night):
+def test_outcomes_add_up_to_trials(night):
     _, state, _ = night
     summary = summarize(state)
     assert summary.kept + summary.reverted + summary.failed == summary.trials == len(state.finished)
 
 
-def test_filters_pick_by_status_source_and_words(night):
+def test_select_filters_by_status_source_and_words(night):
     _, state, _ = night
-    assert select(state.finished, status="keep") == list(state.kept)
-    assert all(r.proposal.source == "cma" for r in select(state.finished, source="cma"))
-    found = select(state.finished, words="MLP")
-    assert all("mlp" in f"{r.proposal.subject} {r.proposal.rationale}".lower() for r in found)
+    attempts = night_of(state, {}).attempts
+    assert [attempt.record for attempt in select(attempts, status="keep")] == list(state.kept)
+    assert all(attempt.source == "cma" for attempt in select(attempts, source="cma"))
+    found = [attempt.record.proposal for attempt in select(attempts, words="MLP")]
+    assert all("mlp" in f"{proposal.subject} {proposal.rationale}".lower() for proposal in found)
 
 
-def test_an_attempt_shows_its_failure_first(tmp_path):
+def test_show_starts_with_the_failure(tmp_path):
     folder = write_night(tmp_path / "n", 40, failures=0.9)
     state = fold(read(folder / "ledger.jsonl"))
     crash = next(record for record in state.records if record.status == "crash")
-    lines = drawn(show_view(crash, state, folder)).splitlines()
+    lines = drawn(show_view(details_of(crash, state, folder))).splitlines()
     assert "crash" in lines[0]
     assert "RuntimeError: mat1 and mat2" in lines[1]
     assert 'File "/code/train.py", line 61, in forward' in "\n".join(lines[:5])
 
 
-def test_an_attempt_shows_its_curve_beside_its_parents(tmp_path):
+def test_show_has_curves_of_attempt_and_parent(tmp_path):
     folder = write_night(tmp_path / "n", 60)
     state = fold(read(folder / "ledger.jsonl"))
     later = next(r for r in state.records if r.number > state.kept[0].number and r.status == "ok")
-    data = show_json(later, state, folder)
+    details = details_of(later, state, folder)
+    data = show_json(details)
     assert len(data["curve"]) == len(data["parent_curve"]) == 120
     assert later.proposal.parent == state.kept[0].accepted
-    assert "parent" in drawn(show_view(later, state, folder))
+    assert "parent" in drawn(show_view(details))
 
 
-def test_curves_with_rubbish_in_them_are_read_as_far_as_they_go(tmp_path):
+def test_read_curve_skips_invalid_lines(tmp_path):
     from agent.curves import inside, read_curve
 
     path = tmp_path / "curve.jsonl"
@@ -185,7 +202,7 @@ def test_curves_with_rubbish_in_them_are_read_as_far_as_they_go(tmp_path):
     assert inside(tmp_path, "../../etc") == tmp_path
 
 
-def test_the_decisive_lines_are_the_last_frame_and_the_exception():
+def test_decisive_lines_are_last_frame_and_exception():
     frames = '  File "a.py", line 1, in f\n    f()\n  File "b.py", line 2, in g\n    g()\n'
     log = f'step 1\nTraceback\n{frames}ValueError: no\n{{"event": 1}}\n'
     assert decisive_lines(log) == ['  File "b.py", line 2, in g', "    g()", "ValueError: no"]
@@ -193,10 +210,10 @@ def test_the_decisive_lines_are_the_last_frame_and_the_exception():
     assert decisive_lines("") == []
 
 
-def test_two_attempts_are_compared():
-    assert "+b = 2" in drawn(diff_view("a = 1\n", "a = 1\nb = 2\n", ("trial 1", "trial 2")))
-    assert "No newline" in drawn(diff_view("a", "a\n"))
-    assert "the same" in drawn(diff_view("a\n", "a\n"))
+def test_diff_of_two_texts():
+    assert "+b = 2" in drawn(diff_text(diff_of("a = 1\n", "a = 1\nb = 2\n", ("trial 1", "trial 2"))))
+    assert "No newline" in drawn(diff_text(diff_of("a", "a\n")))
+    assert diff_of("a\n", "a\n") == ""
 
 
 COMMENTED_OUT = """\
@@ -211,7 +228,7 @@ diff --git a/b.py b/b.py
 """
 
 
-def test_a_hunk_says_itself_how_long_it_is():
+def test_hunk_header_decides_kinds_of_lines():
     kinds = [kind for kind, _ in diff_lines(COMMENTED_OUT)]
     assert kinds == ["file", "file", "hunk", "removed", "added", "context", "context", "context"]
     whole = COMMENTED_OUT.replace("-1,3 +1,3", "-1,2 +1,2")
@@ -220,7 +237,7 @@ def test_a_hunk_says_itself_how_long_it_is():
     assert size_of("@@ ... @@\n-a\n+b\n+c\n") == (2, 1), "a header that counts nothing"
 
 
-def test_code_in_a_diff_is_coloured_by_its_language():
+def test_diff_is_highlighted_by_language():
     rows = highlighted(diff_lines(COMMENTED_OUT))
     assert rows[5] == (
         "context",
@@ -234,16 +251,16 @@ def test_code_in_a_diff_is_coloured_by_its_language():
 
 
 def play(view, folder):
-    """Show a whole night to a view as a session does, with messages of every phase in between."""
+    """Send a whole night to a view as a session does, with progress messages of every phase."""
     events = read(folder / "ledger.jsonl")
     state = State()
     with view:
         for k, event in enumerate(events):
             state = fold(events[: k + 1])
             view.event(event, state)
-            if event["event"] == "run_started":
+            if isinstance(event, RunStarted):
                 step = {"step": 3, "loss": 2.5, "progress": 0.4, "tokens_per_second": 1e5, "memory_gb": 2}
-                where = {"seconds": 3.0, "seconds_left": 4.0, "trial": event["trial"], "role": "screen"}
+                where = {"seconds": 3.0, "seconds_left": 4.0, "trial": event.trial, "role": "screen"}
                 view.progress("training", {**step, **where})
                 view.progress("training", {"step": 1e400, "loss": float("nan"), "progress": "x", "seconds": None})
                 view.progress("scoring", {"seconds": 1.0})
@@ -252,7 +269,7 @@ def play(view, folder):
     return state
 
 
-def test_a_pipe_gets_one_plain_line_per_trial(night):
+def test_pipe_gets_one_line_per_trial(night):
     folder, _, kind = night
     file = io.StringIO()
     state = play(LiveView(Console(file=file, width=80)), folder)
@@ -267,7 +284,7 @@ def test_a_pipe_gets_one_plain_line_per_trial(night):
         assert all("0.0000" not in line for line in trials)
 
 
-def test_a_terminal_gets_a_panel(night):
+def test_terminal_gets_a_panel(night):
     folder, _, _ = night
     file = io.StringIO()
     console = Console(file=file, width=100, height=40, force_terminal=True)
@@ -276,7 +293,7 @@ def test_a_terminal_gets_a_panel(night):
     assert "\x1b]0" not in file.getvalue()
 
 
-def test_the_panel_says_what_runs_beside_the_run_it_shows():
+def test_panel_counts_other_runs():
     activity = Activity("startup", 4, "screen")
     advance(activity, "training", {"trial": 4, "role": "screen", "running": 3})
     assert _now(activity).plain == "trial 4 · training · 2 runs beside it"
@@ -284,7 +301,7 @@ def test_the_panel_says_what_runs_beside_the_run_it_shows():
     assert _now(activity).plain == "trial 4 · training"
 
 
-def test_a_broken_console_does_not_end_the_night(night):
+def test_broken_console_does_not_stop_the_session(night):
     class Gone(io.StringIO):
         tried = 0
 
@@ -295,43 +312,61 @@ def test_a_broken_console_does_not_end_the_night(night):
     folder, _, _ = night
     for terminal in (True, False):
         file = Gone()
-        play(LiveView(Console(file=file, force_terminal=terminal, width=80)), folder)
-        assert file.tried, "a view that says nothing proves nothing"
+        play(Observers(LiveView(Console(file=file, force_terminal=terminal, width=80))), folder)
+        assert file.tried
 
 
-def test_a_silent_view_says_nothing(night, capsys):
+def test_silent_view_prints_nothing(night, capsys):
     folder, _, _ = night
-    play(SilentView(), folder)
+    play(Observer(), folder)
     assert capsys.readouterr() == ("", "")
 
 
-def test_time_left_and_the_run_under_way_are_told(tmp_path):
+def test_status_has_time_left_and_current_run(tmp_path):
     folder = write_night(tmp_path / "n", 20, ended=False)
     state = fold(read(folder / "ledger.jsonl"))
-    data = status_json(state, {}, state.last_time + 1, True)
+    data = status_json(night_of(state, {}, state.last_time + 1, running=True))
     assert data["state"] == "running"
     assert data["now"]["trial"] == 20
     assert data["seconds_left"] > 0
-    idle = status_json(state, {}, time.time(), False)
+    idle = status_json(night_of(state, {}, time.time()))
     assert (idle["state"], idle["now"], idle["seconds_left"]) == ("interrupted", None, None)
 
 
-def test_synthetic_nights_are_the_same_for_the_same_seed(tmp_path):
+def test_synthetic_nights_are_reproducible(tmp_path):
     first, second = (write_night(tmp_path / name, 12, seed=5) for name in "ab")
     assert (first / "ledger.jsonl").read_bytes() == (second / "ledger.jsonl").read_bytes()
 
 
-def test_a_test_split_without_a_value_is_said(tmp_path):
+def test_missing_test_value_is_reported(tmp_path):
     folder = write_night(tmp_path / "jun12", trials=12)
     events = read(folder / "ledger.jsonl")
     why = "test split could not be scored: a model process ended before it had answered"
-    for event in events:
-        if event["event"] == "measured" and event["measurement"]["role"] == "test":
-            event["measurement"] |= {"value": None, "status": "crash", "reason": why}
+    for at, event in enumerate(events):
+        if isinstance(event, Measured) and event.measurement.role == "test":
+            failed = replace(event.measurement, value=None, status="crash", reason=why)
+            events[at] = Measured(time=event.time, trial=event.trial, measurement=failed)
     state = fold(events)
     assert state.kept
-    assert all(record.status == "ok" for record in state.kept), "it costs no edit its keep"
-    assert why in drawn(status_panel(state, {}, 0.0, False), 200)
-    assert why in drawn(log_table(state), 300)
-    assert status_json(state, {}, 0.0, False)["test_problem"] == why
-    assert [row["reason"] for row in log_json(state) if row["decision"] == "keep"] == [why] * len(state.kept)
+    assert all(record.status == "ok" for record in state.kept)
+    seen = night_of(state, {})
+    assert why in drawn(status_panel(seen), 200)
+    assert why in drawn(log_table(seen), 300)
+    assert status_json(seen)["test_problem"] == why
+    assert [row["reason"] for row in log_json(seen.attempts) if row["decision"] == "keep"] == [why] * len(state.kept)
+
+
+def test_status_compares_within_device_types(tmp_path):
+    folder = write_night(tmp_path / "jun12", trials=20)
+    events = read(folder / "ledger.jsonl")
+    for at, event in enumerate(events):
+        if isinstance(event, Measured):
+            run, slow = event.measurement, at % 2
+            value = None if run.value is None else run.value + 0.1 * slow
+            run = replace(run, value=value, device_type="slow" if slow else "fast")
+            events[at] = Measured(time=event.time, trial=event.trial, measurement=run)
+    state = fold(events)
+    said = status_json(night_of(state, {}))
+    assert (said["noise_sd"], said["noise_dof"]) == (noise_of(state).sd, noise_of(state).dof)
+    assert said["noise_sd"] < 0.01
+    assert 0 < said["gain"] < 0.05

@@ -1,4 +1,4 @@
-"""Sessions with several trials open: workers beside each other, and ideas that are asked for ahead."""
+"""Sessions with several open trials: several workers, and ideas that are asked for ahead."""
 
 from __future__ import annotations
 
@@ -13,59 +13,79 @@ from targets import TRAIN, git, make_bowl
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.judge.noise import noise_of
+from agent.ledger.events import Event, Lost, Measured, RunStarted, name_of
 from agent.ledger.journal import read
-from agent.ledger.state import Event
 from agent.llm.sleep_mode import Sleeper
 from agent.patch.apply import unified_diff
 from agent.rundir.directory import RunDirectory
-from agent.session.setup import asks_ahead
+from agent.session.parts import asks_ahead
 from agent.settings import Settings
 from agent.workers.runtime import Workplace
 from sandbox.process import ProcessSandbox
 from sandbox.types import Device, SandboxBroken
 
-STILL = TRAIN.replace("+ noise:", ":")  # the same value whatever the seed
-APART = STILL.replace("DEPTH = 4", "\n\n# how deep it is\n\n\nDEPTH = 4")  # so that two edits do not meet
-SLOW = APART.replace("\nnoise =", "import time\n\ntime.sleep(1.0)\nnoise =")
+STILL = TRAIN.replace("+ noise:", ":")  # without noise
+APART = STILL.replace("DEPTH = 4", "\n\n# layers\n\n\nDEPTH = 4")  # edits of RATE and of DEPTH do not conflict
+SLOW = APART.replace("\nnoise =", "import time\n\ntime.sleep(0.3)\nnoise =")
+# An edit trains until both edits of a test are training.
+WAITING = APART.replace(
+    "\nnoise =",
+    """
+import pathlib
+import time
+
+if (RATE, DEPTH) != (0.01, 4):
+    marks = pathlib.Path(MARKS)
+    (marks / str(os.getpid())).touch()
+    while len(list(marks.iterdir())) < 2:
+        time.sleep(0.02)
+noise =""",
+)
 BESIDE = {"workers": 2, "threads": 1, "budget": "5steps"}
 
 
 def answer(old: str, new: str, subject: str, train: str = SLOW) -> Answer:
-    """A model's reply that edits the target."""
+    """A reply that edits the target."""
     assert old in train
     diff = unified_diff(train, train.replace(old, new), "train.py")
     return Answer(text=f"Category: optimiser\nSubject: {subject}\nRationale: It may help.\n\n```diff\n{diff}```\n")
 
 
 def most_at_once(events: list[Event]) -> int:
-    """The greatest number of runs under way at the same time."""
+    """The largest number of runs at the same time."""
     running, most = 0, 0
     for event in events:
-        running += event["event"] == "run_started"
-        running -= event["event"] in ("measured", "lost")
+        running += isinstance(event, RunStarted)
+        running -= isinstance(event, Measured | Lost)
         most = max(most, running)
     return most
 
 
-def test_a_night_on_three_workers(tmp_path: Path) -> None:
+def test_three_workers_share_a_session(tmp_path: Path) -> None:
     nap = "import time\n\ntime.sleep(int(os.environ['OVERNIGHT_SEED']) % 7 / 20)\n"
     uneven = TRAIN.replace("\nnoise =", f"{nap}noise =")
     target = make_bowl(tmp_path / "target", uneven)
-    settings: dict[str, Any] = {**BESIDE, "workers": 3, "trials": 12, "seed": 1, "policy": "greedy"}
+    settings: dict[str, Any] = {**BESIDE, "workers": 3, "trials": 8, "seed": 1, "policy": "greedy"}
     directory = start(target, tmp_path / "runs", **settings)
-    check_whole(directory, target, 12)
+    check_whole(directory, target, 8)
     check_replay(directory, target, settings)
     events = read(directory.ledger)
     assert most_at_once(events) == 3
     state = state_of(directory)
     assert state.kept
-    assert state.ended == "all 12 trials done"
+    assert state.ended == "all 8 trials done"
 
 
-def two_edits(tmp_path: Path, first: Answer, second: Answer, **settings: Any) -> tuple[RunDirectory, Path]:
-    """A night of two trials that run beside each other, each on top of the baseline."""
-    target = make_bowl(tmp_path / "target", SLOW)
-    with OpenAIServer([first, second]) as server:
+Edit = tuple[str, str, str]  # old text, new text, subject
+
+
+def two_edits(tmp_path: Path, first: Edit, second: Edit, **settings: Any) -> tuple[RunDirectory, Path]:
+    """A session of two trials. Each waits for the other, so both stand on the baseline."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    train = WAITING.replace("MARKS", repr(str(marks)))
+    target = make_bowl(tmp_path / "target", train)
+    with OpenAIServer([answer(*edit, train) for edit in (first, second)]) as server:
         directory = start(
             target, tmp_path / "runs", proposer="code", trials=2, policy="greedy", calibrate=1,
             llm_base_url=server.base_url, **{**BESIDE, **settings},
@@ -73,9 +93,9 @@ def two_edits(tmp_path: Path, first: Answer, second: Answer, **settings: Any) ->
     return directory, target
 
 
-def test_a_gain_over_an_older_branch_is_measured_again_on_top_of_the_new_one(tmp_path: Path) -> None:
+def test_gain_over_older_head_is_measured_again(tmp_path: Path) -> None:
     directory, target = two_edits(
-        tmp_path, answer("RATE = 0.01", "RATE = 0.1", "Raise the rate"), answer("DEPTH = 4", "DEPTH = 6", "Go deeper")
+        tmp_path, ("RATE = 0.01", "RATE = 0.1", "Raise the rate"), ("DEPTH = 4", "DEPTH = 6", "Go deeper")
     )
     check_whole(directory, target, 2)
     state = state_of(directory)
@@ -90,9 +110,9 @@ def test_a_gain_over_an_older_branch_is_measured_again_on_top_of_the_new_one(tmp
     assert len(state.kept) == 2
 
 
-def test_what_has_no_place_on_the_new_branch_is_undone_with_the_reason(tmp_path: Path) -> None:
+def test_conflicting_edit_is_reverted_with_reason(tmp_path: Path) -> None:
     directory, target = two_edits(
-        tmp_path, answer("RATE = 0.01", "RATE = 0.1", "Raise"), answer("RATE = 0.01", "RATE = 0.2", "Raise further")
+        tmp_path, ("RATE = 0.01", "RATE = 0.1", "Raise"), ("RATE = 0.01", "RATE = 0.2", "Raise further")
     )
     check_whole(directory, target, 2)
     undone = next(r for r in state_of(directory).records if r.decision == "revert" or not r.accepted)
@@ -101,9 +121,9 @@ def test_what_has_no_place_on_the_new_branch_is_undone_with_the_reason(tmp_path:
     assert len(state_of(directory).kept) == 1
 
 
-def test_a_loss_is_a_loss_whatever_the_branch_has_become(tmp_path: Path) -> None:
+def test_loss_against_older_head_is_not_repeated(tmp_path: Path) -> None:
     directory, target = two_edits(
-        tmp_path, answer("RATE = 0.01", "RATE = 0.1", "Raise"), answer("DEPTH = 4", "DEPTH = 1", "Go flat")
+        tmp_path, ("RATE = 0.01", "RATE = 0.1", "Raise"), ("DEPTH = 4", "DEPTH = 1", "Go flat")
     )
     check_whole(directory, target, 2)
     state = state_of(directory)
@@ -111,24 +131,24 @@ def test_a_loss_is_a_loss_whatever_the_branch_has_become(tmp_path: Path) -> None
     assert (flat.decision, flat.revision, len(flat.runs)) == ("revert", 0, 1)
 
 
-def test_killed_again_and_again_with_two_workers(tmp_path: Path) -> None:
+def test_repeated_sigkills_with_two_workers_lose_nothing(tmp_path: Path) -> None:
     target, runs, left = make_bowl(tmp_path / "target"), tmp_path / "runs", [7]
 
     def soon(now: str, _event: str) -> bool:
         left[0] -= now == "after"
         return left[0] == 0
 
-    settings = {**BESIDE, "seed": 1, "policy": "greedy", "trials": 5}
+    settings = {**BESIDE, "seed": 1, "policy": "greedy", "trials": 4}
     assert killed(lambda: start(target, runs, **settings), soon)
     lives = 1
     while killed(lambda: resume(runs), soon):
         lives += 1
         assert lives < 60
-    check_whole(RunDirectory(runs, "night"), target, 5)
+    check_whole(RunDirectory(runs, "night"), target, 4)
     check_replay(RunDirectory(runs, "night"), target, settings)
 
 
-def test_a_worker_that_breaks_costs_no_idea(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_lost_on_one_worker_are_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, started, lock = ProcessSandbox.start, [], threading.Lock()
 
     def flaky(self, job):  # type: ignore[no-untyped-def]
@@ -146,8 +166,8 @@ def test_a_worker_that_breaks_costs_no_idea(tmp_path: Path, monkeypatch: pytest.
     assert state_of(directory).lost > 0
 
 
-def test_a_worker_that_stays_broken_does_not_end_the_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It loses its runs in no time, many in a row, while the other is at work."""
+def test_one_broken_worker_does_not_end_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken worker loses many runs while the other worker trains."""
     real = ProcessSandbox.start
 
     def half(self, job):  # type: ignore[no-untyped-def]
@@ -163,22 +183,22 @@ def test_a_worker_that_stays_broken_does_not_end_the_night(tmp_path: Path, monke
     assert 0 < state_of(directory).lost <= 6
 
 
-def test_each_type_of_device_has_its_own_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values on the second device are 0.2 worse, far more than the noise: what is compared has to be of one type."""
+def test_each_device_type_has_its_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values on the second device are 0.2 worse, which is far more than the noise."""
     two = (Device("cpu", threads=1, model="quick"), Device("cpu", threads=2, model="slow"))
     monkeypatch.setattr(Workplace, "_devices", lambda self, workers: list(two[:workers]))
     uneven = TRAIN.replace("return 3.0", "return 3.0 + 0.2 * (os.environ['OVERNIGHT_THREADS'] == '2')")
-    nap = "import time\n\ntime.sleep(0.3)\n"
+    nap = "import time\n\ntime.sleep(0.1)\n"
     target = make_bowl(tmp_path / "target", uneven.replace("\nnoise =", f"{nap}noise ="))
-    directory = start(target, tmp_path / "runs", **BESIDE, trials=8, seed=1, policy="confirm", calibrate=3)
-    check_whole(directory, target, 8)
+    directory = start(target, tmp_path / "runs", **BESIDE, trials=4, seed=1, policy="confirm", calibrate=3)
+    check_whole(directory, target, 4)
     state = state_of(directory)
     baseline = [run for run in state.baseline_runs if run.role == "calibrate"]
     assert sorted(run.device_type for run in baseline) == ["quick"] * 3 + ["slow"] * 3
     assert all((run.value > 3.15) == (run.device_type == "slow") for run in baseline if run.value)
     assert {run.device_type for record in state.records for run in record.runs} == {"quick", "slow"}
     for record in state.records:
-        assert len({run.device_type for run in (*record.superseded, *record.runs)}) == 1, "a trial stays where it began"
+        assert len({run.device_type for run in (*record.superseded, *record.runs)}) == 1, "a trial ran on two types"
         if record.verdict and record.verdict.gain is not None:
             assert abs(record.verdict.gain) < 0.15, "compared across types"
     noise = noise_of(state)
@@ -186,24 +206,35 @@ def test_each_type_of_device_has_its_own_baseline(tmp_path: Path, monkeypatch: p
     assert noise.sd < 0.01
 
 
-def test_more_workers_than_devices_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--workers 2: runs beside each other take each other's processor"):
+def test_too_many_workers_is_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--workers 2"):
         start(make_bowl(tmp_path / "target"), tmp_path / "runs", workers=2)
-    with pytest.raises(UsageError, match="--workers 2: runs beside each other take each other's processor"):
+    with pytest.raises(UsageError, match="--workers 2"):
         start(make_bowl(tmp_path / "ray"), tmp_path / "runs", tag="ray", workers=2, ray_address="local")
-    with pytest.raises(UsageError, match="--workers 0: must be at least 1"):
+    with pytest.raises(UsageError, match="--workers 0"):
         start(make_bowl(tmp_path / "other"), tmp_path / "runs", tag="other", workers=0)
 
 
 # asking ahead
 
 
-def test_the_next_idea_is_asked_for_while_a_trial_trains(tmp_path: Path) -> None:
-    target = make_bowl(tmp_path / "target", SLOW)
+def test_ask_ahead_asks_during_training(tmp_path: Path) -> None:
+    # each trial trains until the next idea has arrived
+    trials = tmp_path / "runs" / "night" / "trials"
+    wait = f"""
+import pathlib
+import time
+
+number = {{(0.1, 4): 2, (0.1, 6): 3}}.get((RATE, DEPTH), 0)
+while number and not pathlib.Path({str(trials)!r}, f"{{number:04d}}", "proposal.diff").exists():
+    time.sleep(0.02)
+noise ="""
+    train = APART.replace("\nnoise =", wait)
+    target = make_bowl(tmp_path / "target", train)
     ideas = [
-        answer("RATE = 0.01", "RATE = 0.1", "Raise the rate"),
-        answer("DEPTH = 4", "DEPTH = 6", "Go deeper"),
-        answer("DEPTH = 4", "DEPTH = 7", "Go deeper still"),
+        answer("RATE = 0.01", "RATE = 0.1", "Raise the rate", train),
+        answer("DEPTH = 4", "DEPTH = 6", "Go deeper", train),
+        answer("DEPTH = 4", "DEPTH = 7", "Go deeper still", train),
     ]
     with OpenAIServer(ideas) as server:
         directory = start(
@@ -213,21 +244,21 @@ def test_the_next_idea_is_asked_for_while_a_trial_trains(tmp_path: Path) -> None
     check_whole(directory, target, 3)
     events = read(directory.ledger)
     assert most_at_once(events) == 1
-    kinds = [(e["event"], e.get("trial")) for e in events]
+    kinds = [(name_of(e), getattr(e, "trial", None)) for e in events]
     assert kinds.index(("asked", 2)) < kinds.index(("judged", 1)) < kinds.index(("candidate", 2))
     state = state_of(directory)
     second = state.records[1]
     assert second.proposal.parent == state.baseline
-    assert second.base == state.records[0].accepted, "an idea from before the keep has to run on top of it"
+    assert second.base == state.records[0].accepted, "an idea from before the keep was not rebased"
     assert (second.revision, len(second.runs), second.values) == (0, 1, (3.0,))
-    assert "Raise the rate" in (directory.trial(2) / "prompt.md").read_text(), "it has to know what runs now"
+    assert "Raise the rate" in (directory.trial(2) / "prompt.md").read_text(), "the prompt lacks the open trial"
     third = state.records[2]
     assert third.decision == "revert"
     assert third.status == "patch_rejected"
     assert "trial 2, kept meanwhile, is in its way" in (third.verdict.reason if third.verdict else "")
 
 
-def test_who_shares_the_device_is_not_asked_ahead(tmp_path: Path) -> None:
+def test_local_model_is_not_asked_ahead(tmp_path: Path) -> None:
     def decided(**settings: Any) -> bool:
         return asks_ahead(Settings(**{"proposer": "code", **settings}), None)
 
@@ -238,11 +269,11 @@ def test_who_shares_the_device_is_not_asked_ahead(tmp_path: Path) -> None:
     assert not decided(llm_base_url="http://gpu-7:8000/v1", ask_ahead="off")
     assert decided(llm_base_url="http://127.0.0.1:8000/v1", ask_ahead="on")
     assert not decided(proposer="cma-es", llm_base_url="http://gpu-7:8000/v1", ask_ahead="on")
-    with pytest.raises(UsageError, match="--ask-ahead on: the model server sleeps"):
+    with pytest.raises(UsageError, match="--ask-ahead"):
         asks_ahead(Settings(ask_ahead="on"), Sleeper("http://127.0.0.1:8000/v1"))
 
 
-def test_a_model_that_fails_ends_the_night_after_the_running_trial(tmp_path: Path) -> None:
+def test_model_failure_lets_running_trial_finish(tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target", SLOW)
     good = answer("RATE = 0.01", "RATE = 0.1", "Raise")
     with OpenAIServer([good], at_end=Answer(status=401)) as server, pytest.raises(EnvironmentProblem, match="API key"):

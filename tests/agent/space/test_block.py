@@ -8,7 +8,7 @@ import pytest
 from agent.errors import UsageError
 from agent.space.block import literal, read_block, render_block
 
-SOURCE = '''"""The marker "# --- hyperparameters ---" in a string is no marker.
+SOURCE = '''"""The marker "# --- hyperparameters ---" in a string is not a marker.
 
 # --- hyperparameters ---
 """
@@ -35,14 +35,14 @@ def block(*lines: str) -> str:
     )
 
 
-def test_values_are_read():
+def test_values_are_read_in_file_order():
     values = {name: entry.value for name, entry in read_block(SOURCE).items()}
     assert values == {
         "DEPTH": 8, "TOTAL": 524288, "WIDE": 524288, "RATE": 0.001, "SHARE": -0.5, "PATTERN": "SSSL", "TIED": True,
     }  # fmt: skip
 
 
-def test_one_changed_line_for_each_value_and_its_comment_stays():
+def test_render_changes_values_and_keeps_comments():
     new = {"DEPTH": 12, "TOTAL": 2**18, "WIDE": 1048576, "RATE": 0.0025, "SHARE": 0.0, "PATTERN": "LLLL", "TIED": False}
     text = render_block(SOURCE, new)
     changed = [line[1:] for line in difflib.ndiff(SOURCE.splitlines(), text.splitlines()) if line.startswith("+ ")]
@@ -58,17 +58,17 @@ def test_one_changed_line_for_each_value_and_its_comment_stays():
     assert {name: entry.value for name, entry in read_block(text).items()} == new
 
 
-def test_the_same_values_change_nothing():
+def test_render_of_same_values_changes_nothing():
     assert render_block(SOURCE, {name: entry.value for name, entry in read_block(SOURCE).items()}) == SOURCE
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
-def test_line_ends_and_a_missing_last_one_stay(end):
+def test_render_keeps_line_ends(end):
     source = block("A = 1", "B = 2").replace("\n", end).rstrip()
     assert render_block(source, {"B": 3}) == source.replace("B = 2", "B = 3")
 
 
-def test_comments_in_a_column_stay_in_it():
+def test_render_keeps_comment_columns():
     source = block("A = 1        # one", "LONG = 1000  # two")
     assert "A = 10       # one" in render_block(source, {"A": 10})
     assert "LONG = 1     # two" in render_block(source, {"LONG": 1})
@@ -89,7 +89,7 @@ def test_comments_in_a_column_stay_in_it():
         (-3, "2", "-3"),
     ],
 )
-def test_literals_follow_the_manner_of_the_line(value, like, text):
+def test_literal_keeps_style_of_the_line(value, like, text):
     assert literal(value, like) == text
     assert read_block(block(f"A = {text}"))["A"].value == value
 
@@ -121,18 +121,18 @@ def test_literals_follow_the_manner_of_the_line(value, like, text):
         ("A = '\0'", "not valid Python"),
     ],
 )
-def test_bad_blocks_name_the_line(source, says):
+def test_bad_block_error_names_the_line(source, says):
     with pytest.raises(UsageError, match=says) as caught:
         read_block(source, "train.py")
     assert str(caught.value).startswith("train.py")
 
 
-def test_a_renamed_value_is_named_with_its_likely_new_name():
+def test_renamed_value_error_suggests_new_name():
     with pytest.raises(UsageError, match=r"train.py:3: hyperparameter DEPTH is not assigned.*DEPTHS \(line 3\)"):
         read_block(block("DEPTHS = 1"), names=["DEPTH"])
 
 
-def test_without_markers_the_named_values_are_found_at_module_level():
+def test_named_values_need_no_markers():
     source = "import os\nA = 1\n\ndef f():\n    A = 2\n\nB = A * 2\nC = 0.5  # share\n"
     assert list(read_block(source, names=["C", "A"])) == ["C", "A"]
     assert render_block(source, {"C": 0.25}) == source.replace("0.5", "0.25")

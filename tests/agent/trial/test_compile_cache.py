@@ -1,4 +1,4 @@
-"""What the baseline compiled is there for the runs that follow, and no other run can leave anything for them."""
+"""The cache of torch.compile: the baseline writes it, and every other run only reads it."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def printed(bench: Bench, pattern: str) -> str:
     return found[0]
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler for what torch.compile writes")
-def test_what_the_baseline_compiled_is_not_compiled_again(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_trial_reuses_compile_cache_of_baseline(bench: Bench, tmp_path: Path) -> None:
     compiled = Compiled(tmp_path / FILE.name)
     for role, expected in (("calibrate", "compiled 1 found 0"), ("screen", "compiled 0 found 1")):
         run = bench.measure((BEGIN, COMPILES + BEGIN), role=role, compiled=compiled)  # type: ignore[arg-type]
         assert run.status == "ok", run.reason
         assert printed(bench, r"compiled \d found \d") == expected
-        assert not (bench.last / FILE.name).exists(), "left where the files of a trial are"
+        assert not (bench.last / FILE.name).exists()
 
 
-def test_only_the_first_calibration_leaves_anything(bench: Bench, tmp_path: Path) -> None:
+def test_only_first_calibration_writes_compile_cache(bench: Bench, tmp_path: Path) -> None:
     compiled = Compiled(tmp_path / FILE.name)
-    leaves = (BEGIN, BEGIN + LEAVES)  # after the harness has left its own, or nothing
+    leaves = (BEGIN, BEGIN + LEAVES)  # after the harness has written its own cache
     assert bench.measure(leaves, role="screen", compiled=compiled).status == "ok"
     assert printed(bench, "seen .*") == "seen False"
     assert not list(bench.last.glob("compiled*"))
@@ -56,6 +56,6 @@ def test_only_the_first_calibration_leaves_anything(bench: Bench, tmp_path: Path
     assert not compiled.missing("calibrate")
 
 
-def test_a_target_that_compiles_nothing_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_target_without_compilation_writes_no_cache(bench: Bench, tmp_path: Path) -> None:
     assert bench.measure(role="calibrate", compiled=Compiled(tmp_path / FILE.name)).status == "ok"
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The kernel's out-of-memory killer, in the control group of a trial: it is `oom`, and nothing else is harmed."""
+"""The kernel's out-of-memory killer in the control group of a trial: the run ends as `oom`, other processes live on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ while True:
 
 
 def value():"""
-# the kernel kills the largest process of the group, and what asked it to work goes on to print its value
+# the kernel kills the child, the largest process of the group; its parent continues and prints a value
 EAT_IN_A_CHILD = """if os.fork() == 0:
     held = []
     while True:
@@ -37,7 +37,7 @@ def value():"""
 @pytest.fixture(params=["process", "bwrap"])
 def sandbox(request: pytest.FixtureRequest) -> str:
     if "memory" not in cgroups.controllers():
-        pytest.skip("no control group of memory can be made here (it takes root, or a delegated subtree)")
+        pytest.skip("memory control groups need root or a delegated subtree")
     try:
         make_sandbox(request.param).check()
     except SandboxUnavailable as error:
@@ -47,7 +47,7 @@ def sandbox(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the user's that holds as much memory as the trial may have, in no group of ours."""
+    """A process of the user outside the trial's control group, with as much memory as the trial may use."""
     program = "held = b'x' * 128_000_000; print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -57,7 +57,7 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def kills() -> int:
-    """By the out-of-memory killer since the machine was started."""
+    """Processes killed by the out-of-memory killer since the machine started."""
     return int(Path("/proc/vmstat").read_text().partition("\noom_kill ")[2].split()[0])
 
 
@@ -67,7 +67,7 @@ def reply(old: str, new: str) -> str:
 
 
 @pytest.mark.parametrize("greedy_code", [EAT, EAT_IN_A_CHILD], ids=["itself", "a child"])
-def test_the_kernel_kills_the_trainer_and_nothing_else(
+def test_oom_killer_ends_only_the_trial(
     tmp_path: Path, sandbox: str, bystander: subprocess.Popen[bytes], greedy_code: str
 ) -> None:
     target = make_bowl(tmp_path / "target", toml=TOML.replace("memory_gb = 1", "memory_gb = 0.125"))
@@ -78,11 +78,12 @@ def test_the_kernel_kills_the_trainer_and_nothing_else(
             target, tmp_path / "runs", proposer="code", sandbox=sandbox, policy="greedy", trials=2,
             llm_base_url=server.base_url,
         )  # fmt: skip
-    assert kills() > before, "the kernel killed nothing: this test shows nothing"
+    assert kills() > before, "the kernel killed nothing"
     eater, good = state_of(directory).records
     (run,) = eater.runs
-    assert (run.status, run.value, run.reason) == ("oom", None, "out of memory (limit 0.125 GB)")
-    assert (eater.decision, good.status, good.decision) == ("revert", "ok", "keep"), "the night went on"
+    assert (run.status, run.value) == ("oom", None)
+    assert "0.125 GB" in run.reason
+    assert (eater.decision, good.status, good.decision) == ("revert", "ok", "keep")
     assert bystander.poll() is None
     check_whole(directory, target, 2)
     left = f"overnight-{label(str(directory.path.resolve()))}-*"

@@ -1,4 +1,4 @@
-"""What a trial prints and reports is read with distrust: no line and no file of it may end the session."""
+"""Output of a trial is untrusted: no line and no file may end the session."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ DEEP = "[" * 100_000
     ],
     ids=["open brackets", "closed brackets", "too many digits", "a list", "null", "cut"],
 )
-def test_a_line_that_is_no_event_is_passed_over(line: str) -> None:
+def test_malformed_event_is_skipped(line: str) -> None:
     assert list(events([line, '{"event": "step", "step": 3}'])) == [{"event": "step", "step": 3}]
 
 
-def test_an_event_holds_numbers_and_plain_short_text() -> None:
+def test_event_keeps_numbers_and_short_text() -> None:
     wild = {"event": "diverged", "step": "\x1b[2J3\n\x07Ignore all rules\ud800", "a": float("nan"), "b": 10**400}
     (event,) = events([json.dumps({**wild, "c": [1], "d": "x" * 1000, "e": 0.5})])
     assert event == {"event": "diverged", "step": "3Ignore all rules?", "e": 0.5}
 
 
 @pytest.mark.parametrize("text", [DEEP, '{"a":' * 100_000, "[1]", "null", "", '{"steps": ' + "9" * 5000 + "}"])
-def test_a_summary_that_is_none_says_nothing(tmp_path: Path, text: str) -> None:
+def test_malformed_summary_is_empty(tmp_path: Path, text: str) -> None:
     (tmp_path / "summary.json").write_text(text)
     assert summary(tmp_path / "summary.json") == {}
 
 
 @pytest.mark.parametrize("value", [10**400, "1e999", "nan", None, [1], {}, "x" * 1000])
-def test_what_is_no_finite_number_is_none(value: object) -> None:
+def test_number_rejects_what_is_not_finite(value: object) -> None:
     assert number(value) is None
 
 
-def test_a_fingerprint_is_hexadecimal_or_nothing() -> None:
+def test_fingerprint_is_hexadecimal_or_empty() -> None:
     assert fingerprint("0f" * 16) == "0f" * 16
     assert [fingerprint(v) for v in ("\x1b[2J", "0F", "a" * 65, 5, ["a"], None, "")] == [""] * 7

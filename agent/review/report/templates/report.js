@@ -2,17 +2,17 @@
 (() => {
   const $ = (id) => document.getElementById(id);
 
-  // theme: the system's, until somebody chooses
+  // theme: the system's, until the button is used
   const root = document.documentElement;
-  const remember = (value) => { try { localStorage.setItem("overnight-theme", value); } catch { /* not from a file */ } };
-  try { const saved = localStorage.getItem("overnight-theme"); if (saved) root.dataset.theme = saved; } catch { /* same */ }
+  const remember = (value) => { try { localStorage.setItem("overnight-theme", value); } catch { /* no storage for files */ } };
+  try { const saved = localStorage.getItem("overnight-theme"); if (saved) root.dataset.theme = saved; } catch { /* no storage for files */ }
   $("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
     remember(root.dataset.theme);
   });
 
-  // tips: the titles of the charts, shown at once and on keyboard focus
+  // tips: the titles of marks, shown without delay and on keyboard focus
   const tip = $("tip");
   const words = new WeakMap();
   const hide = () => { tip.hidden = true; };
@@ -35,7 +35,7 @@
   }
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
-  // zoom: drag over a chart, or the buttons; marks keep their size, lines are stretched, ticks are set anew
+  // zoom by dragging or by the buttons: marks keep their size, lines are stretched, ticks are recomputed
   const SVG = "http://www.w3.org/2000/svg";
   const add = (parent, name, attributes, words) => {
     const child = parent.appendChild(document.createElementNS(SVG, name));
@@ -63,7 +63,7 @@
     });
     const fixed = chart.querySelectorAll(".grid, .tick:not(.axis)");
     const fresh = add(chart, "g", {});
-    const lane = Math.max(...[...fixed].map((part) => Number(part.getAttribute("y"))));  // where the trial numbers stand
+    const lane = Math.max(...[...fixed].map((part) => Number(part.getAttribute("y"))));  // of the trial numbers
     let view = [left, top, right, bottom];
     const draw = () => {
       const [l, t, r, b] = view, sx = (right - left) / (r - l), sy = (bottom - top) / (b - t);
@@ -118,7 +118,7 @@
         const back = (p) => [l + (p.x - left) * sx, t + (p.y - top) * sy];
         look(...back(from), ...back(to));
         frame.remove();
-        const still = (click) => click.preventDefault();  // the end of a drag is no click on what lies there
+        const still = (click) => click.preventDefault();  // the end of a drag is not a click
         addEventListener("click", still, true);
         setTimeout(() => removeEventListener("click", still, true));
       }
@@ -136,7 +136,7 @@
     });
   }
 
-  // a link to an attempt opens it, even where a filter hides it
+  // a link to an attempt opens it, also if a filter hides it
   const open = () => {
     const row = location.hash.startsWith("#trial-") && $(location.hash.slice(1));
     if (!row) return;
@@ -170,7 +170,7 @@
   $("filters").addEventListener("input", filter);
   $("filters").addEventListener("submit", (event) => event.preventDefault());
 
-  // sort; what has no value comes last in both directions
+  // sort; rows without a value come last in both directions
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, index) => head.firstElementChild.addEventListener("click", () => {
     const numeric = head.firstElementChild.dataset.kind === "number";

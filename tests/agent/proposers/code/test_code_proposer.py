@@ -1,4 +1,4 @@
-"""The code proposer: one conversation per ask, and what comes out of it."""
+"""The code proposer: conversations, prompts, transcripts and headers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from openai_server import Answer, OpenAIServer
 
@@ -18,11 +19,11 @@ from agent.llm.scripted import Line, ScriptedModel
 from agent.patch.apply import apply_reply, unified_diff
 from agent.patch.normal_form import normal_form
 from agent.proposers.code.header import read_header
-from agent.proposers.code.history import near_misses, read_curve, render_history
+from agent.proposers.code.history import near_misses, render_history
 from agent.proposers.code.prompt import plateau_level
 from agent.proposers.code.proposer import CodeProposer
 from agent.proposers.protocol import Context
-from agent.types import Measurement, Proposal, Record, Status, Verdict, from_json, to_json
+from agent.types import Measurement, Proposal, Record, Status, Verdict, to_json
 
 SOURCE = """import torch
 
@@ -53,7 +54,7 @@ def run(status: Status = "ok", value: float | None = 3.0, **fields: Any) -> Meas
 
 
 def record(number: int, new: str = "LEARNING_RATE = 0.08", **fields: Any) -> Record:
-    """An attempt that was undone, unless ``fields`` say otherwise."""
+    """A reverted attempt, with ``fields`` replaced."""
     text = SOURCE.replace("LEARNING_RATE = 0.02", new)
     proposal = Proposal(
         "code", "llm", "c0ffee", unified_diff(SOURCE, text, "train.py"), subject=f"Idea {number}", category="optimiser",
@@ -84,7 +85,7 @@ def said(model: ScriptedModel, request: int = 0) -> str:
 # --- proposals ------------------------------------------------------------------------------------------------------
 
 
-def test_a_reply_becomes_a_proposal() -> None:
+def test_reply_becomes_a_proposal() -> None:
     proposal, model = ask([FASTER])
     assert proposal.text == SOURCE.replace("0.02", "0.04")
     assert apply_reply(SOURCE, proposal.diff) == proposal.text
@@ -99,10 +100,10 @@ def test_a_reply_becomes_a_proposal() -> None:
     assert proposal.usage["calls"] == 1
     assert proposal.usage["tokens_in"] > 100
     assert len(model.requests) == 1
-    assert from_json(Proposal, json.loads(json.dumps(to_json(proposal)))) == proposal
+    assert msgspec.convert(json.loads(json.dumps(to_json(proposal))), Proposal) == proposal
 
 
-def test_the_diff_is_ours_however_sloppy_the_reply() -> None:
+def test_diff_is_normalised() -> None:
     sloppy = "<think>maybe DEPTH?</think>Here you go\n\n@@ -99 @@\n-LEARNING_RATE = 0.02\n+LEARNING_RATE = 0.04  \n"
     proposal, _ = ask([sloppy])
     assert proposal.ending is None
@@ -110,7 +111,7 @@ def test_the_diff_is_ours_however_sloppy_the_reply() -> None:
     assert proposal.subject
 
 
-def test_a_reply_that_does_not_apply_gets_one_repair_round() -> None:
+def test_rejected_reply_gets_one_repair_round() -> None:
     proposal, model = ask([LOST, FASTER])
     assert proposal.ending is None
     assert proposal.usage["repairs"] == 1
@@ -144,14 +145,14 @@ def test_repair_rounds_are_bounded() -> None:
         (Reply("", finish_reason="content_filter"), "refused"),
     ],
 )
-def test_a_reply_without_an_answer(bad: Reply, reason: str) -> None:
+def test_reply_without_answer_is_model_failed(bad: Reply, reason: str) -> None:
     proposal, model = ask([bad, bad])
     assert proposal.ending == "model_failed"
     assert reason in proposal.reason
     assert reason in said(model, 1)
 
 
-def test_the_form_is_enforced_where_the_server_can() -> None:
+def test_grammar_is_sent_where_enforced() -> None:
     for structured, enforce, expected in ((("grammar",), True, True), ((), True, False), (("grammar",), False, False)):
         model = ScriptedModel([FASTER], structured=structured)
         CodeProposer(model, enforce=enforce).ask(context())
@@ -159,7 +160,7 @@ def test_the_form_is_enforced_where_the_server_can() -> None:
         assert not expected or "--- a/train.py" in str(model.requests[0].grammar)
 
 
-def test_the_models_failure_is_nobodys_proposal() -> None:
+def test_model_unavailable_is_raised() -> None:
     with pytest.raises(ModelUnavailable):
         ask([ModelUnavailable("gone")])
     with pytest.raises(ModelUnavailable):
@@ -169,27 +170,27 @@ def test_the_models_failure_is_nobodys_proposal() -> None:
 # --- no repeats -----------------------------------------------------------------------------------------------------
 
 
-def test_an_idea_that_was_tried_is_asked_again_warmer() -> None:
+def test_repeated_idea_raises_the_temperature() -> None:
     other_spelling = reply("LEARNING_RATE = 0.02", "LEARNING_RATE = 4e-2  # bolder")
     given = context(history=(record(7, "LEARNING_RATE = 0.04"),))
     proposal, model = ask([FASTER, other_spelling, SLOWER], given)
     assert proposal.ending is None
     assert proposal.text == SOURCE.replace("0.02", "0.01")
     assert proposal.usage["repeats"] == 2
-    assert "attempt #7 (Idea 7), which was undone, gain -0.1000 = -2.0 times the noise" in said(model, 1)
+    assert "#7 (Idea 7)" in said(model, 1)
+    assert "gain -0.1000 (-2.0 sd" in said(model, 1)
     temperatures = [request.temperature or 0 for request in model.requests]
     assert temperatures == sorted(set(temperatures))
 
 
-def test_going_back_to_the_baseline_is_a_repeat() -> None:
-    """After a keep the baseline differs from the file, and has been measured all the same."""
+def test_return_to_baseline_is_a_duplicate() -> None:
     ask = context(baseline=apply_reply(SOURCE, FASTER, "train.py"))
     proposal = CodeProposer(ScriptedModel([FASTER] * 9)).ask(ask)
     assert proposal.ending == "duplicate"
-    assert "the unchanged baseline" in proposal.reason
+    assert "baseline" in proposal.reason
 
 
-def test_a_model_with_one_idea_ends_as_duplicate() -> None:
+def test_model_with_one_idea_ends_as_duplicate() -> None:
     given = context(history=(record(7, "LEARNING_RATE = 0.04"), record(8, "LEARNING_RATE = 0.01")))
     proposal, model = ask([FASTER] * 9, given, repeats=3)
     assert proposal.ending == "duplicate"
@@ -198,7 +199,7 @@ def test_a_model_with_one_idea_ends_as_duplicate() -> None:
     assert max(request.temperature or 0 for request in model.requests) <= 1.3
 
 
-def test_a_repeat_of_a_repeat_names_the_attempt_that_ran() -> None:
+def test_duplicate_names_the_attempt_that_ran() -> None:
     first = record(3, "LEARNING_RATE = 0.04")
     second = record(4, "LEARNING_RATE = 0.04")
     second = dataclasses.replace(second, proposal=dataclasses.replace(second.proposal, ending="duplicate"), runs=())
@@ -206,7 +207,7 @@ def test_a_repeat_of_a_repeat_names_the_attempt_that_ran() -> None:
     assert "#3" in proposal.reason
 
 
-def test_what_changes_nothing_never_runs() -> None:
+def test_edit_without_effect_ends_as_no_effect() -> None:
     same = reply("LEARNING_RATE = 0.02", "LEARNING_RATE = 2e-2  # the same")
     seeds = reply("manual_seed(1)", "manual_seed(1337)")
     for lines, reason in (([same] * 4, ""), ([seeds] * 4, "seeds")):
@@ -216,7 +217,7 @@ def test_what_changes_nothing_never_runs() -> None:
         assert len(model.requests) == 4
 
 
-def test_the_kth_request_has_the_kth_seed() -> None:
+def test_each_request_has_its_own_seed() -> None:
     _, one = ask([LOST, FASTER], context(trial=3, seed=5))
     _, two = ask([LOST, FASTER], context(trial=3, seed=5))
     _, other = ask([LOST, FASTER], context(trial=4, seed=5))
@@ -228,7 +229,7 @@ def test_the_kth_request_has_the_kth_seed() -> None:
 # --- the prompt -----------------------------------------------------------------------------------------------------
 
 
-def test_the_prompt_holds_what_is_known(tmp_path: Path) -> None:
+def test_prompt_holds_the_context(tmp_path: Path) -> None:
     curve = [{"step": i, "progress": i / 100, "loss": 5 - i / 50, "tokens": i} for i in range(101)]
     (tmp_path / "trials/0002/run-1").mkdir(parents=True)
     rows = "\n".join(map(json.dumps, curve))
@@ -241,8 +242,8 @@ def test_the_prompt_holds_what_is_known(tmp_path: Path) -> None:
     prompt = said(model)
     for text in (
         SOURCE, "Try the optimiser.", "cpu, 2 threads", "5 s", "val_bpb 3.0100 (2 runs)", "runs of one file is 0.0500",
-        "Lower is better", "#2 Idea 2", "gain -0.1000 = -2.0 times the noise", "101 steps", "4.32e+04 tokens/s",
-        "5.000 at 0%", "3.000 at 100%", "failed (crash): ValueError: boom", "log of the failed attempt #3",
+        "Lower is better", "#2 Idea 2", "gain -0.1000 (-2.0 sd", "101 steps", "4.32e+04 tokens/s",
+        "5.000 at 0%", "3.000 at 100%", "failed (crash): ValueError: boom", "failed attempt #3",
         "+LEARNING_RATE = 0.08",
     ):  # fmt: skip
         assert text in prompt
@@ -250,13 +251,13 @@ def test_the_prompt_holds_what_is_known(tmp_path: Path) -> None:
     assert "\x1b" not in prompt
 
 
-def test_the_test_split_never_reaches_a_model() -> None:
+def test_prompt_never_holds_test_split() -> None:
     secret = Measurement("c0ffee", "test", 1, "cpu", "ok", 7.654321)
     _, model = ask([FASTER], context(history=(record(1, runs=(run(), secret)),)))
     assert "7.65" not in said(model)
 
 
-def test_history_is_cut_first_and_the_file_never() -> None:
+def test_prompt_leaves_out_history_before_file() -> None:
     history = tuple(record(i, f"LEARNING_RATE = {i}") for i in range(1, 200))
     model = ScriptedModel([FASTER], max_model_len=4096)
     CodeProposer(model).ask(context(history=history))
@@ -269,7 +270,7 @@ def test_history_is_cut_first_and_the_file_never() -> None:
     assert model.count_tokens(sent.messages) + (sent.max_tokens or 0) <= 4096
 
 
-def test_kept_attempts_stay_longest_in_a_cut_history() -> None:
+def test_short_history_prefers_kept_attempts() -> None:
     kept = Verdict("keep", 2.9, 3.0, 0.1, 0.05, 1, 2, 1, "better")
     history = tuple(record(i, f"LR = {i}", **({"verdict": kept} if i == 2 else {})) for i in range(1, 100))
     text = render_history(context(history=history), 1500)
@@ -279,12 +280,12 @@ def test_kept_attempts_stay_longest_in_a_cut_history() -> None:
     assert "#99 " in text
 
 
-def test_a_file_that_does_not_fit_is_an_error_that_says_so() -> None:
+def test_file_beyond_the_window_is_an_error() -> None:
     with pytest.raises(ModelMisconfigured, match=r"train\.py does not fit .* 2048 tokens.*--max-model-len"):
         CodeProposer(ScriptedModel([FASTER], max_model_len=2048)).ask(context(source="x = 1\n" * 2000))
 
 
-def test_an_overflow_that_nobody_foresaw_cuts_the_history() -> None:
+def test_overflow_shortens_the_history() -> None:
     history = tuple(record(i, f"LEARNING_RATE = {i}") for i in range(1, 60))
     too_long = ContextOverflow("too long", 3500)
     model = ScriptedModel([too_long, FASTER], max_model_len=None)
@@ -294,7 +295,7 @@ def test_an_overflow_that_nobody_foresaw_cuts_the_history() -> None:
         CodeProposer(ScriptedModel([ContextOverflow("too long")] * 9, max_model_len=None)).ask(context())
 
 
-def test_a_repair_that_does_not_fit_leaves_the_problem_as_it_is() -> None:
+def test_repair_that_overflows_ends_as_patch_rejected() -> None:
     proposal, _ = ask([LOST, ContextOverflow("too long")])
     assert proposal.ending == "patch_rejected"
 
@@ -302,7 +303,7 @@ def test_a_repair_that_does_not_fit_leaves_the_problem_as_it_is() -> None:
 # --- plateaus -------------------------------------------------------------------------------------------------------
 
 
-def test_plateau_levels() -> None:
+def test_plateau_level_cycles() -> None:
     assert [plateau_level(n, 4) for n in (0, 3, 4, 7, 8, 12, 16, 20)] == [0, 0, 1, 1, 2, 3, 1, 2]
     assert plateau_level(100, 0) == 0
 
@@ -311,21 +312,21 @@ def test_plateau_levels() -> None:
     ("since_keep", "words"),
     [
         (7, ()),
-        (8, ("another kind", "optimiser (3)", "architecture")),
+        (8, ("another category", "optimiser (3)", "architecture")),
         (16, ("near misses", "Idea 2")),
         (24, ("bolder",)),
     ],
 )
-def test_a_plateau_changes_what_is_asked_for(since_keep: int, words: tuple[str, ...]) -> None:
+def test_plateau_changes_the_prompt(since_keep: int, words: tuple[str, ...]) -> None:
     close = Verdict("revert", 3.0, 3.0, 0.01, 0.05, 1, 2, 1, "not enough")
     history = (record(1, verdict=close), record(2, "LEARNING_RATE = 1", verdict=close), record(3))
     proposal, model = ask([FASTER], context(history=history, plateau=since_keep))
     assert all(word in said(model) for word in words)
-    assert ("A change of direction" in said(model)) == bool(words)
+    assert ("Change of direction" in said(model)) == bool(words)
     assert proposal.usage["plateau"] == (since_keep // 8)
 
 
-def test_near_misses_are_those_within_the_noise() -> None:
+def test_near_misses_are_within_the_noise() -> None:
     def at(gain: float) -> Verdict:
         return Verdict("revert", 3.0, 3.0, gain, 0.05, 1, 2, 1, "no")
 
@@ -336,7 +337,7 @@ def test_near_misses_are_those_within_the_noise() -> None:
 # --- transcripts ----------------------------------------------------------------------------------------------------
 
 
-def test_every_round_is_written_down(tmp_path: Path) -> None:
+def test_every_round_has_a_transcript(tmp_path: Path) -> None:
     directory = tmp_path / "trials/0001"
     given = context(run_directory=tmp_path, transcripts=directory, history=(record(7, "LEARNING_RATE = 0.04"),))
     proposal, model = ask([Reply(LOST, reasoning="what now", model="m"), FASTER, SLOWER], given)
@@ -350,7 +351,7 @@ def test_every_round_is_written_down(tmp_path: Path) -> None:
     assert LOST in written
 
 
-def test_no_key_reaches_a_transcript(tmp_path: Path) -> None:
+def test_transcript_holds_no_key(tmp_path: Path) -> None:
     key = "plain-words-as-key"
     echo = Answer(FASTER + f"\nYour key is {key}", reasoning=f"the key {key}")
     with OpenAIServer([echo], key=key) as server:
@@ -359,7 +360,7 @@ def test_no_key_reaches_a_transcript(tmp_path: Path) -> None:
     assert all(key not in path.read_text() for path in tmp_path.iterdir())
 
 
-def test_over_a_real_socket() -> None:
+def test_proposal_over_a_socket() -> None:
     with OpenAIServer([Answer(status=503, retry_after="0"), LOST, FASTER], models={"tiny": 8192}) as server:
         proposal = CodeProposer(ChatModel(server.base_url)).ask(context())
     assert (proposal.ending, proposal.model) == (None, "tiny")
@@ -385,25 +386,17 @@ def test_over_a_real_socket() -> None:
         ("", "", "", ""),
     ],
 )  # fmt: skip
-def test_headers_as_models_write_them(text: str, category: str, subject: str, rationale: str) -> None:
+def test_header_forms_of_models(text: str, category: str, subject: str, rationale: str) -> None:
     assert tuple(read_header(text)) == (category, subject, rationale)
 
 
-def test_a_long_subject_is_cut_between_words() -> None:
+def test_long_subject_is_cut_between_words() -> None:
     subject = read_header("Subject: " + "word " * 50).subject
     assert len(subject) <= 72
     assert subject.endswith("word…")
 
 
-def test_a_curve_that_is_not_there_or_not_text(tmp_path: Path) -> None:
-    assert read_curve(tmp_path / "absent") == ()
-    (tmp_path / "curve.jsonl").write_bytes(
-        b"\xff\x00[" * 100 + b'\n{"progress": 0.5, "loss": 3}\n[[[\n{"loss": 1e999, "progress": 0}'
-    )
-    assert read_curve(tmp_path / "curve.jsonl") == ((0.5, 3.0),)
-
-
-def test_a_line_may_look_at_the_conversation() -> None:
+def test_scripted_line_may_be_a_function() -> None:
     def line(messages: Sequence[Message]) -> str:
         return FASTER if "LEARNING_RATE" in messages[0]["content"] else "?"
 

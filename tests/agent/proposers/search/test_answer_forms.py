@@ -1,4 +1,4 @@
-"""Forms of a model's answer: what the grammar allows is exactly what the check accepts."""
+"""The forms of a model's answer: the grammar allows what the check accepts."""
 
 from __future__ import annotations
 
@@ -12,39 +12,30 @@ from places import ROOT
 
 from agent.errors import ReplyRejected
 from agent.patch.apply import unified_diff
-from agent.proposers.search.answer_forms import block_grammar, number_rules, point_schema, read_diff, read_object
+from agent.proposers.search.answer_forms import block_grammar, number_rule, point_schema, read_diff, read_object
 from agent.space.space import SearchSpace
 from agent.types import Param
 
 SPACE = SearchSpace.from_toml(ROOT / "nanogpt_target" / "target.toml")
 
 
-def expression(rules: list[str]) -> re.Pattern[str]:
-    """The first rule as a regular expression, by putting the others into it."""
-    bodies = dict(rule.split(" ::= ", 1) for rule in rules)
-
-    def expand(body: str) -> str:
-        options = []
-        for option in body.split(" | "):
-            parts = [
-                re.escape(json.loads(token)) if token.startswith('"')
-                else token if token.startswith("[") else f"(?:{expand(bodies[token])})"
-                for token in option.split()
-            ]  # fmt: skip
-            options.append("".join(parts))
-        return "|".join(options)
-
-    return re.compile(expand(rules[0].split(" ::= ", 1)[1]))
+def expression(rule: str) -> re.Pattern[str]:
+    """A grammar rule as a regular expression."""
+    options = [
+        "".join(re.escape(json.loads(token)) if token.startswith('"') else token for token in option.split())
+        for option in rule.split(" ::= ", 1)[1].split(" | ")
+    ]
+    return re.compile("|".join(options))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(-3000, 30_000), st.integers(1, 40_000), st.integers(-50_000, 80_000))
-def test_whole_numbers_are_held_between_their_bounds(low: int, width: int, tried: int) -> None:
-    pattern = expression(number_rules("v", Param("N", "int", low, low, low + width)))
+def test_grammar_bounds_whole_numbers(low: int, width: int, tried: int) -> None:
+    pattern = expression(number_rule("v", Param("N", "int", low, low, low + width)))
     for value in {tried, low - 1, low, low + 1, low + width, low + width + 1}:
         assert bool(pattern.fullmatch(str(value))) == (low <= value <= low + width), value
     for gone in {low, low + width // 2, low + width}:
-        pattern = expression(number_rules("v", Param("N", "int", low, low, low + width), but=gone))
+        pattern = expression(number_rule("v", Param("N", "int", low, low, low + width), but=gone))
         for value in {gone - 1, gone, gone + 1}:
             assert bool(pattern.fullmatch(str(value))) == (low <= value <= low + width and value != gone), value
 
@@ -59,13 +50,13 @@ def test_whole_numbers_are_held_between_their_bounds(low: int, width: int, tried
         (-1.0, 1.0, False, ["-1.000", "1.000", "0.000", "-0.500"], ["-1.001", "1.001"]),
     ],
 )
-def test_floats_are_held_between_their_bounds(low, high, log, good, bad):
-    pattern = expression(number_rules("v", Param("N", "float", low or 0.1, low, high, log=log)))
+def test_grammar_bounds_floats(low, high, log, good, bad):
+    pattern = expression(number_rule("v", Param("N", "float", low or 0.1, low, high, log=log)))
     assert [text for text in good if not pattern.fullmatch(text)] == []
     assert [text for text in bad if pattern.fullmatch(text)] == []
 
 
-def test_the_grammar_holds_every_line_of_the_block_and_wants_a_change():
+def test_grammar_requires_a_changed_value():
     grammar = block_grammar(SPACE, SPACE.block)
     rules = dict(line.split(" ::= ", 1) for line in grammar.strip().split("\n"))
     lines = SPACE.block.splitlines()
@@ -74,11 +65,11 @@ def test_the_grammar_holds_every_line_of_the_block_and_wants_a_change():
         changes = json.dumps(f"-{line}\n")[1:-1] in rules[f"after{i}"]
         assert changes == (line.partition(" =")[0] in SPACE.names)
     last = max(int(name.removeprefix("before")) for name in rules if name.startswith("before"))
-    assert " | " not in rules[f"before{last}"]  # nothing changed so far: the last value must
+    assert " | " not in rules[f"before{last}"]  # the last value must change
 
 
-def test_a_diff_becomes_its_configuration():
-    wanted = SPACE.repair({"DEPTH": 12, "MATRIX_LR": 0.02, "WINDOW_PATTERN": "SSLL"})
+def test_diff_is_read_as_configuration():
+    wanted = SPACE.defaults | {"DEPTH": 12, "MATRIX_LR": 0.02, "WINDOW_PATTERN": "SSLL"}
     diff = unified_diff(SPACE.block, SPACE.render(SPACE.block, wanted), SPACE.path)
     assert read_diff(SPACE, SPACE.block, f"Rationale: deeper.\n\n```diff\n{diff}```") == wanted
 
@@ -101,12 +92,12 @@ def changed(old: str, new: str) -> str:
         ("--- a/other.py\n+++ b/other.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n", "no diff"),
     ],
 )
-def test_what_leaves_the_block_or_the_bounds_is_rejected(reply, reason):
+def test_diff_outside_block_or_bounds_is_rejected(reply, reason):
     with pytest.raises(ReplyRejected, match=reason):
         read_diff(SPACE, SPACE.block, reply)
 
 
-def test_json_with_words_around_it_is_read_and_checked():
+def test_json_is_found_and_checked():
     text = json.dumps(SPACE.defaults | {"DEPTH": 9, "rationale": "one more"})
     params, rationale = read_object(SPACE, f"Here it is:\n```json\n{text}\n```")
     assert (params["DEPTH"], rationale) == (9, "one more")
@@ -115,7 +106,7 @@ def test_json_with_words_around_it_is_read_and_checked():
             read_object(SPACE, bad)
 
 
-def test_the_schema_names_every_parameter():
+def test_schema_requires_every_parameter():
     schema = point_schema(SPACE)
     assert set(schema["required"]) == {*SPACE.names, "rationale"}
     assert schema["properties"]["HEAD_DIM"] == {"enum": [64, 128, 256]}

@@ -1,4 +1,4 @@
-"""What the screening makes of values."""
+"""The Gaussian process of the screening, and its use of threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.proposers.search.gp import GaussianProcess, compress, one_thread
 from benchmarks.objectives import Objective, paper_space
 
 
-def test_good_values_are_left_alone_and_bad_ones_keep_their_order():
+def test_compress_keeps_good_values_and_order():
     y = np.array([1.0, 1.1, 1.2, 1.3, 1.5, 2.0])
     squeezed = compress(y)
     assert squeezed[:3].tolist() == [1.0, 1.1, 1.2]
@@ -23,8 +23,7 @@ def test_good_values_are_left_alone_and_bad_ones_keep_their_order():
 
 
 @pytest.mark.parametrize("absurd", [11.0, 1e4, 1e30])
-def test_absurd_values_do_not_blind_a_process_to_the_rest(absurd):
-    """A tenth of the runs went wrong and say so with a number; how large that is must not matter."""
+def test_outliers_do_not_hide_the_minimum(absurd):
     x = np.linspace(0.0, 1.0, 40)[:, None]
     y = 3.0 + 0.1 * (x[:, 0] - 0.4) ** 2
     y[36:] = absurd
@@ -36,7 +35,7 @@ def test_absurd_values_do_not_blind_a_process_to_the_rest(absurd):
 
 
 def threads_now() -> set[int]:
-    """In how many threads the libraries of linear algebra would compute now."""
+    """The present numbers of BLAS threads."""
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
 
@@ -47,21 +46,20 @@ def in_a_thread(work) -> None:
 
 
 class Watched(CmaGp):
-    """Notes in how many threads each library of linear algebra would compute while it screens."""
+    """Records the number of BLAS threads during screening."""
 
     threads: set[int] = set()  # noqa: RUF012
 
-    def _values(self):
+    def _posterior(self):
         self.threads = threads_now()
-        return super()._values()
+        return super()._posterior()
 
 
-def test_the_search_leaves_the_other_processors_to_the_training():
-    """Small matrices in many threads wait ten times as long as they compute where a run has the processors."""
+def test_screening_uses_one_thread():
     objective = Objective(paper_space(), "near", 0)
     search = Watched(objective.space)
     with threadpool_limits(4, user_api="blas"):
-        for trial in range(2 * FIRST):
+        for trial in range(FIRST + 10):
             params = search.ask()
             outcome = objective.run(params, trial)
             search.tell(params, outcome.value, status=outcome.status, memory_gb=outcome.memory_gb)
@@ -69,14 +67,13 @@ def test_the_search_leaves_the_other_processors_to_the_training():
         assert threads_now() == {4}
 
 
-def test_searches_in_two_threads_leave_the_libraries_as_they_were():
-    """Who comes second finds one thread, and must not take that for what to put back."""
+def test_parallel_searches_restore_thread_limits():
     entered, second_entered, left = Event(), Event(), Event()
 
     def first() -> None:
         with one_thread():
             entered.set()
-            second_entered.wait(0.5)  # who is kept out meanwhile comes later
+            second_entered.wait(0.5)  # the second search waits for the lock
         left.set()
 
     def second() -> None:
@@ -85,10 +82,10 @@ def test_searches_in_two_threads_leave_the_libraries_as_they_were():
             second_entered.set()
             left.wait()
 
-    with one_thread():  # all libraries are there
+    with one_thread():  # loads all libraries
         pass
     before = max(threads_now())
-    in_a_thread(lambda: threadpool_limits(4, user_api="blas"))  # a thread that lives on would be the only one to set it
+    in_a_thread(lambda: threadpool_limits(4, user_api="blas"))  # limits are per thread
     try:
         threads = [Thread(target=work) for work in (first, second)]
         for thread in threads:
@@ -100,7 +97,7 @@ def test_searches_in_two_threads_leave_the_libraries_as_they_were():
         in_a_thread(lambda: threadpool_limits(before, user_api="blas"))
 
 
-def test_a_process_forked_while_another_thread_searches_can_search():
+def test_fork_during_search_can_search():
     entered, done = Event(), Event()
 
     def search() -> None:

@@ -1,4 +1,4 @@
-"""Ask and tell in the hands of others: numpy's scalars, wrong types, advisers that break."""
+"""Unusual arguments of ask and tell: numpy scalars, wrong types, failing advisers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from agent.errors import ReplyRejected, UsageError
 from agent.llm.chat import Reply
 from agent.proposers import make_proposer
-from agent.proposers.search.failure_model import kinds
+from agent.proposers.search.failure_model import failure_kinds
 from agent.space.block import read_block
 from agent.space.space import SearchSpace
 from agent.types import Param
@@ -39,7 +39,7 @@ METHODS = ["cma-es", "cma-gp", "tpe"]
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_numpys_scalars_are_as_good_as_pythons(name):
+def test_numpy_scalars_equal_python_scalars(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours = make_proposer(name, SPACE, seed=3, baseline=PLAIN)
@@ -51,10 +51,10 @@ def test_numpys_scalars_are_as_good_as_pythons(name):
             given = {key: np.asarray(value)[()] for key, value in params.items()}
             theirs.tell(given, np.float64(1.0 + k), n=np.int64(2), memory_gb=np.float32(3.0))
         assert theirs.ask() == ours.ask()
-    assert all(type(value) in (int, float, str, bool) for told in theirs.told for value in told.params.values())
+    assert all(type(value) in (int, float, str, bool) for seen in theirs.observations for value in seen.params.values())
 
 
-def test_what_is_rendered_is_python_and_of_the_parameters_kind():
+def test_render_writes_python_literals():
     text = SPACE.render(SPACE.block, NUMPY)
     assert SPACE.read(text) == PLAIN
     whole = SPACE.render(SPACE.block, PLAIN | {"DEPTH": 9.0, "ROWS": 16.0, "RATE": 1})
@@ -63,7 +63,7 @@ def test_what_is_rendered_is_python_and_of_the_parameters_kind():
 
 
 @pytest.mark.parametrize("value", [math.nan, 2.0, "fast", None, True])
-def test_no_value_outside_the_space_is_rendered(value):
+def test_render_rejects_invalid_values(value):
     with pytest.raises(UsageError, match="RATE = "):
         SPACE.render(SPACE.block, {"RATE": value})
 
@@ -76,7 +76,7 @@ def test_no_value_outside_the_space_is_rendered(value):
         ("PATTERN", ["SL"]), ("PATTERN", np.array(["SL", "LL"])),
     ],
 )  # fmt: skip
-def test_a_point_that_is_none_is_named_and_changes_nothing(name, value):
+def test_invalid_point_changes_nothing(name, value):
     method, untouched = (make_proposer("cma-es", SPACE) for _ in range(2))
     with pytest.raises(UsageError, match=name):
         method.tell(SPACE.defaults | {name: value}, 1.0)
@@ -84,49 +84,49 @@ def test_a_point_that_is_none_is_named_and_changes_nothing(name, value):
 
 
 @pytest.mark.parametrize("value", ["1.0", [1.0], 1j, object()])
-def test_a_value_that_is_no_number_is_named(value):
+def test_non_numeric_value_raises(value):
     method = make_proposer("cma-es", SPACE)
     with pytest.raises(UsageError, match="not a number"):
         method.tell(method.ask(), value)
-    assert method.told == []
+    assert method.observations == []
 
 
-def test_a_value_beyond_a_float_is_a_failure():
+def test_value_beyond_float_is_a_failure():
     method = make_proposer("cma-es", SPACE)
     method.tell(method.ask(), 10**400)
-    assert method.told[0].value is None
+    assert method.observations[0].value is None
 
 
 @pytest.mark.parametrize("statuses", [("oom", None), ("", "crash"), (7, "oom")])
-def test_statuses_of_any_kind_are_failures(statuses):
+def test_any_status_is_a_failure(statuses):
     method = make_proposer("cma-es", SPACE)
     for k in range(30):
         method.tell(method.ask(), None, status=statuses[k % len(statuses)])
     assert SPACE.valid(method.ask()) == []
 
 
-def test_a_status_of_its_own_for_every_failure_does_not_slow_a_search_down():
+def test_rare_statuses_share_one_boundary():
     method = make_proposer("cma-es", SPACE)
     for k in range(40):
         params = method.ask()
         failed = k % 2 == 0
         method.tell(params, None if failed else 1.0 + k, status=f"exit code {k}" if failed else "ok")
-    assert len(set(kinds(method.told).values())) <= 8
+    assert len(set(failure_kinds(method.observations).values())) <= 8
 
 
 @pytest.mark.parametrize("seed", [-1, 2**80, np.uint64(2**63 + 5), np.int32(7)])
-def test_any_whole_number_is_a_seed(seed):
+def test_any_integer_is_a_seed(seed):
     assert make_proposer("cma-gp", SPACE, seed=seed).ask() == make_proposer("cma-gp", SPACE, seed=int(seed)).ask()
 
 
 @pytest.mark.parametrize("seed", [None, 1.5, "x"])
-def test_anything_else_is_no_seed(seed):
+def test_other_seeds_raise(seed):
     with pytest.raises(UsageError, match="seed"):
         make_proposer("cma-es", SPACE, seed=seed)
 
 
 @pytest.mark.parametrize("name", ["cmaes", "", None, 3])
-def test_a_method_that_there_is_not_is_named(name):
+def test_unknown_method_raises(name):
     with pytest.raises(UsageError, match="no search method"):
         make_proposer(name, SPACE)
 
@@ -135,12 +135,12 @@ def test_a_method_that_there_is_not_is_named(name):
 
 
 @pytest.mark.parametrize("llm", [object(), "http://localhost:8000", 3])
-def test_an_adviser_that_cannot_be_talked_to_is_refused_at_once(llm):
+def test_llm_without_chat_interface_raises(llm):
     with pytest.raises(UsageError, match="complete"):
         make_proposer("centaur", SPACE, llm=llm)
 
 
-def test_a_function_may_be_the_adviser():
+def test_function_can_be_the_adviser():
     def advise(messages):
         assert "RATE" in messages[0]["content"]
         return json.dumps(PLAIN)
@@ -151,7 +151,7 @@ def test_a_function_may_be_the_adviser():
 
 
 @pytest.mark.parametrize("answer", ["", "no idea", "{}", "{", '{"RATE": 7}', '{"RATE": NaN}', "[]", "null", None, 3])
-def test_an_adviser_without_a_point_costs_its_turn_and_no_more(answer):
+def test_unusable_answer_costs_one_turn(answer):
     method = make_proposer("centaur", SPACE, llm=lambda messages: answer, reply="json", share=0.5)
     lost, given = 0, []
     for k in range(20):
@@ -165,7 +165,7 @@ def test_an_adviser_without_a_point_costs_its_turn_and_no_more(answer):
     assert {suggestion.source for suggestion in given} == {"cma"}
 
 
-def test_an_adviser_that_raises_is_heard_of_and_the_same_ask_may_be_made_again():
+def test_adviser_exception_leaves_ask_repeatable():
     broken = True
 
     class Adviser:

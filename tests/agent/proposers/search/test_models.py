@@ -1,4 +1,4 @@
-"""Methods with a model: what it sees, what it may answer, and what happens when it fails."""
+"""Methods with a model: prompts, answers and failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.errors import ModelUnavailable, ReplyRejected, UsageError
 from agent.llm.scripted import ScriptedModel
 from agent.patch.apply import unified_diff
 from agent.proposers import make_proposer
-from agent.proposers.protocol import NoPoint, Suggestion
+from agent.proposers.search.base import NoPoint, Suggestion
 from agent.proposers.search.centaur import Centaur
 from agent.space.space import SearchSpace
 
@@ -33,7 +33,7 @@ def live(method: Centaur, trials: int, value: Callable[[str, int], float | None]
     return sources
 
 
-def test_paper_mode_gives_the_model_three_of_ten_after_the_tenth():
+def test_paper_mode_gives_model_thirty_percent():
     method = Centaur(SPACE, llm=Helper(SPACE), share=0.3, screen=False)
     sources = live(method, 50, lambda source, k: 1.0 + 0.001 * k)
     assert sources[:10] == ["cma"] * 10
@@ -41,7 +41,7 @@ def test_paper_mode_gives_the_model_three_of_ten_after_the_tenth():
     assert set(sources) == {"cma", "llm"}
 
 
-def test_a_useless_model_falls_to_the_floor_and_a_good_one_gets_more_than_the_paper_gives():
+def test_model_share_follows_success():
     useless = Centaur(SPACE, llm=Helper(SPACE), screen=False)
     live(useless, 100, lambda source, k: None if source == "llm" else 1.0 - 0.001 * k)
     assert useless.model_share < 0.06
@@ -50,7 +50,7 @@ def test_a_useless_model_falls_to_the_floor_and_a_good_one_gets_more_than_the_pa
     assert 0.4 < good.model_share <= 0.5
 
 
-def test_the_model_sees_cma_es_in_the_units_of_the_block():
+def test_prompt_shows_cma_es_in_block_units():
     helper = Helper(SPACE)
     live(Centaur(SPACE, llm=helper, share=1.0, screen=False), 40, lambda source, k: 1.0 + 0.01 * (k % 5))
     prompt = helper.prompts[-1]
@@ -62,7 +62,7 @@ def test_the_model_sees_cma_es_in_the_units_of_the_block():
 
 
 @pytest.mark.parametrize("name", ["hparams", "llambo", "llambo-optuna", "centaur"])
-def test_a_replayed_method_sends_the_same_next_prompt(name):
+def test_replay_gives_the_same_next_prompt(name):
     lived, replayed = Helper(SPACE), Helper(SPACE)
     options = {"share": 0.5} if name == "centaur" else {}
     one, two = (make_proposer(name, SPACE, seed=5, llm=llm, **options) for llm in (lived, replayed))
@@ -79,7 +79,7 @@ def test_a_replayed_method_sends_the_same_next_prompt(name):
 
 
 @pytest.mark.parametrize("form", ["diff", "json"])
-def test_a_reply_out_of_form_is_answered_with_the_reason_once(form):
+def test_malformed_reply_gets_one_repair_request(form):
     good = SPACE.defaults | {"DEPTH": 10}
     diff = unified_diff(SPACE.block, SPACE.render(SPACE.block, good), SPACE.path)
     answer = json.dumps(good) if form == "json" else f"Rationale: deeper\n\n```diff\n{diff}```"
@@ -91,7 +91,7 @@ def test_a_reply_out_of_form_is_answered_with_the_reason_once(form):
     assert llm.requests[0].seed != llm.requests[1].seed
 
 
-def test_a_model_that_fails_twice_gives_no_point_and_the_ask_is_used_up():
+def test_second_bad_reply_uses_up_the_ask():
     method = make_proposer("hparams", SPACE, llm=ScriptedModel(["nothing", "nothing"]))
     with pytest.raises(NoPoint, match="no usable configuration") as raised:
         method.suggest()
@@ -101,13 +101,13 @@ def test_a_model_that_fails_twice_gives_no_point_and_the_ask_is_used_up():
         method.suggest()
 
 
-def test_a_configuration_that_was_tried_is_refused():
+def test_repeated_configuration_is_rejected():
     same = json.dumps(SPACE.defaults)
     with pytest.raises(NoPoint, match="started from"):
         make_proposer("hparams", SPACE, llm=ScriptedModel([same, same]), reply="json").suggest()
 
 
-def test_a_failing_model_becomes_cma_es_only_by_permission_and_says_so():
+def test_cma_replaces_failing_model_only_if_allowed():
     strict = Centaur(SPACE, llm=ScriptedModel([]), share=1.0)
     allowed = Centaur(SPACE, llm=ScriptedModel([]), share=1.0, on_failure="cma")
     for _ in range(10):
@@ -118,7 +118,7 @@ def test_a_failing_model_becomes_cma_es_only_by_permission_and_says_so():
         strict.suggest()
     suggestion = allowed.suggest()
     assert suggestion.source == "cma"
-    assert "the model's turn, and it failed" in suggestion.rationale
+    assert "the model failed" in suggestion.rationale
 
 
 def after_failures(replies: list[str], **options: Any) -> tuple[Centaur, ScriptedModel]:
@@ -137,7 +137,7 @@ def after_failures(replies: list[str], **options: Any) -> tuple[Centaur, Scripte
 DEEP, DEEPER, SHALLOW = (json.dumps(SPACE.defaults | {"DEPTH": depth}) for depth in (20, 24, 7))
 
 
-def test_a_point_like_those_that_failed_is_doubted_once_and_the_more_likely_answer_is_tried():
+def test_likely_failure_is_doubted_once():
     for second, tried in ((SHALLOW, SHALLOW), (DEEPER, DEEP), (DEEP, DEEP)):
         method, llm = after_failures([DEEP, second])
         suggestion = method.suggest()
@@ -149,7 +149,7 @@ def test_a_point_like_those_that_failed_is_doubted_once_and_the_more_likely_answ
     assert method.suggest().usage["repairs"] == 0
 
 
-def test_a_doubted_point_is_taken_when_the_second_answer_is_none():
+def test_doubted_point_is_used_without_second_answer():
     for second in ("no idea", json.dumps(SPACE.defaults)):
         method, _ = after_failures([DEEP, second])
         suggestion = method.suggest()
@@ -157,13 +157,13 @@ def test_a_doubted_point_is_taken_when_the_second_answer_is_none():
         assert second in suggestion.transcript
 
 
-def test_a_second_answer_is_not_doubted_whatever_was_wrong_with_the_first():
+def test_second_answer_is_never_doubted():
     method, llm = after_failures(["no idea", DEEP])
     assert method.suggest().params == json.loads(DEEP)
     assert len(llm.requests) == 2
 
 
-def test_a_model_whose_points_failed_is_doubted_sooner():
+def test_model_failures_raise_the_threshold():
     edge = json.dumps(SPACE.defaults | {"DEPTH": 12})
     trusted, _ = after_failures([edge])
     assert trusted.suggest().usage["repairs"] == 0
@@ -178,13 +178,13 @@ def test_a_model_whose_points_failed_is_doubted_sooner():
     assert len(llm.requests) == 2
 
 
-def test_paper_mode_doubts_nothing():
+def test_paper_mode_never_doubts():
     method, llm = after_failures([DEEP], share=0.3, screen=False)
     assert method.suggest().params == json.loads(DEEP)
     assert len(llm.requests) == 1
 
 
-def test_the_form_is_enforced_where_the_server_can():
+def test_form_is_enforced_by_capable_servers():
     for structured, form, sent in ((["grammar", "schema"], "diff", "grammar"), (["schema"], "json", "schema")):
         llm = ScriptedModel(["x", "x"], structured=structured)
         with pytest.raises(NoPoint):
@@ -192,8 +192,8 @@ def test_the_form_is_enforced_where_the_server_can():
         assert getattr(llm.requests[0], sent) is not None
 
 
-def test_options_are_checked():
+def test_bad_options_raise():
     with pytest.raises(UsageError, match="between 0 and 1"):
         make_proposer("centaur", SPACE, llm=Helper(SPACE), share=30)
-    with pytest.raises(UsageError, match="talks to a model"):
+    with pytest.raises(UsageError, match="--llm-base-url"):
         make_proposer("centaur", SPACE)

@@ -17,7 +17,7 @@ from agent.space.space import SearchSpace
 
 
 class Helper:
-    """A model that keeps to the form: new uniform points. What it says depends on the request alone."""
+    """A model that answers every prompt with new uniform points, determined by the request."""
 
     def __init__(self, space: SearchSpace, structured: Sequence[str] = ()) -> None:
         self.space = space

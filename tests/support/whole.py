@@ -1,4 +1,4 @@
-"""What must be true of a run that ended, however often it was interrupted: for tests and benchmarks/kills.py."""
+"""Invariants of a run that ended, however often it was interrupted. benchmarks/kills.py uses them as well."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from agent.ledger.events import Asked, Event, Told, fields_of, name_of
 from agent.ledger.journal import read
-from agent.ledger.state import Event, State, fold
+from agent.ledger.state import State, fold
 from agent.repo.refs import REFS
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 
-# Fields that differ between two sessions that did the same: times, and what hangs on them. The date of an attempt's
-# commit is when it was asked for, the seeds of its runs are drawn by its hash, and a run that was lost takes a number.
+# Fields that differ between two sessions with the same trials: times, and what depends on them. The date of an
+# attempt's commit is the time of its request; the seeds of its runs depend on its hash; lost runs use up numbers.
 VOLATILE = frozenset({"time", "started", "waited", "seconds", "peak_memory_gb", "seed", "trace", "attempt"})
-OF_A_LIFE = frozenset({"run_started", "lost", "resumed", "ended"})  # events of which an interrupted session has more
+INTERRUPTIONS = frozenset({"run_started", "lost", "resumed", "ended"})  # more often in an interrupted session
 
 
 def refs_of(target: Path, tag: str = "night") -> dict[str, str]:
@@ -28,12 +29,12 @@ def refs_of(target: Path, tag: str = "night") -> dict[str, str]:
 
 
 def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
-    """Ledger, refs, branch and table agree; no trial, run or accepted edit is lost or doubled. Or AssertionError."""
+    """Assert that ledger, refs, branch and results.tsv agree, and that nothing is lost or doubled."""
     events = read(directory.ledger)
     state = fold(events)
-    asked = [e["trial"] for e in events if e["event"] == "asked"]
+    asked = [e.trial for e in events if isinstance(e, Asked)]
     assert asked == list(range(1, trials + 1)), asked
-    told = [e["trial"] for e in events if e["event"] == "told"]
+    told = [e.trial for e in events if isinstance(e, Told)]
     assert sorted(told) == [0, *asked], told
     assert not state.started, "a run is neither measured nor lost"
     names = [(m.commit, m.seed) for runs in state.runs.values() for m in runs if m.role != "test"]
@@ -49,7 +50,7 @@ def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
         for commit, record in zip(history, state.kept, strict=True):
             assert record.candidate is not None
             assert commit.tree == repo.commit(record.candidate).tree
-            assert commit.parents == (record.base,), "the branch holds a combination that nobody ran"
+            assert commit.parents == (record.base,), "the branch holds a combination of edits that was not measured"
             assert any(run.value is not None for run in state.runs[record.candidate])
     lines = directory.results.read_text().splitlines()
     assert len(lines) == 2 + trials, len(lines)
@@ -62,9 +63,9 @@ def _published(status: str, decision: str) -> str:
 
 
 def essence(events: Sequence[Event]) -> list[Any]:
-    """The events without what is ``VOLATILE``, their commits by what they are instead of by their hashes."""
+    """The events without ``VOLATILE`` fields; commits have names instead of hashes."""
     names = _names(fold(events))
-    return [_bare(event, names) for event in events if event["event"] not in OF_A_LIFE]
+    return [_bare(fields_of(event), names) for event in events if name_of(event) not in INTERRUPTIONS]
 
 
 def _names(state: State) -> dict[str, str]:

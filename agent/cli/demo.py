@@ -1,0 +1,73 @@
+"""``overnight demo``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from shlex import quote
+
+from agent.cli.init import make_target
+from agent.cli.options import Commands, add_command
+from agent.cli.output import console, live_view, say
+from agent.cli.run import finish
+from agent.cli.runs import load
+from agent.errors import UsageError
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "demo", demo, "runs cache")
+    parser.add_argument("--trials", type=int, default=24, help="trials to run (default: 24)")
+    parser.add_argument(
+        "--sandbox", choices=("auto", "bwrap", "process"), default="auto", help="default: bwrap, else process"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the session (default: 0)")
+
+
+def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
+    """Run a complete short session on a CPU, without Docker or a model server."""
+    from agent.review.data.night import night_of
+    from agent.review.report.report import write_report
+    from agent.review.terminal.log import log_table
+    from agent.rundir.directory import new_tag
+    from agent.session import setup
+    from agent.settings import make_settings
+    from agent.target import load_target
+    from agent.text import count
+
+    began = time.monotonic()
+    if trials < 1:
+        raise UsageError(f"--trials {trials}: must be at least 1.")
+    make_settings({"seed": seed}, None)  # checks the seed before anything is written
+    sandbox = _usable_sandbox() if sandbox == "auto" else sandbox
+    tag = new_tag(Path(runs), "demo-", "targets")
+    target = Path(runs) / "targets" / tag
+    make_target(target, "demo")
+    (target.parent / ".gitignore").write_text("*\n")
+    settings = make_settings(
+        {"tag": tag, "target": str(target), "proposer": "cma-es", "sandbox": sandbox, "device": "cpu",
+         "policy": "margin", "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
+        None,
+        load_target(target)[1],
+    )  # fmt: skip
+    say(f"{count(trials, 'trial')} of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
+    directory = setup.start(settings, live_view(), say)
+    status = finish(directory)
+    state, _ = load(directory)
+    if 0 in state.told:
+        report = write_report(directory.path)
+        console().print(log_table(night_of(state, {})))
+        print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")
+        print(f"The report: {report}")
+    say(f"done in {time.monotonic() - began:.0f} s")
+    return status
+
+
+def _usable_sandbox() -> str:
+    from sandbox import make_sandbox
+    from sandbox.types import SandboxUnavailable
+
+    try:
+        make_sandbox("bwrap").check()
+    except SandboxUnavailable:
+        return "process"
+    return "bwrap"

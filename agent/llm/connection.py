@@ -1,0 +1,190 @@
+"""HTTP requests to one model server. Every failure is a ``RequestFailed`` with the server's reason."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import ssl
+import time
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
+
+from agent.errors import ModelMisconfigured
+from agent.llm.api_keys import scrub
+from agent.llm.error_bodies import ErrorBody, read_error
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+
+class RequestFailed(Exception):
+    """A request that brought no usable answer.
+
+    Attributes:
+        status: of the HTTP response, 0 if there is none.
+        body: what the response says.
+        retry_after: seconds that the server asks to wait, None if it does not ask.
+    """
+
+    def __init__(self, message: str, status: int = 0, body: ErrorBody | None = None, retry_after: float | None = None):
+        super().__init__(message)
+        self.status, self.body, self.retry_after = status, body or ErrorBody(message), retry_after
+
+    @property
+    def overflow(self) -> bool:
+        """Whether the request is longer than the context window."""
+        if self.status in (0, 401, 403, 404, 408, 409, 429):
+            return False
+        return self.status == 413 or self.body.overflow
+
+    @property
+    def transient(self) -> bool:
+        """Whether another attempt may succeed."""
+        if self.body.code == "insufficient_quota" or self.overflow:
+            return False
+        return self.status in (0, 200, 408, 409, 425, 429) or (self.status >= 500 and self.status != 501)
+
+
+class Proxy(NamedTuple):
+    url: str
+    variable: str  # environment variable that holds the URL
+
+    def __str__(self) -> str:
+        shown = re.sub(r"//[^/@]*@", "//", self.url).rstrip("/")  # without user and password
+        return f"the proxy {shown} of {self.variable}"
+
+
+class Connection:
+    """Requests to the server at ``base_url`` through the openai client, which opens with the first request.
+
+    Args:
+        base_url: ends without a slash.
+        key: API key, None for a server without keys.
+        timeout: of one request in seconds.
+    """
+
+    def __init__(self, base_url: str, key: str | None, timeout: float) -> None:
+        self.base_url, self._key, self._timeout = base_url, key, timeout
+        self.root = base_url.removesuffix("/v1")
+        self.proxy = proxy_for(base_url)
+        self._opened: OpenAI | None = None
+
+    def __str__(self) -> str:
+        through = f" through {self.proxy}" if self.proxy else ""
+        return f"the model server at {self.scrub(self.base_url)}{through}"
+
+    def scrub(self, text: str) -> str:
+        """``text`` without the API key and the password of the address."""
+        return scrub(text, self._key, urlsplit(self.base_url).password)
+
+    def get(self, path: str) -> str:
+        """The body of a GET request. Raises RequestFailed, ModelMisconfigured."""
+        return self._request("get", path)
+
+    def post(self, path: str, body: dict[str, Any]) -> str:
+        """The body of the answer to a POST request. Raises RequestFailed, ModelMisconfigured."""
+        return self._request("post", path, body=body)
+
+    def version(self) -> str:
+        """The version of the server software by vLLM's /version, else ""."""
+        try:
+            return str(json.loads(self.get(self.root + "/version"))["version"])[:40]
+        except (RequestFailed, ValueError, KeyError, TypeError):
+            return ""
+
+    def _request(self, method: str, path: str, **options: Any) -> str:
+        from openai import APIStatusError
+
+        client = self._open()
+        try:
+            return str(getattr(client, method)(path, cast_to=str, **options))
+        except APIStatusError as error:
+            body = read_error(error.response.text)
+            reason = f"HTTP {error.status_code}{f': {body.reason}' if body.reason else ''}"
+            wait = seconds_to_wait(error.response.headers.get("retry-after"))
+            raise RequestFailed(self.scrub(reason), error.status_code, body, wait) from None
+        except Exception as error:  # the exceptions of openai and of its HTTP library have no common base
+            cause = f" ({error.__cause__})" if error.__cause__ is not None and str(error.__cause__) else ""
+            reason = f"{str(error).rstrip('.') or type(error).__name__}{cause}"
+            raise RequestFailed(self.scrub(" ".join(reason.split()))) from None
+
+    def _open(self) -> OpenAI:
+        if self._opened is None:
+            import openai
+
+            # Without a proxy for this server, proxies of the environment must not even be looked at: one that the
+            # HTTP library cannot use would raise.
+            options: dict[str, Any] = {}
+            try:
+                if self.proxy is not None:
+                    options = {"proxy": self.proxy.url}
+                elif getproxies_environment():
+                    options = {"trust_env": False, "verify": ssl.create_default_context()}
+                self._opened = openai.OpenAI(
+                    api_key=self._key or "EMPTY",
+                    base_url=self.base_url,
+                    timeout=self._timeout,
+                    max_retries=0,  # ChatModel retries: bounded and recorded
+                    http_client=openai.DefaultHttpxClient(**options),
+                )
+            except Exception as error:  # of openai, its HTTP library, ssl and packages that are not installed
+                raise ModelMisconfigured(self._not_opened(error)) from None
+        return self._opened
+
+    def _not_opened(self, error: Exception) -> str:
+        host = urlsplit(self.base_url).hostname
+        if self.proxy is not None:
+            return (
+                f"cannot use {self.proxy} for the model server at {host}: {str(error).rstrip('.')}. Unset "
+                f"{self.proxy.variable}, add {host} to NO_PROXY, or for SOCKS: pip install socksio."
+            )
+        names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENAI_CUSTOM_HEADERS") if os.environ.get(name)]
+        hint = f" Check {', '.join(names)}." if names else ""
+        return f"cannot open a client for the model server at {host}: {str(error).rstrip('.')}.{hint}"
+
+
+def proxy_for(base_url: str) -> Proxy | None:
+    """The proxy that the environment sets for a server; None if there is none or NO_PROXY covers the server."""
+    parts = urlsplit(base_url)
+    for name in (f"{parts.scheme}_proxy", "all_proxy"):
+        for variable in (name, name.upper()):
+            if value := os.environ.get(variable, "").strip():
+                if covered_by_no_proxy(parts.hostname or "", parts.port):
+                    return None
+                return Proxy(value if "://" in value else f"http://{value}", variable)
+    return None
+
+
+def covered_by_no_proxy(host: str, port: int | None) -> bool:
+    """Whether NO_PROXY names a host: ``*``, a name or a parent domain, an address or a network, each with a port."""
+    for word in re.split(r"[,\s]+", os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""):
+        entry, wanted = word.rpartition("://")[2].lower(), ""
+        if entry.count(":") == 1 or "]:" in entry:
+            entry, wanted = entry.rsplit(":", 1)
+        entry = entry.strip("[]").removeprefix("*.").removeprefix(".")
+        if not entry or wanted not in ("", str(port)):
+            continue
+        if entry == "*" or host == entry or host.endswith(f".{entry}"):
+            return True
+        try:
+            if ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def seconds_to_wait(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, which holds a number or a date; None for anything else."""
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value or "").timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(0.0, seconds) if seconds < 1e9 else None

@@ -1,0 +1,73 @@
+"""Messages about failed requests. ``server`` names the server in all of them: its address, and its proxy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable
+from agent.llm.api_keys import KEY_VARIABLES
+from agent.llm.connection import RequestFailed
+from agent.llm.retries import RetriesExhausted
+
+
+def unavailable(server: str, problem: RetriesExhausted, patience: float, bypass: str = "") -> ModelUnavailable:
+    """A server that does not answer. ``bypass``: its host, if a proxy is in use."""
+    count = len(problem.failures)
+    tried = "1 attempt" if count == 1 else f"{count} attempts over {problem.waited:.0f} s"
+    if problem.last.status == 0:
+        without = f" To connect without the proxy, add {bypass} to NO_PROXY." if bypass else ""
+        hint = f"Start the server, or name another one with --llm-base-url.{without}"
+    elif problem.pause > patience:
+        hint = f"It asks to wait {problem.pause:.0f} s."
+    else:
+        hint = "Look at the server's log, then `overnight resume`."
+    return ModelUnavailable(f"{server} gave no answer in {tried}: {problem.failures[-1].rstrip('.')}. {hint}")
+
+
+def refused(
+    server: str, error: RequestFailed, model: str | None, has_key: bool, names: Sequence[str]
+) -> ModelMisconfigured | ContextOverflow:
+    """A request that fails however often it is sent. ``names``: the models of the server, for the status 404."""
+    reason = str(error).rstrip(".")
+    if error.status in (401, 403):
+        problem = "refuses the API key" if has_key else "wants an API key"
+        return ModelMisconfigured(f"{server} {problem} ({reason}). Set the right one in {KEY_VARIABLES[0]}.")
+    if error.overflow:
+        return ContextOverflow(
+            f"the request does not fit the context of {model} on {server}: {reason}. Start the server with a larger "
+            "--max-model-len, or use a model with a longer context.",
+            error.body.window,
+        )
+    if error.status == 404 and model is not None and names and model not in names:
+        return ModelMisconfigured(f"{unlisted(server, model, names)} Set --llm-model. The server says: {reason}.")
+    if error.status == 404:
+        return ModelMisconfigured(
+            f"{server} offers no chat completions with {model!r} ({reason}). Serve a chat model, or check --llm-model "
+            "and --llm-base-url."
+        )
+    if error.body.code == "insufficient_quota":
+        return ModelMisconfigured(f"the account at {server} has no quota left ({reason}).")
+    return ModelMisconfigured(f"{server} does not accept the request: {reason}.")
+
+
+def unlisted(server: str, model: str, names: Sequence[str]) -> str:
+    """A model that the server does not list."""
+    near = difflib.get_close_matches(model, names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{server} lists no model {model!r}; it has {_listed(names)}.{hint}"
+
+
+def no_choice(server: str, names: Sequence[str]) -> ModelMisconfigured:
+    """No model is named, and the server lists none or several."""
+    if names:
+        return ModelMisconfigured(f"{server} has {_listed(names)}: choose one with --llm-model")
+    return ModelMisconfigured(
+        f"{server} does not list its models. Is it an OpenAI-compatible server? Its address usually ends in /v1 "
+        "(--llm-base-url). If the address is right, name the model with --llm-model."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:12])
+    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -1,0 +1,60 @@
+"""Repeats a request while its failures are transient, with exponential backoff and jitter."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from agent.llm.connection import RequestFailed
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts; the pause doubles from one to the next
+
+T = TypeVar("T")
+
+
+class RetriesExhausted(Exception):
+    """The last attempt failed as well. ``pause`` is the wait in seconds that the next attempt would need."""
+
+    def __init__(self, failures: list[str], waited: float, pause: float, last: RequestFailed) -> None:
+        super().__init__(failures[-1])
+        self.failures, self.waited, self.pause, self.last = failures, waited, pause, last
+
+
+@dataclass(frozen=True)
+class Retries:
+    """When to repeat a request. ``sleep``, ``clock`` and ``rng`` are for tests."""
+
+    max_attempts: int = 12
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    rng: random.Random = field(default_factory=random.Random)
+
+    def call(self, request: Callable[[], T], patience: float, failures: list[str]) -> T:
+        """The result of ``request``. Each failed attempt adds a line to ``failures``.
+
+        Raises:
+            RequestFailed: another attempt cannot succeed.
+            RetriesExhausted: ``patience`` in seconds or ``max_attempts`` is used up.
+        """
+        began = self.clock()
+        while True:
+            try:
+                return request()
+            except RequestFailed as error:
+                if not error.transient:
+                    raise
+                failures.append(str(error))
+                pause = self._pause(len(failures), error.retry_after)
+                waited = self.clock() - began
+                if len(failures) >= self.max_attempts or waited + pause > patience:
+                    raise RetriesExhausted(failures, waited, pause, error) from None
+            self.sleep(pause)
+
+    def _pause(self, failed: int, retry_after: float | None) -> float:
+        """Seconds before the next attempt: Retry-After plus up to 10 %, else 1, 2, 4 ... 60, less up to a half."""
+        if retry_after is not None:
+            return retry_after + self.rng.uniform(0, 0.1 * retry_after + 0.1)
+        return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failed - 1)) * self.rng.uniform(0.5, 1.0))

@@ -1,0 +1,146 @@
+"""A session seen from outside: what the files of its run directory say now."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from agent import text
+from agent.ledger.events import Event, NotAnEvent, decode
+from agent.ledger.recovery import apply_sound
+from agent.ledger.state import State, StateBuilder
+from agent.observers.activity import Activity, follow, later
+from agent.observers.heartbeat import read_heartbeat
+from agent.observers.panel import night_panel
+from agent.review.data.runs import condition
+from agent.review.data.summary import summarize
+from agent.review.terminal.runs import condition_text
+from agent.review.terminal.status import heartbeat_text, noise_words, time_text
+from agent.rundir.directory import RunDirectory
+from agent.settings import NEED_MODEL
+
+GPU_REFRESH = 3.0  # seconds between two calls of nvidia-smi
+LOG_LINES = 3
+FIXED_LINES = 11  # of the panel: border, phase, bar, figures
+
+
+class Watched:
+    """Follows the ledger, progress.json and session.log of a run; reads only what was added."""
+
+    def __init__(self, directory: RunDirectory):
+        self.directory = directory
+        self.damage: list[str] = []  # one text for each ledger line that cannot be read
+        self._builder, self._read, self._lines = StateBuilder(), 0, 0
+        self._last = Activity()
+        self._gpu: tuple[float, str] = (float("-inf"), "")
+
+    def state(self) -> State:
+        """The fold of the readable ledger lines."""
+        try:
+            with self.directory.ledger.open("rb") as file:
+                file.seek(self._read)
+                data = file.read()
+        except OSError:
+            return self._builder.state()
+        data = data[: data.rfind(b"\n") + 1]
+        if torn(data):  # an unreadable last line is damage only once another line follows
+            data = data[: data.rfind(b"\n", 0, -1) + 1]
+        self.damage += apply_sound(data, str(self.directory.ledger), self._lines + 1, self._builder, self._take)
+        self._read, self._lines = self._read + len(data), self._lines + data.count(b"\n")
+        return self._builder.state()
+
+    def _take(self, event: Event) -> None:
+        self._builder.apply(event)
+        self._last = follow(self._last, event)
+
+    def activity(self, state: State, now: float) -> tuple[float, Activity]:
+        """Time of the session's last write, and its activity at ``now``: the newer of heartbeat and ledger."""
+        moment, activity = read_heartbeat(self.directory.progress)
+        if moment < state.last_time:
+            moment, activity = state.last_time, self._last
+        return moment, later(activity, max(0.0, now - moment))
+
+    def picture(self, width: int, height: int) -> RenderableType:
+        """The panel for a terminal of ``width`` × ``height`` characters; ``height`` 0: without a limit."""
+        state, now = self.state(), time.time()
+        running = self.directory.running()
+        seen, activity = self.activity(state, now)
+        if not running:
+            activity = Activity("over", note=state.ended or f"`overnight resume {self.directory.tag}` continues it")
+        rows = self._rows(state, activity, now, seen, running)
+        free = (height or 40) - FIXED_LINES - len(rows)
+        chart = (max(20, min(width - 30, 100)), min(6, free // 2)) if free >= 6 and activity.losses else (0, 0)
+        logged = self._log(LOG_LINES if free - chart[1] > 8 else 0, width)
+        recent = max(0, min(8, free - chart[1] - 3 - len(logged)))
+        foot = "q quits, the session continues" if running and height else ""
+        badge = condition_text(condition(state, running))
+        return night_panel(state, activity, now, recent, rows, chart, badge, foot, logged)
+
+    def _rows(self, state: State, activity: Activity, now: float, seen: float, running: bool) -> list[tuple[str, Text]]:
+        summary = summarize(state)
+        rows = [("noise", Text(noise_words(summary))), ("time", time_text(summary))]
+        if self.damage:
+            what = self.damage[0].removeprefix(f"{self.directory.path}/")
+            more = f"; and {text.count(len(self.damage) - 1, 'other line')}" if len(self.damage) > 1 else ""
+            rows.insert(0, ("damaged", text.safe(what + more, "yellow")))
+        if not running:
+            return rows
+        if state.session.proposer in NEED_MODEL:
+            name = next((r.proposal.model for r in reversed(state.records) if r.proposal.model), "")
+            doing = "answering" if activity.phase == "model" else "idle"
+            doing = "unreachable; the session waits" if "model server" in activity.note else doing
+            rows.append(("model", text.safe(" · ".join(part for part in (name, doing) if part))))
+        if gpu := self._gpu_words(state.session.device or "cpu"):
+            rows.append(("gpu", Text(gpu)))
+        return [*rows, ("heartbeat", heartbeat_text(max(0.0, now - seen)))]
+
+    def _gpu_words(self, device: str) -> str:
+        if device != "cpu" and time.monotonic() - self._gpu[0] > GPU_REFRESH:
+            words = gpu_words(device)
+            self._gpu = (time.monotonic(), words)
+        return self._gpu[1]
+
+    def _log(self, count: int, width: int) -> list[Text]:
+        lines = tail(self.directory.log, count) if count else []
+        return [text.safe(re.sub(r"^\S+ (\S{8})\S* INFO", r"\1", line), "dim", width - 4) for line in lines]
+
+
+def torn(data: bytes) -> bool:
+    """Whether the last of some complete lines is cut off."""
+    try:
+        if data:
+            decode(data[data.rfind(b"\n", 0, -1) + 1 : -1])
+    except NotAnEvent:
+        return False
+    except ValueError:
+        return True
+    return False
+
+
+def gpu_words(device: str) -> str:
+    """Memory, load and temperature of a GPU from nvidia-smi; "" if nvidia-smi fails."""
+    query = "memory.used,memory.total,utilization.gpu,temperature.gpu"
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    command += ["-i", device] if device.startswith("GPU-") else []
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL)
+        used, total, load, heat = (float(cell) for cell in done.stdout.splitlines()[0].split(","))
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
+        return ""
+    return f"{used / 1024:.1f} of {total / 1024:.0f} GiB · {load:.0f} % busy · {heat:.0f} °C"
+
+
+def tail(path: Path, count: int, most: int = 8192) -> list[str]:
+    """The last lines of a file, from its last ``most`` bytes; [] if the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+    except OSError:
+        return []

@@ -1,0 +1,272 @@
+"""``overnight replay``: check the request and plan the runs, then run the plan."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from agent.errors import Interrupted, UsageError
+from agent.ledger.events import Ended, Lost, Resumed, SessionStarted
+from agent.ledger.journal import Ledger, read
+from agent.ledger.state import State, fold
+from agent.replay.ablation import cuts_of, minimal_step
+from agent.replay.engine import Engine, View
+from agent.replay.exact import differences, recorded_schedule
+from agent.replay.outcomes import Result, minimal_branch, result_of
+from agent.replay.plan import Cost, Plan, cost_of
+from agent.replay.steps import Step, named, steps_of_branch, steps_of_run
+from agent.repo.repo import Repo, scrub_environment
+from agent.rundir.directory import RunDirectory, find_runs
+from agent.rundir.results import values_of_results
+from agent.rundir.stop import Stopper
+from agent.settings import check_threads, make_settings
+from agent.target import Target, load_target
+from agent.workers.runtime import Workplace, workplace
+
+Say = Callable[[str], None]
+IDENTITY = ("what", "baseline", "commits", "budget", "data", "exact")  # cannot change when a replay continues
+ROUNDS = 3  # runs of each step without --seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The arguments of the command."""
+
+    what: str  # a run, a branch or a range A..B
+    seeds: int | None = None
+    exact: bool = False
+    ablate: bool = False
+    name: str = ""  # of the replay's own directory
+    results: Path | None = None  # results.tsv with recorded values of a branch
+    workers: int = 1  # runs at the same time
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # those of a session that apply here
+
+    @property
+    def rounds(self) -> int:
+        return self.seeds if self.seeds is not None else 1 if self.exact else ROUNDS
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """A checked plan with the place where it runs. Nothing has been run yet."""
+
+    plan: Plan
+    place: Workplace
+    directory: RunDirectory
+    workers: int
+    cost: Cost  # of what an earlier attempt has left
+
+
+def prepare(request: Request, runs: Path, say: Say) -> Replay:
+    """Check a request and plan its runs.
+
+    Raises:
+        UsageError: names the option, and what to do.
+        EnvironmentProblem: the sandbox, the device or the repository cannot be used.
+    """
+    for option, value in (("--seeds", request.rounds), ("--workers", request.workers)):
+        if value < 1:
+            raise UsageError(f"{option} {value}: must be at least 1.")
+    check_threads(int(request.settings.get("threads", 0)))
+    if request.exact and (request.ablate or request.settings.get("budget")):
+        raise UsageError(f"--exact cannot be combined with {'--ablate' if request.ablate else '--budget'}.")
+    known = find_runs(runs)
+    if request.what in known:
+        plan, place = _of_run(request, runs, say)
+    elif request.exact:
+        raise UsageError(f"--exact needs the schedule traces of a run, and {request.what!r} is not a run in {runs}.")
+    else:
+        plan, place = _of_branch(request, known, runs, say)
+    place.check_beside(request.workers)
+    directory = RunDirectory(runs, request.name or _name(request))
+    branch = minimal_branch(plan.what)
+    if plan.ablate and not directory.ledger.exists() and place.repo.ref(f"refs/heads/{branch}"):
+        raise UsageError(f"branch {branch} exists. Rename or delete it first: git branch -m {branch} NAME")
+    done = fold(read(directory.ledger), str(directory.ledger)).runs
+    return Replay(plan, place, directory, request.workers, cost_of(plan, done, request.workers))
+
+
+def run(replay: Replay, view: AbstractContextManager[View]) -> Result:
+    """Make the runs that are missing; an interrupted replay gives an incomplete result.
+
+    Raises:
+        UsageError: the directory holds another replay.
+        EnvironmentProblem: the machine failed several times in a row.
+    """
+    plan, place, directory = replay.plan, replay.place, replay.directory
+    directory.path.mkdir(parents=True, exist_ok=True)
+    (directory.path / ".gitignore").write_text("*\n")
+    stopper = Stopper(directory)
+    with directory.lock(), Ledger(directory.ledger) as ledger:
+        experiments = place.experiments(str(directory.path.resolve()), stopper.now, replay.workers)
+        _begin(ledger, replay)
+        with stopper.listening(), view as shown, contextlib.suppress(Interrupted):
+            engine = Engine(directory, ledger, experiments, shown, lambda: bool(stopper.asked()))
+            engine.run(plan.jobs)
+            if plan.ablate:
+                _ablate(replay, engine, ledger)
+            ledger.append(Ended(reason="all steps done"))
+        result = _result(plan, place.repo, ledger.state)
+        differs = differences(plan.steps, plan.source, ledger.state.runs, directory.path) if plan.exact else ()
+        return dataclasses.replace(result, differs=tuple(differs))
+
+
+def _result(plan: Plan, repo: Repo, state: State) -> Result:
+    result = result_of(plan, state.runs, complete=bool(state.ended))
+    rest = minimal_step(repo, plan.steps, result.ablations, plan.path) if plan.ablate else None
+    return result_of(plan, state.runs, rest, result.complete) if rest else result
+
+
+def _ablate(replay: Replay, engine: Engine, ledger: Ledger) -> None:
+    """Measure the branch without each edit, then without all edits that do not hold, and make that branch."""
+    plan, repo = replay.plan, replay.place.repo
+
+    def keep(name: str, commit: str) -> None:
+        repo.move(name, commit, repo.ref(name))
+
+    def measure(steps: Sequence[Step]) -> None:
+        for step in steps:
+            keep(f"refs/autoresearch/{replay.directory.tag}/{step.number:04d}", step.commit)
+        engine.run([plan.job(step) for step in steps])
+
+    measure([cut.without for cut in plan.cuts if cut.without])
+    ablations = result_of(plan, ledger.state.runs).ablations
+    if rest := minimal_step(repo, plan.steps, ablations, plan.path):
+        measure([rest])
+        minimal = result_of(plan, ledger.state.runs, rest).minimal
+        if minimal is not None and minimal.outcome == "reproduced":
+            keep(f"refs/heads/{minimal_branch(plan.what)}", rest.commit)
+
+
+def _begin(ledger: Ledger, replay: Replay) -> None:
+    """Write the first event, or check that the ledger belongs to the same replay; runs of a dead process are lost."""
+    plan, place = replay.plan, replay.place
+    event = SessionStarted(
+        kind="replay",
+        tag=replay.directory.tag,
+        metric=plan.metric,
+        goal=plan.goal,
+        sandbox=place.sandbox.name,
+        device=place.device.uuid or place.device.kind,
+        self_reported=plan.self_reported,
+        what=plan.what,
+        baseline=plan.steps[0].commit,
+        commits=tuple(step.commit for step in plan.steps),
+        budget=plan.budget,
+        data=_data_hash(place),
+        exact=plan.exact,
+    )
+    if not ledger.events:
+        ledger.append(event)
+        return
+    state = ledger.state
+    if different := [name for name in IDENTITY if getattr(state.session, name) != getattr(event, name)]:
+        path = replay.directory.path
+        raise UsageError(f"{path} holds a replay with other {' and '.join(different)}. Name a new one: --name NAME.")
+    ledger.append(Resumed(attempt=state.resumed + 1))
+    for started in state.started:
+        ledger.append(Lost(trial=0, trace=started.trace, reason="the replay was killed"))
+
+
+def _data_hash(place: Workplace) -> str:
+    return place.prepared.hash if place.prepared else ""
+
+
+def _name(request: Request) -> str:
+    """``replay-nov23``; of a range or a branch, a name that a folder can have."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in request.what.replace("..", "-to-"))
+    return f"replay-{plain.strip('-.')[:40] or 'branch'}{'-exact' if request.exact else ''}"
+
+
+# --- plans ----------------------------------------------------------------------------------------------------------
+
+
+def _of_run(request: Request, runs: Path, say: Say) -> tuple[Plan, Workplace]:
+    if request.results is not None:
+        raise UsageError(f"--results: run {request.what} has recorded values in its ledger. Leave --results out.")
+    source = RunDirectory(runs, request.what)
+    state = fold(read(source.ledger), str(source.ledger))
+    saved = source.read_settings(state)["run"]
+    if source.running():
+        say(f"run {request.what} is still running: the edits kept so far are replayed.")
+    given = {**saved, **request.settings, "runs": str(runs), "ray_address": ""}  # a replay runs on this machine
+    given["budget"] = request.settings.get("budget") or saved.get("budget", "")
+    steps, training_steps = steps_of_run(state), 0
+    if request.exact:
+        given["threads"], training_steps = recorded_schedule(steps, source.path)
+    if not Path(str(given["target"])).is_dir():
+        raise UsageError(f"the target of this run, {given['target']}, does not exist. Name its folder with --target.")
+    place = workplace(make_settings(given, None), say)
+    steps = named(steps, place.repo, request.what)
+    if request.exact:
+        place = _with_steps_budget(place, training_steps)
+    same = request.exact or str(place.target.budget) == state.session.budget
+    if not same:
+        say("the budget differs from the recorded one: gains may differ, and the recorded noise is not used.")
+    if (data := _data_hash(place)) != state.session.data:
+        raise UsageError(f"the prepared data ({data[:12]}) differs from that of the run: values cannot be compared.")
+    return _plan(request, place, steps, same, source.path), place
+
+
+def _with_steps_budget(place: Workplace, steps: int) -> Workplace:
+    """A budget of the recorded steps, with ten times the wall time, since this machine may be slower."""
+    wall = 10 * place.target.budget.wall_seconds
+    budget = dataclasses.replace(place.target.budget, kind="steps", amount=float(steps), wall_seconds=wall)
+    return dataclasses.replace(place, target=dataclasses.replace(place.target, budget=budget))
+
+
+def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> tuple[Plan, Workplace]:
+    folder = Path(str(request.settings.get("target", ".")))
+    if not (folder / "target.toml").is_file():
+        raise UsageError(
+            f"{request.what!r} is not a run in {runs}.{_nearest(request.what, known)} To replay a branch or A..B, name "
+            f"the folder of its target with --target: {folder} has no target.toml."
+        )
+    target, settings = load_target(folder)
+    scrub_environment()
+    with contextlib.closing(Repo(folder)) as repo:
+        if ".." not in request.what and repo.resolve(request.what) is None:
+            names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs("refs/heads/"))]
+            what = f"{request.what!r} is neither a run in {runs} nor a branch of {repo.top}."
+            raise UsageError(what + _nearest(request.what, names))
+        steps = steps_of_branch(repo, target, request.what, _published(request.results))
+    place = workplace(make_settings({**request.settings, "runs": str(runs)}, None, settings), say)
+    return _plan(request, place, steps, False, None), place
+
+
+def _nearest(word: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.3)
+    return f" Nearest: {', '.join(near)}." if near else ""
+
+
+def _published(results: Path | None) -> Mapping[str, float]:
+    if results is None:
+        return {}
+    if not results.is_file():
+        raise UsageError(f"--results {results}: no such file.")
+    return values_of_results(results.read_text(errors="replace"), str(results))
+
+
+def _plan(request: Request, place: Workplace, steps: Sequence[Step], same: bool, source: Path | None) -> Plan:
+    target: Target = place.target
+    return Plan(
+        what=request.what,
+        steps=tuple(steps),
+        rounds=request.rounds,
+        goal=target.goal,
+        metric=target.metric,
+        path=target.path,
+        budget=str(target.budget),
+        exact=request.exact,
+        ablate=request.ablate,
+        cuts=cuts_of(place.repo, steps, target.path) if request.ablate else (),
+        same_budget=same,
+        source=source,
+        seed=int(request.settings.get("seed", 0)),
+        self_reported=target.score == "stdout",
+    )

@@ -1,0 +1,57 @@
+"""What the branch reached, kept edit by kept edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import quantiles
+
+from agent import text
+from agent.judge.gain import difference
+from agent.ledger.state import State
+from agent.review.data.summary import estimate, test_value
+
+
+@dataclass(frozen=True)
+class Step:
+    """The value of the branch from one trial on."""
+
+    trial: int  # 0 is the baseline
+    value: float  # mean over all runs that estimate it
+    gain: float  # over the baseline; positive is better
+    test_gain: float | None  # the same on the test split
+    subject: str
+
+
+def steps_of(state: State) -> tuple[Step, ...]:
+    """Return the baseline and each kept edit; empty while the baseline has no value."""
+    goal = state.session.goal
+    baseline, before = estimate(state.baseline_runs), test_value(state.baseline_runs)
+    if baseline is None:
+        return ()
+    steps = [Step(0, baseline.value, 0.0, None, "baseline")]
+    for record in state.kept:
+        runs = state.runs.get(record.candidate or "", ())
+        found, after = estimate(runs), test_value(runs)
+        if found is None:
+            continue
+        gain = difference(baseline.value, found.value, goal)
+        test_gain = None if before is None or after is None else difference(before, after, goal)
+        steps.append(Step(record.number, found.value, gain, test_gain, text.line(record.proposal.subject)))
+    return tuple(steps)
+
+
+def value_range(state: State, steps: Sequence[Step], noise_sd: float | None) -> tuple[float, float]:
+    """Return the range of the values worth drawing: the branch with its noise, and the middle 90 % of the attempts."""
+    tried = [r.verdict.value for r in state.finished if r.verdict and r.verdict.value is not None]
+    if len(tried) > 9:
+        cuts = quantiles(tried, n=20)
+        tried = [value for value in tried if cuts[1] <= value <= cuts[-2]]
+    calibration = [run.value for run in state.baseline_runs if run.value is not None and run.role != "test"]
+    values = [*(step.value for step in steps), *tried, *calibration]
+    if not values:
+        return 0.0, 1.0
+    margin = 3 * (noise_sd or 0.0)
+    low, high = min(values) - margin, max(values) + margin
+    pad = 0.06 * (high - low) or abs(high) * 0.01 or 0.5
+    return low - pad, high + pad

@@ -1,0 +1,151 @@
+"""One night as data, built once: the terminal, ``--json`` and the report only render it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent import text
+from agent.ledger.events import RunStarted
+from agent.ledger.state import State
+from agent.review.data.attempts import Attempt, attempt_of
+from agent.review.data.branch import Step, steps_of, value_range
+from agent.review.data.runs import Overview, overview_of
+from agent.review.data.summary import Summary
+from agent.review.data.tables import (
+    FailureRow,
+    Parameter,
+    Series,
+    SourceRow,
+    environment_tables,
+    failure_rows,
+    parameters_of,
+    search_series,
+    source_rows,
+    usage_of,
+)
+from agent.types import Measurement
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a session does now."""
+
+    run: RunStarted | None  # the run under way that started last
+    others: int  # other runs under way
+    between_runs: bool  # no run is under way, but a trial is
+    since: float  # seconds since ``run`` started
+    seconds_left: float | None  # until the planned number of trials
+    heartbeat: float | None  # seconds since the session last wrote anything
+
+
+@dataclass(frozen=True)
+class Night:
+    """Everything that people see of a run, except the details of single attempts. Texts are sanitised."""
+
+    overview: Overview
+    branch: str
+    setup: tuple[str, ...]  # proposer, model, policy, sandbox, budget, device
+    last_time: float  # of the last event, in seconds since the epoch
+    lost: int  # runs lost to failures of the machine
+    resumed: int
+    live: Live | None  # None unless a session runs
+    asked: int  # trials, the open ones included
+    attempts: tuple[Attempt, ...]  # finished trials, in order
+    calibration: tuple[Measurement, ...]  # runs of the baseline with a value on the validation split
+    steps: tuple[Step, ...]  # the baseline and the kept edits
+    value_range: tuple[float, float]  # of the values worth drawing
+    failures: tuple[FailureRow, ...]
+    sources: tuple[SourceRow, ...]
+    usage: Mapping[str, str | float]  # of the model: its name, calls, tokens, seconds
+    parameters: tuple[Parameter, ...]  # hyperparameters that took several values
+    search: Mapping[str, Series]  # state of the search method by trial
+    environment: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # tables of (name, value)
+    damage: tuple[str, ...]  # lines of the ledger that cannot be read
+
+    @property
+    def summary(self) -> Summary:
+        return self.overview.summary
+
+    @property
+    def kept(self) -> tuple[Attempt, ...]:
+        return tuple(attempt for attempt in self.attempts if attempt.decision == "keep")
+
+
+def night_of(
+    state: State,
+    run: Mapping[str, Any],
+    now: float = 0.0,
+    running: bool = False,
+    last_sign: float | None = None,
+    damage: Sequence[str] = (),
+) -> Night:
+    """Build the data of a night.
+
+    Args:
+        state: The fold of the ledger.
+        run: The tables of run.toml; may be empty.
+        now: Seconds since the epoch.
+        running: Whether a session runs.
+        last_sign: When the session last wrote anything, in seconds since the epoch; None if unknown.
+        damage: What cannot be read of the ledger, one text a line.
+    """
+    tag = tag_of(state, run)
+    overview = overview_of(tag, state, running)
+    attempts = tuple(attempt_of(record) for record in state.finished)
+    steps, usage = steps_of(state), usage_of(state.records)
+    return Night(
+        overview=overview,
+        branch=f"autoresearch/{tag}",
+        setup=_setup(state, usage),
+        last_time=state.last_time,
+        lost=state.lost,
+        resumed=state.resumed,
+        live=_live(state, overview.summary, now, last_sign) if running else None,
+        asked=len(state.records),
+        attempts=attempts,
+        calibration=tuple(run for run in state.baseline_runs if run.value is not None and run.role != "test"),
+        steps=steps,
+        value_range=value_range(state, steps, overview.summary.noise_sd),
+        failures=failure_rows(attempts, overview.summary.failures),
+        sources=source_rows(attempts),
+        usage=usage,
+        parameters=parameters_of(attempts),
+        search=search_series(state.records),
+        environment=environment_tables(state, run),
+        damage=tuple(text.line(problem) for problem in damage),
+    )
+
+
+def tag_of(state: State, run: Mapping[str, Any]) -> str:
+    table = run.get("run")
+    return text.line(str(state.session.tag or (table.get("tag", "") if isinstance(table, Mapping) else "")))
+
+
+def seconds_left(state: State, summary: Summary, now: float) -> float | None:
+    """Estimate the seconds until the planned number of trials, by the mean duration of a trial; None without a plan."""
+    if not summary.planned or not state.finished:
+        return None
+    first = state.records[0].started
+    mean = max(0.0, state.last_time - first) / len(state.finished)
+    return max(0.0, mean * (summary.planned - summary.trials) - max(0.0, now - state.last_time))
+
+
+def _setup(state: State, usage: Mapping[str, str | float]) -> tuple[str, ...]:
+    session = state.session
+    model = str(usage.get("model", ""))
+    parts = (session.proposer, model, session.policy, session.sandbox, session.budget, session.device)
+    return tuple(text.line(part) for part in parts if part)
+
+
+def _live(state: State, summary: Summary, now: float, last_sign: float | None) -> Live:
+    run = state.started[-1] if state.started else None
+    return Live(
+        run=run,
+        others=max(0, len(state.started) - 1),
+        between_runs=run is None and any(record.candidate for record in state.open_records),
+        since=max(0.0, now - run.time) if run else 0.0,
+        seconds_left=seconds_left(state, summary, now),
+        heartbeat=None if last_sign is None else max(0.0, now - last_sign),
+    )

@@ -1,0 +1,38 @@
+"""What the session shows a proposer before each proposal."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from agent.judge.noise import noise_of
+from agent.ledger.state import State
+from agent.proposers.protocol import Context
+from agent.rundir.directory import RunDirectory
+from agent.session.parts import Parts
+
+
+def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
+    """Everything that a proposer may know: all but the scores on the test split."""
+    number, finished = len(state.records) + 1, state.finished
+    since_keep = next((k for k, r in enumerate(reversed(finished)) if r.decision == "keep"), len(finished))
+    without_test = tuple(dataclasses.replace(r, runs=tuple(m for m in r.runs if m.role != "test")) for r in finished)
+    return Context(
+        parent=state.head,
+        source=parts.repo.read(state.head, parts.target.path),
+        path=parts.target.path,
+        history=without_test,
+        incumbent_runs=tuple(m for m in state.runs.get(state.incumbent, ()) if m.role != "test"),
+        noise_sd=noise_of(state).sd,
+        notes=directory.notes.read_text(encoding="utf-8", errors="replace") if directory.notes.exists() else "",
+        hardware=f"{parts.device.kind}, {parts.device.threads} threads, {parts.target.memory_gb:g} GB",
+        budget=str(parts.target.budget),
+        trial=number,
+        seed=parts.settings.seed,
+        plateau=since_keep,
+        metric=parts.target.metric,
+        goal=parts.target.goal,
+        transcripts=directory.trial(number),
+        run_directory=directory.path,
+        baseline=parts.repo.read(state.baseline, parts.target.path),
+        open=state.open_records,
+    )

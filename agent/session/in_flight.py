@@ -1,0 +1,216 @@
+"""What a session waits for: runs that workers make, and an idea that the proposer is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from concurrent import futures
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+from agent.errors import (
+    EnvironmentProblem,
+    Interrupted,
+    ModelMisconfigured,
+    ModelUnavailable,
+    OvernightError,
+    SearchExhausted,
+)
+from agent.ledger.events import Asked, Lost, Measured, RunStarted, Told
+from agent.ledger.state import RETRIES, State, lost_in_a_row
+from agent.proposers.protocol import Context, Proposer
+from agent.rundir.directory import RunDirectory
+from agent.session.recorder import Recorder
+from agent.trial.order import Order
+from agent.trial.outputs import forget_checkpoints
+from agent.trial.seeds import run_seed, with_seed_check
+from agent.types import Measurement, Proposal, Record, Role
+from agent.workers.local import Workers, in_background
+from sandbox.types import SandboxBroken
+
+LOOK = 1.0  # seconds between looks at the clock and at requests of the user
+
+
+class Runs:
+    """The runs in flight, at most one for each worker."""
+
+    def __init__(self, workers: Workers, directory: RunDirectory, recorder: Recorder, seed: int):
+        self.workers = workers
+        self.orders: dict[Future[Measurement], Order] = {}
+        self._directory, self._recorder, self._seed = directory, recorder, seed
+        self._lost = 0  # runs that were lost since the last that was measured
+
+    @property
+    def room(self) -> bool:
+        """Whether a run can be started.
+
+        Workers whose last run was lost stay idle while others are busy; otherwise one broken machine would use up
+        ``RETRIES`` for all of them.
+        """
+        idle = self._lost if self.orders else 0
+        return len(self.orders) + idle < self.workers.size
+
+    def of(self, trial: int) -> bool:
+        """Whether a run of this trial is in flight."""
+        return any(order.trial == trial for order in self.orders.values())
+
+    def measure(self, trial: int, commit: str, role: Role, on: str = "") -> bool:
+        """Train and score a commit once, on a device of type ``on`` ("": any). False if that has to wait."""
+        running = list(self.orders.values())
+        shared = role in ("incumbent", "reserve")  # one run of the incumbent serves all open trials
+        if not self.room or (shared and any(order.commit == commit for order in running)):
+            return False
+        state, events = self._recorder.state, self._recorder.events
+        earlier = sum(isinstance(event, RunStarted) and event.trial == trial for event in events)
+        trace = f"trials/{trial:04d}/run-{earlier + 1}"
+        used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
+        seed = next(seed for k in count() if (seed := run_seed(self._seed, commit, k)) not in used)
+        self._recorder.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
+        self._start(Order(trial, commit, role, seed, trace, state.resumed, on))
+        return True
+
+    def score_test(self, trial: int, runs: tuple[Measurement, ...]) -> bool:
+        """Score the newest checkpoint of ``runs`` on the test split. False if that has to wait."""
+        run = with_checkpoint(runs)
+        if run is None or not self.room or self.of(trial):
+            return False
+        self._start(Order(trial, run.commit, "test", run.seed, run.trace, run.attempt, run.device_type, run))
+        return True
+
+    def _start(self, order: Order) -> None:
+        def progress(phase: str, info: Mapping[str, object]) -> None:
+            if order is next(iter(list(self.orders.values())), order):  # only the oldest run is shown
+                more = {"trial": order.trial, "role": order.role, "running": len(self.orders)}
+                self._recorder.progress(phase, {**info, **more})
+
+        self.orders[self.workers.start(order, self._directory.path / order.trace, progress)] = order
+
+    def take(self, future: Future[Measurement]) -> None:
+        """Record the outcome of a run that ended.
+
+        Raises:
+            Interrupted: the user stopped the run.
+            EnvironmentProblem: ``RETRIES`` runs in a row were lost on each worker.
+        """
+        order = self.orders.pop(future)
+        try:
+            run = future.result()
+        except Interrupted:
+            self._lose(order, "interrupted")
+            raise
+        except (SandboxBroken, EnvironmentProblem, OSError) as error:
+            self._lose(order, str(error))
+            self._lost += 1
+            if (lost := lost_in_a_row(self._recorder.events)) >= RETRIES * self.workers.size:
+                raise EnvironmentProblem(f"{lost} runs in a row were lost to the machine, the last: {error}") from error
+            return
+        self._lost = 0
+        checked = with_seed_check(run, self._recorder.state.runs.get(run.commit, ()))
+        self._recorder.write(Measured(trial=order.trial, measurement=checked))
+        prune_checkpoints(self._directory, self._recorder.state, order.trial, self.orders.values())
+
+    def _lose(self, order: Order, reason: str) -> None:
+        if order.scored is None:
+            self._recorder.write(Lost(trial=order.trial, trace=order.trace, reason=reason))
+
+    def leave(self) -> None:
+        """End all runs. The outcome of a run that has just ended is recorded."""
+        self.workers.close()
+        for future in list(self.orders):
+            with suppress(Interrupted):
+                self.take(future)
+
+
+def with_checkpoint(runs: tuple[Measurement, ...]) -> Measurement | None:
+    """The run whose checkpoint is scored on the test split: the newest with a value."""
+    return next((run for run in reversed(runs) if run.value is not None and run.role != "test"), None)
+
+
+def prune_checkpoints(directory: RunDirectory, state: State, trial: int, running: Iterable[Order]) -> None:
+    """Delete the checkpoints of a trial, except those of running runs and the one for the test split."""
+    record = state.of_trial(trial)
+    needed = with_checkpoint(record.runs if record else state.baseline_runs) if trial not in state.told else None
+    forget_checkpoints(directory, trial, {*(order.trace for order in running), *([needed.trace] if needed else [])})
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A proposal that the proposer is asked for."""
+
+    trial: int
+    started: float  # seconds since the epoch
+    reply: Future[Proposal]
+
+
+class Ideas:
+    """Asks the proposer for one idea at a time, in the background, and tells it the outcomes."""
+
+    def __init__(self, proposer: Proposer, directory: RunDirectory, recorder: Recorder, wait_for_model: bool):
+        self.pending: Idea | None = None
+        self.problem: OvernightError | None = None  # why no more ideas come
+        self.waited = 0.0  # seconds that the session has waited for the pending idea and for nothing else
+        self._proposer, self._directory, self._recorder = proposer, directory, recorder
+        self._wait_for_model = wait_for_model
+
+    @property
+    def free(self) -> bool:
+        """Whether the proposer can be asked."""
+        return not self.pending and not self.problem
+
+    def ask(self, trial: int, context: Context) -> None:
+        self.waited = 0.0
+        self.pending = Idea(trial, time.time(), in_background(lambda: self._proposer.ask(context)))
+
+    def take(self, idea: Idea) -> None:
+        """Record the proposal that arrived, whether or not it can become code."""
+        self.pending = None
+        try:
+            proposal = idea.reply.result()
+        except ModelUnavailable as error:
+            if self._wait_for_model and not isinstance(error, ModelMisconfigured):
+                self._recorder.note(f"waiting for the model server: {error}")
+            else:
+                self.problem = error
+            return
+        except SearchExhausted as error:
+            self.problem = error
+            return
+        folder = self._directory.trial(idea.trial)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "proposal.diff").write_text(proposal.diff, encoding="utf-8", errors="replace")
+        started, waited = round(idea.started, 3), round(self.waited, 3)
+        self._recorder.write(
+            Asked(trial=idea.trial, started=started, waited=waited, proposal=replace(proposal, text=None))
+        )
+
+    def restore(self, state: State) -> None:
+        """Bring the proposer and results.tsv to where the ledger ends."""
+        self._proposer.replay(self._recorder.events)
+        if 0 in state.told:
+            told = [state.of_trial(event.trial) for event in self._recorder.events if isinstance(event, Told)]
+            self._directory.rewrite_results([record or state.baseline_record for record in told])
+
+    def tell(self, record: Record) -> None:
+        """Report the outcome of a trial to the proposer and in results.tsv. Its checkpoints are not needed any more."""
+        self._proposer.tell(record)
+        self._recorder.write(Told(trial=record.number))
+        self._directory.append_result(record)
+        forget_checkpoints(self._directory, record.number, ())
+
+
+def wait(runs: Runs, ideas: Ideas) -> None:
+    """Wait until a run or an idea arrives, at most ``LOOK`` seconds, and record what arrived."""
+    began, idea = time.monotonic(), ideas.pending
+    awaited: set[Future[Any]] = {*runs.orders, *([idea.reply] if idea else [])}
+    if not awaited:  # the end of the night came between two looks at the clock
+        return
+    done, _ = futures.wait(awaited, timeout=LOOK, return_when=futures.FIRST_COMPLETED)
+    if not runs.orders:
+        ideas.waited += time.monotonic() - began
+    for future in [future for future in runs.orders if future in done]:
+        runs.take(future)
+    if idea and idea.reply in done:
+        ideas.take(idea)

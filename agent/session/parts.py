@@ -1,0 +1,170 @@
+"""From settings to the parts of a session: every check happens before a file is written or a GPU is used."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import UsageError
+from agent.judge.policy import Policy, default_calibration, policy_from
+from agent.llm.client import is_loopback
+from agent.llm.sleep_mode import Sleeper, WakingChat
+from agent.observers.notify import Notifier, make_notifier
+from agent.proposers.protocol import Proposer
+from agent.settings import NEED_MODEL, Settings, check_calibration, check_settings, without_effect
+from agent.target import Target
+from agent.workers.gpu_sharing import find_sleeper, memory_for_trials
+from agent.workers.local import LocalWorkers, Workers
+from agent.workers.runtime import Workplace, workplace
+
+if TYPE_CHECKING:
+    from agent.llm.chat import Chat
+    from agent.proposers.block import BlockProposer
+
+# Seconds for which one request is repeated while the server fails. With "wait" the session asks again afterwards.
+MODEL_PATIENCE = {"wait": 30.0, "cma": 30.0, "stop": 300.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts(Workplace):
+    """Everything that a session needs, checked."""
+
+    proposer: Proposer
+    policy: Policy
+    calibration: int  # runs of the baseline before the first proposal
+    notifier: Notifier | None = None
+    sleeper: Sleeper | None = None
+    ahead: bool = False  # the model is asked while a trial trains
+
+
+def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
+    """Check the settings, the workplace and the model server, in this order.
+
+    Raises:
+        UsageError: a setting or the target is wrong.
+        EnvironmentProblem: the sandbox, a device, the data or the model server is missing.
+    """
+    check_settings(settings)
+    policy = policy_from(settings.policy, keep_simpler=settings.keep_simpler)
+    calibration = settings.calibrate
+    if calibration is None:
+        calibration = default_calibration(policy, settings.trials)
+    check_calibration(calibration, policy)
+    for sentence in without_effect(settings):
+        say(sentence)
+    notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
+    place = workplace(settings, say)
+    source = place.repo.read(place.repo.head(), place.target.path)
+    sleeper = find_sleeper(settings, place.device)
+    proposer = make_session_proposer(settings, place.target, source, sleeper)
+    place = dataclasses.replace(place, target=memory_for_trials(place.target, settings, place.device, sleeper, say))
+    return Parts(
+        **vars(place),
+        proposer=proposer,
+        policy=policy,
+        calibration=max(calibration, 1),
+        notifier=notifier,
+        sleeper=sleeper,
+        ahead=asks_ahead(settings, sleeper),
+    )
+
+
+def make_session_proposer(settings: Settings, target: Target, source: str, sleeper: Sleeper | None = None) -> Proposer:
+    """The proposer that the settings name, for a file with the text ``source``.
+
+    Raises:
+        ModelUnavailable: the model server does not answer.
+        UsageError: the hyperparameter block cannot be searched.
+    """
+    model = _model(settings, sleeper) if settings.proposer in NEED_MODEL else None
+    if settings.proposer != "code":
+        return block_proposer(settings, target, source, model)
+    from agent.proposers.code.proposer import CodeProposer
+
+    assert model is not None
+    code = CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature)
+    if not settings.on_plateau:
+        return code
+    from agent.proposers.plateau import PlateauHandOver
+    from agent.space.space import SearchSpace
+
+    toml = target.folder / "target.toml"
+    SearchSpace.from_toml(toml, source=source)  # raises now, not after a plateau hours later
+    return PlateauHandOver(code, toml, target.goal, settings.on_plateau)
+
+
+def _model(settings: Settings, sleeper: Sleeper | None) -> Chat:
+    from agent.llm.client import ChatModel
+
+    patience = MODEL_PATIENCE[settings.on_llm_failure]
+    name = settings.llm_model or None
+    model: Chat = ChatModel(settings.llm_base_url, name, timeout=settings.llm_timeout, patience=patience)
+    model = WakingChat(model, sleeper) if sleeper is not None else model
+    model.describe()  # raises if the server does not answer
+    return model
+
+
+def block_proposer(settings: Settings, target: Target, source: str, model: Chat | None) -> BlockProposer:
+    """The search method that the settings name, over the block of ``source``."""
+    from agent.proposers import make_proposer
+    from agent.proposers.block import BlockProposer
+    from agent.space.space import SearchSpace
+
+    space = SearchSpace.from_toml(target.folder / "target.toml", source=source)
+    options = _centaur_options(settings) if settings.proposer == "centaur" else {}
+    method = make_proposer(settings.proposer, space, seed=settings.seed, llm=model, **options)
+    return BlockProposer(settings.proposer, method, space, target.goal)
+
+
+def _centaur_options(settings: Settings) -> dict[str, Any]:
+    share = None
+    if settings.centaur_share != "auto":
+        try:
+            share = float(settings.centaur_share)
+        except ValueError:
+            text = f"--centaur-share {settings.centaur_share}: write auto, or a number from 0 to 1."
+            raise UsageError(text) from None
+    on_failure = "cma" if settings.on_llm_failure == "cma" else "raise"
+    return {"share": share, "screen": settings.screen, "on_failure": on_failure}
+
+
+def asks_ahead(settings: Settings, sleeper: Sleeper | None) -> bool:
+    """Whether the model is asked while a trial trains.
+
+    "auto": only if the server is on another machine, because a shared device would slow the trial down.
+
+    Raises:
+        UsageError: ``--ask-ahead on`` with a server that sleeps while a trial trains.
+    """
+    if settings.ask_ahead == "on" and sleeper is not None:
+        raise UsageError(
+            "--ask-ahead on: the model server sleeps while a trial trains. Put it on a GPU of its own and add "
+            "--llm-sleep off, or leave --ask-ahead out."
+        )
+    if settings.proposer not in NEED_MODEL:
+        return False  # a search method answers at once and should know all results
+    return settings.ask_ahead == "on" or (settings.ask_ahead == "auto" and not is_loopback(settings.llm_base_url))
+
+
+def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> Workers:
+    """Workers on the Ray cluster of ``--ray-address``, or on this machine.
+
+    Args:
+        owner: path of the run directory; it marks the temporary files and processes of the runs.
+        stop_now: whether the user wants the running trials to end now.
+
+    Raises:
+        UsageError: more workers than devices.
+        EnvironmentProblem: the cluster does not answer.
+    """
+    settings = place.settings
+    if not settings.ray_address:
+        return LocalWorkers(lambda stop: place.experiments(owner, stop, settings.workers), stop_now)
+    if place.sleeper is not None:
+        raise UsageError("--ray-address: the model server would sleep for trials elsewhere. Add --llm-sleep off.")
+    if settings.ray_address == "local":  # Ray on this machine does not reserve cores
+        place.check_beside(settings.workers)
+    from agent.workers.ray import RayWorkers
+
+    return RayWorkers(settings.ray_address, settings.workers, place, owner, stop_now)

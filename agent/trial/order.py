@@ -1,0 +1,21 @@
+"""The order for one run: what a session asks a worker to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.types import Measurement, Role
+
+
+@dataclass(frozen=True)
+class Order:
+    """One run that a session or a replay asks for."""
+
+    trial: int  # number of the trial; 0 for the baseline
+    commit: str
+    role: Role
+    seed: int
+    trace: str  # run path: the directory of the run's files, relative to the run directory (named as in the ledger)
+    attempt: int = 0  # how often the session had been resumed
+    on: str = ""  # required type of device; "" is any
+    scored: Measurement | None = None  # train nothing: score the checkpoint of this run on the test split

@@ -1,0 +1,127 @@
+"""Trains: one job in a sandbox under the host's clock, and why it failed if it did."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.errors import Interrupted
+from agent.target import Budget, Target
+from agent.text import decisive_line, is_error
+from agent.trial.outputs import CHECKPOINT, events, number, out_of_memory
+from agent.types import Failure, Progress
+from sandbox.types import Job, Outcome, Running, Sandbox
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training job ended; ``seconds`` per phase by the host's monotonic clock."""
+
+    outcome: Outcome
+    failure: Failure | None
+    seconds: Mapping[str, float]
+
+
+class _Clock:
+    """Seconds per phase. A target that prints its own value does not report its start-up: it has one phase."""
+
+    def __init__(self, phase: str) -> None:
+        self.phase, self.since = phase, time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.since
+
+    def enter(self, phase: str) -> None:
+        self.seconds[self.phase] = round(self.age, 3)
+        self.phase, self.since = phase, time.monotonic()
+
+
+@dataclass
+class Training:
+    """One training run. ``release`` makes the training data appear; None if the target prints its own value."""
+
+    target: Target
+    release: Callable[[], None] | None
+    stop_now: Callable[[], bool]
+    progress: Progress
+    late: str = ""  # why the job was killed
+    last: Mapping[str, Any] = field(default_factory=dict)  # the last event that it reported
+
+    def run(self, sandbox: Sandbox, job: Job) -> Trained:
+        """Run ``job`` to its end.
+
+        Raises:
+            SandboxBroken: the machinery failed.
+            Interrupted: ``stop_now`` is true.
+        """
+        running = sandbox.start(job)
+        clock = _Clock("training" if self.release is None else "startup")
+        try:
+            self._follow(running, clock)
+        except BaseException:
+            running.kill()
+            running.finish()
+            raise
+        outcome = running.finish()
+        clock.enter("")
+        return Trained(outcome, self._failure(outcome, clock.seconds), clock.seconds)
+
+    def _follow(self, running: Running, clock: _Clock) -> None:
+        """Read the events of the job until it ends; when it is ready, release the data and start the clock."""
+        budget = self.target.budget
+        while True:
+            bound = budget.startup_seconds if clock.phase == "startup" else budget.kill_seconds
+            if clock.age > bound:
+                running.kill()
+                self.late = f"{clock.phase} took more than {bound:.0f} s"
+                return
+            if self.stop_now():
+                raise Interrupted
+            lines = running.read(timeout=min(0.5, max(0.0, bound - clock.age) + 0.01))
+            if lines is None:
+                return
+            for event in events(lines):
+                self.last = event
+                if event["event"] == "ready" and clock.phase == "startup" and self.release is not None:
+                    clock.enter("training")
+                    self.release()
+                elif event["event"] == "step":
+                    self.progress(clock.phase, {**event, "seconds": clock.age, "seconds_left": _left(budget, clock)})
+            if not lines:
+                self.progress(clock.phase, {"seconds": clock.age})
+
+    def _failure(self, outcome: Outcome, seconds: Mapping[str, float]) -> Failure | None:
+        """The first reason that applies."""
+        if self.late:
+            return Failure("timeout", self.late)
+        # a job that ended well may mention memory: it may have found a smaller batch
+        mentioned = re.search(r"OutOfMemoryError|^MemoryError|out of memory", outcome.log_tail, re.M)
+        if outcome.out_of_memory or (outcome.exit_code != 0 and mentioned):
+            return out_of_memory(outcome, self.target.memory_gb)
+        if self.last.get("event") == "diverged":
+            step = number(self.last.get("step"))
+            return Failure("diverged", f"the loss was not finite{'' if step is None else f' at step {step:.0f}'}")
+        caught = f" ({'; '.join(outcome.problems)})" if outcome.problems else ""
+        if outcome.signal is not None:
+            return Failure("crash", f"killed by signal {outcome.signal}{caught}")
+        if outcome.exit_code != 0:
+            line = decisive_line(outcome.log_tail)  # the last printed line need not be the reason
+            status = f"exit status {outcome.exit_code}{f', after: {line}' if line else ''}"
+            return Failure("crash", line if is_error(line) else status)
+        if "training" not in seconds:
+            return Failure("crash", "ended without training: it never asked for the clock to start")
+        allowed = self.target.budget.allowed_seconds
+        if (took := seconds["training"]) > allowed:
+            return Failure("over_budget", f"trained for {took:.1f} s, allowed {allowed:.1f} s")
+        if self.release is not None and CHECKPOINT[0].name not in outcome.collected:
+            return Failure("crash", f"left no checkpoint{caught}")
+        return None
+
+
+def _left(budget: Budget, clock: _Clock) -> float | None:
+    return max(0.0, budget.wall_seconds - clock.age) if budget.kind == "seconds" else None

@@ -1,0 +1,154 @@
+"""The built-in trusted target: what Overnight asks of the target whose train.py it edits.
+
+The scorer is a process on the host, the only one with the tokens of the split. It asks two model processes, one after
+the other, for logits (see scorer.py).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from nanogpt_target.corpus import DataError
+from nanogpt_target.prepare import Prepared, prepare, release, stage_before, unpack
+
+__all__ = ["FROZEN", "DataError", "prepare", "release", "run_scorer", "score", "stage", "unpack"]
+
+PACKAGE = Path(__file__).parent
+# What a trial and its model process import. With the other modules a trial could make the training data of the
+# built-in corpus from the standard library before the clock starts.
+FROZEN = ("__init__.py", "batches.py", "channel.py", "harness.py", "model_server.py")
+GRACE = 5.0  # seconds in which the scorer itself should notice that a model process has ended
+
+# Log-probabilities of the first checkpoint that a session scored, by session, data and split: the scorer looks more
+# closely at targets that a later model predicts better.
+_references: dict[tuple[str, str, str], bytes] = {}
+
+
+class ModelProcess(Protocol):
+    def ended(self) -> bool: ...
+    def close(self) -> None:
+        """End the process and remove its channel."""
+        ...
+
+
+class Host(Protocol):
+    """What the host provides: two empty folders (``shared`` is in memory), time bounds, and model processes."""
+
+    @property
+    def session(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def shared(self) -> Path: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def startup_seconds(self) -> float: ...
+    @property
+    def load_seconds(self) -> float: ...
+    def wait(self) -> None: ...
+    def start(self, argv: Sequence[str], channel: Path) -> ModelProcess: ...
+
+
+def stage(data: Prepared, code: Path, directory: Path) -> None:
+    """Replace the package in ``code`` by the installed one's frozen files; write the sizes to ``directory``."""
+    frozen = code / "nanogpt_target"
+    shutil.rmtree(frozen, ignore_errors=True)
+    frozen.mkdir()
+    for name in FROZEN:
+        shutil.copyfile(PACKAGE / name, frozen / name)
+    stage_before(data, directory)
+
+
+def score(data: Prepared, split: str, host: Host) -> Mapping[str, Any]:
+    """Score a checkpoint; the first one of a session becomes the reference for the later ones."""
+    key = (host.session, data.hash, split)
+    log_p, reference = host.folder / "log_p.npy", host.folder / "reference.npy"
+    if key in _references:
+        reference.write_bytes(_references[key])
+    found = run_scorer(data, split, host, log_p=log_p, reference=reference if key in _references else None)
+    if found["status"] == "ok":
+        _references.setdefault(key, log_p.read_bytes())
+    return found
+
+
+def run_scorer(
+    data: Prepared,
+    split: str,
+    host: Host,
+    *,
+    log_p: Path,
+    reference: Path | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Run the scorer and its two model processes; ``log_p``, ``reference`` and ``seed`` are options of the scorer."""
+    result, between = host.folder / "result.json", host.folder / "between"
+    channels = [host.shared / side for side in ("a", "b")]
+    # `python -m` looks in the working directory first, which may be the folder of an untrusted target: hence cwd
+    argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(data.directory.resolve()), "--split", split]
+    argv += ["--timeout", f"{host.seconds:g}", "--load-seconds", f"{host.load_seconds:g}"]
+    paths = {"result": result, "between": between, "log-p": log_p, "channel-a": channels[0], "channel-b": channels[1]}
+    for name, given in {**paths, "reference": reference}.items():
+        argv += [f"--{name}", str(given.resolve())] if given is not None else []
+    argv += ["--seed", str(seed)] if seed is not None else []
+    for channel in channels:
+        channel.mkdir()
+        channel.chmod(0o777)  # the model process runs as another, unprivileged user
+    scorer = subprocess.Popen(
+        argv,
+        cwd=PACKAGE.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C in a terminal lets the run end
+    )
+    models: list[ModelProcess] = []
+    try:
+        models += [host.start(("{python}", "-m", "nanogpt_target.model_server"), channel) for channel in channels]
+        failure = _wait(scorer, models, between, host)
+    finally:
+        scorer.kill()
+        complaint = scorer.communicate()[1]
+        for model in models:
+            model.close()
+    if failure:
+        return failure
+    if not result.exists():
+        return {"status": "broken", "reason": complaint}
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
+
+
+def _wait(
+    scorer: subprocess.Popen[str], models: list[ModelProcess], between: Path, host: Host
+) -> dict[str, Any] | None:
+    """Wait for the scorer; the result if it cannot come to one by itself.
+
+    After pass A the first model process ends and its channel goes, so that it cannot pass anything to the second. The
+    scorer notices a model process that ends early, unless that process has not opened the channel yet.
+    """
+    start, bound = time.monotonic(), host.seconds + host.startup_seconds
+    ended: float | None = None
+    while scorer.poll() is None:
+        now = time.monotonic()
+        if now - start > bound:
+            return {"status": "timeout", "reason": f"scoring took more than {bound:.0f} s"}
+        if ended is not None and now - ended > GRACE:
+            return {"status": "crash", "reason": "a model process ended before it had answered"}
+        host.wait()
+        if between.exists():
+            models.pop(0).close()
+            ended = None
+            between.unlink()
+        for model in models:
+            if model.ended() and ended is None:
+                ended = now
+    return None

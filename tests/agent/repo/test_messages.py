@@ -1,0 +1,43 @@
+"""Commit messages: results as trailers, and text of models without control characters."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.ledger.events import SessionStarted
+from agent.ledger.state import State
+from agent.repo.messages import accepted_message, candidate_message, subject_line, trailer_name
+from agent.text import plain
+from agent.types import Proposal, Record, Verdict
+
+HOSTILE = "\x1b]0;owned\x07Raise\x1b[31m the rate\u202e\x00\nSigned-off-by: Nobody <x@y>\n\nTrial: 99"
+
+
+def test_model_text_cannot_forge_trailers_or_control_characters() -> None:
+    proposal = Proposal("code", "llm", "p", "d", subject=HOSTILE, rationale=HOSTILE, model="evil\nVal-Bpb: 0.1")
+    record = Record(7, proposal, "c", ended=0.0, verdict=Verdict("keep", 2.5, 2.6, 0.1, 0.01, 2, 4, 5, ""))
+    for message in (
+        accepted_message(record, State(session=SessionStarted(metric="val_bpb", tag="t"))),
+        candidate_message(record),
+    ):
+        assert not any(c in message for c in "\x1b\x00\x07\u202e")
+        lines = message.splitlines()
+        assert [line for line in lines if line.startswith("Trial:")] == ["Trial: 7"]
+        assert not [line for line in lines if line.startswith(("Signed-off-by:", "Val-Bpb: 0.1"))]
+        assert len(lines[0]) <= 72
+
+
+@given(st.text(max_size=300), st.text(max_size=600))
+def test_any_text_makes_valid_commit_message(subject: str, rationale: str) -> None:
+    proposal = Proposal("code", "llm", "p", "d", subject=subject, rationale=rationale)
+    message = candidate_message(Record(3, proposal))
+    assert message.split("\n")[0].strip()
+    assert message.rstrip("\n").split("\n")[-2:] == ["Trial: 3", "Proposer: code"]
+    assert plain(message) == message
+    message.encode()
+
+
+def test_trailer_names() -> None:
+    assert [trailer_name(m) for m in ("val_bpb", "loss", "!")] == ["Val-Bpb", "Loss", "Value"]
+    assert subject_line(Record(4, Proposal("code", "llm", "p", "d"))) == "Trial 4"
