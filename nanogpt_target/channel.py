@@ -2,8 +2,8 @@
 
 The scorer creates every file with its final size before it writes the header. It writes requests and reads answers by
 ``pread`` into its own memory. It maps no file and follows no link: a file that the model process truncates is a short
-read, not a crash. The model process holds a named pipe open while it runs, so that the scorer notices its end at once, also
-across namespaces.
+read, not a crash. The model process holds a named pipe open while it runs, so that the scorer notices its end at once,
+also across namespaces.
 
     header.json  shapes, by the scorer                        logits    float32 [rows, T, V], by the model
     ids          int64 [rows, T], by the scorer               answered  int64 sequence number, int64 code, by the model
