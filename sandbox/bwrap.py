@@ -30,7 +30,10 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # Device files that bwrap --dev binds from the host.
 _NODES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty"))
 _FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/alternatives", "/etc/localtime")
-_FIX = "Install it (apt-get install bubblewrap libseccomp2), and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)."
+_FIX = (
+    "Install it (apt-get install bubblewrap libseccomp2), and allow user namespaces "
+    "(sysctl kernel.unprivileged_userns_clone=1)."
+)
 # Runs inside, before the job. Makes device files read-only mounts, so that their time stamps cannot be written (bwrap's
 # --remount-ro would also disable the devices). Then gives up root and capabilities, limits processes, filters calls.
 _BECOME = """
