@@ -44,6 +44,7 @@ WALK = 0.02  # standard deviation of the level's random walk per run, in standar
 SLOPE = 0.01  # prior standard deviation of the level's slope per run, in the same unit
 WIDE = 5.0  # prior standard deviation of the first level, in the same unit
 WILD = 3.0  # standard deviations beyond which an innovation counts as an outlier
+MOST = 50.0  # standard deviations of a run at which an innovation is cut: a larger one says no more
 
 _MEANS = np.array([*SIZES, *(-size for size in SIZES), 0.0])  # the last component is "nothing"
 _WEIGHTS = np.array([*GAINS, *LOSSES, NOTHING]) / sum((*GAINS, *LOSSES, NOTHING))
@@ -107,6 +108,7 @@ class Belief:
         self._seeds: dict[int, int] = {}  # seed: index of its effect in the state
         self._edits: dict[int, int] = {}  # trial: index of its effect in the state
         self._stand_in: dict[int, tuple[Array, Array]] = {}  # trial: mean and variance of the Gaussian that stands in
+        self._wild: set[int] = set()  # open trials with a wild loss
         self._seen = np.zeros(len(_MEANS))
         self._log_weights = np.zeros(len(pairs))
         for seed, z in calibration:
@@ -140,7 +142,7 @@ class Belief:
         if seed not in self._seeds:
             self._seeds[seed] = self._add(np.zeros(len(self.sd)), self._shared)
         row = self._row(seed, edits)
-        error = z + offset - self.mean[:, row].sum(axis=1)
+        error = np.clip(z + offset - self.mean[:, row].sum(axis=1), -MOST * self.sd, MOST * self.sd)
         gain, variance = self._predict(row, spread)
         loss = (error < 0) & (error**2 > WILD**2 * variance)
         if edits and loss.any():  # a wild loss is the edit's: widen its prior first, or level and seed would move
@@ -149,6 +151,7 @@ class Belief:
                 self.covariance[:, self._edits[trial], self._edits[trial]] += more
                 mean, before = self._stand_in[trial]
                 self._stand_in[trial] = (mean, before + more)
+                self._wild.add(trial)
             gain, variance = self._predict(row, spread)
         variance = np.maximum(variance, error**2 / WILD**2)  # any other outlier counts for less
         self._log_weights -= (np.log(variance) + error**2 / variance) / 2
@@ -157,19 +160,22 @@ class Belief:
 
     def close(self, trial: int, kept: bool) -> None:
         """Decide an edit; a kept one becomes part of the level. Its mixture enters by its first two moments."""
-        index, found = self._edits[trial], self._posterior(trial)
-        self._seen = self._seen + self._weights({trial: found}) @ found.components
-        self._log_weights = self._log_weights + found.correction
-        before, column = self.covariance[:, index, index], self.covariance[:, :, index]
-        self.mean = self.mean + column * ((found.gain - self.mean[:, index]) / before)[:, None]
-        change = (found.variance - before) / before**2
-        self.covariance = self.covariance + column[:, :, None] * column[:, None, :] * change[:, None, None]
+        index = self._edits[trial]
+        if trial not in self._wild:  # a wild loss is outside the mixture, and says nothing about other edits
+            found = self._posterior(trial)
+            self._seen = self._seen + self._weights({trial: found}) @ found.components
+            self._log_weights = self._log_weights + found.correction
+            before, column = self.covariance[:, index, index], self.covariance[:, :, index]
+            self.mean = self.mean + column * ((found.gain - self.mean[:, index]) / before)[:, None]
+            change = (found.variance - before) / before**2
+            self.covariance = self.covariance + column[:, :, None] * column[:, None, :] * change[:, None, None]
         if kept:
             self.mean[:, _LEVEL] += self.mean[:, index]
             self.covariance[:, _LEVEL, :] += self.covariance[:, index, :]
             self.covariance[:, :, _LEVEL] += self.covariance[:, :, index]
         self._remove(index)
         del self._edits[trial], self._stand_in[trial]
+        self._wild.discard(trial)
 
     def forget_seeds(self, kept: Collection[int]) -> None:
         """Drop the effects of seeds that will not run again, so that the state stays small."""
@@ -269,7 +275,7 @@ class Belief:
     def _weights(self, known: dict[int, _Posterior] | None = None) -> Array:
         """Of the filters: evidence of the runs, with the mixture in place of the stand-in for every open edit."""
         total = self._log_weights.copy()
-        for trial in self._edits:
+        for trial in self._edits.keys() - self._wild:
             found = known[trial] if known and trial in known else self._posterior(trial)
             total += found.correction
         weights = np.exp(total - total.max())

@@ -1,8 +1,8 @@
 """The sequential test of the policy ``confirm``: keep, drop, or make the run that tells most.
 
-An edit is kept once the probability that it is a gain reaches 90 % (97 % after a single run). It is dropped once the gain
-that it still promises is smaller than what a new idea promises. Until then the next run is the one, of the candidate or
-of the incumbent, that reduces the uncertainty of the gain most.
+An edit is kept once the probability that it is a gain reaches 90 % (97 % after a single run). It is dropped once the
+gain that it still promises is smaller than what a new idea promises. Until then the next run is the one, of the
+candidate or of the incumbent, that reduces the uncertainty of the gain most.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from agent.judge.belief import Belief, Estimate
 
 KEEP = 0.9  # probability of a gain that keeps an edit
 KEEP_AFTER_ONE = 0.97  # the same after one run, which edits that depend on their seed could pass by chance
+CALIBRATION = 5  # runs of the baseline before the first edit
 MAX_RUNS = 8  # per trial, of candidate and incumbent together
 WINDOW = 8  # seeds in use at a time
 KEEPS_PER_SEED = 4  # keeps after which the window of seeds moves on by one, so that a night does not fit its seeds
