@@ -275,7 +275,7 @@ class Belief:
     def _weights(self, known: dict[int, _Posterior] | None = None) -> Array:
         """Of the filters: evidence of the runs, with the mixture in place of the stand-in for every open edit."""
         total = self._log_weights.copy()
-        for trial in self._edits.keys() - self._wild:
+        for trial in [trial for trial in self._edits if trial not in self._wild]:
             found = known[trial] if known and trial in known else self._posterior(trial)
             total += found.correction
         weights = np.exp(total - total.max())
