@@ -177,6 +177,11 @@ class Belief:
         del self._edits[trial], self._stand_in[trial]
         self._wild.discard(trial)
 
+    def shift(self, gain: float, se: float) -> None:
+        """The incumbent gained what another type of device has measured."""
+        self.mean[:, _LEVEL] += gain
+        self.covariance[:, _LEVEL, _LEVEL] += se**2
+
     def forget_seeds(self, kept: Collection[int]) -> None:
         """Drop the effects of seeds that will not run again, so that the state stays small."""
         for seed in [seed for seed in self._seeds if seed not in kept]:
