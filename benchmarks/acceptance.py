@@ -130,7 +130,7 @@ def greedy(machine: Machine, budget: int) -> Night:
 
 def confirm(machine: Machine, budget: int) -> Night:
     """The product's default policy."""
-    night, incumbent, seeds = Night(), Edit(0.0), range(10_000)
+    night, incumbent = Night(), Edit(0.0)
     calibration = [(seed, machine.run(0.0, seed, incumbent)) for seed in range(paired.CALIBRATION)]
     belief, known = Belief(calibration), {seed for seed, _ in calibration}
     while machine.runs < budget:
@@ -139,7 +139,7 @@ def confirm(machine: Machine, budget: int) -> Night:
         night.trials += 1
         while True:
             evidence = paired.Evidence(trial, seen, known, runs)
-            step, estimate = paired.decide(belief, evidence, paired.window(seeds, night.kept))
+            step, estimate = paired.decide(belief, evidence, paired.window(night.kept))
             if not isinstance(step, paired.Next) or machine.runs >= budget:
                 break
             candidate = step.side == "candidate"
@@ -154,7 +154,7 @@ def confirm(machine: Machine, budget: int) -> Night:
         if step == "keep":
             night.keep(edit, estimate.gain)
             incumbent, known, machine.kept = edit, seen, night.kept
-            belief.forget_seeds(paired.window(seeds, night.kept))
+            belief.forget_seeds(paired.window(night.kept))
     return night
 
 

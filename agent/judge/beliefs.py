@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent.judge.belief import Belief
@@ -33,9 +33,9 @@ class _OnDevice:
 class Beliefs:
     """Call ``catch_up`` with all events, then ``of``. The result depends on the events alone."""
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        """``seeds``: the seeds of the session in the order of their use."""
-        self._seeds = seeds
+    def __init__(self, seed_of: Callable[[int], int]) -> None:
+        """``seed_of``: the k-th seed of the session."""
+        self._seed_of = seed_of
         self._read = 0
         self._sign = -1.0
         self._devices: dict[str, _OnDevice] = {}
@@ -50,6 +50,10 @@ class Beliefs:
             self._apply(event)
         self._read = len(events)
         return self
+
+    def window(self, kept: int) -> tuple[int, ...]:
+        """The seeds that may run after so many kept edits."""
+        return tuple(map(self._seed_of, window(kept)))
 
     def of(self, device_type: str, trial: int) -> Belief | None:
         """The belief on one type of device, with the trial open; None where runs of the baseline do not vary."""
@@ -111,4 +115,4 @@ class Beliefs:
             if kept:
                 device.gains.append(found)
                 if device.belief is not None:
-                    device.belief.forget_seeds(window(self._seeds, len(self._kept)))
+                    device.belief.forget_seeds(self.window(len(self._kept)))

@@ -7,13 +7,14 @@ candidate or of the incumbent, that reduces the uncertainty of the gain most.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.judge.belief import Belief, Estimate
 
 KEEP = 0.9  # probability of a gain that keeps an edit
+KEEP_COSTLY = 0.99  # the same for an edit that needs much more memory
 KEEP_AFTER_ONE = 0.97  # the same after one run, which edits that depend on their seed could pass by chance
 CALIBRATION = 5  # runs of the baseline before the first edit
 MAX_RUNS = 8  # per trial, of candidate and incumbent together
@@ -26,8 +27,8 @@ class Evidence:
     """One open trial, and the seeds that both sides have run."""
 
     trial: int
-    candidate: Collection[int]
-    incumbent: Collection[int]
+    candidate: Set[int]
+    incumbent: Set[int]
     runs: int  # scored runs of this trial, of the incumbent's too
 
 
@@ -39,19 +40,19 @@ class Next:
     seed: int
 
 
-def window(seeds: Sequence[int], kept: int) -> Sequence[int]:
-    """The seeds that may run after so many kept edits."""
+def window(kept: int) -> range:
+    """Which seeds of the session may run after so many kept edits, by their index."""
     first = kept // KEEPS_PER_SEED
-    return seeds[first : first + WINDOW]
+    return range(first, first + WINDOW)
 
 
 def decide(
-    belief: Belief, evidence: Evidence, seeds: Sequence[int]
+    belief: Belief, evidence: Evidence, seeds: Sequence[int], keep: float = KEEP
 ) -> tuple[Literal["keep", "revert"] | Next, Estimate]:
     """The decision on an open trial or its next run, and the estimate behind the decision."""
     found = belief.estimate(evidence.trial)
     if evidence.candidate:
-        if found.probability > (KEEP if evidence.runs > 1 else KEEP_AFTER_ONE):
+        if found.probability > (keep if evidence.runs > 1 else max(keep, KEEP_AFTER_ONE)):
             return "keep", found
         if found.promise < found.promise_of_new or evidence.runs >= MAX_RUNS:
             return "revert", found
