@@ -309,6 +309,10 @@ class Belief:
         positive = _normal_cdf(scaled)
         upside = means[:, :-1] * positive + deviations * np.exp(-(scaled**2) / 2) / math.sqrt(2 * math.pi)
         gain = (parts * means).sum(axis=1)
+        if trial in self._wild:  # the mixture has no loss of this size
+            mean, variance = self.mean[:, index], self.covariance[:, index, index]
+            none = np.zeros(len(self.sd))
+            return _Posterior(_normal_cdf(mean / np.sqrt(variance)), mean, variance, none, parts, none)
         return _Posterior(
             probability=(parts[:, :-1] * positive).sum(axis=1),
             gain=gain,

@@ -91,9 +91,8 @@ class Session:
 
     def advance_trial(self, record: Record, state: State) -> bool:
         """Commit, measure or judge an open trial; False if it has to wait."""
-        if self.runs.of(record.number):
-            return False
-        if record.candidate is None and (not self.runs.room or self.ending.before(state, record.number)):
+        late = record.candidate is None and (not self.runs.room or self.ending.before(state, record.number))
+        if late or self.runs.of(record.number):
             return False
         step = next_step(record, state, self.recorder.events, self.commits, self.policy, self.beliefs)
         match step:
@@ -111,8 +110,7 @@ class Session:
     def settle(self, state: State) -> bool:
         """Move the head to an edit that was kept, then tell the proposer. A resume finishes what a kill left undone."""
         if keep := next((number for number in state.keeps if number not in state.moved), None):
-            commit = self.commits.accept(state.records[keep - 1], state)
-            self.recorder.write(Moved(trial=keep, commit=commit))
+            self.recorder.write(Moved(trial=keep, commit=self.commits.accept(state.records[keep - 1], state)))
             self.recorder.note(self.commits.mirror(self.recorder.state))
             return True
         unreported = next((record for record in state.finished if record.number not in state.told), None)
