@@ -107,6 +107,8 @@ class Verdict:
     n_before: int  # runs of the incumbent
     dof: int  # degrees of freedom of the noise
     reason: str
+    pairs: int = 0  # seeds that candidate and incumbent both ran
+    probability: float | None = None  # that the edit is a gain; policy confirm
 
 
 @dataclass(frozen=True)

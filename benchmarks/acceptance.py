@@ -1,222 +1,225 @@
-"""Simulate which edits a policy keeps: the real ``judge`` on runs drawn from edits of known effect.
+"""How fast a policy climbs, and how many of its keeps are false, in simulated nights.
 
-    python -m benchmarks.acceptance --nights 300 --seed 1
+    python -m benchmarks.acceptance [--policy confirm greedy] [--rho 0.9] [--runs 150] [--nights 100] [--json]
 
-Unit: the standard deviation sigma of one training run; lower is better. An edit changes the true value of its parent:
-15 % of edits gain ``effect``, 35 % change nothing, 50 % lose ``effect``. Every run costs 1, also calibration,
-confirmation, held-out runs and runs of the incumbent.
+Unit: the standard deviation sigma of one training run. An edit changes the value of its parent by a draw from a world's
+mixture. Every run costs 1, calibration and runs of the incumbent included. ``--rho`` is the correlation of runs of two
+commits under one seed. A keep is false if the edit gains nothing on top of the branch that it is kept on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 
-from agent.judge.gain import without_screening_run
-from agent.judge.noise import pooled_noise
-from agent.judge.policy import RESUMED, History, MeasureNext, Policy, default_calibration, judge
-from agent.types import Measurement, Role
-
-SHARES = (0.15, 0.35, 0.50)  # gain, nothing, loss
-START = 100.0  # true value of the baseline
+from agent.judge import paired
+from agent.judge.belief import Belief
 
 
 @dataclass(frozen=True)
 class World:
-    """Effects of the edits, and the distribution of the noise."""
+    """What edits are worth and how the machine varies, in sigma."""
 
     name: str
     effect: float = 2.0
-    heavy: bool = False  # noise: Student's t with 3 degrees of freedom, scaled to a standard deviation of 1
-    drift: float = 0.0  # change of the mean over 150 runs
+    shares: tuple[float, float] = (0.15, 0.35)  # of gains and of edits without effect; the others lose
+    heavy: bool = False  # Student's t with 3 degrees of freedom, scaled to a standard deviation of 1
+    drift: float = 0.0  # change of the value's level over 150 runs
+    interact: float = 0.0  # share of pairs of edits that add plus or minus 1 when together
+    scatter: float = 0.0  # spread of log noise between edits: some depend on the seed more than others
+    unstable: float = 0.0  # share of edits that lose 12 under every second seed
 
 
 WORLDS = (
-    World("2σ"),
-    World("1σ", effect=1.0),
-    World("4σ", effect=4.0),
-    World("2σ, heavy tails", heavy=True),
-    World("2σ, drift −4σ", drift=-4.0),
-    World("2σ, drift +4σ", drift=4.0),
+    World("2s"),
+    World("1s", effect=1.0),
+    World("4s", effect=4.0),
+    World("heavy", heavy=True),
+    World("drift-", drift=-4.0),
+    World("drift+", drift=4.0),
+    World("rare", shares=(0.05, 0.35)),
+    World("interact", interact=0.2),
+    World("scatter", scatter=0.7),
+    World("unstable", unstable=0.05),
 )
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A candidate on top of the present branch: its true gain there, and how its runs vary."""
+
+    gain: float
+    noise: float = 1.0
+    unstable: bool = False
+
+
+@dataclass
+class Machine:
+    """Draws edits and runs. Its clock is the number of runs so far."""
+
+    world: World
+    rho: float
+    seed: int
+    runs: int = 0
+    kept: int = 0
+    _of_seed: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._edits, self._noise = random.Random(f"edits {self.seed}"), random.Random(f"runs {self.seed}")
+
+    def edit(self) -> Edit:
+        draw, world = self._edits, self.world
+        where, (gains, nothing) = draw.random(), world.shares
+        gain = world.effect if where < gains else 0.0 if where < gains + nothing else -world.effect
+        if world.interact:
+            gain += sum(draw.choice((-1.0, 1.0)) for _ in range(self.kept) if draw.random() < world.interact)
+        noise = math.exp(draw.gauss(0, world.scatter) - world.scatter**2)
+        unstable = draw.random() < world.unstable
+        return Edit(gain - 6.0 * unstable, noise, unstable)
+
+    def run(self, level: float, seed: int, edit: Edit) -> float:
+        """z of one run of a commit whose true gain over the baseline is ``level``."""
+        draw = self._noise
+        own = draw.gauss(0, 1)
+        if self.world.heavy:
+            own /= math.sqrt(sum(draw.gauss(0, 1) ** 2 for _ in range(3)))
+        if edit.unstable:
+            level += -6.0 if draw.random() < 0.5 else 6.0
+        shared = self._of_seed.setdefault(seed, draw.gauss(0, 1))
+        noise = math.sqrt(self.rho) * shared + math.sqrt(1 - self.rho) * own * edit.noise
+        self.runs += 1
+        return level + noise - self.world.drift * (self.runs - 1) / 150
 
 
 @dataclass
 class Night:
-    """Counts over one night."""
+    """What a policy did with one budget of runs."""
 
+    gain: float = 0.0  # true, of the branch that is handed over
     trials: int = 0
-    runs: int = 0
-    kept: dict[str, int] = field(default_factory=lambda: {"gain": 0, "nothing": 0, "loss": 0})
-    drawn: dict[str, int] = field(default_factory=lambda: {"gain": 0, "nothing": 0, "loss": 0})
-    errors: list[float] = field(default_factory=list)  # reported minus true gain of kept edits
-    empty: list[float] = field(default_factory=list)  # reported gain of false positives: kept edits without effect
-    improvement: float = 0.0  # true gain of the branch at the end
+    kept: int = 0
+    false: int = 0
+    errors: list[float] = field(default_factory=list)  # reported less true gain of each kept edit
+
+    def keep(self, edit: Edit, reported: float) -> None:
+        self.gain += edit.gain
+        self.kept += 1
+        self.false += edit.gain <= 1e-9
+        self.errors.append(reported - edit.gain)
 
 
-class Machine:
-    """Draws runs. Drift is proportional to the number of runs so far."""
-
-    def __init__(self, world: World, rng: random.Random) -> None:
-        self.world, self.rng, self.runs = world, rng, 0
-
-    def run(self, commit: str, true: float, role: Role) -> Measurement:
-        noise = self.rng.gauss(0, 1)
-        if self.world.heavy:
-            chi = sum(self.rng.gauss(0, 1) ** 2 for _ in range(3))
-            noise = noise / math.sqrt(chi / 3) / math.sqrt(3)
-        value = true + noise + self.world.drift * self.runs / 150
-        self.runs += 1
-        return Measurement(commit, role, self.runs, "cpu", "ok", value)
+def greedy(machine: Machine, budget: int) -> Night:
+    """Keep whatever scores better than the best score so far, one run each."""
+    night, incumbent = Night(), Edit(0.0)
+    best = machine.run(0.0, 0, incumbent)
+    while machine.runs < budget:
+        edit = machine.edit()
+        night.trials += 1
+        score = machine.run(night.gain + edit.gain, machine.runs, edit)
+        if score > best:
+            night.keep(edit, score - best)
+            best, machine.kept = score, night.kept
+    return night
 
 
-def night(world: World, policy: Policy, seed: int, trials: int | None = 100, budget: int | None = None) -> Night:
-    """One session of ``trials`` trials, or as many as fit into ``budget`` runs."""
-    rng = random.Random(seed)
-    edits, machine, out = random.Random(seed + 1_000_003), Machine(world, rng), Night()
-    incumbent, level = "base", START
-    runs = {incumbent: [machine.run(incumbent, START, "calibrate") for _ in range(default_calibration(policy, trials))]}
-    groups = {incumbent: [run.value or 0.0 for run in runs[incumbent]]}
-    age = 0
-    while (trials is None or out.trials < trials) and (budget is None or machine.runs < budget):
-        out.trials += 1
-        kind = edits.choices(("gain", "nothing", "loss"), SHARES)[0]
-        effect = {"gain": world.effect, "nothing": 0.0, "loss": -world.effect}[kind]
-        candidate, true = f"c{out.trials}", {incumbent: level, f"c{out.trials}": level - effect}
+def confirm(machine: Machine, budget: int) -> Night:
+    """The product's default policy."""
+    night, incumbent = Night(), Edit(0.0)
+    calibration = [(seed, machine.run(0.0, seed, incumbent)) for seed in range(paired.CALIBRATION)]
+    belief, known = Belief(calibration), {seed for seed, _ in calibration}
+    while machine.runs < budget:
+        edit, trial, seen, runs = machine.edit(), night.trials, set[int](), 0
+        belief.open(trial)
+        night.trials += 1
         while True:
-            known = tuple(runs[incumbent])
-            history = History(
-                "minimize",
-                incumbent,
-                candidate,
-                known if incumbent == "base" else without_screening_run(known),
-                tuple(runs.get(candidate, ())),
-                pooled_noise(group for group in groups.values() if len(group) > 1),
-                incumbent_age=age,
-            )
-            step = judge(history, policy)
-            if not isinstance(step, MeasureNext):
+            evidence = paired.Evidence(trial, seen, known, runs)
+            step, estimate = paired.decide(belief, evidence, paired.window(night.kept))
+            if not isinstance(step, paired.Next) or machine.runs >= budget:
                 break
-            run = machine.run(step.commit, true[step.commit], step.role)
-            runs.setdefault(step.commit, []).append(run)
-            groups.setdefault(step.commit, []).append(run.value or 0.0)
-            age = 0 if step.commit == incumbent else age
-        out.drawn[kind] += 1
-        age += 1
-        if step.decision == "keep":
-            out.kept[kind] += 1
-            out.errors.append((step.gain or 0.0) - effect)
-            if kind == "nothing":
-                out.empty.append(step.gain or 0.0)
-            incumbent, level, age = candidate, level - effect, 0
-    out.runs, out.improvement = machine.runs, START - level
-    return out
+            candidate = step.side == "candidate"
+            level = night.gain + (edit.gain if candidate else 0.0)
+            z = machine.run(level, step.seed, edit if candidate else incumbent)
+            belief.observe(step.seed, z, (trial,) if candidate else ())
+            (seen if candidate else known).add(step.seed)
+            runs += 1
+        if isinstance(step, paired.Next):
+            break
+        belief.close(trial, step == "keep")
+        if step == "keep":
+            night.keep(edit, estimate.gain)
+            incumbent, known, machine.kept = edit, seen, night.kept
+            belief.forget_seeds(paired.window(night.kept))
+    return night
+
+
+POLICIES = {"greedy": greedy, "confirm": confirm}
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Means over many nights; fields in ``_se`` are standard errors of the field before."""
+class Row:
+    """One policy in one world. Gains and bias in sigma."""
 
-    false_per_edit: float  # false-positive rate: share of edits without effect that are kept
-    false_share: float  # share of kept edits that do not gain
-    false_share_se: float
-    power: float  # share of edits with a gain that are kept
+    world: str
+    policy: str
+    rho: float
+    runs: int
+    nights: int
+    true_gain: float
+    true_gain_se: float
+    false_share: float
+    bias: float
     runs_per_trial: float
-    bias: float  # of reported gains, in sigma
-    bias_se: float
-    empty_gain: float  # mean reported gain of kept edits without effect
-    improvement: float
-    improvement_se: float
 
 
-def summarise(nights: Sequence[Night]) -> Summary:
-    def total(name: str, kind: str) -> int:
-        return sum(getattr(night, name)[kind] for night in nights)
-
-    kept = sum(total("kept", kind) for kind in ("gain", "nothing", "loss"))
-    false_share = 1 - total("kept", "gain") / kept if kept else math.nan
-    errors = [error for night in nights for error in night.errors]
-    empty = [gain for night in nights for gain in night.empty]
-    finals = [night.improvement for night in nights]
-    return Summary(
-        total("kept", "nothing") / total("drawn", "nothing"),
-        false_share,
-        math.sqrt(false_share * (1 - false_share) / kept) if kept else math.nan,
-        total("kept", "gain") / total("drawn", "gain"),
-        sum(night.runs for night in nights) / sum(night.trials for night in nights),
-        fmean(errors) if errors else math.nan,
-        stdev(errors) / math.sqrt(len(errors)) if len(errors) > 1 else math.nan,
-        fmean(empty) if empty else math.nan,
-        fmean(finals),
-        stdev(finals) / math.sqrt(len(finals)) if len(finals) > 1 else math.nan,
-    )
+def measure(world: World, policy: str, rho: float, runs: int, nights: int, seed: int) -> Row:
+    """Simulate ``nights`` nights; equal seeds give every policy the same edits."""
+    found = [POLICIES[policy](Machine(world, rho, seed * 100_003 + k), runs) for k in range(nights)]
+    gains, kept = [night.gain for night in found], max(sum(night.kept for night in found), 1)
+    errors = [error for night in found for error in night.errors]
+    return Row(
+        world.name, policy, rho, runs, nights,
+        true_gain=fmean(gains),
+        true_gain_se=stdev(gains) / math.sqrt(nights) if nights > 1 else math.nan,
+        false_share=sum(night.false for night in found) / kept,
+        bias=fmean(errors) if errors else 0.0,
+        runs_per_trial=runs * nights / max(sum(night.trials for night in found), 1),
+    )  # fmt: skip
 
 
-def measure(world: World, policy: Policy, nights: int, seed: int, budget: int) -> Summary:
-    """Rates from nights of 100 trials; the final value from nights of ``budget`` runs."""
-    by_trials = summarise([night(world, policy, seed * 100_000 + k) for k in range(nights)])
-    by_runs = summarise([night(world, policy, seed * 100_000 + k, None, budget) for k in range(nights)])
-    return replace(by_trials, improvement=by_runs.improvement, improvement_se=by_runs.improvement_se)
-
-
-HEAD = (
-    "| world | policy | false-positive rate | false share of the branch | power | runs/trial | bias of gain, σ | "
-    "reported gain of false positives, σ | true gain of the branch, σ |\n|" + "---|" * 9
-)
-
-
-def line(world: str, policy: str, s: Summary) -> str:
-    return (
-        f"| {world} | {policy} | {s.false_per_edit:.1%} | {s.false_share:.1%} ± {s.false_share_se:.1%} | "
-        f"{s.power:.0%} | {s.runs_per_trial:.2f} | {s.bias:+.2f} ± {s.bias_se:.2f} | {s.empty_gain:+.2f} | "
-        f"{s.improvement:.1f} ± {s.improvement_se:.1f} |"
-    )
-
-
-FRONTIER: tuple[dict[str, float], ...] = (
-    {},
-    {"level": 0.01},
-    {"level": 0.05},
-    {"level": 0.1},
-    {"gate": 0.0},
-    {"gate": 0.5},
-    {"gate": 0.75},
-    {"max_runs": 2},
-    {"max_runs": 3},
-    {"max_runs": 6},
-    {"incumbent_runs": 2},
-    {"incumbent_runs": 3},
-    {"incumbent_runs": 6},
-    {"recheck_every": 10},
-    {"recheck_every": RESUMED},
-)
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    for world in WORLDS:
+        if not given.world or world.name in given.world:
+            for policy in given.policy:
+                yield measure(world, policy, given.rho, given.runs, given.nights, given.seed)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--nights", type=int, default=300)
+    parser.add_argument("--policy", nargs="*", choices=sorted(POLICIES), default=sorted(POLICIES))
+    parser.add_argument("--world", nargs="*", choices=[world.name for world in WORLDS], help="default: all")
+    parser.add_argument("--rho", type=float, default=0.9, help="correlation of runs under one seed (default: 0.9)")
+    parser.add_argument("--runs", type=int, default=150, help="runs of a night (default: 150)")
+    parser.add_argument("--nights", type=int, default=100, help="nights of each row (default: 100)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--budget", type=int, default=150, help="runs in a night, for the final value")
-    parser.add_argument("--frontier", action="store_true", help="vary the constants of confirm in the first world")
-    options = parser.parse_args()
-    print(HEAD, flush=True)
-    if options.frontier:
-        for constants in FRONTIER:
-            policy = replace(Policy("confirm"), **constants)  # type: ignore[arg-type]
-            name = ", ".join(f"{k} = {v:g}" for k, v in constants.items() if v != RESUMED) or "defaults"
-            name = "no rechecks" if RESUMED in constants.values() else name
-            print(
-                line("2σ", name, measure(WORLDS[0], policy, options.nights, options.seed, options.budget)), flush=True
-            )
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    if given.json:
+        json.dump([asdict(row) for row in rows(given)], sys.stdout, indent=1)
         return
-    for world in WORLDS:
-        for name in ("confirm", "margin", "greedy"):
-            found = measure(world, Policy(name), options.nights, options.seed, options.budget)
-            print(line(world.name, name, found), flush=True)
+    print("| world | policy | true gain, σ | false | bias, σ | runs a trial |\n|---|---|---|---|---|---|")
+    for row in rows(given):
+        gain = f"{row.true_gain:.1f} ± {row.true_gain_se:.1f}"
+        print(
+            f"| {row.world} | {row.policy} | {gain} | {row.false_share:.1%} | {row.bias:+.2f} "
+            f"| {row.runs_per_trial:.2f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ def difference(before: float, after: float, goal: Goal | str) -> float:
     return after - before if goal == "maximize" else before - after
 
 
+def added(value: float, gain: float, goal: Goal | str) -> float:
+    """Return the value that is better than ``value`` by ``gain``."""
+    return value + gain if goal == "maximize" else value - gain
+
+
 def gain_of(before: Sequence[float], after: Sequence[float], goal: Goal | str, noise: Noise) -> Gain | None:
     """Return the gain of ``after`` over ``before``, values of one type of device; None where one side is empty."""
     if not before or not after:

@@ -58,25 +58,6 @@ def standard_error(noise: Noise, n: int, m: int) -> float | None:
     return None if noise.sd is None or not n or not m else noise.sd * math.sqrt(1 / n + 1 / m)
 
 
-def last_shift(values: Sequence[float], noise: Noise, p: float = 0.01) -> int:
-    """Return the index at which the mean of one commit's values last changed, or 0 if it did not change.
-
-    Tests every split of the series with a two-sided t test. The level is ``p`` divided by the number of splits
-    (Bonferroni bound).
-
-    Args:
-        values: Values of one commit in order of time.
-    """
-    if not noise.sd or len(values) < 2:
-        return 0
-    best, at = 0.0, 0
-    for k in range(1, len(values)):
-        step = abs(fmean(values[k:]) - fmean(values[:k])) / math.sqrt(1 / k + 1 / (len(values) - k))
-        if step > best:
-            best, at = step, k
-    return at if best > t_quantile(1 - p / 2 / (len(values) - 1), noise.dof) * noise.sd else 0
-
-
 def device_type_of(record: Record) -> str:
     """Return the type of device of a trial's runs; "" before the first run.
 

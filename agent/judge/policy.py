@@ -4,9 +4,8 @@ Three policies decide; docs/explanation/acceptance.md derives them:
 
 - ``greedy`` keeps every better value, as existing tools do. It keeps noise.
 - ``margin`` decides from one run: it keeps a gain above t(1 - alpha, dof) standard errors.
-- ``confirm``, the default, reverts a clear loss after one run and repeats a promising edit with new seeds until a
-  sequential test decides. It then trains both sides once more. These held-out runs (role ``reserve``) play no part in
-  the decision, so the gain that they give has no selection bias.
+- ``confirm``, the default, compares commits under equal seeds. One model reads all runs of the session
+  (``agent.judge.belief``). A sequential test keeps, drops or asks for another run (``agent.judge.paired``).
 """
 
 from __future__ import annotations
@@ -15,19 +14,21 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import OvernightError, UsageError
-from agent.judge.gain import Gain, gain_of, without_screening_run
-from agent.judge.noise import Noise, last_shift, t_quantile
-from agent.ledger.events import Event, Judged, Measured, Resumed
+from agent.judge.gain import Gain, added, gain_of
+from agent.judge.noise import Noise, t_quantile
 from agent.types import Decision, Goal, Measurement, Role, Verdict
+
+if TYPE_CHECKING:
+    from agent.judge.belief import Belief, Estimate
 
 NAMES = ("confirm", "margin", "greedy")
 MARGIN_INCUMBENT_RUNS = 3  # runs of the incumbent before ``margin`` keeps an edit
+CLEAR = 3.0  # standard errors of a gain that is clear from one run on each side
 RETRIES = 2  # failed repeats of the incumbent that are tolerated
 UNSTABLE = 0.1  # a baseline whose noise exceeds this share of its mean stops the session
-RESUMED = 1_000_000  # age of an incumbent that was last measured before the session was resumed
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,6 @@ class Policy:
     alpha: float = 0.05  # margin: false-positive rate of one decision
     keep_simpler: bool = False  # keep a tie within the noise if its syntax tree is smaller
     memory_share: float = 0.25  # growth of peak memory, as a share, above which an edit needs twice the gain
-    level: float = 0.033  # confirm: false-positive rate of one look; Bonferroni bound: (max_runs - 1) * level in all
-    max_runs: int = 4  # confirm: most runs of a candidate before the decision, the screening run included
-    gate: float = 0.25  # confirm: revert after n runs if the gain is below gate * n standard errors
-    incumbent_runs: int = 4  # confirm: runs of the incumbent before an edit is kept
-    recheck_every: int = 5  # confirm: trials after which the incumbent is measured again
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,11 @@ class History:
     candidate_runs: tuple[Measurement, ...]
     noise: Noise
     simpler_by: int = 0  # nodes of the syntax tree that the candidate removes
-    incumbent_age: int = 0  # trials since the incumbent was last measured, by ``trials_since``
+    best: float | None = None  # value of the branch by the reported gains; None: the mean of the incumbent's runs
+    trial: int = 0
+    runs: int = 0  # that the trial has used, runs of the incumbent included
+    belief: Belief | None = None  # confirm: with the trial open; None where runs do not vary, or of a published list
+    seeds: tuple[int, ...] = ()  # confirm: that may run
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class MeasureNext:
     commit: str
     role: Role
     reason: str
+    seed: int | None = None  # None: the session's next seed that the commit has not run
 
 
 def judge(history: History, policy: Policy) -> Verdict | MeasureNext:
@@ -78,7 +79,7 @@ def judge(history: History, policy: Policy) -> Verdict | MeasureNext:
     failed = next((run for run in history.candidate_runs if run.value is None), None)
     if failed is not None:
         reason = f"{failed.status}: {failed.reason}" if failed.reason else failed.status
-        return _verdict(history, "revert", reason, _gain(history))
+        return _verdict(history, "revert", reason, _difference(history))
     if missing := _first_runs(history, policy):
         return missing
     if policy.name == "greedy":
@@ -96,20 +97,20 @@ def _first_runs(history: History, policy: Policy) -> MeasureNext | None:
         return MeasureNext(history.incumbent, "incumbent", "the present best has no value yet")
     if history.candidate_runs:
         return None
-    if policy.name == "confirm" and history.incumbent_age >= policy.recheck_every:
-        return MeasureNext(history.incumbent, "incumbent", "repeated, to detect drift of the machine")
-    return MeasureNext(history.candidate, "screen", "first run")
+    known = {run.seed for run in history.incumbent_runs if run.value is not None}
+    shared = [seed for seed in history.seeds if seed in known]  # a paired run tells more
+    return MeasureNext(history.candidate, "screen", "first run", next(iter([*shared, *history.seeds]), None))
 
 
 def _greedy(history: History) -> Verdict:
-    gain = gain_of(_values(history.incumbent_runs), _values(history.candidate_runs), history.goal, history.noise)
+    gain = _difference(history)
     better = gain is not None and gain.value > 0
     return _verdict(history, "keep" if better else "revert", "better" if better else "not better", gain)
 
 
 def _margin(history: History, policy: Policy) -> Verdict | MeasureNext:
     """One-sided t test of one run of the candidate."""
-    gain = gain_of(_values(history.incumbent_runs), _values(history.candidate_runs), history.goal, history.noise)
+    gain = _difference(history)
     assert gain is not None
     assert gain.se is not None
     bar = t_quantile(1 - policy.alpha, history.noise.dof) * gain.se * _memory_factor(history, policy)
@@ -123,32 +124,48 @@ def _margin(history: History, policy: Policy) -> Verdict | MeasureNext:
 
 
 def _confirm(history: History, policy: Policy) -> Verdict | MeasureNext:
-    """A sequential t test with a bar for keeping and a bar for reverting at each look.
-
-    Testing growing data at a fixed level inflates the false-positive rate. By the Bonferroni bound, all looks together
-    keep an edit without effect with probability at most (max_runs - 1) * level.
-    """
-    gain = _gain(history)
+    """The paired sequential test."""
+    gain = _difference(history)
     assert gain is not None
-    assert gain.se is not None
-    if any(run.role == "reserve" for run in history.candidate_runs):
-        return _with_held_out_gain(history, gain)
     tie = policy.keep_simpler and history.simpler_by > 0
     if not history.noise.sd:
         return _without_noise(history, gain, tie)
-    t = gain.value / gain.se / (_memory_factor(history, policy) if gain.value > 0 else 1.0)
-    floor = -1.0 if tie else policy.gate * gain.n
-    bar = t_quantile(1 - policy.level, history.noise.dof)
-    passed = gain.n > 1 and t > bar  # the screening run alone never decides
-    if not passed and t < floor:
-        return _verdict(history, "revert", f"{t:+.1f} standard errors, below {floor:.1f}{_drift(history)}", gain)
-    if _needs_incumbent_run(history, gain.m, policy.incumbent_runs):
-        return MeasureNext(history.incumbent, "incumbent", "the present best needs more runs")
-    if passed or (tie and gain.n >= policy.max_runs):
-        return MeasureNext(history.candidate, "reserve", "decided; held-out run for an unbiased gain")
-    if gain.n < policy.max_runs:
-        return MeasureNext(history.candidate, "confirm", f"{t:+.1f} standard errors: promising")
-    return _verdict(history, "revert", f"{t:+.1f} standard errors, not above {bar:.1f}{_drift(history)}", gain)
+    if history.belief is None:
+        return _from_one_run(history, gain)
+    from agent.judge import paired  # loads numpy
+
+    evidence = paired.Evidence(
+        history.trial, _seeds(history.candidate_runs), _seeds(history.incumbent_runs), history.runs
+    )
+    costly = _memory_factor(history, policy) > 1
+    step, found = paired.decide(history.belief, evidence, history.seeds, paired.KEEP_COSTLY if costly else paired.KEEP)
+    if isinstance(step, paired.Next):
+        if step.side == "candidate":
+            return MeasureNext(history.candidate, "confirm", _likely(found, costly), step.seed)
+        return MeasureNext(history.incumbent, "incumbent", _likely(found, costly), step.seed)
+    simpler = step == "revert" and tie and found.gain >= -found.se
+    reason = _simpler(history) if simpler else _likely(found, costly)
+    pairs = len(evidence.candidate & evidence.incumbent)
+    estimate = Gain(found.gain, found.se, gain.n, gain.m)
+    verdict = _verdict(history, "keep" if simpler else step, reason, estimate)
+    value = None if verdict.best_before is None else added(verdict.best_before, found.gain, history.goal)
+    return replace(verdict, value=value, pairs=pairs, probability=found.probability)
+
+
+def _likely(found: Estimate, costly: bool) -> str:
+    memory = ", and needs much more memory" if costly else ""
+    return f"a gain with probability {found.probability:.0%}{memory}"
+
+
+def _from_one_run(history: History, gain: Gain) -> Verdict | MeasureNext:
+    """One run on each side and a known noise, as in a published list: only a clear difference decides."""
+    assert gain.se is not None
+    errors = gain.value / gain.se
+    if errors > CLEAR:
+        return _verdict(history, "keep", f"clear: {errors:.1f} standard errors", gain)
+    if errors < 0:
+        return _verdict(history, "revert", "not better", gain)
+    return MeasureNext(history.candidate, "confirm", f"{errors:.1f} standard errors, and {CLEAR:g} are clear")
 
 
 def _without_noise(history: History, gain: Gain, tie: bool) -> Verdict:
@@ -159,38 +176,9 @@ def _without_noise(history: History, gain: Gain, tie: bool) -> Verdict:
     return _verdict(history, "keep" if same else "revert", _simpler(history) if same else "not better", gain)
 
 
-def _with_held_out_gain(history: History, decided: Gain) -> Verdict | MeasureNext:
-    """Keep, and estimate the gain from one held-out run per side."""
-    own = any(
-        run.role == "confirm" for run in history.incumbent_runs
-    )  # the first held-out run belongs to its own trial
-    held_out = [run.value for run in history.incumbent_runs if run.role == "reserve"][int(own) :]
-    fresh = [value for value in held_out if value is not None]
-    if not fresh and len(held_out) <= RETRIES:
-        return MeasureNext(history.incumbent, "reserve", "decided; held-out run for an unbiased gain")
-    after = _values(run for run in history.candidate_runs if run.role == "reserve")
-    gain = gain_of(fresh or _values(history.incumbent_runs), after, history.goal, history.noise)
-    reason = f"better in {decided.n} runs" if decided.value > 0 else _simpler(history)
-    verdict = _verdict(history, "keep", f"{reason}; gain from held-out runs{_drift(history)}", gain)
-    unselected = _values(without_screening_run(history.candidate_runs))
-    return replace(verdict, value=fmean(unselected), n_before=decided.m)
-
-
-def _gain(history: History) -> Gain | None:
-    """The gain that ``confirm`` tests: no held-out runs of the candidate, no runs from before the last drift."""
-    before = _values(history.incumbent_runs)
-    before = before[last_shift(before, history.noise) :]
-    after = _values(run for run in history.candidate_runs if run.role != "reserve")
-    return gain_of(before, after, history.goal, history.noise)
-
-
-def _drift(history: History) -> str:
-    """The part of a reason that reports a drift of the machine; "" without one."""
-    values = _values(history.incumbent_runs)
-    start = last_shift(values, history.noise)
-    if not start:
-        return ""
-    return f"; the machine drifted by {fmean(values[start:]) - fmean(values[:start]):+.4g}: older runs do not count"
+def _difference(history: History) -> Gain | None:
+    """The difference of the means of both sides."""
+    return gain_of(_values(history.incumbent_runs), _values(history.candidate_runs), history.goal, history.noise)
 
 
 def _needs_incumbent_run(history: History, counting: int, wanted: int) -> bool:
@@ -211,6 +199,10 @@ def _simpler(history: History) -> str:
     return f"a tie within the noise, and {history.simpler_by} syntax nodes simpler"
 
 
+def _seeds(runs: Iterable[Measurement]) -> set[int]:
+    return {run.seed for run in runs}
+
+
 def _values(runs: Iterable[Measurement]) -> list[float]:
     return [run.value for run in runs if run.value is not None]
 
@@ -220,7 +212,7 @@ def _verdict(history: History, decision: Decision, reason: str, gain: Gain | Non
     return Verdict(
         decision=decision,
         value=fmean(values) if values else None,
-        best_before=fmean(before) if before else None,
+        best_before=history.best if history.best is not None else fmean(before) if before else None,
         gain=gain.value if gain else None,
         gain_se=gain.se if gain else None,
         n=len(values),
@@ -234,20 +226,6 @@ def undone(runs: Sequence[Measurement], noise: Noise, reason: str) -> Verdict:
     """Return a verdict that reverts for a reason other than the values."""
     values = _values(run for run in runs if run.role != "test")
     return Verdict("revert", fmean(values) if values else None, None, None, None, len(values), 0, noise.dof, reason)
-
-
-def trials_since(events: Sequence[Event], commit: str) -> int:
-    """Return how many trials were judged since ``commit`` was last measured; ``RESUMED`` if a resume lies between."""
-    count = 0
-    for event in reversed(events):
-        match event:
-            case Measured(measurement=run) if run.commit == commit and run.role != "test":
-                break
-            case Resumed():
-                return RESUMED
-            case Judged():
-                count += 1
-    return count
 
 
 def policy_from(name: str, **constants: Any) -> Policy:

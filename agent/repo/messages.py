@@ -30,6 +30,8 @@ def accepted_message(record: Record, state: State) -> str:
         ("Gain", _number(verdict.gain)),
         ("Gain-Se", _number(verdict.gain_se)),
         ("Runs", str(verdict.n)),
+        ("Pairs", "" if verdict.probability is None else str(verdict.pairs)),
+        ("Probability", "" if verdict.probability is None else f"{verdict.probability:.3f}"),
         ("Proposer", record.proposal.proposer),
         ("Source", record.proposal.source),
         ("Model", record.proposal.model),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.errors import OvernightError
-from agent.judge.policy import Policy, check_baseline
+from agent.judge.policy import MeasureNext, Policy, check_baseline
 from agent.ledger.state import State
 from agent.rundir.directory import RunDirectory
 from agent.session.commits import Commits
@@ -44,7 +44,7 @@ class Baseline:
         for kind in self._uncalibrated(state):
             running = sum(order.on == kind for order in self.runs.orders.values())
             if _runs_on(state, kind) + running < self.calibration and not self.ending.before(state, 1):
-                return self.runs.measure(0, state.baseline, "calibrate", kind)
+                return self.runs.measure(0, MeasureNext(state.baseline, "calibrate", "calibration"), kind)
         return False
 
     def _settle(self, state: State) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.errors import NoEffect, PatchRejected
+from agent.judge.beliefs import Beliefs
 from agent.judge.gain import without_screening_run
 from agent.judge.noise import device_type_of, noise_of
-from agent.judge.policy import History, MeasureNext, Policy, judge, trials_since, undone
+from agent.judge.policy import History, MeasureNext, Policy, judge, undone
 from agent.ledger.events import Candidate, Event
 from agent.ledger.state import State
 from agent.patch.normal_form import tree_size
@@ -17,7 +18,7 @@ from agent.types import Measurement, Record, Verdict
 
 
 def next_step(
-    record: Record, state: State, events: Sequence[Event], commits: Commits, policy: Policy
+    record: Record, state: State, events: Sequence[Event], commits: Commits, policy: Policy, beliefs: Beliefs
 ) -> Candidate | MeasureNext | Verdict:
     """What an open trial needs next: a commit, a run, or its verdict.
 
@@ -25,9 +26,9 @@ def next_step(
         PatchRejected: the edit does not apply to the commit that it was proposed for.
     """
     if record.candidate is not None and record.base == state.head:
-        return judge(history_of(record, state, events, commits, policy), policy)
+        return judge(history_of(record, state, events, commits, policy, beliefs), policy)
     if record.runs:  # on an older head: a loss there is a loss, anything else is measured again on the new head
-        verdict = judge(history_of(record, state, events, commits, policy, record.base), policy)
+        verdict = judge(history_of(record, state, events, commits, policy, beliefs, record.base), policy)
         if isinstance(verdict, Verdict) and verdict.decision == "revert":
             return verdict
     try:
@@ -40,7 +41,13 @@ def next_step(
 
 
 def history_of(
-    record: Record, state: State, events: Sequence[Event], commits: Commits, policy: Policy, base: str = ""
+    record: Record,
+    state: State,
+    events: Sequence[Event],
+    commits: Commits,
+    policy: Policy,
+    beliefs: Beliefs,
+    base: str = "",
 ) -> History:
     """The evidence on a trial against the incumbent, or against the accepted commit ``base``."""
     assert record.candidate is not None
@@ -50,21 +57,39 @@ def history_of(
     if policy.keep_simpler:
         before, after = (commits.read(commit) for commit in (base or state.head, record.candidate))
         simpler_by = tree_size(before) - tree_size(after)
+    paired = policy.name == "confirm"
+    belief = beliefs.catch_up(events).of(kind, record.number) if paired and has_value(record.runs) else None
+    runs = [run for commit in (incumbent, record.candidate) for run in state.runs.get(commit, ())]
     return History(
         goal=commits.target.goal,
         incumbent=incumbent,
         candidate=record.candidate,
-        incumbent_runs=_counting(state, incumbent, kind),
+        incumbent_runs=_counting(state, incumbent, kind, paired),
         candidate_runs=tuple(run for run in record.runs if run.role != "test"),
         noise=noise_of(state, kind),
         simpler_by=simpler_by,
-        incumbent_age=trials_since(events, incumbent),
+        best=best_value(state) if paired else None,
+        trial=record.number,
+        runs=sum(run.role != "test" and run.trace.startswith(f"trials/{record.number:04d}/") for run in runs),
+        belief=belief,
+        seeds=beliefs.window(len(state.keeps)) if paired else (),
     )
 
 
-def _counting(state: State, incumbent: str, device_type: str) -> tuple[Measurement, ...]:
+def _counting(state: State, incumbent: str, device_type: str, paired: bool) -> tuple[Measurement, ...]:
+    """Runs of the incumbent; the belief corrects for selection itself, other policies leave the screening run out."""
     runs = tuple(run for run in state.runs.get(incumbent, ()) if run.role != "test" and run.on(device_type))
-    return runs if incumbent == state.baseline else without_screening_run(runs)
+    return runs if paired or incumbent == state.baseline else without_screening_run(runs)
+
+
+def best_value(state: State) -> float | None:
+    """Value of the branch: the baseline's mean, improved by the reported gains."""
+    record = state.kept[-1] if state.keeps else state.baseline_record
+    return record.verdict.value if record.verdict else None
+
+
+def has_value(runs: Sequence[Measurement]) -> bool:
+    return any(run.value is not None and run.role != "test" for run in runs)
 
 
 def lacks_test_score(runs: tuple[Measurement, ...], target: Target) -> bool:

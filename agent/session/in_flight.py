@@ -19,6 +19,7 @@ from agent.errors import (
     OvernightError,
     SearchExhausted,
 )
+from agent.judge.policy import MeasureNext
 from agent.ledger.events import Asked, Lost, Measured, RunStarted, Told
 from agent.ledger.state import RETRIES, State, lost_in_a_row
 from agent.proposers.protocol import Context, Proposer
@@ -26,8 +27,8 @@ from agent.rundir.directory import RunDirectory
 from agent.session.recorder import Recorder
 from agent.trial.order import Order
 from agent.trial.outputs import forget_checkpoints
-from agent.trial.seeds import run_seed, with_seed_check
-from agent.types import Measurement, Proposal, Record, Role
+from agent.trial.seeds import session_seed, with_seed_check
+from agent.types import Measurement, Proposal, Record
 from agent.workers.local import Workers, in_background
 from sandbox.types import SandboxBroken
 
@@ -57,8 +58,9 @@ class Runs:
         """Whether a run of this trial is in flight."""
         return any(order.trial == trial for order in self.orders.values())
 
-    def measure(self, trial: int, commit: str, role: Role, on: str = "") -> bool:
+    def measure(self, trial: int, wanted: MeasureNext, on: str = "") -> bool:
         """Train and score a commit once, on a device of type ``on`` ("": any). False if that has to wait."""
+        commit, role, seed = wanted.commit, wanted.role, wanted.seed
         running = list(self.orders.values())
         shared = role in ("incumbent", "reserve")  # one run of the incumbent serves all open trials
         if not self.room or (shared and any(order.commit == commit for order in running)):
@@ -66,8 +68,9 @@ class Runs:
         state, events = self._recorder.state, self._recorder.events
         earlier = sum(isinstance(event, RunStarted) and event.trial == trial for event in events)
         trace = f"trials/{trial:04d}/run-{earlier + 1}"
-        used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
-        seed = next(seed for k in count() if (seed := run_seed(self._seed, commit, k)) not in used)
+        if seed is None:
+            used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
+            seed = next(seed for k in count() if (seed := session_seed(self._seed, k)) not in used)
         self._recorder.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
         self._start(Order(trial, commit, role, seed, trace, state.resumed, on))
         return True

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from agent.errors import Interrupted, OvernightError, SearchExhausted, system_problem
+from agent.judge.beliefs import Beliefs
 from agent.judge.noise import device_type_of
 from agent.judge.policy import MeasureNext, Policy
 from agent.ledger.events import Candidate, Ended, Judged, Moved
@@ -32,6 +33,7 @@ class Session:
     commits: Commits
     baseline: Baseline
     policy: Policy
+    beliefs: Beliefs
     ending: EndOfNight
     describe: Callable[[State], Context]
     most_open: int  # trials that may be open: one for each worker, and one more where ideas are asked for ahead
@@ -89,17 +91,16 @@ class Session:
 
     def advance_trial(self, record: Record, state: State) -> bool:
         """Commit, measure or judge an open trial; False if it has to wait."""
-        if self.runs.of(record.number):
+        late = record.candidate is None and (not self.runs.room or self.ending.before(state, record.number))
+        if late or self.runs.of(record.number):
             return False
-        if record.candidate is None and (not self.runs.room or self.ending.before(state, record.number)):
-            return False
-        step = next_step(record, state, self.recorder.events, self.commits, self.policy)
+        step = next_step(record, state, self.recorder.events, self.commits, self.policy, self.beliefs)
         match step:
             case Candidate():
                 self.commits.publish(step)
                 self.recorder.write(step)
             case MeasureNext():
-                return self.runs.measure(record.number, step.commit, step.role, device_type_of(record))
+                return self.runs.measure(record.number, step, device_type_of(record))
             case Verdict(decision="keep") if lacks_test_score(record.runs, self.commits.target):
                 return self.runs.score_test(record.number, record.runs)
             case Verdict():
@@ -109,8 +110,7 @@ class Session:
     def settle(self, state: State) -> bool:
         """Move the head to an edit that was kept, then tell the proposer. A resume finishes what a kill left undone."""
         if keep := next((number for number in state.keeps if number not in state.moved), None):
-            commit = self.commits.accept(state.records[keep - 1], state)
-            self.recorder.write(Moved(trial=keep, commit=commit))
+            self.recorder.write(Moved(trial=keep, commit=self.commits.accept(state.records[keep - 1], state)))
             self.recorder.note(self.commits.mirror(self.recorder.state))
             return True
         unreported = next((record for record in state.finished if record.number not in state.told), None)

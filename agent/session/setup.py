@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
 from agent.errors import UsageError
+from agent.judge.beliefs import Beliefs
 from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
@@ -26,6 +28,7 @@ from agent.session.parts import Parts, assemble, find_workers
 from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
 from agent.settings import Settings, make_settings
+from agent.trial.seeds import session_seed
 from agent.workers.local import Workers
 
 if TYPE_CHECKING:
@@ -161,6 +164,7 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
         commits=commits,
         baseline=Baseline(runs, ideas, recorder, commits, directory, parts.policy, parts.calibration, ending),
         policy=parts.policy,
+        beliefs=Beliefs(partial(session_seed, parts.settings.seed)),
         ending=ending,
         describe=lambda state: describe(state, parts, directory),
         most_open=crew.workers.size + parts.ahead,

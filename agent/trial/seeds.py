@@ -15,6 +15,11 @@ def run_seed(session_seed: int, commit: str, k: int) -> int:
     return int.from_bytes(digest, "big") & 0x7FFFFFFF
 
 
+def session_seed(seed: int, k: int) -> int:
+    """The k-th seed of a session. All commits share the seeds of a session, so that runs can be paired."""
+    return run_seed(seed, "", k)
+
+
 def with_seed_check(run: Measurement, runs: Iterable[Measurement]) -> Measurement:
     """``run``, or an invalid copy if the commit pins its seed: then repeated runs are not independent.
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from agent.judge.gain import Gain, gain_of, gain_of_runs, on_shared_devices, without_screening_run
-from agent.judge.noise import Noise, noise_of, t_quantile
+from agent.judge.gain import Gain, added, gain_of, gain_of_runs, on_shared_devices, without_screening_run
+from agent.judge.noise import noise_of, t_quantile
 from agent.ledger.state import State
 from agent.review.data.times import phases, split, wall_seconds
 from agent.types import Measurement
 
+LARGE = 1_000_000  # degrees of freedom of a posterior
 Transfer = Literal["unknown", "unsure", "full", "partial", "none"]
 
 
@@ -69,6 +70,10 @@ def summarize(state: State) -> Summary:
     best_runs = state.runs.get(state.incumbent, ())
     before, after = on_shared_devices(state.baseline_runs, best_runs)
     gain = gain_of_runs(estimating(before), estimating(after), goal, noise) if state.kept else None
+    start, end = estimate(before), estimate(after)
+    reported = reported_gain(state)
+    if reported is not None and start is not None:  # the branch is worth its baseline and the reported gains
+        gain, end = reported, Estimate(added(start.value, reported.value, goal), reported.n)
     tests = [test_value(runs) for runs in (state.baseline_runs, best_runs)]
     scored = [[value] if value is not None else [] for value in tests]
     test_gain = gain_of(scored[0], scored[1], goal, noise) if state.kept else None
@@ -84,11 +89,11 @@ def summarize(state: State) -> Summary:
         kept=len(state.kept),
         reverted=sum(1 for r in state.finished if r.status == "ok" and r.decision != "keep"),
         failures=dict(Counter(r.status for r in state.finished if r.status != "ok").most_common()),
-        baseline=estimate(before),
-        best=estimate(after),
+        baseline=start,
+        best=end,
         gain=gain.value if gain else None,
         gain_se=gain.se if gain else None,
-        gain_interval=_interval(gain, noise),
+        gain_interval=_interval(gain, LARGE if reported else noise.dof),
         test_baseline=tests[0],
         test_best=tests[1],
         test_gain=test_gain.value if test_gain else None,
@@ -127,10 +132,20 @@ def test_problem(runs: Iterable[Measurement]) -> str:
     return "" if not tried or any(run.value is not None for run in tried) else tried[-1].reason
 
 
-def _interval(gain: Gain | None, noise: Noise) -> tuple[float, float] | None:
+def reported_gain(state: State) -> Gain | None:
+    """Return the sum of the gains of all kept edits if each is a posterior mean (policy ``confirm``); else None."""
+    verdicts = [record.verdict for record in state.kept if record.verdict is not None]
+    if not verdicts or any(verdict.probability is None for verdict in verdicts):
+        return None
+    se = math.hypot(*(verdict.gain_se or 0.0 for verdict in verdicts))
+    runs = verdicts[-1].n
+    return Gain(math.fsum(verdict.gain or 0.0 for verdict in verdicts), se, runs, verdicts[0].n_before)
+
+
+def _interval(gain: Gain | None, dof: int) -> tuple[float, float] | None:
     if gain is None or gain.se is None:
         return None
-    reach = t_quantile(0.975, noise.dof) * gain.se
+    reach = t_quantile(0.975, dof) * gain.se
     return gain.value - reach, gain.value + reach
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
 
 import pytest
 
-from agent.judge.noise import Noise, last_shift, noise_of, pooled_noise, standard_error, t_cdf, t_quantile
+from agent.judge.noise import Noise, noise_of, pooled_noise, standard_error, t_cdf, t_quantile
 from agent.ledger.state import State
 from agent.types import Measurement, Role
 
@@ -70,21 +69,3 @@ def test_t_quantile_inverts_cdf(dof: int) -> None:
 def test_t_quantile_rejects_arguments_out_of_range(p: float, dof: int) -> None:
     with pytest.raises(ValueError, match="t quantile"):
         t_quantile(p, dof)
-
-
-def test_last_shift_finds_change_of_level() -> None:
-    values = [1.0, 1.1, 0.9, 1.0, 3.0, 3.1, 2.9]
-    assert last_shift(values, Noise(0.1, 20)) == 4
-
-
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.1, 0.9, 1.05]])
-def test_last_shift_is_zero_on_one_level(values: list[float]) -> None:
-    assert last_shift(values, Noise(0.1, 20)) == 0
-    assert last_shift(values, Noise(None, 0)) == 0
-    assert last_shift(values, Noise(0.0, 3)) == 0
-
-
-def test_last_shift_keeps_its_false_positive_rate() -> None:
-    rng = random.Random(3)
-    found = sum(last_shift([rng.gauss(0, 1) for _ in range(6)], Noise(1.0, 1000)) > 0 for _ in range(4000))
-    assert found <= 0.01 * 4000 + 4 * math.sqrt(40)  # level p, plus four standard deviations of a binomial count of 40

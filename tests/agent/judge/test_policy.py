@@ -12,7 +12,6 @@ from agent.judge.gain import without_screening_run
 from agent.judge.noise import Noise
 from agent.judge.policy import (
     NAMES,
-    RESUMED,
     RETRIES,
     History,
     MeasureNext,
@@ -22,10 +21,8 @@ from agent.judge.policy import (
     judge,
     needs_noise,
     policy_from,
-    trials_since,
 )
-from agent.ledger.events import Judged, Measured, Resumed
-from agent.types import Measurement, Role, Verdict
+from agent.types import Measurement, Verdict
 
 GREEDY, MARGIN = Policy("greedy"), Policy("margin")
 
@@ -169,15 +166,3 @@ def test_stable_baseline_passes() -> None:
 def test_unusable_baseline_is_an_error(values: list[float | None], message: str) -> None:
     with pytest.raises(OvernightError, match=message):
         check_baseline([run(value) for value in values], Policy("confirm"))
-
-
-def test_trials_since_counts_verdicts_after_last_run() -> None:
-    def measured(commit: str, role: Role) -> Measured:
-        return Measured(trial=1, measurement=Measurement(commit, role, 0, "cpu", "ok", 1.0))
-
-    judged = Judged(trial=1, verdict=Verdict("revert", 1.0, 1.0, 0.0, 0.1, 1, 1, 1, ""))
-    events = [measured("a", "incumbent"), judged, measured("b", "screen"), judged]
-    assert trials_since(events, "a") == 2
-    assert trials_since([*events, measured("a", "test"), judged], "a") == 3
-    assert trials_since([*events, measured("a", "incumbent")], "a") == 0
-    assert trials_since([*events, Resumed(), judged], "a") == RESUMED

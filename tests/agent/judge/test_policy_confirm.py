@@ -1,214 +1,201 @@
-"""Policy ``confirm``: single steps, and properties that hold for any values."""
+"""Policy ``confirm``: whole trials against runs whose true gain is known."""
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.judge.gain import without_screening_run
+from agent.judge.beliefs import Beliefs
 from agent.judge.noise import Noise
-from agent.judge.policy import RESUMED, History, MeasureNext, Policy, judge
+from agent.judge.paired import MAX_RUNS
+from agent.judge.policy import History, MeasureNext, Policy, judge
+from agent.ledger.events import Candidate, Event, Judged, Measured, SessionStarted
 from agent.types import Goal, Measurement, Role, Verdict
 
 CONFIRM = Policy("confirm")
+BASE = (3.0, 3.02, 2.98, 3.01, 2.99)  # values of the baseline under the seeds 0 to 4
+ValueOf = Callable[[str, int], float]  # commit, seed
 
 
-def run(value: float | None, role: Role, commit: str = "c", **fields: Any) -> Measurement:
-    return Measurement(commit, role, 0, "cpu", "ok" if value is not None else "crash", value, **fields)
+def run(commit: str, seed: int, value: float | None, role: Role = "confirm", **fields: object) -> Measurement:
+    status = "ok" if value is not None else "crash"
+    return Measurement(commit, role, seed, "cpu", status, value, trace=f"trials/0001/{commit}-{seed}", **fields)  # type: ignore[arg-type]
 
 
-def history(candidate: list[tuple[float | None, Role]], **fields: Any) -> History:
-    """Four runs of the incumbent at 5.0, a standard deviation of 1."""
-    before = tuple(run(5.0, "calibrate") for _ in range(4))
-    base = History("minimize", "old", "new", before, tuple(run(v, r) for v, r in candidate), Noise(1.0, 20))
-    return dataclasses.replace(base, **fields)
+@dataclass
+class Trial:
+    """Plays one trial of ``confirm`` on a session whose baseline is calibrated."""
+
+    value_of: ValueOf
+    goal: Goal = "minimize"
+    sign: float = 1.0
+    policy: Policy = CONFIRM
+    memory: float = 1.0  # GB of the candidate; the incumbent needs 1 GB
+    simpler_by: int = 0
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.before = [run("old", k, self.sign * v, "calibrate", peak_memory_gb=1.0) for k, v in enumerate(BASE)]
+        self.after: list[Measurement] = []
+        self.events += [SessionStarted(baseline="old", goal=self.goal)]
+        self.events += [Measured(trial=0, measurement=found) for found in self.before]
+        self.events += [Candidate(trial=1, commit="new", parent="old")]
+        self.beliefs = Beliefs(lambda k: k)
+
+    def history(self) -> History:
+        belief = self.beliefs.catch_up(self.events).of("", 1) if self.after else None
+        used = len(self.after) + len(self.before) - len(BASE)
+        return History(
+            self.goal, "old", "new", tuple(self.before), tuple(self.after), Noise(0.016, 4), self.simpler_by,
+            self.sign * 3.0, 1, used, belief, self.beliefs.window(0),
+        )  # fmt: skip
+
+    def play(self) -> Verdict:
+        for _ in range(MAX_RUNS + 2):
+            step = judge(self.history(), self.policy)
+            if isinstance(step, Verdict):
+                return step
+            assert step.seed is not None
+            found = run(step.commit, step.seed, self.value_of(step.commit, step.seed), step.role)
+            found = replace(found, peak_memory_gb=self.memory if step.commit == "new" else 1.0)
+            (self.after if step.commit == "new" else self.before).append(found)
+            self.events.append(Measured(trial=1, measurement=found))
+        raise AssertionError("the trial does not end")
 
 
-def wanted(step: Verdict | MeasureNext) -> tuple[str, str]:
-    return (step.commit, step.role) if isinstance(step, MeasureNext) else (step.decision, "verdict")
+def gaining(gain: float, scatter: float = 0.001) -> ValueOf:
+    """Values of an edit that gains ``gain`` under every seed, up to a small scatter."""
+
+    def value(commit: str, seed: int) -> float:
+        level = BASE[seed] if seed < len(BASE) else 3.0
+        return level - (gain + scatter * (-1) ** seed if commit == "new" else 0.0)
+
+    return value
 
 
 def test_clear_loss_reverts_after_one_run() -> None:
-    assert wanted(judge(history([(6.0, "screen")]), CONFIRM)) == ("revert", "verdict")
+    verdict = Trial(gaining(-0.2)).play()
+    assert (verdict.decision, verdict.n) == ("revert", 1)
 
 
-def test_promising_candidate_repeats_until_decided() -> None:
-    seen: list[tuple[float | None, Role]] = [(4.0, "screen")]
-    for value in (3.6, 3.8):
-        assert wanted(judge(history(seen), CONFIRM)) == ("new", "confirm")
-        seen.append((value, "confirm"))
-    seen.append((3.0, "confirm"))
-    assert wanted(judge(history(seen), CONFIRM)) == ("new", "reserve")
-
-
-def test_screening_run_alone_never_keeps() -> None:
-    assert wanted(judge(history([(-50.0, "screen")]), CONFIRM)) == ("new", "confirm")
-
-
-def test_vanishing_gain_reverts() -> None:
-    assert wanted(judge(history([(3.0, "screen"), (6.9, "confirm")]), CONFIRM)) == ("revert", "verdict")
-
-
-def test_undecided_candidate_reverts_after_max_runs() -> None:
-    runs: list[tuple[float | None, Role]] = [(4.2, "screen"), *[(4.2, "confirm")] * 3]  # type: ignore[list-item]
-    assert wanted(judge(history(runs), CONFIRM)) == ("revert", "verdict")
-
-
-def test_gain_comes_from_held_out_runs() -> None:
-    decided = history([(1.0, "screen"), (2.0, "confirm"), (3.5, "reserve")])
-    assert wanted(judge(decided, CONFIRM)) == ("old", "reserve")
-    runs = (*decided.incumbent_runs, run(4.5, "reserve"))
-    verdict = judge(dataclasses.replace(decided, incumbent_runs=runs), CONFIRM)
-    assert isinstance(verdict, Verdict)
+def test_clear_gain_is_kept_with_its_pairs() -> None:
+    verdict = Trial(gaining(0.1)).play()
     assert verdict.decision == "keep"
-    assert verdict.gain == pytest.approx(1.0)
-    assert verdict.gain_se == pytest.approx(2**0.5)
-    assert verdict.value == pytest.approx(2.75)  # without the screening run
-    assert verdict.n == 3
+    assert verdict.probability is not None
+    assert verdict.probability > CONFIRM.alpha
+    assert verdict.pairs == verdict.n
+    assert verdict.gain == pytest.approx(0.1, abs=0.02)
 
 
-def test_incumbents_own_held_out_run_is_not_reused() -> None:
-    own = (run(5.0, "confirm"), run(5.0, "reserve"), run(5.0, "incumbent"), run(5.0, "incumbent"))
-    decided = history([(1.0, "screen"), (2.0, "confirm"), (3.5, "reserve")], incumbent_runs=own)
-    assert wanted(judge(decided, CONFIRM)) == ("old", "reserve")
-    fresh = dataclasses.replace(decided, incumbent_runs=(*own, run(4.0, "reserve")))
-    verdict = judge(fresh, CONFIRM)
-    assert isinstance(verdict, Verdict)
-    assert verdict.gain == pytest.approx(0.5)
+def test_value_is_incumbents_value_less_gain() -> None:
+    verdict = Trial(gaining(0.1)).play()
+    assert verdict.best_before == 3.0
+    assert verdict.gain is not None
+    assert verdict.value == pytest.approx(3.0 - verdict.gain)
 
 
-def test_failed_held_out_run_reverts() -> None:
-    runs: list[tuple[float | None, Role]] = [(1.0, "screen"), (2.0, "confirm"), (None, "reserve")]
-    assert wanted(judge(history(runs), CONFIRM)) == ("revert", "verdict")
+def test_edit_without_effect_reverts() -> None:
+    assert Trial(gaining(0.0)).play().decision == "revert"
 
 
-def test_incumbent_with_few_runs_is_repeated_first() -> None:
-    few = history([(3.0, "screen")], incumbent_runs=(run(5.0, "confirm"), run(5.0, "reserve")))
-    assert wanted(judge(few, CONFIRM)) == ("old", "incumbent")
-    loss = history([(9.0, "screen")], incumbent_runs=(run(5.0, "confirm"), run(5.0, "reserve")))
-    assert wanted(judge(loss, CONFIRM)) == ("revert", "verdict")
+def test_first_run_uses_a_seed_of_the_incumbent() -> None:
+    step = judge(Trial(gaining(0.0)).history(), CONFIRM)
+    assert isinstance(step, MeasureNext)
+    assert (step.commit, step.role, step.seed) == ("new", "screen", 0)
 
 
-@pytest.mark.parametrize(("value", "decision"), [(4.9999, "keep"), (5.0, "revert"), (5.0001, "revert")])
+def test_maximise_mirrors_minimise() -> None:
+    def mirrored(commit: str, seed: int) -> float:
+        return -gaining(0.05)(commit, seed)
+
+    lower, higher = Trial(gaining(0.05)).play(), Trial(mirrored, "maximize", -1.0).play()
+    assert (lower.decision, lower.gain, lower.n) == (higher.decision, higher.gain, higher.n)
+
+
+def test_much_more_memory_needs_more_certainty() -> None:
+    cheap, costly = (Trial(gaining(0.03, 0.012), memory=gb).play() for gb in (1.0, 2.0))
+    assert cheap.decision == "keep"
+    assert costly.decision == "revert" or costly.n > cheap.n
+
+
+def test_simpler_tie_is_kept_only_if_asked() -> None:
+    decisions = [
+        Trial(gaining(0.0), policy=replace(CONFIRM, keep_simpler=asked), simpler_by=5).play().decision
+        for asked in (False, True)
+    ]
+    assert decisions == ["revert", "keep"]
+
+
+@pytest.mark.parametrize(("value", "decision"), [(4.999, "keep"), (5.0, "revert"), (5.1, "revert")])
 def test_target_without_noise_keeps_any_gain(value: float, decision: str) -> None:
-    assert wanted(judge(history([(value, "screen")], noise=Noise(0.0, 3)), CONFIRM)) == (decision, "verdict")
+    before, after = (run("old", 0, 5.0), run("old", 1, 5.0)), (run("new", 0, value),)
+    found = judge(History("minimize", "old", "new", before, after, Noise(0.0, 1)), CONFIRM)
+    assert isinstance(found, Verdict)
+    assert found.decision == decision
 
 
-def test_simpler_code_may_tie_but_not_lose() -> None:
-    policy = dataclasses.replace(CONFIRM, keep_simpler=True)
-    runs: list[tuple[float | None, Role]] = [(5.1, "screen"), (5.2, "confirm"), (5.0, "confirm"), (5.1, "confirm")]
-    assert wanted(judge(history(runs[:1], simpler_by=9), policy)) == ("new", "confirm")
-    assert wanted(judge(history(runs, simpler_by=9), policy)) == ("new", "reserve")
-    assert wanted(judge(history(runs), policy)) == ("revert", "verdict")
-    assert wanted(judge(history([(7.0, "screen")], simpler_by=9), policy)) == ("revert", "verdict")
-    assert wanted(judge(history([(5.0, "screen")], simpler_by=9, noise=Noise(0.0, 3)), policy)) == ("keep", "verdict")
+@pytest.mark.parametrize(("value", "decision"), [(4.0, "keep"), (4.9, None), (5.2, "revert")])
+def test_published_run_decides_only_if_clear(value: float, decision: str | None) -> None:
+    history = History("minimize", "old", "new", (run("old", 0, 5.0),), (run("new", 0, value),), Noise(0.1, 1000))
+    found = judge(history, CONFIRM)
+    assert (found.decision if isinstance(found, Verdict) else None) == decision
 
 
-def test_confirm_needs_twice_gain_for_memory() -> None:
-    values: list[tuple[float | None, Role]] = [(3.3, "screen"), (3.3, "confirm")]
-    plain = history(values)
-    before = tuple(dataclasses.replace(r, peak_memory_gb=4.0) for r in plain.incumbent_runs)
-    after = tuple(dataclasses.replace(r, peak_memory_gb=6.0) for r in plain.candidate_runs)
-    assert wanted(judge(plain, CONFIRM)) == ("new", "reserve")
-    fat = dataclasses.replace(plain, incumbent_runs=before, candidate_runs=after)
-    assert wanted(judge(fat, CONFIRM)) == ("new", "confirm")
+@settings(max_examples=60, deadline=None)
+@given(values=st.dictionaries(st.tuples(st.booleans(), st.integers(0, 20)), st.floats(-1e80, 1e80), max_size=30))
+def test_every_trial_ends_with_finite_figures(values: dict[tuple[bool, int], float]) -> None:
+    verdict = Trial(lambda commit, seed: values.get((commit == "new", seed), 3.0)).play()
+    assert verdict.gain is not None
+    assert verdict.gain_se is not None
+    assert math.isfinite(verdict.gain + verdict.gain_se)
 
 
-@pytest.mark.parametrize(
-    ("age", "want"), [(0, ("new", "screen")), (5, ("old", "incumbent")), (RESUMED, ("old", "incumbent"))]
-)
-def test_old_incumbent_is_measured_before_next_trial(age: int, want: tuple[str, str]) -> None:
-    assert wanted(judge(history([], incumbent_age=age), CONFIRM)) == want
+def judged(trial: Trial) -> Judged:
+    return Judged(trial=1, verdict=trial.play())
 
 
-def test_runs_before_drift_do_not_count() -> None:
-    """The machine drifts by +4: the candidate loses against the old runs and gains against the new ones."""
-    drifted = tuple(run(v, "incumbent") for v in (5.0, 5.1, 4.9, 5.0, 9.1, 8.9, 9.0, 9.0))
-    first = judge(history([(7.0, "screen")], incumbent_runs=drifted), CONFIRM)
-    assert wanted(first) == ("new", "confirm")
-    last = judge(history([(10.0, "screen")], incumbent_runs=drifted), CONFIRM)
-    assert isinstance(last, Verdict)
-    assert "+4" in last.reason
+def test_run_of_dropped_edit_is_ignored() -> None:
+    trial = Trial(gaining(-0.2))
+    trial.events.append(judged(trial))
+    before = trial.beliefs.catch_up(trial.events).of("", 2)
+    assert before is not None
+    level = before.level
+    trial.events.append(Measured(trial=1, measurement=run("new", 3, 3.2)))
+    after = trial.beliefs.catch_up(trial.events).of("", 2)
+    assert after is not None
+    assert after.level == level
 
 
-# properties
-
-VALUE = st.floats(-1e3, 1e3).map(lambda x: round(x, 3))
-POLICIES = st.builds(
-    Policy,
-    name=st.sampled_from(["confirm", "margin", "greedy"]),
-    keep_simpler=st.booleans(),
-    max_runs=st.integers(2, 6),
-    incumbent_runs=st.integers(1, 6),
-)
-NOISES = st.builds(Noise, st.sampled_from([0.0, 0.01, 1.0, 50.0]), st.integers(1, 40))
-ROLES: tuple[Role, ...] = ("screen", "confirm", "confirm", "confirm")
+def test_run_on_older_base_counts_with_gains_kept_since() -> None:
+    trial = Trial(gaining(0.1))
+    trial.events += [judged(trial), Candidate(trial=2, commit="late", parent="old")]
+    trial.events += [Measured(trial=2, measurement=run("late", k, BASE[k] - 0.1)) for k in (0, 1, 2)]
+    belief = trial.beliefs.catch_up(trial.events).of("", 2)
+    assert belief is not None
+    assert belief.estimate(2).gain == pytest.approx(0.1, abs=0.02), "measured against the base it was built on"
 
 
-@st.composite
-def histories(draw: Callable[[st.SearchStrategy[Any]], Any]) -> History:
-    after = tuple(run(draw(VALUE), role) for role in ROLES[: draw(st.integers(1, 4))])
-    if len(after) > 1 and draw(st.booleans()):
-        after += (run(draw(VALUE), "reserve"),)
-    before = tuple(run(value, "calibrate") for value in draw(st.lists(VALUE, min_size=1, max_size=6)))
-    return History("minimize", "old", "new", before, after, draw(NOISES), draw(st.integers(-3, 3)))
+def test_same_events_give_same_belief() -> None:
+    trial = Trial(gaining(0.05))
+    trial.play()
+    again = Beliefs(lambda k: k).catch_up(trial.events).of("", 1)
+    belief = trial.beliefs.of("", 1)
+    assert again is not None
+    assert belief is not None
+    assert again.estimate(1) == belief.estimate(1)
 
 
-@given(histories(), POLICIES)
-def test_same_input_same_decision(seen: History, policy: Policy) -> None:
-    assert judge(seen, policy) == judge(dataclasses.replace(seen), policy)
-
-
-@given(histories(), POLICIES, st.floats(0, 100))
-def test_better_candidate_never_loses_a_keep(seen: History, policy: Policy, by: float) -> None:
-    better = tuple(dataclasses.replace(r, value=(r.value or 0.0) - by) for r in seen.candidate_runs)
-    order = {"revert": 0, "confirm": 1, "incumbent": 1, "reserve": 2, "keep": 3}
-
-    def rank(step: Verdict | MeasureNext) -> int:
-        return order[step.role if isinstance(step, MeasureNext) else step.decision]
-
-    before, after = judge(seen, policy), judge(dataclasses.replace(seen, candidate_runs=better), policy)
-    assert rank(before) == 0 or rank(after) > 0
-
-
-@given(histories(), POLICIES)
-def test_maximise_mirrors_minimise(seen: History, policy: Policy) -> None:
-    def negated(runs: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
-        return tuple(dataclasses.replace(r, value=-(r.value or 0.0)) for r in runs)
-
-    goal: Goal = "maximize"
-    mirror = dataclasses.replace(
-        seen,
-        goal=goal,
-        incumbent_runs=negated(seen.incumbent_runs),
-        candidate_runs=negated(seen.candidate_runs),
-    )
-    one, other = judge(seen, policy), judge(mirror, policy)
-    assert wanted(one) == wanted(other)
-    if isinstance(one, Verdict) and isinstance(other, Verdict):
-        assert one.gain == other.gain
-
-
-@settings(max_examples=200)
-@given(st.data(), POLICIES, NOISES, st.booleans(), st.integers(0, 20))
-def test_every_trial_ends(data: st.DataObject, policy: Policy, noise: Noise, kept_before: bool, age: int) -> None:
-    """Also with failed runs of the incumbent and sudden drift."""
-    first: Role = "confirm" if kept_before else "calibrate"
-    before, after = [run(data.draw(VALUE), first)], []
-    for _ in range(policy.max_runs + 3 * max(policy.incumbent_runs, 3) + 8):
-        seen = History("minimize", "old", "new", tuple(before), tuple(after), noise, 1, incumbent_age=age)
-        step = judge(seen, policy)
-        if isinstance(step, Verdict):
-            break
-        value = data.draw(st.one_of(st.none(), VALUE) if step.commit == "old" else VALUE)
-        (before if step.commit == "old" else after).append(run(value, step.role, step.commit))
-        age = 0 if step.commit == "old" else age
-    else:
-        pytest.fail("no verdict")
-    if step.decision == "keep":
-        assert any(r.value is not None for r in without_screening_run(tuple(after)))
+def test_other_device_type_learns_of_a_keep() -> None:
+    trial = Trial(gaining(0.1))
+    other = [replace(found, device_type="b") for found in trial.before]
+    trial.events[1:1] = [Measured(trial=0, measurement=found) for found in other]
+    trial.beliefs.catch_up(trial.events).of("b", 9)
+    trial.events.append(judged(trial))
+    belief = trial.beliefs.catch_up(trial.events).of("b", 9)
+    assert belief is not None
+    assert belief.level[0] == pytest.approx(-2.9, abs=0.03)
