@@ -1,20 +1,20 @@
-# The image in which trials run: Python, PyTorch and what a checkpoint needs, and nothing of this project: the code of a
-# trial, its frozen harness and its data are mounted when it starts.
+# The image for trials: Python, PyTorch, and the packages for checkpoints. The trial's code, the harness and the data are
+# mounted when a trial starts.
 #
 #   docker build -t overnight-train:latest .                                            for NVIDIA GPUs
 #   docker build -t overnight-train:latest --build-arg TORCH_INDEX=URL --build-arg PACKAGES= .   for a CPU
 #
-# PyTorch's wheels for CUDA bring the CUDA libraries along; the driver comes from the host by the NVIDIA container toolkit.
+# PyTorch's CUDA wheels include the CUDA libraries. The NVIDIA container toolkit adds the host's driver.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 FROM ${BASE_IMAGE}
 
-# torch.compile compiles small launchers with a C compiler. Not needed on a CPU: PACKAGES= leaves it out.
+# torch.compile needs a C compiler on a GPU. PACKAGES= omits it.
 ARG PACKAGES="gcc libc6-dev"
 RUN if [ -n "${PACKAGES}" ]; then \
         apt-get update && apt-get install -y --no-install-recommends ${PACKAGES} && rm -rf /var/lib/apt/lists/*; \
     fi
 
-# TORCH_INDEX: another index for PyTorch, such as the one of its builds for CPUs.
+# TORCH_INDEX: another index for PyTorch, such as that of its CPU builds.
 ARG TORCH_INDEX=""
 COPY constraints.txt /opt/train/constraints.txt
 RUN python3 -m venv /opt/train \
@@ -24,6 +24,6 @@ RUN python3 -m venv /opt/train \
     && /opt/train/bin/python -c "import numpy, safetensors, torch"
 
 ENV PATH=/opt/train/bin:${PATH}
-# Whoever starts this image by hand is no more than a trial is.
+# A container started by hand has no more rights than a trial.
 USER 1000:1000
 CMD ["python3"]

@@ -2,17 +2,16 @@
 
 The scorer creates every file with its final size before it writes the header. It writes requests and reads answers by
 ``pread`` into its own memory. It maps no file and follows no link: a file that the model process truncates is a short
-read, not a crash. The model process holds a lock while it runs, so that the scorer notices its end at once, also across
-namespaces.
+read, not a crash. The model process holds a named pipe open while it runs, so that the scorer notices its end at once,
+also across namespaces.
 
     header.json  shapes, by the scorer                        logits    float32 [rows, T, V], by the model
     ids          int64 [rows, T], by the scorer               answered  int64 sequence number, int64 code, by the model
-    asked        int64 sequence number, by the scorer         alive     one byte and a lock, by the model
+    asked        int64 sequence number, by the scorer         alive     named pipe: one byte, by the model
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import statistics
@@ -58,10 +57,12 @@ class ScorerSide:
         self._load_seconds = load_seconds
         self._began = self._ready = float("inf")  # monotonic times: import of train.py, model loaded
         self._answers: list[float] = []  # seconds per answer
-        self._sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16, "alive": 1}
+        self._sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16}
+        self._started = False
         try:
+            self._files["alive"] = _make_pipe(folder / "alive")
             for name, size in self._sizes.items():
-                self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered", "alive"))
+                self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered"))
             header = _make(folder / "header.new", 0, writable=False)
             os.pwrite(header, json.dumps({"rows": rows, "length": length, "vocab": vocab}).encode(), 0)
             os.close(header)
@@ -128,7 +129,8 @@ class ScorerSide:
             if now > deadline:
                 raise TimeoutError
             if self._sequence == READY:
-                if self._began > now and os.pread(self._files["alive"], 1, 0) == b"\x01":
+                self._ended()
+                if self._began > now and self._started:
                     self._began = now
                 self._check_load(now - self._began)
             if looks % 64 == 63:
@@ -151,14 +153,20 @@ class ScorerSide:
             raise Rejected("the model process created a file in the channel")
 
     def _gone(self) -> bool:
-        if os.pread(self._files["alive"], 1, 0) != b"\x01":
-            return False  # not started yet
-        try:
-            fcntl.flock(self._files["alive"], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not self._ended():
             return False
         # the process may have answered and ended since the last check
         return os.pread(self._files["answered"], 8, 0) != struct.pack("<q", self._sequence)
+
+    def _ended(self) -> bool:
+        """Whether the model process has started and ended. Sets ``_started``."""
+        try:
+            data = os.read(self._files["alive"], 1 << 16)
+        except BlockingIOError:  # the process holds the writing end
+            return False
+        ended = self._started and not data
+        self._started |= bool(data)
+        return ended
 
     def close(self) -> None:
         """Ask the model process to end, and close the files."""
@@ -176,8 +184,7 @@ class ModelSide:
         self._folder = folder
         while not (folder / "header.json").exists():
             time.sleep(0.005)
-        self._alive = (folder / "alive").open("r+b", buffering=0)
-        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._alive = (folder / "alive").open("wb", buffering=0)  # a pipe, open until this process ends
         self._alive.write(b"\x01")
         header = json.loads((folder / "header.json").read_text())
         self.shape: tuple[int, int, int] = (header["rows"], header["length"], header["vocab"])
@@ -218,4 +225,12 @@ def _make(path: Path, size: int, writable: bool) -> int:
     if size:
         os.posix_fallocate(file, 0, size)  # raises if the disk is full; a later write would end in a signal
     os.fchmod(file, 0o666 if writable else 0o644)  # the model process may run as another user
+    return file
+
+
+def _make_pipe(path: Path) -> int:
+    """The reading end of a named pipe. A lock would not do: the sandboxes deny locks on files that jobs may share."""
+    os.mkfifo(path, 0o600)
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    os.fchmod(file, 0o622)
     return file

@@ -1,4 +1,4 @@
-"""Where a job runs. ``make_sandbox`` is the door; a provider per module, one contract for all (``sandbox.types``)."""
+"""Runs a job in isolation. ``make_sandbox`` selects an implementation of the interface in ``sandbox.types``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ NAMES = ("docker", "bwrap", "process")
 
 
 def make_sandbox(name: str, *, image: str = "overnight-train:latest") -> Sandbox:
-    """The sandbox ``docker``, ``bwrap`` or ``process``; ``auto`` is the first of docker and bwrap that works here.
+    """Make a sandbox by its name.
+
+    Args:
+        name: ``docker``, ``bwrap``, ``process``, or ``auto`` for the first of docker and bwrap that works here.
+        image: the Docker image in which jobs run.
 
     Raises:
-        SandboxUnavailable: none does; the message ends with the line that mends it.
-        ValueError: there is no sandbox of this name.
+        SandboxUnavailable: ``auto`` found none; the message says how to install one.
+        ValueError: unknown name.
     """
     if name == "auto":
-        complaints = []
+        reasons = []
         for candidate in ("docker", "bwrap"):
-            place = make_sandbox(candidate, image=image)
+            sandbox = make_sandbox(candidate, image=image)
             try:
-                place.check()
+                sandbox.check()
             except SandboxUnavailable as error:
-                complaints.append(f"{candidate}: {error}")
+                reasons.append(f"{candidate}: {error}")
             else:
-                return place
-        raise SandboxUnavailable(" ".join(complaints))
+                return sandbox
+        raise SandboxUnavailable(" ".join(reasons))
     if name == "process":
         from sandbox.process import ProcessSandbox
 
@@ -37,14 +41,14 @@ def make_sandbox(name: str, *, image: str = "overnight-train:latest") -> Sandbox
         from sandbox.docker import DockerSandbox
 
         return DockerSandbox(image)
-    raise ValueError(f"no sandbox {name!r}: there are {', '.join(NAMES)}")
+    raise ValueError(f"unknown sandbox {name!r}: use one of {', '.join(NAMES)}")
 
 
 def missing(sandbox: Sandbox) -> list[Guarantee]:
-    """What this sandbox does not promise on this machine."""
+    """The guarantees that this sandbox does not give on this machine."""
     return [guarantee for guarantee in Guarantee if guarantee not in sandbox.guarantees]
 
 
 def protects(sandbox: Sandbox) -> bool:
-    """Whether code that nobody has read may run here."""
+    """Whether unreviewed code may run in this sandbox."""
     return not missing(sandbox)

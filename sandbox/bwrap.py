@@ -1,12 +1,16 @@
-"""Namespaces by bubblewrap, as root or as an ordinary user.
+"""Namespaces made by bubblewrap, as root or as an ordinary user.
 
-Covers: no network; nothing of the host is visible but Python, the system's libraries and the job's mounts, all of it
-read-only; the whole tree dies with the job; named files of the standard library are hidden; memory by a control
-group, else by a watchdog that looks ten times a second; what it writes by memory of fixed size when root runs the
-session, else by a watchdog and a limit per file; processes by a control group, or by the limit of an ordinary user's
-namespace; system calls by seccomp.json, where the machine has libseccomp; of GPUs only the device files of its own.
-When root runs the session, the job is a user that nobody else is. Does not cover, against Docker: a watchdog is no
-quota, so that the disk may take more than its limit for a moment.
+Covers: no network; the job sees only Python, the system's libraries and its mounts, all read-only; all processes end
+with the job; named files of the standard library are hidden; system calls are filtered by seccomp.json if libseccomp is
+installed; only the device files of the job's own GPU. When root runs the session, the job runs as an unprivileged user.
+
+| limit | with control groups | without |
+|---|---|---|
+| memory | control group | sampled by the supervisor |
+| processes | control group | limit of the user namespace (Linux 5.14 and later, not for root) |
+| disk | root: a file system in memory of fixed size; others: sampled, and a limit per file | the same |
+
+Does not cover: a sampled limit can be exceeded for a moment.
 """
 
 from __future__ import annotations
@@ -16,62 +20,86 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-from functools import cache
 from pathlib import Path
 
-from sandbox import cgroups as groups
-from sandbox import gpu, layout, local, seccomp
-from sandbox.layout import GB, INSIDE
+from sandbox import cgroups, gpu, layout, local, masks, seccomp
+from sandbox.layout import INSIDE
 from sandbox.types import Guarantee, Job, Limits, Running, SandboxUnavailable
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+# Device files that bwrap --dev binds from the host.
+_NODES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty"))
 _FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/alternatives", "/etc/localtime")
-_MEND = (
-    "Install it (apt-get install bubblewrap), and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)."
+_FIX = (
+    "Install it (apt-get install bubblewrap libseccomp2), and allow user namespaces "
+    "(sysctl kernel.unprivileged_userns_clone=1)."
 )
-# The last words before a job. Another user has no capabilities any more, but for the inheritable ones.
+# Runs inside, before the job. Makes device files read-only mounts, so that their time stamps cannot be written (bwrap's
+# --remount-ro would also disable the devices). Then gives up root and capabilities, limits processes, filters calls.
 _BECOME = """
 import ctypes, os, resource, sys
-user, processes = int(sys.argv[1]), int(sys.argv[2])
+user, processes, code = (int(word) for word in sys.argv[1:4])
+libc = ctypes.CDLL(None, use_errno=True)
+def check(result):
+    if result:
+        sys.exit("cannot set up the sandbox: " + os.strerror(ctypes.get_errno()))
+check(libc.unshare(0x20000))
+for node in sys.argv[4].split(":"):
+    kept = os.statvfs(node).f_flag
+    flags = kept & 0xC0A | (0x200000 if kept & 0x1000 else 0) | 0x1021
+    check(libc.mount(None, node.encode(), None, ctypes.c_ulong(flags), None))
 if user:
     os.setgroups([])
     os.setgid(user)
     os.setuid(user)
-    ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+check(libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()))
 if processes:
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+if code >= 0:
+    with open(code, "rb") as file:
+        program = file.read()
+    class Program(ctypes.Structure):
+        _fields_ = [("count", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+    check(libc.prctl(22, 2, ctypes.byref(Program(len(program) // 8, program))))
 try:
-    os.execvp(sys.argv[3], sys.argv[3:])
+    os.execvp(sys.argv[5], sys.argv[5:])
 except OSError as error:
-    sys.exit(f"cannot start {sys.argv[3]}: {error}")
+    sys.exit(f"cannot start {sys.argv[5]}: {error}")
 """
 
 
 class BwrapSandbox:
-    """Needs the program bwrap, and user namespaces."""
+    """Needs the program bwrap and user namespaces."""
 
     name = "bwrap"
 
     def __init__(self) -> None:
         self._program = shutil.which("bwrap") or ""
-        held = set(Guarantee) - {Guarantee.LIMITS_PROCESSES}
-        if "pids" in groups.controllers() or (os.geteuid() != 0 and _counts_by_namespace()):
-            held.add(Guarantee.LIMITS_PROCESSES)
+        held = set(Guarantee)
+        if "pids" not in cgroups.controllers() and (os.geteuid() == 0 or not _counts_by_namespace()):
+            held.discard(Guarantee.LIMITS_PROCESSES)
+        if seccomp.program() is None:
+            held.discard(Guarantee.ISOLATES_JOBS)
         self.guarantees = frozenset(held)
 
     def check(self) -> None:
         if not self._program:
-            raise SandboxUnavailable(f"bubblewrap is not installed. {_MEND}")
+            raise SandboxUnavailable(f"bubblewrap is not installed. {_FIX}")
         done = subprocess.run(
-            [*self._namespaces(), *self._system(size=str(1 << 20)), "--", *_become(Limits()), "/bin/true"],
+            [
+                *self._namespaces(),
+                *_system(size=1 << 20),
+                "--",
+                *_become(0 if os.geteuid() else layout.job_user(), Limits(), [], ()),
+                "/bin/true",
+            ],
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
         if done.returncode:
-            raise SandboxUnavailable(f"bubblewrap does not work here ({done.stderr.strip()[:200]}). {_MEND}")
+            raise SandboxUnavailable(f"bubblewrap does not work here ({done.stderr.strip()[:200]}). {_FIX}")
 
     def start(self, job: Job) -> Running:
         layout.check_job(job)
@@ -84,116 +112,83 @@ class BwrapSandbox:
     def _start(self, job: Job, scratch: Path) -> Running:
         places = {name: f"{INSIDE}/{name}" for name in job.mounts}
         places |= {"out": f"{INSIDE}/out", "python": sys.executable}
-        env = layout.environment(job, places, "/tmp")
-        size = str(int(min(job.limits.disk_gb, job.limits.memory_gb) * GB))
-        if not os.geteuid():
-            local.mount_memory(scratch / "out", int(size), layout.UNPRIVILEGED)
-        argv = [*self._namespaces(), *self._system(size), *_masks(job.masked, str(scratch / "tmp"))]
-        for node in gpu.nodes(job.device):
-            argv += ["--dev-bind", str(node), str(node)]
+        size = layout.scratch_bytes(job)
+        user = 0 if os.geteuid() else layout.job_user()
+        if user:
+            local.mount_memory(scratch / "out", size, user)
+        argv = [*self._namespaces(), *_system(size), *_hide(job.masked, str(scratch / "tmp"))]
+        nodes = [str(node) for node in gpu.nodes(job.device)]
+        argv += [word for node in nodes for word in ("--dev-bind", node, node)]
         argv += _ancestors(places["out"])
         for name, mount in job.mounts.items():
             argv += ["--ro-bind" if mount.readonly else "--bind", str(mount.source.resolve()), places[name]]
         argv += ["--bind", str(scratch / "out"), places["out"], "--chdir", places[job.workdir], "--clearenv"]
-        for name, value in env.items():
+        for name, value in layout.environment(job, places, "/tmp").items():
             argv += ["--setenv", name, value]
         argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
-        descriptors = _filter()
-        for descriptor in descriptors:
-            argv += ["--seccomp", str(descriptor)]
-        argv += ["--", *_become(job.limits), *layout.command(job, places)]
+        descriptor = seccomp.open_program()
+        descriptors = () if descriptor is None else (descriptor,)
+        argv += ["--", *_become(user, job.limits, nodes, descriptors), *layout.command(job, places)]
         command = local.Command(argv, {"PATH": layout.PATH}, "/", descriptors, namespace=True)
         return local.LocalRunning(job, command, scratch)
 
     def _namespaces(self) -> list[str]:
-        argv = [
-            self._program,
-            "--unshare-ipc",
-            "--unshare-pid",
-            "--unshare-net",
-            "--unshare-uts",
-            "--unshare-cgroup-try",
-        ]
-        argv += ["--die-with-parent", "--new-session", "--hostname", "overnight", "--cap-drop", "ALL"]
+        namespaces = ("ipc", "pid", "net", "uts", "cgroup-try")
+        argv = [self._program, *(f"--unshare-{name}" for name in namespaces), "--die-with-parent", "--new-session"]
+        argv += ["--hostname", "overnight", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]
         if os.geteuid():
             return [*argv, "--unshare-user", "--uid", "1000", "--gid", "1000"]
-        # Root inside a user namespace is still the owner of root's files, such as /proc/sys/kernel/core_pattern. So
-        # root makes the other namespaces as root, and the job starts by becoming somebody else.
+        # Root in a user namespace still owns root's files, such as /proc/sys/kernel/core_pattern. So there is none,
+        # and the job changes its user first.
         return [*argv, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
 
-    @staticmethod
-    def _system(size: str) -> list[str]:
-        """The system, the interpreter, and folders in memory of ``size`` bytes that can be written to."""
-        argv: list[str] = []
-        for name in _SYSTEM:
-            place = Path(name)
-            if place.is_symlink():
-                argv += ["--symlink", str(place.readlink()), name]
-            elif place.is_dir():
-                argv += ["--ro-bind", name, name]
-        for name in _FILES:
-            argv += ["--ro-bind-try", name, name]
-        argv += ["--proc", "/proc", "--dev", "/dev"]
-        for folder in ("/tmp", "/dev/shm"):  # the root and /dev cannot be written to, in the end
-            argv += ["--perms", "1777", "--size", size, "--tmpfs", folder]
-        for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):  # after /tmp, which may hold them
-            if not prefix.startswith("/usr"):
-                argv += [*_ancestors(prefix), "--ro-bind", prefix, prefix]
-        return argv
+
+def _system(size: int) -> list[str]:
+    """Mounts for the system and the interpreter, and writable file systems in memory of ``size`` bytes each."""
+    argv: list[str] = []
+    for name in _SYSTEM:
+        place = Path(name)
+        if place.is_symlink():
+            argv += ["--symlink", str(place.readlink()), name]
+        elif place.is_dir():
+            argv += ["--ro-bind", name, name]
+    for name in _FILES:
+        argv += ["--ro-bind-try", name, name]
+    argv += ["--proc", "/proc", "--dev", "/dev"]
+    for folder in ("/tmp", "/dev/shm"):
+        argv += ["--perms", "1777", "--size", str(size), "--tmpfs", folder]
+    for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):  # after /tmp, which may contain them
+        if not prefix.startswith("/usr"):
+            argv += [*_ancestors(prefix), "--ro-bind", prefix, prefix]
+    return argv
 
 
 def _ancestors(path: str) -> list[str]:
-    """Make the folders above ``path`` such that every user may pass: bubblewrap would make them its own."""
+    """Make the folders above ``path`` accessible to all users; bubblewrap makes them private."""
     folders = [str(p) for p in reversed(Path(path).parents)][1:]
     return [word for folder in folders for word in ("--perms", "0755", "--dir", folder)]
 
 
-def _become(limits: Limits) -> list[str]:
-    """The words before a command that take from it what bubblewrap leaves it."""
-    user, processes = (0, limits.processes) if os.geteuid() else (layout.UNPRIVILEGED, 0)
-    if not user and not _counts_by_namespace():
-        return []
-    return [sys.executable, "-I", "-S", "-c", _BECOME, str(user), str(processes)]
+def _become(user: int, limits: Limits, nodes: list[str], code: tuple[int, ...]) -> list[str]:
+    """The command in front of the job's.
+
+    Args:
+        user: of the job; 0: unchanged.
+        limits: of the job.
+        nodes: device files besides ``_NODES``.
+        code: descriptor of the compiled filter, if there is one.
+    """
+    processes = limits.processes if os.geteuid() and _counts_by_namespace() else 0
+    words = [str(number) for number in (user, processes, *(code or (-1,)))]
+    return [sys.executable, "-I", "-S", "-c", _BECOME, *words, ":".join([*_NODES, *nodes])]
 
 
 def _counts_by_namespace() -> bool:
-    """Whether the kernel counts a user's processes in each user namespace by itself (since 5.14).
-
-    An older one would count what else the user runs: a browser alone has hundreds of threads.
-    """
+    """Whether the kernel counts processes per user namespace (since 5.14), not all processes of the user."""
     return tuple(int(n) for n in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 14)
 
 
-def _filter() -> tuple[int, ...]:
-    descriptor = seccomp.open_program()
-    return () if descriptor is None else (descriptor,)
-
-
-_NO_PYTHON = {"site-packages", "dist-packages", "node_modules", "doc", "include", "locale", "man", "icons", "fonts"}
-
-
-@cache
-def _libraries(root: str) -> tuple[Path, ...]:
-    """Every Python's standard library below ``root``: programs bring Pythons of their own, in folders of their own."""
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in _NO_PYTHON]
-        if "os.py" in files or Path(folder).name.startswith("python3"):
-            found.append(Path(folder))
-    return tuple(found)
-
-
-def _masks(names: tuple[str, ...], empty: str) -> list[str]:
-    """Hide files and packages of every visible standard library, with their compiled forms; ``empty`` is a folder."""
-    libraries = {Path(sysconfig.get_path("stdlib")), *_libraries("/usr"), *_libraries(sys.base_prefix)}
-    argv: list[str] = []
-    for library in sorted(libraries):
-        for name in names:
-            place = library / name
-            if place.is_dir():
-                argv += ["--ro-bind", empty, str(place)]
-            elif place.is_file():
-                compiled = sorted((place.parent / "__pycache__").glob(f"{place.stem}.*.pyc"))
-                for path in (place, *compiled):
-                    argv += ["--ro-bind", "/dev/null", str(path)]
-    return argv
+def _hide(names: tuple[str, ...], empty: str) -> list[str]:
+    """Mounts that hide files and packages of the standard library. ``empty``: an empty folder."""
+    covers = ((empty if Path(path).is_dir() else "/dev/null", path) for path in masks.find(names))
+    return [word for cover, path in covers for word in ("--ro-bind", cover, path)]

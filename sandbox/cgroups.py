@@ -1,7 +1,7 @@
-"""Control groups (version 1 and 2) that bound a job's memory, processes and processor time.
+"""Control groups (version 1 and 2) that limit a job's memory, processes and CPU time.
 
-They can be made by root, and by a user to whom a subtree was delegated. Where they cannot, ``controllers()`` is empty
-and the sandboxes do not declare what they would need them for.
+Covers: hard limits, enforced by the kernel, for root and for users with a delegated subtree. Does not cover: other
+users. There ``controllers()`` is empty, and the sandboxes do not declare the guarantees that depend on it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,36 @@ _NEEDED = ("memory", "pids", "cpu")
 
 @dataclass(frozen=True)
 class Group:
-    """The directories of one job's group: one per controller in version 1, one in all in version 2."""
+    """The control group of one job."""
 
-    directories: tuple[Path, ...]
-    oom_file: Path | None  # has a line ``oom_kill N``
+    directories: tuple[Path, ...]  # version 1: one per controller; version 2: one
+
+    def peak(self) -> int:
+        """The largest memory use in bytes; 0 if the kernel does not report it."""
+        return self._number("memory.max_usage_in_bytes") or self._number("memory.peak")
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel killed because the memory limit was reached."""
+        return self._number("memory.oom_control", "oom_kill ") or self._number("memory.events", "oom_kill ")
+
+    def remove(self) -> None:
+        """Kill the remaining processes and remove the group."""
+        for directory in self.directories:
+            _empty(directory)
+            _remove(directory)
+
+    def _number(self, name: str, key: str = "") -> int:
+        for directory in self.directories:
+            with contextlib.suppress(OSError, ValueError):
+                for line in (directory / name).read_text().splitlines():
+                    if line.startswith(key):
+                        return int(line[len(key) :])
+        return 0
 
 
 @functools.cache
 def controllers() -> frozenset[str]:
-    """Which of memory, pids and cpu can be limited here. Tried once, by making a group."""
+    """Which of memory, pids and cpu can be limited on this machine. Tests once by making groups."""
     usable: set[str] = set()
     for controller, parent in _parents().items():
         try:
@@ -41,43 +62,37 @@ def controllers() -> frozenset[str]:
 
 
 def create(name: str, *, memory: int, processes: int, cpus: float | None) -> Group | None:
-    """A group for one job; ``memory`` in bytes, swap excluded. None where none can be made.
+    """Make the group of one job.
+
+    Args:
+        name: of the group.
+        memory: limit in bytes, without swap.
+        processes: limit of processes and threads.
+        cpus: limit of CPU time per wall-clock time; None: no limit.
+
+    Returns:
+        The group; None where no controller is usable.
 
     Raises:
-        OSError: it could be made a moment ago and cannot now.
+        OSError: a usable controller failed.
     """
-    usable = controllers() if cpus else controllers() - {"cpu"}
-    made: list[Path] = []
+    made: dict[Path, None] = {}
     try:
-        for controller in sorted(usable):
-            directory = _make(_parents()[controller], name, controller, memory=memory, processes=processes, cpus=cpus)
-            if directory not in made:
-                made.append(directory)
+        for controller in sorted(controllers() if cpus else controllers() - {"cpu"}):
+            parent = _parents()[controller]
+            made[_make(parent, name, controller, memory=memory, processes=processes, cpus=cpus)] = None
     except OSError:
         for directory in made:
             _remove(directory)
         raise
-    oom = [d / f for d in made for f in ("memory.oom_control", "memory.events") if (d / f).exists()]
-    return Group(tuple(made), oom[0] if oom else None) if made else None
-
-
-def remove(group: Group) -> None:
-    """Kill what is left in a group, and remove it."""
-    for directory in group.directories:
-        _empty(directory)
-        _remove(directory)
+    return Group(tuple(made)) if made else None
 
 
 def sweep(owner: str) -> int:
-    """Kill and remove the groups that dead processes of this owner left."""
-    removed = 0
-    for parent in set(_parents().values()):
-        for directory in parent.glob("overnight-*"):
-            if orphaned(directory.name, owner):
-                _empty(directory)
-                _remove(directory)
-                removed += 1
-    return removed
+    """Kill and remove the groups that dead processes of this owner left. Returns their number."""
+    left = [d for p in set(_parents().values()) for d in p.glob("overnight-*") if orphaned(d.name, owner)]
+    Group(tuple(left)).remove()
+    return len(left)
 
 
 def _make(parent: Path, name: str, controller: str, *, memory: int, processes: int, cpus: float | None) -> Path:
@@ -95,7 +110,7 @@ def _make(parent: Path, name: str, controller: str, *, memory: int, processes: i
 def _settings(
     directory: Path, controller: str, memory: int, processes: int, cpus: float | None
 ) -> list[tuple[str, str]]:
-    """What to write where. Swap settings are left out where the kernel does not have them."""
+    """Control files and their values. Swap settings are left out where the kernel does not have them."""
     if controller == "pids":
         return [("pids.max", str(processes))]
     if controller == "cpu":
@@ -116,7 +131,7 @@ def _remove(directory: Path) -> None:
         except FileNotFoundError:
             return
         except OSError:
-            time.sleep(0.02)  # the last process is still on its way out
+            time.sleep(0.02)  # the last process is still exiting
         else:
             return
 
@@ -137,7 +152,7 @@ def _empty(directory: Path) -> None:
 
 @functools.cache
 def _parents() -> dict[str, Path]:
-    """Under which directory this process may make groups, per controller."""
+    """For each controller, the directory in which this process may make groups."""
     try:
         memberships = Path("/proc/self/cgroup").read_text().splitlines()
         mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
@@ -158,12 +173,12 @@ def _parents() -> dict[str, Path]:
 
 
 def _inside(point: str, root: str, path: str) -> Path:
-    """The directory of group ``path`` in a hierarchy of which ``root`` is mounted at ``point``."""
+    """The directory of group ``path`` where the subtree ``root`` is mounted at ``point``."""
     return Path(point) / os.path.relpath(path, root) if path.startswith(root) else Path(point)
 
 
 def _unified(own: Path, top: Path) -> dict[str, Path]:
-    """Version 2: the nearest group at or above ours that passes controllers on to its children."""
+    """Version 2: the nearest group at or above this process's that delegates controllers to its children."""
     for parent in (own, *own.parents):
         try:
             passed = (parent / "cgroup.subtree_control").read_text().split()

@@ -1,7 +1,7 @@
-"""Bringing back what a job left: only the regular files that were asked for, each bounded in bytes.
+"""Copies back the outputs of a job: requested regular files only, each bounded in size.
 
-The directory was written by code that nobody has read, and every process of that code is dead by now. Links, pipes,
-directories, files with a second name and files over their bound are dropped with one line that says so.
+Untrusted code wrote the directory; all its processes have ended. Links, pipes, directories, files with a second name
+and files over their bound are dropped, with one line that says so.
 """
 
 from __future__ import annotations
@@ -9,26 +9,38 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sandbox.types import Collect, SandboxBroken
 
-_CHUNK = 1 << 20
-_HOST_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+CHUNK = 1 << 20
+
+
+class Dropped(Exception):
+    """An output is not collected; the message says why."""
 
 
 def check_name(name: str) -> None:
     """Raises ``ValueError`` unless ``name`` is one plain file name."""
     if not name or name in (".", "..") or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r} is not a plain file name: a job's outputs are collected by plain names")
+        raise ValueError(f"{name!r} is not a plain file name: outputs are collected by plain names")
 
 
 def collect(directory: Path, wanted: Iterable[Collect], target: Path, problems: list[str]) -> dict[str, Path]:
-    """Copy the wanted files of ``directory`` into ``target``. What is absent is left out; what is odd is a problem.
+    """Copy the wanted files of ``directory`` into ``target``.
+
+    Args:
+        directory: what the job wrote.
+        wanted: names and sizes; absent files are left out.
+        target: host directory, made if needed.
+        problems: receives one line for each file that was dropped.
+
+    Returns:
+        Each copied name and its copy.
 
     Raises:
-        SandboxBroken: the disk of the host is full.
+        SandboxBroken: the host's disk is full.
     """
     found: dict[str, Path] = {}
     try:
@@ -39,55 +51,65 @@ def collect(directory: Path, wanted: Iterable[Collect], target: Path, problems: 
     try:
         for item in wanted:
             check_name(item.name)
-            problem = _bring(folder, item, target / item.name)
-            if problem is None:
+            try:
+                _copy(folder, item, target / item.name)
                 found[item.name] = target / item.name
-            elif problem:
-                problems.append(f"{item.name}: {problem}; dropped")
+            except FileNotFoundError:
+                continue
+            except Dropped as error:
+                problems.append(f"{item.name}: {error}; dropped")
     finally:
         os.close(folder)
     return found
 
 
-def _bring(folder: int, item: Collect, destination: Path) -> str | None:
-    """None when the file was copied, "" when there is none, else what is wrong with it."""
+def write_bounded(read: Callable[[int], bytes], destination: Path, limit: int) -> None:
+    """Copy up to ``limit`` bytes from ``read`` into a new file.
+
+    Raises:
+        Dropped: there are more bytes, or the source cannot be read.
+        SandboxBroken: the host cannot write the file.
+    """
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with destination.open("wb") as file:
+            copied = 0
+            while block := _read(read):
+                copied += len(block)
+                if copied > limit:
+                    raise Dropped(f"over {limit} bytes")
+                file.write(block)
+    except Dropped:
+        destination.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        destination.unlink(missing_ok=True)
+        raise SandboxBroken(f"cannot write {destination}: {error.strerror}; free some space") from error
+
+
+def _read(read: Callable[[int], bytes]) -> bytes:
+    try:
+        return read(CHUNK)
+    except OSError as error:
+        raise Dropped(f"cannot be read ({error.strerror})") from error
+
+
+def _copy(folder: int, item: Collect, destination: Path) -> None:
     try:
         source = os.open(item.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
-        return ""
+        raise
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            return "a symbolic link"
-        return "no regular file" if error.errno == errno.ENXIO else f"cannot be read ({error.strerror})"
+        why = {errno.ELOOP: "a symbolic link", errno.ENXIO: "no regular file"}.get(error.errno or 0)
+        raise Dropped(why or f"cannot be read ({error.strerror})") from error
     try:
         facts = os.fstat(source)
         if not stat.S_ISREG(facts.st_mode):
-            return "no regular file"
+            raise Dropped("no regular file")
         if facts.st_nlink != 1:
-            return "a hard link"
+            raise Dropped("a hard link")
         if facts.st_size > item.max_bytes:
-            return f"{facts.st_size} bytes, at most {item.max_bytes} are taken"
-        return _copy(source, destination, item.max_bytes)
+            raise Dropped(f"{facts.st_size} bytes, at most {item.max_bytes} are taken")
+        write_bounded(lambda size: os.read(source, size), destination, item.max_bytes)
     finally:
         os.close(source)
-
-
-def _copy(source: int, destination: Path, limit: int) -> str | None:
-    copied = 0
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with destination.open("wb") as out:
-            while block := os.read(source, _CHUNK):
-                copied += len(block)
-                if copied > limit:
-                    break
-                out.write(block)
-    except OSError as error:
-        destination.unlink(missing_ok=True)
-        if error.errno in _HOST_FULL:
-            raise SandboxBroken(f"cannot write {destination}: {error.strerror}; free some space") from error
-        return f"cannot be read ({error.strerror})"
-    if copied > limit:
-        destination.unlink(missing_ok=True)
-        return f"over {limit} bytes"
-    return None

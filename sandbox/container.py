@@ -1,4 +1,8 @@
-"""A job in a container: its frames, its outputs, its end. The container itself is made by ``sandbox.docker``."""
+"""A job in a started container: its output, its end and its files. ``sandbox.docker`` makes the container.
+
+Covers: the protocol with process 1 (``sandbox/init.py``), a container that does not end, an engine that stops, bounded
+copies of outputs. Does not cover: the isolation, which is the container's configuration.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sandbox import gpu
+from sandbox.collect import CHUNK, Dropped, write_bounded
 from sandbox.layout import INSIDE, MB
 from sandbox.output import Output
 from sandbox.types import Job, Outcome, SandboxBroken
 
 OUT = f"{INSIDE}/out"
-_GRACE = 5.0  # seconds that process 1 has to end the job before the engine ends process 1
-_HOPELESS = 90.0  # seconds after which a container that was to be killed will not end any more
-_CHUNK = 1 << 20
+_KILL_SECONDS = 5.0  # for process 1 to kill the job; then the engine kills process 1
+_END_SECONDS = 90.0  # for a killed container to end; then the engine counts as broken
 _LARGEST_FRAME = 1 << 20
 
 
 class ContainerRunning:
-    """A started container; the connection ``attached`` carries its frames out, and our word in."""
+    """A job in a started container. ``attached``: the connection to stdin and stdout of process 1."""
 
     def __init__(self, api: Any, identifier: str, attached: Any, job: Job, watch: gpu.MemoryWatch) -> None:
         self._api, self._id, self._job = api, identifier, job
@@ -36,7 +40,7 @@ class ContainerRunning:
         self._gpu = watch
         self._output = Output(int(job.limits.output_mb * MB), job.log)
         self._report: dict[str, Any] | None = None
-        self._complaint = b""  # of process 1 itself
+        self._stderr = b""  # of process 1 itself
         self._over = threading.Event()
         self._killed: float | None = None
         self._outcome: Outcome | None = None
@@ -47,8 +51,8 @@ class ContainerRunning:
             self._gpu.follow(self._root(), self.kill)
 
     def _root(self) -> int | None:
-        """Process 1 of the container, as the host calls it."""
-        with contextlib.suppress(Exception):  # it has ended already, or the engine is gone: finish() finds out
+        """The host's process id of process 1."""
+        with contextlib.suppress(Exception):  # ended, or the engine stopped: finish() handles both
             return int(self._api.inspect_container(self._id)["State"]["Pid"]) or None
         return None
 
@@ -61,33 +65,39 @@ class ContainerRunning:
         self._killed = time.monotonic()
         with contextlib.suppress(OSError):
             self._socket.sendall(b"k")
-        threading.Thread(target=self._insist, daemon=True).start()
+        threading.Thread(target=self._kill_later, daemon=True).start()
 
     def finish(self) -> Outcome:
         if self._outcome is None:
             self._await_end()
             try:
-                self._outcome = self._collect(self._ran_out())
+                self._outcome = self._collect(self._out_of_memory())
             except BaseException:
                 self._discard(quietly=True)
                 raise
             self._discard()
-            self._outcome = _with_gpu(self._outcome, self._gpu)
+            problems = (*self._outcome.problems, *self._gpu.problems())  # the driver frees memory after the container
+            self._outcome = replace(
+                self._outcome,
+                problems=problems,
+                out_of_memory=self._outcome.out_of_memory or self._gpu.exceeded,
+                peak_vram_gb=self._gpu.peak_gb,
+            )
             self._output.check()
         return self._outcome
 
     def _await_end(self) -> None:
         while not self._over.wait(1.0):
-            if self._killed is not None and time.monotonic() - self._killed > _HOPELESS:
-                raise SandboxBroken("the Docker engine cannot end a container: see docker ps, and the engine's log")
+            if self._killed is not None and time.monotonic() - self._killed > _END_SECONDS:
+                raise SandboxBroken("the Docker engine cannot end a container: check docker ps and the engine's log")
 
-    def _insist(self) -> None:
-        if not self._over.wait(_GRACE):
-            with contextlib.suppress(Exception):  # it has just ended, or the engine is gone: finish() finds out
+    def _kill_later(self) -> None:
+        if not self._over.wait(_KILL_SECONDS):
+            with contextlib.suppress(Exception):  # ended, or the engine stopped: finish() handles both
                 self._api.kill(self._id, signal.SIGKILL)
 
     def _follow(self) -> None:
-        """Take the frames of process 1 until its report, or until its end."""
+        """Read the frames of process 1 until its report or its end."""
         tail = b""
         try:
             for kind, data in _frames(self._stdout()):
@@ -102,7 +112,7 @@ class ContainerRunning:
                         self._output.feed(tail)
                     self._report = report
                     break
-        except (OSError, ValueError):  # the disk of the log is full, or the engine is gone: the job must not hang on it
+        except (OSError, ValueError):  # the log's disk is full, or the engine stopped: the job must not block
             with contextlib.suppress(Exception):
                 self._api.kill(self._id, signal.SIGKILL)
         finally:
@@ -111,7 +121,7 @@ class ContainerRunning:
             self._over.set()
 
     def _stdout(self) -> Iterator[bytes]:
-        """The bytes that process 1 wrote to its output, out of the engine's own frames."""
+        """The bytes of process 1's stdout, unpacked from the engine's own frames."""
         buffer = bytearray()
         while data := self._socket.recv(1 << 16):
             buffer += data
@@ -124,13 +134,13 @@ class ContainerRunning:
                 if stream == 1:
                     yield piece
                 else:
-                    self._complaint = (self._complaint + piece)[-4096:]
+                    self._stderr = (self._stderr + piece)[-4096:]
 
-    def _ran_out(self) -> bool:
-        """Whether the engine saw memory run out.
+    def _out_of_memory(self) -> bool:
+        """Whether the engine reports that memory ran out.
 
         Raises:
-            SandboxBroken: the engine is gone, or the container ended for no reason that a job could give it.
+            SandboxBroken: the engine stopped, or something outside ended the container.
         """
         import docker
 
@@ -139,7 +149,7 @@ class ContainerRunning:
         except docker.errors.NotFound:
             state = {}
         except Exception as error:
-            raise SandboxBroken(f"the Docker engine went away while a job ran: {error}") from error
+            raise _stopped(error) from error
         memory = bool(state.get("OOMKilled"))
         if self._report is not None or self._killed is not None:
             return memory
@@ -151,77 +161,64 @@ class ContainerRunning:
         return False
 
     def _events(self) -> set[str]:
-        """What the engine says has happened to the container; it remembers that of removed ones, too."""
+        """The engine's events of this container. The engine also keeps those of removed containers."""
         began = time.time() - (time.monotonic() - self._began)
-        found: set[str] = set()
+        filters = {"container": self._id, "event": ["oom", "kill", "die"]}
         try:
-            filters = {"container": self._id, "event": ["oom", "kill", "die"]}
-            for event in self._api.events(int(began) - 1, int(time.time()) + 1, filters, decode=True):
-                found.add(event["Action"])
+            found = self._api.events(int(began) - 1, int(time.time()) + 1, filters, decode=True)
+            return {event["Action"] for event in found}
         except Exception as error:
-            raise SandboxBroken(f"the Docker engine went away while a job ran: {error}") from error
-        return found
+            raise _stopped(error) from error
 
-    def _collect(self, memory: bool) -> Outcome:
-        report = self._report
+    def _collect(self, out_of_memory: bool) -> Outcome:
         problems: list[str] = []
         found: dict[str, Path] = {}
-        if report is None:
-            status: int = signal.SIGKILL
-            said = self._complaint.decode(errors="replace").strip()[-300:]
-            problems.append(f"process 1 of the container ended, and the outputs are gone{said and f': {said}'}")
-        else:
-            status = report["status"]
-            problems += report["problems"]
-            target, bounds = self._job.collect_to, {item.name: item.max_bytes for item in self._job.collect}
-            for name in report["found"]:
-                if target is not None and name in bounds:
-                    target.mkdir(parents=True, exist_ok=True)
-                    problem = self._bring(name, target / name, bounds[name])
-                    if problem:
-                        problems.append(f"{name}: {problem}; dropped")
-                    else:
-                        found[name] = target / name
-        if self._output.truncated:
-            problems.append(f"printed {self._output.dropped} bytes too many; dropped")
-        signalled = status & 0x7F
-        return Outcome(
-            exit_code=None if signalled else status >> 8,
-            signal=signalled or None,
-            out_of_memory=memory or bool(report and report["oom"]),
-            seconds=round(self._ended - self._began, 3),
-            peak_memory_gb=round(report["peak"] / 1e9, 3) if report and report["peak"] else None,
-            log_tail=self._output.tail(),
-            output_truncated=self._output.truncated,
+        if self._report is None:
+            said = self._stderr.decode(errors="replace").strip()[-300:]
+            problems.append(f"process 1 of the container ended, and the outputs are lost{said and f': {said}'}")
+        report = self._report or {"status": signal.SIGKILL, "problems": [], "found": [], "oom": 0, "peak": 0}
+        problems += report["problems"]
+        target, bounds = self._job.collect_to, {item.name: item.max_bytes for item in self._job.collect}
+        for name in report["found"]:
+            if target is not None and name in bounds:
+                try:
+                    self._copy(name, target / name, bounds[name])
+                    found[name] = target / name
+                except Dropped as error:
+                    problems.append(f"{name}: {error}; dropped")
+        return self._output.outcome(
+            report["status"],
+            seconds=self._ended - self._began,
+            peak=report["peak"],
+            out_of_memory=out_of_memory or bool(report["oom"]),
             collected=found,
-            problems=tuple(problems),
+            problems=problems,
         )
 
-    def _bring(self, name: str, destination: Path, limit: int) -> str:
-        """Copy one file out of the container, whose process 1 keeps the memory alive that holds it."""
+    def _copy(self, name: str, destination: Path, limit: int) -> None:
+        """Copy one file out of the container, while process 1 keeps the file system in memory mounted."""
         import docker
 
         try:
             stream, _ = self._api.get_archive(self._id, f"{OUT}/{name}")
         except docker.errors.NotFound:
-            return "gone"
+            raise Dropped("gone") from None
         except Exception as error:
-            raise SandboxBroken(f"the Docker engine does not hand out {name}: {error}") from error
+            raise _stopped(error) from error
         try:
-            pieces = io.BufferedReader(_Stream(stream), _CHUNK)
-            with tarfile.open(fileobj=pieces, mode="r|", bufsize=_CHUNK) as archive:
+            pieces = io.BufferedReader(_Stream(stream), CHUNK)
+            with tarfile.open(fileobj=pieces, mode="r|", bufsize=CHUNK) as archive:
                 member = archive.next()
                 source = archive.extractfile(member) if member is not None and member.isreg() else None
                 if member is None or source is None:
-                    return "no regular file"
+                    raise Dropped("no regular file")
                 if member.size > limit:
-                    return f"{member.size} bytes, at most {limit} are taken"
-                _write(source, destination, member.size)
+                    raise Dropped(f"{member.size} bytes, at most {limit} are taken")
+                write_bounded(source.read, destination, limit)
         except tarfile.TarError as error:
-            return f"cannot be read ({error})"
+            raise Dropped(f"cannot be read ({error})") from error
         finally:
             stream.close()
-        return ""
 
     def _discard(self, quietly: bool = False) -> None:
         import docker
@@ -233,25 +230,23 @@ class ContainerRunning:
         except docker.errors.NotFound:
             pass
         except docker.errors.APIError as error:
-            if error.status_code != 409 and not quietly:  # 409: the engine is removing it at this moment
+            if error.status_code != 409 and not quietly:  # 409: the engine is removing it already
                 raise SandboxBroken(f"a container could not be removed: {error}") from error
         except Exception as error:
             if not quietly:
-                raise SandboxBroken(f"the Docker engine went away: {error}") from error
+                raise _stopped(error) from error
 
 
-def _with_gpu(outcome: Outcome, watch: gpu.MemoryWatch) -> Outcome:
-    """The outcome, and what was seen of the GPU's memory. Call it when the container is gone."""
-    return replace(
-        outcome,
-        problems=(*outcome.problems, *watch.problems()),
-        out_of_memory=outcome.out_of_memory or watch.exceeded,
-        peak_vram_gb=watch.peak_gb,
-    )
+def _stopped(error: Exception) -> SandboxBroken:
+    return SandboxBroken(f"the Docker engine stopped while a job ran: {error}")
 
 
 class _Stream(io.RawIOBase):
-    """The pieces of an archive as a file that can only be read on."""
+    """The pieces of an archive as a file without seeking.
+
+    Raises:
+        SandboxBroken: the engine stopped.
+    """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces, self._rest = pieces, memoryview(b"")
@@ -261,30 +256,21 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if not self._rest:
-            self._rest = memoryview(next(self._pieces, b""))
+            try:
+                self._rest = memoryview(next(self._pieces, b""))
+            except OSError as error:  # requests' exceptions are such
+                raise _stopped(error) from error
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
 
 
-def _write(source: IO[bytes], destination: Path, size: int) -> None:
-    try:
-        with destination.open("wb") as file:
-            left = size
-            while left and (block := source.read(min(left, _CHUNK))):
-                file.write(block)
-                left -= len(block)
-    except OSError as error:
-        destination.unlink(missing_ok=True)
-        raise SandboxBroken(f"cannot write {destination}: {error.strerror}; free some space") from error
-
-
 def _frames(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Split what process 1 wrote into its frames.
+    """Split the output of process 1 into its frames.
 
     Raises:
-        ValueError: that is no frame.
+        ValueError: a frame is too long.
     """
     buffer = bytearray()
     for piece in pieces:

@@ -1,12 +1,12 @@
-"""A container per job, made by a Docker engine.
+"""One container per job on a Docker engine.
 
-Covers: everything that ``Guarantee`` lists. The job is an ordinary user without capabilities, and cannot gain any; it
-may make only the system calls of seccomp.json; it has no network, a read-only root, and memory, processes and
-processor time bounded by control groups; what it writes stays in memory, bounded, and goes with the container; of GPUs
-it sees the one it was given. Process 1 (init.py) ends with the session's connection, so that nothing outlives a killed
-session. Does not cover: errors of the kernel, and of the GPU's driver.
+Covers: every ``Guarantee``. The job is an ordinary user without capabilities and cannot gain any. It has the system
+calls of seccomp.json, no network and a read-only root. Control groups limit memory, processes and CPU time. Files that
+the job writes stay in file systems in memory of fixed size, which end with the container. It sees only its own GPU.
+Process 1 (init.py) ends with the session's connection, so no container outlives a killed session.
 
-The limit of memory includes what the job has written: /tmp, {out} and shared memory are of the same memory.
+Does not cover: errors of the kernel and of the GPU's driver. The memory limit includes files in /tmp, {out} and shared
+memory.
 """
 
 from __future__ import annotations
@@ -22,37 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox import gpu, layout
 from sandbox.container import OUT, ContainerRunning
-from sandbox.layout import GB, INSIDE
-from sandbox.types import Guarantee, Job, Limits, Mount, Running, SandboxBroken, SandboxUnavailable
+from sandbox.layout import GB, INODES, INSIDE
+from sandbox.types import Guarantee, Job, Mount, Running, SandboxBroken, SandboxUnavailable
 
 if TYPE_CHECKING:
     from docker import APIClient
 
 _HERE = Path(__file__).parent
-_INODES = 200_000  # of /tmp and of {out} each: names use memory, too
-# What Docker hides by itself, and would show if only ours were named.
+# Docker's own masked paths: a list of ours replaces them.
 _ALWAYS_MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
     "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )  # fmt: skip
-_FIND_MASKED = """
-import glob, os, sys, sysconfig
-places = {os.path.realpath(p) for p in
-          [sysconfig.get_path("stdlib"), *glob.glob("/usr/lib*/python3*"), *glob.glob("/usr/local/lib*/python3*")]}
-found = []
-for place in sorted(places):
-    for name in sys.argv[1:]:
-        path = os.path.join(place, name)
-        if os.path.isdir(path):
-            found.append(path)
-        elif os.path.isfile(path):
-            folder, file = os.path.split(path)
-            found += [path, *glob.glob(os.path.join(folder, "__pycache__", os.path.splitext(file)[0] + ".*.pyc"))]
-for path in found:
-    print(path)
-"""
-_TRY = """
+_PROBE = """
 import os
 print(open(os.environ["PLACE"] + "/token").read())
 try:
@@ -63,7 +46,7 @@ except ImportError as error:
 
 
 class DockerSandbox:
-    """Needs a Docker engine on this machine, and the image of this project."""
+    """Needs a Docker engine on this machine and the project's image."""
 
     name = "docker"
 
@@ -73,17 +56,13 @@ class DockerSandbox:
 
     @cached_property
     def guarantees(self) -> frozenset[Guarantee]:
-        """All, less what this engine's kernel cannot limit; nothing where no engine answers."""
+        """All guarantees except limits that the engine's kernel lacks; none if no engine answers."""
         try:
             facts = self._api.info()
         except Exception:
             return frozenset()
-        held = set(Guarantee)
-        if not facts.get("MemoryLimit"):
-            held.discard(Guarantee.LIMITS_MEMORY)
-        if not facts.get("PidsLimit"):
-            held.discard(Guarantee.LIMITS_PROCESSES)
-        return frozenset(held)
+        limits = {Guarantee.LIMITS_MEMORY: "MemoryLimit", Guarantee.LIMITS_PROCESSES: "PidsLimit"}
+        return frozenset(g for g in Guarantee if g not in limits or facts.get(limits[g]))
 
     def check(self) -> None:
         try:
@@ -96,17 +75,17 @@ class DockerSandbox:
             self._api.inspect_image(self.image)
         except docker.errors.ImageNotFound:
             raise SandboxUnavailable(
-                f"there is no image {self.image}. In a checkout of this project: docker build -t {self.image} ."
+                f"there is no image {self.image}. In a checkout of this project run: docker build -t {self.image} ."
             ) from None
         except Exception as error:
             raise SandboxUnavailable(
                 f"no Docker engine answers ({_short(error)}). Start it (systemctl start docker), "
-                "and let your user reach it (usermod -aG docker $USER)."
+                "and give your user access (usermod -aG docker $USER)."
             ) from error
         try:
-            self._try()
+            self._probe()
         except SandboxBroken as error:
-            raise SandboxUnavailable(f"a container does not run here ({error}). See docker info.") from error
+            raise SandboxUnavailable(f"containers do not run here ({error}). See docker info.") from error
 
     def start(self, job: Job) -> Running:
         layout.check_job(job)
@@ -116,17 +95,15 @@ class DockerSandbox:
         wanted = {"label": [f"overnight.owner={layout.label(owner)}", f"overnight.host={layout.host()}"]}
         removed = 0
         try:
-            for container in self._api.containers(all=True, filters=wanted):
-                if not layout.alive(container["Labels"].get("overnight.process", "")):
-                    self._api.remove_container(container["Id"], v=True, force=True)
-                    removed += 1
-            for volume in self._api.volumes(filters={**wanted, "dangling": True})["Volumes"] or ():
-                if not layout.alive(volume["Labels"].get("overnight.process", "")):
-                    self._api.remove_volume(volume["Name"])
-                    removed += 1
+            for container in filter(_orphaned, self._api.containers(all=True, filters=wanted)):
+                self._api.remove_container(container["Id"], v=True, force=True)
+                removed += 1
+            for volume in filter(_orphaned, self._api.volumes(filters={**wanted, "dangling": True})["Volumes"] or ()):
+                self._api.remove_volume(volume["Name"])
+                removed += 1
         except Exception as error:
             if self.guarantees:
-                raise SandboxBroken(f"what a dead session left could not be removed: {_short(error)}") from error
+                raise SandboxBroken(f"cannot remove containers of a dead session: {_short(error)}") from error
         return removed
 
     @cached_property
@@ -135,37 +112,36 @@ class DockerSandbox:
 
         return docker.from_env(timeout=120).api
 
-    def _try(self) -> None:
-        """Run a container with a mount of this machine and what a trial imports."""
+    def _probe(self) -> None:
+        """Run a container that reads a mount and imports what a trial imports."""
         with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
-            Path(folder).chmod(0o755)
             (Path(folder) / "token").write_text(folder)
-            job = Job(("{python}", "-c", _TRY), {"code": Mount(Path(folder))}, "code", {"PLACE": "{code}"})
-            lines = self._run(job)
+            lines = self._run(folder, _PROBE, {"PLACE": "{code}"})
         if not lines or lines[0] != folder:
             raise SandboxBroken("the engine does not see this machine's files: it must run on this machine")
         if lines[1:]:
             raise SandboxBroken(f"{self.image} cannot train: {lines[1]}")
 
-    def _run(self, job: Job) -> list[str]:
-        """What a program of ours prints in the image."""
+    def _masked(self, names: tuple[str, ...]) -> list[str]:
+        """Paths of these files of the standard library in the image."""
+        if names and names not in self._masks:
+            with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
+                self._masks[names] = self._run(folder, (_HERE / "masks.py").read_text(), {}, *names)
+        return self._masks.get(names, [])
+
+    def _run(self, folder: str, program: str, env: dict[str, str], *arguments: str) -> list[str]:
+        """The lines that a trusted Python program prints in the image, with ``folder`` mounted as {code}."""
+        Path(folder).chmod(0o755)
+        running = self._start(
+            Job(("{python}", "-c", program, *arguments), {"code": Mount(Path(folder))}, "code", env), []
+        )
         lines: list[str] = []
-        running = self._start(job, [])
         while (more := running.read(timeout=60)) is not None:
             lines += more
         outcome = running.finish()
         if outcome.exit_code != 0:
-            raise SandboxBroken(f"{self.image} has no Python that works: {outcome.log_tail.strip()[-300:]}")
+            raise SandboxBroken(f"Python does not work in {self.image}: {outcome.log_tail.strip()[-300:]}")
         return [line for line in lines if line]
-
-    def _masked(self, names: tuple[str, ...]) -> list[str]:
-        """Where the image has these files of the standard library, and their compiled forms."""
-        if names and names not in self._masks:
-            with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
-                Path(folder).chmod(0o755)
-                job = Job(("{python}", "-c", _FIND_MASKED, *names), {"code": Mount(Path(folder))}, "code")
-                self._masks[names] = self._run(job)
-        return self._masks.get(names, [])
 
     def _start(self, job: Job, masked: list[str]) -> ContainerRunning:
         import docker
@@ -179,7 +155,7 @@ class DockerSandbox:
             self.image,
             command=[json.dumps(_inside(job))],
             entrypoint=["python3", "-I", "-S", "-c", (_HERE / "init.py").read_text()],
-            user=_user(),
+            user=self._user(),
             working_dir="/",
             hostname="overnight",
             stdin_open=True,
@@ -199,7 +175,7 @@ class DockerSandbox:
             if identifier:
                 _remove(self._api, identifier)
             if isinstance(error, docker.errors.ImageNotFound):
-                raise SandboxBroken(f"the image {self.image} is gone; build it again") from error
+                raise SandboxBroken(f"the image {self.image} was removed; build it again") from error
             raise SandboxBroken(_explain(error)) from error
         try:
             return ContainerRunning(self._api, identifier, attached, job, watch)
@@ -221,7 +197,7 @@ class DockerSandbox:
             security_opt=["no-new-privileges:true", f"seccomp={(_HERE / 'seccomp.json').read_text()}"],
             mem_limit=memory,
             memswap_limit=memory,
-            pids_limit=limits.processes + 1,  # process 1 is ours
+            pids_limit=limits.processes + 1,  # and process 1
             nano_cpus=int(min(limits.cpus, os.cpu_count() or 1) * 1e9) if limits.cpus else None,
             cpuset_cpus=_processors(),
             shm_size=max(memory // 2, 1 << 20),
@@ -229,7 +205,7 @@ class DockerSandbox:
                 Ulimit(name="core", soft=0, hard=0),
                 Ulimit(name="fsize", soft=disk, hard=disk),
             ],
-            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={min(disk, memory)},nr_inodes={_INODES}"},
+            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={min(disk, memory)},nr_inodes={INODES}"},
             mounts=_mounts(job, marks),
             log_config=LogConfig(type="none"),
             auto_remove=True,
@@ -237,14 +213,22 @@ class DockerSandbox:
         )
         return config | {"MaskedPaths": [*_ALWAYS_MASKED, *masked], "CgroupnsMode": self._cgroup_namespace}
 
+    def _user(self) -> str:
+        """The session's own user, who can use the mounts' files; instead of root, a user per job."""
+        if os.getuid():
+            return f"{os.getuid()}:{os.getgid()}"
+        remapped = any("userns" in o or "rootless" in o for o in self._api.info().get("SecurityOptions") or ())
+        user = layout.UNPRIVILEGED if remapped else layout.job_user()
+        return f"{user}:{user}"
+
     @cached_property
     def _cgroup_namespace(self) -> str:
-        """Its own where there is version 2; version 1 has it by the mounts already."""
+        """Version 2 needs a private namespace; in version 1 the mounts hide other groups."""
         return "private" if self._api.info().get("CgroupVersion") == "2" else ""
 
 
 def _inside(job: Job) -> dict[str, Any]:
-    """What init.py is told. It alone knows what ``{python}`` is called."""
+    """The configuration of init.py, which fills in ``{python}`` itself."""
     places = {name: f"{INSIDE}/{name}" for name in job.mounts} | {"out": OUT}
     return {
         "argv": layout.command(job, places),
@@ -257,41 +241,34 @@ def _inside(job: Job) -> dict[str, Any]:
 
 
 def _mounts(job: Job, marks: Mapping[str, str]) -> list[Any]:
-    """The job's mounts, and {out}: memory that is a volume, since the engine reads files only out of volumes."""
+    """The job's mounts and {out}, a volume in memory: the engine copies files only out of volumes."""
     from docker.types import DriverConfig
     from docker.types import Mount as Entry
 
     options = {
         "type": "tmpfs",
         "device": "tmpfs",
-        "o": f"size={_scratch(job.limits)},nr_inodes={_INODES},mode=1777,nosuid,nodev,noexec",
+        "o": f"size={layout.scratch_bytes(job)},nr_inodes={INODES},mode=1777,nosuid,nodev,noexec",
     }
     out = Entry(OUT, None, "volume", no_copy=True, labels=dict(marks), driver_config=DriverConfig("local", options))
-    return [
-        *(Entry(f"{INSIDE}/{name}", str(m.source.resolve()), "bind", m.readonly) for name, m in job.mounts.items()),
-        out,
-    ]
+    binds = (Entry(f"{INSIDE}/{name}", str(m.source.resolve()), "bind", m.readonly) for name, m in job.mounts.items())
+    return [*binds, out]
 
 
 def _processors() -> str | None:
-    """Those that the session keeps to, where it does not have all: the engine would give a container all of them."""
+    """The session's CPUs, if it is restricted to some: the engine would give a container all of them."""
     own = sorted(os.sched_getaffinity(0))
     return ",".join(map(str, own)) if len(own) < (os.cpu_count() or 1) else None
 
 
-def _scratch(limits: Limits) -> int:
-    return int(min(limits.disk_gb, limits.memory_gb) * GB)
-
-
-def _user() -> str:
-    """The session's own user, so that both can use a mount's files; never root."""
-    own = (os.getuid(), os.getgid()) if os.getuid() else (layout.UNPRIVILEGED, layout.UNPRIVILEGED)
-    return f"{own[0]}:{own[1]}"
-
-
 def _remove(api: APIClient, identifier: str) -> None:
-    with contextlib.suppress(Exception):  # the engine has removed it, or is gone
+    with contextlib.suppress(Exception):  # already removed, or the engine stopped
         api.remove_container(identifier, v=True, force=True)
+
+
+def _orphaned(thing: Mapping[str, Any]) -> bool:
+    """Whether the process that made this container or volume has ended."""
+    return not layout.alive(thing["Labels"].get("overnight.process", ""))
 
 
 def _short(error: Exception) -> str:
@@ -301,5 +278,5 @@ def _short(error: Exception) -> str:
 def _explain(error: Exception) -> str:
     text = _short(error)
     if "could not select device driver" in text:
-        return f"Docker knows no NVIDIA GPU ({text}): install the NVIDIA container toolkit, then restart Docker"
+        return f"Docker has no NVIDIA GPU support ({text}): install the NVIDIA container toolkit, then restart Docker"
     return f"the Docker engine could not start a container: {text}"

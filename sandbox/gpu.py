@@ -1,7 +1,8 @@
-"""The one GPU of a job: its device files, how much of its memory the job takes, and whether that is free at the end.
+"""The GPU of a job: its device files, the job's GPU memory, and whether that memory is free afterwards.
 
-No control group bounds the memory of a GPU. So the host looks with nvidia-smi, from outside of the job, and ends one
-that holds too much. Between two looks a job can hold more for a moment.
+Covers: a job sees only its own GPU; a job over its limit of GPU memory is killed; memory that stays allocated is
+reported. Does not cover: no control group limits GPU memory, so the host samples nvidia-smi. Between two samples a job
+can exceed its limit.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from pathlib import Path
 from sandbox.supervisor import descendants
 from sandbox.types import Device, SandboxBroken
 
-LOOK_EVERY = 0.5  # seconds between two looks; nvidia-smi itself takes some tenths
-SLACK_MB = 512.0  # the driver's own, which comes and goes
-PATIENCE = 10.0  # seconds that the driver may take to give memory back
+SAMPLE_SECONDS = 0.5  # between two samples; nvidia-smi itself takes some tenths of a second
+SLACK_MB = 512.0  # MiB that the driver itself allocates and frees
+PATIENCE = 10.0  # seconds for the driver to free memory
 MIB_PER_GB = 1024.0
-USABLE = 0.9  # of a GPU: a larger vram_gb was meant for a larger one
+USABLE = 0.9  # share of a GPU; a larger vram_gb was set for a larger GPU
 _SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-caps")
 
 
 def nodes(device: Device, information: Path = Path("/proc/driver/nvidia/gpus"), dev: Path = Path("/dev")) -> list[Path]:
-    """The device files that a job on this GPU needs: those of the driver, and of the other GPUs none.
+    """The device files for a job on this GPU: the driver's and the GPU's own.
 
     Raises:
-        SandboxBroken: this machine has no such GPU.
+        SandboxBroken: this machine does not have the GPU.
     """
     if device.kind != "cuda":
         return []
@@ -37,13 +38,13 @@ def nodes(device: Device, information: Path = Path("/proc/driver/nvidia/gpus"), 
         facts = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
         minors[facts.get("GPU UUID", "").strip()] = facts.get("Device Minor", "").strip()
     if device.uuid and device.uuid not in minors:
-        raise SandboxBroken(f"this machine has no GPU {device.uuid}; it has {', '.join(sorted(minors)) or 'none'}")
+        raise SandboxBroken(f"GPU {device.uuid} is not on this machine; found {', '.join(sorted(minors)) or 'none'}")
     own = [minors[device.uuid]] if device.uuid else list(minors.values())[:1]
     return [dev / name for name in (*_SHARED, *(f"nvidia{minor}" for minor in own)) if (dev / name).exists()]
 
 
 def gpus() -> dict[str, str]:
-    """UUID and model of each GPU of this machine, in the order in which they are counted; none without a driver."""
+    """UUID and model of each GPU, in the driver's order; empty without a driver."""
     try:
         out = subprocess.run(
             ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
@@ -56,7 +57,7 @@ def gpus() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Memory:
-    """Of a whole GPU, whoever uses it; in GB of 2**30 bytes, as everywhere in the limits."""
+    """Memory of one GPU over all processes, in units of 2**30 bytes."""
 
     used_gb: float
     total_gb: float
@@ -67,28 +68,31 @@ class Memory:
 
 
 def memory(device: Device) -> Memory | None:
-    """None where there is no GPU, or nobody who knows."""
+    """The memory of a GPU; None without a GPU or without nvidia-smi."""
     if device.kind != "cuda":
         return None
     try:
-        line = _query(device, "gpu=memory.used,memory.total").splitlines()[0]
-        used, total = (float(word) for word in line.split(","))
-    except (IndexError, ValueError):
+        used, total = (float(word) for word in _query(device, "gpu=memory.used,memory.total").split(","))
+    except ValueError:
         return None
     return Memory(used / MIB_PER_GB, total / MIB_PER_GB)
 
 
 def holders(device: Device) -> list[str]:
-    """The processes that compute on a GPU, in words: name, process, memory."""
+    """The processes on a GPU: name, process id and memory of each."""
     rows = (line.split(", ") for line in _query(device, "compute-apps=pid,process_name,used_memory").splitlines())
     return [f"{Path(row[1]).name} (process {row[0]}, {row[2]} MiB)" for row in rows if len(row) == 3]
 
 
 def check_free(device: Device, needed_gb: float | None = None) -> None:
-    """Whether a job finds its memory free: ``needed_gb``; if nobody has said how much, half of the GPU.
+    """Check that enough GPU memory is free for a job, waiting up to ``PATIENCE`` seconds.
+
+    Args:
+        device: the GPU.
+        needed_gb: memory that the job may use, in units of 2**30 bytes; by default half of the GPU.
 
     Raises:
-        SandboxBroken: others hold it, also after some seconds; names them.
+        SandboxBroken: other processes hold the memory; the message names them.
     """
     deadline = time.monotonic() + PATIENCE
     while (now := memory(device)) is not None:
@@ -99,21 +103,21 @@ def check_free(device: Device, needed_gb: float | None = None) -> None:
             who = holders(device)
             raise SandboxBroken(
                 f"{now.free_gb:.1f} of the GPU's {now.total_gb:.1f} GB are free, and a trial may use {needed:.1f}. "
-                f"{'Held by ' + ', '.join(who) if who else 'nvidia-smi names no process that holds the rest'}: "
-                f"end what does not belong there, or set vram_gb in target.toml to what a trial may have"
+                f"{'Held by ' + ', '.join(who) if who else 'nvidia-smi lists no process that holds the rest'}: "
+                f"end these processes, or lower vram_gb in target.toml"
             )
         time.sleep(0.2)
 
 
 class MemoryWatch:
-    """Looks at a GPU before a job, during it and after it. Without a GPU, or without nvidia-smi, it sees nothing.
+    """Samples the GPU memory of a job before, during and after it. Does nothing without a GPU or nvidia-smi.
 
-    A job's memory is what nvidia-smi lists for its processes; where it lists none of them (in a container it may not
-    see them), all that the GPU holds beyond what it held before, whoever holds it.
+    The job's memory is what nvidia-smi lists for its processes. Where nvidia-smi lists none of them (inside a
+    container), all memory allocated since the job started counts as the job's.
     """
 
     def __init__(self, device: Device, limit_gb: float | None = None) -> None:
-        """``limit_gb``: GiB that the job may hold. Make it before the job starts."""
+        """Measure the memory in use before the job starts. ``limit_gb``: the job's limit in units of 2**30 bytes."""
         self._device, self._limit = device, limit_gb
         self._before = _used_mb(device)
         self._peak = 0.0  # MiB
@@ -123,23 +127,28 @@ class MemoryWatch:
 
     @property
     def peak_gb(self) -> float | None:
-        """The most that was seen, in units of 10⁹ bytes; None where nothing was."""
+        """The largest sample in units of 10**9 bytes; None without samples."""
         return round(self._peak * 2**20 / 1e9, 3) if self._peak else None
 
     def follow(self, root: int | None, kill: Callable[[], None]) -> None:
-        """Look from now on. ``root``: the process above the job's, if it is known; ``kill`` is called once at most."""
+        """Start sampling.
+
+        Args:
+            root: ancestor of the job's processes, if known.
+            kill: called at most once, when the job exceeds its limit.
+        """
         if self._before is not None:
-            self._thread = threading.Thread(target=self._look, args=(root, kill), daemon=True)
+            self._thread = threading.Thread(target=self._sample, args=(root, kill), daemon=True)
             self._thread.start()
 
-    def _look(self, root: int | None, kill: Callable[[], None]) -> None:
+    def _sample(self, root: int | None, kill: Callable[[], None]) -> None:
         while not self._over.is_set():
             self._peak = max(self._peak, self._held_mb(root))
             if self._limit is not None and self._peak > self._limit * 1024:
                 self.exceeded = True
                 kill()
                 return
-            self._over.wait(LOOK_EVERY)
+            self._over.wait(SAMPLE_SECONDS)
 
     def _held_mb(self, root: int | None) -> float:
         own = {root, *descendants(root)} if root else set()
@@ -150,52 +159,48 @@ class MemoryWatch:
         return 0.0 if used is None or self._before is None else used - self._before
 
     def problems(self) -> list[str]:
-        """Call it when every process of the job is dead: what it took too much, or has left in use, in words.
+        """Stop sampling; one line each for memory over the limit and memory that stays allocated.
 
-        While another process computes on the same GPU, nobody can tell whose memory is left, and nothing is said of it.
+        Call this after all processes of the job have ended. While other processes use the same GPU, remaining memory
+        cannot be attributed and is not reported.
         """
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-        taken = [f"used more than {self._limit:.3g} GiB of the GPU's memory"] if self.exceeded else []
-        return taken + self._left()
-
-    def _left(self) -> list[str]:
+        found = [f"used more than {self._limit:.3g} GiB of the GPU's memory"] if self.exceeded else []
         if self._before is None:
-            return []
+            return found
         deadline = time.monotonic() + PATIENCE
         while (used := _used_mb(self._device)) is not None and used > self._before + SLACK_MB:
             if _query(self._device, "compute-apps=pid"):
-                return []
+                break
             if time.monotonic() > deadline:
-                return [f"left {used - self._before:.0f} MB of the GPU's memory in use"]
+                return [*found, f"left {used - self._before:.0f} MB of the GPU's memory in use"]
             time.sleep(0.2)
-        return []
+        return found
 
 
 def _processes(device: Device) -> list[tuple[int, float]]:
-    """Processes that compute on this GPU and the MiB that each holds, as far as nvidia-smi tells."""
+    """Processes on this GPU and the MiB that each holds, where nvidia-smi reports it."""
     found = []
     for line in _query(device, "compute-apps=pid,used_memory").splitlines():
         pid, _, used = line.partition(",")
         try:
             found.append((int(pid), float(used)))
-        except ValueError:  # [N/A]: not told here
+        except ValueError:  # [N/A]: not reported
             continue
     return found
 
 
 def _used_mb(device: Device) -> float | None:
-    if device.kind != "cuda":
-        return None
     try:
-        return float(_query(device, "gpu=memory.used").splitlines()[0])
-    except (IndexError, ValueError):
+        return float(_query(device, "gpu=memory.used")) if device.kind == "cuda" else None
+    except ValueError:
         return None
 
 
 def _query(device: Device, what: str) -> str:
-    """What nvidia-smi says of this GPU, in MiB and without headings; nothing where there is none."""
+    """What nvidia-smi reports for this GPU, in MiB and without headings; empty if it fails."""
     command = ["nvidia-smi", f"--query-{what}", "--format=csv,noheader,nounits", "-i", device.uuid or "0"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)

@@ -1,15 +1,15 @@
-"""The first process of a container: starts one job, relays what it prints, ends all of it, and says how it went.
+"""Process 1 of a container: starts one job, relays its output, kills all processes, reports. Standard library only.
 
     python -I -S -c SOURCE-OF-THIS-FILE CONFIG-AS-JSON
 
-As process 1 it inherits every daemon, and the kernel lets nobody inside the container kill it, stop it, or (it is not
-dumpable) trace it. It is the only one to hold the container's output, on which it sends frames: a kind (one byte), a
-length (four bytes, big-endian), and that many bytes. Kinds: ``O`` output of the job, ``T`` the end of an output that
-was cut, ``E`` the report. After the report it lives on, so that the outputs in memory can be read. Its input is the
-session: one byte there ends the job; its end (the session has died, or has what it wanted) ends the container.
+As process 1 it becomes the parent of daemons. The kernel protects it from signals inside the container, and since it
+is not dumpable, from tracing. Only this process can write to the container's output. It sends frames there: kind (one
+byte), length (four bytes, big-endian), data. Kinds: ``O`` output of the job, ``T`` tail of an output that was cut,
+``E`` the report. After the report it waits, so that the engine can read the outputs in memory. Its input belongs to
+the session: one byte kills the job; the end of input (the session has ended or has the outputs) ends the container.
 """
 
-# Every import costs each job its time: no pathlib here, no contextlib.
+# Imports delay the start of every job: no pathlib and no contextlib here.
 # ruff: noqa: PTH118, PTH208, SIM105
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 PR_SET_DUMPABLE = 4
 TAIL_BYTES = 16 * 1024
-FILES = 65536  # that one process may have open
+FILES = 65536  # open files per process
 CGROUP = "/sys/fs/cgroup"
 
 
@@ -39,7 +39,7 @@ def send(kind: bytes, data: bytes) -> None:
 
 
 class Relay:
-    """Passes the job's output on up to ``limit`` bytes; of the rest it keeps the end."""
+    """Forwards the first ``limit`` bytes of the job's output and keeps the tail of the rest."""
 
     def __init__(self, limit: int) -> None:
         self.left, self.dropped, self.tail = limit, 0, b""
@@ -55,17 +55,16 @@ class Relay:
 
 
 def start(config: dict[str, Any], output: int) -> int:
-    """Fork the job with ``output`` as its stdout and stderr,."""
+    """Fork and execute the job with ``output`` as its stdout and stderr. Returns its process id."""
     child = os.fork()
     if child:
         return child
     try:
         os.setsid()
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1)  # else its own /proc files are closed to it
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1)  # otherwise the job cannot read its own /proc files
         with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")  # when memory runs out, the job goes before this process
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
+            file.write("1000")  # out of memory: the kernel kills the job before this process
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD):
@@ -73,23 +72,17 @@ def start(config: dict[str, Any], output: int) -> int:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         files = FILES if most == resource.RLIM_INFINITY else min(most, FILES)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-        here = {"{python}": sys.executable}
-        argv = [replace(word, here) for word in config["argv"]]
+        argv = [word.replace("{python}", sys.executable) for word in config["argv"]]
+        env = {name: value.replace("{python}", sys.executable) for name, value in config["env"].items()}
         os.chdir(config["cwd"])
-        os.execvpe(argv[0], argv, {name: replace(value, here) for name, value in config["env"].items()})
+        os.execvpe(argv[0], argv, env)
     except OSError as error:
         os.write(2, f"cannot start {config['argv'][0]}: {error}\n".encode())
     os._exit(127)
 
 
-def replace(text: str, places: dict[str, str]) -> str:
-    for name, place in places.items():
-        text = text.replace(name, place)
-    return text
-
-
 def others() -> int:
-    """Processes besides this one that still run."""
+    """How many other processes still run."""
     found = 0
     for name in os.listdir("/proc"):
         if name.isdigit() and name != "1":
@@ -102,7 +95,7 @@ def others() -> int:
 
 
 def kill_all(seconds: float) -> bool:
-    """Kill until no process is left; whether that came true in time."""
+    """Kill until no process is left. Returns whether that succeeded within ``seconds``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -119,7 +112,7 @@ def kill_all(seconds: float) -> bool:
 
 
 def follow(child: int, output: int, wake: int, relay: Relay) -> tuple[int | None, bool]:
-    """Relay until the job ends or is to end. Returns its wait status (None: end it) and whether the session is gone."""
+    """Relay output until the job ends. Returns its wait status (None: kill it), and whether the session has ended."""
     poll = select.poll()
     for descriptor in (0, output, wake):
         poll.register(descriptor, select.POLLIN)
@@ -131,7 +124,7 @@ def follow(child: int, output: int, wake: int, relay: Relay) -> tuple[int | None
             if descriptor == output:
                 relay.take(data)
                 if not data:
-                    poll.unregister(output)  # it has closed its output, and may run on
+                    poll.unregister(output)  # the job closed its output and may continue
             else:
                 while True:
                     try:
@@ -145,7 +138,7 @@ def follow(child: int, output: int, wake: int, relay: Relay) -> tuple[int | None
 
 
 def drain(output: int, relay: Relay) -> None:
-    """What is still in the pipe; whoever could write to it is dead."""
+    """Relay what is left in the pipe. All writers have ended."""
     os.set_blocking(output, False)
     try:
         while data := os.read(output, 1 << 16):
@@ -155,7 +148,7 @@ def drain(output: int, relay: Relay) -> None:
 
 
 def number(name: str, key: str = "") -> int:
-    """A number of the container's memory control group, version 2 or 1; 0 if it does not have it."""
+    """A number of the container's memory control group, version 2 or 1; 0 if the kernel does not report it."""
     for folder in (CGROUP, f"{CGROUP}/memory"):
         try:
             with open(f"{folder}/{name}") as file:
@@ -168,7 +161,7 @@ def number(name: str, key: str = "") -> int:
 
 
 def outputs(folder: str, wanted: dict[str, int], problems: list[str]) -> list[str]:
-    """Which of the wanted files can be read; what is odd about the others."""
+    """The wanted files that can be read; the others are reported."""
     found = []
     for name, limit in wanted.items():
         try:
@@ -196,7 +189,7 @@ def main() -> None:
         os.set_blocking(descriptor, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the kernel keeps from process 1; Python's handler would end it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the kernel does not deliver SIGINT to process 1 then
     output, writer = os.pipe()
     child = start(config, writer)
     os.close(writer)
@@ -206,7 +199,7 @@ def main() -> None:
     if status is not None and (left := others()):
         problems.append(f"left {left} processes behind; killed")
     if not kill_all(10) or gone:
-        os._exit(1)  # the end of process 1 is the end of everything in the container
+        os._exit(1)  # the end of process 1 ends the container
     drain(output, relay)
     if relay.dropped:
         send(b"T", relay.tail)

@@ -1,4 +1,8 @@
-"""What every sandbox does alike before a job starts: its names, its environment, its owner's mark."""
+"""What all sandboxes share before a job starts: checks of the job, its paths and environment, marks of its owner.
+
+Every directory, control group, container and volume of a job carries its owner's label and the identity of the process
+that started it. So a sweep finds what dead processes left, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -13,47 +17,54 @@ from pathlib import Path
 from sandbox.collect import check_name
 from sandbox.types import Job
 
-INSIDE = "/overnight"  # where the mounts of a job appear in bwrap and Docker
+INSIDE = "/overnight"  # parent of a job's mounts in bwrap and Docker
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-UNPRIVILEGED = 64537  # user and group of the jobs of a session that root runs; nobody else has it
+UNPRIVILEGED = 64537  # user and group of all jobs of root where a user namespace maps too few users
+_FIRST_USER, _USERS = 1 << 30, 1 << 24  # otherwise each job has a user from this range
 GB = 1024**3
 MB = 1024**2
+INODES = 200_000  # files in a job's file system in memory: names need memory too
 
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MOUNT = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def check_job(job: Job) -> None:
-    """Raises ``ValueError`` for a job that no sandbox could run: a mistake of the caller, not of the job."""
+    """Check what the caller specified.
+
+    Raises:
+        ValueError: no sandbox could run this job.
+    """
     if not job.argv:
         raise ValueError("a job needs a command")
     for name, mount in job.mounts.items():
         if not _MOUNT.fullmatch(name) or name in ("out", "python"):
-            raise ValueError(f"{name!r} cannot be the name of a mount")
+            raise ValueError(f"{name!r} is not a valid name of a mount")
         if not mount.source.is_dir():
-            raise ValueError(f"the source of mount {name!r} is no directory: {mount.source}")
+            raise ValueError(f"the source of mount {name!r} is not a directory: {mount.source}")
     if job.workdir not in job.mounts:
-        raise ValueError(f"the working directory {job.workdir!r} is none of the mounts {sorted(job.mounts)}")
+        raise ValueError(f"the working directory {job.workdir!r} is not a mount: use one of {sorted(job.mounts)}")
     if job.collect and job.collect_to is None:
-        raise ValueError("a job that brings files back needs collect_to")
+        raise ValueError("a job with files to collect needs collect_to")
     for item in job.collect:
         check_name(item.name)
     for name in job.masked:
         if name.startswith("/") or ".." in name.split("/") or not name.strip("/"):
-            raise ValueError(f"{name!r} is no name in the standard library's folder")
+            raise ValueError(f"{name!r} is not a path inside the standard library's folder")
 
 
 def fill(text: str, places: Mapping[str, str]) -> str:
-    """Replace ``{name}`` by its place; braces around anything else stay."""
+    """Replace each ``{name}`` by its path; unknown names stay."""
     return _PLACE.sub(lambda match: places.get(match[1], match[0]), text)
 
 
 def command(job: Job, places: Mapping[str, str]) -> list[str]:
+    """The job's command with paths filled in."""
     return [fill(word, places) for word in job.argv]
 
 
 def environment(job: Job, places: Mapping[str, str], temporary: str) -> dict[str, str]:
-    """All environment variables that the job gets: nothing is inherited."""
+    """All environment variables of the job; nothing is inherited. ``temporary``: its private temporary folder."""
     env = {
         "PATH": PATH,
         "LANG": "C.UTF-8",
@@ -72,21 +83,29 @@ def environment(job: Job, places: Mapping[str, str], temporary: str) -> dict[str
     if job.device.threads > 0:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             env[name] = str(job.device.threads)
-    env.update({name: fill(value, places) for name, value in job.env.items()})
-    return env
+    return env | {name: fill(value, places) for name, value in job.env.items()}
 
 
-# Marks: every directory, cgroup, container and volume of a job carries its owner's label and the identity of the
-# process that started it, so that a sweep finds what dead processes left and nothing else.
+def scratch_bytes(job: Job) -> int:
+    """Size of a file system in memory that the job writes to."""
+    return int(min(job.limits.disk_gb, job.limits.memory_gb) * GB)
+
+
+def job_user() -> int:
+    """A user and group for one job of root. The kernel counts some resources per user, so jobs must not share one."""
+    ranges = (line.split() for line in Path("/proc/self/uid_map").read_text().splitlines())
+    if any(int(first) <= _FIRST_USER and int(first) + int(n) >= _FIRST_USER + _USERS for first, _, n in ranges):
+        return _FIRST_USER + secrets.randbelow(_USERS)
+    return UNPRIVILEGED
 
 
 def label(owner: str) -> str:
-    """A short name for the owner that is safe in paths."""
+    """A short hash of the owner that is safe in paths."""
     return hashlib.sha256(owner.encode()).hexdigest()[:12]
 
 
 def identity(pid: int | None = None) -> str:
-    """``pid-starttime`` of a process: no other process on this machine ever has the same since boot."""
+    """``PID-STARTTIME``, unique per process since boot. ``pid``: this process by default."""
     pid = pid or os.getpid()
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -102,15 +121,16 @@ def alive(mark: str) -> bool:
 
 
 def job_name(owner: str) -> str:
-    """A fresh name for the things of one job."""
+    """A new name for the directory, control group or container of one job."""
     return f"overnight-{label(owner)}-{identity()}-{secrets.token_hex(4)}"
 
 
 def orphaned(name: str, owner: str) -> bool:
-    """Whether ``name`` is a ``job_name`` of this owner whose process is dead."""
+    """Whether ``name`` is a ``job_name`` of this owner whose process has ended."""
     prefix = f"overnight-{label(owner)}-"
     return name.startswith(prefix) and not alive("-".join(name[len(prefix) :].split("-")[:2]))
 
 
 def host() -> str:
+    """The name of this machine."""
     return socket.gethostname()

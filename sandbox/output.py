@@ -1,7 +1,7 @@
-"""What a job prints: cut to size, cleaned of control characters, split into lines as they come.
+"""The output of a job: bounded in size, cleaned of control characters, split into lines as it arrives.
 
-The bytes come from code that nobody has read. They may be endless, hold terminal escapes, or never end a line; what
-leaves this module is plain text of bounded length.
+Covers: endless output, lines of any length, terminal escape sequences, any bytes. Readers get plain text of bounded
+length. Does not cover: what the text says.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import contextlib
 import re
 import threading
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from sandbox.types import SandboxBroken
+from sandbox.types import Outcome, SandboxBroken
 
-LINE_BYTES = 64 * 1024  # a longer line is cut
-TAIL_BYTES = 16 * 1024  # the end of the output is kept even when its middle is dropped: errors stand there
+LINE_BYTES = 64 * 1024  # longer lines are cut
+TAIL_BYTES = 16 * 1024  # the end of the output is kept when its middle is dropped: errors are printed last
 
 _ESCAPES = re.compile(
     r"(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # operating system commands: titles, clipboard, links
-    r"|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*(?:\x1b\\|\x9c)?"  # device control strings and their like
+    r"|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*(?:\x1b\\|\x9c)?"  # device control strings and similar
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # control sequences: colours, cursor
     r"|\x1b[ -/]*[0-~]?"
 )
@@ -28,29 +29,35 @@ _CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u20
 
 
 def clean(line: str) -> str:
-    """One line of text without escape sequences, control characters and marks that turn the writing direction."""
+    """Remove escape sequences, control characters and marks of writing direction from one line."""
     return _CONTROLS.sub("", _ESCAPES.sub("", line))
 
 
-def clean_bytes(line: bytes) -> str:
+def _clean_bytes(line: bytes) -> str:
     return clean(line.decode("utf-8", errors="replace"))
 
 
 class Output:
-    """Takes the raw bytes of a job from one thread and hands out its lines to another.
-
-    The first ``limit`` bytes are kept as lines and in the log; of the rest the last ``TAIL_BYTES`` are remembered.
-    """
+    """Receives the raw bytes of a job in one thread and returns its lines in another."""
 
     def __init__(self, limit: int, log: Path | None = None) -> None:
+        """Open the log.
+
+        Args:
+            limit: bytes kept as lines and in the log; of the rest only the last ``TAIL_BYTES`` are kept.
+            log: file for the cleaned lines.
+
+        Raises:
+            SandboxBroken: the log cannot be written.
+        """
         self.limit = limit
         self.received = 0
         self._lines: deque[str] = deque()
         self._partial = bytearray()
-        self._skipping = False  # inside a line that was cut
+        self._skipping = False  # inside the rest of a line that was cut
         self._tail = b""
         self._ended = False
-        self.failure = ""  # why the log could not be written to its end: the job's fault never, the machine's always
+        self.failure = ""  # why the log could not be written
         self._changed = threading.Condition()
         self._log: BinaryIO | None = None
         if log:
@@ -65,11 +72,11 @@ class Output:
 
     @property
     def dropped(self) -> int:
-        """Bytes past the limit."""
+        """The number of bytes past the limit."""
         return max(0, self.received - self.limit)
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes, of any number."""
+        """Receive the next bytes."""
         kept = data[: max(0, self.limit - self.received)]
         self.received += len(data)
         self._tail = (self._tail + data)[-TAIL_BYTES:] if len(data) < TAIL_BYTES else data[-TAIL_BYTES:]
@@ -77,12 +84,12 @@ class Output:
             self._publish(self._split(kept))
 
     def skip(self, count: int) -> None:
-        """Of the next bytes, ``count`` were dropped on the way here."""
+        """Count bytes that the sender dropped."""
         self.received += count
 
     def end(self) -> None:
-        """No more bytes will come. Writes the end of a cut output into the log and closes it."""
-        last = [] if self._skipping or not self._partial else [clean_bytes(bytes(self._partial))]
+        """End the output: append its tail to the log if the output was cut, then close the log."""
+        last = [] if self._skipping or not self._partial else [_clean_bytes(bytes(self._partial))]
         self._partial.clear()
         try:
             self._publish(last)
@@ -93,14 +100,41 @@ class Output:
         except OSError as error:
             self._fail(error)
         self._log = None
-        with self._changed:  # whatever became of the log: who reads must not wait for ever
+        with self._changed:  # also when the log failed: a reader must not wait forever
             self._ended = True
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raises ``SandboxBroken`` if the log could not be written."""
+        """Raise ``SandboxBroken`` if the log could not be written."""
         if self.failure:
             raise SandboxBroken(self.failure)
+
+    def outcome(
+        self,
+        status: int,
+        *,
+        seconds: float,
+        peak: int,
+        out_of_memory: bool,
+        collected: Mapping[str, Path],
+        problems: list[str],
+        peak_vram_gb: float | None = None,
+    ) -> Outcome:
+        """The outcome of the job with this output. ``status``: its wait status; ``peak``: its memory in bytes."""
+        number = status & 0x7F
+        printed = [f"printed {self.dropped} bytes too many; dropped"] if self.truncated else []
+        return Outcome(
+            exit_code=None if number else status >> 8,
+            signal=number or None,
+            out_of_memory=out_of_memory,
+            seconds=round(seconds, 3),
+            peak_memory_gb=round(peak / 1e9, 3) if peak else None,
+            peak_vram_gb=peak_vram_gb,
+            log_tail=self.tail(),
+            output_truncated=self.truncated,
+            collected=collected,
+            problems=(*problems, *printed),
+        )
 
     def _fail(self, error: OSError) -> None:
         log, self._log = self._log, None
@@ -110,7 +144,7 @@ class Output:
                 log.close()
 
     def read(self, timeout: float) -> list[str] | None:
-        """The lines since the last call; ``[]`` if none came within ``timeout`` seconds; ``None`` after the last."""
+        """The lines since the last call; [] if none came within ``timeout`` seconds; None after the last line."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._ended, timeout)
             lines = list(self._lines)
@@ -118,26 +152,26 @@ class Output:
             return None if self._ended and not lines else lines
 
     def tail(self) -> str:
-        """The last lines, cleaned."""
+        """The last lines of the output, cleaned."""
         lines = re.split(rb"[\r\n]+", self._tail)
         if self.received > len(self._tail) and len(lines) > 1:
-            lines = lines[1:]  # its beginning is lost
-        return "\n".join(clean_bytes(line) for line in lines if line)
+            lines = lines[1:]  # the first line is incomplete
+        return "\n".join(_clean_bytes(line) for line in lines if line)
 
     def _split(self, data: bytes) -> list[str]:
-        """Whole lines; ``\\r`` ends a line too, so that progress bars come out as lines."""
+        """Complete lines; ``\\r`` ends a line too, so that progress bars become lines."""
         pieces = re.split(rb"\r\n|\r|\n", data)
         lines: list[str] = []
         for number, piece in enumerate(pieces):
             if number:
                 if not self._skipping:
-                    lines.append(clean_bytes(bytes(self._partial)))
+                    lines.append(_clean_bytes(bytes(self._partial)))
                 self._partial.clear()
                 self._skipping = False
             if not self._skipping:
                 self._partial += piece
                 if len(self._partial) > LINE_BYTES:
-                    lines.append(clean_bytes(bytes(self._partial[:LINE_BYTES])))
+                    lines.append(_clean_bytes(bytes(self._partial[:LINE_BYTES])))
                     self._partial.clear()
                     self._skipping = True
         return lines

@@ -1,27 +1,28 @@
 """A plain process of the user who runs the session.
 
-Covers: every process of the job ends with it, daemons included; memory and processes where control groups can be made;
-the size of what it prints and leaves; its environment. Does not cover: the job can read what the user can read, write
-where the user can write, and use the network. For code that nobody has read, take another sandbox.
+Covers: all processes of the job end with it, daemons included; memory, and processes where control groups can be made;
+the size of output and collected files; a clean environment.
+
+Does not cover: the job reads and writes whatever the user can, and may use the network. Use bwrap or docker for
+unreviewed code.
 """
 
 from __future__ import annotations
 
 import sys
 
-from sandbox import cgroups as groups
-from sandbox import layout, local
+from sandbox import cgroups, layout, local
 from sandbox.types import Guarantee, Job, Running
 
 
 class ProcessSandbox:
-    """Needs nothing but Linux."""
+    """Needs only Linux."""
 
     name = "process"
 
     def __init__(self) -> None:
         held = {Guarantee.KILLS_TREE, Guarantee.BOUNDED_OUTPUT, Guarantee.CLEAN_ENVIRONMENT, Guarantee.LIMITS_MEMORY}
-        if "pids" in groups.controllers():
+        if "pids" in cgroups.controllers():
             held.add(Guarantee.LIMITS_PROCESSES)
         self.guarantees = frozenset(held)
 

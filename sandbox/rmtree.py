@@ -1,4 +1,4 @@
-"""Removing a folder that code nobody has read has filled."""
+"""Removes a directory tree that untrusted code wrote."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that is in it; what cannot be removed stays.
+    """Remove a directory tree; entries that cannot be removed stay.
 
-    Folders may be nested deeper than a recursion or the name of a path can reach, and be closed to their own owner. So
-    each is opened, and what it holds is lifted up to the top, until the top holds no folder any more. Every process
-    that could put something there must have ended.
+    Directories may be nested deeper than a path name or a recursion can reach, and may deny access to their owner. So
+    each directory is opened up, and its subdirectories are moved to the top level. The processes that wrote the tree
+    must have ended.
     """
     with contextlib.suppress(OSError):
         while folders := _emptied(folder, folder):
@@ -23,7 +23,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def _emptied(place: Path, top: Path) -> list[Path]:
-    """Remove the files of ``place``; its folders are lifted into ``top``, or returned if they are there."""
+    """Remove the files of ``place``. Move its directories to ``top``, or return them if they are there already."""
     place.chmod(0o700)
     own = []
     for entry in list(place.iterdir()):
@@ -32,6 +32,6 @@ def _emptied(place: Path, top: Path) -> list[Path]:
         elif place == top:
             own.append(entry)
         else:
-            entry.chmod(0o700)  # moving a folder writes into it
+            entry.chmod(0o700)  # renaming a directory updates its ".." entry
             entry.rename(top / secrets.token_hex(8))
     return own

@@ -1,6 +1,7 @@
-"""The system calls of seccomp.json as a program for the kernel, by the machine's libseccomp.
+"""Compiles the system call filter seccomp.json with libseccomp, for bubblewrap. Docker reads seccomp.json itself.
 
-Docker reads seccomp.json itself; bubblewrap wants the compiled form.
+Covers: system calls by number, and by arguments that are numbers. Does not cover: what arguments point to, such as
+paths, and descriptors. As in Docker, several conditions on the same argument of a rule are alternatives.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ class _Compare(ctypes.Structure):
 
 @functools.cache
 def program() -> bytes | None:
-    """The compiled profile; None where there is no libseccomp.
+    """The compiled filter; None without libseccomp.
 
     Raises:
-        OSError: libseccomp does not take the profile.
+        OSError: libseccomp rejects the profile.
     """
     try:
         library = ctypes.CDLL("libseccomp.so.2")
@@ -38,7 +39,7 @@ def program() -> bytes | None:
     profile = json.loads(PROFILE.read_text())
     context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(_ERRNO | profile["defaultErrnoRet"])))
     if not context:
-        raise OSError("libseccomp gives no filter")
+        raise OSError("libseccomp cannot make a filter")
     try:
         for rule in profile["syscalls"]:
             for name in rule["names"]:
@@ -51,15 +52,17 @@ def program() -> bytes | None:
 def _add(library: ctypes.CDLL, context: ctypes.c_void_p, rule: Mapping[str, Any], name: str) -> None:
     number = library.seccomp_syscall_resolve_name(name.encode())
     if number < 0:
-        return  # not on this machine
-    arguments = rule.get("args", ())
-    compare = (_Compare * len(arguments))(
-        *(_Compare(a["index"], _OPERATORS[a["op"]], a["value"], a.get("valueTwo", 0)) for a in arguments)
-    )
+        return  # another architecture
     action = _ALLOW if rule["action"] == "SCMP_ACT_ALLOW" else _ERRNO | rule["errnoRet"]
-    failed = library.seccomp_rule_add_array(context, ctypes.c_uint32(action), number, len(arguments), compare)
-    if failed:
-        raise OSError(-failed, f"libseccomp does not take the rule for {name}")
+    conditions = [
+        _Compare(a["index"], _OPERATORS[a["op"]], a["value"], a.get("valueTwo", 0)) for a in rule.get("args", ())
+    ]
+    alternatives = len({condition.arg for condition in conditions}) < len(conditions)
+    for group in [[condition] for condition in conditions] if alternatives else [conditions]:
+        array = (_Compare * len(group))(*group)
+        failed = library.seccomp_rule_add_array(context, ctypes.c_uint32(action), number, len(group), array)
+        if failed:
+            raise OSError(-failed, f"libseccomp rejects the rule for {name}")
 
 
 def _export(library: ctypes.CDLL, context: ctypes.c_void_p) -> bytes:
@@ -67,13 +70,13 @@ def _export(library: ctypes.CDLL, context: ctypes.c_void_p) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         failed = library.seccomp_export_bpf(context, descriptor)
         if failed:
-            raise OSError(-failed, "libseccomp does not compile the profile")
+            raise OSError(-failed, "libseccomp cannot compile the profile")
         file.seek(0)
         return file.read()
 
 
 def open_program() -> int | None:
-    """A descriptor to read the compiled profile from; None where there is no libseccomp."""
+    """A descriptor from which the compiled filter can be read; None without libseccomp."""
     code = program()
     if code is None:
         return None

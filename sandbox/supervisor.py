@@ -1,13 +1,15 @@
-"""Starts one job, watches it, and leaves no process of it behind. Runs on its own: standard library, no package.
+"""Starts one job, watches it, and kills all its processes at the end. A separate process: standard library only.
 
     python -I -S supervisor.py CONFIG-AS-JSON
 
-It is the subreaper of the job: daemons that detach themselves become its children, so it finds and kills them all. It
-ends by SIGTERM, or when it sees that its parent has died (the parent's thread that started it may end earlier), and
-takes the job with it. The result goes to file descriptor ``status``.
+As a subreaper it becomes the parent of daemons that detach themselves, so it finds and kills all processes. It ends on
+SIGTERM, or when its parent process has died, and kills the job first. It writes the result to descriptor ``status``.
+
+Covers: processes; memory (without a control group) and disk, sampled ten times a second. Does not cover: a sampled
+limit can be exceeded for a moment; files in the job's private /tmp and /dev/shm have fixed sizes instead.
 """
 
-# Every import costs each job its time: no pathlib here.
+# Imports delay the start of every job: no pathlib here.
 # ruff: noqa: PTH115, PTH116, PTH208
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ import time
 from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-SMALLEST = 4096  # bytes that any file counts for: its entry takes room, too
+SMALLEST = 4096  # bytes counted for any file: its directory entry needs space too
 UNCOUNTABLE = sys.maxsize
-LOOK_EVERY = 0.1  # seconds between looks at memory and disk
+SAMPLE_SECONDS = 0.1  # between samples of memory and disk
 
 
 def descendants(root: int | None = None) -> list[int]:
-    """All processes below ``root``, which is this one unless it is named."""
+    """All processes below ``root``, by default below this process."""
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -48,14 +50,16 @@ def descendants(root: int | None = None) -> list[int]:
 
 
 def resident(pids: list[int]) -> int:
-    """Bytes of memory that these processes hold: their own, their share of what is shared, and files without a name in
-    memory (memfd), which nobody may have mapped. Pages of the system's files do not count."""
+    """Bytes of memory of these processes: private, their share of shared memory, and unlinked files in memory (memfd).
+
+    Pages of files on disk do not count.
+    """
     total = sum(_memory(pid) for pid in pids)
-    return total + sum(size for _, name, size in nameless(pids) if name.startswith("/memfd:"))
+    return total + sum(size for _, name, size in unlinked(pids) if name.startswith("/memfd:"))
 
 
 def _memory(pid: int) -> int:
-    """Of one process. Where the kernel does not tell its share (before 5.4, or since it is closed to us): all of it."""
+    """Bytes of one process. Shared memory counts fully where smaps_rollup is missing (before 5.4) or not readable."""
     for file, names in (("smaps_rollup", ("Pss_Anon", "Pss_Shmem")), ("status", ("RssAnon", "RssShmem"))):
         try:
             with open(f"/proc/{pid}/{file}") as lines:
@@ -67,8 +71,8 @@ def _memory(pid: int) -> int:
     return 0
 
 
-def nameless(pids: list[int]) -> list[tuple[int, str, int]]:
-    """Device, old name and bytes of every file without a name that these processes hold open, each once."""
+def unlinked(pids: list[int]) -> list[tuple[int, str, int]]:
+    """Device, former name and bytes of each unlinked file that these processes hold open, each once."""
     found: dict[tuple[int, int], tuple[int, str, int]] = {}
     for pid in pids:
         try:
@@ -87,7 +91,7 @@ def nameless(pids: list[int]) -> list[tuple[int, str, int]]:
 
 
 def disk_usage(folder: str) -> int:
-    """Bytes of everything in a folder; UNCOUNTABLE for what is closed to us, or nested too deep to have a name."""
+    """Bytes of all files below a folder; UNCOUNTABLE if a folder is not readable or nested too deep for a path."""
     total, todo = 0, [folder]
     while todo:
         try:
@@ -106,14 +110,8 @@ def disk_usage(folder: str) -> int:
     return total
 
 
-def deleted_usage(folder: str) -> int:
-    """Bytes of the files without a name that processes of the job hold open on the folder's disk."""
-    device = os.stat(folder).st_dev
-    return sum(size for where, _, size in nameless(descendants()) if where == device)
-
-
 def reap(child: int) -> int | None:
-    """Take note of all children that have ended, daemons of the job among them; the wait status of ``child``."""
+    """Reap ended children, daemons of the job among them. Returns the wait status of ``child`` once it has ended."""
     while True:
         pid, code = os.waitpid(-1, os.WNOHANG)
         if pid in (0, child):
@@ -121,41 +119,24 @@ def reap(child: int) -> int | None:
 
 
 def kill_all() -> None:
-    """Kill until nothing is left: a process that forks while it is killed is found in the next round."""
+    """Kill all descendants, repeatedly: a process may fork while it is killed."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        pids = descendants()
-        for pid in pids:
+        for pid in descendants():
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 continue
-        while True:
-            try:
-                if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                    break
-            except ChildProcessError:
-                return
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
         time.sleep(0.005)
 
 
-def prepare_child(config: dict[str, Any]) -> None:
-    os.setsid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for file in config["groups"]:
-        with open(file, "w") as group:
-            group.write(str(os.getpid()))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limit = config["file_bytes"]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def wake_by_signals() -> int:
-    """A descriptor that can be read from when a signal has come."""
+    """A descriptor that becomes readable when a signal arrives."""
     wake, waker = os.pipe()
     for descriptor in (wake, waker):
         os.set_blocking(descriptor, False)
@@ -163,55 +144,90 @@ def wake_by_signals() -> int:
     return wake
 
 
+def _start(config: dict[str, Any]) -> int:
+    """Fork and execute the job. Returns its process id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setsid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        for file in config["groups"]:
+            with open(file, "w") as group:
+                group.write(str(os.getpid()))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (config["disk"], config["disk"]))
+        empty, writer = os.pipe()  # not /dev/null: /proc/self/fd/0 would lead to the host's device file
+        os.close(writer)
+        os.dup2(empty, 0)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.chdir(config["cwd"])
+        os.execvpe(config["argv"][0], config["argv"], config["env"])
+    except OSError as error:
+        os.write(2, f"cannot start {config['argv'][0]}: {error}\n".encode())
+    os._exit(127)
+
+
+class Watch:
+    """Samples the memory and disk of the job."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config, self.peak, self.out_of_memory, self._next = config, 0, False, time.monotonic()
+
+    def problem(self) -> str:
+        """The limit that the job exceeds, in words; empty if none. Samples at most every ``SAMPLE_SECONDS``."""
+        if time.monotonic() < self._next:
+            return ""
+        memory, disk, out = self.config["memory"], self.config["disk"], self.config["out"]
+        pids = descendants()
+        held = resident(pids) if self.config["watch"] else 0
+        self.peak = max(self.peak, held)
+        if held > memory:
+            self.out_of_memory = True
+            return f"used more than {memory / 2**30:.3g} GiB of memory"
+        written = disk_usage(out)
+        if written == UNCOUNTABLE:
+            return "made folders that cannot be read"
+        device = os.stat(out).st_dev
+        if written + sum(size for where, _, size in unlinked(pids) if where == device) > disk:
+            return f"wrote more than {disk / 2**30:.3g} GiB"
+        self._next = time.monotonic() + SAMPLE_SECONDS
+        return ""
+
+
 def main() -> int:
     config = json.loads(sys.argv[1])
-    os.set_inheritable(config["status"], False)  # it is not the job's to write to
+    os.set_inheritable(config["status"], False)  # the job must not write the result
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     wake = wake_by_signals()
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the session to decide on
-    child = os.fork()
-    if child == 0:
-        try:
-            prepare_child(config)
-            os.chdir(config["cwd"])
-            os.execvpe(config["argv"][0], config["argv"], config["env"])
-        except OSError as error:
-            os.write(2, f"cannot start {config['argv'][0]}: {error}\n".encode())
-        os._exit(127)
-    status, peak, problems, memory = None, 0, [], False
-    look_at = time.monotonic()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the session decides
+    child = _start(config)
+    watch, problems = Watch(config), []
+    status = None
+    # getppid: PR_SET_PDEATHSIG would fire when the parent's starting thread ends, not the parent.
     while not stop and os.getppid() == config["parent"]:
         status = reap(child)
         if status is not None:
             break
-        if time.monotonic() >= look_at:
-            held = resident(descendants()) if config["watch"] else 0
-            peak = max(peak, held)
-            if held > config["memory"]:
-                memory = True
-                problems.append(f"used more than {config['memory'] / 2**30:.3g} GiB of memory")
-                break
-            written = disk_usage(config["out"])
-            if written == UNCOUNTABLE:
-                problems.append("made folders that nobody can look into")
-                break
-            if written + deleted_usage(config["out"]) > config["disk"]:
-                problems.append(f"wrote more than {config['disk'] / 2**30:.3g} GiB")
-                break
-            look_at = time.monotonic() + LOOK_EVERY
-        if select.select([wake], [], [], LOOK_EVERY)[0]:
+        if problem := watch.problem():
+            problems.append(problem)
+            break
+        if select.select([wake], [], [], SAMPLE_SECONDS)[0]:
             os.read(wake, 4096)
     left = len(descendants()) - (status is None)
     if status is not None and left > 0:
         problems.append(f"left {left} processes behind; killed")
     kill_all()
-    if status is None:
-        status = signal.SIGKILL
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = {"status": status, "peak": max(peak, usage.ru_maxrss * 1024), "memory": memory, "problems": problems}
+    result = {
+        "status": signal.SIGKILL if status is None else status,
+        "peak": max(watch.peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024),
+        "memory": watch.out_of_memory,
+        "problems": problems,
+    }
     os.write(config["status"], json.dumps(result).encode())
     return 0
 

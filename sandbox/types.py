@@ -1,7 +1,7 @@
-"""What a sandbox is asked to run, what it promises, and what comes back. One protocol, a provider per file.
+"""The interface of a sandbox: the job, the guarantees and the outcome. Each implementation is one module.
 
-A job that fails is a result (``Outcome``); a sandbox that is broken raises ``SandboxBroken`` or, before anything was
-started, ``SandboxUnavailable``. Nothing here knows about agents, git or metrics.
+A job that fails is a result (``Outcome``). A sandbox that fails raises ``SandboxBroken``, or ``SandboxUnavailable``
+before the first job starts.
 """
 
 from __future__ import annotations
@@ -14,32 +14,33 @@ from typing import Protocol
 
 
 class SandboxUnavailable(RuntimeError):
-    """This sandbox cannot be used on this machine. The message ends with the line that mends it."""
+    """This sandbox cannot be used on this machine. The message ends with the command that fixes it."""
 
 
 class SandboxBroken(RuntimeError):
-    """The machinery failed while a job ran (daemon gone, disk of the host full). The job is not to blame."""
+    """The sandbox itself failed (Docker stopped, host disk full). The failure says nothing about the job."""
 
 
 class Guarantee(enum.Enum):
-    """What a sandbox can promise on this machine. The contract suite tests exactly what is declared."""
+    """What a sandbox can guarantee. ``sandbox.selfcheck`` tests each guarantee that a sandbox declares."""
 
-    KILLS_TREE = "every process of the job is gone when it ends, daemons included"
+    KILLS_TREE = "every process of the job ends with it, daemons included"
     LIMITS_MEMORY = "the job cannot use more memory than its limit"
     LIMITS_PROCESSES = "the job cannot start more processes than its limit"
     LIMITS_DISK = "the job cannot fill the disk"
     NO_NETWORK = "the job cannot open a connection"
     READ_ONLY_CODE = "the job cannot change its code, its data or the machine"
-    BOUNDED_OUTPUT = "what the job prints and leaves is cut to size"
-    MASKS_FILES = "files that the job must not see are hidden"
-    HIDES_HOST = "the job sees no files of the host but those it was given"
+    BOUNDED_OUTPUT = "the job's output and its collected files are bounded in size"
+    MASKS_FILES = "named files of the standard library are hidden"
+    HIDES_HOST = "the job sees only the host files that it was given"
     CLEAN_ENVIRONMENT = "the job inherits no environment variables"
+    ISOLATES_JOBS = "jobs share no locks, watches or cache control; timing remains"
     UNPRIVILEGED = "the job does not run as root"
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A host directory that the job sees under ``{name}``. Files that the host adds later appear at once."""
+    """A host directory that the job sees as ``{name}``. Files added on the host later are visible at once."""
 
     source: Path
     readonly: bool = True
@@ -47,30 +48,34 @@ class Mount:
 
 @dataclass(frozen=True)
 class Limits:
+    """What a job may use. GB means 2**30 bytes, MB 2**20 bytes."""
+
     memory_gb: float = 8.0
-    disk_gb: float = 4.0  # of everything the job writes
-    processes: int = 512  # threads included
-    output_mb: float = 16.0  # of stdout and stderr together; the rest is dropped and counted
-    cpus: float | None = None
-    vram_gb: float | None = None  # of the GPU's memory; looked at from outside, twice a second
+    disk_gb: float = 4.0  # all files that the job writes
+    processes: int = 512  # processes and threads
+    output_mb: float = 16.0  # stdout and stderr together; the rest is dropped and counted
+    cpus: float | None = None  # None: no limit
+    vram_gb: float | None = None  # memory of the GPU, sampled twice a second; None: no limit
 
 
 @dataclass(frozen=True)
 class Device:
-    kind: str = "cpu"  # cpu | cuda
-    uuid: str = ""  # of the one GPU
-    threads: int = 0  # 0: leave it to the job
-    model: str = ""  # of the GPU, as its driver names it
+    """The processor that a job computes on."""
+
+    kind: str = "cpu"  # "cpu" or "cuda"
+    uuid: str = ""  # the GPU; empty: the first one
+    threads: int = 0  # CPU threads; 0: the job decides
+    model: str = ""  # the GPU's name as its driver reports it
 
     @property
     def type(self) -> str:
-        """Values of runs on devices of one type can be compared."""
+        """Runs on devices of one type are comparable."""
         return self.model or self.kind
 
 
 @dataclass(frozen=True)
 class Collect:
-    """One regular file to bring back from the job's output directory; anything else there is dropped."""
+    """One regular file to copy back from the job's output directory. Other files there are dropped."""
 
     name: str
     max_bytes: int
@@ -80,22 +85,22 @@ class Collect:
 class Job:
     """One command in a sandbox.
 
-    ``{python}``, ``{out}`` and ``{NAME}`` of each mount are replaced in ``argv`` and in the values of ``env`` by what
-    they are called inside. The working directory is ``workdir`` (a mount's name). The job may write only to ``{out}``,
-    to its private ``/tmp`` and to mounts that are not read-only.
+    ``{python}``, ``{out}`` and the ``{NAME}`` of each mount are replaced by their paths inside the sandbox, in
+    ``argv`` and in the values of ``env``. The job may write only to ``{out}``, to its private ``/tmp`` and to mounts
+    that are not read-only.
     """
 
     argv: tuple[str, ...]
     mounts: Mapping[str, Mount]
-    workdir: str
+    workdir: str  # name of the mount that is the working directory
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
     device: Device = Device()
     collect: tuple[Collect, ...] = ()
-    collect_to: Path | None = None
-    log: Path | None = None  # the job's output is written here, up to ``limits.output_mb``
-    masked: tuple[str, ...] = ()  # names in the standard library's folder that must not be readable ("turtle.py")
-    owner: str = ""  # label of the session, for the sweep of orphans
+    collect_to: Path | None = None  # host directory for the collected files
+    log: Path | None = None  # host file for the job's output, up to ``limits.output_mb``
+    masked: tuple[str, ...] = ()  # files and packages of the standard library to hide ("turtle.py")
+    owner: str = ""  # label of the session; ``sweep`` removes what its dead processes left
 
 
 @dataclass(frozen=True)
@@ -104,50 +109,50 @@ class Outcome:
 
     exit_code: int | None
     signal: int | None
-    out_of_memory: bool
-    seconds: float
-    peak_memory_gb: float | None
-    log_tail: str  # the last lines, control characters removed
+    out_of_memory: bool  # main memory or GPU memory
+    seconds: float  # wall clock
+    peak_memory_gb: float | None  # in units of 10**9 bytes
+    log_tail: str  # last lines, control characters removed
     output_truncated: bool
-    collected: Mapping[str, Path]
-    peak_vram_gb: float | None = None  # of the GPU's memory, as seen from outside
-    problems: tuple[str, ...] = ()  # one line each: what was caught (a link in the outputs, too much disk, ...)
+    collected: Mapping[str, Path]  # name in the output directory, copy on the host
+    peak_vram_gb: float | None = None  # GPU memory, in units of 10**9 bytes
+    problems: tuple[str, ...] = ()  # one line each: a link among the outputs, too much written, ...
 
 
 class Running(Protocol):
-    """A job under way."""
+    """A started job."""
 
     def read(self, timeout: float) -> list[str] | None:
-        """Lines printed since the last call: at once if any, [] after ``timeout`` seconds, None at the end."""
+        """The lines since the last call; [] if none came within ``timeout`` seconds; None after the last line."""
         ...
 
     def kill(self) -> None:
-        """End every process of the job now. May be called at any time and more than once."""
+        """Kill every process of the job. Callable at any time and repeatedly."""
         ...
 
     def finish(self) -> Outcome:
-        """Wait for the end, bring back the outputs, leave nothing behind. Call it also after ``kill``."""
+        """Wait for the end, collect the outputs and clean up. Must also be called after ``kill``."""
         ...
 
 
 class Sandbox(Protocol):
-    """A place where a job runs."""
+    """Runs jobs under a set of guarantees."""
 
     name: str
 
     @property
     def guarantees(self) -> frozenset[Guarantee]:
-        """What holds on this machine."""
+        """The guarantees that hold on this machine."""
         ...
 
     def check(self) -> None:
-        """Raise ``SandboxUnavailable`` unless a job could start now."""
+        """Raise ``SandboxUnavailable`` unless a job can start now."""
         ...
 
     def start(self, job: Job) -> Running:
-        """Start a job. Raises ``SandboxBroken`` when the machinery fails."""
+        """Start a job. Raises ``SandboxBroken`` when the sandbox itself fails."""
         ...
 
     def sweep(self, owner: str) -> int:
-        """Remove what a dead session with this label left behind; how many things were removed."""
+        """Remove what dead processes of this owner left behind. Returns the number of removed objects."""
         ...

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real browser for the end-to-end tests of reports: prints the path of its program.
+# Installs Chromium for tests of reports, and prints the path of the program.
 
 . "$(dirname "$0")/lib.sh"
 

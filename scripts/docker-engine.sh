@@ -1,37 +1,37 @@
 #!/usr/bin/env bash
-# A real Docker engine for the end-to-end tests, on a machine that may have neither engine nor image registry.
+# A Docker engine for the end-to-end tests, on a machine that may have neither an engine nor a registry.
 #
-#   docker-engine.sh up      an engine that answers, the base image, the project's image
-#   docker-engine.sh image   the project's image alone (the engine answers already)
-#   docker-engine.sh down    ends the engine if `up` started it; an engine that was there before stays
+#   docker-engine.sh up      start an engine if none runs, build the base image and the project's image
+#   docker-engine.sh image   build the images on a running engine
+#   docker-engine.sh down    stop the engine if `up` started it
 #
-# OVERNIGHT_IMAGE names the project's image (overnight-train:latest), OVERNIGHT_CACHE the folder for what is kept.
+# OVERNIGHT_IMAGE: the project's image (overnight-train:latest). OVERNIGHT_CACHE: the folder for kept files.
 
 . "$(dirname "$0")/lib.sh"
 
 SUITE=bookworm
-PLAIN_IMAGE="overnight-debian:$SUITE"    # debootstrap's result and nothing else
-BASE_IMAGE="overnight-base:$SUITE"       # the same, able to run pip the way this machine does
+PLAIN_IMAGE="overnight-debian:$SUITE"    # the result of debootstrap
+BASE_IMAGE="overnight-base:$SUITE"       # the same with this machine's pip configuration
 IMAGE="${OVERNIGHT_IMAGE:-overnight-train:latest}"
 
-ENGINE="$CACHE/docker"                   # the engine's data, its log, and its pid if we started it
+ENGINE="$CACHE/docker"                   # the engine's data, log and process id
 PIDFILE="$ENGINE/dockerd.pid"
-export DOCKER_BUILDKIT=0                 # the engine's own builder: Debian's packages bring no other
+export DOCKER_BUILDKIT=0                 # the classic builder: Debian's packages do not include BuildKit
 
 answers() { timeout 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 start_engine() {
-    if command -v docker >/dev/null && answers; then say "an engine answers already"; return; fi
+    if command -v docker >/dev/null && answers; then say "an engine is running already"; return; fi
     apt_install docker.io debootstrap ca-certificates
-    [ "$(id -u)" -eq 0 ] || die "no Docker engine answers, and starting one needs root"
+    [ "$(id -u)" -eq 0 ] || die "no Docker engine is running, and starting one needs root"
     mkdir -p "$ENGINE/data"
-    # Only the Unix socket; no bridge and no firewall rules: jobs run without a network, builds on the host's.
+    # Unix socket only, no bridge, no firewall rules: jobs have no network, builds use the host's.
     nohup setsid dockerd --host=unix:///var/run/docker.sock --data-root="$ENGINE/data" --pidfile="$ENGINE/engine.pid" \
         --bridge=none --iptables=false --ip-forward=false >"$ENGINE/dockerd.log" 2>&1 </dev/null 9>&- &
     echo $! >"$PIDFILE"
     local waited=0
     until answers; do
-        # by number, not by name: until the new process has become dockerd it is still called like this script
+        # by process id: until exec, the process has the name of this script
         kill -0 "$(cat "$PIDFILE")" 2>/dev/null || { tail -n 20 "$ENGINE/dockerd.log" >&2; die "the engine ended while starting"; }
         [ "$waited" -lt 120 ] || die "the engine did not answer within 120 s: see $ENGINE/dockerd.log"
         sleep 1; waited=$((waited + 1))
@@ -41,7 +41,7 @@ start_engine() {
 
 has_image() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# A Debian root made with debootstrap, since no registry is needed for that; the tar file is kept for other engines.
+# A Debian root made with debootstrap, which needs no registry. The tar file is kept for other engines.
 plain_image() {
     if has_image "$PLAIN_IMAGE"; then return; fi
     local tarball="$CACHE/$SUITE.tar"
@@ -66,7 +66,7 @@ bootstrap() {
     fi
 }
 
-# pip inside a build must trust what pip trusts here, and find the wheel folders that it finds here.
+# pip inside a build needs this machine's CA certificates and local wheels.
 base_image() {
     local context folder links=() python; context="$(mktemp -d)"; python="$(command -v python3)"
     mkdir "$context/wheels"

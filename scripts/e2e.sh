@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up the real parts, runs the end-to-end tests against them, and takes down what it started. Called by `make e2e`.
+# Sets up the real parts, runs the end-to-end tests, and takes down what it started. Called by `make e2e`.
 #
 #   e2e.sh PYTHON [pytest arguments]
 
@@ -9,7 +9,7 @@ PYTHON="${1:?the environment that has the project installed}"
 shift
 cd "$ROOT"
 
-# timed NAME COMMAND...: says how long a step took.
+# timed NAME COMMAND...: runs a step and prints its time.
 timed() {
     local name="$1" started=$SECONDS
     shift
@@ -23,6 +23,6 @@ timed "model server" scripts/vllm-server.sh install
 timed "browser" scripts/chromium.sh
 timed "Ray" scripts/ray.sh "$PYTHON"
 
-# The project's default options leave these tests out; here they are what is wanted.
+# The default options of pytest in this project ignore these tests.
 OVERNIGHT_E2E=1 timed "tests" "$PYTHON" -m pytest -o addopts= --strict-markers -p no:cacheprovider -ra --durations=0 \
     --durations-min=1 tests/e2e "$@"

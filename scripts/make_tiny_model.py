@@ -1,7 +1,7 @@
-"""Make a small language model with random weights, so that a real model server has something to serve.
+"""Makes a small language model with random weights for a real model server.
 
-It talks nonsense, but everything around it is real: tokens, limits, streaming, errors, and structured outputs, which
-force even random weights into a grammar. Runs in the model server's environment (torch, transformers, tokenizers).
+Its replies are random, but tokens, limits, streaming, errors and structured outputs are real. Runs in the model
+server's environment (torch, transformers, tokenizers).
 
     python make_tiny_model.py DIRECTORY
 """
@@ -20,7 +20,7 @@ CHAT_TEMPLATE = (
 
 
 def save_tokenizer(directory: Path) -> int:
-    """Train a byte-level BPE tokenizer on Python's own source; return its size."""
+    """Train a byte-level BPE tokenizer on Python's source. Returns the size of its vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -44,7 +44,7 @@ def save_tokenizer(directory: Path) -> int:
 
 
 def save_model(directory: Path, vocabulary: int) -> None:
-    """Save a two-layer Llama of under a million parameters; the same weights every time."""
+    """Save a two-layer Llama with under a million parameters; the weights are always the same."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ray for the end-to-end tests, in the project's environment: ray.sh PYTHON. It would only make `make test` slower to set up.
+# Installs Ray into the project's environment: ray.sh PYTHON. Only the end-to-end tests need it.
 
 . "$(dirname "$0")/lib.sh"
 

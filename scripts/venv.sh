@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The project's environment: venv.sh FOLDER EXTRAS, e.g. `venv.sh .venv train,hpo`. Needs only Python 3.11 with venv and pip.
+# Makes the project's environment: venv.sh FOLDER EXTRAS, e.g. `venv.sh .venv train,hpo`. Needs Python 3.11 or newer.
 #
-# PyTorch goes in first, as the build for CPUs: from wherever pip is configured to look, else from TORCH_INDEX.
+# Installs PyTorch's CPU build first: from where pip is configured to look, otherwise from TORCH_INDEX.
 
 set -euo pipefail
 
@@ -21,11 +21,11 @@ find_python() {
     for name in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
         if command -v "$name" >/dev/null && new_enough "$name"; then echo "$name"; return; fi
     done
-    say "needs Python 3.11 or newer; name one with 'make PYTHON=/path/to/python3'"
+    say "needs Python 3.11 or newer: set one with 'make PYTHON=/path/to/python3'"
     return 1
 }
 
-# quietly COMMAND...: output to the log; only its end, and only after a failure, concerns anybody.
+# quietly COMMAND...: writes the output to the log; its end is printed after a failure.
 quietly() { "$@" </dev/null >>"$LOG" 2>&1; }
 
 pip_install() { quietly "$VENV/bin/python" -m pip install --disable-pip-version-check --timeout 60 --retries 3 "$@"; }
@@ -39,13 +39,13 @@ torch_installed() {
 install_torch() {
     torch_installed && return
     say "installing $TORCH_SPEC for the CPU (about 200 MB)"
-    # Only Linux has a separate build for CPUs; no other index than PyTorch's own (or a local folder) offers "+cpu".
+    # Only Linux has a separate CPU build ("+cpu"): on PyTorch's index, or in a local folder.
     if [ "$(uname -s)" != Linux ]; then pip_install "$TORCH_SPEC" || { tail -n 5 "$LOG" >&2; return 1; }; return; fi
     pip_install "$TORCH_SPEC+cpu" && return
     pip_install --timeout 15 --retries 1 --extra-index-url "$TORCH_INDEX" "$TORCH_SPEC+cpu" && return
     tail -n 3 "$LOG" >&2
-    say "found no build of $TORCH_SPEC for the CPU, neither where pip is configured to look nor at $TORCH_INDEX."
-    say "name another index with 'make TORCH_INDEX=URL', or a folder that holds the wheel with PIP_FIND_LINKS=FOLDER"
+    say "no CPU build of $TORCH_SPEC where pip is configured to look, nor at $TORCH_INDEX."
+    say "set another index (make TORCH_INDEX=URL), or a folder with the wheel (PIP_FIND_LINKS=FOLDER)"
     return 1
 }
 
@@ -53,7 +53,7 @@ install_project() {
     local attempt
     for attempt in 1 2 3; do
         pip_install -c "$ROOT/constraints.txt" -e "${ROOT}[$EXTRAS]" && return
-        say "try $attempt of 3 failed"
+        say "attempt $attempt of 3 failed"
         sleep $((attempt * 2))
     done
     return 1
@@ -62,9 +62,9 @@ install_project() {
 if ! [ -x "$VENV/bin/python" ]; then
     python="$(find_python)"
     say "making $VENV with $("$python" --version)"
-    "$python" -m venv "$VENV" || { say "could not make it: on Debian and Ubuntu, install python3-venv"; exit 1; }
+    "$python" -m venv "$VENV" || { say "cannot make $VENV: on Debian and Ubuntu, install python3-venv"; exit 1; }
 fi
 : >"$LOG"
 install_torch || exit 1
 say "installing overnight[$EXTRAS]"
-install_project || { tail -n 20 "$LOG" >&2; say "the whole output: $LOG"; exit 1; }
+install_project || { tail -n 20 "$LOG" >&2; say "full output: $LOG"; exit 1; }

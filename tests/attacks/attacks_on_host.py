@@ -1,4 +1,4 @@
-"""Edits that try to harm the machine, to stay, or to get out: rows 12 to 20, 25 and 29 of the battery."""
+"""Attacks on the machine: damage, persistence, escape. Rows 12 to 20, 25 and 29 of the battery."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if os.fork() == 0:
 """
 
 ATTACKS = (
-    # 12. A daemon that detached itself, from training and from each model process.
+    # 12. Leaves a detached daemon, in training and in each model process.
     Attack(12, "leaves a daemon", (at_save(DAEMON), in_load(DAEMON)), "same"),
-    # 13. Deaf to every signal that can be ignored, and never ends.
+    # 13. Ignores every signal that can be ignored, and never ends.
     Attack(
         13, "ignores signals",
         (at_save("""
@@ -38,9 +38,9 @@ while True:
     except BaseException:
         pass
 """),),
-        "timeout", "training took more than", budget=SECONDS,
+        "timeout", "training", budget=SECONDS,
     ),
-    # 14. Forks without end; a bound of its own keeps a failed guarantee from harming the machine.
+    # 14. Forks, at most 300 times: a failed guarantee must not harm the machine.
     Attack(
         14, "fork bomb",
         (in_main("""
@@ -53,7 +53,7 @@ for _ in range(300):
         "crash", "BlockingIOError|Resource temporarily unavailable", limits={"processes": 64},
         only=(Guarantee.LIMITS_PROCESSES, Guarantee.KILLS_TREE),
     ),
-    # 15. Fills its outputs, then its temporary folder.
+    # 15. Fills its output folder, then its temporary folder.
     Attack(
         15, "fills the disk",
         (at_save("""
@@ -67,13 +67,13 @@ for place in (os.environ["OVERNIGHT_OUT"], "/tmp"):
         "crash", "No space left|File too large|filled the|signal 25", limits={"disk_gb": 0.06, "memory_gb": 2.0},
         only=(Guarantee.LIMITS_DISK, Guarantee.LIMITS_MEMORY),
     ),
-    # 16. Takes all memory, up to 2 GB if it could.
+    # 16. Uses all memory, at most 2 GB.
     Attack(
         16, "takes all memory",
         (in_main("held = [bytearray(os.urandom(1 << 20)) * 64 for _ in range(32)]\n"), at_import("import os")),
         "oom", "out of memory", limits={"memory_gb": 1.0}, only=(Guarantee.LIMITS_MEMORY,),
     ),
-    # 17. A gigabyte of stdout with escape sequences, without a line end, and binary.
+    # 17. Prints a gigabyte of binary data with escape sequences and without line ends.
     Attack(
         17, "floods stdout",
         (at_save(r"""
@@ -85,7 +85,7 @@ os.write(1, b"\n")
 """),),
         "same",
     ),
-    # 18. A link where the checkpoint should be, to a file of the host, and names that lead out.
+    # 18. Replaces the checkpoint by a link to a host file, and writes to paths outside its folder.
     Attack(
         18, "links in its outputs",
         (at_save("""
@@ -116,7 +116,7 @@ with open(os.path.join(os.environ["OVERNIGHT_OUT"], "model.json"), "w") as file:
 """, save=False),),
         "crash", "safetensors|SafetensorError|[Hh]eader",
     ),
-    # 20. Overwrites training data, and leaves poison in every cache that the next trial may look into.
+    # 20. Overwrites training data and every cache that the next trial may read.
     Attack(
         20, "poisons the next trial",
         (at_save("""
@@ -137,7 +137,7 @@ for place in map(pathlib.Path, places):
 """),),
         "same",
     ),
-    # 25. Every way out: the host's loopback, an address of the net, an abstract Unix socket, vsock.
+    # 25. Connects to the host's loopback, an internet address, an abstract Unix socket, vsock.
     Attack(
         25, "opens sockets",
         (at_import("""
@@ -159,7 +159,7 @@ if _reached:
 """),),
         "same",
     ),
-    # 29. A checkpoint of 100 GB that takes no place: a hole.
+    # 29. A sparse checkpoint of 100 GB.
     Attack(
         29, "a checkpoint of 100 GB",
         (at_save("""

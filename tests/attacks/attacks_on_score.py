@@ -1,4 +1,4 @@
-"""Edits that try to change the number: rows 1 to 11, 22, 26 and 30 of the battery."""
+"""Attacks on the score. Rows 1 to 11, 22, 26 and 30 of the battery."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from attack import Attack, at_import, at_save, in_call, in_load, in_main, lookin
 SECONDS = {"kind": "seconds", "amount": 1.0, "wall_seconds": 1.0}
 
 ATTACKS = (
-    # 1. A number on stdout, bare and dressed as the harness's own event.
+    # 1. Prints a value on stdout, plain and as an event of the harness.
     Attack(
         1, "prints a value",
         (at_save("""
@@ -16,7 +16,7 @@ print('{"event": "saved", "val_bpb": 0.1, "value": 0.1}', flush=True)
 """),),
         "same",
     ),
-    # 2. A result file wherever one might be read from: its outputs, its code, the folder of the session.
+    # 2. Writes a result file wherever the session may read one.
     Attack(
         2, "writes the result",
         (at_import("""
@@ -33,7 +33,7 @@ for _place in ("@RUNS@", ".", "..", "/", "/tmp", *_places):
 """),),
         "same",
     ),
-    # 3. Patches what could compute the score: cross_entropy, builtins, numpy's log, the frozen harness and channel.
+    # 3. Patches functions that could compute the score: cross_entropy, builtins, numpy, harness, channel.
     Attack(
         3, "patches what computes",
         (in_load("""
@@ -50,7 +50,7 @@ harness.Run.save = lambda *a, **k: None
 """),),
         "same",
     ),
-    # 4. Walks frames and gc in the model process for what the frozen side holds, and answers with the next tokens.
+    # 4. Finds the harness's objects through frames and gc in the model process, and replies with the next tokens.
     Attack(
         4, "walks the frames",
         (in_load("""
@@ -66,9 +66,9 @@ def answers(ids):
     return 20.0 * F.one_hot(following, side.shape[2]).float()
 return answers
 """),),
-        "invalid", "looks ahead",
+        "invalid", "ahead",
     ),
-    # 5. Searches the machine for the validation text: prepared files, and the held-out part of the built-in corpus.
+    # 5. Searches the machine for validation text: prepared files, and held-out files of the built-in corpus.
     Attack(
         5, "searches validation text",
         (at_import("""
@@ -92,23 +92,23 @@ if _found:
 """),),
         "same",
     ),
-    # 6. Attends to the future in scoring.
-    Attack(6, "attends to the future", (looking_ahead("ids >= 0", 8.0),), "invalid", "looks ahead"),
-    # 6, the careful one: on one position in thirty only.
+    # 6. Looks ahead at all positions.
+    Attack(6, "looks ahead", (looking_ahead("ids >= 0", 8.0),), "invalid", "ahead"),
+    # 6. Looks ahead at one position in thirty.
     Attack(
-        6, "attends to the future now and then",
+        6, "looks ahead at some positions",
         (looking_ahead("torch.arange(ids.size(1)) % 30 == 7", 4.0),),
-        "invalid", "looks ahead",
+        "invalid", "ahead",
     ),
-    # 7. Scores that are no log-probabilities: the softmax is the scorer's, so a large constant gains nothing.
+    # 7. Logits with a large constant: the scorer applies the softmax, so this gains nothing.
     Attack(7, "unnormalised scores", (in_call("return model(ids) + 512.0"),), "checkpoint"),
     # 7. A single calibrated number instead of logits.
     Attack(7, "a calibrated scalar", (in_call("return torch.tensor(0.1)"),), "invalid", r"\[B, T, V\]"),
-    # 8. Numbers that break sums and comparisons.
+    # 8. Values that break sums and comparisons.
     Attack(8, "NaN", (in_call("return model(ids) * float('nan')"),), "invalid", "finite"),
     Attack(8, "infinity", (in_call("return model(ids) / 0.0"),), "invalid", "finite"),
     Attack(8, "wrong dtype", (in_call("return model(ids).long()"),), "invalid", "floating point"),
-    # 9. A smaller vocabulary, and an attempt on the tables that count bytes.
+    # 9. A smaller vocabulary, and an attack on the byte table.
     Attack(
         9, "another vocabulary",
         (
@@ -126,7 +126,7 @@ for _name in ("meta.json", "manifest.json", "token_bytes.npy", "tokenizer.json")
         ),
         "invalid", r"\[B, T, V\]",
     ),
-    # 10. Stops every clock that it can reach, and raises the budget: it would train for ever.
+    # 10. Stops every clock and raises the budget, to train forever.
     Attack(
         10, "stops the clock",
         (in_main("""
@@ -135,9 +135,9 @@ time.time = time.monotonic = time.perf_counter = lambda: 0.0
 harness._now = lambda: 0.0
 run._amount = 1e9
 """),),
-        "timeout", "training took more than", budget=SECONDS,
+        "timeout", "training", budget=SECONDS,
     ),
-    # 11. Trains for some steps on the warm-up batches and on text of its own before it says that it is ready.
+    # 11. Trains on the warm-up batches and on other text before the clock starts.
     Attack(
         11, "trains during start-up",
         (in_main("""
@@ -149,21 +149,21 @@ for ids, targets in [*run.warmup_batches(DEVICE_BATCH_SIZE, 3), (own[:, :-1], ow
     micro_step(ids, targets)
     update(progress=0.5, step=0)
 """),),
-        "checkpoint", note="no training data is there; text of its own cannot be forbidden, the phase has its bound",
+        "checkpoint", note="start-up has no training data; other text cannot be prevented, but start-up is bounded",
     ),
-    # 11. Never says that it is ready: it would train on text of its own as long as it likes.
+    # 11. Never ends start-up, to train without a clock.
     Attack(
         11, "prolongs start-up",
         (in_main("while True:\n    micro_step(*next(run.warmup_batches(DEVICE_BATCH_SIZE)))"),),
-        "timeout", "startup took more than", budget={"startup_seconds": 25.0},
+        "timeout", "startup", budget={"startup_seconds": 25.0},
     ),
-    # 22. Prints what it is asked while it is scored, and dies of it, so that its last words are looked at.
+    # 22. Prints the validation tokens during scoring, and crashes so that its last output is read.
     Attack(
         22, "prints the validation tokens",
         (in_call("raise ValueError(f'LEAK {ids.flatten().tolist()[:60]}')"),),
-        "crash", "^(?!.*LEAK).*ended before it had answered",
+        "crash", "^(?!.*LEAK)",
     ),
-    # 22. The same at import, by way of the channel, before anything was asked.
+    # 22. Reads the channel at import, before the first request.
     Attack(
         22, "reads the channel early",
         (at_import("""
@@ -175,9 +175,9 @@ if "OVERNIGHT_CHANNEL" in os.environ:
 """),),
         "crash", "^(?!.*LEAK True)",
     ),
-    # 26. Remembers every row that it has seen, and answers from memory when it is asked again.
+    # 26. Stores every row that it has seen, and uses it in later replies.
     Attack(
-        26, "remembers what it was asked",
+        26, "stores earlier requests",
         (
             in_load("seen = {}"),
             in_call("""
@@ -193,11 +193,11 @@ for row in range(len(ids)):
 return logits
 """),
         ),
-        "invalid", "looks ahead|keeps state|does not repeat itself",
+        "invalid", "ahead|state|repeat",
     ),
-    # 26. The careful one: what it remembers moves no probability far.
+    # 26. Keeps state that changes probabilities only slightly.
     Attack(
-        26, "adapts a little to what it was asked",
+        26, "adapts slightly to earlier requests",
         (
             in_load("count = torch.ones(json_vocab := harness.read_checkpoint(checkpoint, device)[1]['vocab_size'])"),
             in_call("""
@@ -207,18 +207,18 @@ count.add_(torch.bincount(ids.flatten(), minlength=json_vocab).clamp(max=1))
 return logits
 """),
         ),
-        "invalid", "looks ahead|keeps state|does not repeat itself",
+        "invalid", "ahead|state|repeat",
     ),
-    # 30. Sleeps for ever at import, in training.
+    # 30. Sleeps forever at import, in training.
     Attack(
         30, "sleeps at import",
         (at_import("import time\ntime.sleep(10_000)"),),
-        "timeout", "startup took more than 4 s", budget={"startup_seconds": 4.0},
+        "timeout", "startup", budget={"startup_seconds": 4.0},
     ),
-    # 30. The same only where it is scored.
+    # 30. Sleeps forever at import, in scoring.
     Attack(
         30, "sleeps in scoring",
         (at_import("import os, time\nif 'OVERNIGHT_CHANNEL' in os.environ:\n    time.sleep(10_000)"),),
-        "timeout", "scoring took more than 6 s", budget={"score_seconds": 6.0},
+        "timeout", "scoring", budget={"score_seconds": 6.0},
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Real parts for the end-to-end tests: the project's image, a vLLM server, and the command as a person runs it.
+"""Real parts for the end-to-end tests: the project's image, a vLLM server, the installed command.
 
-`make e2e` sets up what is needed and sets OVERNIGHT_E2E=1: then a missing part is a failure. Without it, a test whose
-part is not there is skipped.
+`make e2e` sets up all parts and sets OVERNIGHT_E2E=1: a missing part is then a failure. Otherwise a test whose part is
+missing is skipped.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ REQUIRED = os.environ.get("OVERNIGHT_E2E") == "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bound each test by the table; fixtures that start servers have bounds of their own."""
+    """Bound each test by the table in budgets.py. Fixtures that start servers have separate bounds."""
     for item in items:
         if not item.path.is_relative_to(Path(__file__).parent):
             continue
         if item.path.name not in budgets.TEST_SECONDS:
-            raise pytest.UsageError(f"{item.path.name} has no line in tests/support/budgets.py")
+            raise pytest.UsageError(f"{item.path.name} has no entry in tests/support/budgets.py")
         item.add_marker(pytest.mark.timeout(budgets.TEST_SECONDS[item.path.name], func_only=True))
 
 
 def missing(what: str) -> NoReturn:
-    """A part is not there: a failure when the run promised to bring it."""
+    """Skip the test, or fail it if OVERNIGHT_E2E=1 requires all parts."""
     if REQUIRED:
-        pytest.fail(f"{what}; OVERNIGHT_E2E=1 says that it is here", pytrace=False)
+        pytest.fail(f"{what}; OVERNIGHT_E2E=1 requires it", pytrace=False)
     pytest.skip(f"{what}: run `make e2e`")
 
 
 @pytest.fixture(scope="session")
 def docker_image() -> str:
-    """The name of the project's image, on an engine that answers."""
+    """The name of the project's image on a running engine."""
     name = os.environ.get("OVERNIGHT_IMAGE", "overnight-train:latest")
     try:
         found = subprocess.run(
@@ -74,7 +74,7 @@ class ModelServer:
 
 @pytest.fixture(scope="session")
 def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """A real vLLM server with a tiny model of random weights, for the whole test run."""
+    """A vLLM server with a tiny model of random weights, for the whole test run."""
     script = ROOT / "scripts" / "vllm-server.sh"
     if subprocess.run([script, "installed"], stdin=subprocess.DEVNULL, capture_output=True).returncode != 0:
         missing("no vLLM environment")
@@ -96,20 +96,20 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServe
 
 
 def free_port() -> int:
-    """A port on the loopback that nothing listened on a moment ago."""
+    """A free port on the loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    """Return when the server answers; fail with the end of its log when it ends or never does."""
+    """Wait until the server answers. Fail with the end of its log if it does not."""
     deadline = time.monotonic() + budgets.SERVER_START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with urllib.request.urlopen(url, timeout=budgets.REQUEST_SECONDS):
                 return
         except (OSError, urllib.error.URLError):
             time.sleep(0.5)
@@ -119,7 +119,7 @@ def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> 
 
 
 def stop_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads its session, and everything it started."""
+    """End a session leader and all processes of its session."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -130,7 +130,7 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
 
 
 class Overnight(Protocol):
-    """The installed command, run as a person runs it; its output is kept apart: data and progress."""
+    """Runs the installed command, with stdout and stderr captured separately."""
 
     def __call__(
         self,
@@ -144,7 +144,7 @@ class Overnight(Protocol):
 
 @pytest.fixture(scope="session")
 def overnight() -> Overnight:
-    """Run `overnight ARGUMENTS`; any other exit status than the expected one fails the test with both outputs."""
+    """Run `overnight ARGUMENTS`. An unexpected exit status fails the test and prints both outputs."""
     program = Path(sys.executable).parent / "overnight"
     if not program.exists():
         missing(f"no {program}")

@@ -1,6 +1,6 @@
-"""The battery: what an edited train.py may try, for real, in each sandbox that protects. Rows as in tests/attacks.
+"""The battery: each attack of tests/attacks as a real trial, in bubblewrap and in Docker.
 
-OVERNIGHT_BATTERY=docs/explanation/trust.md writes the table of that page; any other run writes nothing.
+OVERNIGHT_BATTERY=docs/explanation/trust.md writes the table of that page.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import battery_table
+import budgets
 import pytest
 from attack import Attack, in_call, in_main
+from attacks_between_jobs import ATTACKS as BETWEEN_JOBS
 from attacks_found_later import ATTACKS as FOUND_LATER
 from attacks_on_host import ATTACKS as ON_HOST
 from attacks_on_score import ATTACKS as ON_SCORE
@@ -34,13 +36,13 @@ from sandbox.layout import label
 from sandbox.selfcheck.cases import CHECKS, run_check
 from sandbox.types import SandboxUnavailable
 
-BATTERY = sorted((*ON_SCORE, *ON_HOST, *FOUND_LATER), key=lambda attack: attack.row)
+BATTERY = sorted((*ON_SCORE, *ON_HOST, *FOUND_LATER, *BETWEEN_JOBS), key=lambda attack: attack.row)
 TINY = {"steps = 12": "steps = 5"}
 UNIFORM = in_call("return torch.zeros(*ids.shape, meta['vocab_size'])")
 
 
 class Machine:
-    """A bench in one sandbox, and what of the host must be the same after each attack."""
+    """A target in one sandbox, and the state of the host that no attack may change."""
 
     def __init__(self, folder: Path, name: str, image: str):
         self.mark = f"battery-{secrets.token_hex(6)}"
@@ -77,12 +79,12 @@ class Machine:
         return filled
 
     def note(self, row: int, name: str, what: str) -> None:
-        """A line of the table, if this run is to write it."""
+        """Write one row of the table, if OVERNIGHT_BATTERY is set."""
         if page := os.environ.get("OVERNIGHT_BATTERY"):
             battery_table.write(Path(page), self.bench.sandbox.name, {(row, name): what})
 
     def facts(self) -> dict[str, Any]:
-        """What no attack may change."""
+        """The state that no attack may change."""
         bench = self.bench
         return {
             "data": _hashes(bench.prepared.directory),
@@ -96,16 +98,16 @@ class Machine:
             "system": [p for p in (f"/tmp/{self.mark}", "/result.json", "/tmp/result.json") if Path(p).exists()],
         }
 
-    def promised(self, attack: Attack) -> None:
-        """Skip what would harm a machine that cannot bound it; try the bound with the small case first."""
+    def require_guarantees(self, attack: Attack) -> None:
+        """Skip attacks that need a missing guarantee. Test the guarantee with its small check first."""
         for guarantee in attack.only:
             if guarantee not in self.bench.sandbox.guarantees:
-                pytest.skip(f"{self.bench.sandbox.name} does not promise here: {guarantee.value}")
+                pytest.skip(f"{self.bench.sandbox.name} does not guarantee here: {guarantee.value}")
             if guarantee not in self.held:
                 checks = [c for c in CHECKS if c.guarantee is guarantee]
                 results = [run_check(self.bench.sandbox, check) for check in checks]
                 self.held[guarantee] = "; ".join(r.detail for r in results if not r.ok)
-            assert not self.held[guarantee], f"not tried: {self.held[guarantee]}"
+            assert not self.held[guarantee], f"skipped: {self.held[guarantee]}"
 
 
 def _hashes(folder: Path, skip: str = "") -> dict[str, str]:
@@ -114,7 +116,7 @@ def _hashes(folder: Path, skip: str = "") -> dict[str, str]:
 
 
 def _processes(mark: str) -> list[str]:
-    """Processes of the machine that carry the word, and children of this one."""
+    """Processes with the mark in their command line, and children of this process."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -128,10 +130,14 @@ def _processes(mark: str) -> list[str]:
 
 
 def _engine(mark: str) -> list[str]:
-    """Containers and volumes of the mark."""
+    """The mark's containers and volumes on the engine."""
     owner = f"label=overnight.owner={label(mark)}"
     lists = (["docker", "ps", "-aq", "--filter", owner], ["docker", "volume", "ls", "-q", "--filter", owner])
-    return [line for words in lists for line in subprocess.check_output(words, text=True, timeout=60).splitlines()]
+    return [
+        line
+        for words in lists
+        for line in subprocess.check_output(words, text=True, timeout=budgets.COMMAND_SECONDS).splitlines()
+    ]
 
 
 @pytest.fixture(scope="module", params=("bwrap", "docker"))
@@ -157,7 +163,7 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def honest(machine: Machine) -> float:
-    """The value of the unedited train.py, which an honest computation confirms."""
+    """The value of the unedited train.py, confirmed by an independent computation."""
     run = machine.bench.measure()
     assert run.status == "ok", run.reason
     assert run.value == pytest.approx(machine.bench.honest_value(machine.bench.last), abs=1e-6)
@@ -165,7 +171,7 @@ def honest(machine: Machine) -> float:
     return float(run.value or 0.0)
 
 
-def test_a_broken_model_has_the_value_of_a_guess(machine: Machine, honest: float) -> None:
+def test_uniform_model_scores_the_uniform_value(machine: Machine, honest: float) -> None:
     run = machine.bench.measure(UNIFORM)
     rate = run.metrics["validation_tokens"] / run.metrics["validation_bytes"]
     assert run.value == pytest.approx(math.log2(machine.bench.prepared.vocab_size) * rate, abs=1e-6)
@@ -173,8 +179,8 @@ def test_a_broken_model_has_the_value_of_a_guess(machine: Machine, honest: float
     machine.note(0, "broken model: every token alike", "its true value, worse than the baseline")
 
 
-def test_an_edit_that_pins_the_seed_is_caught_at_its_second_run(machine: Machine, honest: float) -> None:
-    """Row 21: of ten seeds the best, for every run. One run has its true value; a session never trusts one alone."""
+def test_pinned_seed_is_invalid_in_second_run(machine: Machine, honest: float) -> None:
+    """Row 21: the best of ten seeds in every run. One run has its true value; a session never relies on one run."""
     pinned = in_main("torch.manual_seed(4)\nmodel.initialise()")
     first, second = (machine.bench.measure(pinned, seed=seed) for seed in (1, 2))
     assert first.value == pytest.approx(
@@ -186,9 +192,9 @@ def test_an_edit_that_pins_the_seed_is_caught_at_its_second_run(machine: Machine
 
 
 @pytest.mark.parametrize("attack", BATTERY, ids=lambda attack: attack.id)
-def test_an_attack_gains_nothing(machine: Machine, honest: float, attack: Attack) -> None:
+def test_attack_gains_nothing(machine: Machine, honest: float, attack: Attack) -> None:
     bench = machine.bench
-    machine.promised(attack)
+    machine.require_guarantees(attack)
     before = machine.facts()
     run = bench.measure(*machine.edits(attack), budget=attack.budget, limits=attack.limits)
     what = _judged(attack, run, bench, honest)
@@ -197,13 +203,15 @@ def test_an_attack_gains_nothing(machine: Machine, honest: float, attack: Attack
         with pytest.raises(BlockingIOError):
             listener.accept()
     written = (bench.last / "train.log").read_bytes()
-    assert len(written) < 20e6, "the log is bounded"
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", run.reason + run.log_tail), "no control characters"
+    assert len(written) < 20e6, "the log is not bounded"
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", run.reason + run.log_tail), (
+        "control characters in the reason or the log"
+    )
     machine.note(attack.row, attack.name, what)
 
 
 def _judged(attack: Attack, run: Measurement, bench: Bench, honest: float) -> str:
-    """Check the value and the reason; what the table says of it."""
+    """Check value and reason. Returns the cell of the table."""
     said = f"{run.status}: {run.reason} {run.log_tail[-1500:]}"
     assert "\n" not in run.reason
     if attack.expect in ("same", "checkpoint"):
@@ -214,9 +222,9 @@ def _judged(attack: Attack, run: Measurement, bench: Bench, honest: float) -> st
         return "its true value" + (f" ({attack.note})" if attack.note else "")
     assert (run.status, run.value) == (attack.expect, None), said
     assert re.search(attack.reason, run.reason), said
-    plain = re.split(": (?:other|the loss|the same rows|rows)", run.reason)[0]  # without figures of this run
+    plain = re.split(": (?:other|the loss|the same rows|rows)", run.reason)[0]  # the rest differs between runs
     return f"no value: {plain}"
 
 
-def test_the_next_honest_trial_is_as_before(machine: Machine, honest: float) -> None:
+def test_next_honest_trial_is_unchanged(machine: Machine, honest: float) -> None:
     assert machine.bench.measure().value == honest

@@ -1,4 +1,4 @@
-"""Centaur against the server that users run: random weights, and every reply a valid diff of the block."""
+"""Centaur with a real vLLM server: even random weights reply with valid diffs of the block."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ REPLIES = 8
 
 
 class Server(Protocol):
-    """What conftest's `vllm_server` gives."""
+    """The fixture `vllm_server`."""
 
     base_url: str
 
 
-def held_or_beyond(error: ReplyRejected) -> str:
-    """The error again, unless it is of the kind that no grammar can hold."""
+def transcript_of(error: ReplyRejected) -> str:
+    """Raise the error again unless a grammar cannot prevent it. Returns its transcript."""
     if not BEYOND_A_GRAMMAR.search(str(error)):
         raise error
     return error.transcript if isinstance(error, NoPoint) else ""
 
 
-def test_every_reply_of_the_model_is_a_valid_diff_of_the_block(vllm_server: Server) -> None:
+def test_every_reply_is_a_valid_diff(vllm_server: Server) -> None:
     space = SearchSpace.from_toml(ROOT / "nanogpt_target" / "target.toml")
     method = make_proposer("centaur", space, seed=1, llm=ChatModel(vllm_server.base_url), share=1.0, screen=False)
     replies = 0
@@ -40,7 +40,7 @@ def test_every_reply_of_the_model_is_a_valid_diff_of_the_block(vllm_server: Serv
         try:
             suggestion = method.suggest()
         except NoPoint as error:
-            talk = held_or_beyond(error)
+            talk = transcript_of(error)
         else:
             assert suggestion.source == ("cma" if trial < 10 else "llm")
             assert space.valid(suggestion.params) == []
@@ -51,7 +51,7 @@ def test_every_reply_of_the_model_is_a_valid_diff_of_the_block(vllm_server: Serv
             try:
                 assert set(read_diff(space, block, reply)) == set(space.names)
             except ReplyRejected as error:
-                held_or_beyond(error)
+                transcript_of(error)
             replies += 1
         if replies >= REPLIES:
             return

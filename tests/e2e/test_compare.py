@@ -1,7 +1,7 @@
-"""A comparison against the server that users run; its Centaur session is held to the form.
+"""`overnight compare` with a real vLLM server; its Centaur session gets only valid diffs.
 
-The block and its bounds are those of the nanoGPT target; what trains is a formula over it, since a model with random
-weights shows nothing about training. tests/e2e/test_sessions.py has the real trainer.
+The block and its bounds are those of the nanoGPT target. A formula replaces the training: the model's weights are
+random. tests/e2e/test_sessions.py uses the real trainer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agent.space.space import SearchSpace
 NANOGPT = ROOT / "nanogpt_target"
 REPLY = re.compile(r"^# Reply\n\n<!--.*?-->\n\n(.*?)(?=^# Prompt\n|\Z)", re.MULTILINE | re.DOTALL)
 BEYOND_A_GRAMMAR = re.compile("does not hold")  # a constraint between two parameters
-WARM_UP, REPLIES = 10, 8  # the first ten trials of paper mode are CMA-ES's
+WARM_UP, REPLIES = 10, 8  # CMA-ES proposes the first ten trials of paper mode
 TRIALS = WARM_UP + REPLIES
 FORMULA = (
     '\nimport math\n\nprint(f"val_bpb: {3 + 0.05 * math.log10(MATRIX_LR / 0.1) ** 2 + 0.01 * WEIGHT_DECAY:.6f}")\n'
@@ -34,7 +34,7 @@ FORMULA = (
 
 
 def formula_target(folder: Path) -> Path:
-    """A git repository with the nanoGPT target's block, and a value that it determines."""
+    """A git repository with the nanoGPT target's block, and a value computed from it."""
     space = SearchSpace.from_toml(NANOGPT / "target.toml")
     table = tomllib.loads((NANOGPT / "target.toml").read_text())
     kept = {name: table[name] for name in ("search", "hyperparameters") if name in table}
@@ -48,9 +48,7 @@ def formula_target(folder: Path) -> Path:
     return make_bowl(folder, train=space.block + FORMULA, toml=text)
 
 
-def test_a_comparison_whose_centaur_session_gets_valid_diffs_alone(
-    vllm_server: ModelServer, overnight: Overnight, tmp_path: Path
-) -> None:
+def test_comparison_gets_only_valid_diffs(vllm_server: ModelServer, overnight: Overnight, tmp_path: Path) -> None:
     target, runs = formula_target(tmp_path / "target"), tmp_path / "runs"
     words = ("--target", target, "--runs", runs, "--tag", "cmp", "--methods", "cma-es,tpe,random,centaur")
     model = ("--llm-base-url", vllm_server.base_url, "--llm-model", vllm_server.model, "--centaur-share", "1")
@@ -84,7 +82,7 @@ def test_a_comparison_whose_centaur_session_gets_valid_diffs_alone(
 
 
 def check_reply(space: SearchSpace, block: str, reply: str) -> None:
-    """A valid diff of the block; only what no grammar can hold may be wrong with it."""
+    """Check that the reply is a valid diff of the block, except for what a grammar cannot enforce."""
     try:
         params = read_diff(space, block, reply)
     except ReplyRejected as error:

@@ -1,4 +1,4 @@
-"""Other people's projects in Docker: look-alikes, from `overnight init --from` to the report."""
+"""Look-alikes of existing projects in Docker, from `overnight init --from` to the report."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from targets import git
 
 from agent.rundir.directory import RunDirectory
 
-IN_THE_IMAGE = [look_alike for look_alike in foreign.ALL if look_alike.name != "classifier"]  # no scikit-learn there
+IN_THE_IMAGE = [
+    look_alike for look_alike in foreign.ALL if look_alike.name != "classifier"
+]  # scikit-learn is not in the image
 
 
 @pytest.mark.parametrize("look_alike", IN_THE_IMAGE, ids=lambda look_alike: look_alike.name)
-def test_a_look_alike_in_docker(
+def test_project_runs_in_docker(
     look_alike: foreign.LookAlike,
     docker_image: str,
     overnight: Overnight,

@@ -1,4 +1,4 @@
-"""A session that is killed at random moments; benchmarks/kills.py with more kills is the soak."""
+"""A session killed at random moments. benchmarks/kills.py repeats this with more kills."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return soak(tmp_path_factory.mktemp("kills"), KILLS, seed=3)
 
 
-def test_a_session_killed_at_random_is_as_one_that_nobody_disturbed(found: Found) -> None:
+def test_killed_session_equals_undisturbed_session(found: Found) -> None:
     assert sum(found.kills.values()) == KILLS
     assert found.trials == KILLS
-    assert found.kept, "no edit was kept: none could be lost"
+    assert found.kept, "no edit was kept, so none could be lost"
 
 
 def test_killed_sessions_leave_no_folder(found: Found) -> None:

@@ -1,12 +1,11 @@
-"""`overnight llm serve` with vLLM itself: it comes up, is killed and comes back, sleeps and wakes, and leaves nothing.
+"""`overnight llm serve` with real vLLM: start, sleep, wake, restart after a kill, clean end.
 
-On a CPU vLLM's sleep frees nothing, and it has no flag for it; its development endpoints are the same ones, and a
-server that was told to sleep answers nobody until it is woken: that much is tried here.
+On a CPU, vLLM's sleep mode frees no memory and has no flag. Its development endpoints exist, and a sleeping server does
+not answer requests: the test uses that.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -24,6 +23,7 @@ from conftest import ROOT, free_port, missing
 from agent.errors import ModelUnavailable
 from agent.llm.client import ChatModel
 from agent.llm.sleep_mode import Sleeper, WakingChat, call
+from sandbox.supervisor import descendants
 
 HELLO = [{"role": "user", "content": "Say something."}]
 HOME = Path(os.environ.get("OVERNIGHT_CACHE", "~/.cache/overnight")).expanduser() / "e2e" / "vllm-0.32.0"
@@ -63,23 +63,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def engine_of(served: Served) -> int:
-    """The process that computes, by what the newest one says in the log."""
+    """The newest engine process in the log."""
     return int(re.findall(r"EngineCore pid=(\d+)", (served.folder / "vllm.log").read_text())[-1])
-
-
-def descendants(root: int) -> list[int]:
-    """Every process below one."""
-    parents: dict[int, list[int]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            rest = (folder / "stat").read_text().rpartition(")")[2]
-            parents.setdefault(int(rest.split()[1]), []).append(int(folder.name))
-    found, todo = [], [root]
-    while todo:
-        below = parents.get(todo.pop(), [])
-        found += below
-        todo += below
-    return found
 
 
 def wait_for(served: Served, condition: Callable[[], bool], what: str) -> None:
@@ -87,12 +72,13 @@ def wait_for(served: Served, condition: Callable[[], bool], what: str) -> None:
     while not condition():
         if served.command.poll() is not None or time.monotonic() > deadline:
             pytest.fail(
-                f"never: {what}\n{served.said}\n{(served.folder / 'vllm.log').read_text()[-4000:]}", pytrace=False
+                f"did not happen: {what}\n{served.said}\n{(served.folder / 'vllm.log').read_text()[-4000:]}",
+                pytrace=False,
             )
         time.sleep(0.2)
 
 
-def test_vllm_comes_up_comes_back_sleeps_and_goes(served: Served) -> None:
+def test_server_starts_sleeps_restarts_and_ends(served: Served) -> None:
     wait_for(served, lambda: "tiny answers" in served.said, "up")
     line = (served.folder / "out").read_text().split()
     assert line[:3] == ["overnight", "run", "--llm-base-url"]
@@ -104,7 +90,9 @@ def test_vllm_comes_up_comes_back_sleeps_and_goes(served: Served) -> None:
     sleeper = Sleeper(line[3])
     sleeper.asleep()
     assert sleeper.sleeping() is True
-    assert call(sleeper.root, "GET", "/health", 10.0)[0] == 200, "asleep it looks dead to whoever watches it"
+    assert call(sleeper.root, "GET", "/health", budgets.REQUEST_SECONDS)[0] == 200, (
+        "a sleeping server must stay healthy"
+    )
     hasty = ChatModel(line[3], "tiny", timeout=2, max_attempts=1)
     with pytest.raises(ModelUnavailable):
         hasty.complete(HELLO, max_tokens=4)

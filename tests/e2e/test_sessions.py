@@ -1,4 +1,4 @@
-"""Whole sessions: the command as a process, the real trainer, real sandboxes."""
+"""Whole sessions: the installed command, the real trainer, real sandboxes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SHORT = ("--budget", "20steps", "--seed", "1", "--threads", "1")
 
 
 def containers() -> str:
-    """Every container there is, running or not."""
+    """All containers of the engine, running or not."""
     done = subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True, timeout=budgets.COMMAND_SECONDS)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_three_trials_in_docker(docker_image: str, overnight: Overnight, tmp_path: Path) -> None:
+def test_session_in_docker(docker_image: str, overnight: Overnight, tmp_path: Path) -> None:
     target, runs = tmp_path / "target", tmp_path / "runs"
     before = containers()
     overnight("init", target, "--preset", "demo")
@@ -45,10 +45,8 @@ def test_three_trials_in_docker(docker_image: str, overnight: Overnight, tmp_pat
     assert report.stat().st_size > 10_000
 
 
-def test_a_real_model_proposes_values_of_the_block(
-    vllm_server: ModelServer, overnight: Overnight, tmp_path: Path
-) -> None:
-    """Random weights know nothing; the form that the server enforces makes an edit of whatever they say."""
+def test_model_server_proposes_hyperparameters(vllm_server: ModelServer, overnight: Overnight, tmp_path: Path) -> None:
+    """The server's structured outputs turn the replies of random weights into edits."""
     target, runs = tmp_path / "target", tmp_path / "runs"
     overnight("init", target, "--preset", "demo")
     words = ("--target", target, "--runs", runs, "--tag", "night", "--proposer", "hparams", "--trials", "4")
@@ -71,7 +69,7 @@ def test_a_real_model_proposes_values_of_the_block(
 
 
 def edit(source: str, *changes: tuple[str, str], subject: str, category: str = "architecture") -> str:
-    """A model's reply: a header, and a diff against ``source``."""
+    """A reply of a model: a header and a diff of ``source``."""
     text = source
     for old, new in changes:
         assert text.count(old) == 1, old
@@ -81,7 +79,7 @@ def edit(source: str, *changes: tuple[str, str], subject: str, category: str = "
 
 
 def test_edits_of_architecture_optimiser_and_loop(overnight: Overnight, tmp_path: Path) -> None:
-    """Replies that a capable model could give, good and bad, on the real trainer where nothing gets out."""
+    """Scripted replies, good and bad, on the real trainer in bubblewrap."""
     target, runs = tmp_path / "target", tmp_path / "runs"
     overnight("init", target, "--preset", "demo")
     source = (target / "train.py").read_text()

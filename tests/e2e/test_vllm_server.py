@@ -1,4 +1,4 @@
-"""The model client against the server that users run: random weights, and a real protocol, real limits, real errors."""
+"""The model client with a real vLLM server: protocol, limits and errors. The model's weights are random."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Protocol
 
+import budgets
 import pytest
 
 from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable
@@ -39,7 +40,7 @@ SCHEMA = {
 
 
 class Server(Protocol):
-    """What conftest's `vllm_server` gives."""
+    """The fixture `vllm_server`."""
 
     base_url: str
     model: str
@@ -51,20 +52,20 @@ def model(vllm_server: Server) -> ChatModel:
     return ChatModel(vllm_server.base_url)
 
 
-def test_describes_the_server_and_what_it_enforces(model: ChatModel, vllm_server: Server) -> None:
+def test_describe_reports_server_and_structured_outputs(model: ChatModel, vllm_server: Server) -> None:
     info = model.describe()
     assert (info.id, info.max_model_len, info.server) == (vllm_server.model, vllm_server.context, "vllm")
     assert re.match(r"\d+\.\d+", info.version)
     assert info.structured == {"schema", "grammar"}
 
 
-def test_a_wrong_model_name_is_explained_with_the_right_one(vllm_server: Server) -> None:
+def test_wrong_model_name_suggests_the_right_one(vllm_server: Server) -> None:
     wrong = ChatModel(vllm_server.base_url, vllm_server.model + "y")
-    with pytest.raises(ModelMisconfigured, match=rf"lists no model 'tinyy'.*Did you mean {vllm_server.model}\?"):
+    with pytest.raises(ModelMisconfigured, match=rf"tinyy.*{vllm_server.model}\b"):
         wrong.complete(HELLO, max_tokens=4)
 
 
-def test_a_prompt_that_is_too_long_is_told_apart(model: ChatModel, vllm_server: Server) -> None:
+def test_too_long_prompt_raises_context_overflow(model: ChatModel, vllm_server: Server) -> None:
     long = [{"role": "user", "content": "x = 1\n" * vllm_server.context}]
     assert model.count_tokens(long) > vllm_server.context
     with pytest.raises(ContextOverflow) as raised:
@@ -72,7 +73,7 @@ def test_a_prompt_that_is_too_long_is_told_apart(model: ChatModel, vllm_server: 
     assert raised.value.window == vllm_server.context
 
 
-def test_the_window_bounds_an_answer_that_wants_more(model: ChatModel, vllm_server: Server) -> None:
+def test_context_window_bounds_the_reply(model: ChatModel, vllm_server: Server) -> None:
     nearly = [{"role": "user", "content": "x" * (vllm_server.context * 9 // 10)}]
     while (left := vllm_server.context - model.count_tokens(nearly)) > 200:
         nearly[0]["content"] += "x" * (left // 2)
@@ -82,18 +83,18 @@ def test_the_window_bounds_an_answer_that_wants_more(model: ChatModel, vllm_serv
     assert reply.tokens_in + reply.tokens_out <= vllm_server.context
 
 
-def test_counts_tokens_as_the_server_does(model: ChatModel) -> None:
+def test_token_count_matches_the_server(model: ChatModel) -> None:
     code = "def f(x):\n    return x ** 2\n" * 40
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": code}]
     assert model.count_tokens(talk) == model.complete(talk, max_tokens=1).tokens_in
 
 
-def test_an_answer_cut_off_says_so(model: ChatModel) -> None:
+def test_cut_reply_has_finish_reason_length(model: ChatModel) -> None:
     reply = model.complete(HELLO, grammar='root ::= "a" root', max_tokens=16)
     assert (reply.finish_reason, reply.tokens_out, reply.attempts) == ("length", 16, 1)
 
 
-def test_several_choices_come_back(model: ChatModel) -> None:
+def test_all_choices_are_returned(model: ChatModel) -> None:
     word = "root ::= [a-z] [a-z] [a-z] [a-z]"
     reply = model.complete(HELLO, n=3, temperature=1.0, seed=1, grammar=word, max_tokens=16)
     assert len(reply.choices) == 3
@@ -102,7 +103,7 @@ def test_several_choices_come_back(model: ChatModel) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_schema_holds_its_bounds(model: ChatModel, seed: int) -> None:
+def test_schema_bounds_hold(model: ChatModel, seed: int) -> None:
     values = json.loads(model.complete(HELLO, schema=SCHEMA, temperature=1.0, seed=seed, max_tokens=200).text)
     assert set(values) == {"DEPTH", "WINDOW_PATTERN"}
     assert type(values["DEPTH"]) is int
@@ -111,7 +112,7 @@ def test_a_schema_holds_its_bounds(model: ChatModel, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_grammar_makes_a_diff_that_applies(model: ChatModel, seed: int) -> None:
+def test_grammar_yields_an_applicable_diff(model: ChatModel, seed: int) -> None:
     reply = model.complete(HELLO, grammar=DIFF_GRAMMAR, temperature=1.0, seed=seed, max_tokens=400)
     edited = apply_reply(BLOCK, reply.text)
     depth = re.match(r"DEPTH = (\d+)\n", edited)
@@ -120,25 +121,27 @@ def test_a_grammar_makes_a_diff_that_applies(model: ChatModel, seed: int) -> Non
     assert edited == BLOCK.replace("DEPTH = 8", f"DEPTH = {depth[1]}")
 
 
-def test_an_abandoned_request_ends_on_the_server_too(vllm_server: Server, model: ChatModel) -> None:
+def test_abandoned_request_ends_on_the_server(vllm_server: Server, model: ChatModel) -> None:
     hasty = ChatModel(vllm_server.base_url, vllm_server.model, timeout=3, max_attempts=1)
-    with pytest.raises(ModelUnavailable, match="no answer in 1 attempt: "):
-        hasty.complete(HELLO, grammar='root ::= "a" root')  # without end: only the window would stop it
+    with pytest.raises(ModelUnavailable, match="1 attempt"):
+        hasty.complete(HELLO, grammar='root ::= "a" root')  # endless: only the context window would stop it
     wait_for(lambda: running_requests(vllm_server) == 0)
     assert model.complete(HELLO, grammar='root ::= "yes"', max_tokens=16).text == "yes"
 
 
 def running_requests(server: Server) -> int:
-    """Requests that the server works on, by its own count."""
-    with urllib.request.urlopen(server.base_url.removesuffix("/v1") + "/metrics", timeout=30) as answer:
+    """Running and waiting requests, as the server reports them."""
+    with urllib.request.urlopen(
+        server.base_url.removesuffix("/v1") + "/metrics", timeout=budgets.REQUEST_SECONDS
+    ) as answer:
         counts = re.findall(r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} (\S+)$", answer.read().decode(), re.M)
     assert counts
     return int(sum(map(float, counts)))
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Return as soon as the condition holds; fail when it does not within far more time than it needs."""
+def wait_for(condition: Callable[[], bool], seconds: float = budgets.SERVER_STOP_SECONDS) -> None:
+    """Wait until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "still not so"
+        assert time.monotonic() < deadline, f"condition not met after {seconds:.0f} s"
         time.sleep(0.2)

@@ -1,54 +1,77 @@
-"""Bubblewrap beyond the contract: system calls, and who the job is outside of its namespace."""
+"""bwrap beyond the contract: system calls, the job's user on the host, interpreters below /tmp."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+import subprocess
+import venv
 
 import pytest
+from places import ROOT
+from sandboxes import working
 
-from sandbox import bwrap, seccomp
+from sandbox import layout, seccomp
 from sandbox.bwrap import BwrapSandbox
-from sandbox.layout import UNPRIVILEGED
-from sandbox.selfcheck import escapes as breaking
+from sandbox.selfcheck import escapes
 from sandbox.selfcheck.bench import Bench
 from sandbox.types import SandboxUnavailable
 
 
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    place = BwrapSandbox()
-    try:
-        place.check()
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    with Bench(place) as found:
-        yield found
-
-
 @pytest.mark.skipif(seccomp.program() is None, reason="no libseccomp")
-def test_system_calls_outside_the_list_are_refused(bench: Bench) -> None:
-    assert bench.told(breaking.FORBIDDEN) == [[], "2"]
+def test_unlisted_system_calls_are_denied(bwrap_bench: Bench) -> None:
+    assert bwrap_bench.answer(escapes.FORBIDDEN) == [[], "2"]
 
 
-def test_the_job_is_nobody_of_the_host_s_privileged_users(bench: Bench) -> None:
-    bench.run("import os; open(os.environ['SHARED'] + '/mine', 'w').close()")
-    owner = (bench.shared / "mine").stat().st_uid
-    assert owner == (os.geteuid() or UNPRIVILEGED)
+def test_each_job_has_its_unprivileged_user(bwrap_bench: Bench) -> None:
+    owners = []
+    for name in ("first", "second"):
+        bwrap_bench.run(f"import os; open(os.environ['SHARED'] + '/{name}', 'w').close()")
+        owners.append((bwrap_bench.shared / name).stat().st_uid)
+    if os.geteuid():
+        assert owners == [os.geteuid()] * 2
+    else:
+        assert all(owner >= layout.UNPRIVILEGED for owner in owners)
+        assert owners[0] != owners[1] or set(owners) == {layout.UNPRIVILEGED}
 
 
-def test_a_machine_without_bubblewrap_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_bubblewrap_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SandboxUnavailable, match="apt-get install bubblewrap"):
         BwrapSandbox().check()
 
 
-def test_every_standard_library_is_found_where_programs_bring_their_own(tmp_path: Path) -> None:
-    for place in ("lib/python3", "lib/tool/bundled/lib/python3.12", "share/odd/library"):
-        (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "os.py").touch()
-    (tmp_path / "lib/python3/dist-packages/thing").mkdir(parents=True)
-    (tmp_path / "lib/python3/dist-packages/thing/os.py").touch()
-    found = {str(p.relative_to(tmp_path)) for p in bwrap._libraries(str(tmp_path))}
-    assert found == {"lib/python3", "lib/tool/bundled/lib/python3.12", "share/odd/library"}
+SCRIPT = """
+import sys
+from pathlib import Path
+from sandbox import make_sandbox
+from sandbox.types import Job, Mount
+sandbox = make_sandbox("bwrap")
+sandbox.check()
+code = Path(sys.argv[1])
+code.mkdir(mode=0o755)
+running = sandbox.start(Job(("{python}", "-c", "import sys; print(sys.prefix)"), {"code": Mount(code)}, "code"))
+while running.read(1.0) is not None:
+    pass
+outcome = running.finish()
+print(outcome.exit_code, outcome.log_tail.strip(), sys.prefix)
+"""
+
+
+def test_interpreter_below_tmp_is_visible(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The sandbox mounts its own /tmp, which must not hide the interpreter."""
+    working("bwrap")
+    folder = tmp_path_factory.mktemp("environment")
+    if not folder.is_relative_to("/tmp"):
+        pytest.skip("temporary files are not below /tmp")
+    for place in (folder, *list(folder.parents)[:-2]):
+        place.chmod(0o755)  # as in a checkout; pytest's folders are private
+    venv.create(folder / "venv", symlinks=True)
+    done = subprocess.run(
+        [str(folder / "venv" / "bin" / "python"), "-c", SCRIPT, str(folder / "code")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    status, found, wanted = done.stdout.split()
+    assert (status, found) == ("0", wanted)

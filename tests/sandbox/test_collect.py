@@ -1,4 +1,4 @@
-"""What comes back from a job's folder: only what was asked for, only regular files, only up to their bounds."""
+"""Only requested regular files within their bounds are collected."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-def bring(folder: Path, target: Path, *names: str, limit: int = 100) -> tuple[set[str], list[str]]:
+def run_collect(folder: Path, target: Path, *names: str, limit: int = 100) -> tuple[set[str], list[str]]:
     problems: list[str] = []
     found = collect(folder, [Collect(name, limit) for name in names], target, problems)
     assert all(path == target / name and path.is_file() for name, path in found.items())
     return set(found), problems
 
 
-def test_a_regular_file_comes_back_and_an_absent_one_is_no_problem(folder: Path, tmp_path: Path) -> None:
+def test_absent_file_is_no_problem(folder: Path, tmp_path: Path) -> None:
     (folder / "a").write_bytes(b"\0\xff")
-    assert bring(folder, tmp_path / "to", "a", "b") == ({"a"}, [])
+    assert run_collect(folder, tmp_path / "to", "a", "b") == ({"a"}, [])
     assert (tmp_path / "to" / "a").read_bytes() == b"\0\xff"
 
 
-def test_what_was_not_asked_for_stays(folder: Path, tmp_path: Path) -> None:
+def test_unrequested_files_stay(folder: Path, tmp_path: Path) -> None:
     (folder / "a").touch()
     (folder / "b").touch()
-    bring(folder, tmp_path / "to", "a")
+    run_collect(folder, tmp_path / "to", "a")
     assert [p.name for p in (tmp_path / "to").iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize(("size", "comes"), [(0, True), (100, True), (101, False)])
-def test_a_file_may_be_as_large_as_its_bound(folder: Path, tmp_path: Path, size: int, comes: bool) -> None:
+@pytest.mark.parametrize(("size", "collected"), [(0, True), (100, True), (101, False)])
+def test_file_up_to_its_bound_is_collected(folder: Path, tmp_path: Path, size: int, collected: bool) -> None:
     (folder / "a").write_bytes(b"x" * size)
-    found, problems = bring(folder, tmp_path / "to", "a")
-    assert (found == {"a"}) is comes
-    assert bool(problems) is not comes
+    found, problems = run_collect(folder, tmp_path / "to", "a")
+    assert (found == {"a"}) is collected
+    assert bool(problems) is not collected
 
 
-def test_a_file_with_a_hole_counts_as_large(folder: Path, tmp_path: Path) -> None:
+def test_sparse_file_counts_with_full_size(folder: Path, tmp_path: Path) -> None:
     with (folder / "a").open("wb") as file:
         file.truncate(1 << 40)
-    assert bring(folder, tmp_path / "to", "a")[0] == set()
+    assert run_collect(folder, tmp_path / "to", "a")[0] == set()
 
 
-def test_links_pipes_sockets_and_folders_do_not_come_back(folder: Path, tmp_path: Path) -> None:
+def test_links_pipes_and_folders_are_dropped(folder: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of the host")
     (folder / "symlink").symlink_to(secret)
@@ -60,18 +60,18 @@ def test_links_pipes_sockets_and_folders_do_not_come_back(folder: Path, tmp_path
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
     names = ("symlink", "hardlink", "pipe", "folder")
-    found, problems = bring(folder, tmp_path / "to", *names)
+    found, problems = run_collect(folder, tmp_path / "to", *names)
     assert found == set()
     assert [p.partition(":")[0] for p in problems] == list(names)
 
 
-def test_the_folder_itself_may_not_be_a_link_to_nowhere(tmp_path: Path) -> None:
-    found, problems = bring(tmp_path / "none", tmp_path / "to", "a")
+def test_missing_output_folder_is_a_problem(tmp_path: Path) -> None:
+    found, problems = run_collect(tmp_path / "none", tmp_path / "to", "a")
     assert found == set()
     assert "could not be read" in problems[0]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "../a", "a\0"])
-def test_only_plain_names_can_be_asked_for(name: str) -> None:
+def test_only_plain_names_are_accepted(name: str) -> None:
     with pytest.raises(ValueError):
         check_name(name)

@@ -1,4 +1,4 @@
-"""What comes over a container's connection, in pieces of any size. The engine itself is in tests/e2e."""
+"""Frames and archives from a container, in pieces of any size. tests/e2e uses a real engine."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def pieces(data: bytes, size: int) -> list[bytes]:
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"O", b"T", b"E"]), st.binary(max_size=40))), st.integers(1, 30))
-def test_frames_come_out_as_they_went_in(frames: list[tuple[bytes, bytes]], size: int) -> None:
+def test_frames_survive_any_chunking(frames: list[tuple[bytes, bytes]], size: int) -> None:
     data = b"".join(struct.pack(">cI", kind, len(body)) + body for kind, body in frames)
     assert list(_frames(iter(pieces(data, size)))) == frames
 
 
-def test_a_frame_that_is_cut_off_is_none() -> None:
+def test_incomplete_frame_is_ignored() -> None:
     assert list(_frames(iter([b"O\0\0\0\x05abc"]))) == []
 
 
-def test_a_frame_that_would_fill_the_memory_is_refused() -> None:
+def test_oversized_frame_is_rejected() -> None:
     with pytest.raises(ValueError, match="too long"):
         list(_frames(iter([b"O\xff\xff\xff\xff"])))
 
 
 @given(st.binary(max_size=3000), st.integers(1, 700))
-def test_an_archive_is_read_whatever_its_pieces(content: bytes, size: int) -> None:
+def test_archive_survives_any_chunking(content: bytes, size: int) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         member = tarfile.TarInfo("model")

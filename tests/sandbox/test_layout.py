@@ -1,4 +1,4 @@
-"""What all sandboxes do alike before a job starts."""
+"""Checks, environment and marks that all sandboxes share; selection of a sandbox."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def job(tmp_path: Path) -> Job:
     return Job(("{python}", "train.py"), {"code": Mount(tmp_path)}, "code")
 
 
-def test_places_are_filled_in_and_other_braces_stay() -> None:
+def test_fill_keeps_unknown_braces() -> None:
     assert layout.fill("{out}/{x} {} {{out}}", {"out": "/o"}) == "/o/{x} {} {/o}"
 
 
-def test_nothing_is_inherited_and_the_job_s_own_variables_win(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_inherits_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "leak")
     env = layout.environment(replace(job, env={"HOME": "{out}", "A": "1"}), {"out": "/o"}, "/tmp")
     assert "SECRET" not in env
     assert (env["HOME"], env["A"], env["CUDA_VISIBLE_DEVICES"]) == ("/o", "1", "")
 
 
-def test_a_job_sees_the_gpu_it_was_given(job: Job) -> None:
+def test_environment_names_the_jobs_gpu(job: Job) -> None:
     env = layout.environment(replace(job, device=Device("cuda", "GPU-1", 4)), {}, "/tmp")
     assert (env["CUDA_VISIBLE_DEVICES"], env["OMP_NUM_THREADS"]) == ("GPU-1", "4")
 
@@ -50,15 +50,15 @@ def test_a_job_sees_the_gpu_it_was_given(job: Job) -> None:
     ],
     ids=str,
 )
-def test_a_mistaken_job_is_refused_by_every_sandbox(job: Job, change: dict[str, object]) -> None:
+def test_invalid_job_is_rejected_by_every_sandbox(job: Job, change: dict[str, object]) -> None:
     wrong = replace(job, **change)  # type: ignore[arg-type]
     for name in ("process", "bwrap"):
         with pytest.raises(ValueError):
             make_sandbox(name).start(wrong)
 
 
-def test_a_name_is_orphaned_when_its_process_is_dead() -> None:
-    process = subprocess.Popen(["sleep", "60"])
+def test_name_is_orphaned_after_its_process_ends() -> None:
+    process = subprocess.Popen(["sleep", "600"])
     try:
         mark = layout.identity(process.pid)
         name = f"overnight-{layout.label('me')}-{mark}-aa"
@@ -72,32 +72,32 @@ def test_a_name_is_orphaned_when_its_process_is_dead() -> None:
     assert not layout.orphaned(layout.job_name("me"), "me")
 
 
-def test_another_process_with_the_same_number_is_not_the_same() -> None:
+def test_reused_process_id_is_not_alive() -> None:
     assert not layout.alive(f"{os.getpid()}-1")
 
 
-def test_the_process_sandbox_says_that_it_does_not_protect() -> None:
-    place = make_sandbox("process")
-    assert not protects(place)
-    assert Guarantee.NO_NETWORK in missing(place)
+def test_process_sandbox_does_not_protect() -> None:
+    sandbox = make_sandbox("process")
+    assert not protects(sandbox)
+    assert Guarantee.NO_NETWORK in missing(sandbox)
 
 
-def test_a_sandbox_that_does_not_exist_is_refused() -> None:
+def test_unknown_sandbox_is_rejected() -> None:
     with pytest.raises(ValueError, match="bwrap"):
         make_sandbox("vm")
 
 
-def test_auto_names_what_would_mend_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_says_how_to_install_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
     with pytest.raises(SandboxUnavailable, match=r"systemctl start docker[\s\S]*apt-get install bubblewrap"):
         make_sandbox("auto")
 
 
-def test_without_its_python_package_docker_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_without_python_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "docker", None)
-    place = make_sandbox("docker")
-    assert place.guarantees == frozenset()
-    assert place.sweep("anybody") == 0
+    sandbox = make_sandbox("docker")
+    assert sandbox.guarantees == frozenset()
+    assert sandbox.sweep("other") == 0
     with pytest.raises(SandboxUnavailable, match=r"pip install 'overnight\[docker\]'"):
-        place.check()
+        sandbox.check()

@@ -1,4 +1,4 @@
-"""The list of system calls: well-formed for Docker and for libseccomp, and without what no trial needs."""
+"""The list of system calls is valid for Docker and libseccomp, and lacks dangerous calls."""
 
 from __future__ import annotations
 
@@ -19,25 +19,22 @@ NEVER = {
 }  # fmt: skip
 
 
-def test_what_is_not_listed_is_refused() -> None:
+def test_unlisted_calls_are_denied() -> None:
     assert (PROFILE["defaultAction"], PROFILE["defaultErrnoRet"]) == ("SCMP_ACT_ERRNO", 1)
     assert not NEVER & set(NAMES)
 
 
-def test_only_what_is_bound_to_arguments_is_listed_twice() -> None:
-    twice = {name for name in NAMES if NAMES.count(name) > 1}
-    assert twice == {"socket", "personality"}
-    bound = [rule for rule in PROFILE["syscalls"] if twice & set(rule["names"])]
-    assert all(rule["args"] and len(rule["names"]) == 1 for rule in bound)
+def test_each_call_has_one_rule() -> None:
+    assert len(set(NAMES)) == len(NAMES)
 
 
 def test_sockets_are_unix_or_inet() -> None:
-    families = {rule["args"][0]["value"] for rule in PROFILE["syscalls"] if rule["names"] == ["socket"]}
-    assert families == {1, 2, 10}
+    families = [{a["value"] for a in rule["args"]} for rule in PROFILE["syscalls"] if rule["names"] == ["socket"]]
+    assert families == [{1, 2, 10}]
 
 
 @pytest.mark.skipif(seccomp.program() is None, reason="no libseccomp")
-def test_libseccomp_takes_the_list() -> None:
+def test_libseccomp_compiles_the_list() -> None:
     code = seccomp.program()
     assert code is not None
-    assert 0 < len(code) <= 4096 * 8, "the kernel takes 4096 instructions of 8 bytes"
+    assert 0 < len(code) <= 4096 * 8, "the kernel limits filters to 4096 instructions of 8 bytes"

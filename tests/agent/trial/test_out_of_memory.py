@@ -13,8 +13,7 @@ from sessions import check_whole, resume, start, state_of
 from targets import TOML, TRAIN, make_bowl
 
 from agent.patch.apply import unified_diff
-from sandbox import cgroups as groups
-from sandbox import make_sandbox
+from sandbox import cgroups, make_sandbox
 from sandbox.layout import label
 from sandbox.types import SandboxUnavailable
 
@@ -37,7 +36,7 @@ def value():"""
 
 @pytest.fixture(params=["process", "bwrap"])
 def sandbox(request: pytest.FixtureRequest) -> str:
-    if "memory" not in groups.controllers():
+    if "memory" not in cgroups.controllers():
         pytest.skip("memory control groups need root or a delegated subtree")
     try:
         make_sandbox(request.param).check()
@@ -88,5 +87,5 @@ def test_oom_killer_ends_only_the_trial(
     assert bystander.poll() is None
     check_whole(directory, target, 2)
     left = f"overnight-{label(str(directory.path.resolve()))}-*"
-    assert not [p for parent in groups._parents().values() for p in parent.glob(left)]
+    assert not [p for parent in cgroups._parents().values() for p in parent.glob(left)]
     check_whole(resume(tmp_path / "runs", proposer="random", trials=3), target, 3)

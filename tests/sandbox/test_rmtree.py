@@ -1,4 +1,4 @@
-"""Folders made to be hard to remove, or to count."""
+"""Folders that are hard to remove or to measure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import budgets
 import pytest
 
 from sandbox.rmtree import remove_tree
 from sandbox.supervisor import UNCOUNTABLE, disk_usage
 
-DEEP = 3000  # levels: more than Python recurses, and than a path may have
+DEEP = 3000  # levels: beyond Python's recursion limit and the length of a path
 NOBODY = 65534
 
-# By an ordinary user, for whom a closed folder is closed; root becomes one.
+# Runs as an ordinary user: permissions do not bind root.
 REMOVE = f"""
 import os, sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def filled(tmp_path: Path) -> Path:
     return place
 
 
-def test_the_deepest_folder_goes_too(filled: Path) -> None:
+def test_removes_deeply_nested_folders(filled: Path) -> None:
     os.mkfifo(filled / "odd\n\x1b[2J")
     (filled / "link").symlink_to(filled.parent / "precious")
     (filled.parent / "precious").mkdir()
@@ -60,31 +61,32 @@ def test_the_deepest_folder_goes_too(filled: Path) -> None:
     assert [p.name for p in filled.parent.iterdir()] == ["precious"]
 
 
-def test_folders_that_are_closed_go_too(tmp_path: Path) -> None:
+def test_removes_folders_without_permissions(tmp_path: Path) -> None:
     place = tmp_path / "open" / "job"
     place.parent.mkdir()
     for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent, tmp_path.parent.parent.parent):
         if folder.stat().st_uid == os.getuid():
             folder.chmod(folder.stat().st_mode | 0o055)
     place.parent.chmod(0o777)
-    done = subprocess.run([sys.executable, "-c", REMOVE, str(place)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", REMOVE, str(place)], capture_output=True, text=True, timeout=budgets.PROGRAM_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     assert not place.exists()
 
 
-def test_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+def test_missing_folder_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     remove_tree(tmp_path / "none")
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
-def test_folders_nested_too_deep_to_count_are_said_to_be(filled: Path) -> None:
-    """Written with recursion, the supervisor died of it, and with it the watch on its job."""
+def test_too_deep_folders_are_uncountable(filled: Path) -> None:
     assert disk_usage(str(filled)) == UNCOUNTABLE
     remove_tree(filled)
 
 
-def test_what_a_folder_holds_is_counted(tmp_path: Path) -> None:
+def test_disk_usage_counts_nested_files(tmp_path: Path) -> None:
     nest(tmp_path, 100)
     (tmp_path / "large").write_bytes(bytes(1 << 20))
     assert 1 << 20 <= disk_usage(str(tmp_path)) < 2 << 20

@@ -1,0 +1,48 @@
+"""Finds named files and packages of the standard library, with their compiled forms, of every Python on a machine.
+
+    python -c SOURCE-OF-THIS-FILE NAME...
+
+Covers: the running Python, and Pythons below /usr that other programs bring along. Does not cover: copies in archives,
+or under other names. Standard library only: it also runs inside a Docker image.
+"""
+
+# Imports delay the start in a container: no pathlib here.
+# ruff: noqa: PTH112, PTH113, PTH119, PTH207
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import sys
+import sysconfig
+
+_SKIPPED = {"site-packages", "dist-packages", "node_modules", "doc", "include", "locale", "man", "icons", "fonts"}
+
+
+@functools.cache
+def libraries(root: str) -> tuple[str, ...]:
+    """The folders below ``root`` that hold a standard library."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in _SKIPPED]
+        if "os.py" in files or os.path.basename(folder).startswith("python3"):
+            found.append(folder)
+    return tuple(found)
+
+
+def find(names: tuple[str, ...]) -> list[str]:
+    """The paths of the named files and packages."""
+    places = {sysconfig.get_path("stdlib"), *libraries("/usr"), *libraries(sys.base_prefix)} if names else set()
+    found = []
+    for path in sorted(f"{place}/{name}" for place in places for name in names):
+        folder, _, file = path.rpartition("/")
+        if os.path.isdir(path):
+            found.append(path)
+        elif os.path.isfile(path):
+            found += [path, *sorted(glob.glob(f"{folder}/__pycache__/{file.removesuffix('.py')}.*.pyc"))]
+    return found
+
+
+if __name__ == "__main__":
+    print("\n".join(find(tuple(sys.argv[1:]))))
