@@ -12,20 +12,23 @@ import ast
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 
 from scipy.stats import beta
 
 from agent.cli import init as commands
+from agent.judge.beliefs import Beliefs
 from agent.judge.noise import pooled_noise
 from agent.judge.policy import History, MeasureNext, Policy, judge, policy_from
+from agent.ledger.events import Candidate, Event, Measured, SessionStarted
 from agent.patch.normal_form import normal_form
 from agent.repo.repo import Repo
 from agent.settings import make_settings
 from agent.trial.experiment import Experiment
 from agent.trial.order import Order
-from agent.trial.seeds import run_seed
+from agent.trial.seeds import session_seed
 from agent.types import Measurement, Role, Verdict
 from agent.workers.runtime import workplace
 
@@ -80,42 +83,49 @@ class Bench:
     source: str
     baseline: str
     scratch: Path
-    runs: dict[tuple[int, str], list[Measurement]] = field(default_factory=dict)  # by round and commit
+    runs: dict[tuple[str, int], Measurement] = field(default_factory=dict)  # by commit and seed
     made: int = 0
 
     def commit(self, name: str, edit: Edit) -> str:
         text = edited(self.source, edit)
         return self.repo.build(self.baseline, {"train.py": text}, f"{name}\n", 1_700_000_000)
 
-    def run(self, batch: int, commit: str, k: int) -> Measurement:
-        """The k-th run of a commit in a round, with the seed that a session with seed ``batch`` would use."""
-        known = self.runs.setdefault((batch, commit), [])
-        while len(known) <= k:
-            seed = run_seed(batch, commit, len(known))
-            folder = self.scratch / f"{batch}-{commit[:10]}-{len(known)}"
-            known.append(
-                self.experiment.measure(Order(0, commit, "screen", seed, ""), folder, lambda _phase, _info: None)
-            )
+    def run(self, commit: str, seed: int) -> Measurement:
+        """The run of a commit under a seed."""
+        if (commit, seed) not in self.runs:
+            folder = self.scratch / f"{commit[:10]}-{seed}"
+            order = Order(0, commit, "screen", seed, "")
+            self.runs[commit, seed] = self.experiment.measure(order, folder, lambda _phase, _info: None)
             self.made += 1
-        return known[k]
+        return self.runs[commit, seed]
 
     def verdict(self, batch: int, commit: str, policy: Policy) -> tuple[Verdict, int]:
-        """The verdict of a policy on an edit, and the number of runs that the policy requested."""
-        asked: dict[str, list[Measurement]] = {
-            self.baseline: [with_role(self.run(batch, self.baseline, k), "calibrate") for k in range(CALIBRATION)],
-            commit: [],
-        }
+        """The verdict of a policy on an edit in a session with seed ``batch``, and the number of runs it requested."""
+        seeds = [session_seed(batch, k) for k in range(100)]
+        before = [with_role(self.run(self.baseline, seed), "calibrate") for seed in seeds[:CALIBRATION]]
+        after: list[Measurement] = []
+        events: list[Event] = [SessionStarted(baseline=self.baseline)]
+        events += [Measured(trial=0, measurement=run) for run in before]
+        events += [Candidate(trial=1, commit=commit, parent=self.baseline)]
+        beliefs = Beliefs(partial(session_seed, batch))
         while True:
-            noise = pooled_noise([run.value for run in runs if run.value is not None] for runs in asked.values())
+            noise = pooled_noise([run.value for run in runs if run.value is not None] for runs in (before, after))
+            made = len(before) + len(after) - CALIBRATION
+            belief = beliefs.catch_up(events).of(before[0].device_type, 1) if after else None
             step = judge(
-                History("minimize", self.baseline, commit, tuple(asked[self.baseline]), tuple(asked[commit]), noise),
+                History(
+                    "minimize", self.baseline, commit, tuple(before), tuple(after), noise,
+                    trial=1, runs=made, belief=belief, seeds=beliefs.window(0),
+                ),
                 policy,
-            )
+            )  # fmt: skip
             if isinstance(step, Verdict):
-                return step, sum(map(len, asked.values())) - CALIBRATION
+                return step, made
             assert isinstance(step, MeasureNext)
-            k = len(asked[step.commit])
-            asked[step.commit].append(with_role(self.run(batch, step.commit, k), step.role))
+            side = after if step.commit == commit else before
+            seed = step.seed if step.seed is not None else seeds[len(side)]
+            side.append(with_role(self.run(step.commit, seed), step.role))
+            events.append(Measured(trial=1, measurement=side[-1]))
 
 
 def with_role(run: Measurement, role: Role) -> Measurement:
@@ -179,11 +189,17 @@ def same(bench: Bench, nothing: Mapping[str, str], source: str) -> None:
 
 def truth(bench: Bench, known: Mapping[str, str], count: int) -> None:
     batch = 10_000  # its seeds occur in no round
-    before = [run.value for k in range(2 * count) if (run := bench.run(batch, bench.baseline, k)).value is not None]
+    before = [
+        run.value
+        for k in range(2 * count)
+        if (run := bench.run(bench.baseline, session_seed(batch, k))).value is not None
+    ]
     sd = stdev(before)
     print(f"baseline {fmean(before):.4f}, sd between seeds {sd:.4f} ({len(before)} runs)")
     for label, commit in known.items():
-        after = [run.value for k in range(count) if (run := bench.run(batch, commit, k)).value is not None]
+        after = [
+            run.value for k in range(count) if (run := bench.run(commit, session_seed(batch, k))).value is not None
+        ]
         se = (stdev(after) ** 2 / len(after) + sd**2 / len(before)) ** 0.5
         gain = fmean(before) - fmean(after)
         print(f"  {label:34} gain {gain:+.4f} ± {se:.4f} ({gain / sd:+.1f} σ)", flush=True)

@@ -45,7 +45,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     (target.parent / ".gitignore").write_text("*\n")
     settings = make_settings(
         {"tag": tag, "target": str(target), "proposer": "cma-es", "sandbox": sandbox, "device": "cpu",
-         "policy": "margin", "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
+         "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
         None,
         load_target(target)[1],
     )  # fmt: skip
