@@ -151,7 +151,8 @@ class Belief:
                 self.covariance[:, self._edits[trial], self._edits[trial]] += more
                 mean, before = self._stand_in[trial]
                 self._stand_in[trial] = (mean, before + more)
-                self._wild.add(trial)
+            if float(self._weights() @ loss) > 0.5:  # not only for filters that think the noise too small
+                self._wild.update(edits)
             gain, variance = self._predict(row, spread)
         variance = np.maximum(variance, error**2 / WILD**2)  # any other outlier counts for less
         self._log_weights -= (np.log(variance) + error**2 / variance) / 2
