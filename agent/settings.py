@@ -18,7 +18,8 @@ from agent.proposers import METHODS
 from agent.toml import check_choice, check_key, read_toml
 
 MOST_THREADS = 4096  # of a trial: libraries crash with more
-PROPOSERS = ("code", *METHODS)
+PROPOSERS = ("code", "ideas", *METHODS)
+EDIT_CODE = frozenset({"code", "ideas"})  # not only values of the hyperparameter block
 NEED_MODEL = frozenset({"code", *(name for name, (_, _, asks_model) in METHODS.items() if asks_model)})
 LOOKED_AT_BY = {  # setting: the only proposer that uses it
     "on_plateau": "code",

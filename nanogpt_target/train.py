@@ -1,10 +1,10 @@
-"""Train a small GPT for a fixed budget. This is the one file that changes; everything it imports stays as it is.
+"""Train a small GPT for a fixed budget. Sessions edit only this file; everything it imports is fixed.
 
-    overnight run --target .                        # a session runs it, edits it, and keeps what helps
-    python -m nanogpt_target --target .     # once, by hand: prepare, train, score
+    overnight run --target .                # a session: edit, train, score, keep what helps
+    python -m nanogpt_target --target .     # one run: prepare, train, score
 
-The harness owns the seed, the data and its order, the clock and the checkpoint. Everything else is here, top to bottom:
-hyperparameters, model, optimiser, schedule, loop.
+The harness owns the seed, the data and their order, the clock and the checkpoint. This file holds the rest, in this
+order: hyperparameters, model, optimiser, schedule, loop.
 """
 
 # mypy: disable-error-code="arg-type, index, misc, no-any-return, no-untyped-call, union-attr"
@@ -22,23 +22,23 @@ from nanogpt_target import harness
 
 # --- hyperparameters ---
 DEPTH = 8  # transformer blocks
-ASPECT_RATIO = 64  # width = DEPTH * ASPECT_RATIO, rounded up to whole heads
+ASPECT_RATIO = 64  # width = DEPTH * ASPECT_RATIO, rounded up to a multiple of HEAD_DIM
 HEAD_DIM = 128  # channels per attention head
 DEVICE_BATCH_SIZE = 128  # rows per forward pass
 TOTAL_BATCH_SIZE = 2**19  # tokens per optimiser step
 EMBEDDING_LR = 0.6  # AdamW, token embedding
 UNEMBEDDING_LR = 0.004  # AdamW, output head
-MATRIX_LR = 0.04  # Muon, every matrix inside the blocks
-SCALAR_LR = 0.5  # AdamW, per-layer scalars
-WEIGHT_DECAY = 0.2  # Muon, decays to 0 with the schedule
-WARMUP_RATIO = 0.0  # share of the budget
-WARMDOWN_RATIO = 0.5  # share of the budget
-FINAL_LR_FRAC = 0.0  # learning rate at the end, as a share of its peak
-WINDOW_PATTERN = "SSSL"  # attention span by layer: S half the context, L all of it; the last layer is always L
+MATRIX_LR = 0.04  # Muon, matrices of the blocks
+SCALAR_LR = 0.5  # AdamW, scalars per layer
+WEIGHT_DECAY = 0.2  # Muon, decays linearly to 0
+WARMUP_RATIO = 0.0  # fraction of the budget
+WARMDOWN_RATIO = 0.5  # fraction of the budget
+FINAL_LR_FRAC = 0.0  # final learning rate as a fraction of the peak
+WINDOW_PATTERN = "SSSL"  # attention window by layer: S half the context, L all; the last layer is always L
 # --- end of hyperparameters ---
 
-SOFTCAP = 15.0  # logits are squashed into ±SOFTCAP
-MUON_MOMENTUM = 0.95  # reached after MOMENTUM_STEPS, from 0.85
+SOFTCAP = 15.0  # logits are bounded by ±SOFTCAP
+MUON_MOMENTUM = 0.95  # rises from 0.85 in MOMENTUM_STEPS steps
 MOMENTUM_STEPS = 300
 ADAM_BETAS = (0.8, 0.95)
 
@@ -69,42 +69,42 @@ class Config:
 
 
 def norm(x: Tensor) -> Tensor:
-    """RMS norm without learned scale."""
+    """RMS norm without a learned scale."""
     return F.rms_norm(x, (x.size(-1),))
 
 
 def rotary_tables(length: int, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """cos and sin of shape [length, head_dim / 2]."""
+    """Cosine and sine of the rotary angles, each [length, head_dim / 2]."""
     frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)
     return angle.cos(), angle.sin()
 
 
 def window_mask(length: int, window: int) -> Tensor:
-    """bool [length, length]: a query sees itself and the ``window - 1`` positions before it."""
+    """Bool [length, length]: a query attends to itself and to the ``window - 1`` positions before it."""
     position = torch.arange(length)
     back = position[:, None] - position[None, :]
     return (back >= 0) & (back < window)
 
 
 def block_mask(length: int, window: int, device: torch.device) -> BlockMask:
-    """The same for a compiled ``flex_attention``, which leaves out the blocks that nobody sees."""
+    """``window_mask`` for a compiled ``flex_attention``, which skips blocks that are masked entirely."""
 
-    def seen(_row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def attends(_row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (query - key < window)
 
-    return create_block_mask(seen, None, None, length, length, device=device)
+    return create_block_mask(attends, None, None, length, length, device=device)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding of x [B, H, T, D] (Su et al. 2021), halves paired."""
+    """Rotary position embedding of x [B, H, T, D] (Su et al. 2021); pairs channel i with i + D / 2."""
     a, b = x.chunk(2, dim=-1)
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
 
 
 class Attention(nn.Module):
-    """Causal self-attention with QK norm. ``mask`` says where a query may look; None: at all before it."""
+    """Causal self-attention with QK norm. ``mask`` restricts the keys of a query; None: all earlier ones."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -121,14 +121,14 @@ class Attention(nn.Module):
         if isinstance(mask, BlockMask):
             y = flex_attention(q.to(v.dtype), k.to(v.dtype), v, block_mask=mask)
         else:
-            with torch.autocast("cpu", enabled=False):  # processors attend faster in float32 than in bf16
+            with torch.autocast("cpu", enabled=False):  # attention on CPUs is faster in float32 than in bf16
                 q, k, v = (q, k, v) if x.is_cuda else (q.float(), k.float(), v.float())
                 y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.out(y.transpose(1, 2).reshape(rows, length, width))
 
 
 class MLP(nn.Module):
-    """Four times as wide inside, squared ReLU (So et al. 2021)."""
+    """Hidden width of 4 times the model width, squared ReLU (So et al. 2021)."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -158,16 +158,16 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         self.residual_scale = nn.Parameter(torch.ones(config.depth))
-        self.input_scale = nn.Parameter(torch.zeros(config.depth))  # how much of the embedding each block sees again
+        self.input_scale = nn.Parameter(torch.zeros(config.depth))  # weight of the embedding in the input of each block
         cos, sin = rotary_tables(config.sequence_length, config.head_dim)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self.register_buffer("short", window_mask(config.sequence_length, config.short_window), persistent=False)
-        self.blockwise: tuple[BlockMask, BlockMask] | None = None  # long and short; only whole rows, only compiled
+        self.blockwise: tuple[BlockMask, BlockMask] | None = None  # long and short; compiled, full rows only
         self.initialise()
 
     def initialise(self) -> None:
-        """Unit embeddings, matrices of variance 1 / width, and zeros where a block joins the residual stream."""
+        """Unit embeddings, matrices of variance 1 / width, zeros for the output matrix of each sub-layer."""
         nn.init.normal_(self.embedding.weight, std=1.0)
         nn.init.normal_(self.head.weight, std=0.001)
         bound = (3.0 / self.config.width) ** 0.5
@@ -178,23 +178,23 @@ class GPT(nn.Module):
             nn.init.zeros_(block.mlp.down.weight)
 
     def attend_blockwise(self, device: torch.device) -> None:
-        """Have attention skip what no query sees. The model must be compiled, and be given rows of full length."""
+        """Use block masks in attention. The model must then be compiled, and its rows must have full length."""
         length = self.config.sequence_length
         self.blockwise = block_mask(length, length, device), block_mask(length, self.config.short_window, device)
 
     def forward(self, ids: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Ids [B, T] → float32 logits of the next token [B, T, V]; with targets [B, T], their mean loss in nats."""
+        """Float32 logits [B, T, V] of the next token for ids [B, T]; with targets [B, T], the mean loss in nats."""
         length = ids.size(1)
         cos, sin = self.cos[:length], self.sin[:length]
         masks = self.blockwise or (None, self.short[:length, :length])
         x = norm(self.embedding(ids))
         if x.is_cuda:
-            x = x.bfloat16()  # the residual stream is most of the memory
+            x = x.bfloat16()  # the residual stream takes most of the memory
         first = x
         for layer, block in enumerate(self.blocks):
             x = self.residual_scale[layer].to(x) * x + self.input_scale[layer].to(x) * first
             x = block(x, cos, sin, masks[self.config.is_short(layer)])
-        logits = self.head(norm(x) / SOFTCAP).float()  # divided while it is narrow
+        logits = self.head(norm(x) / SOFTCAP).float()  # division is cheaper here than on the logits
         logits = SOFTCAP * torch.tanh(logits)
         return logits if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
@@ -204,7 +204,7 @@ class GPT(nn.Module):
 
 @torch.no_grad()
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices of g [N, R, C], by a Newton-Schulz iteration (Jordan et al. 2024)."""
+    """Approximately nearest semi-orthogonal matrices of g [N, R, C]: Newton-Schulz (Jordan et al. 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = g.bfloat16() if harness.fast_bf16(g.device) else g
     tall = x.size(-2) > x.size(-1)
@@ -218,7 +218,7 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
 
 @dataclass
 class Group:
-    """Parameters that share a learning rate, and the state of their optimiser."""
+    """Parameters that share a learning rate, with their optimiser state."""
 
     params: list[Tensor]
     peak_lr: float
@@ -227,7 +227,7 @@ class Group:
 
 
 class AdamW:
-    """Adam with bias correction (Kingma and Ba 2015), here without decay: for all that is not a matrix of a block."""
+    """Adam with bias correction (Kingma and Ba 2015), without weight decay."""
 
     def __init__(self, groups: list[Group], betas: tuple[float, float], eps: float = 1e-10):
         self.groups, self.betas, self.eps, self.steps = groups, betas, eps, 0
@@ -251,7 +251,7 @@ class AdamW:
 
 
 class Muon:
-    """Momentum, orthogonalised (Jordan et al. 2024). Matrices of one shape are a group, and are updated together."""
+    """Orthogonalised momentum (Jordan et al. 2024). Matrices of equal shape form a group, updated as one batch."""
 
     def __init__(self, matrices: list[Tensor], peak_lr: float, momentum: float, weight_decay: float):
         shapes: dict[torch.Size, list[Tensor]] = {}
@@ -275,7 +275,7 @@ class Muon:
 
 
 def make_optimisers(model: GPT) -> tuple[AdamW, Muon]:
-    """Muon for the matrices of the blocks, AdamW for the rest; the rates of tables fall with the root of the width."""
+    """Muon for the matrices of the blocks, AdamW for the rest; embedding and head rates scale as width**-0.5."""
     scale = (model.config.width / 768) ** -0.5
     adamw = AdamW(
         [
@@ -293,7 +293,7 @@ def make_optimisers(model: GPT) -> tuple[AdamW, Muon]:
 
 
 def learning_rate_share(progress: float) -> float:
-    """Trapezoid: linear warm-up, plateau, linear warm-down to FINAL_LR_FRAC; progress runs from 0 to 1."""
+    """Learning rate as a fraction of the peak: linear warm-up, plateau, linear warm-down. Progress is in [0, 1]."""
     if progress < WARMUP_RATIO:
         return progress / WARMUP_RATIO
     if progress <= 1 - WARMDOWN_RATIO:
@@ -314,7 +314,7 @@ def set_schedule(adamw: AdamW, muon: Muon, progress: float, step: int) -> None:
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """bf16 for products of matrices, where the machine is quicker at them; float32 for the rest."""
+    """Autocast to bf16 on devices with fast bf16 matrix products; otherwise off."""
     return torch.autocast(device.type, torch.bfloat16, enabled=harness.fast_bf16(device))
 
 
@@ -340,7 +340,7 @@ def main() -> None:
         muon.step()
         model.zero_grad(set_to_none=True)
 
-    # on random batches, so that kernels compile and memory is taken before the clock starts; then all is put back
+    # Warm up on random batches: kernels compile and memory is allocated before the clock starts. Then restore all.
     fresh = copy.deepcopy(model.state_dict())
     adamw, muon = make_optimisers(model)
     for ids, targets in run.warmup_batches(DEVICE_BATCH_SIZE):
@@ -360,7 +360,7 @@ def main() -> None:
 
 
 def load(checkpoint: str, device: str) -> Callable[[Tensor], Tensor]:
-    """A function from ids int64 [B, T] to logits float32 [B, T, V] of the next token, without state between calls."""
+    """A stateless function from int64 ids [B, T] to float32 logits [B, T, V] of the next token."""
     weights, meta = harness.read_checkpoint(checkpoint, device)
     model = GPT(Config(meta["vocab_size"], meta["sequence_length"])).to(device)
     model.load_state_dict(weights)

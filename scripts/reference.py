@@ -134,6 +134,7 @@ def ledger() -> str:
 
 MODULES = {
     "list": "agent.review.data.runs",
+    "ideas": "agent.proposers.ideas.bank",
     "status": "agent.review.data.status",
     "log": "agent.review.data.attempts",
     "show": "agent.review.data.attempt",
@@ -157,7 +158,10 @@ def schemas() -> str:
 
 def proposers() -> str:
     """Every proposer, from the docstrings of its class and module."""
-    rows = ["| `code` | yes | Unified diffs to the whole file, written by a model. |"]
+    rows = [
+        "| `code` | yes | Unified diffs to the whole file, written by a model. |",
+        "| `ideas` | no | Recipes of the [idea bank](../how-to/ideas.md), the best expected first. |",
+    ]
     for name, (module, attribute, talks) in METHODS.items():
         own = (getattr(import_module(module), attribute).__doc__ or "").split("\n\n")[0].replace("``", "`")
         shared = (import_module(module).__doc__ or "").split("\n\n")[0]

@@ -75,8 +75,13 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
 
     Raises:
         ModelUnavailable: the model server does not answer.
-        UsageError: the hyperparameter block cannot be searched.
+        UsageError: the hyperparameter block cannot be searched, or a file of the idea bank is wrong.
     """
+    if settings.proposer == "ideas":
+        from agent.proposers.ideas.bank import load_bank
+        from agent.proposers.ideas.proposer import IdeasProposer
+
+        return IdeasProposer(load_bank(target.folder))
     model = _model(settings, sleeper) if settings.proposer in NEED_MODEL else None
     if settings.proposer != "code":
         return block_proposer(settings, target, source, model)

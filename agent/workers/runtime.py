@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.errors import EnvironmentProblem, UsageError
 from agent.llm.sleep_mode import Sleeper
 from agent.repo.repo import Repo, scrub_environment
-from agent.settings import Settings
+from agent.settings import EDIT_CODE, Settings
 from agent.target import Target, load_target, parse_budget
 from agent.trial.compile_cache import FILE, Compiled
 from agent.trial.experiment import Experiment
@@ -119,13 +119,13 @@ def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
         sandbox = make_sandbox(settings.sandbox, image=settings.image)
         sandbox.check()
     except SandboxUnavailable as error:
-        if settings.sandbox != "auto" or settings.proposer == "code":
+        if settings.sandbox != "auto" or settings.proposer in EDIT_CODE:
             raise EnvironmentProblem(str(error)) from None
         sandbox = make_sandbox("process")  # enough for methods that change numbers only
         sandbox.check()
     if not protects(sandbox):
         lacking = "; ".join(g.value for g in missing(sandbox))
-        if settings.proposer == "code" and settings.sandbox != sandbox.name:
+        if settings.proposer in EDIT_CODE and settings.sandbox != sandbox.name:
             raise EnvironmentProblem(
                 f"the sandbox {sandbox.name} does not guarantee: {lacking}. Edits to code need that: use --sandbox "
                 f"docker or bwrap, or accept the risk with --sandbox {sandbox.name}."

@@ -1,0 +1,1 @@
+"""The idea bank, and the proposer that tries its recipes."""

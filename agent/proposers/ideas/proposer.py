@@ -1,0 +1,132 @@
+"""Proposes the recipes of the idea bank, without a model.
+
+The state follows from the Context alone, and ask k draws from (session seed, k). So the same ledger gives the same next
+ask.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from agent.errors import SearchExhausted
+from agent.ledger.events import Event
+from agent.llm.chat import Reply
+from agent.llm.prompts import one_line
+from agent.patch.apply import apply_reply, unified_diff
+from agent.proposers.code.header import RATIONALE_LIMIT, SUBJECT_LIMIT
+from agent.proposers.code.proposer import Unusable, read_edit
+from agent.proposers.ideas.bank import Idea
+from agent.proposers.protocol import Context
+from agent.types import Proposal, Record
+
+SOURCE = "ideas"
+PRIOR = 2.0  # pseudo-outcomes of each kind per category: a first failure lowers a category a little
+
+
+class Ranked(NamedTuple):
+    """An idea whose recipe gives a new program, with its score in this ask."""
+
+    score: float
+    idea: Idea
+    text: str
+    form: str
+
+
+class IdeasProposer:
+    """Proposes the recipes that apply to the present file, the best expected first.
+
+    The score of an idea is its ``expected`` times a Thompson draw of its category: Beta(PRIOR + keeps, PRIOR +
+    reverts), or 1/2 for a category without outcomes.
+
+    Args:
+        bank: the ideas; those without a recipe are ignored.
+
+    Source: Thompson 1933, doi:10.1093/biomet/25.3-4.285.
+    """
+
+    name = "ideas"
+
+    def __init__(self, bank: Sequence[Idea]) -> None:
+        self.recipes = tuple(idea for idea in bank if idea.recipe)
+
+    def ask(self, context: Context) -> Proposal:
+        records = (*context.history, *context.open)
+        tried = {r.proposal.subject for r in records if r.proposal.source == SOURCE}
+        left = [idea for idea in self.recipes if subject(idea) not in tried]
+        draws = {category: category_draw(category, context) for category in sorted({i.category for i in left})}
+        ranked: list[Ranked] = []
+        skipped: dict[str, str] = {}
+        for idea in left:
+            try:
+                text, form = read_edit(Reply(idea.reply), context)
+            except Unusable as problem:
+                skipped[idea.key] = one_line(problem.reason, 200)
+                continue
+            ranked.append(Ranked(idea.expected * draws[idea.category], idea, text, form))
+        if not ranked:
+            raise _exhausted(len(self.recipes) - len(left), skipped)
+        ranked.sort(key=lambda each: (-each.score, each.idea.key))
+        best = ranked[0]
+        return Proposal(
+            proposer=self.name,
+            source=SOURCE,
+            parent=context.parent,
+            diff=unified_diff(context.source, best.text, context.path),
+            subject=subject(best.idea),
+            rationale=one_line(f"{best.idea.text} Source: {best.idea.source}", RATIONALE_LIMIT),
+            category=best.idea.category,
+            form=best.form,
+            text=best.text,
+            transcript=_keep(ranked, skipped, context),
+            search={"left": len(ranked), "skipped": len(skipped), "score": round(best.score, 6)},
+        )
+
+    def tell(self, record: Record) -> None:
+        """Nothing to do: the next Context holds every record."""
+
+    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
+        return apply_reply(source, proposal.diff, path)
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Nothing to restore: see ``tell``."""
+
+
+def subject(idea: Idea) -> str:
+    """The subject of the proposal; it marks the idea as tried."""
+    return one_line(idea.name, SUBJECT_LIMIT)
+
+
+def category_draw(category: str, context: Context) -> float:
+    """A Thompson draw from the outcomes of the trials of a category; 1/2 without outcomes."""
+    outcomes = [
+        record.decision == "keep"
+        for record in context.history
+        if record.proposal.source == SOURCE and record.proposal.category == category and not record.proposal.ending
+    ]
+    if not outcomes:
+        return 0.5
+    keeps = sum(outcomes)
+    draw = random.Random(f"{context.seed}/{context.trial}/{category}")
+    return draw.betavariate(PRIOR + keeps, PRIOR + len(outcomes) - keeps)
+
+
+def _exhausted(tried: int, skipped: dict[str, str]) -> SearchExhausted:
+    rest = f" {len(skipped)} do not apply to the present file: {', '.join(skipped)}." if skipped else ""
+    return SearchExhausted(
+        f"all recipes of the idea bank are used up: {tried} are tried.{rest} Add ideas to the folder ideas/ beside "
+        "target.toml to go on; see `overnight ideas`."
+    )
+
+
+def _keep(ranked: Sequence[Ranked], skipped: dict[str, str], context: Context) -> str:
+    """Write the order of this ask and the skipped recipes; the directory relative to the run directory."""
+    directory, run = context.transcripts, context.run_directory
+    if directory is None:
+        return ""
+    lines = [f"- {each.idea.key}: score {each.score:.3f}" for each in ranked]
+    lines += [f"- {key}: skipped: {reason}" for key, reason in skipped.items()]
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "ideas.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
