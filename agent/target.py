@@ -148,7 +148,7 @@ def _target(folder: Path, path: Path, tables: Mapping[str, Any]) -> Target:
 
 def _check_pattern(pattern: str, where: str) -> None:
     if not pattern:
-        raise UsageError(f"{where}: score = \"stdout\" needs a pattern, such as '^val_bpb:\\s*([0-9.]+)'.")
+        raise UsageError(f"{where}: score = \"stdout\" needs a pattern, such as '^val_bpb:\\s*(\\S+)'.")
     try:
         groups = re.compile(pattern).groups
     except re.error as error:

@@ -34,7 +34,8 @@ class Baseline:
 
     def advance(self, state: State) -> bool:
         """Take the next step; False if it has to wait."""
-        return self._calibrate(state) if self._uncalibrated(state) else self._settle(state)
+        wanted = self._uncalibrated(state) and not _fails_again(state)
+        return self._calibrate(state) if wanted else self._settle(state)
 
     def _uncalibrated(self, state: State) -> list[str]:
         """Types of device with too few runs: at first, or after a resume on other devices."""
@@ -67,6 +68,12 @@ class Baseline:
             return self.runs.score_test(0, state.baseline_runs)
         self.ideas.tell(state.baseline_record)
         return True
+
+
+def _fails_again(state: State) -> bool:
+    """Whether the baseline failed twice in the same way and never had a value: more runs would fail, too."""
+    runs = [run for run in state.baseline_runs if run.role != "test"]
+    return len(runs) > 1 and all(run.value is None and run.status == runs[0].status for run in runs)
 
 
 def _runs_on(state: State, kind: str) -> int:

@@ -15,6 +15,7 @@ from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
 from agent.repo.refs import RunRefs
+from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, environment, new_tag
 from agent.rundir.stop import Stopper
 from agent.session.baseline import Baseline
@@ -50,22 +51,34 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
             f"a new run."
         )
     parts = assemble(settings, say)
-    repo, refs = parts.repo, RunRefs(parts.repo, settings.tag)
-    if dirty := repo.dirty():
-        raise UsageError(
-            f"the target has uncommitted changes ({', '.join(map(str, dirty[:3]))}). The baseline is a commit: "
-            f"git commit or git stash them."
-        )
-    if old := list(refs.existing()):
-        raise UsageError(
-            f"{old[0]} exists from an earlier run. Choose another --tag, or delete it: git update-ref -d {old[0]}"
-        )
+    check_repository(parts.repo, settings.tag)
     with at_work(parts, directory) as crew:
         directory.create(record_of(parts))
         with directory.lock(), Ledger(directory.ledger) as ledger:
             ledger.append(session_event(parts, directory))
             run(parts, crew, directory, ledger, view)
     return directory
+
+
+def check_repository(repo: Repo, tag: str) -> None:
+    """Refuse a start whose trials would see other files than the user, or whose refs exist.
+
+    Raises:
+        UsageError: names the file or the ref.
+    """
+    if dirty := repo.dirty():
+        raise UsageError(
+            f"the target has uncommitted changes ({', '.join(map(str, dirty[:3]))}). The baseline is a commit: "
+            f"git commit or git stash them."
+        )
+    if filtered := repo.filtered():
+        raise UsageError(
+            f"{filtered[0]} is stored by git in another form (a filter or an encoding in .gitattributes, such as Git "
+            f"LFS), and trials would see that form. Keep such files outside of the target and name their folder in "
+            f"`mounts`, or remove the attribute and commit."
+        )
+    if obstacle := RunRefs(repo, tag).obstacle():
+        raise UsageError(obstacle)
 
 
 def resume(
