@@ -89,7 +89,9 @@ class Repo:
         try:
             return self._run("rev-parse", "--verify", "HEAD^{commit}")
         except EnvironmentProblem as error:
-            raise UsageError(f"{error} A target needs a first commit: git add, git commit.") from None
+            unborn = "Needed a single revision" in str(error)
+            advice = " A target needs a first commit: git add, git commit." if unborn else ""
+            raise UsageError(f"{error}{advice}") from None
 
     def resolve(self, revision: str) -> str | None:
         """The full hash of a commit, or None."""
@@ -310,8 +312,8 @@ class Repo:
         import git
 
         flags = [flag for setting in _settings() for flag in ("-c", setting)]
-        try:
-            return self._git.execute(["git", "--no-optional-locks", *flags, *words], **options)
+        try:  # -C, because GitPython expands a $ in the path of its working directory
+            return self._git.execute(["git", "-C", str(self.top), "--no-optional-locks", *flags, *words], **options)
         except git.GitCommandNotFound:
             raise EnvironmentProblem("git is not installed, or not on PATH.") from None
         except git.GitCommandError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,9 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
             f"{directory.path} exists. Use `overnight resume {settings.tag}` to continue it, or another --tag to start "
             f"a new run."
         )
+    for place in (*map(str, lasting(settings).values()), str(root.resolve())):
+        if re.search(r"[\udc80-\udcff]", place):
+            raise UsageError(f"{place}: the path is not UTF-8. Rename the folder; run.toml and git need UTF-8 paths.")
     parts = assemble(settings, say)
     check_repository(parts.repo, settings.tag)
     with at_work(parts, directory) as crew:

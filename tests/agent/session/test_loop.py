@@ -154,7 +154,9 @@ def test_failing_baseline_ends_session_with_reason(tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target", TRAIN.replace("def value", "1 / 0\n\n\ndef value"))
     with pytest.raises(OvernightError, match=r"crash: ZeroDivisionError"):
         start(target, tmp_path / "runs")
-    assert "ZeroDivisionError" in str(state_of(RunDirectory(tmp_path / "runs", "night")).ended)
+    state = state_of(RunDirectory(tmp_path / "runs", "night"))
+    assert "ZeroDivisionError" in str(state.ended)
+    assert len(state.baseline_runs) == 2  # of 3: a repeated failure is not repeated again
     assert set(refs_of(target)) == {"refs/heads/main"}
 
 
