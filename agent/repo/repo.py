@@ -167,7 +167,13 @@ class Repo:
         place = 0
         for _ in hashes:  # each: hash, kind, size, line feed, content, line feed
             start = text.index(b"\n", place) + 1
-            size = int(text[place:start].split()[2])
+            head = text[place:start].split()
+            if len(head) != 3:
+                raise EnvironmentProblem(
+                    f"{self.top} lacks object {head[0].decode()[:12]}, as in a partial clone. "
+                    f" Fetch all objects: git -C {self.top} fetch --refetch --no-filter"
+                )
+            size = int(head[2])
             yield text[start : start + size]
             place = start + size + 1
 
@@ -215,7 +221,7 @@ class Repo:
     def refs(self, prefix: str) -> dict[str, str]:
         """Refs below ``prefix``: name and hash."""
         text = self._run("for-each-ref", "--format=%(refname) %(objectname)", prefix)
-        return dict(line.split(" ", 1) for line in text.splitlines())
+        return dict(line.split(" ", 1) for line in text.split("\n") if line)
 
     def ref(self, name: str) -> str | None:
         return self._try("rev-parse", "--verify", "--quiet", name)
@@ -243,7 +249,7 @@ class Repo:
     def checked_out(self, branch: str) -> Path | None:
         """The worktree that has a branch checked out, or None."""
         where: Path | None = None
-        for line in self._run("worktree", "list", "--porcelain").splitlines():
+        for line in self._run("worktree", "list", "--porcelain").split("\n"):
             if line.startswith("worktree "):
                 where = Path(line[9:])
             elif line == f"branch refs/heads/{branch}":

@@ -76,7 +76,7 @@ def _row(where: str, line: int, fields: dict[str, Any], metric: str) -> Row:
     return Row(
         line=line,
         commit=str(fields.get("commit") or "").strip(),
-        value=value or None,
+        value=value if value or status == "keep" else None,
         memory_gb=number_or_none(fields.get("memory_gb")) or None,
         status=status,
         description=str(fields.get("description") or ""),
@@ -104,4 +104,9 @@ def result_line(record: Record) -> str:
     memory = max((run.peak_memory_gb or 0.0 for run in record.runs), default=0.0)
     status = "crash" if value is None else "keep" if record.decision == "keep" else "discard"
     text = re.sub(r"\s+", " ", record.proposal.subject or record.proposal.reason or record.status)
-    return f"{(record.candidate or '-------')[:7]}\t{value or 0.0:.6f}\t{memory:.1f}\t{status}\t{text}\n"
+    return f"{(record.candidate or '-------')[:7]}\t{_published(value)}\t{memory:.1f}\t{status}\t{text}\n"
+
+
+def _published(value: float | None) -> str:
+    """Six decimals, or six digits of a small value, which must not look like a failed run."""
+    return f"{value or 0.0:.6f}" if not value or abs(value) >= 0.001 else f"{value:.6g}"

@@ -93,7 +93,7 @@ def describe(script: Path) -> tuple[str, list[str]]:
     if script.suffix != ".py":
         raise UsageError(f"--from {script}: not a Python script. Convert a notebook: jupyter nbconvert --to script")
     try:
-        source = script.read_text(encoding="utf-8")
+        source = script.read_text(encoding="utf-8-sig")
         modules = {script: ast.parse(source), **guesses.modules_of(script)}
     except (OSError, ValueError, SyntaxError) as error:
         raise UsageError(f"{script}: not valid Python in UTF-8: {error}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.errors import OvernightError
@@ -13,6 +14,8 @@ from agent.session.evidence import lacks_test_score
 from agent.session.in_flight import Ideas, Runs
 from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
+from agent.target import Target
+from agent.types import Measurement
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,25 @@ class Baseline:
             )
         for kind in self.runs.workers.types:
             check_baseline([run for run in runs if run.on(kind)], self.policy)
+        self.recorder.note(_pinned_seed(runs, self.commits.target))
         self.commits.move_head(state.baseline)
         self.recorder.note(self.commits.mirror(state))
         if lacks_test_score(state.baseline_runs, self.commits.target):
             return self.runs.score_test(0, state.baseline_runs)
         self.ideas.tell(state.baseline_record)
         return True
+
+
+def _pinned_seed(runs: Sequence[Measurement], target: Target) -> str:
+    """A warning if runs under different seeds have equal values: the script sets its own seed; "" otherwise."""
+    values = [run.value for run in runs if run.value is not None]
+    if target.score != "stdout" or len(values) < 2 or len(set(values)) > 1:
+        return ""
+    return (
+        f"WARNING: all {len(values)} runs of the unchanged target have the value {values[0]:.6g}, although each has "
+        f"another seed. The noise is unknown, and every gain looks certain. Read the seed in {target.path}: "
+        f'int(os.environ.get("OVERNIGHT_SEED", "42")), commit, and start a new run.'
+    )
 
 
 def _fails_again(state: State) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
-from targets import TRAIN
+from targets import TOML, TRAIN, make_bowl
 
 from agent.errors import UsageError
 from agent.settings import make_settings
@@ -89,3 +89,8 @@ def read_or_refuse(folder: Path, data: bytes) -> None:
         make_settings({}, None, run)
     with contextlib.suppress(UsageError):
         SearchSpace.from_toml(path, source=TRAIN)
+
+
+def test_byte_order_mark_of_target_toml_is_skipped(tmp_path: Path) -> None:
+    folder = make_bowl(tmp_path / "target", toml="\ufeff" + TOML)
+    assert load_target(folder)[0].name == "bowl"

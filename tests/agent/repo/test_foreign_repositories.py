@@ -122,6 +122,18 @@ def test_conflict_of_ref_prefixes_is_named(tmp_path: Path) -> None:
         repo.move("refs/heads/autoresearch/x", repo.head(), None)
 
 
+def test_missing_object_of_partial_clone_is_named(tmp_path: Path) -> None:
+    origin = make_bowl(tmp_path / "origin")
+    git(origin, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--no-checkout", "--filter=blob:none", origin.as_uri(), "partial")
+    repo = Repo(tmp_path / "partial")
+    for read in (repo.tree, lambda commit: repo.read(commit, "train.py")):
+        with pytest.raises(EnvironmentProblem, match=r"partial"):
+            read(repo.head())
+    git(tmp_path / "partial", "fetch", "-q", "--refetch", "--no-filter")
+    assert "RATE" in repo.read(repo.head(), "train.py")
+
+
 def test_worktree_is_a_target(tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target")
     git(target, "worktree", "add", "-q", str(tmp_path / "tree"))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.rundir.results import Row, parse_tsv, read_tsv
+from agent.rundir.results import TSV_HEADER, Row, parse_tsv, read_tsv, result_line
+from agent.types import Proposal, Record, Verdict
 
 LIST = "commit\tval_bpb\tmemory_gb\tstatus\tdescription\na1b2c3d\t0.9979\t44.0\tkeep\tbaseline\n"
 
@@ -56,3 +57,11 @@ def test_spelling_of_file_does_not_matter(tmp_path: Path, data: bytes) -> None:
 def test_any_list_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(UsageError):
         assert parse_tsv(text, "list")
+
+
+@pytest.mark.parametrize("value", [0.9979, 8.96e-7, 0.0, -0.5, 93.25])
+def test_written_value_is_read_again(value: float) -> None:
+    verdict = Verdict("keep", value, 1.0, None, None, 1, 1, 0, "")
+    record = Record(1, Proposal("code", "llm", "p", "d"), candidate="c" * 40, verdict=verdict)
+    (row,) = parse_tsv(TSV_HEADER + result_line(record), "list")
+    assert row.value == pytest.approx(value)

@@ -160,6 +160,13 @@ def test_failing_baseline_ends_session_with_reason(tmp_path: Path) -> None:
     assert set(refs_of(target)) == {"refs/heads/main"}
 
 
+def test_target_with_pinned_seed_is_warned_about(tmp_path: Path) -> None:
+    pinned = TRAIN.replace('int(os.environ["OVERNIGHT_SEED"])', "42")
+    free = start(make_bowl(tmp_path / "free"), tmp_path / "runs", "free", trials=1)
+    fixed = start(make_bowl(tmp_path / "fixed", pinned), tmp_path / "runs", "fixed", trials=1)
+    assert ["OVERNIGHT_SEED" in run.log.read_text() for run in (free, fixed)] == [False, True]
+
+
 def test_endless_trial_times_out_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target_module, "LEAVING_SECONDS", 1.5)
     target = make_bowl(tmp_path / "target", toml=TOML.replace("seconds = 20", "seconds = 1"))
