@@ -109,7 +109,8 @@ def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
         target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
     scrub_environment()
     repo = Repo(folder)
-    check_utf8(repo.read(repo.head(), target.path), target.path)
+    if repo.has(head := repo.head(), target.path):  # a replay may measure another branch only
+        check_utf8(repo.read(head, target.path), target.path)
     device = find_device(settings)
     sandbox = find_sandbox(settings, say)
     return Workplace(settings, target, repo, sandbox, device, prepare(target, settings.cache, say))
