@@ -108,9 +108,9 @@ def load_target(folder: Path) -> tuple[Target, dict[str, Any]]:
     tables = read_toml(path)
     for name, content in tables.items():
         check_key(name, TARGET_KEYS, str(path), "table")
+        if not isinstance(content, dict) and name != "hyperparameters":
+            raise UsageError(f"{path}: [{name}] must be a table.")
         if (keys := TARGET_KEYS[name]) is not None:
-            if not isinstance(content, dict):
-                raise UsageError(f"{path}: [{name}] must be a table.")
             for key in content:
                 check_key(key, keys, f"{path}, [{name}]")
     return _target(folder, path, tables), dict(tables.get("run", {}))

@@ -19,7 +19,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: the file does not parse; names the file and the line.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}.") from None
 

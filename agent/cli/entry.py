@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from agent.cli.parser import build_parser, commands_of
 from agent.errors import OvernightError, UsageError
+from agent.text import plain
 
 FIRST_COMMANDS = """usage: overnight COMMAND [OPTIONS]
 
@@ -24,6 +26,9 @@ EXTRAS = {  # package: the extra that installs it
     "docker": "docker", "jinja2": "report", "matplotlib": "report", "ray": "ray", "smac": "smac",
     "apprise": "notify",
 }  # fmt: skip
+LIBRARIES = {  # module of an exception that no caller expected: what it speaks to
+    "git": "git", "gitdb": "git", "openai": "model server", "httpx": "model server", "httpcore": "model server",
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status. Only a bug leaves a traceback.
     """
+    _print_anywhere()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         print(FIRST_COMMANDS, file=sys.stderr)
@@ -49,13 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a read-only folder, a full disk
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         return _fail(f"{place}{error.strerror or error}.", 3)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "")
         if extra is None:
             raise
         return _fail(f"{error.name} is not installed. Run: pip install 'overnight[{extra}]'", 3)
+    except Exception as error:
+        library = type(error).__module__.partition(".")[0]
+        if library not in LIBRARIES:
+            raise
+        return _fail(f"{LIBRARIES[library]}: {type(error).__name__}: {plain(str(error))}", 3)
 
 
 def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
@@ -80,6 +91,13 @@ def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
     if cut < len(words):
         arguments["extra"] = words[cut + 1 :]  # passed to vLLM unchanged
     return arguments.pop("function"), arguments
+
+
+def _print_anywhere() -> None:
+    """Replace characters that the terminal's encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _nearest(word: str, names: Iterable[str], command: str) -> str:

@@ -54,7 +54,7 @@ def make_branch(
     if not repo.is_branch_name(name):
         raise UsageError(f"--name {name!r}: git does not accept this branch name (git help check-ref-format).")
     if repo.resolve(name):
-        raise UsageError(f"{name} exists. Choose another --name, or delete it: git branch -D {name}")
+        raise UsageError(f"{name} exists. Choose another --name.")
     base = repo.resolve(onto) if onto else state.baseline
     if base is None:
         raise UsageError(f"--onto {onto}: no commit of {repo.top}.")

@@ -28,6 +28,26 @@ class RunRefs:
         if self.repo.ref(f"refs/heads/{self.branch}"):
             yield f"refs/heads/{self.branch}"
 
+    def obstacle(self) -> str:
+        """Why git could not create the refs of this run beside those of the repository, and the way out; "" if it can.
+
+        No advice here deletes a ref: it may hold work of the user.
+        """
+        if old := next(self.existing(), ""):
+            kind = "a branch" if old.startswith("refs/heads/") else "a ref"
+            return f"{old} exists: {kind} of an earlier run or of yours. Choose another --tag; nothing is deleted."
+        if self.repo.ref("refs/heads/autoresearch"):
+            return (
+                f"the branch autoresearch exists, so git cannot create {self.branch}. Rename the branch: "
+                f"git branch -m autoresearch NEW-NAME"
+            )
+        for name in (REFS, f"{REFS}/{self.tag}"):
+            if self.repo.ref(name):
+                return f"the ref {name} exists, so git cannot create refs below it. Choose another --tag or rename it."
+        if below := next(iter(self.repo.refs(f"refs/heads/{self.branch}/")), ""):
+            return f"{below} exists, so git cannot create the branch {self.branch}. Choose another --tag."
+        return ""
+
     def mirror(self, head: str, known: frozenset[str]) -> str:
         """Move the branch to ``head``.
 
@@ -45,7 +65,7 @@ class RunRefs:
         if where := self.repo.checked_out(self.branch):
             return f"branch {self.branch} is checked out in {where}; it moves once another branch is checked out there"
         if now is not None and now not in known:
-            return f"branch {self.branch} was moved to {now[:12]} by hand; it moves once it is deleted or moved back"
+            return f"branch {self.branch} was moved to {now[:12]} by hand; once you rename it, the run makes a new one"
         try:
             self.repo.move(name, head, now)
         except RefMoved as error:

@@ -1,7 +1,8 @@
 """Git plumbing: commits are built from blobs and trees, refs move by compare-and-swap, nothing is checked out.
 
-The user's checkout, index and HEAD are read and never written. Hooks and filters of the target's repository never run:
-objects are read directly (no smudge filters), and every git command gets an empty hooks path.
+The user's checkout, index and HEAD are read and never written. Hooks and smudge filters of the target's repository
+never run: objects are read directly, and every git command gets an empty hooks path. The git command reads objects,
+because it knows every object format (SHA-1, SHA-256).
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
 AUTHOR = ("Overnight", "overnight@localhost")
 LOCK_SECONDS = 3.0  # wait for a lock that another git process holds
-NOWHERE = "0" * 40  # git's name for a ref that does not exist
 _SAFE = (
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false", "core.pager=cat",
-    "diff.external=", "protocol.allow=never",
+    "diff.external=", "protocol.allow=never", "i18n.logOutputEncoding=UTF-8",
 )  # fmt: skip
+_FORMAT = "%H%n%P%n%ct%n%T%n%B"  # fields of a Commit
+_FILTERS = ("filter", "working-tree-encoding")  # attributes that change the content of a file
+_UNSET = ("unspecified", "unset", "")
 
 
 class RefMoved(EnvironmentProblem):
@@ -86,7 +89,9 @@ class Repo:
         try:
             return self._run("rev-parse", "--verify", "HEAD^{commit}")
         except EnvironmentProblem as error:
-            raise UsageError(f"{error} A target needs a first commit: git add, git commit.") from None
+            unborn = "Needed a single revision" in str(error)
+            advice = " A target needs a first commit: git add, git commit." if unborn else ""
+            raise UsageError(f"{error}{advice}") from None
 
     def resolve(self, revision: str) -> str | None:
         """The full hash of a commit, or None."""
@@ -94,40 +99,53 @@ class Repo:
 
     def need(self, commits: Iterable[str], tag: str) -> None:
         """Raises ``UsageError`` if one of these commits of run ``tag`` is not in the repository."""
-        gone = next((commit for commit in commits if not self._holds(commit)), None)
+        wanted = list(commits)
+        text = self._feed("\n".join(wanted).encode(), "cat-file", "--batch-check=%(objecttype)") if wanted else ""
+        found = zip(wanted, text.split("\n"), strict=True)
+        gone = next((commit for commit, kind in found if kind != "commit"), None)
         if gone:
             raise UsageError(
                 f"commit {gone[:12]} of run {tag} is not in {self.top}: it was pruned, or this is another clone. "
                 f"Fetch refs/autoresearch/{tag}/*, or name the right folder with --target."
             )
 
-    def _holds(self, commit: str) -> bool:
-        """Whether a full hash is a commit here. One git process answers for all commits."""
-        from git.exc import ODBError
-
-        try:
-            return bool(self._repo.commit(commit).tree)
-        except (ValueError, ODBError):
-            return False
-
     def dirty(self) -> list[PurePosixPath]:
-        """Files of HEAD that differ in the working tree. ``git status`` would run the repository's clean filters."""
-        return [relative for relative, blob in self._files(self.head()) if _differs(self.folder / relative, blob)]
+        """Files of HEAD that git sees as changed in the working tree."""
+        return [path for path, changed in self._raw_differences().items() if changed]
+
+    def filtered(self) -> list[PurePosixPath]:
+        """Unchanged files that a filter or an encoding of .gitattributes writes in another form than git stores."""
+        names = "\0".join(f"{self.prefix}{path}" for path, changed in self._raw_differences().items() if not changed)
+        if not names:
+            return []
+        fields = self._feed(os.fsencode(names), "check-attr", "-z", "--stdin", *_FILTERS).split("\0")
+        named = (path for path, value in zip(fields[::3], fields[2::3], strict=False) if value not in _UNSET)
+        return [PurePosixPath(path[len(self.prefix) :]) for path in dict.fromkeys(named)]
+
+    def _raw_differences(self) -> dict[PurePosixPath, bool]:
+        """Files whose bytes differ between HEAD and the working tree, and whether git sees a change.
+
+        Git decides about sparse checkouts and filters. Git runs its clean filters only if there are such files.
+        """
+        files = self.tree(self.head()).files
+        differing = [PurePosixPath(path) for path, data, _ in files if _differs(self.folder / path, data)]
+        if not differing:
+            return {}
+        words = ("diff", "--name-only", "--no-renames", "--no-ext-diff", "--no-textconv", "-z", "HEAD")
+        changed = set(self._run(*words).split("\0"))
+        present = [path for path in differing if f"{self.prefix}{path}" in changed or (self.folder / path).exists()]
+        return {path: f"{self.prefix}{path}" in changed for path in present}
 
     def read(self, commit: str, path: str) -> str:
         """The text of one file of the target in a commit. Bytes that are not UTF-8 become surrogate escapes."""
-        try:
-            blob = self._repo.commit(commit).tree / (self.prefix + path)
-        except KeyError:
-            raise UsageError(f"commit {commit[:12]} has no file {self.prefix}{path}: is it committed?") from None
-        return bytes(blob.data_stream.read()).decode("utf-8", "surrogateescape")
+        if not self.has(commit, path):
+            raise UsageError(f"commit {commit[:12]} has no file {self.prefix}{path}: is it committed?")
+        data = self._bytes("cat-file", "blob", f"{commit}:{self.prefix}{path}")
+        return data.decode("utf-8", "surrogateescape")
 
     def has(self, commit: str, path: str) -> bool:
         """Whether a commit holds a file of the target."""
-        try:
-            return bool(self._repo.commit(commit).tree / (self.prefix + path))
-        except KeyError:
-            return False
+        return bool(self._try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}:{self.prefix}{path}"))
 
     def export(self, commit: str, directory: Path) -> None:
         """Write the target's files of a commit. Links and submodules are skipped: they can point outside."""
@@ -135,31 +153,45 @@ class Repo:
 
     def tree(self, commit: str) -> Tree:
         """The files that ``export`` writes."""
-        files = self._files(commit)
-        return Tree(tuple((str(path), blob.data_stream.read(), bool(blob.mode & 0o111)) for path, blob in files))
+        folder = f"{commit}:{self.prefix.rstrip('/')}" if self.prefix else f"{commit}^{{tree}}"
+        entries = [entry.partition("\t") for entry in self._run("ls-tree", "-r", "-z", folder).split("\0") if entry]
+        regular = [(head.split(" "), name) for head, _, name in entries if head.startswith("100")]
+        safe = [(head, name) for head, name in regular if ".." not in PurePosixPath(name).parts and name[0] != "/"]
+        contents = self._blobs([head[2] for head, _ in safe])
+        pairs = zip(safe, contents, strict=True)
+        return Tree(tuple((name, data, bool(int(head[0], 8) & 0o111)) for (head, name), data in pairs))
 
-    def _files(self, commit: str) -> Iterator[tuple[PurePosixPath, Any]]:
-        """Paths and blobs of the target's regular files in a commit."""
-        root = self._repo.commit(commit).tree
-        if self.prefix:
-            root = root / self.prefix.rstrip("/")
-        for item in root.traverse():
-            blob: Any = item
-            if blob.type == "blob" and (blob.mode & 0o170000) == 0o100000:
-                relative = PurePosixPath(blob.path).relative_to(self.prefix or ".")
-                if not relative.is_absolute() and ".." not in relative.parts:
-                    yield relative, blob
+    def _blobs(self, hashes: list[str]) -> Iterator[bytes]:
+        """The contents of blobs."""
+        text = self._bytes("cat-file", "--batch", data="\n".join(hashes).encode()) if hashes else b""
+        place = 0
+        for _ in hashes:  # each: hash, kind, size, line feed, content, line feed
+            start = text.index(b"\n", place) + 1
+            head = text[place:start].split()
+            if len(head) != 3:
+                raise EnvironmentProblem(
+                    f"{self.top} lacks object {head[0].decode()[:12]}, as in a partial clone. "
+                    f" Fetch all objects: git -C {self.top} fetch --refetch --no-filter"
+                )
+            size = int(head[2])
+            yield text[start : start + size]
+            place = start + size + 1
 
     def commit(self, sha: str) -> Commit:
-        raw = self._repo.commit(sha)
-        subject, _, body = str(raw.message).partition("\n")
-        parents = tuple(parent.hexsha for parent in raw.parents)
-        return Commit(raw.hexsha, parents, subject, body.strip("\n"), raw.committed_date, raw.tree.hexsha)
+        return self._commits("--no-walk", sha)[0]
+
+    def _commits(self, *words: str) -> list[Commit]:
+        """The commits that ``git log`` lists for ``words``. Raises ``EnvironmentProblem`` for an unknown revision."""
+        text = self._run("log", "-z", "--no-show-signature", "--no-color", f"--format=tformat:{_FORMAT}", *words, "--")
+        fields = (entry.split("\n", 4) for entry in text.split("\0") if entry)
+        return [_commit(*entry) for entry in fields]
 
     def history(self, revisions: str) -> list[Commit]:
         """Commits of a range or a tip along first parents, oldest first; [] for an unknown revision."""
-        text = self._try("rev-list", "--first-parent", "--reverse", "--end-of-options", revisions)
-        return [self.commit(sha) for sha in (text or "").split()]
+        try:
+            return self._commits("--first-parent", "--reverse", "--end-of-options", revisions)
+        except EnvironmentProblem:
+            return []
 
     def identity(self) -> tuple[str, str]:
         """Name and email of the user. Raises ``UsageError`` if git's configuration lacks them."""
@@ -189,7 +221,7 @@ class Repo:
     def refs(self, prefix: str) -> dict[str, str]:
         """Refs below ``prefix``: name and hash."""
         text = self._run("for-each-ref", "--format=%(refname) %(objectname)", prefix)
-        return dict(line.split(" ", 1) for line in text.splitlines())
+        return dict(line.split(" ", 1) for line in text.split("\n") if line)
 
     def ref(self, name: str) -> str | None:
         return self._try("rev-parse", "--verify", "--quiet", name)
@@ -201,12 +233,14 @@ class Repo:
             RefMoved: the ref is elsewhere, or its lock is held; quotes git.
         """
         try:
-            self._run("update-ref", "--create-reflog", "-m", "overnight", name, new, old or NOWHERE)
+            self._run("update-ref", "--create-reflog", "-m", "overnight", name, new, old or "")
         except EnvironmentProblem as error:
             now = self.ref(name)
             if now == new:
                 return
-            if now == old:
+            if "cannot create" in str(error):
+                advice = "Git cannot keep a ref beside a longer one that starts with its name. Rename one of the two."
+            elif now == old:
                 advice = "Free some disk space, or remove the lock if no git process runs."
             else:
                 advice = f"The ref is at {(now or 'nothing')[:12]}, expected {(old or 'nothing')[:12]}."
@@ -215,7 +249,7 @@ class Repo:
     def checked_out(self, branch: str) -> Path | None:
         """The worktree that has a branch checked out, or None."""
         where: Path | None = None
-        for line in self._run("worktree", "list", "--porcelain").splitlines():
+        for line in self._run("worktree", "list", "--porcelain").split("\n"):
             if line.startswith("worktree "):
                 where = Path(line[9:])
             elif line == f"branch refs/heads/{branch}":
@@ -268,13 +302,26 @@ class Repo:
             stdin.seek(0)
             return self._run(*words, istream=stdin, env=dict(env or {}))
 
+    def _bytes(self, *words: str, data: bytes = b"") -> bytes:
+        """The output of a git command, unchanged."""
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(data)
+            stdin.seek(0)
+            options = {"stdout_as_string": False, "strip_newline_in_stdout": False}
+            return bytes(self._execute(*words, istream=stdin, **options))
+
     def _run(self, *words: str, **options: Any) -> str:
         """The output of a git command. Raises ``EnvironmentProblem`` with git's message if the command fails."""
+        return str(self._execute(*words, **options))
+
+    def _execute(self, *words: str, **options: Any) -> Any:
         import git
 
         flags = [flag for setting in _settings() for flag in ("-c", setting)]
-        try:
-            return str(self._git.execute(["git", "--no-optional-locks", *flags, *words], **options))
+        try:  # -C, because GitPython expands a $ in the path of its working directory
+            return self._git.execute(["git", "-C", str(self.top), "--no-optional-locks", *flags, *words], **options)
+        except git.GitCommandNotFound:
+            raise EnvironmentProblem("git is not installed, or not on PATH.") from None
         except git.GitCommandError as error:
             raise EnvironmentProblem(f"git {words[0]} failed in {self.top}: {_complaint(error.stderr)}.") from None
 
@@ -302,7 +349,7 @@ def _open(folder: Path) -> git.Repo:
         GitCommandWrapperType = OwnGroup
 
     try:
-        return Repository(folder, search_parent_directories=True)
+        return Repository(folder, search_parent_directories=True, expand_vars=False)
     except (git.InvalidGitRepositoryError, git.NoSuchPathError):
         raise UsageError(
             f"{folder} is not in a git repository. Make one (git init, git add, git commit), "
@@ -316,13 +363,17 @@ def _settings() -> list[str]:
     return [*_SAFE, f"core.filesRefLockTimeout={wait}", f"core.packedRefsTimeout={wait}"]
 
 
-def _differs(path: Path, blob: Any) -> bool:
+def _commit(sha: str, parents: str, when: str, tree: str, message: str) -> Commit:
+    subject, _, body = message.partition("\n")
+    return Commit(sha, tuple(parents.split()), subject, body.strip("\n"), int(when), tree)
+
+
+def _differs(path: Path, kept: bytes) -> bool:
     """Whether a file of the working tree differs from its blob, apart from line ends."""
     try:
         data = path.read_bytes()
     except OSError:
         return True
-    kept: bytes = blob.data_stream.read()
     return data != kept and data.replace(b"\r\n", b"\n") != kept.replace(b"\r\n", b"\n")
 
 

@@ -34,7 +34,7 @@ class Row:
 def read_tsv(path: Path) -> list[Row]:
     """Read the attempts of a list in order; see ``parse_tsv``."""
     try:
-        return parse_tsv(path.read_text(encoding="utf-8", errors="replace"), str(path))
+        return parse_tsv(path.read_text(encoding="utf-8-sig", errors="replace"), str(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}.") from None
 
@@ -48,27 +48,35 @@ def parse_tsv(text: str, where: str) -> list[Row]:
     Raises:
         UsageError: A column is missing, a value is not a number, or no run has a value. Names the line.
     """
-    table = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
-    names = list(table.fieldnames or ())
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")  # splitlines() also splits at U+2028
+    table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    try:
+        return _rows(table, where)
+    except csv.Error as error:
+        raise UsageError(f"{where}, line {table.line_num}: {error}.") from None
+
+
+def _rows(table: csv.DictReader[str], where: str) -> list[Row]:
+    table.fieldnames = names = [name.strip() for name in table.fieldnames or ()]
     metric = next((name for name in names[1:2] if name not in COLUMNS), "val_bpb")
     missing = [name for name in ("commit", metric, "memory_gb", "status") if name not in names]
     if missing:
         raise UsageError(f"{where}: line 1 must name the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}.")
-    rows = [_row(where, number, fields, metric) for number, fields in enumerate(table, start=2)]
+    rows = [_row(where, table.line_num, fields, metric) for fields in table]
     if all(row.value is None for row in rows):
         raise UsageError(f"{where} holds no run that worked.")
     return rows
 
 
 def _row(where: str, line: int, fields: dict[str, Any], metric: str) -> Row:
-    value = number_or_none(fields.get(metric))
-    if value is None:
-        raise UsageError(f"{where}, line {line}: {metric} is {fields.get(metric)!r}, which is no number.")
-    status = str(fields.get("status") or "")
+    status = str(fields.get("status") or "").strip().lower()
+    value = None if status == "crash" else number_or_none(fields.get(metric))
+    if value is None and status == "keep":
+        raise UsageError(f"{where}, line {line}: {metric} of a kept run is {fields.get(metric)!r}, which is no number.")
     return Row(
         line=line,
         commit=str(fields.get("commit") or "").strip(),
-        value=None if value == 0.0 or status == "crash" else value,
+        value=value if value or status == "keep" else None,
         memory_gb=number_or_none(fields.get("memory_gb")) or None,
         status=status,
         description=str(fields.get("description") or ""),
@@ -82,9 +90,10 @@ def values_of_results(text: str, where: str) -> dict[str, float]:
 
 def number_or_none(text: str | None) -> float | None:
     """Return the finite number that a text starts with, as in ``1.03 (self-reported)``; None if there is none."""
+    first = (text or "").split()[:1]
     try:
-        value = float((text or "").split()[0])
-    except (ValueError, IndexError):
+        value = float(first[0]) if first and "_" not in first[0] else math.nan
+    except ValueError:
         return None
     return value if math.isfinite(value) else None
 
@@ -95,4 +104,9 @@ def result_line(record: Record) -> str:
     memory = max((run.peak_memory_gb or 0.0 for run in record.runs), default=0.0)
     status = "crash" if value is None else "keep" if record.decision == "keep" else "discard"
     text = re.sub(r"\s+", " ", record.proposal.subject or record.proposal.reason or record.status)
-    return f"{(record.candidate or '-------')[:7]}\t{value or 0.0:.6f}\t{memory:.1f}\t{status}\t{text}\n"
+    return f"{(record.candidate or '-------')[:7]}\t{_published(value)}\t{memory:.1f}\t{status}\t{text}\n"
+
+
+def _published(value: float | None) -> str:
+    """Six decimals, or six digits of a small value, which must not look like a failed run."""
+    return f"{value or 0.0:.6f}" if not value or abs(value) >= 0.001 else f"{value:.6g}"

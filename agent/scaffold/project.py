@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -39,7 +40,7 @@ def adopt(directory: Path, project: Path) -> int:
     for existing in {folder / "target.toml", directory / "target.toml"}:
         if existing.exists():
             raise UsageError(f"{existing} exists and is not overwritten. Start with `overnight run`.")
-    known = _git(folder, "rev-parse", "--is-inside-work-tree") and not _git(folder, "check-ignore", folder.resolve())
+    known = _in_repository(folder) and not _git(folder, "check-ignore", folder.resolve())
     if in_place and not known:
         raise UsageError(
             f"{folder} is not in a git repository. Run git init, git add and git commit there, or name a new folder "
@@ -92,7 +93,7 @@ def describe(script: Path) -> tuple[str, list[str]]:
     if script.suffix != ".py":
         raise UsageError(f"--from {script}: not a Python script. Convert a notebook: jupyter nbconvert --to script")
     try:
-        source = script.read_text(encoding="utf-8")
+        source = script.read_text(encoding="utf-8-sig")
         modules = {script: ast.parse(source), **guesses.modules_of(script)}
     except (OSError, ValueError, SyntaxError) as error:
         raise UsageError(f"{script}: not valid Python in UTF-8: {error}.") from None
@@ -208,6 +209,18 @@ def make_repository(directory: Path, message: str) -> None:
             raise EnvironmentProblem(f"git {words[0]} failed in {directory}: {done.stderr.strip()}")
 
 
+def _in_repository(folder: Path) -> bool:
+    """Whether git finds a working tree here.
+
+    Raises:
+        EnvironmentProblem: git refuses for another reason than a missing repository, such as its owner; quotes git.
+    """
+    done = _run_git(folder, "rev-parse", "--is-inside-work-tree")
+    if done.returncode and "not a git repository" not in done.stderr:
+        raise EnvironmentProblem(f"git rev-parse failed in {folder}: {done.stderr.strip().splitlines()[0]}")
+    return done.stdout.strip() == "true"
+
+
 def _git(folder: Path, *words: str | Path) -> str:
     """The output of a git command; "" if the command fails."""
     done = _run_git(folder, *words)
@@ -215,7 +228,9 @@ def _git(folder: Path, *words: str | Path) -> str:
 
 
 def _run_git(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    english = {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}  # `_in_repository` reads git's message
+    command = ["git", "-C", folder, *words]
     try:
-        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, errors="replace")
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", env=english)
     except OSError:
         raise EnvironmentProblem("git is not installed.") from None

@@ -7,7 +7,7 @@ import dataclasses
 from agent.judge.noise import noise_of
 from agent.ledger.state import State
 from agent.proposers.protocol import Context
-from agent.rundir.directory import RunDirectory
+from agent.rundir.directory import NOTES, RunDirectory
 from agent.session.parts import Parts
 
 
@@ -23,7 +23,7 @@ def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
         history=without_test,
         incumbent_runs=tuple(m for m in state.runs.get(state.incumbent, ()) if m.role != "test"),
         noise_sd=noise_of(state).sd,
-        notes=directory.notes.read_text(encoding="utf-8", errors="replace") if directory.notes.exists() else "",
+        notes=_notes(directory),
         hardware=f"{parts.device.kind}, {parts.device.threads} threads, {parts.target.memory_gb:g} GB",
         budget=str(parts.target.budget),
         trial=number,
@@ -36,3 +36,10 @@ def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
         baseline=parts.repo.read(state.baseline, parts.target.path),
         open=state.open_records,
     )
+
+
+def _notes(directory: RunDirectory) -> str:
+    """notes.md without the lines of its placeholder."""
+    text = directory.notes.read_text(encoding="utf-8", errors="replace") if directory.notes.exists() else ""
+    placeholder = set(NOTES.splitlines())
+    return "\n".join(line for line in text.splitlines() if line not in placeholder or not line).strip()

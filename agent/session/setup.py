@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
 from agent.repo.refs import RunRefs
+from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, environment, new_tag
 from agent.rundir.stop import Stopper
 from agent.session.baseline import Baseline
@@ -52,23 +54,38 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
             f"{directory.path} exists. Use `overnight resume {settings.tag}` to continue it, or another --tag to start "
             f"a new run."
         )
+    for place in (*map(str, lasting(settings).values()), str(root.resolve())):
+        if re.search(r"[\udc80-\udcff]", place):
+            raise UsageError(f"{place}: the path is not UTF-8. Rename the folder; run.toml and git need UTF-8 paths.")
     parts = assemble(settings, say)
-    repo, refs = parts.repo, RunRefs(parts.repo, settings.tag)
-    if dirty := repo.dirty():
-        raise UsageError(
-            f"the target has uncommitted changes ({', '.join(map(str, dirty[:3]))}). The baseline is a commit: "
-            f"git commit or git stash them."
-        )
-    if old := list(refs.existing()):
-        raise UsageError(
-            f"{old[0]} exists from an earlier run. Choose another --tag, or delete it: git update-ref -d {old[0]}"
-        )
+    check_repository(parts.repo, settings.tag)
     with at_work(parts, directory) as crew:
         directory.create(record_of(parts))
         with directory.lock(), Ledger(directory.ledger) as ledger:
             ledger.append(session_event(parts, directory))
             run(parts, crew, directory, ledger, view)
     return directory
+
+
+def check_repository(repo: Repo, tag: str) -> None:
+    """Refuse a start whose trials would see other files than the user, or whose refs exist.
+
+    Raises:
+        UsageError: names the file or the ref.
+    """
+    if dirty := repo.dirty():
+        raise UsageError(
+            f"the target has uncommitted changes ({', '.join(map(str, dirty[:3]))}). The baseline is a commit: "
+            f"git commit or git stash them."
+        )
+    if filtered := repo.filtered():
+        raise UsageError(
+            f"{filtered[0]} is stored by git in another form (a filter or an encoding in .gitattributes, such as Git "
+            f"LFS), and trials would see that form. Keep such files outside of the target and name their folder in "
+            f"`mounts`, or remove the attribute and commit."
+        )
+    if obstacle := RunRefs(repo, tag).obstacle():
+        raise UsageError(obstacle)
 
 
 def resume(

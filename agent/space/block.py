@@ -33,6 +33,7 @@ _MARKERS = {
     "start": (START, re.compile(r"#\s*-+\s*hyperparameters\s*-+\s*", re.IGNORECASE)),
     "end": (END, re.compile(r"#\s*-+\s*end of hyperparameters\s*-+\s*", re.IGNORECASE)),
 }
+_MARK = "\ufeff"  # byte order mark: Python skips it in files, not in strings
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # lines as the parser counts them; str.splitlines differs
 _OPERATORS: dict[type[ast.AST], Callable[..., Value]] = {
     ast.UAdd: operator.pos,
@@ -70,6 +71,7 @@ def read_block(source: str, path: str = "train.py", names: Iterable[str] | None 
         UsageError: no block, two blocks, a line that is not ``NAME = literal``, or a name that is missing or assigned
             twice. The message gives ``path`` and line.
     """
+    source = source.removeprefix(_MARK)
     tree = _parse(source, path)
     span = _block_lines(source, path)
     if span:
@@ -105,7 +107,8 @@ def render_block(source: str, values: Mapping[str, Value], path: str = "train.py
         UsageError: as ``read_block``.
     """
     entries = read_block(source, path, names=values)
-    before = split_lines(source)
+    mark = _MARK if source.startswith(_MARK) else ""
+    before = split_lines(source.removeprefix(mark))
     lines = list(before)
     for name, value in values.items():
         entry = entries[name]
@@ -121,11 +124,12 @@ def render_block(source: str, values: Mapping[str, Value], path: str = "train.py
         if gap and (aligned or len(gap[1]) > 2):
             rest = " " * max(2, len(gap[1]) + len(entry.text) - len(new)) + rest[len(gap[1]) :]
         lines[entry.line - 1] = line[: entry.start].decode() + new + rest
-    return "".join(lines)
+    return mark + "".join(lines)
 
 
 def block_text(source: str, path: str = "train.py") -> str:
     """The lines of the block with its markers; empty if the file has no markers. Raises UsageError."""
+    source = source.removeprefix(_MARK)
     span = _block_lines(source, path)
     return "".join(split_lines(source)[span[0] - 1 : span[1]]) if span else ""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.rundir.directory import RunDirectory
+from agent.trial.metric_line import is_not_finite, metric_token, read_number
 from agent.types import Failure
 from sandbox.output import clean
 from sandbox.types import Collect, Outcome
@@ -32,17 +33,17 @@ class Score:
 
 
 def printed_value(log: Path, pattern: str, metric: str) -> Score:
-    """The self-reported value: the last match of ``pattern`` in a log, even if that match is no number."""
-    text = log.read_text(errors="replace") if log.exists() else ""
-    found = re.findall(pattern, text, re.M)
-    if not found:
+    """The self-reported value: the token at the last match of ``pattern`` in a log, read as a whole."""
+    token = metric_token(log.read_text(errors="replace") if log.exists() else "", pattern)
+    if token is None:
         return Score(failure=Failure("crash", f"printed nothing that matches {pattern!r}"))
-    if (value := number(found[-1])) is not None:
+    value = read_number(token)
+    if value is not None and math.isfinite(value):
         return Score(value)
-    printed = f"printed {found[-1][:40]!r} as its {metric}"
-    if re.fullmatch(r"[-+]?(nan|inf(inity)?)", found[-1], re.I):
+    printed = f"printed {token[:40]!r} as its {metric}"
+    if value is not None or is_not_finite(token):
         return Score(failure=Failure("diverged", printed))
-    return Score(failure=Failure("crash", f"{printed}, which is no number"))
+    return Score(failure=Failure("invalid", f"cannot read the metric: {printed}, which is no number"))
 
 
 def events(lines: list[str]) -> Iterator[dict[str, Any]]:

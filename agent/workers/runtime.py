@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,9 +109,26 @@ def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
         target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
     scrub_environment()
     repo = Repo(folder)
+    if repo.has(head := repo.head(), target.path):  # a replay may measure another branch only
+        check_utf8(repo.read(head, target.path), target.path)
     device = find_device(settings)
     sandbox = find_sandbox(settings, say)
     return Workplace(settings, target, repo, sandbox, device, prepare(target, settings.cache, say))
+
+
+def check_utf8(source: str, path: str) -> None:
+    """Raise ``UsageError`` for a source with bytes that are not UTF-8 (surrogate escapes in ``source``)."""
+    for number, line in enumerate(source.split("\n"), start=1):
+        if foreign := re.search(r"[\udc80-\udcff]", line):
+            cookie = re.search(r"coding[:=]\s*([-\w.]+)", "\n".join(source.split("\n")[:2]))
+            raise UsageError(
+                f"{path}:{number}: byte 0x{ord(foreign[0]) - 0xDC00:02x} is not UTF-8"
+                f"{f' (the file declares {cookie[1]})' if cookie else ''}. "
+                f"Convert it and commit: iconv -f {cookie[1] if cookie else 'ENCODING'} -t utf-8 {path}"
+                + (", and remove its coding line." if cookie else ".")
+            )
+    if "\0" in source:
+        raise UsageError(f"{path} holds null bytes: it is binary or UTF-16. Convert it to UTF-8 and commit.")
 
 
 def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:

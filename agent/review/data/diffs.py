@@ -112,8 +112,7 @@ def size_of(diff: str) -> tuple[int, int]:
 
 
 def diff_of(before: str, after: str, names: tuple[str, str] = ("before", "after")) -> str:
-    """Return the unified diff between two texts; empty if they are equal."""
-    rows = difflib.unified_diff(
-        before.splitlines(keepends=True), after.splitlines(keepends=True), line(names[0]), line(names[1])
-    )
+    """Return the unified diff between two texts, by git's lines (str.splitlines has more); empty if they are equal."""
+    old, new = (re.findall(r"[^\n]*\n|[^\n]+", text) for text in (before, after))
+    rows = difflib.unified_diff(old, new, line(names[0]), line(names[1]))
     return "".join(row if row.endswith("\n") else row + "\n\\ No newline at end of file\n" for row in rows)

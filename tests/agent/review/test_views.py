@@ -213,6 +213,7 @@ def test_decisive_lines_are_last_frame_and_exception():
 def test_diff_of_two_texts():
     assert "+b = 2" in drawn(diff_text(diff_of("a = 1\n", "a = 1\nb = 2\n", ("trial 1", "trial 2"))))
     assert "No newline" in drawn(diff_text(diff_of("a", "a\n")))
+    assert "@@ -1,2 +1,2 @@" in diff_of("a = '\u2028\x0c'\nb = 1\n", "a = '\u2028\x0c'\nb = 2\n")  # lines of git
     assert diff_of("a\n", "a\n") == ""
 
 

@@ -57,12 +57,14 @@ def test_bounds_around_value(name: str, value: Value, keys: list[str] | None) ->
     st.one_of(st.integers(1, 10**9), st.floats(1e-9, 1e9)),
     st.sampled_from(["X", "LR", "BETA", "DROPOUT", "BATCH_SIZE", "RATIO"]),
 )
-def test_bounds_make_valid_space(value: float, name: str) -> None:
+def test_bounds_make_valid_space(tmp_path_factory: pytest.TempPathFactory, value: float, name: str) -> None:
     keys = bounds(name, value)
     assert keys
-    row = {"name": name, **{key: ast.literal_eval(text.title() if text == "true" else text)
-                            for key, text in (line.split(" = ") for line in keys)}}  # fmt: skip
-    space = SearchSpace.from_parts({"hyperparameters": [row]}, f"{name} = {value!r}\n", "target.toml", "train.py")
+    path = tmp_path_factory.getbasetemp() / "target.toml"
+    path.write_text(
+        "\n".join(["[target]", 'editable = ["train.py"]', "[[hyperparameters]]", f'name = "{name}"', *keys])
+    )
+    space = SearchSpace.from_toml(path, source=f"{name} = {value!r}\n")
     assert space.params[0].default == value
 
 

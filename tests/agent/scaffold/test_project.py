@@ -90,7 +90,6 @@ def test_copy_holds_submodules_and_linked_files(project: Path, tmp_path: Path) -
     [
         ({"train.py": "def (\n"}, "", "train.py"),
         ({"train.py": "# é\n".encode("latin-1")}, "", "UTF-8"),
-        ({"train.py": SCRIPT.encode("utf-8-sig")}, "", "UTF-8"),
         ({"train.ipynb": "{}"}, "train.ipynb", "nbconvert"),
         ({"a.py": SCRIPT, "b.py": SCRIPT}, "", "a.py, b.py"),
         ({"data.txt": ""}, "", "--from FILE.py"),

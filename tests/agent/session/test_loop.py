@@ -154,8 +154,17 @@ def test_failing_baseline_ends_session_with_reason(tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target", TRAIN.replace("def value", "1 / 0\n\n\ndef value"))
     with pytest.raises(OvernightError, match=r"crash: ZeroDivisionError"):
         start(target, tmp_path / "runs")
-    assert "ZeroDivisionError" in str(state_of(RunDirectory(tmp_path / "runs", "night")).ended)
+    state = state_of(RunDirectory(tmp_path / "runs", "night"))
+    assert "ZeroDivisionError" in str(state.ended)
+    assert len(state.baseline_runs) == 2  # of 3: a repeated failure is not repeated again
     assert set(refs_of(target)) == {"refs/heads/main"}
+
+
+def test_target_with_pinned_seed_is_warned_about(tmp_path: Path) -> None:
+    pinned = TRAIN.replace('int(os.environ["OVERNIGHT_SEED"])', "42")
+    free = start(make_bowl(tmp_path / "free"), tmp_path / "runs", "free", trials=1)
+    fixed = start(make_bowl(tmp_path / "fixed", pinned), tmp_path / "runs", "fixed", trials=1)
+    assert ["OVERNIGHT_SEED" in run.log.read_text() for run in (free, fixed)] == [False, True]
 
 
 def test_endless_trial_times_out_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from agent.errors import UsageError
-from agent.space.block import literal, read_block, render_block
+from agent.space.block import END, START, block_text, literal, read_block, render_block
 
 SOURCE = '''"""The marker "# --- hyperparameters ---" in a string is not a marker.
 
@@ -140,3 +140,11 @@ def test_named_values_need_no_markers():
         read_block(source, names=["B"])
     with pytest.raises(UsageError, match="A is assigned twice"):
         read_block(source + "A = 3\n", names=["A"])
+
+
+def test_byte_order_mark_stays() -> None:
+    source = f"\ufeff{START}\nRATE = 0.5\n{END}\n"
+    assert read_block(source)["RATE"].value == 0.5
+    assert render_block(source, {"RATE": 0.25}) == source.replace("0.5", "0.25")
+    assert block_text(source) == source.removeprefix("\ufeff")
+    assert render_block("\ufeffRATE = 0.5\n", {"RATE": 1}) == "\ufeffRATE = 1\n"

@@ -168,7 +168,7 @@ def test_mounts_appear_at_expected_paths(
         ("nothing", "crash", "nothing that matches"),
         ("loss 1.0\\nloss nan", "diverged", "'nan'"),
         ("loss -Infinity", "diverged", "'-Infinity'"),
-        ("loss tensor(0.5)", "crash", "'tensor(0.5)'"),
+        ("loss tensor(0.5)", "invalid", "'tensor(0.5)'"),
     ],
 )
 def test_last_printed_number_is_the_value(tmp_path: Path, printed: str, status: str, reason: str) -> None:

@@ -1,0 +1,115 @@
+"""Finds the metric in a log and reads it as one whole number."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_BEFORE = re.compile(r"(?:\d[\d.,_]*(?:[eE][-+]?)?|(?<![\w.])[-+.])$", re.ASCII)  # of a number that is cut at its left
+_AFTER = re.compile(r"[\w.+-]+", re.ASCII)
+_COMMA = re.compile(r",\d[\w.,]*", re.ASCII)  # the rest of 1,003.34
+_NO_VALUE = {"FAILED", "FAIL", "ERROR", "N/A", "NA", "NONE", "NULL"}
+_CLOSING = ".,;:!)]}'\"%"  # punctuation after a number
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A pattern around its group: the text before and after, None where the group is not at the top level."""
+
+    before: str
+    after: str
+
+
+def metric_token(text: str, pattern: str) -> str | None:
+    """The token in the place of the last metric of ``text``; None if no line has one.
+
+    A group such as ``([0-9.]+)`` may match a part of the token (``8.96`` of ``8.96e-03``) or not match it at all
+    (``nan``). The whole token counts in both cases, so that no older value takes its place.
+    """
+    search, split = re.compile(pattern, re.M), _split(pattern)
+    wide, label = _with_any_token(split, split.after), _with_any_token(split, "")
+    lines = [text] if r"\n" in pattern else [line.rstrip("\r") for line in text.split("\n")]
+    after = ""  # the line after the current one
+    for line in reversed(lines):
+        if (found := _last(search, line)) is not None:
+            return _whole(line, found, split)
+        if (found := _last(wide, line)) is not None:
+            token = found[1] or ""
+            return token or (after.strip() if read_number(after.strip()) is not None else "")
+        found = _last(label, line)
+        if found is not None and (is_not_finite(found[1]) or found[1].upper() in _NO_VALUE):
+            return found[1]
+        after = line
+    return None
+
+
+def _last(pattern: re.Pattern[str] | None, line: str) -> re.Match[str] | None:
+    found = list(pattern.finditer(line)) if pattern else []
+    return found[-1] if found else None
+
+
+def read_number(token: str) -> float | None:
+    """The number that is the whole token apart from closing punctuation. ``1_000`` and ``1,003.34`` are none."""
+    for candidate in (token, token.rstrip(_CLOSING)):
+        if _NUMBER.fullmatch(candidate):
+            return float(candidate)
+    return None
+
+
+def is_not_finite(token: str) -> bool:
+    """Whether a token is nan or infinity in a common spelling."""
+    return bool(re.fullmatch(r"[-+]?(nan|inf(inity)?)", token.rstrip(_CLOSING), re.IGNORECASE))
+
+
+def _whole(line: str, found: re.Match[str], split: _Split) -> str:
+    """The token that holds the match of the group."""
+    start, end = found.span(1)
+    if start < 0:
+        return ""
+    token = found[1]
+    if not token or token != token.strip() or " " in token:
+        return token
+    left = _BEFORE.search(line[:start]) if re.match(r"[\d.eE+-]", token) else None
+    if left and not re.search(r"[-+,.](?:\\s[*+?]| [*+?]?)*$", split.before):  # a separator that the pattern names
+        token = left[0] + token
+    comma = _COMMA if re.fullmatch(r"[-+]?\d+", token) and not split.after.startswith(",") else None
+    right = _AFTER.match(line, end) or (comma.match(line, end) if comma else None)
+    if right and not split.after.startswith(right[0]):  # a unit that the pattern names: ([0-9.]+)s
+        token += right[0]
+    return token
+
+
+def _with_any_token(split: _Split, after: str) -> re.Pattern[str] | None:
+    """The pattern with a group that matches any token; None if its label is too short to mark a metric line."""
+    label = re.sub(r"\\.|\(\?[a-zA-Z]+\)", "", split.before)
+    if not re.search(r"[A-Za-z]{2}", label) or re.match(r"[*+?{]", split.after):
+        return None
+    try:
+        return re.compile(rf"{split.before}(\S*){after}", re.M)
+    except re.error:
+        return None
+
+
+def _split(pattern: str) -> _Split:
+    """Cut a pattern at its only capturing group."""
+    place, opened = 0, None
+    depth, inside = 0, False  # of groups; a character class
+    while place < len(pattern):
+        sign = pattern[place]
+        if sign == "\\":
+            place += 1
+        elif inside:
+            inside = sign != "]" or pattern[:place].endswith(("[", "[^"))
+        elif sign == "[":
+            inside = True
+        elif sign == "(":
+            if not pattern.startswith("(?", place) or pattern.startswith("(?P<", place):
+                opened = (place, depth)
+            depth += 1
+        elif sign == ")":
+            depth -= 1
+            if opened is not None and depth == opened[1]:
+                return _Split(pattern[: opened[0]] if depth == 0 else "", pattern[place + 1 :])
+        place += 1
+    return _Split("", "")
