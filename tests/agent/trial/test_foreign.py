@@ -149,6 +149,7 @@ def test_mounts_appear_at_expected_paths(
     git(target, "add", "-A")
     git(target, "commit", "-q", "-m", "Data")
     (target / "data/set/x").write_text("in")
+    assert main(["trust", str(target)]) == 0
     words = ["--target", str(target), "--runs", str(tmp_path / "runs"), "--tag", "t", "--proposer", "cma-es",
              "--device", "cpu", "--policy", "greedy", "--calibrate", "1", "--trials", "1"]  # fmt: skip
     assert main(["run", *words, "--sandbox", sandbox]) == 0
