@@ -170,6 +170,8 @@ def test_mounts_appear_at_expected_paths(
         ("loss 1.0\\nloss nan", "diverged", "'nan'"),
         ("loss -Infinity", "diverged", "'-Infinity'"),
         ("loss tensor(0.5)", "crash", "'tensor(0.5)'"),
+        ("loss -1.7e308", "invalid", "-1.7e+308"),
+        ("loss 1e31", "invalid", "1e+31"),
     ],
 )
 def test_last_printed_number_is_the_value(tmp_path: Path, printed: str, status: str, reason: str) -> None:
