@@ -94,14 +94,14 @@ class Repo:
 
     def need(self, commits: Iterable[str], tag: str) -> None:
         """Raises ``UsageError`` if one of these commits of run ``tag`` is not in the repository."""
-        gone = next((commit for commit in commits if not self._holds(commit)), None)
+        gone = next((commit for commit in commits if not self.holds(commit)), None)
         if gone:
             raise UsageError(
                 f"commit {gone[:12]} of run {tag} is not in {self.top}: it was pruned, or this is another clone. "
                 f"Fetch refs/autoresearch/{tag}/*, or name the right folder with --target."
             )
 
-    def _holds(self, commit: str) -> bool:
+    def holds(self, commit: str) -> bool:
         """Whether a full hash is a commit here. One git process answers for all commits."""
         from git.exc import ODBError
 
