@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.scaffold.guesses import bounds, hyperparameters_of, mounts_of, seconds_of
-from agent.space.space import SearchSpace
+from agent.space.spec import build
 from agent.types import Value
 
 SETTINGS = """
@@ -62,7 +62,7 @@ def test_bounds_make_valid_space(value: float, name: str) -> None:
     assert keys
     row = {"name": name, **{key: ast.literal_eval(text.title() if text == "true" else text)
                             for key, text in (line.split(" = ") for line in keys)}}  # fmt: skip
-    space = SearchSpace.from_parts({"hyperparameters": [row]}, f"{name} = {value!r}\n", "target.toml", "train.py")
+    space = build({"hyperparameters": [row]}, f"{name} = {value!r}\n", "target.toml", "train.py")
     assert space.params[0].default == value
 
 
