@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.types import Measurement
+from agent.types import LARGEST_VALUE, Measurement
 
 MAX_BYTES = 4 << 20
 
@@ -38,7 +37,7 @@ def read_curve(path: Path, most: int | None = None) -> list[Point]:
             point = Point(float(item["progress"]), float(item["loss"]), int(item.get("step", len(points) + 1)))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             continue
-        if math.isfinite(point.loss) and 0 <= point.progress <= 1:
+        if abs(point.loss) <= LARGEST_VALUE and 0 <= point.progress <= 1:
             points.append(point)
     return points if most is None else thin(points, most)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from agent.errors import UsageError
 from agent.toml import Table, check_key, read_toml
+from agent.trust import check_trusted
 from agent.types import Goal
 
 BudgetKind = Literal["seconds", "steps", "tokens"]
@@ -98,7 +99,19 @@ def load_target(folder: Path) -> tuple[Target, dict[str, Any]]:
         The target, and the ``[run]`` table of settings.
 
     Raises:
-        UsageError: the file is missing or does not parse, or a key is unknown, missing or wrong.
+        UsageError: see ``read_tables``; or a value is wrong, or the file sets what only a trusted file may set.
+    """
+    tables = read_tables(folder)
+    target = _target(folder, folder / "target.toml", tables)
+    check_trusted(folder, tables)
+    return target, dict(tables.get("run", {}))
+
+
+def read_tables(folder: Path) -> dict[str, Any]:
+    """The tables of ``folder/target.toml``.
+
+    Raises:
+        UsageError: the file is missing or does not parse, or a table or key is unknown.
     """
     path = folder / "target.toml"
     if not path.is_file():
@@ -113,7 +126,7 @@ def load_target(folder: Path) -> tuple[Target, dict[str, Any]]:
         if (keys := TARGET_KEYS[name]) is not None:
             for key in content:
                 check_key(key, keys, f"{path}, [{name}]")
-    return _target(folder, path, tables), dict(tables.get("run", {}))
+    return tables
 
 
 def _target(folder: Path, path: Path, tables: Mapping[str, Any]) -> Target:

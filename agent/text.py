@@ -27,6 +27,8 @@ _HIDDEN = re.compile(
 )
 _QUOTED_WIDTH = 160  # characters of a quoted line of code
 
+_LARGEST = 1e100  # of a value in a chart: sums and differences of such values do not overflow
+
 _LOG_LINES = 8
 _EVENT = re.compile(r'\s*\{"event"')  # a line of the harness
 _FRAME = re.compile(r'\s+File ".*", line \d+')
@@ -142,9 +144,10 @@ def gain(value: float | None, se: float | None = None) -> str:
     """Format a gain with one standard error: ``+0.0123 ± 0.0021``."""
     if value is None or not math.isfinite(value):
         return MISSING
-    decimals = 4 if max(abs(value), se or 0.0) < 100 else 1
-    text = f"{value:+.{decimals}f}"
-    return text if se is None or not math.isfinite(se) else f"{text} ± {se:.{decimals}f}"
+    size = max(abs(value), se or 0.0)
+    form = ".4f" if size < 100 else ".1f" if size < 1e9 else ".4g"
+    text = f"{value:+{form}}"
+    return text if se is None or not math.isfinite(se) else f"{text} ± {se:{form}}"
 
 
 def duration(seconds: float | None, brief: bool = False) -> str:
@@ -195,7 +198,7 @@ def chart(values: Sequence[float], width: int, height: int) -> list[str]:
 
 def _buckets(values: Sequence[float], width: int, stretch: bool) -> list[float]:
     """Means of ``width`` neighbourhoods of the finite values; fewer, if there are fewer values and no ``stretch``."""
-    finite = [v for v in values if math.isfinite(v)]
+    finite = [max(-_LARGEST, min(_LARGEST, v)) for v in values if math.isfinite(v)]
     n = len(finite)
     width = width if stretch else min(width, n)
     if not n or width < 1:

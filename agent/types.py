@@ -7,11 +7,13 @@ The value of a failed run is ``None``.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 Value = int | float | str | bool
+LARGEST_VALUE = 1e30  # of a metric: beyond it a run is invalid; no mean or variance of smaller values overflows
 
 ParamKind = Literal["int", "float", "categorical"]
 Role = Literal["calibrate", "screen", "confirm", "incumbent", "reserve", "replay", "test"]
@@ -78,6 +80,12 @@ class Measurement:
     attempt: int = 0
     device_type: str = ""  # only values of one type can be compared; "" in old ledgers
 
+    def __post_init__(self) -> None:
+        # here, so that ledgers of earlier versions, which hold such values, stay readable
+        if self.value is not None and not abs(self.value) <= LARGEST_VALUE:
+            reason = f"the value {self.value:.4g} is beyond ±{LARGEST_VALUE:g}"
+            vars(self).update(value=None, status="invalid", reason=reason)
+
     def on(self, device_type: str) -> bool:
         """Whether the run counts for devices of this type. "" is any type."""
         return not device_type or self.device_type in ("", device_type)
@@ -109,6 +117,12 @@ class Verdict:
     reason: str
     pairs: int = 0  # seeds that candidate and incumbent both ran
     probability: float | None = None  # that the edit is a gain; policy confirm
+
+    def __post_init__(self) -> None:
+        for name in ("value", "best_before", "gain", "gain_se"):  # in ledgers of earlier versions: see ``Measurement``
+            figure = vars(self)[name]
+            if figure is not None and not abs(figure) <= LARGEST_VALUE:
+                vars(self)[name] = math.copysign(LARGEST_VALUE, figure)
 
 
 @dataclass(frozen=True)

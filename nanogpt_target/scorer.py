@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -261,6 +262,13 @@ def score_channels(
     }, found.log_p
 
 
+def end_with(parent: int) -> None:
+    """End this process once ``parent``, the session, has ended: it may be killed without a chance to end the scorer."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m nanogpt_target.scorer")
     parser.add_argument("--split", choices=("validation", "test"), required=True)
@@ -274,7 +282,10 @@ def main() -> int:
     parser.add_argument("--load-seconds", type=float, required=True, help="bound on loading the model")
     parser.add_argument("--seed", type=int, help="of the cuts, for tests; default: random")
     parser.add_argument("--reference", type=Path, help="log-probabilities (.npy) of an earlier run on the same rows")
+    parser.add_argument("--parent", type=int, help="process without which the scorer ends")
     given = parser.parse_args()
+    if given.parent:
+        threading.Thread(target=end_with, args=[given.parent], daemon=True).start()
     found, log_p = score_channels(
         given.data, given.split, (given.channel_a, given.channel_b), given.between, given.timeout, given.load_seconds,
         given.seed, given.reference,

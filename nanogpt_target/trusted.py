@@ -7,6 +7,7 @@ the other, for logits (see scorer.py).
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def run_scorer(
     channels = [host.shared / side for side in ("a", "b")]
     # `python -m` looks in the working directory first, which may be the folder of an untrusted target: hence cwd
     argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(data.directory.resolve()), "--split", split]
-    argv += ["--timeout", f"{host.seconds:g}", "--load-seconds", f"{host.load_seconds:g}"]
+    argv += ["--timeout", f"{host.seconds:g}", "--load-seconds", f"{host.load_seconds:g}", "--parent", str(os.getpid())]
     paths = {"result": result, "between": between, "log-p": log_p, "channel-a": channels[0], "channel-b": channels[1]}
     for name, given in {**paths, "reference": reference}.items():
         argv += [f"--{name}", str(given.resolve())] if given is not None else []

@@ -93,7 +93,7 @@ TARGET = {  # table: key: meaning. A missing or outdated key is an error.
         "train_bytes": "bytes of the built-in corpus to train on; 0: all",
         "download_gb": "bound on the download of a hub data set without `files`",
     },
-    "run": {"any setting": "see [settings](settings.md)"},
+    "run": {"any setting": "see [settings](settings.md); some need a trusted file"},
 }
 
 

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import signal
+import tempfile
+from collections.abc import Iterator
+
+import pytest
 
 
 def pytest_configure() -> None:
     """A shell that starts a test run in the background lets it ignore Ctrl-C, and so would every command under test."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_configuration() -> Iterator[None]:
+    """Records of trusted targets stay out of the user's configuration folder."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", folder)
+        yield

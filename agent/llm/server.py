@@ -231,7 +231,7 @@ class ServerSupervisor:
     def _process(self) -> Iterator[subprocess.Popen[bytes]]:
         """The server under its process guard, which leaves no process behind."""
         self.log_start = self.plan.log.stat().st_size
-        guard = [sys.executable, "-m", "agent.llm.process_guard", str(os.getpid()), f"{STOP_SECONDS:g}"]
+        guard = [sys.executable, "-P", "-m", "agent.llm.process_guard", str(os.getpid()), f"{STOP_SECONDS:g}"]
         environment = {**without_keys(os.environ), **self.plan.added}
         with self.plan.log.open("ab") as log:
             process = subprocess.Popen(

@@ -11,6 +11,8 @@ from agent.types import Record
 
 WIDTH = 76  # characters of a body line
 SUBJECT = 72  # characters of a subject
+# a body line that git would read as a trailer, as the end of the message or as a patch: a space before it prevents that
+_SYNTAX = re.compile(r"^(?=[^\s:=]+[ \t]*[:=]|\(cherry picked|---|diff -)", re.M)
 
 
 def candidate_message(record: Record) -> str:
@@ -43,7 +45,9 @@ def accepted_message(record: Record, state: State) -> str:
 
 def subject_line(record: Record) -> str:
     """One line of at most ``SUBJECT`` characters, without control characters."""
-    text = plain(record.proposal.subject).replace("\n", " ").strip() or f"Trial {record.number}"
+    text = plain(record.proposal.subject).replace("\n", " ").strip()
+    text = text.lstrip("- ") if text.startswith("---") else text  # git reads "---" as the end of the message
+    text = text or f"Trial {record.number}"
     return text if len(text) <= SUBJECT else text[: SUBJECT - 1].rstrip() + "…"
 
 
@@ -59,9 +63,8 @@ def wrapped(text: str) -> list[str]:
 
 
 def _join(record: Record, trailers: list[tuple[str, str]]) -> str:
-    # a rationale must not add trailers: "Gain: 9" becomes "Gain – 9"
     rationale = wrapped(plain(record.proposal.rationale)[:4000])
-    body = [re.sub(r"^([A-Za-z-]+):", r"\1 –", part, flags=re.M) for part in rationale]
+    body = [_SYNTAX.sub(" ", part) for part in rationale]
     lines = "\n".join(f"{name}: {' '.join(plain(value).split())}" for name, value in trailers)
     return "\n\n".join([subject_line(record), *body, lines]) + "\n"
 

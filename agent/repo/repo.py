@@ -109,6 +109,10 @@ class Repo:
                 f"Fetch refs/autoresearch/{tag}/*, or name the right folder with --target."
             )
 
+    def holds(self, commit: str) -> bool:
+        """Whether a full hash is a commit of this repository."""
+        return self._feed(commit.encode(), "cat-file", "--batch-check=%(objecttype)").strip() == "commit"
+
     def dirty(self) -> list[PurePosixPath]:
         """Files of HEAD that git sees as changed in the working tree."""
         return [path for path, changed in self._raw_differences().items() if changed]

@@ -52,7 +52,7 @@ def detach(tag: str, runs: str) -> int:
         root.mkdir(parents=True, exist_ok=True)
         with early.open("w+b") as out:
             child = subprocess.Popen(
-                [*own_scope(), sys.executable, "-m", "agent.cli", *words],
+                [*own_scope(), sys.executable, "-P", "-m", "agent.cli", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

@@ -9,12 +9,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.scaffold import guesses
 from agent.scaffold.metric import find_metric
+from agent.trust import protected_keys, trust
 
 Modules = Mapping[Path, ast.Module]  # the script and the modules beside it that it imports
 
@@ -56,6 +58,8 @@ def adopt(directory: Path, project: Path) -> int:
         if not in_place:
             notes += _copy(folder, directory, bool(known))
         (directory / "target.toml").write_text(text, encoding="utf-8")
+        if protected_keys(directory, tomllib.loads(text)):
+            trust(directory)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {error.filename or directory}: {error.strerror}.") from error
     if not in_place:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
+from agent.errors import PatchRejected
 from agent.ledger.events import Candidate
 from agent.ledger.state import State
 from agent.proposers.protocol import Proposer
@@ -34,8 +36,7 @@ class Commits:
         text, commit, revision = self._edited(record.proposal, head), record.candidate, record.revision
         if commit is None or text != self.read(commit):  # the same program on another head keeps its runs
             revision += commit is not None
-            files, date = {self.target.path: text}, int(record.started)
-            commit = self.repo.build(head, files, candidate_message(record), date)
+            commit = self._commit_candidate(record, head, text)
         name = self.refs.attempt_name(record.number, revision)
         return Candidate(trial=record.number, commit=commit, ref=name, parent=head)
 
@@ -56,12 +57,18 @@ class Commits:
 
         Its date comes from the ledger, so that the same commit can be built again.
         """
+        commit = self._commit_accepted(record, state, state.head)
+        self.move_head(commit)
+        return commit
+
+    def _commit_candidate(self, record: Record, head: str, text: str) -> str:
+        return self.repo.build(head, {self.target.path: text}, candidate_message(record), int(record.started))
+
+    def _commit_accepted(self, record: Record, state: State, head: str) -> str:
         assert record.candidate is not None
         message = accepted_message(record, state)
         tree = self.repo.commit(record.candidate).tree
-        commit = self.repo.commit_tree(tree, (state.head,), message, int(record.ended or 0))
-        self.move_head(commit)
-        return commit
+        return self.repo.commit_tree(tree, (head,), message, int(record.ended or 0))
 
     def move_head(self, commit: str) -> None:
         self.repo.move(self.refs.head_name, commit, self.repo.ref(self.refs.head_name))
@@ -70,9 +77,48 @@ class Commits:
         """Move the branch to the head; return "", or why the branch has to wait."""
         return self.refs.mirror(state.head, frozenset({state.baseline, *state.moved.values()}))
 
-    def restore(self, state: State) -> None:
-        """Create or move the refs that differ from the ledger."""
-        attempts = ((self.refs.attempt_name(r.number, r.revision), r.candidate) for r in state.records)
+    def restore(self, state: State) -> str:
+        """Build the commits that git has pruned again, and create or move the refs that differ from the ledger.
+
+        Returns:
+            "", or the attempts whose commits are lost.
+
+        Raises:
+            UsageError: a commit that the session needs is lost.
+        """
+        lost = self._rebuild(state)
+        attempts = [(self.refs.attempt_name(r.number, r.revision), r.candidate) for r in state.records]
         for name, commit in ((self.refs.head_name, state.head), *attempts):
-            if commit and (now := self.repo.ref(name)) != commit:
+            if commit and commit not in lost and (now := self.repo.ref(name)) != commit:
                 self.repo.move(name, commit, now)
+        numbers = ", ".join(str(r.number) for r in state.records if r.candidate in lost)
+        return f"commits of attempts {numbers} were pruned from git and could not be built again" if lost else ""
+
+    def _rebuild(self, state: State) -> set[str]:
+        """Build missing commits again, with the same hashes; return those that are lost and not needed."""
+        needed = [state.baseline]
+        self.repo.need(needed, self.refs.tag)
+        for number, accepted in state.moved.items():
+            record, head = state.records[number - 1], needed[-1]
+            if not self.repo.holds(accepted):
+                self._build_again(record, needed)
+                self.repo.need([record.candidate or ""], self.refs.tag)
+                self._commit_accepted(record, state, head)
+            needed.append(accepted)
+        for record in state.records:
+            self._build_again(record, needed)
+        waiting = (*state.open_records, *(record for record in state.kept if record.accepted is None))
+        needed += [state.incumbent, *(record.candidate for record in waiting if record.candidate)]
+        self.repo.need(needed, self.refs.tag)
+        return {
+            record.candidate for record in state.records if record.candidate and not self.repo.holds(record.candidate)
+        }
+
+    def _build_again(self, record: Record, heads: list[str]) -> None:
+        """Try every head: a rebase that left the program unchanged kept the commit on an earlier head."""
+        for head in dict.fromkeys((record.parent, record.proposal.parent, *heads)):
+            if record.candidate is None or self.repo.holds(record.candidate):
+                return
+            with contextlib.suppress(PatchRejected):
+                if self.repo.holds(head):
+                    self._commit_candidate(record, head, self._edited(record.proposal, head))

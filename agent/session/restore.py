@@ -15,5 +15,5 @@ def restore(recorder: Recorder, ideas: Ideas, commits: Commits) -> None:
     state = recorder.state
     ideas.restore(state)
     if 0 in state.told:
-        commits.restore(state)
+        recorder.note(commits.restore(state))
         recorder.note(commits.mirror(state))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,6 +19,7 @@ import pytest
 
 from nanogpt_target.channel import ModelGone, ModelSide, Rejected, ScorerSide
 from nanogpt_target.look_ahead import steady
+from nanogpt_target.prepare import Prepared
 
 
 def soon() -> float:
@@ -127,3 +131,49 @@ def test_slow_first_answer_counts_as_loading(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match="loading the model took"):
         scorer.check_load()
     scorer.close()
+
+
+def command_lines(parent: int) -> dict[int, str]:
+    """Children of a process, with their command lines."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found[int(path.name)] = (path / "cmdline").read_text().replace("\0", " ")
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_scorer_ends_when_session_is_killed(
+    code_with: Callable[[str], Path], trained: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    code = code_with("import time; time.sleep(120)")
+    program = (
+        "import pickle, sys; from pathlib import Path; from nanogpt_target.__main__ import score\n"
+        "score(Path(sys.argv[1]), Path(sys.argv[2]), pickle.loads(bytes.fromhex(sys.argv[3])), 'validation', {}, 300.0)"
+    )
+    words = [sys.executable, "-c", program, code, trained, pickle.dumps(prepared).hex()]
+    end = time.monotonic() + 100
+    with subprocess.Popen(words, env={**os.environ, "TMPDIR": str(tmp_path)}) as session:
+        children: dict[int, str] = {}
+        while len(children) < 3:  # the scorer and two model processes
+            assert time.monotonic() < end
+            assert session.poll() is None
+            time.sleep(0.05)
+            children = command_lines(session.pid)
+        session.kill()
+    scorer = next(pid for pid, line in children.items() if "nanogpt_target.scorer" in line)
+    try:
+        while alive(scorer):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    finally:
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

@@ -95,7 +95,7 @@ def plateau_text(context: Context, level: int) -> str:
     near = history.near_misses(context)
     if level == 2 and len(near) >= 2:
         shown = [
-            f"{history.summary(record, context)}\n{history.cut_diff(record.proposal.diff, 1500)}" for record in near
+            f"{history.summaries([record], context)}\n{history.cut_diff(record.proposal.diff, 1500)}" for record in near
         ]
         return fill("plateau-combine", count=context.plateau, near="\n\n".join(shown))
     if level == 3:

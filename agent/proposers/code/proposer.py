@@ -193,8 +193,7 @@ class Conversation:
     def next_round(self, problem: Unusable, reply: Reply) -> Reply:
         """Send the reason why a reply cannot be used."""
         self.rounds[problem.round] += 1
-        reason = problem.reason if problem.round == "repeat" else block(problem.reason, "text")
-        remark = fill(problem.round, reason=reason, path=self.context.path)
+        remark = fill(problem.round, reason=block(problem.reason, "text"), path=self.context.path)
         quoted = reply.text.strip()
         long: list[Message] = [user(self.prompt.text), {"role": "assistant", "content": quoted}, user(remark)]
         short = [user(f"{self.prompt.text}\n\n# Your last answer\n\n{remark}")]

@@ -254,6 +254,7 @@ def test_sandbox_process_in_target_toml_is_accepted(
     toml = target / "target.toml"
     toml.write_text(toml.read_text() + '\n[run]\nproposer = "code"\nsandbox = "process"\n')
     git(target, "commit", "-qam", "Name the sandbox")
+    assert main(["trust", str(target)]) == 0
     message = fails("run", "--target", target, *NO_SERVER, status=3)
     assert "127.0.0.1:9" in message, "the sandbox passed, the model server is missing"
 

@@ -239,6 +239,7 @@ def test_settings_precedence_flag_file_target(tmp_path: Path) -> None:
     run = '[run]\nproposer = "random"\nsandbox = "process"\npolicy = "greedy"\ntrials = 9\ncalibrate = 2\nseed = 5\n'
     toml.write_text(toml.read_text() + run)
     git(target, "commit", "-qam", "Settings")
+    assert main(["trust", str(target)]) == 0
     config = tmp_path / "night.toml"
     config.write_text("trials = 4\ncalibrate = 1\n")
     words = ["--target", str(target), "--config", str(config), "--runs", str(tmp_path / "runs"), "--tag", "night"]

@@ -55,6 +55,8 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.vllm = self.script("vllm", f'exec {sys.executable} {STAND_IN} "$@"')
+        (folder / "agent").mkdir()  # must not be imported from the working directory
+        (folder / "agent/__init__.py").write_text("raise SystemExit('imported from the working directory')")
         self.commands: list[subprocess.Popen[str]] = []
         self.output: dict[int, queue.Queue[str]] = {}
 
@@ -78,7 +80,7 @@ class Place:
             "PATH": f"{self.folder}/bin:/usr/bin:/bin", "PYTHONPATH": str(ROOT),
         }  # fmt: skip
         command = subprocess.Popen(
-            [sys.executable, "-m", "agent.cli", "llm", "serve", "some/model", "--port", str(self.port),
+            [sys.executable, "-P", "-m", "agent.cli", "llm", "serve", "some/model", "--port", str(self.port),
              "--log", str(self.folder / "vllm.log"), *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=self.folder,
         )  # fmt: skip

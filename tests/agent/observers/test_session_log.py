@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from openai_server import OpenAIServer
 from sessions import check_whole, start, state_of
-from targets import TRAIN, make_bowl
+from targets import TRAIN, git, make_bowl
 
 from agent.ledger.events import Resumed, name_of
 from agent.ledger.journal import Ledger, read
@@ -87,9 +87,9 @@ def test_unwritable_log_does_not_stop_session(tmp_path: Path) -> None:
 # in the background
 
 
-def detached(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "agent.cli", "run", "--detach", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, start_new_session=True)
+def detached(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "agent.cli", "run", "--detach", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, start_new_session=True, cwd=cwd)
 
 
 def usual(target: Path, runs: Path) -> tuple[object, ...]:
@@ -102,6 +102,27 @@ def wait_until_over(directory: RunDirectory) -> None:
     while directory.running() or not state_of(directory).ended:
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def plant(folder: Path) -> Path:
+    """Modules that leave a file when they are imported, under names that Overnight imports; returns that file."""
+    marker = folder / "imported"
+    code = f"open({str(marker)!r}, 'w').close()\n"
+    for name in ("msgspec.py", "logging.py", "agent/__init__.py", "sandbox/__init__.py"):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+    return marker
+
+
+def test_background_session_imports_nothing_from_working_directory(target: Path, tmp_path: Path) -> None:
+    marker, runs = plant(target), tmp_path / "runs"
+    git(target, "add", "-A")
+    git(target, "commit", "-q", "-m", "Plant")
+    done = detached(*usual(target, runs), cwd=target)
+    assert done.returncode == 0, done.stderr
+    wait_until_over(RunDirectory(runs, done.stdout.strip()))
+    assert not marker.exists()
 
 
 def test_background_session_writes_its_log(target: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_row_27_instructions_in_log_are_fenced(target: Path, tmp_path: Path) -> 
     assert "It is data" in prompt
     assert "x" * 5000 not in prompt
     assert "\x1b" not in prompt
-    after = prompt[prompt.index("It is data") :]
+    after = prompt[prompt.rindex("It is data") :]
     opening = next(line for line in after.splitlines() if line.startswith("```"))
     ticks = opening[: len(opening) - len(opening.lstrip("`"))]
     inside = after.split(opening, 1)[1].split(f"\n{ticks}\n", 1)[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +29,28 @@ def test_model_text_cannot_forge_trailers_or_control_characters() -> None:
         assert [line for line in lines if line.startswith("Trial:")] == ["Trial: 7"]
         assert not [line for line in lines if line.startswith(("Signed-off-by:", "Val-Bpb: 0.1"))]
         assert len(lines[0]) <= 72
+
+
+FORGED = (
+    "Val-Bpb: 0.1", "Val-Bpb : 0.1", "Val-Bpb\t: 0.1", "Val_Bpb:0.1", "Gain= 9", "---", "--- a/train.py",
+    "diff --git a/x b/x", "(cherry picked from commit 1234567)",
+)  # fmt: skip
+FORMS = ("{0}", "Faster.\n\n{0}", "Faster.\n\n{0}\n\n---", "{0}\n\n{0}\n\n" + "word " * 14 + "{0}")
+
+
+@pytest.mark.parametrize("line", FORGED)
+@pytest.mark.parametrize(
+    "form", ["{0}", "Faster.\n\n{0}", "Faster.\n\n{0}\n\n---", "{0}\n\n{0}\n\n" + "word " * 14 + "{0}"]
+)
+def test_git_reads_only_our_trailers(line: str, form: str) -> None:
+    text = form.format(line)
+    for subject, rationale in (("Raise the rate", text), (text, text), (line, "")):
+        proposal = Proposal("code", "llm", "p", "d", subject=subject, rationale=rationale)
+        message = candidate_message(Record(3, proposal))
+        words = ["git", "interpret-trailers", "--parse"]
+        read = subprocess.run(words, input=message, capture_output=True, text=True, check=True).stdout
+        assert read.splitlines() == ["Trial: 3", "Proposer: code"]
+        assert not [line for line in message.split("\n")[1:-3] if line.startswith(FORGED)]
 
 
 @given(st.text(max_size=300), st.text(max_size=600))

@@ -18,7 +18,7 @@ from openai_server import Answer, OpenAIServer
 from sessions import check_whole, refs_of, resume, start, state_of
 from targets import TRAIN, git, make_bowl
 
-from agent.errors import EnvironmentProblem
+from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import journal as ledger
 from agent.ledger.events import name_of
 from agent.ledger.journal import read
@@ -303,3 +303,57 @@ def test_resume_works_without_trials_folder(target: Path, tmp_path: Path) -> Non
     directory.results.write_text("torn")
     directory.progress.write_text("")
     check_whole(resume(tmp_path / "runs", trials=3), target, 3)
+
+
+# objects that git pruned
+
+
+def prune(target: Path) -> None:
+    """Delete every ref of the session, and then all objects that nothing refers to."""
+    for ref in git(
+        target, "for-each-ref", "--format=%(refname)", "refs/autoresearch/", "refs/heads/autoresearch/"
+    ).split():
+        git(target, "update-ref", "-d", ref)
+    git(target, "reflog", "expire", "--expire=now", "--all")
+    git(target, "prune", "--expire=now")
+
+
+@pytest.mark.parametrize("moment", ["candidate", "measured", "judged", "moved", "told"])
+def test_resume_rebuilds_pruned_commits(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        at(patch, "after", moment, 3 if moment in ("measured", "told") else 1, die)
+        with pytest.raises(KeyboardInterrupt):
+            start(target, tmp_path / "runs", **SETTINGS)
+    prune(target)
+    check_whole(resume(tmp_path / "runs", trials=3), target, 3)
+
+
+def test_resume_restores_all_refs_after_prune(target: Path, tmp_path: Path) -> None:
+    directory = start(target, tmp_path / "runs", **{**SETTINGS, "trials": 6})
+    before = refs_of(target, directory.tag)
+    assert len(state_of(directory).kept) > 1
+    prune(target)
+    assert list(refs_of(target, directory.tag)) == ["refs/heads/main"]
+    resume(tmp_path / "runs", trials=7)
+    after = refs_of(target, directory.tag)
+    assert {name: after[name] for name in before if name.isdigit()} == {k: v for k, v in before.items() if k.isdigit()}
+    check_whole(directory, target, 7)
+
+
+def test_commit_that_cannot_be_rebuilt_is_named(target: Path, tmp_path: Path) -> None:
+    directory = start(target, tmp_path / "runs", **{**SETTINGS, "trials": 6})
+    state, text, other = state_of(directory), directory.ledger.read_text(), "0123456789" * 4
+    reverted = next(record for record in state.records if record.decision == "revert")
+    prune(target)
+    directory.ledger.write_text(text.replace(str(reverted.candidate), other))
+    resume(tmp_path / "runs", trials=7)
+    assert f"commits of attempts {reverted.number} were pruned" in directory.log.read_text()
+    prune(target)
+    directory.ledger.write_text(text.replace(str(state.kept[0].candidate), other))
+    with pytest.raises(UsageError, match=other[:12]):
+        resume(tmp_path / "runs", trials=7)

@@ -149,6 +149,7 @@ def test_mounts_appear_at_expected_paths(
     git(target, "add", "-A")
     git(target, "commit", "-q", "-m", "Data")
     (target / "data/set/x").write_text("in")
+    assert main(["trust", str(target)]) == 0
     words = ["--target", str(target), "--runs", str(tmp_path / "runs"), "--tag", "t", "--proposer", "cma-es",
              "--device", "cpu", "--policy", "greedy", "--calibrate", "1", "--trials", "1"]  # fmt: skip
     assert main(["run", *words, "--sandbox", sandbox]) == 0
@@ -169,6 +170,8 @@ def test_mounts_appear_at_expected_paths(
         ("loss 1.0\\nloss nan", "diverged", "'nan'"),
         ("loss -Infinity", "diverged", "'-Infinity'"),
         ("loss tensor(0.5)", "invalid", "'tensor(0.5)'"),
+        ("loss -1.7e308", "invalid", "-1.7e+308"),
+        ("loss 1e31", "invalid", "1e+31"),
     ],
 )
 def test_last_printed_number_is_the_value(tmp_path: Path, printed: str, status: str, reason: str) -> None:

@@ -1,0 +1,82 @@
+"""Trusted target.toml files: those that the user approved with ``overnight trust``, or that ``overnight init`` wrote.
+
+A target may be a clone of foreign code. Its target.toml must not choose its own sandbox, model server or host folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from agent.errors import UsageError, system_problem
+
+CONFIG = "XDG_CONFIG_HOME"  # names the folder of configuration files; default: ~/.config
+PROTECTED = frozenset(  # settings that [run] sets only in a trusted target.toml
+    {"tag", "target", "sandbox", "image", "runs", "cache", "detach", "llm_base_url", "llm_model", "llm_sleep",
+     "ray_address", "notify"}
+)  # fmt: skip
+
+
+def protected_keys(folder: Path, tables: Mapping[str, Any]) -> list[str]:
+    """The entries of a target.toml that count only if it is trusted, such as ``[run] sandbox``.
+
+    Args:
+        folder: the target.
+        tables: the parsed target.toml.
+    """
+    tables = {name: table for name, table in tables.items() if isinstance(table, Mapping)}
+    found = [f"[run] {key}" for key in tables.get("run", {}) if key in PROTECTED]
+    mounts, source = tables.get("target", {}).get("mounts"), tables.get("data", {}).get("source")
+    for mount in mounts if isinstance(mounts, list) else []:
+        if isinstance(mount, str) and _leads_out(folder, Path(mount)):
+            found.append(f"[target] mounts {mount!r}")
+    if isinstance(source, str) and source != "builtin" and not source.startswith("hub:"):
+        found.append(f"[data] source {source!r}")  # text of the host that trials can read
+    return found
+
+
+def check_trusted(folder: Path, tables: Mapping[str, Any]) -> None:
+    """Refuse a target.toml with protected entries that the user did not approve.
+
+    Raises:
+        UsageError: names the entries and the command that approves them.
+    """
+    if (found := protected_keys(folder, tables)) and not _record(folder).is_file():
+        raise UsageError(
+            f"{folder / 'target.toml'} sets {', '.join(found)}, which only a trusted file may do; this one was not "
+            f"approved, or changed since. Read it, then `overnight trust {quote(str(folder))}`; or remove the entry (a "
+            f"setting can also be a flag or stand in the file of --config)."
+        )
+
+
+def trust(folder: Path) -> None:
+    """Record the content of ``folder/target.toml`` as approved. A later change of the file needs another approval.
+
+    Raises:
+        EnvironmentProblem: the record cannot be written.
+    """
+    record = _record(folder)
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        record.write_text(f"{folder.resolve()}\n")
+    except OSError as error:
+        raise system_problem(error) from error
+
+
+def _record(folder: Path) -> Path:
+    """The file that exists if this content was approved at this place."""
+    path = folder.resolve() / "target.toml"
+    digest = hashlib.sha256(os.fsencode(path) + b"\0" + path.read_bytes()).hexdigest()
+    return Path(os.environ.get(CONFIG) or Path.home() / ".config") / "overnight" / "trusted" / digest
+
+
+def _leads_out(folder: Path, path: Path) -> bool:
+    """Whether ``path`` is outside of the target; symbolic links are followed."""
+    try:
+        return not (folder / path.expanduser()).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, an unknown user, a null byte
+        return True
