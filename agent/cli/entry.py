@@ -11,7 +11,6 @@ from typing import Any
 
 from agent.cli.parser import build_parser, commands_of
 from agent.errors import OvernightError, UsageError
-from agent.text import plain
 
 FIRST_COMMANDS = """usage: overnight COMMAND [OPTIONS]
 
@@ -66,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         library = type(error).__module__.partition(".")[0]
         if library not in LIBRARIES:
             raise
-        return _fail(f"{LIBRARIES[library]}: {type(error).__name__}: {plain(str(error))}", 3)
+        from sandbox.output import clean
+
+        return _fail(f"{LIBRARIES[library]}: {type(error).__name__}: {clean(str(error))}", 3)
 
 
 def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
