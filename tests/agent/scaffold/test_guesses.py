@@ -1,5 +1,7 @@
 """Bounds of hyperparameters, time budgets and data folders that are guessed from a script."""
 
+import ast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
