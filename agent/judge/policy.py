@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAMES = ("confirm", "margin", "greedy")
 MARGIN_INCUMBENT_RUNS = 3  # runs of the incumbent before ``margin`` keeps an edit
+MEMORY_FLOOR = 0.1  # GB of growth that never counts: small processes vary by their share
 CLEAR = 3.0  # standard errors of a gain that is clear from one run on each side
 RETRIES = 2  # failed repeats of the incumbent that are tolerated
 UNSTABLE = 0.1  # a baseline whose noise exceeds this share of its mean stops the session
@@ -154,7 +155,8 @@ def _confirm(history: History, policy: Policy) -> Verdict | MeasureNext:
 
 def _likely(found: Estimate, costly: bool) -> str:
     memory = ", and needs much more memory" if costly else ""
-    return f"a gain with probability {found.probability:.0%}{memory}"
+    sure = "over 99 %" if found.probability > 0.99 else f"{found.probability:.0%}".replace("%", " %")
+    return f"a gain with probability {sure}{memory}"
 
 
 def _from_one_run(history: History, gain: Gain) -> Verdict | MeasureNext:
@@ -192,7 +194,7 @@ def _memory_factor(history: History, policy: Policy) -> float:
         max((run.peak_memory_gb or 0.0 for run in runs), default=0.0)
         for runs in (history.candidate_runs, history.incumbent_runs)
     )
-    return 2.0 if before > 0 and after > before * (1 + policy.memory_share) else 1.0
+    return 2.0 if before > 0 and after > before * (1 + policy.memory_share) + MEMORY_FLOOR else 1.0
 
 
 def _simpler(history: History) -> str:

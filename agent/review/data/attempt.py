@@ -8,7 +8,7 @@ one object per run with the fields of the ledger. Control characters in texts ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,13 @@ class Details:
     phases: tuple[str, ...]  # that its runs went through
     curve: tuple[Point, ...]  # of its first run that has one
     parent_curve: tuple[Point, ...]
+    parent_values: Mapping[int, float]  # value of the parent by seed: runs under one seed are a pair
 
 
 def details_of(record: Record, state: State, run_dir: Path) -> Details:
     """Gather everything about one attempt from the state and the run directory."""
     added, removed = size_of(record.proposal.diff)
+    parents = _parent_runs(record, state)
     return Details(
         attempt=attempt_of(record),
         metric=text.line(state.session.metric),
@@ -54,7 +56,8 @@ def details_of(record: Record, state: State, run_dir: Path) -> Details:
         failure=tuple(failure_lines(record, run_dir)),
         phases=tuple(phases(record.runs)),
         curve=tuple(curve_of(run_dir, record.runs)),
-        parent_curve=tuple(curve_of(run_dir, _parent_runs(record, state))),
+        parent_curve=tuple(curve_of(run_dir, parents)),
+        parent_values={run.seed: run.value for run in parents if run.value is not None and run.role != "test"},
     )
 
 

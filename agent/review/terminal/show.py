@@ -15,7 +15,6 @@ from agent.review.data.attempt import Details
 from agent.review.data.times import PHASES
 from agent.review.terminal.diff import diff_text
 from agent.review.terminal.log import outcome_text
-from agent.types import Measurement
 
 WIDTH = 60  # characters of a sparkline
 
@@ -30,7 +29,7 @@ def show_view(details: Details) -> RenderableType:
         parts.append(_heading(f"edit  +{details.added} −{details.removed}"))
         parts.append(Padding(diff_text(attempt.record.proposal.diff), (0, 2)))
     if attempt.record.runs:
-        parts += [_heading("runs"), Padding(_runs_table(attempt.record.runs, details.phases), (0, 2))]
+        parts += [_heading("runs"), Padding(_runs_table(details), (0, 2))]
     if details.curve:
         parts += [_heading("training loss"), *_curves(details.curve, details.parent_curve)]
     if attempt.self_reported:
@@ -59,9 +58,14 @@ def _figures(details: Details) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
     if verdict is not None and verdict.value is not None:
-        value = f"{text.number(verdict.value, attempt.self_reported)} ({text.count(verdict.n, 'run')})"
-        before = f"{text.number(verdict.best_before, attempt.self_reported)} ({text.count(verdict.n_before, 'run')})"
-        grid.add_row(details.metric, Text(f"{value}, best before {before}"))
+        value, before = (text.number(v, attempt.self_reported) for v in (verdict.value, verdict.best_before))
+        if verdict.probability is None:  # means; else estimates of the model
+            value, before = (
+                f"{value} ({text.count(verdict.n, 'run')})",
+                f"{before} ({text.count(verdict.n_before, 'run')})",
+            )
+        pairs = f", by {text.count(verdict.pairs, 'pair')}" if verdict.pairs else ""
+        grid.add_row(details.metric, Text(f"{value}, best before {before}{pairs}"))
         grid.add_row("gain ± se", Text(text.gain(verdict.gain, verdict.gain_se)))
         grid.add_row("verdict", text.safe(verdict.reason))
     origin = [attempt.proposer, attempt.source, attempt.category, proposal.model]
@@ -73,18 +77,21 @@ def _figures(details: Details) -> RenderableType:
     return grid
 
 
-def _runs_table(runs: Sequence[Measurement], phases: Sequence[str]) -> Table:
+def _runs_table(details: Details) -> Table:
+    runs, parents = details.attempt.record.runs, details.parent_values
+    pairs = [run.seed for run in runs if run.seed in parents and run.role != "test"]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    shown = [name for name in phases if name in PHASES]
+    shown = [name for name in details.phases if name in PHASES]
     for name in ("role", "status"):
         table.add_column(name, no_wrap=True)
-    for name in ("value", *shown, "memory", "seed"):
+    for name in ("value", *(["parent"] if pairs else []), *shown, "memory", "seed"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
         table.add_row(
             run.role,
             outcome_text(run.status),
             Text(text.number(run.value, run.self_reported)),
+            *([Text(text.number(parents.get(run.seed) if run.seed in pairs else None))] if pairs else []),
             *(Text(text.duration(run.seconds.get(name)) if run.role != "test" else "") for name in shown),
             Text(f"{run.peak_memory_gb:.1f} GB" if run.peak_memory_gb else text.MISSING),
             str(run.seed),

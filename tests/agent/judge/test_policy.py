@@ -166,3 +166,13 @@ def test_stable_baseline_passes() -> None:
 def test_unusable_baseline_is_an_error(values: list[float | None], message: str) -> None:
     with pytest.raises(OvernightError, match=message):
         check_baseline([run(value) for value in values], Policy("confirm"))
+
+
+def test_small_memory_growth_never_counts() -> None:
+    runs = [
+        Measurement("c", "screen", 0, "cpu", "ok", value, peak_memory_gb=gb) for value, gb in ((5.0, 0.01), (4.0, 0.05))
+    ]
+    history = History("minimize", "old", "new", (runs[0],) * 3, (runs[1],), Noise(0.4, 1000))
+    found = judge(history, Policy("margin"))
+    assert isinstance(found, Verdict)
+    assert found.decision == "keep"

@@ -1,0 +1,74 @@
+"""Sessions under ``confirm``: seeds are shared, and the reported gains add up everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sessions import check_whole, resume, start, state_of
+from targets import git, make_bowl
+
+from agent.ledger.state import State
+from agent.review.data.attempt import details_of
+from agent.review.data.summary import summarize
+from agent.rundir.directory import RunDirectory
+from agent.trial.seeds import session_seed
+
+SETTINGS = {"policy": "confirm", "calibrate": 4, "seed": 3, "trials": 12}
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Path]:
+    root = tmp_path_factory.mktemp("paired")
+    target = make_bowl(root / "target")
+    return start(target, root / "runs", **SETTINGS), target
+
+
+@pytest.fixture(scope="module")
+def state(night: tuple[RunDirectory, Path]) -> State:
+    found = state_of(night[0])
+    assert found.kept, "twelve trials on a slope kept nothing"
+    return found
+
+
+def test_all_commits_run_under_seeds_of_the_session(state: State) -> None:
+    seeds = {run.seed for runs in state.runs.values() for run in runs}
+    assert seeds <= {session_seed(3, k) for k in range(20)}
+
+
+def test_first_run_of_each_trial_is_paired(state: State) -> None:
+    verdicts = [record.verdict for record in state.finished if record.runs and record.status == "ok"]
+    assert all(verdict and verdict.pairs >= 1 for verdict in verdicts)
+
+
+def test_gains_add_up_in_branch_and_summary(state: State) -> None:
+    gains = [record.verdict.gain or 0.0 for record in state.kept if record.verdict]
+    summary = summarize(state)
+    assert summary.gain == pytest.approx(sum(gains))
+    assert summary.baseline is not None
+    assert summary.best is not None
+    assert summary.best.value == pytest.approx(summary.baseline.value - sum(gains))
+    last = state.kept[-1].verdict
+    assert last is not None
+    assert last.value == pytest.approx(summary.best.value)
+
+
+def test_trailers_name_pairs_and_probability(night: tuple[RunDirectory, Path], state: State) -> None:
+    text = git(night[1], "log", "-1", "--format=%(trailers:only,unfold)", str(state.kept[-1].accepted))
+    found = dict(line.split(": ", 1) for line in text.splitlines())
+    assert int(found["Pairs"]) >= 1
+    assert float(found["Probability"]) > 0.9
+
+
+def test_show_names_the_parents_value_under_the_same_seed(night: tuple[RunDirectory, Path], state: State) -> None:
+    details = details_of(state.kept[-1], state, night[0].path)
+    assert details.parent_values.keys() & {run.seed for run in details.attempt.record.runs}
+
+
+def test_interrupted_night_resumes_to_the_same_verdicts(tmp_path: Path, state: State) -> None:
+    target = make_bowl(tmp_path / "target")
+    start(target, tmp_path / "runs", **{**SETTINGS, "trials": 5})
+    directory = resume(tmp_path / "runs", trials=12)
+    again = state_of(directory)
+    assert [record.verdict for record in again.records] == [record.verdict for record in state.records]
+    check_whole(directory, target, 12)
