@@ -21,12 +21,12 @@ MOST_THREADS = 4096  # of a trial: libraries crash with more
 PROPOSERS = ("code", "ideas", *METHODS)
 EDIT_CODE = frozenset({"code", "ideas"})  # not only values of the hyperparameter block
 NEED_MODEL = frozenset({"code", *(name for name, (_, _, asks_model) in METHODS.items() if asks_model)})
-LOOKED_AT_BY = {  # setting: the only proposer that uses it
-    "on_plateau": "code",
-    "repairs": "code",
-    "llm_temperature": "code",
-    "centaur_share": "centaur",
-    "screen": "centaur",
+USED_BY: Mapping[str, frozenset[str]] = {  # setting: the only proposers that use it
+    "on_plateau": EDIT_CODE,
+    "repairs": frozenset({"code"}),
+    "llm_temperature": frozenset({"code"}),
+    "centaur_share": frozenset({"centaur"}),
+    "screen": frozenset({"centaur"}),
 }
 RUN, END, MODEL, ACCEPT, SEARCH, SCALE, NOTIFY = (  # groups of options in --help
     "what to run", "when to end", "model", "acceptance", "search", "scale", "notification",
@@ -81,7 +81,7 @@ class Settings:
     keep_simpler: bool = setting(False, "keep ties within the noise if the code is simpler", ACCEPT)
     centaur_share: str = setting("auto", "share of proposals that the model makes: auto, or 0 to 1", SEARCH)
     screen: bool = setting(True, "screen centaur's cma-es points with a Gaussian process", SEARCH)
-    on_plateau: int = setting(0, "cma-es trials after 8 model trials without a keep; 0: none", SEARCH)
+    on_plateau: int = setting(0, "cma-es trials after 8 code edits without a keep; 0: none", SEARCH)
     workers: int = setting(1, "trials in parallel, each on its own device", SCALE)
     ray_address: str = setting(
         "", "Ray cluster that runs the trials: local (on this machine), auto, or host:port; default: no Ray", SCALE
@@ -190,9 +190,10 @@ def parse_until(text: str, now: datetime) -> datetime:
 def without_effect(settings: Settings) -> list[str]:
     """A sentence for each setting that the user changed and this proposer ignores."""
     found = []
-    for name, user in LOOKED_AT_BY.items():
+    for name, users in USED_BY.items():
         value, flag = getattr(settings, name), name.replace("_", "-")
-        if user != settings.proposer and value != getattr(Settings, name):
+        if settings.proposer not in users and value != getattr(Settings, name):
             shown = f"--no-{flag}" if value is False else f"--{flag} {value}"
-            found.append(f"{shown} has no effect: only --proposer {user} uses it, and this is {settings.proposer}.")
+            owners = " or ".join(sorted(users))
+            found.append(f"{shown} has no effect: only --proposer {owners} uses it, and this is {settings.proposer}.")
     return found

@@ -13,6 +13,8 @@ from agent.cli.run import finish
 from agent.cli.runs import load
 from agent.errors import UsageError
 
+ON_PLATEAU = 4  # trials of CMA-ES after eight edits of code without a keep
+
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "demo", demo, "runs cache")
@@ -43,13 +45,17 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     target = Path(runs) / "targets" / tag
     make_target(target, "demo")
     (target.parent / ".gitignore").write_text("*\n")
+    # without isolation only numbers of the hyperparameter block change
+    edits_code = sandbox != "process"
+    proposer = {"proposer": "ideas", "on_plateau": ON_PLATEAU} if edits_code else {"proposer": "cma-es"}
     settings = make_settings(
-        {"tag": tag, "target": str(target), "proposer": "cma-es", "sandbox": sandbox, "device": "cpu",
+        {"tag": tag, "target": str(target), **proposer, "sandbox": sandbox, "device": "cpu",
          "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
         None,
         load_target(target)[1],
     )  # fmt: skip
-    say(f"{count(trials, 'trial')} of a tiny language model, proposed by CMA-ES, in the sandbox {sandbox}.")
+    source = "edits of code from the idea bank, and CMA-ES on plateaus" if edits_code else "proposed by CMA-ES"
+    say(f"{count(trials, 'trial')} of a tiny language model: {source}; sandbox {sandbox}.")
     directory = setup.start(settings, live_view(), say)
     status = finish(directory)
     state, _ = load(directory)

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.errors import UsageError
 from agent.rundir.directory import RunDirectory, new_tag, replace_file
-from agent.settings import LOOKED_AT_BY, PROPOSERS, Settings, make_settings
+from agent.settings import PROPOSERS, USED_BY, Settings, make_settings
 from agent.target import load_target
 from agent.toml import dump_toml, read_toml
 
@@ -43,7 +43,7 @@ class Plan:
         given = {**USUAL, **self.settings, "tag": self.name(method, seed), "proposer": method, "seed": seed}
         if method != "centaur" and given.get("on_llm_failure") == "cma":
             given["on_llm_failure"] = "wait"  # only centaur can fall back on CMA-ES
-        return make_settings({k: v for k, v in given.items() if LOOKED_AT_BY.get(k, method) == method}, None)
+        return make_settings({k: v for k, v in given.items() if method in USED_BY.get(k, {method})}, None)
 
 
 def make_plan(methods: str | None, seeds: int | None, tag: str, config: Path | None, flags: Mapping[str, Any]) -> Plan:

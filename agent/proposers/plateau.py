@@ -22,16 +22,16 @@ SOURCE = "cma"
 
 
 class PlateauHandOver:
-    """A ``Proposer``: ``code``, but ``trials`` trials of CMA-ES after every ``after`` trials without a keep.
+    """A ``Proposer``: edits of ``code``, but ``trials`` trials of CMA-ES after every ``after`` trials without a keep.
 
     ``target_toml`` is the file with the bounds.
     """
 
-    name = "code"
-
-    def __init__(self, code: Proposer, target_toml: Path, goal: Goal, trials: int, after: int = 8) -> None:
+    def __init__(
+        self, code: Proposer, target_toml: Path, goal: Goal, trials: int, after: int = 8, name: str = "code"
+    ) -> None:
         self.code, self.target_toml, self.goal = code, target_toml, goal
-        self.trials, self.after = trials, after
+        self.trials, self.after, self.name = trials, after, name
 
     def ask(self, context: Context) -> Proposal:
         if self.searches(context.plateau):

@@ -12,7 +12,7 @@ from agent.llm.client import is_loopback
 from agent.llm.sleep_mode import Sleeper, WakingChat
 from agent.observers.notify import Notifier, make_notifier
 from agent.proposers.protocol import Proposer
-from agent.settings import NEED_MODEL, Settings, check_calibration, check_settings, without_effect
+from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_calibration, check_settings, without_effect
 from agent.target import Target
 from agent.workers.gpu_sharing import find_sleeper, memory_for_trials
 from agent.workers.local import LocalWorkers, Workers
@@ -77,18 +77,10 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
         ModelUnavailable: the model server does not answer.
         UsageError: the hyperparameter block cannot be searched, or a file of the idea bank is wrong.
     """
-    if settings.proposer == "ideas":
-        from agent.proposers.ideas.bank import load_bank
-        from agent.proposers.ideas.proposer import IdeasProposer
-
-        return IdeasProposer(load_bank(target.folder))
     model = _model(settings, sleeper) if settings.proposer in NEED_MODEL else None
-    if settings.proposer != "code":
+    if settings.proposer not in EDIT_CODE:
         return block_proposer(settings, target, source, model)
-    from agent.proposers.code.proposer import CodeProposer
-
-    assert model is not None
-    code = CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature)
+    code = _code_proposer(settings, target, model)
     if not settings.on_plateau:
         return code
     from agent.proposers.plateau import PlateauHandOver
@@ -96,7 +88,18 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
 
     toml = target.folder / "target.toml"
     SearchSpace.from_toml(toml, source=source)  # raises now, not after a plateau hours later
-    return PlateauHandOver(code, toml, target.goal, settings.on_plateau)
+    return PlateauHandOver(code, toml, target.goal, settings.on_plateau, name=settings.proposer)
+
+
+def _code_proposer(settings: Settings, target: Target, model: Chat | None) -> Proposer:
+    if model is None:
+        from agent.proposers.ideas.bank import load_bank
+        from agent.proposers.ideas.proposer import IdeasProposer
+
+        return IdeasProposer(load_bank(target.folder))
+    from agent.proposers.code.proposer import CodeProposer
+
+    return CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature)
 
 
 def _model(settings: Settings, sleeper: Sleeper | None) -> Chat:

@@ -26,12 +26,14 @@ PRIOR = 2.0  # pseudo-outcomes of each kind per category: a first failure lowers
 
 
 class Ranked(NamedTuple):
-    """An idea whose recipe gives a new program, with its score in this ask."""
+    """An idea that was not tried, with its score in this ask."""
 
     score: float
     idea: Idea
-    text: str
-    form: str
+
+
+def _order(ranked: Ranked) -> tuple[float, str]:
+    return -ranked.score, ranked.idea.key
 
 
 class IdeasProposer:
@@ -56,31 +58,28 @@ class IdeasProposer:
         tried = {r.proposal.subject for r in records if r.proposal.source == SOURCE}
         left = [idea for idea in self.recipes if subject(idea) not in tried]
         draws = {category: category_draw(category, context) for category in sorted({i.category for i in left})}
-        ranked: list[Ranked] = []
+        ranked = sorted((Ranked(idea.expected * draws[idea.category], idea) for idea in left), key=_order)
         skipped: dict[str, str] = {}
-        for idea in left:
+        for best in ranked:  # placing a recipe takes a moment: stop at the first that applies
             try:
-                text, form = read_edit(Reply(idea.reply), context)
+                text, form = read_edit(Reply(best.idea.reply), context)
+                break
             except Unusable as problem:
-                skipped[idea.key] = one_line(problem.reason, 200)
-                continue
-            ranked.append(Ranked(idea.expected * draws[idea.category], idea, text, form))
-        if not ranked:
+                skipped[best.idea.key] = one_line(problem.reason, 200)
+        else:
             raise _exhausted(len(self.recipes) - len(left), skipped)
-        ranked.sort(key=lambda each: (-each.score, each.idea.key))
-        best = ranked[0]
         return Proposal(
             proposer=self.name,
             source=SOURCE,
             parent=context.parent,
-            diff=unified_diff(context.source, best.text, context.path),
+            diff=unified_diff(context.source, text, context.path),
             subject=subject(best.idea),
             rationale=one_line(f"{best.idea.text} Source: {best.idea.source}", RATIONALE_LIMIT),
             category=best.idea.category,
-            form=best.form,
-            text=best.text,
+            form=form,
+            text=text,
             transcript=_keep(ranked, skipped, context),
-            search={"left": len(ranked), "skipped": len(skipped), "score": round(best.score, 6)},
+            search={"left": len(ranked) - len(skipped), "skipped": len(skipped), "score": round(best.score, 6)},
         )
 
     def tell(self, record: Record) -> None:
