@@ -44,7 +44,8 @@ class Summary:
     best: Estimate | None  # the commit of the branch's head
     gain: float | None  # of ``best`` over ``baseline``; None while nothing was kept
     gain_se: float | None
-    gain_interval: tuple[float, float] | None  # 95 % confidence interval, by Student's t
+    gain_interval: tuple[float, float] | None  # 95 %: confidence interval by Student's t, or credible interval
+    estimated: bool  # whether gain and best value are the sum of the gains that ``confirm`` reported, not means of runs
     test_baseline: float | None
     test_best: float | None
     test_gain: float | None
@@ -93,6 +94,7 @@ def summarize(state: State) -> Summary:
         best=end,
         gain=gain.value if gain else None,
         gain_se=gain.se if gain else None,
+        estimated=reported is not None,
         gain_interval=_interval(gain, LARGE if reported else noise.dof),
         test_baseline=tests[0],
         test_best=tests[1],

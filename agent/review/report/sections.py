@@ -55,6 +55,8 @@ def how_sure(summary: Summary) -> str:
     if summary.gain_interval is None:
         return f"{runs}. No confidence interval: no commit has two values."
     low, high = (text.gain(end) for end in summary.gain_interval)
+    if summary.estimated:
+        return f"95 % credible interval {low} to {high}: the sum of the gains reported for the kept edits."
     return (
         f"95 % confidence interval {low} to {high}, from {runs}; standard deviation between runs "
         f"{summary.noise_sd or 0.0:.2g}."

@@ -85,11 +85,11 @@ def gained_text(summary: Summary) -> Text:
     metric = text.line(summary.metric)
     if summary.gain is None or summary.best is None:
         return Text(f"no edit kept yet; {metric} {start} (baseline, {text.count(summary.baseline.n, 'run')})")
-    return Text.assemble(
-        (text.gain(summary.gain, summary.gain_se), "bold green" if summary.gain > 0 else "bold yellow"),
-        f"  ({metric} {start} of {text.count(summary.baseline.n, 'run')} → "
-        f"{text.number(summary.best.value, star)} of {summary.best.n})",
-    )
+    best = text.number(summary.best.value, star)
+    if not summary.estimated:  # means over runs
+        start, best = f"{start} of {text.count(summary.baseline.n, 'run')}", f"{best} of {summary.best.n}"
+    style = "bold green" if summary.gain > 0 else "bold yellow"
+    return Text.assemble((text.gain(summary.gain, summary.gain_se), style), f"  ({metric} {start} → {best})")
 
 
 def trials_text(summary: Summary) -> Text:
