@@ -35,9 +35,11 @@ def steps_of(state: State) -> tuple[Step, ...]:
         found, after = estimate(runs), test_value(runs)
         if found is None:
             continue
-        gain = difference(baseline.value, found.value, goal)
+        reported = record.verdict if record.verdict and record.verdict.probability is not None else None
+        value = reported.value if reported and reported.value is not None else found.value
+        gain = difference(baseline.value, value, goal)
         test_gain = None if before is None or after is None else difference(before, after, goal)
-        steps.append(Step(record.number, found.value, gain, test_gain, text.line(record.proposal.subject)))
+        steps.append(Step(record.number, value, gain, test_gain, text.line(record.proposal.subject)))
     return tuple(steps)
 
 

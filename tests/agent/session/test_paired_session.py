@@ -10,6 +10,7 @@ from targets import git, make_bowl
 
 from agent.ledger.state import State
 from agent.review.data.attempt import details_of
+from agent.review.data.branch import steps_of
 from agent.review.data.summary import summarize
 from agent.rundir.directory import RunDirectory
 from agent.trial.seeds import session_seed
@@ -72,3 +73,8 @@ def test_interrupted_night_resumes_to_the_same_verdicts(tmp_path: Path, state: S
     again = state_of(directory)
     assert [record.verdict for record in again.records] == [record.verdict for record in state.records]
     check_whole(directory, target, 12)
+
+
+def test_report_draws_the_reported_values(state: State) -> None:
+    steps = steps_of(state)
+    assert [step.value for step in steps[1:]] == [record.verdict.value for record in state.kept if record.verdict]
