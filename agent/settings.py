@@ -23,6 +23,7 @@ EDIT_CODE = frozenset({"code", "ideas"})  # not only values of the hyperparamete
 NEED_MODEL = frozenset({"code", *(name for name, (_, _, asks_model) in METHODS.items() if asks_model)})
 USED_BY: Mapping[str, frozenset[str]] = {  # setting: the only proposers that use it
     "on_plateau": EDIT_CODE,
+    "ideas": frozenset({"code"}),
     "repairs": frozenset({"code"}),
     "llm_temperature": frozenset({"code"}),
     "centaur_share": frozenset({"centaur"}),
@@ -75,6 +76,7 @@ class Settings:
         "auto", "ask for the next idea while a trial trains; auto: if the model server is on another host",
         MODEL, ("auto", "on", "off"),
     )  # fmt: skip
+    ideas: bool = setting(True, "show a model ideas of the idea bank", MODEL)
     repairs: int = setting(1, "repair attempts for a reply that cannot be applied", MODEL)
     policy: str = setting("confirm", "rule that accepts edits", ACCEPT, POLICIES)
     calibrate: int | None = setting(None, "baseline runs at the start; default: by policy and budget", ACCEPT)

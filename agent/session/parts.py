@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import UsageError
@@ -92,14 +93,15 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
 
 
 def _code_proposer(settings: Settings, target: Target, model: Chat | None) -> Proposer:
-    if model is None:
-        from agent.proposers.ideas.bank import load_bank
-        from agent.proposers.ideas.proposer import IdeasProposer
+    from agent.proposers.ideas.bank import load_bank
+    from agent.proposers.ideas.proposer import IdeasProposer, untried_ideas
 
+    if model is None:
         return IdeasProposer(load_bank(target.folder))
     from agent.proposers.code.proposer import CodeProposer
 
-    return CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature)
+    material = partial(untried_ideas, load_bank(target.folder)) if settings.ideas else None
+    return CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature, material=material)
 
 
 def _model(settings: Settings, sleeper: Sleeper | None) -> Chat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from agent.errors import ModelMisconfigured
@@ -14,6 +15,8 @@ HISTORY_LIMIT = 60_000  # characters
 DEFAULT_WINDOW = 32_768  # tokens, for a server that does not report its context window
 ANSWER = 16_384  # tokens reserved for the answer, reasoning included; at most a third of the window
 SMALLEST_ANSWER = 1024  # tokens
+FEW, MANY = 4, 8  # ideas in a prompt, and on a plateau
+Material = Callable[[Context, int], str]  # that many ideas for the next edit, as text
 
 
 class Prompt(NamedTuple):
@@ -22,7 +25,9 @@ class Prompt(NamedTuple):
     plateau: int  # 0: none, 1: other category, 2: combine near misses, 3: bolder change
 
 
-def build_prompt(context: Context, model: Chat, window: int | None, plateau_after: int) -> Prompt:
+def build_prompt(
+    context: Context, model: Chat, window: int | None, plateau_after: int, material: Material | None = None
+) -> Prompt:
     """The prompt with as much history as fits into ``window`` tokens.
 
     Raises:
@@ -35,7 +40,8 @@ def build_prompt(context: Context, model: Chat, window: int | None, plateau_afte
         limit = HISTORY_LIMIT
         while True:
             attempts = history.render_history(context, limit) if limit else "Left out to save space."
-            text = _fill(context, attempts, level, extras)
+            ideas = material(context, MANY if level else FEW) if material and extras else ""
+            text = _fill(context, attempts, level, extras, ideas)
             over = model.count_tokens([user(text)]) + answer + margin(window) - window
             if over <= 0:
                 return Prompt(text, answer, level)
@@ -63,9 +69,9 @@ def user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def _fill(context: Context, attempts: str, level: int, extras: bool) -> str:
+def _fill(context: Context, attempts: str, level: int, extras: bool, ideas: str) -> str:
     remarks = [history.last_failure(context), plateau_text(context, level)] if extras else []
-    remarks.append(history.open_attempts(context))
+    remarks += [fill("material", ideas=ideas) if ideas else "", history.open_attempts(context)]
     return fill(
         "code",
         path=context.path,

@@ -28,7 +28,7 @@ from agent.patch.normal_form import normal_form, only_seed_changes
 from agent.proposers.code.grammar import answer_grammar
 from agent.proposers.code.header import read_header
 from agent.proposers.code.history import in_noise
-from agent.proposers.code.prompt import SMALLEST_ANSWER, Prompt, build_prompt, margin, user
+from agent.proposers.code.prompt import SMALLEST_ANSWER, Material, Prompt, build_prompt, margin, user
 from agent.proposers.protocol import Context
 from agent.types import Ending, Proposal, Record
 
@@ -61,6 +61,7 @@ class CodeProposer:
         plateau_after: attempts without a keep before the prompt asks for another kind of change; 0: never.
         enforce: send a grammar if the server enforces it. A server of a reasoning model needs a reasoning parser
             (vLLM: --reasoning-parser), so that the grammar binds only what follows the reasoning.
+        material: gives ideas to show in the prompt; None: none.
     """
 
     name = "code"
@@ -74,8 +75,9 @@ class CodeProposer:
         temperature: float = 0.7,
         plateau_after: int = 8,
         enforce: bool = True,
+        material: Material | None = None,
     ) -> None:
-        self.model = model
+        self.model, self.material = model, material
         self.rounds = {"repair": repairs, "repeat": repeats}
         self.temperature, self.plateau_after, self.enforce = temperature, plateau_after, enforce
 
@@ -85,7 +87,7 @@ class CodeProposer:
         Raises:
             ModelUnavailable: the model server fails, or the file does not fit its context window.
         """
-        talk = Conversation(self.model, context, self.temperature, self.plateau_after, self.enforce)
+        talk = Conversation(self.model, context, self.temperature, self.plateau_after, self.enforce, self.material)
         reply = talk.start()
         while True:
             try:
@@ -168,6 +170,7 @@ class Conversation:
     temperature: float
     plateau_after: int
     enforce: bool
+    material: Material | None = None
     rounds: Counter[str] = field(default_factory=Counter)
     calls: list[Reply] = field(default_factory=list)
     prompt: Prompt = field(init=False)
@@ -180,7 +183,7 @@ class Conversation:
         self.window = info.max_model_len
         self.grammar = answer_grammar(self.context.path) if self.enforce and "grammar" in info.structured else None
         for _ in range(OVERFLOWS):
-            self.prompt = build_prompt(self.context, self.model, self.window, self.plateau_after)
+            self.prompt = build_prompt(self.context, self.model, self.window, self.plateau_after, self.material)
             try:
                 return self._send("", [user(self.prompt.text)], self.prompt.max_tokens)
             except ContextOverflow as error:

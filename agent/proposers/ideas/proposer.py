@@ -97,6 +97,21 @@ def subject(idea: Idea) -> str:
     return one_line(idea.name, SUBJECT_LIMIT)
 
 
+def untried_ideas(bank: Sequence[Idea], context: Context, count: int) -> str:
+    """Ideas for a model's next edit, as a list: drawn without replacement, in proportion to their scores.
+
+    An idea counts as tried if an attempt has its name as the subject.
+    """
+    tried = {record.proposal.subject.lower() for record in (*context.history, *context.open)}
+    left = [idea for idea in bank if subject(idea).lower() not in tried]
+    draws = {category: category_draw(category, context) for category in sorted({idea.category for idea in left})}
+    draw = random.Random(f"{context.seed}/{context.trial}/material")
+    # the largest keys u^(1/weight) are a weighted sample: Efraimidis, Spirakis 2006, doi:10.1016/j.ipl.2005.11.003
+    keys = {idea.key: draw.random() ** (1 / max(idea.expected * draws[idea.category], 1e-3)) for idea in left}
+    chosen = sorted(left, key=lambda idea: -keys[idea.key])[:count]
+    return "\n".join(f"- {idea.name} ({idea.category}): {one_line(idea.text, 900)}" for idea in chosen)
+
+
 def category_draw(category: str, context: Context) -> float:
     """A Thompson draw from the outcomes of the trials of a category; 1/2 without outcomes."""
     outcomes = [

@@ -421,3 +421,9 @@ def test_scripted_line_may_be_a_function() -> None:
         return FASTER if "LEARNING_RATE" in messages[0]["content"] else "?"
 
     assert ask([line])[0].ending is None
+
+
+@pytest.mark.parametrize(("plateau", "count"), [(0, 4), (8, 8)])
+def test_prompt_shows_ideas_as_material(plateau: int, count: int) -> None:
+    _, model = ask([FASTER], context(plateau=plateau), material=lambda _context, wanted: f"- {wanted} ideas")
+    assert f"- {count} ideas" in said(model)

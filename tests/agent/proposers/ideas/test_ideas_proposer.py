@@ -14,7 +14,7 @@ from test_bank import IDEA
 from agent.cli import main
 from agent.errors import SearchExhausted
 from agent.proposers.ideas.bank import Idea, read_idea
-from agent.proposers.ideas.proposer import IdeasProposer
+from agent.proposers.ideas.proposer import IdeasProposer, untried_ideas
 from agent.proposers.protocol import Context
 from agent.types import Proposal, Record, Verdict
 
@@ -139,3 +139,15 @@ def test_command_lists_and_shows_ideas(tmp_path: Path, capsys: pytest.CaptureFix
     assert "+RATE = 0.1" in capsys.readouterr().out
     assert main(["ideas", "--target", target, "rat"]) == 2
     assert "'rate'" in capsys.readouterr().err
+
+
+def test_prompt_material_leaves_out_tried_ideas() -> None:
+    tried = judged(1, IdeasProposer(BANK).ask(context()), kept=False)
+    shown = untried_ideas(BANK, context(history=(tried,)), 10)
+    assert tried.proposal.subject not in shown
+    assert len(shown.splitlines()) == len(BANK) - 1
+    assert untried_ideas(BANK, context(), 2).count("\n- ") == 1
+
+
+def test_prompt_material_is_the_same_for_the_same_context() -> None:
+    assert untried_ideas(BANK, context(trial=5), 2) == untried_ideas(BANK, context(trial=5), 2)
