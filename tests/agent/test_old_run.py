@@ -73,7 +73,8 @@ def test_report_of_old_run(runs: Path) -> None:
 
 
 def test_replay_check_of_old_run(runs: Path) -> None:
-    overnight(runs, "replay", "night", "--check")
+    found = json.loads(overnight(runs, "replay", "night", "--check", "--json"))
+    assert len(found["steps"]) == 5, "the baseline and four kept edits"
 
 
 def test_resume_of_interrupted_old_run(runs: Path) -> None:
