@@ -70,3 +70,11 @@ def live_view() -> Observer:
     from agent.rundir.detach import detached
 
     return Observer() if detached() else LiveView(Console(stderr=True, highlight=False))
+
+
+def confirmed() -> bool:
+    """Ask on a terminal; a script is not asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    print("Start? [Y/n] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("", "y", "yes")

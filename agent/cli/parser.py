@@ -19,6 +19,7 @@ from agent.cli import (
     llm,
     log,
     prepare,
+    promote,
     replay,
     report,
     run,
@@ -32,7 +33,7 @@ from agent.cli.options import Parser
 
 MODULES = (
     demo, init, trust, prepare, run, list_command, status, watch, log, show, diff, report, branch, export, ideas,
-    replay, compare, judge, llm, clean, doctor,
+    replay, promote, compare, judge, llm, clean, doctor,
 )  # fmt: skip
 EPILOG = """exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 missing or broken environment
 (Docker, model server, disk), 130 interrupted. Data goes to stdout, progress to stderr."""

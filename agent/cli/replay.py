@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from agent.cli.options import Commands, add_command, add_fields
-from agent.cli.output import say, show
+from agent.cli.output import confirmed, say, show
 from agent.errors import EnvironmentProblem
 
 
@@ -61,7 +60,7 @@ def replay(
     prepared = prepare(request, Path(runs), say)
     plan, cost = prepared.plan, prepared.cost
     say(plan_words(plan, cost))
-    if cost.runs and not yes and not _confirmed():
+    if cost.runs and not yes and not confirmed():
         return 130
     result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
     show(json, lambda: replay_json(result), lambda: replay_view(result), paged=False)
@@ -75,11 +74,3 @@ def replay(
         say("interrupted. The same command continues.")
         return 130
     return 1 if check and not result.reproduced else 0
-
-
-def _confirmed() -> bool:
-    """Ask on a terminal; a script is not asked."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
-    print("Start? [Y/n] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("", "y", "yes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import pairwise
 
 from agent.patch.merge3 import merge
@@ -43,6 +43,12 @@ def minimal_step(repo: Repo, kept: Sequence[Step], ablations: Sequence[Finding],
     out = {found.step.number for found in ablations if found.outcome == "does not hold"}
     if not out or len(ablations) < len(kept) - 1 or len(out) == len(kept) - 1:
         return None
+    head = without(repo, kept, out, path)
+    return Step(MINIMAL, head, "without the edits that do not hold") if head else None
+
+
+def without(repo: Repo, kept: Sequence[Step], out: Set[int], path: str) -> str | None:
+    """The branch rebuilt from its baseline without the steps ``out``; None if the rest does not merge."""
     head, text = kept[0].commit, repo.read(kept[0].commit, path)
     for before, step in pairwise(kept):
         if step.number in out:
@@ -53,7 +59,7 @@ def minimal_step(repo: Repo, kept: Sequence[Step], ablations: Sequence[Finding],
         commit = repo.commit(step.commit)
         message = f"{commit.subject}\n\n{commit.body}\n" if commit.body else f"{commit.subject}\n"
         head, text = repo.build(head, {path: merged}, message, commit.when), merged
-    return Step(MINIMAL, head, "without the edits that do not hold")
+    return head
 
 
 def _parses(text: str, path: str) -> bool:

@@ -104,7 +104,8 @@ def run(replay: Replay, view: AbstractContextManager[View]) -> Result:
     stopper = Stopper(directory)
     with directory.lock(), Ledger(directory.ledger) as ledger:
         experiments = place.experiments(str(directory.path.resolve()), stopper.now, replay.workers)
-        _begin(ledger, replay)
+        commits = [step.commit for step in plan.steps]
+        begin(ledger, first_event(directory, place, "replay", plan.what, commits, plan.exact), directory.path)
         with stopper.listening(), view as shown, contextlib.suppress(Interrupted):
             engine = Engine(directory, ledger, experiments, shown, lambda: bool(stopper.asked()))
             engine.run(plan.jobs)
@@ -143,37 +144,46 @@ def _ablate(replay: Replay, engine: Engine, ledger: Ledger) -> None:
             keep(f"refs/heads/{minimal_branch(plan.what)}", rest.commit)
 
 
-def _begin(ledger: Ledger, replay: Replay) -> None:
-    """Write the first event, or check that the ledger belongs to the same replay; runs of a dead process are lost."""
-    plan, place = replay.plan, replay.place
-    event = SessionStarted(
-        kind="replay",
-        tag=replay.directory.tag,
-        metric=plan.metric,
-        goal=plan.goal,
+def first_event(
+    directory: RunDirectory, place: Workplace, kind: str, what: str, commits: Sequence[str], exact: bool = False
+) -> SessionStarted:
+    """What a replay or a promotion works on; ``commits`` begin with the baseline."""
+    return SessionStarted(
+        kind=kind,
+        tag=directory.tag,
+        metric=place.target.metric,
+        goal=place.target.goal,
         sandbox=place.sandbox.name,
         device=place.device.uuid or place.device.kind,
-        self_reported=plan.self_reported,
-        what=plan.what,
-        baseline=plan.steps[0].commit,
-        commits=tuple(step.commit for step in plan.steps),
-        budget=plan.budget,
-        data=_data_hash(place),
-        exact=plan.exact,
+        self_reported=place.target.score == "stdout",
+        what=what,
+        baseline=commits[0],
+        commits=tuple(commits),
+        budget=str(place.target.budget),
+        data=data_hash(place),
+        exact=exact,
     )
+
+
+def begin(ledger: Ledger, event: SessionStarted, path: Path) -> None:
+    """Write the first event, or check that the ledger belongs to the same work; runs of a dead process are lost.
+
+    Raises:
+        UsageError: the directory ``path`` holds other work.
+    """
     if not ledger.events:
         ledger.append(event)
         return
     state = ledger.state
     if different := [name for name in IDENTITY if getattr(state.session, name) != getattr(event, name)]:
-        path = replay.directory.path
-        raise UsageError(f"{path} holds a replay with other {' and '.join(different)}. Name a new one: --name NAME.")
+        found = f"{path} holds a {event.kind} with other {' and '.join(different)}"
+        raise UsageError(f"{found}. Name a new one: --name NAME.")
     ledger.append(Resumed(attempt=state.resumed + 1))
     for started in state.started:
-        ledger.append(Lost(trial=0, trace=started.trace, reason="the replay was killed"))
+        ledger.append(Lost(trial=0, trace=started.trace, reason=f"the {event.kind} was killed"))
 
 
-def _data_hash(place: Workplace) -> str:
+def data_hash(place: Workplace) -> str:
     return place.prepared.hash if place.prepared else ""
 
 
@@ -189,28 +199,43 @@ def _name(request: Request) -> str:
 def _of_run(request: Request, runs: Path, say: Say) -> tuple[Plan, Workplace]:
     if request.results is not None:
         raise UsageError(f"--results: run {request.what} has recorded values in its ledger. Leave --results out.")
+    settings, training_steps = dict(request.settings), 0
     source = RunDirectory(runs, request.what)
-    state = fold(read(source.ledger), str(source.ledger))
-    saved = source.read_settings(state)["run"]
-    if source.running():
-        say(f"run {request.what} is still running: the edits kept so far are replayed.")
-    given = {**saved, **request.settings, "runs": str(runs), "ray_address": ""}  # a replay runs on this machine
-    given["budget"] = request.settings.get("budget") or saved.get("budget", "")
-    steps, training_steps = steps_of_run(state), 0
     if request.exact:
-        given["threads"], training_steps = recorded_schedule(steps, source.path)
-    if not Path(str(given["target"])).is_dir():
-        raise UsageError(f"the target of this run, {given['target']}, does not exist. Name its folder with --target.")
-    place = workplace(make_settings(given, None), say)
-    steps = named(steps, place.repo, request.what)
+        steps = steps_of_run(fold(read(source.ledger), str(source.ledger)))
+        settings["threads"], training_steps = recorded_schedule(steps, source.path)
+    state, steps, place = recorded(request.what, runs, settings, say)
     if request.exact:
         place = _with_steps_budget(place, training_steps)
     same = request.exact or str(place.target.budget) == state.session.budget
     if not same:
         say("the budget differs from the recorded one: gains may differ, and the recorded noise is not used.")
-    if (data := _data_hash(place)) != state.session.data:
-        raise UsageError(f"the prepared data ({data[:12]}) differs from that of the run: values cannot be compared.")
     return _plan(request, place, steps, same, source.path), place
+
+
+def recorded(tag: str, runs: Path, settings: Mapping[str, Any], say: Say) -> tuple[State, tuple[Step, ...], Workplace]:
+    """A recorded run, its commits with their values, and the place where they run again.
+
+    Args:
+        settings: take precedence over those of the run.
+
+    Raises:
+        UsageError: the target or its commits are gone, or the prepared data differs.
+    """
+    source = RunDirectory(runs, tag)
+    state = fold(read(source.ledger), str(source.ledger))
+    saved = source.read_settings(state)["run"]
+    if source.running():
+        say(f"run {tag} is still running: only the edits kept so far are measured.")
+    given = {**saved, **settings, "runs": str(runs), "ray_address": ""}  # a replay runs on this machine
+    given["budget"] = settings.get("budget") or saved.get("budget", "")
+    steps = steps_of_run(state)
+    if not Path(str(given["target"])).is_dir():
+        raise UsageError(f"the target of this run, {given['target']}, does not exist. Name its folder with --target.")
+    place = workplace(make_settings(given, None), say)
+    if (data := data_hash(place)) != state.session.data:
+        raise UsageError(f"the prepared data ({data[:12]}) differs from that of the run: values cannot be compared.")
+    return state, named(steps, place.repo, tag), place
 
 
 def _with_steps_budget(place: Workplace, steps: int) -> Workplace:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from agent.errors import UsageError
 from agent.ledger.state import State
@@ -35,6 +36,7 @@ def make_branch(
     pick: Sequence[int] = (),
     onto: str = "",
     when: float | None = None,
+    notes: Mapping[int, str] = MappingProxyType({}),
 ) -> Cleaned:
     """Build the commits and the branch without a checkout.
 
@@ -43,6 +45,7 @@ def make_branch(
         pick: numbers of kept trials, applied in the order of the run; default all of them.
         onto: revision to start from; default the baseline of the run.
         when: date of the commits in seconds since the epoch; default now.
+        notes: a sentence for the message of some trials.
 
     Raises:
         UsageError: no kept edit, a number of no kept trial, a branch name that exists or is invalid, missing commits,
@@ -73,9 +76,9 @@ def make_branch(
             )
         text = merged
         if not squash:
-            head = repo.build(head, {path: text}, _message(record, state, tag), date, author=author)
+            head = repo.build(head, {path: text}, _message(record, state, tag, notes), date, author=author)
     if squash:
-        head = repo.build(base, {path: text}, _squashed(edits, state, tag), date, author=author)
+        head = repo.build(base, {path: text}, _squashed(edits, state, tag, notes), date, author=author)
     repo.move(f"refs/heads/{name}", head, None)
     return Cleaned(name, base, head, 1 if squash else len(edits), len(edits))
 
@@ -90,15 +93,16 @@ def _picked(state: State, pick: Sequence[int]) -> list[Record]:
     return [record for number, record in kept.items() if not pick or number in pick]
 
 
-def _message(record: Record, state: State, tag: str) -> str:
-    parts = [subject_line(record), *wrapped(record.proposal.rationale), *wrapped(_result(record, state, tag))]
+def _message(record: Record, state: State, tag: str, notes: Mapping[int, str]) -> str:
+    result = f"{_result(record, state, tag)} {notes.get(record.number, '')}"
+    parts = [subject_line(record), *wrapped(record.proposal.rationale), *wrapped(result)]
     return "\n\n".join(parts) + "\n"
 
 
-def _squashed(edits: Sequence[Record], state: State, tag: str) -> str:
+def _squashed(edits: Sequence[Record], state: State, tag: str, notes: Mapping[int, str]) -> str:
     if len(edits) == 1:
-        return _message(edits[0], state, tag)
-    lines = "\n".join(f"- {subject_line(record)} ({_gain(record)})" for record in edits)
+        return _message(edits[0], state, tag, notes)
+    lines = "\n".join(f"- {subject_line(r)} ({_gain(r)}). {notes.get(r.number, '')}".rstrip(". ") for r in edits)
     summary = f"Kept by run {tag}, each measured against the one before it:"
     return f"Apply {len(edits)} edits that beat the measured noise\n\n{summary}\n\n{lines}\n"
 

@@ -19,7 +19,7 @@ from openai_server import OpenAIServer
 from sessions import killed, refs_of, start, state_of
 from targets import TRAIN, git, make_bowl
 
-from agent.cli import replay as command
+from agent.cli import output
 from agent.cli.entry import main
 from agent.replay.steps import steps_of_branch, trailers
 from agent.repo.repo import Repo
@@ -178,8 +178,8 @@ def test_terminal_is_asked_unless_yes(
             return True
 
     edit(target, GOOD)
-    monkeypatch.setattr(command.sys, "stdin", Terminal(answer))
-    monkeypatch.setattr(command.sys, "stderr", Terminal())
+    monkeypatch.setattr(output.sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(output.sys, "stderr", Terminal())
     line = ["replay", "main", "--target", str(target), "--runs", str(tmp_path / "runs"), "--sandbox", "process"]
     assert main([*line, "--seeds", "1", *words]) == status
     assert (tmp_path / "runs" / "replay-main").exists() == (status == 0)

@@ -1,0 +1,78 @@
+"""``overnight promote``."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Any
+
+from agent.cli.options import Commands, add_command, add_fields
+from agent.cli.output import confirmed, say, show
+from agent.errors import EnvironmentProblem
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "promote", promote, "tag json runs cache")
+    parser.add_argument("edits", nargs="*", metavar="COMMIT", help="kept edits, by commit or trial (default: all)")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="values", metavar="NAME=VALUE[,VALUE]",
+        help="value of the hyperparameter block; several values are several settings",
+    )  # fmt: skip
+    parser.add_argument("--budget", default="", metavar="BUDGET[,BUDGET]", help="training per run (default: the run's)")
+    parser.add_argument("--seeds", type=int, default=8, help="pairs of runs for each edit at most (default: 8)")
+    parser.add_argument("--ablate", action="store_true", help="compare the branch with and without each edit")
+    parser.add_argument("--max-hours", type=float, help="start no run after this number of hours")
+    parser.add_argument("--name", default="", help="name of the promotion's folder (default: promote-TAG)")
+    parser.add_argument("--workers", type=int, default=1, metavar="K", help="runs in parallel, each on its own GPU")
+    parser.add_argument("--yes", action="store_true", help="start without asking on a terminal")
+    add_fields(parser, ("target", "sandbox", "image", "device", "threads", "seed"))
+
+
+def promote(
+    tag: str,
+    edits: list[str],
+    values: list[str],
+    budget: str,
+    seeds: int,
+    ablate: bool,
+    max_hours: float | None,
+    name: str,
+    workers: int,
+    yes: bool,
+    json: bool,
+    runs: str,
+    **settings: Any,
+) -> int:
+    """Train the kept edits at a larger size or budget, and tell which of them hold.
+
+    Returns:
+        130 if interrupted; else 0.
+    """
+    from rich.console import Console
+
+    from agent.replay.progress import ReplayProgress
+    from agent.replay.promote import Request, prepare, run
+    from agent.replay.promote_view import plan_words, promote_json, promote_view, write_promotion
+    from agent.rundir.directory import replace_file
+
+    request = Request(tag, edits, values, budget, seeds, ablate, max_hours, name, workers, settings)
+    prepared = prepare(request, Path(runs), say)
+    say(plan_words(prepared))
+    if prepared.most and not yes and not confirmed():
+        return 130
+    view = ReplayProgress(Console(stderr=True, highlight=False), prepared.plan.metric, prepared.most)
+    result = run(prepared, view)
+    show(json, lambda: promote_json(result), lambda: promote_view(result), paged=False)
+    folder = prepared.directory.path
+    replace_file(folder / "promote.json", jsonlib.dumps(promote_json(result), indent=1, ensure_ascii=False))
+    try:
+        write_promotion(result, folder / "promote.html")
+        say(f"page: {folder / 'promote.html'}")
+    except EnvironmentProblem as error:  # the table was printed already
+        say(f"no page: {error}")
+    if not result.complete:
+        say("stopped early. The same command continues.")
+        return 130
+    if held := result.held:
+        say(f"overnight branch {tag} --only-held makes a branch of the {len(held)} that hold.")
+    return 0

@@ -1,0 +1,155 @@
+"""``overnight promote`` of whole runs: settings, resume after SIGKILL, refusals, and the branch of what held."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sessions import killed, start, state_of
+from targets import TOML, TRAIN, git, make_bowl
+
+from agent.cli.entry import main
+from agent.ledger.state import State
+from agent.rundir.directory import RunDirectory
+
+Promoted = Callable[..., dict[str, Any]]
+# the gain of RATE grows with SIZE, and that of DEPTH turns into a loss
+SIZED = TRAIN.replace("# --- end", "SIZE = 1\n# --- end").replace(
+    "0.05 * math.log10(RATE / 0.1) ** 2 + 0.002 * (DEPTH - 6) ** 2",
+    "0.05 * SIZE * math.log10(RATE / 0.1) ** 2 + 0.01 * (2 - SIZE) * (DEPTH - 6) ** 2",
+)
+BOUNDS = '\n[search]\nconstraints = ["SIZE <= DEPTH"]\n\n[[hyperparameters]]\nname = "SIZE"\nlow = 1\nhigh = 2\n'
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, State]:
+    """A target and a folder with run ``night``, which kept changes of RATE and DEPTH only."""
+    folder = tmp_path_factory.mktemp("promote")
+    target = make_bowl(folder / "target", SIZED, TOML + BOUNDS)
+    edits = [
+        ("RATE = 0.01  # best at 0.1", "RATE = 0.1"),
+        ("DEPTH = 4  # best at 6", "DEPTH = 6"),
+    ]
+    (target / "ideas").mkdir()
+    for number, (old, new) in enumerate(edits):
+        (target / "ideas" / f"edit-{number}.md").write_text(
+            f'+++\nname = "Edit {number}"\ncategory = "optimiser"\napplies = "Always."\ncost = "None."\n'
+            f'interactions = []\nsource = "a test"\nexpected = 0.5\n+++\nSet it.\n\n'
+            f"```diff\n--- a/train.py\n+++ b/train.py\n@@ ... @@\n-{old}\n+{new}\n```\n"
+        )
+    git(target, "add", "-A")
+    git(target, "commit", "-qm", "Ideas")
+    directory = start(target, folder / "runs", proposer="ideas", policy="margin", calibrate=5, trials=2)
+    state = state_of(directory)
+    assert len(state.kept) == 2, [(r.proposal.reason, r.verdict) for r in state.records]
+    return target, folder / "runs", state
+
+
+@pytest.fixture
+def promoted(night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]) -> Promoted:
+    def run(*words: str | Path, status: int = 0) -> dict[str, Any]:
+        capsys.readouterr()
+        line = ["promote", "night", *map(str, words), "--json", "--runs", str(night[1]), "--sandbox", "process"]
+        found = main([*line, "--device", "cpu"])
+        out, err = capsys.readouterr()
+        assert found == status, err
+        data: dict[str, Any] = json.loads(out) if out else {"message": err}
+        return data
+
+    return run
+
+
+def test_edits_hold_or_reverse_at_each_setting(night: tuple[Path, Path, State], promoted: Promoted) -> None:
+    target, runs, state = night
+    before = git(target, "status", "--porcelain"), git(target, "rev-parse", "HEAD")
+    data = promoted("--set", "SIZE=1,4", "--budget", "20s,40s", "--seeds", "4")
+    assert data["complete"]
+    assert [(s["values"], s["budget"]) for s in data["settings"]] == [
+        ({"SIZE": size}, budget) for size in (1, 4) for budget in ("20s", "40s")
+    ]
+    by_edit = [{f["edit"]: f["outcome"] for f in setting["findings"]} for setting in data["settings"]]
+    rate, depth = 1, 2
+    if "RATE" not in state.kept[0].proposal.diff:
+        rate, depth = 2, 1
+    assert by_edit[0][rate] == "holds"
+    assert by_edit[0][depth] == "holds"
+    assert by_edit[2][rate] == "holds"
+    assert by_edit[2][depth] == "reverses"
+    assert {"whole branch", "held together"} <= set(by_edit[2])
+    assert data["held"] == [state.kept[rate - 1].number]
+    assert (git(target, "status", "--porcelain"), git(target, "rev-parse", "HEAD")) == before
+    assert "promotion of night" in (runs / "promote-night" / "promote.html").read_text()
+
+    assert main(["branch", "night", "--only-held", "--runs", str(runs)]) == 0
+    message = git(target, "log", "-1", "--format=%B", "autoresearch/night-held")
+    assert "SIZE=4, 40s" in message.replace("\n", " ")
+    text = git(target, "show", "autoresearch/night-held:train.py")
+    assert [line for line in ("RATE = 0.1", "DEPTH = 4", "SIZE = 1") if line not in text] == []
+
+
+def test_seeds_are_equal_on_both_sides(night: tuple[Path, Path, State], promoted: Promoted) -> None:
+    promoted("1", "--budget", "21s", "--seeds", "3", "--name", "pairs")
+    runs = state_of(RunDirectory(night[1], "pairs")).runs.values()
+    assert len({tuple(run.seed for run in found) for found in runs}) == 1
+    recorded = {run.seed for found in night[2].runs.values() for run in found}
+    assert not recorded & {run.seed for found in runs for run in found}
+
+
+def test_ablation_compares_with_the_branch(promoted: Promoted) -> None:
+    data = promoted("--ablate", "--set", "SIZE=4", "--seeds", "3", "--name", "cut")
+    outcomes = {f["edit"]: f["outcome"] for f in data["settings"][0]["findings"]}
+    assert sorted(outcomes[edit] for edit in (1, 2)) == ["holds", "reverses"]
+
+
+def test_resume_after_sigkill_completes_promotion(night: tuple[Path, Path, State], promoted: Promoted) -> None:
+    words = ["promote", "night", "--set", "SIZE=2", "--seeds", "2", "--name", "killed", "--runs", str(night[1])]
+    seen = []
+
+    def kill(when: str, what: str) -> bool:
+        seen.append(what)
+        return when == "after" and seen.count("measured") > 4
+
+    assert killed(lambda: main([*words, "--sandbox", "process", "--device", "cpu"]), kill)
+    data = promoted("--set", "SIZE=2", "--seeds", "2", "--name", "killed")
+    assert data["complete"]
+    whole = promoted("--set", "SIZE=2", "--seeds", "2", "--name", "whole")
+    assert data["settings"] == whole["settings"]
+    promoted("--set", "SIZE=1", "--name", "killed", status=2)
+
+
+def test_no_time_left_is_incomplete_and_continues(promoted: Promoted) -> None:
+    words = ("--set", "SIZE=2", "--seeds", "2", "--name", "short")
+    assert not promoted(*words, "--max-hours", "1e-9", status=130)["complete"]
+    assert promoted(*words)["complete"]
+
+
+def test_edit_that_the_setting_replaces_has_no_effect(promoted: Promoted) -> None:
+    data = promoted("--set", "DEPTH=8", "--seeds", "2", "--name", "replaced")
+    assert "no effect" in {f["outcome"] for f in data["settings"][0]["findings"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], "--set"),
+        (["--set", "SIZE=5"], "SIZE <= DEPTH"),
+        (["--set", "WIDTH=5"], "WIDTH"),
+        (["--set", "SIZE=2.5"], "--set SIZE=2.5"),
+        (["--set", "SIZE=2", "--set", "SIZE=3"], "SIZE"),
+        (["--budget", "soon"], "--budget"),
+        (["77", "--budget", "40s"], "77"),
+        (["--budget", "40s", "--seeds", "1"], "--seeds"),
+    ],
+)
+def test_wrong_arguments_name_the_option(words: list[str], names: str, promoted: Promoted) -> None:
+    assert names in promoted(*words, status=2)["message"]
+
+
+def test_branch_without_promotion_is_refused(
+    night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["branch", "night", "--only-held", "no-such", "--runs", str(night[1])]) == 2
+    assert "--only-held" in capsys.readouterr().err
