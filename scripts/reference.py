@@ -140,6 +140,7 @@ MODULES = {
     "show": "agent.review.data.attempt",
     "diff": "agent.review.data.pair",
     "replay": "agent.replay.view",
+    "promote": "agent.replay.promote_view",
     "compare": "agent.compare.view",
 }
 

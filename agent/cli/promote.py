@@ -23,9 +23,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--ablate", action="store_true", help="compare the branch with and without each edit")
     parser.add_argument("--max-hours", type=float, help="start no run after this number of hours")
     parser.add_argument("--name", default="", help="name of the promotion's folder (default: promote-TAG)")
-    parser.add_argument("--workers", type=int, default=1, metavar="K", help="runs in parallel, each on its own GPU")
     parser.add_argument("--yes", action="store_true", help="start without asking on a terminal")
-    add_fields(parser, ("target", "sandbox", "image", "device", "threads", "seed"))
+    add_fields(parser, ("target", "sandbox", "image", "device", "threads", "seed", "workers", "ray_address"))
 
 
 def promote(
@@ -37,7 +36,6 @@ def promote(
     ablate: bool,
     max_hours: float | None,
     name: str,
-    workers: int,
     yes: bool,
     json: bool,
     runs: str,
@@ -55,7 +53,7 @@ def promote(
     from agent.replay.promote_view import plan_words, promote_json, promote_view, write_promotion
     from agent.rundir.directory import replace_file
 
-    request = Request(tag, edits, values, budget, seeds, ablate, max_hours, name, workers, settings)
+    request = Request(tag, edits, values, budget, seeds, ablate, max_hours, name, settings)
     prepared = prepare(request, Path(runs), say)
     say(plan_words(prepared))
     if prepared.most and not yes and not confirmed():

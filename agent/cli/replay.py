@@ -25,9 +25,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--check", action="store_true", help="exit with 1 if the branch does not reproduce")
     parser.add_argument("--name", default="", help="name of the replay's folder (default: replay-TAG)")
     parser.add_argument("--results", type=Path, metavar="FILE.tsv", help="recorded values of a branch without trailers")
-    parser.add_argument("--workers", type=int, default=1, metavar="K", help="commits in parallel, each on its own GPU")
     parser.add_argument("--yes", action="store_true", help="start without asking on a terminal")
-    add_fields(parser, ("target", "sandbox", "image", "device", "threads", "seed", "budget"))
+    add_fields(parser, ("target", "sandbox", "image", "device", "threads", "seed", "budget", "workers", "ray_address"))
 
 
 def replay(
@@ -38,7 +37,6 @@ def replay(
     check: bool,
     name: str,
     results: Path | None,
-    workers: int,
     yes: bool,
     json: bool,
     runs: str,
@@ -56,7 +54,7 @@ def replay(
     from agent.replay.replay import Request, prepare, run
     from agent.replay.view import plan_words, replay_json, replay_view
 
-    request = Request(what, seeds, exact, ablate, name, results, workers, settings)
+    request = Request(what, seeds, exact, ablate, name, results, settings)
     prepared = prepare(request, Path(runs), say)
     plan, cost = prepared.plan, prepared.cost
     say(plan_words(plan, cost))

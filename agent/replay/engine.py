@@ -6,9 +6,11 @@ commits alike.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
 
@@ -19,10 +21,10 @@ from agent.ledger.state import RETRIES, lost_in_a_row
 from agent.replay.plan import Job
 from agent.replay.steps import Step
 from agent.rundir.directory import RunDirectory
-from agent.trial.experiment import Experiment
 from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT
 from agent.types import Measurement
+from agent.workers.local import Workers
 from sandbox.types import SandboxBroken
 
 
@@ -34,23 +36,22 @@ class View(Protocol):
     def measured(self, step: Step, run: int, runs: int, found: Measurement) -> None: ...
 
 
-class Engine:
-    """Runs jobs, one on each worker at a time. All state is in the ledger."""
+@dataclass(frozen=True)
+class _Flying:
+    """A run under way: run ``number`` of a job, counted from 0."""
 
-    def __init__(
-        self,
-        directory: RunDirectory,
-        ledger: Ledger,
-        experiments: Sequence[Experiment],
-        view: View,
-        stop: Callable[[], bool],
-    ):
-        self._directory, self._ledger, self._view, self._stop = directory, ledger, view, stop
-        self._workers = len(experiments)
-        self._free: SimpleQueue[Experiment] = SimpleQueue()
-        for experiment in experiments:
-            self._free.put(experiment)
-        self._lock = Lock()  # protects the ledger and the view
+    job: Job
+    number: int
+    trace: str
+
+
+class Engine:
+    """Runs jobs on workers. All state is in the ledger."""
+
+    def __init__(self, directory: RunDirectory, ledger: Ledger, workers: Workers, view: View, stop: Callable[[], bool]):
+        self._directory, self._ledger, self._workers, self._view, self._stop = directory, ledger, workers, view, stop
+        self._on = workers.types[0] if len(workers.types) > 1 else ""  # values of two types cannot be compared
+        self._lock = Lock()  # protects the view: workers report progress from their threads
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Make the runs that are missing.
@@ -60,57 +61,56 @@ class Engine:
             EnvironmentProblem: RETRIES runs in a row were lost to the machine.
         """
         for number in range(max((len(job.runs) for job in jobs), default=0)):
-            with ThreadPoolExecutor(self._workers) as pool:
-                started = [pool.submit(self._bring, job, number) for job in jobs if number < len(job.runs)]
-                try:
-                    for future in started:
-                        future.result()
-                except BaseException:
-                    pool.shutdown(wait=True, cancel_futures=True)
-                    raise
+            flying: dict[Future[Measurement], _Flying] = {}
+            waiting = deque(job for job in jobs if number < len(job.runs))
+            try:
+                while waiting or flying:
+                    while waiting and len(flying) < self._workers.size:
+                        self._start(waiting.popleft(), number, flying)
+                    for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                        if not self._finish(future, run := flying.pop(future)):
+                            waiting.append(run.job)
+            finally:
+                for future, run in flying.items():  # recorded, so that a continued replay does not repeat them
+                    with suppress(Interrupted, EnvironmentProblem):
+                        self._finish(future, run)
 
-    def _bring(self, job: Job, number: int) -> None:
-        """Repeat lost runs until run ``number`` exists. A commit that failed is not run again."""
-        while True:
-            with self._lock:
-                done = self._ledger.state.runs.get(job.step.commit, ())
-            if len(done) > number or any(run.value is None for run in done):
-                return
-            if self._stop():
-                raise Interrupted
-            self._measure(job, len(done))
-
-    def _measure(self, job: Job, number: int) -> None:
-        """Make one run; a run that is lost to the machine leaves no measurement."""
-        step, run, runs = job.step, job.runs[number], len(job.runs)
-        with self._lock:
-            trace = f"trials/{step.number:04d}/run-{self._tries(step.commit) + 1}"
-            self._view.begins(step, number + 1, runs)
-            self._ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=run.seed, trace=trace))
-        directory, experiment = self._directory.path / trace, self._free.get()
-        try:
-            order = Order(0, step.commit, "replay", run.seed, trace)
-            found = experiment.measure(order, directory, self._progress, run.schedule)
-        except (Interrupted, SandboxBroken, EnvironmentProblem) as error:
-            self._lose(trace, error)
+    def _start(self, job: Job, number: int, flying: dict[Future[Measurement], _Flying]) -> None:
+        """Start run ``number``, unless it exists. A commit that failed is not run again."""
+        step, runs = job.step, job.runs
+        done = self._ledger.state.runs.get(step.commit, ())
+        if len(done) > number or any(run.value is None for run in done):
             return
-        finally:
-            self._free.put(experiment)
+        if self._stop():
+            raise Interrupted
+        trace = f"trials/{step.number:04d}/run-{self._tries(step.commit) + 1}"
+        run = runs[len(done)]
         with self._lock:
-            self._ledger.append(Measured(trial=0, measurement=found))
-            self._view.measured(step, number + 1, runs, found)
-        (directory / CHECKPOINT[0].name).unlink(missing_ok=True)
+            self._view.begins(step, len(done) + 1, len(runs))
+        self._ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=run.seed, trace=trace))
+        order = Order(0, step.commit, "replay", run.seed, trace, on=self._on, schedule=run.schedule)
+        future = self._workers.start(order, self._directory.path / trace, self._progress)
+        flying[future] = _Flying(job, len(done), trace)
 
-    def _lose(self, trace: str, error: Exception) -> None:
-        with self._lock:
+    def _finish(self, future: Future[Measurement], run: _Flying) -> bool:
+        """Record the end of a run; False if it was lost to the machine and is to be repeated."""
+        try:
+            found = future.result()
+        except (Interrupted, SandboxBroken, EnvironmentProblem) as error:
             interrupted = isinstance(error, Interrupted)
-            self._ledger.append(Lost(trial=0, trace=trace, reason="interrupted" if interrupted else str(error)))
+            reason = "interrupted" if interrupted else str(error)
+            self._ledger.append(Lost(trial=0, trace=run.trace, reason=reason))
             if interrupted:
-                raise error
+                raise
             if lost_in_a_row(self._ledger.events) >= RETRIES:
-                raise EnvironmentProblem(
-                    f"{RETRIES} runs in a row failed on this machine, the last: {error}"
-                ) from error
+                words = f"{RETRIES} runs in a row failed on this machine, the last: {error}"
+                raise EnvironmentProblem(words) from error
+            return False
+        self._ledger.append(Measured(trial=0, measurement=found))
+        with self._lock:
+            self._view.measured(run.job.step, run.number + 1, len(run.job.runs), found)
+        (self._directory.path / run.trace / CHECKPOINT[0].name).unlink(missing_ok=True)
+        return True
 
     def _tries(self, commit: str) -> int:
         return sum(isinstance(event, RunStarted) and event.commit == commit for event in self._ledger.events)

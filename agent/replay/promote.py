@@ -18,7 +18,7 @@ from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
 from agent.replay.ablation import cuts_of, without
 from agent.replay.engine import Engine, View
-from agent.replay.promotion import Comparison, Finding, Promotion, Setting, Stage, findings, held
+from agent.replay.promotion import PAIRS, Comparison, Finding, Promotion, Setting, Stage, findings, held
 from agent.replay.replay import Say, begin, first_event, recorded
 from agent.replay.steps import Step
 from agent.repo.repo import Repo
@@ -28,7 +28,7 @@ from agent.space.block import render_block
 from agent.space.space import SearchSpace
 from agent.target import Target, parse_budget
 from agent.types import Value
-from agent.workers.runtime import Workplace
+from agent.workers.runtime import Workplace, find_workers
 
 ROUNDS = 8  # seeds at most
 WHOLE, TOGETHER = -1, -2  # numbers of the whole branch, and of the edits that hold, together
@@ -47,7 +47,6 @@ class Request:
     ablate: bool = False
     max_hours: float | None = None
     name: str = ""
-    workers: int = 1
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -59,7 +58,6 @@ class Prepared:
     steps: tuple[Step, ...]  # of the run, the baseline first
     places: tuple[Workplace, ...]  # one for each stage
     directory: RunDirectory
-    workers: int
     most: int  # runs
     seconds: float | None  # of training at most, where all budgets are in seconds
     max_hours: float | None = None
@@ -93,9 +91,8 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
         UsageError: names the option, and what to do.
         EnvironmentProblem: the sandbox, the device or the repository cannot be used.
     """
-    for option, value in (("--seeds", request.seeds), ("--workers", request.workers)):
-        if value < 1 + (option == "--seeds"):
-            raise UsageError(f"{option} {value}: must be at least {1 + (option == '--seeds')}.")
+    if request.seeds < PAIRS:
+        raise UsageError(f"--seeds {request.seeds}: must be at least {PAIRS}.")
     if not request.values and not request.budgets:
         raise UsageError("promote: name what is larger: --set NAME=VALUE, --budget 1200s, or both.")
     if request.tag not in find_runs(runs):
@@ -109,7 +106,8 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
         builder = _Builder(place.repo, target, setting, number)
         stages.append(Stage(setting, _comparisons(builder, steps, chosen, request.ablate)))
         places.append(dataclasses.replace(place, target=target))
-        places[-1].check_beside(request.workers)
+        if not place.settings.ray_address:
+            places[-1].check_beside(place.settings.workers)
     if not any(c.obstacle == "" for stage in stages for c in stage.comparisons):
         raise UsageError(f"promote: no edit can be measured: {stages[0].comparisons[0].obstacle}.")
     plan = Promotion(
@@ -129,8 +127,10 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
         for _ in _open_steps(stage.comparisons)
     ]
     timed = all(budget.kind == "seconds" for budget in each)
-    seconds = sum(n * budget.amount for n, budget in zip(left, each, strict=True)) / request.workers if timed else None
-    return Prepared(plan, steps, tuple(places), directory, request.workers, sum(left), seconds, request.max_hours)
+    seconds = (
+        sum(n * budget.amount for n, budget in zip(left, each, strict=True)) / place.settings.workers if timed else None
+    )
+    return Prepared(plan, steps, tuple(places), directory, sum(left), seconds, request.max_hours)
 
 
 def run(prepared: Prepared, view: AbstractContextManager[View]) -> Result:
@@ -179,15 +179,15 @@ class _Engines:
         """Make one more run of both sides of every undecided comparison, up to the number of seeds."""
         prepared, plan = self._prepared, self._prepared.plan
         owner = str(prepared.directory.path.resolve())
-        experiments = prepared.places[index].experiments(owner, self._stop_now, prepared.workers)
-        engine = Engine(prepared.directory, self._ledger, experiments, self._view, self._stop)
         for step in _open_steps(stage.comparisons):
             name = f"refs/autoresearch/{prepared.directory.tag}/{step.number:04d}"
             prepared.repo.move(name, step.commit, prepared.repo.ref(name))
-        for rounds in range(1, plan.rounds + 1):
-            found = findings(stage, self._ledger.state.runs, plan.rounds, plan.goal)
-            left = _open_steps([finding.comparison for finding in found if not finding.decided])
-            engine.run([plan.job(step, rounds) for step in left])
+        with contextlib.closing(find_workers(prepared.places[index], owner, self._stop_now)) as workers:
+            engine = Engine(prepared.directory, self._ledger, workers, self._view, self._stop)
+            for rounds in range(1, plan.rounds + 1):
+                found = findings(stage, self._ledger.state.runs, plan.rounds, plan.goal)
+                left = _open_steps([finding.comparison for finding in found if not finding.decided])
+                engine.run([plan.job(step, rounds) for step in left])
 
 
 def _open_steps(comparisons: Sequence[Comparison]) -> list[Step]:

@@ -26,7 +26,7 @@ from agent.rundir.results import values_of_results
 from agent.rundir.stop import Stopper
 from agent.settings import check_threads, make_settings
 from agent.target import Target, load_target
-from agent.workers.runtime import Workplace, workplace
+from agent.workers.runtime import Workplace, find_workers, workplace
 
 Say = Callable[[str], None]
 IDENTITY = ("what", "baseline", "commits", "budget", "data", "exact")  # cannot change when a replay continues
@@ -43,7 +43,6 @@ class Request:
     ablate: bool = False
     name: str = ""  # of the replay's own directory
     results: Path | None = None  # results.tsv with recorded values of a branch
-    workers: int = 1  # runs at the same time
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # those of a session that apply here
 
     @property
@@ -58,7 +57,6 @@ class Replay:
     plan: Plan
     place: Workplace
     directory: RunDirectory
-    workers: int
     cost: Cost  # of what an earlier attempt has left
 
 
@@ -69,12 +67,16 @@ def prepare(request: Request, runs: Path, say: Say) -> Replay:
         UsageError: names the option, and what to do.
         EnvironmentProblem: the sandbox, the device or the repository cannot be used.
     """
-    for option, value in (("--seeds", request.rounds), ("--workers", request.workers)):
-        if value < 1:
-            raise UsageError(f"{option} {value}: must be at least 1.")
+    if request.rounds < 1:
+        raise UsageError(f"--seeds {request.rounds}: must be at least 1.")
     check_threads(int(request.settings.get("threads", 0)))
-    if request.exact and (request.ablate or request.settings.get("budget")):
-        raise UsageError(f"--exact cannot be combined with {'--ablate' if request.ablate else '--budget'}.")
+    if request.exact:
+        for option, given in {
+            "--ablate": request.ablate,
+            **{f"--{n.replace('_', '-')}": request.settings.get(n) for n in ("budget", "ray_address")},
+        }.items():
+            if given:
+                raise UsageError(f"--exact cannot be combined with {option}.")
     known = find_runs(runs)
     if request.what in known:
         plan, place = _of_run(request, runs, say)
@@ -82,13 +84,14 @@ def prepare(request: Request, runs: Path, say: Say) -> Replay:
         raise UsageError(f"--exact needs the schedule traces of a run, and {request.what!r} is not a run in {runs}.")
     else:
         plan, place = _of_branch(request, known, runs, say)
-    place.check_beside(request.workers)
+    if not place.settings.ray_address:
+        place.check_beside(place.settings.workers)
     directory = RunDirectory(runs, request.name or _name(request))
     branch = minimal_branch(plan.what)
     if plan.ablate and not directory.ledger.exists() and place.repo.ref(f"refs/heads/{branch}"):
         raise UsageError(f"branch {branch} exists. Rename or delete it first: git branch -m {branch} NAME")
     done = fold(read(directory.ledger), str(directory.ledger)).runs
-    return Replay(plan, place, directory, request.workers, cost_of(plan, done, request.workers))
+    return Replay(plan, place, directory, cost_of(plan, done, place.settings.workers))
 
 
 def run(replay: Replay, view: AbstractContextManager[View]) -> Result:
@@ -103,14 +106,14 @@ def run(replay: Replay, view: AbstractContextManager[View]) -> Result:
     (directory.path / ".gitignore").write_text("*\n")
     stopper = Stopper(directory)
     with directory.lock(), Ledger(directory.ledger) as ledger:
-        experiments = place.experiments(str(directory.path.resolve()), stopper.now, replay.workers)
         commits = [step.commit for step in plan.steps]
         begin(ledger, first_event(directory, place, "replay", plan.what, commits, plan.exact), directory.path)
         with stopper.listening(), view as shown, contextlib.suppress(Interrupted):
-            engine = Engine(directory, ledger, experiments, shown, lambda: bool(stopper.asked()))
-            engine.run(plan.jobs)
-            if plan.ablate:
-                _ablate(replay, engine, ledger)
+            with contextlib.closing(find_workers(place, str(directory.path.resolve()), stopper.now)) as workers:
+                engine = Engine(directory, ledger, workers, shown, lambda: bool(stopper.asked()))
+                engine.run(plan.jobs)
+                if plan.ablate:
+                    _ablate(replay, engine, ledger)
             ledger.append(Ended(reason="all steps done"))
         result = _result(plan, place.repo, ledger.state)
         differs = differences(plan.steps, plan.source, ledger.state.runs, directory.path) if plan.exact else ()
@@ -227,7 +230,7 @@ def recorded(tag: str, runs: Path, settings: Mapping[str, Any], say: Say) -> tup
     saved = source.read_settings(state)["run"]
     if source.running():
         say(f"run {tag} is still running: only the edits kept so far are measured.")
-    given = {**saved, **settings, "runs": str(runs), "ray_address": ""}  # a replay runs on this machine
+    given = {**saved, "ray_address": "", "workers": 1, **settings, "runs": str(runs)}
     given["budget"] = settings.get("budget") or saved.get("budget", "")
     steps = steps_of_run(state)
     if not Path(str(given["target"])).is_dir():

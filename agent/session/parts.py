@@ -16,7 +16,6 @@ from agent.proposers.protocol import Proposer
 from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_calibration, check_settings, without_effect
 from agent.target import Target
 from agent.workers.gpu_sharing import find_sleeper, memory_for_trials
-from agent.workers.local import LocalWorkers, Workers
 from agent.workers.runtime import Workplace, workplace
 
 if TYPE_CHECKING:
@@ -155,26 +154,3 @@ def asks_ahead(settings: Settings, sleeper: Sleeper | None) -> bool:
     if settings.proposer not in NEED_MODEL:
         return False  # a search method answers at once and should know all results
     return settings.ask_ahead == "on" or (settings.ask_ahead == "auto" and not is_loopback(settings.llm_base_url))
-
-
-def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> Workers:
-    """Workers on the Ray cluster of ``--ray-address``, or on this machine.
-
-    Args:
-        owner: path of the run directory; it marks the temporary files and processes of the runs.
-        stop_now: whether the user wants the running trials to end now.
-
-    Raises:
-        UsageError: more workers than devices.
-        EnvironmentProblem: the cluster does not answer.
-    """
-    settings = place.settings
-    if not settings.ray_address:
-        return LocalWorkers(lambda stop: place.experiments(owner, stop, settings.workers), stop_now)
-    if place.sleeper is not None:
-        raise UsageError("--ray-address: the model server would sleep for trials elsewhere. Add --llm-sleep off.")
-    if settings.ray_address == "local":  # Ray on this machine does not reserve cores
-        place.check_beside(settings.workers)
-    from agent.workers.ray import RayWorkers
-
-    return RayWorkers(settings.ray_address, settings.workers, place, owner, stop_now)

@@ -26,12 +26,13 @@ from agent.session.commits import Commits
 from agent.session.context import describe
 from agent.session.in_flight import Ideas, Runs
 from agent.session.loop import Session
-from agent.session.parts import Parts, assemble, find_workers
+from agent.session.parts import Parts, assemble
 from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
 from agent.settings import Settings, make_settings
 from agent.trial.seeds import session_seed
 from agent.workers.local import Workers
+from agent.workers.runtime import find_workers
 
 if TYPE_CHECKING:
     from agent.observers.protocol import Observer

@@ -57,7 +57,7 @@ class Experiment:
         if self._trusted is not None and prepared is None:
             raise EnvironmentProblem("a target with a trusted score needs prepared data: run `overnight prepare`.")
 
-    def measure(self, order: Order, directory: Path, progress: Progress, schedule: Path | None = None) -> Measurement:
+    def measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
         """Make one run.
 
         Args:
@@ -65,7 +65,6 @@ class Experiment:
             directory: receives train.log, result.json, curve.jsonl and the checkpoint. For an order with ``scored`` it
                 already holds the checkpoint.
             progress: called with the phase and what is known of it.
-            schedule: trace.jsonl of an earlier run: its progress is followed step by step instead of the clock.
 
         Raises:
             SandboxBroken, EnvironmentProblem: the machinery failed, not the commit.
@@ -77,7 +76,7 @@ class Experiment:
         with workspace(self.owner) as work:
             code, data = work / "code", work / "data"
             self._stage(order.commit, code, data)
-            env = self._single_run(order, code, data, schedule)
+            env = self._single_run(order, code, data)
             trained = self._train(code, data, directory, {"OVERNIGHT_SEED": str(order.seed), **env}, progress)
             if self._compiled.missing(order.role):
                 self._compiled.take(directory)
@@ -118,12 +117,12 @@ class Experiment:
         for place in (code, *code.rglob("*")):
             place.chmod(0o755 if place.is_dir() else 0o644)
 
-    def _single_run(self, order: Order, code: Path, data: Path, schedule: Path | None) -> dict[str, str]:
+    def _single_run(self, order: Order, code: Path, data: Path) -> dict[str, str]:
         """Stage the files that only some runs have; the variables that name them to the harness."""
         self._compiled.stage(data)
         env = {"OVERNIGHT_KEEP_COMPILED": "1"} if self._compiled.missing(order.role) else {}
-        if schedule is not None:
-            shutil.copyfile(schedule, code / SCHEDULE)
+        if order.schedule is not None:
+            shutil.copyfile(order.schedule, code / SCHEDULE)
             (code / SCHEDULE).chmod(0o644)
             env["OVERNIGHT_SCHEDULE"] = "{code}/" + SCHEDULE
         return env

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.types import Measurement, Role
 
@@ -19,3 +20,4 @@ class Order:
     attempt: int = 0  # how often the session had been resumed
     on: str = ""  # required type of device; "" is any
     scored: Measurement | None = None  # train nothing: score the checkpoint of this run on the test split
+    schedule: Path | None = None  # trace.jsonl of an earlier run, followed step by step instead of the clock

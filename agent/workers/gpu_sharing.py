@@ -82,12 +82,12 @@ class SharedExperiment(Experiment):
         super().__init__(*given, **named)
         self.sleeper = sleeper
 
-    def measure(self, order: Order, directory: Path, progress: Progress, schedule: Path | None = None) -> Measurement:
+    def measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
         """As ``Experiment.measure``; EnvironmentProblem or SandboxBroken also if the GPU is not free."""
         if self.sleeper is not None:
             self.sleeper.asleep()
         gpu.check_free(self.device, self.target.vram_gb)
-        run = super().measure(order, directory, progress, schedule)
+        run = super().measure(order, directory, progress)
         if self.sleeper is not None and order.scored is None:
             self.sleeper.check_slept()
         return run

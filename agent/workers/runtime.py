@@ -19,6 +19,7 @@ from agent.trial.mounts import check_mounts
 from agent.trial.trusted_target import Data, prepare
 from agent.trial.workspace import sweep
 from agent.workers.gpu_sharing import SharedExperiment
+from agent.workers.local import LocalWorkers, Workers
 from sandbox import make_sandbox, missing, protects
 from sandbox.gpu import gpus
 from sandbox.types import Device, Sandbox, SandboxUnavailable
@@ -76,6 +77,8 @@ class Workplace:
 
     def check_beside(self, workers: int) -> None:
         """Raise ``UsageError`` if runs at the same time on this machine would influence each other's values."""
+        if workers < 1:
+            raise UsageError(f"--workers {workers}: must be at least 1.")
         if workers > 1 and self.device.kind == "cpu" and self.target.budget.kind == "seconds":
             raise UsageError(
                 f"--workers {workers}: runs at the same time share the processor, and the budget is "
@@ -83,8 +86,6 @@ class Workplace:
             )
 
     def _devices(self, workers: int) -> list[Device]:
-        if workers < 1:
-            raise UsageError(f"--workers {workers}: must be at least 1.")
         self.check_beside(workers)
         if workers == 1 or self.device.kind == "cpu":
             return [self.device] * workers
@@ -114,6 +115,29 @@ def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
     device = find_device(settings)
     sandbox = find_sandbox(settings, say)
     return Workplace(settings, target, repo, sandbox, device, prepare(target, settings.cache, say))
+
+
+def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> Workers:
+    """Workers on the Ray cluster of ``--ray-address``, or on this machine.
+
+    Args:
+        owner: path of the run directory; it marks the temporary files and processes of the runs.
+        stop_now: whether the user wants the running trials to end now.
+
+    Raises:
+        UsageError: more workers than devices.
+        EnvironmentProblem: the cluster does not answer.
+    """
+    settings = place.settings
+    if not settings.ray_address:
+        return LocalWorkers(lambda stop: place.experiments(owner, stop, settings.workers), stop_now)
+    if place.sleeper is not None:
+        raise UsageError("--ray-address: the model server would sleep for trials elsewhere. Add --llm-sleep off.")
+    if settings.ray_address == "local":  # Ray on this machine does not reserve cores
+        place.check_beside(settings.workers)
+    from agent.workers.ray import RayWorkers
+
+    return RayWorkers(settings.ray_address, settings.workers, place, owner, stop_now)
 
 
 def check_utf8(source: str, path: str) -> None:
