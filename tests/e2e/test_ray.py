@@ -165,6 +165,11 @@ def test_values_equal_those_without_ray(nodes: Nodes, tmp_path: Path) -> None:
     assert list(values(here).values()) == list(values(there).values())
     for run in [event.measurement for event in read(there.ledger) if isinstance(event, Measured)]:
         assert "val_bpb" in (there.path / run.trace / "train.log").read_text(), "the run's files stayed on the node"
+    for name, more in (("replay-here", ()), ("replay-there", ("--ray-address", nodes.address, "--workers", "2"))):
+        words = ("--seeds", "2", "--name", name, "--runs", tmp_path / "here", "--sandbox", "process", *more)
+        end(command("replay", "here", *words))
+    replays = [RunDirectory(tmp_path / "here", f"replay-{where}") for where in ("here", "there")]
+    assert values(replays[0]) == values(replays[1])
 
 
 def test_killed_driver_resumes(nodes: Nodes, tmp_path: Path) -> None:
