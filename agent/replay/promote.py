@@ -26,12 +26,13 @@ from agent.rundir.directory import RunDirectory, find_runs
 from agent.rundir.stop import Stopper
 from agent.space.block import render_block
 from agent.space.space import SearchSpace
-from agent.target import Target, parse_budget
+from agent.target import Budget, Target, parse_budget
 from agent.types import Value
 from agent.workers.runtime import Workplace, find_workers
 
 ROUNDS = 8  # seeds at most
 WHOLE, TOGETHER = -1, -2  # numbers of the whole branch, and of the edits that hold, together
+SLOWER = 4  # start-up and scoring may take so many times longer than the target allows
 STAGE = 1000  # added to the number of a step for each setting, in refs and folders
 
 
@@ -214,7 +215,8 @@ def _chosen(edits: Sequence[str], steps: Sequence[Step]) -> list[Step]:
 def _settings(request: Request, target: Target, baseline: Step, repo: Repo, say: Say) -> list[tuple[Setting, Target]]:
     """Every combination of the values and budgets, with the target that has this budget."""
     night = target.budget
-    budgets = [parse_budget(text, night) for text in request.budgets.split(",")] if request.budgets else [night]
+    texts = request.budgets.split(",") if request.budgets else []
+    budgets = [_patient(parse_budget(text, night)) for text in texts] or [_patient(night)]
     for budget in budgets:
         if budget.kind == night.kind and budget.amount < night.amount:
             say(f"--budget {budget} is smaller than the budget of the night ({night}).")
@@ -233,6 +235,15 @@ def _settings(request: Request, target: Target, baseline: Step, repo: Repo, say:
         for budget in budgets:
             found.append((Setting(str(budget), values), dataclasses.replace(target, budget=budget)))
     return found
+
+
+def _patient(budget: Budget) -> Budget:
+    """The budget with bounds for a larger model: on start-up and scoring, and on the time of a number of steps."""
+    wall = budget.wall_seconds * (1 if budget.kind == "seconds" else SLOWER**2)
+    return dataclasses.replace(
+        budget, wall_seconds=wall, startup_seconds=SLOWER * budget.startup_seconds,
+        score_seconds=SLOWER * budget.score_seconds,
+    )  # fmt: skip
 
 
 def _values(words: Sequence[str], target: Target, source: str, say: Say) -> list[tuple[str, list[Value]]]:
