@@ -137,7 +137,8 @@ def _finding(comparison: Comparison, pairs: list[float], usual: float, runs: Run
     last = n >= rounds
     reach = t_quantile(LEVEL if last else EARLY, freedom) * se
     outcome, reason = _outcome(gain - reach, gain + reach, comparison.edit)
-    return Finding(comparison, outcome, reason, gain, se, n, decided=last or outcome != "cannot tell")
+    apart = gain - reach > 0 or gain + reach <= 0  # an interval around 0 may still become one below it
+    return Finding(comparison, outcome, reason, gain, se, n, decided=last or apart)
 
 
 def _failure(runs: Sequence[Measurement]) -> str:

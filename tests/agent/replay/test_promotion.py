@@ -72,6 +72,12 @@ def test_clear_gain_stops_before_the_last_seed() -> None:
     assert finding([3.0] * 4, [3.0 - g for g in noisy], rounds=4).decided
 
 
+def test_loss_within_noise_is_not_decided_early() -> None:
+    gains = [-0.022, -0.010, -0.033]
+    assert not finding([3.0] * 3, [3.0 - g for g in gains]).decided
+    assert finding([3.0] * 3, [3.0 - g for g in gains], rounds=3).outcome == "reverses"
+
+
 def test_two_alike_pairs_use_the_variance_of_others() -> None:
     other = Comparison(EDIT, Step(1002, "c", ""), Step(1003, "d", ""))
     stage = Stage(Setting("10s"), (Comparison(EDIT, BEFORE, AFTER), other, other))
