@@ -59,6 +59,10 @@ class Settings:
     hours: float | None = setting(None, "end after this number of hours", END)
     until: str = setting("", "end at this time of day, such as 07:30", END)
     train_hours: float | None = setting(None, "end after this number of hours spent training", END)
+    max_tokens_total: int | None = setting(None, "end after this number of the model's tokens, read and written", END)
+    max_cost: float | None = setting(None, "end when the model's tokens have cost this much; needs the prices", END)
+    price_in: float = setting(0.0, "price of a million tokens that the model reads", END)
+    price_out: float = setting(0.0, "price of a million tokens that the model writes", END)
     breaker: int = setting(10, "stop after this number of consecutive trials with the same failure; 0: never", END)
     llm_base_url: str = setting("http://127.0.0.1:8000/v1", "OpenAI-compatible model server", MODEL)
     llm_model: str = setting("", "model name; default: the only model of the server", MODEL)
@@ -145,12 +149,14 @@ def _typed(value: Any, kind: type, where: str) -> Any:
 
 def check_settings(settings: Settings) -> None:
     """Raises ``UsageError`` for values that no session accepts; names the option."""
-    for name in ("trials", "hours", "train_hours", "llm_timeout"):
+    for name in ("trials", "hours", "train_hours", "llm_timeout", "max_tokens_total", "max_cost"):
         value = getattr(settings, name)
         if value is not None and value <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be more than 0.")
     if settings.until:
         parse_until(settings.until, datetime.now())
+    if settings.max_cost is not None and not (settings.price_in or settings.price_out):
+        raise UsageError(f"--max-cost {settings.max_cost:g}: add --price-in and --price-out, per million tokens.")
     check_threads(settings.threads)
     if settings.centaur_share != "auto" and not _is_share(settings.centaur_share):
         raise UsageError(f"--centaur-share {settings.centaur_share}: write auto, or a number from 0 to 1.")

@@ -81,7 +81,21 @@ def reason_to_end(
         left = settings.train_hours * 3600 - sum(m.seconds.get("training", 0.0) for m in runs)
         what = " of training"
         over, bound = _hours_over(settings.train_hours, what), f"of {_hours(settings.train_hours)}{what}"
-        return _over(left, cost.training, over, bound)
+        if reason := _over(left, cost.training, over, bound):
+            return reason
+    return _model_over(state, settings)
+
+
+def _model_over(state: State, settings: Settings) -> str:
+    """Why the model is asked no more; "" if it is."""
+    read, written = (
+        sum(record.proposal.usage.get(name, 0.0) for record in state.records) for name in ("tokens_in", "tokens_out")
+    )
+    if settings.max_tokens_total is not None and read + written >= settings.max_tokens_total:
+        return f"the model has used {read + written:,.0f} tokens of {settings.max_tokens_total:,}"
+    spent = (read * settings.price_in + written * settings.price_out) / 1e6
+    if settings.max_cost is not None and spent >= settings.max_cost:
+        return f"the model has cost {spent:.2f} of {settings.max_cost:g}"
     return ""
 
 

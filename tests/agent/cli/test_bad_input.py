@@ -97,6 +97,8 @@ def test_wrong_target_toml_names_table_and_key(
     "words",
     [
         ["--trials", "0"],
+        ["--max-tokens-total", "0"],
+        ["--max-cost", "5"],
         ["--hours", "0"],
         ["--until", "25:00"],
         ["--budget", "1e999s"],

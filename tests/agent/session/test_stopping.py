@@ -37,6 +37,16 @@ def test_until_is_next_occurrence(text: str, until: datetime) -> None:
     assert parse_until(text, NIGHT) == until
 
 
+def test_model_ends_session_at_its_tokens_or_cost() -> None:
+    used = Proposal("code", "llm", "p", "d", usage={"tokens_in": 900_000.0, "tokens_out": 100_000.0})
+    state = State(records=(replace(record(1), proposal=used), record(2)))
+    assert reason(state, max_tokens_total=1_000_001) == ""
+    assert "1,000,000 tokens" in reason(state, max_tokens_total=1_000_000)
+    prices = {"price_in": 1.0, "price_out": 10.0}
+    assert reason(state, max_cost=1.91, **prices) == ""
+    assert "1.90" in reason(state, max_cost=1.9, **prices)
+
+
 class NoRequest:
     """A Stopper without a request of the user."""
 

@@ -1,0 +1,408 @@
+"""Proves the GPU path in one command: python -m benchmarks.gpu --out DIR [--minutes 8] [--dry-run]
+
+Parts, in order of value. Each runs in a process of its own with a time limit, and none needs another one to succeed,
+except that all use the data of the first:
+
+    prepare   versions, GPU, preparation of the preset's data
+    train     preset gpu for 30 s: loss, steps, tokens/s, start-up and compilation, MFU, peak memory; then scoring of
+              the checkpoint: seconds and cost per million tokens; GPU memory before and after
+    steps     step time with real batches over that with one fixed batch, and MFU of a step
+    answers   the checkpoint scored twice under other seeds: how much one model's log-probabilities vary in bf16
+    tests     tests/gpu
+    noise     rounds of one seed each, 20 s a run: the baseline and three edits; noise between seeds and of pairs
+    session   six trials of CMA-ES in the sandbox process, 10 s a run, and the memory that is in use afterwards
+
+After each part DIR/gpu.json and DIR/gpu.md (tables for docs/measurements.md) are written, so that a run that is cut off
+keeps what it has. ``--dry-run`` does the same on a CPU with preset demo and budgets of a few steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from benchmarks.trainer import PEAKS, fixed_batch, flops_per_token, load_trainer, stepper, timed
+
+ROOT = Path(__file__).resolve().parents[1]
+EDITS = {  # one changed constant, one changed formula, one new set of parameters
+    "MATRIX_LR 0.04 → 0.06": ("MATRIX_LR = 0.04", "MATRIX_LR = 0.06"),
+    "gelu for squared relu": ("self.down(F.relu(self.up(x)).square())", "self.down(F.gelu(self.up(x)))"),
+    "DEPTH one more": ("DEPTH = ", "DEPTH = 1 + "),
+}
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is run."""
+
+    preset: str
+    device: str
+    train: str  # budgets
+    noise: str
+    session: str
+    seeds: int
+    trials: int
+    rounds: int  # of step times
+    edits: int  # of EDITS
+    validation: int | None = None  # tokens; None: those of the preset
+
+
+GPU = Size("gpu", "cuda", "seconds:30", "seconds:20", "10s", seeds=4, trials=6, rounds=40, edits=3)
+DRY = Size("demo", "cpu", "steps:3", "steps:2", "2steps", seeds=2, trials=1, rounds=2, edits=1, validation=4096)
+
+
+class Bench:
+    """The target, its data and its runs, below one folder."""
+
+    def __init__(self, out: Path, size: Size):
+        self.out, self.size = out, size
+        self.target, self.cache, self.runs = out / "work" / "target", out / "work" / "cache", out / "work" / "runs"
+        self.env = {"OVERNIGHT_DEVICE": size.device, "OVERNIGHT_THREADS": str(len(os.sched_getaffinity(0)))}
+
+    @property
+    def data(self) -> Any:
+        """The prepared data."""
+        from nanogpt_target.prepare import prepare
+
+        data = tomllib.loads((self.target / "target.toml").read_text())["data"]
+        return prepare(data, self.cache)
+
+    def run(self, name: str, budget: str, seed: int, edit: tuple[str, str] | None = None) -> tuple[Values, Path]:
+        """Train once; the summary with ``startup``, and the folder with the code and ``out``."""
+        from nanogpt_target import __main__ as once
+
+        folder = self.runs / name
+        shutil.rmtree(folder, ignore_errors=True)
+        once.make_code(self.target, folder / "code")
+        if edit is not None:
+            source = (folder / "code" / "train.py").read_text()
+            if edit[0] not in source:
+                raise RuntimeError(f"train.py has no {edit[0]!r}")
+            (folder / "code" / "train.py").write_text(source.replace(*edit, 1))
+        found = once.train(folder / "code", self.data, folder / "work", budget, seed, self.env)
+        if found["exit"] != 0:
+            raise RuntimeError(f"{name}: training ended with exit code {found['exit']}")
+        out = folder / "work" / "out"
+        summary: Values = json.loads((out / "summary.json").read_text())
+        losses = [json.loads(line)["loss"] for line in (out / "curve.jsonl").read_text().splitlines()]
+        return {**summary, "startup": found["startup"], "first_loss": losses[0], "last_loss": losses[-1]}, folder
+
+    def score(self, folder: Path, seed: int, log_p: Path | None = None) -> Values:
+        from nanogpt_target import __main__ as once
+
+        began = time.monotonic()
+        code, out = folder / "code", folder / "work" / "out"
+        found = once.score(code, out, self.data, "validation", self.env, 600, seed=seed, log_p=log_p)
+        if found["status"] != "ok":
+            raise RuntimeError(f"scoring: {found['status']}: {found['reason']}")
+        return {"value": found["value"], "wall": time.monotonic() - began, **found["seconds"]}
+
+    def memory(self) -> float | None:
+        """GPU memory in use by all processes, in GB; None without nvidia-smi."""
+        if self.size.device == "cpu":
+            return None
+        words = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[0]) / 1024
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def part_prepare(bench: Bench) -> Values:
+    import torch
+
+    from nanogpt_target.presets import write_target
+
+    write_target(bench.size.preset, bench.target)
+    if bench.size.validation:
+        place, tokens = bench.target / "target.toml", bench.size.validation
+        lines = place.read_text().splitlines()
+        lines = [f"{line.split(' = ')[0]} = {tokens}" if "_tokens = " in line else line for line in lines]
+        place.write_text("\n".join(lines) + "\n")
+    began = time.monotonic()
+    data = bench.data
+    found = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "prepare seconds": time.monotonic() - began,
+        "tokens by split": dict(data.tokens),
+    }
+    if bench.size.device == "cuda":
+        words = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
+        found["driver"] = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    return found
+
+
+def part_train(bench: Bench) -> Values:
+    before = bench.memory()
+    run, folder = bench.run("train", bench.size.train, 1)
+    scored = bench.score(folder, 1)
+    tokens = bench.data.tokens["validation"]
+    peak = _peak()
+    mfu = run["tokens_per_second"] * _flops(bench) / peak if peak else None
+    return {
+        "steps": run["steps"],
+        "loss, first and last": [run["first_loss"], run["last_loss"]],
+        "loss fell": run["last_loss"] < run["first_loss"],
+        "tokens/s": run["tokens_per_second"],
+        "MFU": mfu,
+        "seconds trained": run["train_seconds"],
+        "start-up and compilation, s": run["startup"],
+        "peak memory, GB": run["memory_gb"],
+        "val_bpb": scored["value"],
+        "scoring, s": scored["wall"],
+        "validation tokens": tokens,
+        "scoring, s per million tokens": scored["wall"] / tokens * 1e6,
+        "GPU memory before and after, GB": [before, bench.memory()],
+    }
+
+
+def part_steps(bench: Bench) -> Values:
+    import torch
+
+    from nanogpt_target.batches import Batches
+    from nanogpt_target.prepare import release
+
+    device, data = bench.size.device, bench.data
+    train = load_trainer(bench.size.preset, bench.out / "work" / "steps")
+    shards = bench.out / "work" / "shards"
+    shutil.rmtree(shards, ignore_errors=True)
+    shards.mkdir(parents=True)
+    release(data, shards)
+    torch.set_float32_matmul_precision("high")
+    meta = (data.vocab_size, data.sequence_length)
+    step = stepper(train, device, meta, device == "cuda", train.DEVICE_BATCH_SIZE)
+    batches, fixed = Batches(shards, 1, torch.device(device)), fixed_batch(meta, device)
+
+    def taken_with(batch: Callable[[int], Any]) -> float:
+        def whole() -> None:
+            step(batch)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return timed(whole)[0]
+
+    first = taken_with(batches.next)
+    pairs = [(taken_with(batches.next), taken_with(fixed)) for _ in range(bench.size.rounds)]
+    batches.close()
+    real, still = (fmean(pair[side] for pair in pairs) for side in (0, 1))
+    tokens, peak = step.tokens, _peak()  # type: ignore[attr-defined]
+    return {
+        "first step, s": first,
+        "step with real data, ms": 1000 * real,
+        "step with fixed data, ms": 1000 * still,
+        "real / fixed": real / still,
+        "tokens/s": tokens / real,
+        "MFU": tokens / real * flops_per_token(step.model) / peak if peak else None,  # type: ignore[attr-defined]
+    }
+
+
+def part_answers(bench: Bench) -> Values:
+    import numpy as np
+
+    from nanogpt_target.look_ahead import CAP, LOSS_TOLERANCE
+
+    folder = bench.runs / "train"
+    if not (folder / "work" / "out" / "model.safetensors").exists():
+        _, folder = bench.run("train", bench.size.train, 1)
+    places = [folder / f"log-p-{k}.npy" for k in (1, 2)]
+    values = [bench.score(folder, k, place)["value"] for k, place in enumerate(places, start=1)]
+    one, two = (np.load(place) for place in places)
+    apart = np.abs(one - two)
+    return {
+        "log-probabilities compared": int(apart.size),
+        "rms of the difference, nats": float(np.sqrt(np.mean(np.square(apart)))),
+        "largest difference, nats": float(apart.max()),
+        "bound of one difference, nats": CAP,
+        "difference of val_bpb": abs(values[0] - values[1]),
+        "bound of val_bpb": LOSS_TOLERANCE,
+    }
+
+
+def part_tests(bench: Bench) -> Values:
+    words = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-rs", "tests/gpu"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    if done.returncode not in (0, 5):  # 5: no test was collected, where there is no GPU
+        raise RuntimeError("tests/gpu failed: " + " | ".join(lines[-15:]))
+    return {"tests/gpu": lines[-1]}
+
+
+def part_noise(bench: Bench) -> Values:
+    """Each round adds one seed; what is complete is written, so that a cut-off part keeps its rounds."""
+    values: dict[str, list[float]] = {name: [] for name in ("baseline", *list(EDITS)[: bench.size.edits])}
+    found: Values = {}
+    for seed in range(1, bench.size.seeds + 1):
+        for name in values:
+            _, folder = bench.run("noise", bench.size.noise, seed, EDITS.get(name))
+            values[name].append(bench.score(folder, 1)["value"])
+        found = {"seeds": seed, "val_bpb": values, **_spreads(values)}
+        _write(bench.out / "noise.json", found)
+    return found
+
+
+def _spreads(values: Mapping[str, list[float]]) -> Values:
+    """Standard deviations between seeds, and of the differences under equal seeds."""
+    base = values["baseline"]
+    if len(base) < 2:
+        return {}
+    pairs = {name: [a - b for a, b in zip(base, values[name], strict=True)] for name in values if name in EDITS}
+    return {
+        "sd between seeds": stdev(base),
+        "gain under equal seeds": {name: fmean(found) for name, found in pairs.items()},
+        "sd of a pair": {name: stdev(found) for name, found in pairs.items()},
+    }
+
+
+def part_session(bench: Bench) -> Values:
+    size, runs = bench.size, bench.out / "work" / "sessions"
+    shutil.rmtree(runs, ignore_errors=True)
+    target = bench.out / "work" / "repository"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(bench.target, target)
+    git = ["git", "-C", str(target), "-c", "user.name=User", "-c", "user.email=user@localhost"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Begin"]):
+        subprocess.run([*git, *words], check=True)
+    before, began = bench.memory(), time.monotonic()
+    words = [
+        sys.executable, "-m", "agent.cli", "run", "--target", str(target), "--proposer", "cma-es",
+        "--sandbox", "process", "--device", size.device, "--budget", size.session, "--trials", str(size.trials),
+        "--calibrate", "2", "--tag", "gpu", "--runs", str(runs), "--cache", str(bench.cache),
+    ]  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"the session ended with exit status {done.returncode}: {done.stderr[-2000:]}")
+    took = time.monotonic() - began
+    words = [sys.executable, "-m", "agent.cli", "status", "gpu", "--json", "--runs", str(runs)]
+    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    status = json.loads(shown.stdout)
+    return {
+        "seconds": took,
+        "trials": status.get("trials"),
+        "kept": status.get("kept"),
+        "failed": status.get("failures"),
+        "GPU memory before and after, GB": [before, bench.memory()],
+    }
+
+
+def _peak() -> float | None:
+    """Peak bf16 FLOP/s of this GPU; None if it is not known."""
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((flops for part, flops in PEAKS.items() if part in name), None)
+
+
+def _flops(bench: Bench) -> float:
+    """FLOPs per token of the preset's model."""
+    train = load_trainer(bench.size.preset, bench.out / "work" / "flops")
+    data = bench.data
+    return flops_per_token(train.GPT(train.Config(data.vocab_size, data.sequence_length)))
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+PARTS: Mapping[str, tuple[Callable[[Bench], Values], float]] = {  # with the seconds that each may take
+    "prepare": (part_prepare, 120),
+    "train": (part_train, 180),
+    "steps": (part_steps, 100),
+    "answers": (part_answers, 90),
+    "tests": (part_tests, 120),
+    "noise": (part_noise, 200),
+    "session": (part_session, 200),
+}
+
+
+SLOWER = 10  # a dry run on a busy machine; it must not fail for want of time
+
+
+def run_part(name: str, out: Path, dry: bool, seconds: float) -> Values:
+    """Run a part in a process of its own; its values, or ``error``."""
+    place, log = out / f"{name}.json", out / f"{name}.log"
+    place.unlink(missing_ok=True)
+    words = [sys.executable, "-m", "benchmarks.gpu", "--out", str(out), "--part", name, *(["--dry-run"] if dry else [])]
+    began = time.monotonic()
+    with (
+        log.open("w") as file,
+        subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True) as process,
+    ):
+        try:
+            status = process.wait(seconds)
+            error = f"exit status {status}" if status else ""
+        except subprocess.TimeoutExpired:
+            error = f"cut off after {seconds:.0f} s"
+            os.killpg(process.pid, 9)
+    found: Values = json.loads(place.read_text()) if place.exists() else {}
+    if error:
+        found["error"] = f"{error}; {log.read_text(errors='replace').strip()[-600:]}"
+    return {**found, "part seconds": round(time.monotonic() - began, 1)}
+
+
+def tables(found: Mapping[str, Values]) -> str:
+    """Markdown of the results."""
+    lines = []
+    for name, values in found.items():
+        lines += [f"### {name}", "", "| figure | value |", "|---|---|"]
+        lines += [f"| {key} | {_shown(value)} |" for key, value in values.items()] + [""]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_shown(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return "–" if value is None else str(value).replace("\n", " ").replace("|", "/")
+
+
+def _write(place: Path, found: Values) -> None:
+    place.write_text(json.dumps(found, indent=1))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--part", choices=PARTS, help="run one part here; for the processes of this script")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    out, size = given.out.resolve(), DRY if given.dry_run else GPU
+    if given.part:
+        _write(out / f"{given.part}.json", PARTS[given.part][0](Bench(out, size)))
+        return 0
+    end, results = time.monotonic() + 60 * given.minutes * (SLOWER if given.dry_run else 1), {}
+    for name, (_, seconds) in PARTS.items():
+        seconds *= SLOWER if given.dry_run else 1
+        left = end - time.monotonic()
+        if left < 5:
+            results[name] = {"error": "no time left"}
+        else:
+            print(f"{name} …", flush=True)
+            results[name] = run_part(name, out, given.dry_run, min(seconds, left))
+            print(f"{name}: {results[name].get('error', 'ok')} ({results[name]['part seconds']} s)", flush=True)
+        _write(out / "gpu.json", results)
+        (out / "gpu.md").write_text(tables(results))
+    shutil.rmtree(out / "work", ignore_errors=True)
+    return 1 if any("error" in values for values in results.values()) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,42 @@
+"""The script for a GPU machine, at toy size on a CPU: every part runs, and its results are written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import budgets
+from places import ROOT
+
+from benchmarks.gpu import PARTS, tables
+
+
+def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "benchmarks.gpu", "--out", str(tmp_path), "--dry-run"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=budgets.SESSION_SECONDS)
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert done.returncode == 0, results
+    assert list(results) == list(PARTS)
+    assert not [name for name, values in results.items() if "error" in values]
+    assert results["train"]["loss fell"] is True
+    assert results["answers"]["rms of the difference, nats"] == 0  # float32 on a CPU
+    assert len(results["noise"]["val_bpb"]["baseline"]) == 2
+    assert results["session"]["trials"] == 1
+    assert "| tokens/s |" in (tmp_path / "gpu.md").read_text()
+    assert not (tmp_path / "work").exists()
+
+
+def test_no_time_left_is_written_for_each_part(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "benchmarks.gpu", "--out", str(tmp_path), "--dry-run", "--minutes", "0"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=budgets.SESSION_SECONDS)
+    assert done.returncode == 1
+    assert {values["error"] for values in json.loads((tmp_path / "gpu.json").read_text()).values()} == {"no time left"}
+
+
+def test_tables_keep_one_line_per_figure() -> None:
+    text = tables({"train": {"loss, first and last": [10.0, 3.25], "error": "cut | off\nhere", "MFU": None}})
+    assert "| loss, first and last | 10, 3.25 |" in text
+    assert "| error | cut / off here |" in text
+    assert "| MFU | – |" in text
