@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 
@@ -165,6 +166,11 @@ def duration(seconds: float | None, brief: bool = False) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def moment(seconds: float | None) -> str:
+    """``Nov 23 07:30``, in local time; ``seconds`` since the epoch."""
+    return MISSING if seconds is None else time.strftime("%b %d %H:%M", time.localtime(seconds))
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agent.cli.options import Commands, add_command
 from agent.cli.output import say
 from agent.cli.runs import existing, load
-from agent.errors import EnvironmentProblem
+from agent.errors import EnvironmentProblem, OvernightError, UsageError
+
+if TYPE_CHECKING:
+    from agent.types import Param
+
+FILES = ("optuna", "parquet")
 
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "export", export, "newest runs")
-    parser.add_argument("--format", choices=("tsv", "csv", "json"), default="tsv", help="default: tsv")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: stdout")
+    parser.add_argument("--format", choices=("tsv", "csv", "json", *FILES), default="tsv", help="default: tsv")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: stdout; needed for optuna and parquet")
 
 
 def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
-    """Print the attempts of a run as tsv, csv or json."""
+    """Print the attempts of a run as tsv, csv or json, or write a study of Optuna or a Parquet file."""
     from agent.review.data.export import export as text_of
     from agent.text import count
 
-    state, _ = load(existing(runs, tag))
+    state, settings = load(existing(runs, tag))
+    if format in FILES:
+        from agent.review.data.export_files import write_file
+
+        if output is None:
+            raise UsageError(f"--format {format} writes a file: add --output FILE.")
+        write_file(state, format, output, _space(settings))
+        say(f"{output}: {count(len(state.finished), 'attempt')} as {format}")
+        return 0
     text = text_of(state, format)
     if output is None:
         sys.stdout.write(text)
@@ -33,3 +48,13 @@ def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
         raise EnvironmentProblem(f"cannot write {output}: {error.strerror}.") from error
     say(f"{output}: {count(len(state.finished), 'attempt')} as {format}")
     return 0
+
+
+def _space(settings: Mapping[str, Any]) -> Sequence[Param]:
+    """The search space of the run's target, if the target is still there."""
+    from agent.space.space import SearchSpace
+
+    try:
+        return SearchSpace.from_toml(Path(str(settings["run"]["target"]))).params
+    except (OvernightError, OSError, KeyError):
+        return ()

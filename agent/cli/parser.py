@@ -23,6 +23,7 @@ from agent.cli import (
     replay,
     report,
     run,
+    serve,
     show,
     status,
     trust,
@@ -32,7 +33,7 @@ from agent.cli import list as list_command
 from agent.cli.options import Parser
 
 MODULES = (
-    demo, init, trust, prepare, run, list_command, status, watch, log, show, diff, report, branch, export, ideas,
+    demo, init, trust, prepare, run, list_command, status, watch, serve, log, show, diff, report, branch, export, ideas,
     replay, promote, compare, judge, llm, clean, doctor,
 )  # fmt: skip
 EPILOG = """exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 missing or broken environment

@@ -96,11 +96,13 @@ class Watched:
             doing = "answering" if activity.phase == "model" else "idle"
             doing = "unreachable; the session waits" if "model server" in activity.note else doing
             rows.append(("model", text.safe(" · ".join(part for part in (name, doing) if part))))
-        if gpu := self._gpu_words(state.session.device or "cpu"):
+        if gpu := self.gpu(state):
             rows.append(("gpu", Text(gpu)))
         return [*rows, ("heartbeat", heartbeat_text(max(0.0, now - seen)))]
 
-    def _gpu_words(self, device: str) -> str:
+    def gpu(self, state: State) -> str:
+        """Memory, load and temperature of the session's GPU; "" without one."""
+        device = state.session.device or "cpu"
         if device != "cpu" and time.monotonic() - self._gpu[0] > GPU_REFRESH:
             words = gpu_words(device)
             self._gpu = (time.monotonic(), words)

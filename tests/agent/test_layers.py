@@ -12,7 +12,7 @@ from places import ROOT
 
 ROWS = [
     {"cli"},
-    {"compare"},
+    {"compare", "web"},
     {"session", "replay"},
     {"workers", "observers"},
     {"trial", "review", "settings"},
@@ -25,7 +25,10 @@ INSIDE = {  # within one package: who may import whom
     "review": {"data": set(), "terminal": {"data"}, "report": {"data"}},
     "proposers": {"search": {"protocol"}, "code": {"protocol"}, "ideas": {"code", "protocol"}},
 }
-HEAVY = {"torch", "docker", "openai", "optuna", "sklearn", "git", "cmaes", "tokenizers", "ray", "smac", "scipy"}
+HEAVY = {
+    "torch", "docker", "openai", "optuna", "sklearn", "git", "cmaes", "tokenizers", "ray", "smac", "scipy", "starlette",
+    "uvicorn",
+}  # fmt: skip
 
 
 def modules(package: str) -> Iterator[tuple[str, ast.Module]]:

@@ -84,8 +84,9 @@ class Browser:
         message, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(message)
 
-    def open(self, path: Path) -> None:
-        self.call("Page.navigate", url=path.as_uri())
+    def open(self, path: Path | str) -> None:
+        """Open a file or an address."""
+        self.call("Page.navigate", url=path if isinstance(path, str) else path.as_uri())
         while self.run("document.readyState") != "complete":
             time.sleep(0.02)
 

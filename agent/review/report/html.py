@@ -20,8 +20,12 @@ from agent.rundir.directory import replace_file
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def renderer(name: str) -> Callable[[dict[str, Any]], str]:
+def renderer(name: str, live: bool = False) -> Callable[[dict[str, Any]], str]:
     """Return a template as a function of its values.
+
+    Args:
+        name: File in ``TEMPLATES``.
+        live: Whether a server sends the page: its script then follows the server's events.
 
     Raises:
         EnvironmentProblem: Jinja2 is not installed.
@@ -39,20 +43,25 @@ def renderer(name: str) -> Callable[[dict[str, Any]], str]:
         lstrip_blocks=True,
         finalize=partial(_sanitised, Markup),
     )
-    environment.filters.update(number=text.number, gain=text.gain, duration=text.duration, count=text.count)
+    environment.filters.update(
+        number=text.number, gain=text.gain, duration=text.duration, count=text.count, moment=text.moment
+    )
     template = environment.get_template(name)
-    script, style = ((TEMPLATES / part).read_text(encoding="utf-8") for part in ("report.js", "report.css"))
+    parts = ("report.js", *(("live.js",) if live else ()), "report.css")
+    *scripts, style = ((TEMPLATES / part).read_text(encoding="utf-8") for part in parts)
+    script = "\n".join(scripts)
     common = {
         "own": Markup,
         "script": script,
         "style": style,
+        "live": live,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     return lambda values: template.render(common, **values)
 
 
-def render_page(name: str, **values: Any) -> str:
-    return renderer(name)(values)
+def render_page(name: str, live: bool = False, **values: Any) -> str:
+    return renderer(name, live)(values)
 
 
 def write_page(place: Path, content: str) -> None:

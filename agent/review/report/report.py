@@ -35,15 +35,11 @@ def write_report(run_dir: Path) -> Path:
         UsageError: This is not the directory of a run.
         EnvironmentProblem: Jinja2 is not installed, or the files cannot be written.
     """
-    if not run_dir.is_dir() or not ((run_dir / "ledger.jsonl").exists() or (run_dir / "run.toml").exists()):
-        raise UsageError(f"{run_dir} has neither ledger.jsonl nor run.toml: this is not the directory of a run.")
-    state, damage = read_state(run_dir / "ledger.jsonl")
-    for problem in damage:
+    night, page = report_page(run_dir)
+    for problem in night.damage:
         log.warning(problem)
-    night = night_of(state, _read_run(run_dir / "run.toml"), damage=damage)
     place = run_dir / "report.html"
-    kept = [details_of(record, state, run_dir) for record in state.kept]
-    write_page(place, _page(night, kept, run_dir))
+    write_page(place, page)
     try:
         png.draw_progress(night, run_dir / "progress.png")
     except ImportError:
@@ -51,6 +47,24 @@ def write_report(run_dir: Path) -> Path:
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {run_dir / 'progress.png'}: {error.strerror}.") from error
     return place
+
+
+def report_page(run_dir: Path, live: bool = False) -> tuple[Night, str]:
+    """Return a run and its page.
+
+    Args:
+        live: Whether a server sends the page and keeps it up to date.
+
+    Raises:
+        UsageError: This is not the directory of a run.
+        EnvironmentProblem: Jinja2 is not installed.
+    """
+    if not run_dir.is_dir() or not ((run_dir / "ledger.jsonl").exists() or (run_dir / "run.toml").exists()):
+        raise UsageError(f"{run_dir} has neither ledger.jsonl nor run.toml: this is not the directory of a run.")
+    state, damage = read_state(run_dir / "ledger.jsonl")
+    night = night_of(state, _read_run(run_dir / "run.toml"), damage=damage)
+    kept = [details_of(record, state, run_dir) for record in state.kept]
+    return night, _page(night, kept, run_dir, live)
 
 
 def _read_run(path: Path) -> dict[str, Any]:
@@ -61,9 +75,9 @@ def _read_run(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _page(night: Night, kept: Sequence[Details], run_dir: Path) -> str:
+def _page(night: Night, kept: Sequence[Details], run_dir: Path, live: bool) -> str:
     """The whole page. Diffs are cut until it fits into ``MOST_BYTES``."""
-    render = renderer("report.html")
+    render = renderer("report.html", live)
     fixed, latest, html = _fixed(night), night.attempts[-charts.MOST_MARKS :], ""
     curves = [charts.curve_chart(details.curve, details.parent_curve) for details in kept]
     for kept_limit, other_limit in _limits(latest):

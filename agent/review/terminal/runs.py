@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +49,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Text]:
     cells = (
         text.safe(row["tag"], "bold"),
         condition_text(row["state"]),
-        _one_line(Text(_moment(row["started"]))),
+        _one_line(Text(text.moment(row["started"]))),
         _one_line(text.safe(row["proposer"] or text.MISSING)),
         Text(f"{row['trials']}/{row['planned']}" if row["planned"] else str(row["trials"])),
         Text(str(row["kept"]), style="green" if row["kept"] else ""),
@@ -69,7 +68,3 @@ def _one_line(cell: Text) -> Text:
 
 def condition_text(name: str) -> Text:
     return Text(name, style={"running": "bold cyan", "ended": "green"}.get(name, "yellow"))
-
-
-def _moment(seconds: float | None) -> str:
-    return text.MISSING if seconds is None else time.strftime("%b %d %H:%M", time.localtime(seconds))

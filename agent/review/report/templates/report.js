@@ -15,6 +15,14 @@
   // tips: the titles of marks, shown without delay and on keyboard focus
   const tip = $("tip");
   const words = new WeakMap();
+  const SVG = "http://www.w3.org/2000/svg";
+
+  // everything inside of <main>; a live page calls it again whenever it has replaced <main>
+  let attached = new AbortController();
+  const attach = () => {
+  attached.abort();
+  attached = new AbortController();
+  const addEventListener = (kind, work, options) => window.addEventListener(kind, work, { signal: attached.signal, capture: options === true });
   const hide = () => { tip.hidden = true; };
   const show = (mark, x, y) => {
     tip.textContent = words.get(mark);
@@ -36,7 +44,6 @@
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
   // zoom by dragging or by the buttons: marks keep their size, lines are stretched, ticks are recomputed
-  const SVG = "http://www.w3.org/2000/svg";
   const add = (parent, name, attributes, words) => {
     const child = parent.appendChild(document.createElementNS(SVG, name));
     for (const [key, value] of Object.entries(attributes)) child.setAttribute(key, value);
@@ -119,8 +126,8 @@
         look(...back(from), ...back(to));
         frame.remove();
         const still = (click) => click.preventDefault();  // the end of a drag is not a click
-        addEventListener("click", still, true);
-        setTimeout(() => removeEventListener("click", still, true));
+        window.addEventListener("click", still, true);
+        setTimeout(() => window.removeEventListener("click", still, true));
       }
       from = frame = null;
     });
@@ -187,4 +194,7 @@
   }));
   filter();
   open();
+  };
+  attach();
+  root.addEventListener("replaced", attach);
 })();

@@ -1,0 +1,120 @@
+"""The record of a run as a file of other tools: a study of Optuna, or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import EnvironmentProblem, UsageError
+from agent.ledger.state import State
+from agent.review.data.attempts import attempt_json, attempt_of
+from agent.types import Param, Record, Value
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+MOST_DIFF = 2000  # characters of a diff in a study: its database has a limit for each attribute
+
+
+def write_file(state: State, kind: str, file: Path, params: Sequence[Param] = ()) -> None:
+    """Write ``file``, which must not exist.
+
+    Args:
+        kind: "optuna": a study, in SQLite, or in Optuna's journal where ``file`` ends in .log. "parquet": one row for
+            each finished attempt, with the columns of csv.
+        params: The search space; without it, the values that occurred are the bounds.
+
+    Raises:
+        UsageError: The file exists.
+        EnvironmentProblem: The tool's package is not installed, or the file cannot be written.
+    """
+    if file.exists():
+        raise UsageError(f"--output {file} exists. Choose another file.")
+    if not file.parent.is_dir():
+        raise UsageError(f"--output {file}: there is no folder {file.parent}.")
+    {"optuna": _optuna, "parquet": _parquet}[kind](state, file, params)
+
+
+def _parquet(state: State, file: Path, _params: Sequence[Param]) -> None:
+    with _needs("parquet needs pyarrow: pip install 'overnight[train]'"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    rows = [attempt_json(attempt_of(record)) for record in state.finished]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+
+
+def _optuna(state: State, file: Path, params: Sequence[Param]) -> None:
+    with _needs("optuna needs Optuna: pip install 'overnight[hpo]'"):
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+    storage = JournalStorage(JournalFileBackend(str(file))) if file.suffix == ".log" else f"sqlite:///{file.resolve()}"
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=state.session.tag or "run", direction=state.session.goal
+        )
+        study.set_user_attr("metric", state.session.metric)
+        study.set_user_attr("proposer", state.session.proposer)
+        distributions = _distributions(state.finished, params)
+        for record in state.finished:
+            study.add_trial(_trial(record, distributions))
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _trial(record: Record, distributions: dict[str, BaseDistribution]) -> Any:
+    from optuna.trial import TrialState, create_trial
+
+    attempt = attempt_of(record)
+    values = dict(record.proposal.params or {})
+    attributes = {
+        **{name: value for name, value in attempt_json(attempt).items() if value is not None},
+        "diff": record.proposal.diff[:MOST_DIFF],
+    }
+    trial = create_trial(
+        state=TrialState.FAIL if attempt.value is None else TrialState.COMPLETE,
+        value=attempt.value,
+        params=values,
+        distributions={name: distributions[name] for name in values},
+        user_attrs=attributes,
+    )
+    trial.datetime_start = datetime.fromtimestamp(record.started)
+    trial.datetime_complete = datetime.fromtimestamp(record.ended or record.started)
+    return trial
+
+
+def _distributions(records: Sequence[Record], params: Sequence[Param]) -> dict[str, BaseDistribution]:
+    """One distribution for each name that holds all of its values."""
+    seen: dict[str, list[Value]] = {}
+    for record in records:
+        for name, value in (record.proposal.params or {}).items():
+            seen.setdefault(name, []).append(value)
+    known = {param.name: param for param in params}
+    return {name: _distribution(values, known.get(name)) for name, values in seen.items()}
+
+
+def _distribution(values: list[Value], param: Param | None) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(numbers) < len(values) or (param is not None and param.choices):
+        return CategoricalDistribution(list(dict.fromkeys([*(param.choices if param else ()), *values])))
+    bounds = [bound for bound in (param.low, param.high) if bound is not None] if param else []
+    low, high = min(*numbers, *bounds, numbers[0]), max(*numbers, *bounds, numbers[0])
+    log = bool(param and param.log) and low > 0
+    if all(isinstance(number, int) for number in numbers):
+        return IntDistribution(int(low), int(high), log=log)
+    return FloatDistribution(float(low), float(high), log=log)
+
+
+@contextmanager
+def _needs(message: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise EnvironmentProblem(f"--format {message}.") from None

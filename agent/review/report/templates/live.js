@@ -1,0 +1,47 @@
+// A page that a server sends: it follows the server's events. The static report has no such script.
+(() => {
+  const live = document.getElementById("live");
+  const own = live.dataset.tag;  // "" on the list of runs
+  const state = document.getElementById("connection");
+  let late = null;  // a refresh that is due
+
+  const text = async (path) => {
+    const answer = await fetch(path, { cache: "no-store" });
+    if (!answer.ok) throw new Error(answer.status);
+    return answer.text();
+  };
+  const panel = async () => { if (own) live.innerHTML = await text("/run/" + encodeURIComponent(own) + "/live"); };
+
+  // replace <main>, and keep what the reader has opened, typed and chosen
+  const refresh = async () => {
+    late = null;
+    const fresh = new DOMParser().parseFromString(await text(location.pathname), "text/html").querySelector("main");
+    const old = document.querySelector("main");
+    const key = (part) => part.closest("tr")?.id || part.querySelector(".number")?.textContent || "";
+    const known = new Map([...old.querySelectorAll("details")].map((part) => [key(part), part.open]));
+    for (const part of fresh.querySelectorAll("details")) if (known.has(key(part))) part.open = known.get(key(part));
+    const fields = ["words", "outcome", "source"].map((id) => [id, document.getElementById(id)?.value ?? ""]);
+    const focus = document.activeElement?.id, sorted = old.querySelector("th[aria-sort]"), place = sorted?.cellIndex ?? 0;
+    const down = sorted?.getAttribute("aria-sort") === "descending";
+    old.replaceWith(document.adoptNode(fresh));
+    for (const [id, value] of fields) if (value && document.getElementById(id)) document.getElementById(id).value = value;
+    document.documentElement.dispatchEvent(new Event("replaced"));
+    const head = document.querySelectorAll("#table thead button")[place];
+    if (head && (place || down)) { head.click(); if (down) head.click(); }
+    if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
+  };
+  const soon = () => { late ??= setTimeout(() => refresh().catch(() => {}), 500); };
+
+  const follow = () => {
+    const source = new EventSource("/events");
+    source.onopen = () => { state.hidden = true; soon(); panel().catch(() => {}); };
+    source.onerror = () => { state.hidden = false; };
+    source.onmessage = (event) => {
+      const { tag, ledger } = JSON.parse(event.data);
+      if (own && tag !== own) return;
+      if (ledger) soon();
+      panel().catch(() => {});
+    };
+  };
+  follow();
+})();

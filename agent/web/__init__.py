@@ -1,0 +1,1 @@
+"""A read-only live page over the runs of a folder (``overnight serve``)."""

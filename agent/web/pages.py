@@ -1,0 +1,126 @@
+"""The pages of the server: the list of runs, a run's report that stays up to date, and what it does now.
+
+They are rendered from the files of the run directories, which the server only reads. A session never notices it.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from threading import Lock
+
+from agent import text
+from agent.curves import Point, curve_of
+from agent.observers.activity import Activity
+from agent.observers.watched import Watched
+from agent.review.data.run_index import overview
+from agent.review.data.runs import condition
+from agent.review.report import charts
+from agent.review.report.html import render_page
+from agent.review.report.report import report_page
+from agent.rundir.directory import RunDirectory, find_runs
+
+Stamp = tuple[int, int]  # of a run: changes with its ledger, changes with what it does now
+KEPT = 20  # pages of runs in memory
+
+
+class Pages:
+    """The pages of one folder of runs. Its methods may be called from several threads."""
+
+    def __init__(self, root: Path):
+        self._root = root
+        self._watched: dict[str, Watched] = {}
+        self._pages: dict[str, tuple[int, str]] = {}  # tag: stamp of the ledger, page
+        self._lock = Lock()
+
+    def stamps(self) -> dict[str, Stamp]:
+        """What changes with each run."""
+        return {tag: _stamp(RunDirectory(self._root, tag)) for tag in find_runs(self._root)}
+
+    def runs(self) -> str:
+        """The list of runs, the newest first."""
+        rows = overview(self._root, lambda _problem: None)[::-1]
+        return render_page("runs.html", live=True, rows=rows, folder=str(self._root))
+
+    def run(self, tag: str) -> str | None:
+        """The report of a run; None if there is no such run."""
+        directory = self._directory(tag)
+        if directory is None:
+            return None
+        stamp = _stamp(directory)[0]
+        with self._lock:
+            known = self._pages.get(tag)
+            if known is None or known[0] != stamp:
+                known = stamp, report_page(directory.path, live=True)[1]
+                self._pages[tag] = known
+                while len(self._pages) > KEPT:
+                    self._pages.pop(next(iter(self._pages)))
+        return known[1]
+
+    def now(self, tag: str) -> str | None:
+        """What a run does now, as a fragment of its page; None if there is no such run."""
+        directory = self._directory(tag)
+        if directory is None:
+            return None
+        with self._lock:
+            watched = self._watched.setdefault(tag, Watched(directory))
+            state = watched.state()
+            now, running = time.time(), directory.running()
+            seen, activity = watched.activity(state, now)
+            gpu = watched.gpu(state) if running else ""
+        if not running:
+            return render_page(
+                "live.html", condition=condition(state, running), doing="", rows=[], picture="", share=None
+            )
+        rows = [(name, words) for name, words in _rows(activity, gpu, now - seen) if words]
+        run = state.started[-1] if state.started else None
+        doing = f"trial {activity.trial}" if activity.trial else "the baseline"
+        return render_page(
+            "live.html",
+            condition=condition(state, running),
+            doing=f"{doing}: {activity.phase}" if activity.phase else "",
+            rows=rows,
+            picture=charts.curve_chart(
+                _curve(activity), curve_of(directory.path, state.runs.get(state.incumbent, ())), 560, 180
+            )
+            if run
+            else "",
+            share=activity.progress,
+        )
+
+    def _directory(self, tag: str) -> RunDirectory | None:
+        return RunDirectory(self._root, tag) if tag in find_runs(self._root) else None
+
+
+def _curve(activity: Activity) -> list[Point]:
+    """The loss of the run under way, by share of the budget. Reports come at equal intervals of time."""
+    losses, end = activity.losses, activity.progress or 0.0
+    return [Point(end * (k + 1) / len(losses), loss, k) for k, loss in enumerate(losses)]
+
+
+def _rows(activity: Activity, gpu: str, quiet: float) -> list[tuple[str, str]]:
+    speed = activity.tokens_per_second
+    return [
+        ("run", activity.role),
+        ("step", str(activity.step or "")),
+        ("loss", "" if activity.loss is None else f"{activity.loss:.4f}"),
+        ("tokens/s", "" if speed is None else f"{speed:,.0f}"),
+        ("in this phase", text.duration(activity.seconds)),
+        ("left", "" if activity.seconds_left is None else text.duration(activity.seconds_left)),
+        ("others under way", str(activity.running - 1) if activity.running > 1 else ""),
+        ("gpu", gpu),
+        ("note", text.line(activity.note)),
+        ("last sign of life", f"{text.duration(quiet)} ago" if quiet > 30 else ""),
+    ]
+
+
+def _stamp(directory: RunDirectory) -> Stamp:
+    return _changed(directory.ledger), _changed(directory.progress) + directory.running()
+
+
+def _changed(file: Path) -> int:
+    try:
+        stat = file.stat()
+    except OSError:
+        return 0
+    return stat.st_mtime_ns ^ (stat.st_size << 1)

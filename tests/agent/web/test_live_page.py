@@ -1,0 +1,59 @@
+"""The live page in a real Chromium: it follows the ledger, and keeps what the reader typed and opened."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import budgets
+import pytest
+from browser import CHROMIUM, Browser
+from live_page import Growing, serving
+
+pytest.importorskip("starlette")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
+ROWS = "document.querySelectorAll('#table tbody tr').length"
+HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+
+def until(browser: Browser, script: str, what: str) -> None:
+    end = time.monotonic() + budgets.ANSWER_SECONDS
+    while not browser.run(script):
+        assert time.monotonic() < end, f"{what}: not within {budgets.ANSWER_SECONDS} s"
+        time.sleep(0.2)
+
+
+def test_page_follows_a_growing_run(tmp_path: Path) -> None:
+    night = Growing(tmp_path, "jun12", 40, hostile=HOSTILE)
+    night.grow(60)
+    with serving(night.path.parent) as address, Browser(390, 844) as browser:
+        browser.open(address + "run/jun12")
+        before = browser.run(ROWS)
+        assert before > 2
+        browser.run("document.querySelector('#words').value = 'mlp'; document.querySelector('#words').focus()")
+        browser.run("document.querySelector('#filters').dispatchEvent(new Event('input', {bubbles: true}))")
+        night.grow(80)
+        until(browser, f"{ROWS} > {before}", "more rows")
+        assert browser.run("document.querySelector('#words').value") == "mlp"
+        assert browser.run("document.activeElement.id") == "words"
+        assert browser.run("document.querySelectorAll('#table tbody tr[hidden]').length") > 0
+        until(browser, "document.querySelector('#live h2') !== null", "the live part")
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+        browser.open(address)
+        assert browser.run("document.querySelectorAll('main a').length") == 1
+        assert browser.run("document.title") == "runs · overnight"
+        assert browser.complaints == []
+
+
+def test_page_continues_after_a_restart_of_the_server(tmp_path: Path) -> None:
+    night = Growing(tmp_path, "jun12")
+    night.grow(40)
+    with Browser() as browser:
+        with serving(night.path.parent) as address:
+            browser.open(address + "run/jun12")
+            before = browser.run(ROWS)
+        until(browser, "!document.querySelector('#connection').hidden", "the notice")
+        night.grow(40)
+        port = address.rstrip("/").rpartition(":")[2]
+        with serving(night.path.parent, "--port", port):
+            until(browser, f"{ROWS} > {before} && document.querySelector('#connection').hidden", "the new rows")
