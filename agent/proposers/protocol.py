@@ -55,7 +55,8 @@ class Context:
     transcripts: Path | None = None  # directory for the conversation with a model
     run_directory: Path | None = None
     baseline: str = ""  # text of the editable file before the first edit
-    open: tuple[Record, ...] = ()  # trials without a verdict
+    open: tuple[Record, ...] = ()  # other trials without a verdict
+    failed: Record | None = None  # the trial whose edit failed before training, if the ask is for its repair
 
     @property
     def best(self) -> float | None:
