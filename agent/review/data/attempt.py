@@ -6,7 +6,6 @@ since the epoch; null), failure (list of lines), curve and parent_curve (lists o
 object per run with the fields of the ledger), and versions (one object per repair: subject, diff and ending of what was
 replaced, or of the unusable reply, and its measurements). Control characters in texts are spelled out; git has the
 exact bytes.
-
 """
 
 from __future__ import annotations
