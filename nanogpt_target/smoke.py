@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt_target import harness
+from nanogpt_target.diagnostics import Diagnostics
 
 _now, _sleep = time.monotonic, time.sleep
 SCHEDULE = [0.0, 0.5, 0.98]  # progress of the steps: warm-up, plateau and decay of a schedule each run once
@@ -75,6 +77,8 @@ class SmokeRun(harness.Run):
 
     def __init__(self) -> None:
         super().__init__()
+        self._report = self._out / "diagnostics.json"
+        self._diagnostics: Diagnostics | None = None
         self._out = Path(tempfile.mkdtemp(prefix="smoke-", dir=self._out))
         self._schedule = SCHEDULE
 
@@ -83,9 +87,30 @@ class SmokeRun(harness.Run):
         self._open()
         self._began = _now()
         self._batches = _RandomTokens(self.meta, self._seed, self.device)  # type: ignore[assignment]
+        self._diagnostics = Diagnostics(model, self.device)
+
+    @property
+    def training(self) -> bool:
+        new, goes_on = self._planned != self.step, super().training
+        if new and goes_on:
+            self._diagnose(lambda found: found.start_step())
+        return goes_on
+
+    def batch(self, rows: int) -> tuple[Tensor, Tensor]:
+        take = super().batch
+        return self._diagnostics.batch(lambda: take(rows)) if self._diagnostics else take(rows)
+
+    def _diagnose(self, work: Callable[[Diagnostics], None]) -> None:
+        """Call ``work``; a program that cannot be diagnosed has no diagnostics."""
+        if self._diagnostics is not None:
+            try:
+                work(self._diagnostics)
+            except Exception:
+                self._diagnostics = None
 
     def finish_step(self, loss: Tensor) -> None:
         self.step += 1
+        self._diagnose(lambda found: found.finish_step())
         if self.step == 1 and not math.isfinite(float(loss)):  # later steps jump through the schedule
             raise FloatingPointError("smoke test: the loss of the first step is not finite")
 
@@ -94,6 +119,7 @@ class SmokeRun(harness.Run):
         try:
             super().save(model, extra)
             _check_logits(self._out, self.meta, self.device)
+            self._diagnose(lambda found: found.write(self._report))
         except BaseException:
             traceback.print_exc()
             self._leave(1)

@@ -42,9 +42,16 @@ def test_smoke_test_leaves_run_bit_identical(
     assert next(e["outcome"] for e in run["events"] if e["event"] == "smoke_end") == "passed"
     assert hashes(tmp_path / "out") == hashes(trained)
     names = {path.name for path in trained.iterdir()}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*names, "diagnostics.json"}
     for name in ("curve.jsonl", "trace.jsonl"):
         assert len((tmp_path / "out" / name).read_text().splitlines()) == len((trained / name).read_text().splitlines())
+    found = json.loads((tmp_path / "out" / "diagnostics.json").read_text())
+    assert set(found["phases"]) == {"data", "forward", "backward", "optimiser", "other"}
+    assert all(ms > 0 for ms in found["phases"].values())
+    assert len(found["operations"]) == 10
+    groups = {group["name"]: group for group in found["groups"]}
+    assert {"embedding", "blocks.attention.q", "head"} <= groups.keys()
+    assert all(group[norm] > 0 for group in groups.values() for norm in ("gradient", "update", "weight"))
 
 
 @pytest.mark.parametrize(
