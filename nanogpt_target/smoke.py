@@ -41,7 +41,7 @@ def branch(seconds: float) -> bool:
     Raises:
         SystemExit: the smoke test failed, with the exit status of the child.
     """
-    if torch.cuda.is_initialized():  # by an edit, on import: CUDA does not survive a fork
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # by an edit, on import: CUDA does not survive a fork
         return False
     harness.emit(event="smoke")
     sys.stderr.flush()
