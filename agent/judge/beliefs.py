@@ -90,12 +90,12 @@ class Beliefs:
             return
         if trial in self._decided and trial not in self._kept:
             return  # the run was in flight when its edit was dropped
-        edits = () if trial is None or trial in self._kept else (trial,)
-        belief = self.of(run.device_type, trial) if trial is not None and edits else device.start()
+        under_test = None if trial in self._kept else trial
+        belief = device.start() if under_test is None else self.of(run.device_type, under_test)
         if belief is not None:
             missing = device.gains[self._keeps[run.commit] :]
             offset = sum(gain for gain, _ in missing)
-            belief.observe(run.seed, z, edits, offset, math.hypot(*(se for _, se in missing)))
+            belief.observe(run.seed, z, under_test, offset, math.hypot(*(se for _, se in missing)))
 
     def _judged(self, trial: int, kept: bool, gain: float | None, se: float | None) -> None:
         self._decided.add(trial)

@@ -25,7 +25,7 @@ def session(rho: float, seed: int = 1, spread: float = 0.02) -> tuple[Belief, ra
 def run(belief: Belief, found: tuple[random.Random, dict[int, float]], rho: float, seed: int, effect: float) -> None:
     draw, shared = found
     noise = draw.gauss(0, 0.02 * math.sqrt(1 - rho))
-    belief.observe(seed, -3.0 + effect + shared[seed] + noise, (1,))
+    belief.observe(seed, -3.0 + effect + shared[seed] + noise, 1)
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], []])
@@ -74,7 +74,7 @@ def test_wild_loss_is_blamed_on_its_edit() -> None:
     belief, *_ = session(0.9)
     before, _ = belief.level
     belief.open(1)
-    belief.observe(0, -50.0, (1,))
+    belief.observe(0, -50.0, 1)
     found = belief.estimate(1)
     assert found.probability < 0.01
     belief.close(1, kept=False)
@@ -97,8 +97,8 @@ def test_offset_reads_run_on_older_base() -> None:
     moved, *_ = session(0.9)
     plain.open(1)
     moved.open(1)
-    plain.observe(0, -2.9, (1,))
-    moved.observe(0, -3.0, (1,), offset=0.1)
+    plain.observe(0, -2.9, 1)
+    moved.observe(0, -3.0, 1, offset=0.1)
     assert moved.estimate(1) == plain.estimate(1)
 
 
@@ -120,7 +120,7 @@ def test_any_finite_values_give_finite_estimates(runs: list[tuple[int, float, bo
     belief = Belief([(k, -3.0 + 0.01 * k) for k in SEEDS])
     belief.open(1)
     for seed, z, carries in runs:
-        belief.observe(seed, z, (1,) if carries else ())
+        belief.observe(seed, z, 1 if carries else None)
     found = belief.estimate(1)
     belief.close(1, keep)
     assert all(map(math.isfinite, (found.probability, found.gain, found.se, found.promise, *belief.level)))
