@@ -22,6 +22,7 @@ LOSSES = (0.026, 0.0416, 0.0624, 0.104, 0.1144, 0.104, 0.0676)
 NOTHING = 0.4
 SPREAD = 0.4  # standard deviation of a component over its size
 PRIOR_EDITS = 20.0  # the prior weights count for as much as this many edits seen
+EM_STEPS = 5  # for each edit; the weights go on from where the last edit left them
 
 _MEANS = np.array([*SIZES, *(-size for size in SIZES), 0.0])  # the last component is "nothing"
 _WEIGHTS = np.array([*GAINS, *LOSSES, NOTHING]) / sum((*GAINS, *LOSSES, NOTHING))
@@ -43,16 +44,17 @@ class Effects:
     """The mixture, its weights learned from the edits that were decided."""
 
     def __init__(self) -> None:
-        self._seen = np.zeros(len(_MEANS))
+        self.weights: Array = _WEIGHTS
+        self._seen: list[Array] = []  # likelihood of each component, up to a factor, for each decided edit
 
     def learn(self, components: Array) -> None:
-        """Count a decided edit by its responsibilities (C)."""
-        self._seen = self._seen + components
-
-    @property
-    def weights(self) -> Array:
-        weights = PRIOR_EDITS * _WEIGHTS + self._seen
-        return np.asarray(weights / weights.sum())
+        """Count a decided edit, given its responsibilities (C). The weights follow by a few steps of EM."""
+        self._seen.append(components / self.weights)
+        seen = np.array(self._seen)
+        for _ in range(EM_STEPS):
+            parts = seen * self.weights
+            weights = PRIOR_EDITS * _WEIGHTS + (parts / parts.sum(axis=1, keepdims=True)).sum(axis=0)
+            self.weights = weights / weights.sum()
 
     def moments(self, sd: Array) -> tuple[Array, Array]:
         """Mean and variance of an effect where a run has the standard deviation ``sd`` (F)."""
