@@ -41,6 +41,7 @@ WALK = 0.02  # standard deviation of the level's random walk per run, in standar
 SLOPE = 0.01  # prior standard deviation of the level's slope per run, in the same unit
 WIDE = 5.0  # prior standard deviation of the first level, in the same unit
 WILD = 3.0  # standard deviations beyond which an innovation counts as an outlier
+UNLIKELY = 3.0  # log odds against an outlier, other than a loss in the first run of an edit
 MOST = 50.0  # standard deviations of a run at which an innovation is cut: a larger one says no more
 MOST_BLOCKS = 8  # of filters: with more edits open at a time, the least likely combinations of shares are dropped
 
@@ -140,6 +141,7 @@ class Belief:
         if seed not in self._seeds:
             self._seeds[seed] = filters.add(np.zeros(len(sd)), self._shared)
         edit = None if trial is None else self._open[trial]
+        first = edit is not None and not edit.own
         if edit and seed not in edit.own:
             edit.own[seed] = filters.add(np.zeros(len(sd)), self._shared)
         row = self._row(seed, trial)
@@ -147,7 +149,9 @@ class Belief:
         noise = self._own + spread**2
         column, variance = filters.predict(row)
         variance = variance + noise
-        loss = (error < 0) & (error**2 > WILD**2 * variance)
+        outlier = error**2 > WILD**2 * variance
+        loss = (error < 0) & outlier
+        filters.log_weights = filters.log_weights - UNLIKELY * (outlier & ~loss if first else outlier)
         if edit and loss.any():  # a wild loss is the edit's: widen its prior first, or level and seed would move
             more = np.where(loss, error**2, 0.0)
             filters.covariance[:, edit.index, edit.index] += more
@@ -204,23 +208,25 @@ class Belief:
             shares=float(self._by_share(trial, weights) @ SHARES),
         )
 
-    def information(self, trial: int, seed: int, carries: bool) -> float:
+    def information(self, trial: int, runs: Sequence[tuple[int, bool]]) -> list[float]:
         """Expected fall of the variance of an edit's effect, in variances of a run, by one more run.
 
         Args:
             trial: The open edit.
-            seed: Of the run.
-            carries: Whether the run is of the candidate; else of the incumbent.
+            runs: Seed of each run that could be next, and whether it is of the candidate; else of the incumbent.
         """
-        edit = self._open[trial]
-        column, variance = self._filters.predict(self._row(seed, trial if carries else None))
-        variance = variance + self._own
-        if seed not in self._seeds:
-            variance = variance + self._shared
-        elif carries and seed not in edit.own:
-            variance = variance + (1 - self._share(trial) ** 2) * self._shared
-        fall = column[:, edit.index] ** 2 / variance / self._sd**2
-        return float(self._weights() @ fall)
+        edit, weights = self._open[trial], self._weights() / self._sd**2
+        shared, own, apart = self._shared, self._own, 1 - self._share(trial) ** 2
+        falls = []
+        for seed, carries in runs:
+            column, variance = self._filters.predict(self._row(seed, trial if carries else None))
+            variance = variance + own
+            if seed not in self._seeds:
+                variance = variance + shared
+            elif carries and seed not in edit.own:
+                variance = variance + apart * shared
+            falls.append(float(weights @ (column[:, edit.index] ** 2 / variance)))
+        return falls
 
     @property
     def noise(self) -> float:

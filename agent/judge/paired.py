@@ -1,6 +1,6 @@
 """The sequential test of the policy ``confirm``: keep, drop, or make the run that tells most.
 
-An edit is kept once the probability that it is a gain reaches 95 % (99 % after a single run). It is dropped once the
+An edit is kept once the probability that it is a gain reaches 90 % (97 % after a single run). It is dropped once the
 gain that it still promises is smaller than what a new idea promises. Until then the next run is the one, of the
 candidate or of the incumbent, that reduces the uncertainty of the gain most.
 """
@@ -13,9 +13,9 @@ from typing import Literal
 
 from agent.judge.belief import Belief, Estimate
 
-KEEP = 0.95  # probability of a gain that keeps an edit
+KEEP = 0.9  # probability of a gain that keeps an edit
 KEEP_COSTLY = 0.99  # the same for an edit that needs much more memory
-KEEP_AFTER_ONE = 0.99  # the same after one run, which edits that depend on their seed could pass by chance
+KEEP_AFTER_ONE = 0.97  # the same after one run, which edits that depend on their seed could pass by chance
 CALIBRATION = 5  # runs of the baseline before the first edit
 MAX_RUNS = 8  # per trial, of candidate and incumbent together
 WINDOW = 8  # seeds in use at a time
@@ -61,5 +61,5 @@ def decide(
         runs += [Next("incumbent", seed) for seed in seeds if seed not in evidence.incumbent]
     if not runs:
         return "revert", found
-    best = max(runs, key=lambda run: belief.information(evidence.trial, run.seed, run.side == "candidate"))
-    return best, found
+    told = belief.information(evidence.trial, [(run.seed, run.side == "candidate") for run in runs])
+    return runs[told.index(max(told))], found
