@@ -146,4 +146,6 @@ class Beliefs:
                 if device.belief is not None:
                     device.belief.shift(gain or 0.0, se or 0.0)
             if device.belief is not None:
-                device.belief.forget_seeds(self.window(len(self._kept)) if keep.shares or any(device is one for one in tried) else ())
+                device.belief.forget_seeds(
+                    self.window(len(self._kept)) if keep.shares or any(device is one for one in tried) else ()
+                )
