@@ -7,7 +7,7 @@ held possible for each edit; how often each holds is learned from the edits that
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -36,7 +36,7 @@ class Sharing:
         rate = float(chances @ _RATES / chances.sum())
         return rate, 1 - rate
 
-    def learn(self, weights: Weights, evidence: Sequence[float]) -> None:
+    def learn(self, weights: Weights, evidence: Array) -> None:
         """Count a decided edit by the log evidence of its runs under each of ``SHARES``."""
         shares, apart = evidence
         found = np.logaddexp(np.log(_RATES) + shares, np.log(1 - _RATES) + apart)
