@@ -39,7 +39,7 @@ class Filters:
         covariance[:, :n, :n] = self.covariance
         covariance[:, n, n] = variance
         self.covariance = covariance
-        return n
+        return int(n)
 
     def remove(self, indices: Collection[int]) -> None:
         left = [index for index in range(self.mean.shape[1]) if index not in indices]
