@@ -20,6 +20,7 @@ from statistics import fmean, stdev
 
 from agent.judge import paired
 from agent.judge.belief import Belief
+from agent.judge.sharing import Weights
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class World:
     interact: float = 0.0  # share of pairs of edits that add plus or minus 1 when together
     scatter: float = 0.0  # spread of log noise between edits: some depend on the seed more than others
     unstable: float = 0.0  # share of edits that lose 12 under every second seed
+    apart: float = 0.0  # share of edits that draw other random numbers: equal seeds tell nothing about them
+    told: bool = False  # whether initial weights say so
 
 
 WORLDS = (
@@ -47,6 +50,10 @@ WORLDS = (
     World("interact", interact=0.2),
     World("scatter", scatter=0.7),
     World("unstable", unstable=0.05),
+    World("mixed", apart=0.4),
+    World("mixed-told", apart=0.4, told=True),
+    World("mixed-heavy", apart=0.4, heavy=True),
+    World("mixed-rare", apart=0.4, shares=(0.05, 0.35)),
 )
 
 
@@ -57,6 +64,8 @@ class Edit:
     gain: float
     noise: float = 1.0
     unstable: bool = False
+    line: int = 0  # commits of one line share the effects of seeds
+    weights: Weights = "unknown"
 
 
 @dataclass
@@ -68,7 +77,9 @@ class Machine:
     seed: int
     runs: int = 0
     kept: int = 0
-    _of_seed: dict[int, float] = field(default_factory=dict)
+    line: int = 0  # of the incumbent
+    _lines: int = 0
+    _of_seed: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._edits, self._noise = random.Random(f"edits {self.seed}"), random.Random(f"runs {self.seed}")
@@ -81,7 +92,10 @@ class Machine:
             gain += sum(draw.choice((-1.0, 1.0)) for _ in range(self.kept) if draw.random() < world.interact)
         noise = math.exp(draw.gauss(0, world.scatter) - world.scatter**2)
         unstable = draw.random() < world.unstable
-        return Edit(gain - 6.0 * unstable, noise, unstable)
+        apart = bool(world.apart) and draw.random() < world.apart
+        self._lines += apart
+        weights: Weights = "unknown" if not world.told else "different" if apart else "equal"
+        return Edit(gain - 6.0 * unstable, noise, unstable, self._lines if apart else self.line, weights)
 
     def run(self, level: float, seed: int, edit: Edit) -> float:
         """z of one run of a commit whose true gain over the baseline is ``level``."""
@@ -91,7 +105,7 @@ class Machine:
             own /= math.sqrt(sum(draw.gauss(0, 1) ** 2 for _ in range(3)))
         if edit.unstable:
             level += -6.0 if draw.random() < 0.5 else 6.0
-        shared = self._of_seed.setdefault(seed, draw.gauss(0, 1))
+        shared = self._of_seed.setdefault((edit.line, seed), draw.gauss(0, 1))
         noise = math.sqrt(self.rho) * shared + math.sqrt(1 - self.rho) * own * edit.noise
         self.runs += 1
         return level + noise - self.world.drift * (self.runs - 1) / 150
@@ -124,7 +138,7 @@ def greedy(machine: Machine, budget: int) -> Night:
         score = machine.run(night.gain + edit.gain, machine.runs, edit)
         if score > best:
             night.keep(edit, score - best)
-            best, machine.kept = score, night.kept
+            best, machine.kept, machine.line = score, night.kept, edit.line
     return night
 
 
@@ -135,7 +149,7 @@ def confirm(machine: Machine, budget: int) -> Night:
     belief, known = Belief(calibration), {seed for seed, _ in calibration}
     while machine.runs < budget:
         edit, trial, seen, runs = machine.edit(), night.trials, set[int](), 0
-        belief.open(trial)
+        belief.open(trial, edit.weights)
         night.trials += 1
         while True:
             evidence = paired.Evidence(trial, seen, known, runs)
@@ -145,7 +159,7 @@ def confirm(machine: Machine, budget: int) -> Night:
             candidate = step.side == "candidate"
             level = night.gain + (edit.gain if candidate else 0.0)
             z = machine.run(level, step.seed, edit if candidate else incumbent)
-            belief.observe(step.seed, z, (trial,) if candidate else ())
+            belief.observe(step.seed, z, trial if candidate else None)
             (seen if candidate else known).add(step.seed)
             runs += 1
         if isinstance(step, paired.Next):
@@ -153,7 +167,7 @@ def confirm(machine: Machine, budget: int) -> Night:
         belief.close(trial, step == "keep")
         if step == "keep":
             night.keep(edit, estimate.gain)
-            incumbent, known, machine.kept = edit, seen, night.kept
+            incumbent, known, machine.kept, machine.line = edit, seen, night.kept, edit.line
             belief.forget_seeds(paired.window(night.kept))
     return night
 

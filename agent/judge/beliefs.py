@@ -8,8 +8,18 @@ from dataclasses import dataclass, field
 
 from agent.judge.belief import Belief
 from agent.judge.paired import window
+from agent.judge.sharing import Weights
 from agent.ledger.events import Candidate, Event, Judged, Measured, Moved, SessionStarted
 from agent.types import Measurement
+
+
+@dataclass(frozen=True)
+class _Keep:
+    """A kept edit, as one type of device measured it."""
+
+    gain: float
+    se: float
+    shares: bool  # whether it shares the effects of seeds with its parent
 
 
 @dataclass
@@ -19,14 +29,14 @@ class _OnDevice:
     baseline: list[tuple[int, float]] = field(default_factory=list)  # (seed, z) before the belief starts
     belief: Belief | None = None
     open: set[int] = field(default_factory=set)  # trials in the belief
-    gains: list[tuple[float, float]] = field(default_factory=list)  # gain and standard error of each keep
+    gains: list[_Keep] = field(default_factory=list)
 
     def start(self) -> Belief | None:
         """The belief, started from the runs of the baseline; None while these do not vary."""
         if self.belief is None and len({z for _, z in self.baseline}) > 1:
             self.belief = Belief(self.baseline)
-            for gain, se in self.gains:  # kept before this type of device was used
-                self.belief.shift(gain, se)
+            for keep in self.gains:  # kept before this type of device was used
+                self.belief.shift(keep.gain, keep.se)
         return self.belief
 
 
@@ -43,7 +53,10 @@ class Beliefs:
         self._keeps: dict[str, int] = {}  # commit: kept edits that it stands on, or contains once it is kept
         self._decided: set[int] = set()
         self._kept: list[int] = []
-        self._gains: list[tuple[float, float]] = []  # of the kept trials, by their verdicts
+        self._gains: list[_Keep] = []  # by the verdicts
+        self._parents: dict[str, str] = {}  # candidate: measured commit below it
+        self._measured_as: dict[str, str] = {}  # accepted commit: its candidate
+        self._initial: dict[tuple[str, int], str] = {}  # commit and seed: hash of the initial weights
 
     def catch_up(self, events: Sequence[Event]) -> Beliefs:
         for event in events[self._read :]:
@@ -55,12 +68,12 @@ class Beliefs:
         """The seeds that may run after so many kept edits."""
         return tuple(map(self._seed_of, window(kept)))
 
-    def of(self, device_type: str, trial: int) -> Belief | None:
+    def of(self, device_type: str, trial: int, weights: Weights = "unknown") -> Belief | None:
         """The belief on one type of device, with the trial open; None where runs of the baseline do not vary."""
         device = self._device(device_type)
         belief = device.start()
         if belief is not None and trial not in device.open:
-            belief.open(trial)
+            belief.open(trial, weights)
             device.open.add(trial)
         return belief
 
@@ -75,44 +88,64 @@ class Beliefs:
             case Candidate():
                 self._trials[event.commit] = event.trial
                 self._keeps[event.commit] = self._keeps.get(event.parent, len(self._kept))
+                self._parents[event.commit] = self._measured_as.get(event.parent, event.parent)
             case Measured(measurement=run) if run.value is not None and run.role != "test":
                 self._measured(run, self._sign * run.value)
             case Judged():
                 self._judged(event.trial, event.verdict.decision == "keep", event.verdict.gain, event.verdict.gain_se)
             case Moved():
                 self._keeps[event.commit] = len(self._kept)
+                self._measured_as[event.commit] = next(
+                    (commit for commit, trial in reversed(self._trials.items()) if trial == event.trial), event.commit
+                )
 
     def _measured(self, run: Measurement, z: float) -> None:
         device = self._device(run.device_type)
         trial = self._trials.get(run.commit)
+        self._initial[run.commit, run.seed] = run.initial_hash
         if trial is None and device.belief is None:
             device.baseline.append((run.seed, z))
             return
         if trial in self._decided and trial not in self._kept:
             return  # the run was in flight when its edit was dropped
-        edits = () if trial is None or trial in self._kept else (trial,)
-        belief = self.of(run.device_type, trial) if trial is not None and edits else device.start()
+        under_test = None if trial in self._kept else trial
+        belief = device.start() if under_test is None else self.of(run.device_type, under_test, self._weights(run))
         if belief is not None:
             missing = device.gains[self._keeps[run.commit] :]
-            offset = sum(gain for gain, _ in missing)
-            belief.observe(run.seed, z, edits, offset, math.hypot(*(se for _, se in missing)))
+            seed = run.seed if all(keep.shares for keep in missing) else ~run.seed  # the incumbent's effect is another
+            spread = math.hypot(*(keep.se for keep in missing))
+            belief.observe(seed, z, under_test, sum(keep.gain for keep in missing), spread)
+
+    def _weights(self, run: Measurement) -> Weights:
+        """Whether the initial weights of a candidate are those of its parent under the same seed."""
+        before = self._initial.get((self._parents.get(run.commit, ""), run.seed))
+        if not before or not run.initial_hash:
+            return "unknown"
+        return "equal" if run.initial_hash == before else "different"
 
     def _judged(self, trial: int, kept: bool, gain: float | None, se: float | None) -> None:
         self._decided.add(trial)
-        if kept:
-            self._kept.append(trial)
-            self._keeps.update({commit: len(self._kept) for commit, of in self._trials.items() if of == trial})
-            self._gains.append((gain or 0.0, se or 0.0))
-        for device in self._devices.values():
-            found = (gain or 0.0, se or 0.0)
-            if device.belief is not None and trial in device.open:
-                estimate = device.belief.estimate(trial)
-                found = (estimate.gain, estimate.se)
-                device.belief.close(trial, kept)
-                device.open.discard(trial)
-            elif device.belief is not None and kept:
-                device.belief.shift(*found)
+        keep = _Keep(gain or 0.0, se or 0.0, shares=True)
+        tried = [device for device in self._devices.values() if device.belief and trial in device.open]
+        for device in tried:
+            assert device.belief is not None
+            estimate = device.belief.estimate(trial)
+            keep = _Keep(estimate.gain, estimate.se, estimate.shares > 0.5)
+            device.belief.close(trial, kept)
+            device.open.discard(trial)
             if kept:
-                device.gains.append(found)
+                device.gains.append(keep)
+        if not kept:
+            return
+        self._kept.append(trial)
+        self._keeps.update({commit: len(self._kept) for commit, of in self._trials.items() if of == trial})
+        self._gains.append(_Keep(gain or 0.0, se or 0.0, keep.shares))
+        for device in self._devices.values():
+            if not any(device is one for one in tried):
+                device.gains.append(self._gains[-1])
                 if device.belief is not None:
-                    device.belief.forget_seeds(self.window(len(self._kept)))
+                    device.belief.shift(gain or 0.0, se or 0.0)
+            if device.belief is not None:
+                device.belief.forget_seeds(
+                    self.window(len(self._kept)) if keep.shares or any(device is one for one in tried) else ()
+                )

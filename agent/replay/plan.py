@@ -9,10 +9,10 @@ from statistics import fmean
 
 from agent.replay.exact import trace_of, traced
 from agent.replay.steps import Step
-from agent.trial.seeds import run_seed
+from agent.trial.seeds import session_seed
 from agent.types import Goal, Measurement
 
-FIRST = 1_000_000  # index of the first replayed run of a commit: its seed differs from those of all recorded runs
+FIRST = 1_000_000  # index of the first seed: they differ from those of all recorded runs; all steps share them
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Plan:
         if self.exact:
             recorded = traced(step, self.source)[: self.rounds]
             return Job(step, tuple(Run(run.seed, trace_of(self.source, run)) for run in recorded))
-        return Job(step, tuple(Run(run_seed(self.seed, step.commit, FIRST + k)) for k in range(self.rounds)))
+        return Job(step, tuple(Run(session_seed(self.seed, FIRST + k)) for k in range(self.rounds)))
 
 
 @dataclass(frozen=True)

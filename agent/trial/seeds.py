@@ -9,15 +9,10 @@ from dataclasses import replace
 from agent.types import Measurement
 
 
-def run_seed(session_seed: int, commit: str, k: int) -> int:
-    """The seed of the k-th run of a commit: different for every run, the same after a resume."""
-    digest = hashlib.blake2b(f"{session_seed}/{commit}/{k}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") & 0x7FFFFFFF
-
-
 def session_seed(seed: int, k: int) -> int:
     """The k-th seed of a session. All commits share the seeds of a session, so that runs can be paired."""
-    return run_seed(seed, "", k)
+    digest = hashlib.blake2b(f"{seed}//{k}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") & 0x7FFFFFFF
 
 
 def with_seed_check(run: Measurement, runs: Iterable[Measurement]) -> Measurement:

@@ -20,8 +20,9 @@ from agent.curves import Point, curve_of, inside, thin
 from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_json, attempt_of
 from agent.review.data.diffs import size_of
+from agent.review.data.seed_pairs import parent_runs, values_by_seed
 from agent.review.data.times import phases
-from agent.types import Measurement, Record, to_json
+from agent.types import Record, to_json
 
 SHOW_SCHEMA = "overnight.show/1"
 TAIL_BYTES = 64 << 10
@@ -47,7 +48,7 @@ class Details:
 def details_of(record: Record, state: State, run_dir: Path) -> Details:
     """Gather everything about one attempt from the state and the run directory."""
     added, removed = size_of(record.proposal.diff)
-    parents = _parent_runs(record, state)
+    parents = parent_runs(record, state)
     return Details(
         attempt=attempt_of(record),
         metric=text.line(state.session.metric),
@@ -59,7 +60,7 @@ def details_of(record: Record, state: State, run_dir: Path) -> Details:
         phases=tuple(phases(record.runs)),
         curve=tuple(curve_of(run_dir, record.runs)),
         parent_curve=tuple(curve_of(run_dir, parents)),
-        parent_values={run.seed: run.value for run in parents if run.value is not None and run.role != "test"},
+        parent_values=values_by_seed(parents),
     )
 
 
@@ -105,15 +106,6 @@ def failure_lines(record: Record, run_dir: Path) -> list[str]:
         return []
     log = run.log_tail or (_tail(inside(run_dir, run.trace) / "train.log") if run.trace else "")
     return text.decisive_lines(log)
-
-
-def _parent_runs(record: Record, state: State) -> tuple[Measurement, ...]:
-    """The runs of the parent: an accepted commit was not run itself, but a candidate with the same tree was."""
-    for trial, accepted in state.moved.items():
-        kept = state.of_trial(trial)
-        if accepted == record.parent and kept is not None:
-            return kept.runs
-    return state.runs.get(record.parent, ())
 
 
 def _pairs(points: Sequence[Point]) -> list[list[float]]:

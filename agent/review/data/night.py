@@ -12,6 +12,7 @@ from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_of
 from agent.review.data.branch import Step, steps_of, value_range
 from agent.review.data.runs import Overview, overview_of
+from agent.review.data.seed_pairs import SeedPairs, seed_pairs_of
 from agent.review.data.summary import Summary
 from agent.review.data.tables import (
     FailureRow,
@@ -55,6 +56,7 @@ class Night:
     attempts: tuple[Attempt, ...]  # finished trials, in order
     calibration: tuple[Measurement, ...]  # runs of the baseline with a value on the validation split
     steps: tuple[Step, ...]  # the baseline and the kept edits
+    pairs: tuple[SeedPairs, ...]  # of the latest kept and undecided edits
     value_range: tuple[float, float]  # of the values worth drawing
     failures: tuple[FailureRow, ...]
     sources: tuple[SourceRow, ...]
@@ -107,6 +109,7 @@ def night_of(
         attempts=attempts,
         calibration=tuple(run for run in state.baseline_runs if run.value is not None and run.role != "test"),
         steps=steps,
+        pairs=seed_pairs_of(state),
         value_range=value_range(state, steps, overview.summary.noise_sd),
         failures=failure_rows(attempts, overview.summary.failures),
         sources=source_rows(attempts),

@@ -18,6 +18,7 @@ from agent.review.data.diffs import Pieces, diff_lines, highlighted
 from agent.review.data.night import Night, night_of
 from agent.review.report import charts, png, sections
 from agent.review.report.html import renderer, write_page
+from agent.review.report.pair_chart import pair_chart
 from agent.review.report.parameter_charts import parameter_charts
 from agent.review.report.search_charts import search_charts
 
@@ -134,6 +135,7 @@ def _fixed(night: Night) -> dict[str, Any]:
         "legend": text.LEGEND if summary.self_reported else "",
         "progress": [charts.progress_chart(night, WIDE, 400), charts.progress_chart(night, NARROW, 330)],
         "gains": [charts.gain_chart(night, WIDE, 300), charts.gain_chart(night, NARROW, 260)],
+        "pairs": [pair_chart(night, WIDE), pair_chart(night, NARROW)],
         "parameters": parameter_charts(night),
         "tried": len(night.attempts),
         "failures": night.failures,

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.judge.belief import Belief
+from agent.judge.sharing import Weights
 
 SEEDS = range(5)
+WEIGHTS: tuple[Weights, Weights] = ("equal", "different")
 
 
 def session(rho: float, seed: int = 1, spread: float = 0.02) -> tuple[Belief, random.Random, dict[int, float]]:
@@ -25,7 +27,7 @@ def session(rho: float, seed: int = 1, spread: float = 0.02) -> tuple[Belief, ra
 def run(belief: Belief, found: tuple[random.Random, dict[int, float]], rho: float, seed: int, effect: float) -> None:
     draw, shared = found
     noise = draw.gauss(0, 0.02 * math.sqrt(1 - rho))
-    belief.observe(seed, -3.0 + effect + shared[seed] + noise, (1,))
+    belief.observe(seed, -3.0 + effect + shared[seed] + noise, 1)
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], []])
@@ -46,17 +48,80 @@ def test_effect_is_recovered_within_its_error(rho: float, effect: float) -> None
     assert (found.probability > 0.9) == (effect > 0)
 
 
-def test_common_noise_is_learned_from_paired_runs() -> None:
-    shares = []
-    for rho in (0.0, 0.98):
-        belief, *noise = session(rho, seed=5)
-        for trial in range(6):
-            belief.open(1)
-            for seed in (0, 1, 2):
-                run(belief, (noise[0], noise[1]), rho, seed, -0.02 * (trial % 3))
-            belief.close(1, kept=False)
-        shares.append(belief.shared)
-    assert shares[0] < 0.5 < shares[1]
+@pytest.mark.parametrize("rho", [0.0, 0.98])
+def test_common_noise_is_learned_from_paired_runs(rho: float) -> None:
+    belief, *noise = session(rho, seed=5)
+    for trial in range(6):
+        belief.open(1)
+        for seed in (0, 1, 2):
+            run(belief, (noise[0], noise[1]), rho, seed, -0.02 * (trial % 3))
+        belief.close(1, kept=False)
+    belief.open(1)
+    in_common = belief.shared * belief.estimate(1).shares
+    assert in_common > 0.7 if rho else in_common < 0.5
+
+
+def scattered(belief: Belief, trial: int, spread: float, effect: float = 0.0) -> None:
+    """Three runs whose differences to the baseline under equal seeds alternate by ``spread``."""
+    for seed in (0, 1, 2):
+        base = [-3.03, -3.0, -2.97][seed]
+        belief.observe(seed, base + effect + spread * (-1) ** seed, trial)
+
+
+def quiet() -> Belief:
+    """A belief that has seen five edits whose paired differences agree."""
+    belief = Belief([(0, -3.03), (1, -3.0), (2, -2.97), (3, -3.02), (4, -2.98)])
+    for trial in range(5):
+        belief.open(trial)
+        scattered(belief, trial, 0.001, -0.03)
+        belief.close(trial, kept=False)
+    return belief
+
+
+def test_scattered_differences_show_an_edit_that_does_not_share() -> None:
+    belief = quiet()
+    belief.open(8)
+    scattered(belief, 8, 0.002)
+    shares = belief.estimate(8).shares
+    belief.close(8, kept=False)
+    belief.open(9)
+    scattered(belief, 9, 0.03)
+    assert belief.estimate(9).shares < 0.1 < 0.9 < shares
+
+
+def test_one_surprising_gain_is_surer_with_equal_weights() -> None:
+    found = []
+    for weights in WEIGHTS:
+        belief = quiet()
+        belief.open(9, weights)
+        belief.observe(0, -3.03 + 0.02, 9)
+        found.append(belief.estimate(9).probability)
+    assert found[0] > found[1]
+
+
+def test_keep_of_edit_that_does_not_share_replaces_seed_effects() -> None:
+    effects = []
+    for spread in (0.001, 0.03):
+        belief = quiet()
+        belief.open(9)
+        scattered(belief, 9, spread, effect=0.3)
+        belief.close(9, kept=True)
+        belief.open(10)
+        belief.observe(4, -2.68, 10)  # a seed that the new incumbent has not run
+        effects.append(belief.estimate(10).se)
+    assert effects[1] > 2 * effects[0]
+
+
+def test_many_open_edits_keep_state_small() -> None:
+    belief = quiet()
+    for trial in range(20, 28):
+        belief.open(trial)
+        belief.observe(trial % 5, -3.0, trial)
+    started = belief.estimate(27)
+    for trial in range(20, 27):
+        belief.close(trial, kept=False)
+    after = belief.estimate(27)
+    assert after.gain == pytest.approx(started.gain, abs=3 * started.se)
 
 
 def test_kept_edit_raises_level_by_its_gain() -> None:
@@ -74,7 +139,7 @@ def test_wild_loss_is_blamed_on_its_edit() -> None:
     belief, *_ = session(0.9)
     before, _ = belief.level
     belief.open(1)
-    belief.observe(0, -50.0, (1,))
+    belief.observe(0, -50.0, 1)
     found = belief.estimate(1)
     assert found.probability < 0.01
     belief.close(1, kept=False)
@@ -89,7 +154,8 @@ def test_run_on_seed_of_incumbent_tells_most() -> None:
             run(belief, (noise[0], noise[1]), 0.9, seed, -0.01 * trial)
         belief.close(1, kept=False)
     belief.open(1)
-    assert belief.information(1, 0, carries=True) > belief.information(1, 15, carries=True)
+    of_incumbent, new = belief.information(1, [(0, True), (15, True)])
+    assert of_incumbent > new
 
 
 def test_offset_reads_run_on_older_base() -> None:
@@ -97,8 +163,8 @@ def test_offset_reads_run_on_older_base() -> None:
     moved, *_ = session(0.9)
     plain.open(1)
     moved.open(1)
-    plain.observe(0, -2.9, (1,))
-    moved.observe(0, -3.0, (1,), offset=0.1)
+    plain.observe(0, -2.9, 1)
+    moved.observe(0, -3.0, 1, offset=0.1)
     assert moved.estimate(1) == plain.estimate(1)
 
 
@@ -120,7 +186,7 @@ def test_any_finite_values_give_finite_estimates(runs: list[tuple[int, float, bo
     belief = Belief([(k, -3.0 + 0.01 * k) for k in SEEDS])
     belief.open(1)
     for seed, z, carries in runs:
-        belief.observe(seed, z, (1,) if carries else ())
+        belief.observe(seed, z, 1 if carries else None)
     found = belief.estimate(1)
     belief.close(1, keep)
     assert all(map(math.isfinite, (found.probability, found.gain, found.se, found.promise, *belief.level)))

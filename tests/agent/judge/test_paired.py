@@ -22,7 +22,7 @@ def decided(effects: list[float]) -> tuple[object, int]:
             return step, runs
         level = values.get(step.seed, -3.0)
         if step.side == "candidate":
-            belief.observe(step.seed, level + effects[runs], (1,))
+            belief.observe(step.seed, level + effects[runs], 1)
             seen.append(step.seed)
         else:
             belief.observe(step.seed, level)

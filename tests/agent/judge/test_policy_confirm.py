@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.judge.belief import Belief
 from agent.judge.beliefs import Beliefs
 from agent.judge.noise import Noise
 from agent.judge.paired import MAX_RUNS
 from agent.judge.policy import History, MeasureNext, Policy, judge
-from agent.ledger.events import Candidate, Event, Judged, Measured, SessionStarted
+from agent.judge.sharing import Weights
+from agent.ledger.events import Candidate, Event, Judged, Measured, Moved, SessionStarted
 from agent.types import Goal, Measurement, Role, Verdict
 
 CONFIRM = Policy("confirm")
@@ -199,3 +201,54 @@ def test_other_device_type_learns_of_a_keep() -> None:
     belief = trial.beliefs.catch_up(trial.events).of("b", 9)
     assert belief is not None
     assert belief.level[0] == pytest.approx(-2.9, abs=0.03)
+
+
+@pytest.mark.parametrize("gain", [0.2, -0.2])
+def test_two_calibration_runs_are_enough_for_a_clear_edit(gain: float) -> None:
+    trial = Trial(gaining(gain))
+    trial.before, trial.events = trial.before[:2], [event for k, event in enumerate(trial.events) if k not in (3, 4, 5)]
+    assert trial.play().decision == ("keep" if gain > 0 else "revert")
+
+
+def test_belief_waits_for_a_second_calibration_run() -> None:
+    beliefs = Beliefs(lambda k: k)
+    started: list[Event] = [SessionStarted(baseline="old"), Measured(trial=0, measurement=run("old", 0, 3.0))]
+    assert beliefs.catch_up(started).of("", 1) is None
+    started.append(Measured(trial=0, measurement=run("old", 1, 3.02)))
+    assert beliefs.catch_up(started).of("", 1) is not None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "weights"), [("a", "a", "equal"), ("a", "b", "different"), ("", "b", "unknown")]
+)
+def test_initial_weights_say_which_prior_holds(before: str, after: str, weights: Weights) -> None:
+    beliefs, told = Beliefs(lambda k: k), Belief([(k, -value) for k, value in enumerate(BASE)])
+    events: list[Event] = [SessionStarted(baseline="old")]
+    events += [
+        Measured(trial=0, measurement=run("old", k, value, "calibrate", initial_hash=before and f"{before}{k}"))
+        for k, value in enumerate(BASE)
+    ]
+    events += [Candidate(trial=1, commit="new", parent="old")]
+    events += [Measured(trial=1, measurement=run("new", 0, 2.97, initial_hash=f"{after}0"))]
+    told.open(1, weights)
+    told.observe(0, -2.97, 1)
+    belief = beliefs.catch_up(events).of("", 1)
+    assert belief is not None
+    assert belief.estimate(1) == told.estimate(1)
+
+
+def test_night_with_kept_edit_that_does_not_share_goes_on() -> None:
+    """Runs of an older line of commits, in flight when such an edit is kept, leave finite figures."""
+    beliefs, events = Beliefs(lambda k: k), list(Trial(gaining(0.0)).events)
+    scattered = (-0.3, -0.36, -0.3)
+    events += [Measured(trial=1, measurement=run("new", k, BASE[k] + by)) for k, by in enumerate(scattered)]
+    events += [Candidate(trial=2, commit="late", parent="old")]
+    verdict = Verdict("keep", 2.7, 3.0, 0.3, 0.02, 3, 5, 4, "a gain")
+    events += [Judged(trial=1, verdict=verdict), Moved(trial=1, commit="head")]
+    events += [Measured(trial=2, measurement=run("late", 1, 2.9)), Candidate(trial=3, commit="next", parent="head")]
+    events += [Measured(trial=3, measurement=run("next", 0, 2.7))]
+    belief = beliefs.catch_up(events).of("", 3)
+    assert belief is not None
+    late, then = belief.estimate(2), belief.estimate(3)
+    assert late.gain == pytest.approx(0.1, abs=0.05)
+    assert abs(then.gain) < 0.05

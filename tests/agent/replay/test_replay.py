@@ -108,9 +108,9 @@ def test_replay_of_run_measures_every_kept_edit(
     assert str(kept[0].accepted)[:9] in (tmp_path / "runs" / "replay-night" / "replay.html").read_text()
 
     again = state_of(RunDirectory(tmp_path / "runs", "replay-night"))
-    new = [run.seed for runs in again.runs.values() for run in runs]
-    assert len(set(new)) == len(new)
-    assert not set(new) & {run.seed for runs in recorded.runs.values() for run in runs}, "seeds are fresh"
+    new = {run.seed for runs in again.runs.values() for run in runs}
+    assert all({run.seed for run in runs} == new for runs in again.runs.values()), "all steps share the seeds"
+    assert not new & {run.seed for runs in recorded.runs.values() for run in runs}, "seeds are fresh"
 
     assert main(["list", "--json", "--runs", str(tmp_path / "runs")]) == 0
     assert [run["tag"] for run in json.loads(capsys.readouterr().out)] == ["night"], "a replay is not a run"

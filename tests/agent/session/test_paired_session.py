@@ -11,7 +11,9 @@ from targets import git, make_bowl
 from agent.ledger.state import State
 from agent.review.data.attempt import details_of
 from agent.review.data.branch import steps_of
+from agent.review.data.seed_pairs import seed_pairs_of
 from agent.review.data.summary import summarize
+from agent.review.report.report import write_report
 from agent.rundir.directory import RunDirectory
 from agent.trial.seeds import session_seed
 
@@ -78,3 +80,15 @@ def test_interrupted_night_resumes_to_the_same_verdicts(tmp_path: Path, state: S
 def test_report_draws_the_reported_values(state: State) -> None:
     steps = steps_of(state)
     assert [step.value for step in steps[1:]] == [record.verdict.value for record in state.kept if record.verdict]
+
+
+def test_report_has_one_line_for_each_pair(night: tuple[RunDirectory, Path], state: State) -> None:
+    found = seed_pairs_of(state)
+    assert {edit.trial for edit in found if edit.kept} == set(state.keeps)
+    for edit in found:
+        record = state.of_trial(edit.trial)
+        assert record is not None
+        assert {after for _, after in edit.pairs} <= set(record.values)
+    page = write_report(night[0].path).read_text()
+    wide = page[page.index("chart pairs") :].split("</svg>", 1)[0]
+    assert wide.count("pair keep-line") == sum(len(edit.pairs) for edit in found if edit.kept)
