@@ -27,6 +27,8 @@ def read_completion(body: str) -> Reply:
         usage = data.get("usage") or {}
         texts = tuple(_text(message.get("content")) for message, _ in choices)
         best = next((i for i, text in enumerate(texts) if text.strip()), 0)
+        whole = [i for i, (_, finish) in enumerate(choices) if finish != "length" and texts[i].strip()]
+        best = whole[0] if whole else best
         message, finish = choices[best]
         return Reply(
             text=texts[best],
@@ -35,7 +37,7 @@ def read_completion(body: str) -> Reply:
             model=str(data.get("model") or ""),
             tokens_in=int(usage.get("prompt_tokens") or 0),
             tokens_out=int(usage.get("completion_tokens") or 0),
-            choices=texts,
+            choices=tuple(texts[i] for i in whole) or texts,
             refusal=_text(message.get("refusal")),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
