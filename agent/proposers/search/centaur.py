@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -29,9 +29,6 @@ from agent.space.space import Key, Params, SearchSpace
 
 WARM_UP = 10  # trials of CMA-ES alone with a fixed share, as in the paper
 FIRST_TRIALS = 4  # trials of CMA-ES alone with an adaptive share
-NEIGHBOURS = 64
-REACH = 0.01, 0.2  # standard deviation of a variation, in sides of the cube
-CHANGED = 0.3  # share of the parameters that a variation changes
 AVOIDED = 1e6  # taken from the worth of points that must not run if another can
 DOUBT_BELOW = 0.5  # success probability that a point of the model needs, before any failed
 DOUBT_STEP = 1.0  # log-odds by which a failed point raises that probability
@@ -66,14 +63,14 @@ class Centaur(CmaGp):
         super().__init__(space, seed, baseline)
         self.adviser = Adviser(llm, self, reply)
         self.share, self.screen, self.on_failure = share, screen, on_failure
-        self.model = Author()
+        self.author = Author()
         self._forecasts: dict[Key, Forecast | None] = {}  # of the model's open points
         self._lowest = math.inf  # smallest value so far
 
     @property
     def model_share(self) -> float:
         """The probability that the model is asked next, after the first trials."""
-        return self.model.share if self.share is None else self.share
+        return self.author.share if self.share is None else self.share
 
     def figures(self) -> dict[str, float]:
         return {**super().figures(), "model_share": round(self.model_share, 6)}
@@ -90,58 +87,45 @@ class Centaur(CmaGp):
         if not self.models_turn(ask):
             return own
         shown = state(self, own.params)
-        try:
-            if not self.screen:
-                advice = self.adviser.advise(ask, "centaur", state=shown)
-                return advice.talk.suggestion(*advice.points[0])
+        count, doubt = (POINTS, self.doubt) if self.screen else (1, None)
+        if self.screen:
             shown = f"{progress(self, self.surrogate)}\n\n{shown}"
-            return self._pick(own, self.adviser.advise(ask, "centaur", POINTS, self.doubt, state=shown), ask)
+        try:
+            advice = self.adviser.advise(ask, "centaur", count, doubt, state=shown)
         except (ReplyRejected, EnvironmentProblem) as error:
             pooled = self.screen and self.share is None and isinstance(error, NoPoint)
             if self.on_failure != "cma" and not pooled:
                 raise
             talk = error if isinstance(error, NoPoint) else NoPoint("")
-            reason = f"This was the model's turn, and the model failed: {error}"
+            reason = f"The model was asked and failed: {error}"
             return Suggestion(own.params, own.source, reason, talk.model, talk.transcript, talk.usage)
+        return self._pick(own, advice)
 
-    def _pick(self, own: Suggestion, advice: Advice, ask: int) -> Suggestion:
-        """The best point of ``advice``, or ``own`` if the share is not fixed and the search promises more by itself."""
-        count, pooled = len(advice.points), self.share is None
-        rivals = [own.params, *self.neighbours(ask)] if pooled and self.screening else [own.params]
-        options = [*(params for params, _ in advice.points), *rivals]
+    def _pick(self, own: Suggestion, advice: Advice) -> Suggestion:
+        """The best point of ``advice``, or ``own`` if it promises more and the share is not fixed."""
+        if not self.screen:
+            return advice.talk.suggestion(*advice.points[0])
+        options = [*(params for params, _ in advice.points), own.params]
         success = self.failures().success_probability([self.space.to_unit(params) for params in options])
-        promise = np.log(np.maximum(success, 1e-12))  # log of improvement times success probability
+        worth = np.log(np.maximum(success, 1e-12))
+        worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * (success[:-1] < self.needed())
         outlook = self.surrogate.outlook(options) if len(self.successes) >= JUDGED else None
+        if self.share is not None:
+            worth[-1] = -np.inf
+        elif outlook is None:
+            worth[-1] -= AVOIDED / 2  # nothing tells the points apart
         if outlook is not None:
-            promise += outlook.log_improvement()
-        allowed = success[:count] >= self.needed()
-        worth = promise[:count] + math.log(self.model.factor * self.model.reliability) - AVOIDED * ~allowed
-        best, rival = int(np.argmax(worth)), float(np.max(promise[count:]))
-        if pooled and (not allowed[best] if outlook is None else worth[best] < rival):
-            reason = "The search promises more by itself than the points of the model."
+            worth[:-1] += outlook.log_improvement(self.author.bonus)[:-1]
+            worth[-1] += outlook.log_improvement()[-1]
+        best = int(np.argmax(worth))
+        if best == len(options) - 1:
+            reason = "Promises more than the points of the model."
             return replace(advice.talk.suggestion(own.params, reason), source=own.source)
         found = advice.talk.suggestion(*advice.points[best])
         if outlook is None:
             return found
-        forecast = Forecast(
-            forecast=float(outlook.mean[best]),
-            deviation=float(outlook.deviation[best]),
-            noise=outlook.noise,
-            best=outlook.best,
-            charge=math.exp(max(promise[best], rival)),
-            own=math.exp(rival),
-            success=float(success[best]),
-        )
-        return replace(found, search=asdict(forecast))
-
-    def neighbours(self, ask: int) -> list[Params]:
-        """Blind variations of the best configuration. A point of the model must promise more than all of them."""
-        random, home = self.stream(ask, "neighbours"), self.surrogate.top().x
-        reach = np.exp(random.uniform(math.log(REACH[0]), math.log(REACH[1]), (NEIGHBOURS, 1)))
-        moved = random.random((NEIGHBOURS, len(home))) < CHANGED
-        steps = moved * reach * random.standard_normal((NEIGHBOURS, len(home)))
-        found = {self.space.key(params): params for params in map(self.space.from_unit, home + steps)}
-        return [params for key, params in found.items() if key not in self.seen]
+        own_improvement = float(np.exp(outlook.log_improvement()[-1]) * success[-1])
+        return replace(found, search=Forecast.at(outlook, best, own_improvement, float(success[best])).figures())
 
     def needed(self) -> float:
         """Success probability that a point of the model needs; each failure of one raises it."""
@@ -166,22 +150,23 @@ class Centaur(CmaGp):
             self._forecasts[self.space.key(suggestion.params)] = Forecast.of(suggestion.search)
             return
         if self.models_turn(ask):
-            self.model.asked()
+            self.author.asked()
         super().asked(suggestion, ask)
 
     def replay(self, suggestion: Suggestion | None) -> None:
         super().replay(suggestion)
         if suggestion is None:
-            self.model.asked()
+            self.author.asked()
 
     def learn(self, observation: Observation) -> None:
         lowest, self._lowest = self._lowest, min(self._lowest, loss(observation))
         if observation.key in self._forecasts:
             forecast = self._forecasts.pop(observation.key)
             if forecast is None:
-                self.model.asked(float(loss(observation) < lowest))
+                credit = 1.0 if loss(observation) < lowest else 0.0
+                self.author.asked(credit)
             else:
-                self.model.learn(observation.value, forecast)
-            if self.screen and observation.value is None:
-                return  # the failure model learns it; among the ranks it could only misplace the mean
+                credit = self.author.learn(observation.value, forecast)
+            if self.screen and credit <= 0.0:
+                return  # CMA-ES would shrink its step around points close to the best that improve nothing
         super().learn(observation)

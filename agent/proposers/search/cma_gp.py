@@ -26,13 +26,8 @@ class CmaGp(CmaEs):
         super().__init__(space, seed, baseline)
         self.surrogate = Surrogate(self)
 
-    @property
-    def screening(self) -> bool:
-        """Whether there are FIRST successes that no model chose: the process needs results from all around."""
-        return sum(o.source != "llm" for o in self.successes) >= FIRST
-
     def choose(self, fresh: Sequence[Params]) -> tuple[int, str]:
-        if not self.screening or len(fresh) < 2:
+        if len(self.successes) < FIRST or len(fresh) < 2:
             return super().choose(fresh)
         score = self.surrogate.outlook(fresh).log_improvement()
         score[~self.admissible([self.space.to_unit(params) for params in fresh])] = -np.inf

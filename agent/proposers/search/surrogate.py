@@ -50,11 +50,6 @@ class Surrogate:
             mean, deviation = process.predict(features(space, [space.to_unit(params) for params in points]))
         return Outlook(mean, deviation, best, process.noise)
 
-    def top(self) -> Observation:
-        """The success with the smallest predicted value, among those in the process."""
-        known = best_and_latest(self._method.successes, LARGEST)
-        return known[int(np.argmin(self.outlook([o.params for o in known]).mean))]
-
     def influential(self) -> list[str]:
         """The parameters in the order of their influence on the result, the strongest first."""
         good = self._method.successes
