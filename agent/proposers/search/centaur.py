@@ -97,7 +97,7 @@ class Centaur(CmaGp):
             if self.on_failure != "cma" and not pooled:
                 raise
             talk = error if isinstance(error, NoPoint) else NoPoint("")
-            reason = f"The model was asked and failed: {error}"
+            reason = f"This was the model's turn, and the model failed: {error}"
             return Suggestion(own.params, own.source, reason, talk.model, talk.transcript, talk.usage)
         return self._pick(own, advice)
 
@@ -161,12 +161,15 @@ class Centaur(CmaGp):
     def learn(self, observation: Observation) -> None:
         lowest, self._lowest = self._lowest, min(self._lowest, loss(observation))
         if observation.key in self._forecasts:
-            forecast = self._forecasts.pop(observation.key)
-            if forecast is None:
-                credit = 1.0 if loss(observation) < lowest else 0.0
-                self.author.asked(credit)
-            else:
-                credit = self.author.learn(observation.value, forecast)
+            credit = self._credit(observation, self._forecasts.pop(observation.key), lowest)
             if self.screen and credit <= 0.0:
                 return  # CMA-ES would shrink its step around points close to the best that improve nothing
         super().learn(observation)
+
+    def _credit(self, observation: Observation, forecast: Forecast | None, lowest: float) -> float:
+        """What a point of the model brought. Without a forecast only a value below the ``lowest`` one counts."""
+        if forecast is not None:
+            return self.author.learn(observation.value, forecast)
+        credit = float(loss(observation) < lowest)
+        self.author.asked(credit)
+        return credit
