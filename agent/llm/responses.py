@@ -26,9 +26,9 @@ def read_completion(body: str) -> Reply:
         choices = [(choice.get("message") or {}, choice.get("finish_reason")) for choice in data["choices"]]
         usage = data.get("usage") or {}
         texts = tuple(_text(message.get("content")) for message, _ in choices)
+        whole = [text if finish != "length" else "" for text, (_, finish) in zip(texts, choices, strict=True)]
+        texts = tuple(whole) if any(text.strip() for text in whole) else texts  # half an answer may look like another
         best = next((i for i, text in enumerate(texts) if text.strip()), 0)
-        whole = [i for i, (_, finish) in enumerate(choices) if finish != "length" and texts[i].strip()]
-        best = whole[0] if whole else best
         message, finish = choices[best]
         return Reply(
             text=texts[best],
@@ -37,7 +37,7 @@ def read_completion(body: str) -> Reply:
             model=str(data.get("model") or ""),
             tokens_in=int(usage.get("prompt_tokens") or 0),
             tokens_out=int(usage.get("completion_tokens") or 0),
-            choices=tuple(texts[i] for i in whole) or texts,
+            choices=texts,
             refusal=_text(message.get("refusal")),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):

@@ -55,8 +55,8 @@ class Conversation:
         self.parts.append(f"# Prompt\n\n{messages[-1]['content'].strip()}\n")
         reply = self.llm.complete(messages, temperature=TEMPERATURE, seed=seed, max_tokens=min(LONGEST, room), **form)
         self.replies.append(reply)
-        self.parts.append(f"# Reply\n\n{transcript(reply)}")
-        self.parts += [f"# Another answer\n\n{choice}\n" for choice in reply.choices[1:]]
+        others = [f"# Another answer\n\n{text}\n" for text in reply.choices if text.strip() and text != reply.text]
+        self.parts += [*others, f"# Reply\n\n{transcript(reply)}"]
         return reply
 
     def until_accepted(self, prompt: str, form: Mapping[str, Any], read: Callable[[Reply], T]) -> T:
@@ -163,7 +163,7 @@ class Adviser:
         """The different new configurations of a reply. Raises ReplyRejected if there is none."""
         found: Points = {}
         problem = ""
-        for choice in reply.choices or (reply.text,):
+        for choice in [text for text in reply.choices if text.strip()] or [reply.text]:
             try:
                 params, rationale = self._point(text, choice)
             except ReplyRejected as error:
