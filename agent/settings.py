@@ -90,7 +90,9 @@ class Settings:
     policy: str = setting("confirm", "rule that accepts edits", ACCEPT, POLICIES)
     calibrate: int | None = setting(None, "baseline runs at the start; default: by policy and budget", ACCEPT)
     keep_simpler: bool = setting(False, "keep ties within the noise if the code is simpler", ACCEPT)
-    centaur_share: str = setting("auto", "share of proposals that the model makes: auto, or 0 to 1", SEARCH)
+    centaur_share: str = setting(
+        "auto", "share of trials that run a point of the model: auto (the most promising point runs), or 0 to 1", SEARCH
+    )
     screen: bool = setting(True, "screen centaur's cma-es points with a Gaussian process", SEARCH)
     on_plateau: int = setting(0, "cma-es trials after 8 code edits without a keep; 0: none", SEARCH)
     workers: int = setting(1, "trials in parallel, each on its own device", SCALE)

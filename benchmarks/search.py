@@ -5,8 +5,10 @@ table shows the *true* value of the incumbent (chosen by its noisy value), mean 
 paired difference to ``cma-es`` (``--against``); and the share of failed trials. ``--save FOLDER`` stores every search
 and reuses stored ones.
 
-``centaur`` uses a simulated adviser. ``helpful`` knows a noisy direction to the optimum and moves some values of the
-best configuration that way. ``useless`` draws uniformly, and half of its points fail.
+``centaur`` and ``hparams`` use a simulated adviser. ``helpful`` knows a noisy direction to the optimum and moves some
+values of the best configuration that way. ``useless`` draws uniformly, and half of its points fail. ``cliff`` seeks the
+border of the region that fails. ``sober`` stays close to the best without a direction. ``repeating`` answers with the
+best configuration. ``fading`` is helpful for 40 trials, then useless.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from agent.types import Value
 from benchmarks.objectives import KINDS, Objective, paper_space
 
 FIRST = 60  # trials over which the incumbent is averaged
-METHODS = ("random", "optuna-cma", "tpe", "cma-es", "cma-gp", "centaur-helpful", "centaur-useless")
+FADES = 40  # trials after which a fading adviser is useless
+ADVISERS = ("helpful", "useless", "cliff", "sober", "repeating", "fading")
+METHODS = ("random", "optuna-cma", "tpe", "cma-es", "cma-gp", "hparams-helpful", *(f"centaur-{a}" for a in ADVISERS))
 
 
 @dataclass
@@ -43,25 +47,53 @@ class Adviser:
     kind: str
     random: np.random.Generator
     best: Mapping[str, Value] = field(default_factory=dict)
+    trial: int = 0
 
-    def complete(self, messages: Sequence[Message], **options: Any) -> Reply:
-        return Reply(json.dumps({**self._point(), "rationale": "simulated"}), model=self.kind)
+    def complete(self, messages: Sequence[Message], n: int = 1, **options: Any) -> Reply:
+        choices = tuple(json.dumps({**self._point(), "rationale": "simulated"}) for _ in range(n))
+        return Reply(choices[0], model=self.kind, choices=choices)
 
-    def _point(self) -> dict[str, Value]:
-        space = self.objective.space
-        if self.kind == "helpful":
-            x = space.to_unit(self.best or space.defaults)
-            chosen = self.random.random(space.dimensions) < 0.3
-            goal = self.objective.optimum + 0.15 * self.random.standard_normal(space.dimensions)
-            for i in space.categorical:
-                goal[i] = x[i]
-            return space.from_unit(np.where(chosen, x + 0.5 * (goal - x), x))
+    def _point(self) -> Mapping[str, Value]:
+        kind = ("helpful" if self.trial <= FADES else "useless") if self.kind == "fading" else self.kind
+        return getattr(self, f"_{kind}")()  # type: ignore[no-any-return]
+
+    def _start(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return self.objective.space.to_unit(self.best or self.objective.space.defaults)
+
+    def _helpful(self) -> Mapping[str, Value]:
+        space, x = self.objective.space, self._start()
+        chosen = self.random.random(space.dimensions) < 0.3
+        goal = self.objective.optimum + 0.15 * self.random.standard_normal(space.dimensions)
+        for i in space.categorical:
+            goal[i] = x[i]
+        return space.from_unit(np.where(chosen, x + 0.5 * (goal - x), x))
+
+    def _useless(self) -> Mapping[str, Value]:
         fails = self.random.random() < 0.5
         for _ in range(200):
-            params = space.from_unit(self.random.random(space.dimensions))
+            params = self.objective.space.from_unit(self.random.random(self.objective.space.dimensions))
             if (self.objective.run(params, 0).value is None) == fails:
                 break
         return params
+
+    def _cliff(self) -> Mapping[str, Value]:
+        space, x = self.objective.space, self._start()
+        inside, outside = 0.0, 1.0
+        while self.objective.run(space.from_unit(goal := self.random.random(space.dimensions)), 0).value is not None:
+            pass
+        for _ in range(12):
+            middle = (inside + outside) / 2
+            fails = self.objective.run(space.from_unit(x + middle * (goal - x)), 0).value is None
+            inside, outside = (inside, middle) if fails else (middle, outside)
+        return space.from_unit(x + inside * (1.0 + 0.1 * self.random.standard_normal()) * (goal - x))
+
+    def _sober(self) -> Mapping[str, Value]:
+        space = self.objective.space
+        chosen = self.random.random(space.dimensions) < 0.3
+        return space.from_unit(self._start() + chosen * 0.02 * self.random.standard_normal(space.dimensions))
+
+    def _repeating(self) -> Mapping[str, Value]:
+        return self.best or self.objective.space.defaults
 
     def describe(self) -> ModelInfo:
         return ModelInfo(self.kind, None, "simulated", "", frozenset({"schema"}))
@@ -114,9 +146,10 @@ def run(name: str, kind: str, seed: int, trials: int) -> Run:
     method: Any
     if name == "optuna-cma":
         method = OptunaCma(space, seed)
-    elif name.startswith("centaur"):
-        adviser = Adviser(objective, name.partition("-")[2], np.random.default_rng([3, seed]))
-        method = make_proposer("centaur", space, seed, llm=adviser, reply="json")
+    elif name.startswith(("centaur", "hparams")):
+        method_name, _, kind_of_adviser = name.partition("-")
+        adviser = Adviser(objective, kind_of_adviser, np.random.default_rng([3, seed]))
+        method = make_proposer(method_name, space, seed, llm=adviser, reply="json")
     else:
         method = make_proposer(name, space, seed)
     start = objective.run(space.defaults, 0)
@@ -125,6 +158,8 @@ def run(name: str, kind: str, seed: int, trials: int) -> Run:
         method.tell(space.defaults, start.value, memory_gb=start.memory_gb)
     done = Run([], [], [], 0.0)
     for trial in range(1, trials + 1):
+        if adviser is not None:
+            adviser.trial = trial
         began = time.perf_counter()
         try:
             params, source = _ask(method)

@@ -26,6 +26,8 @@ def read_completion(body: str) -> Reply:
         choices = [(choice.get("message") or {}, choice.get("finish_reason")) for choice in data["choices"]]
         usage = data.get("usage") or {}
         texts = tuple(_text(message.get("content")) for message, _ in choices)
+        whole = [text if finish != "length" else "" for text, (_, finish) in zip(texts, choices, strict=True)]
+        texts = tuple(whole) if any(text.strip() for text in whole) else texts  # half an answer may look like another
         best = next((i for i, text in enumerate(texts) if text.strip()), 0)
         message, finish = choices[best]
         return Reply(

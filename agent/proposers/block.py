@@ -87,8 +87,9 @@ class BlockProposer:
         for event in events:
             builder.apply(event)
             if isinstance(event, Asked):
-                params = event.proposal.params
-                self.method.replay(None if params is None else Suggestion(params, event.proposal.source))
+                made = event.proposal
+                found = None if made.params is None else Suggestion(made.params, made.source, search=made.search)
+                self.method.replay(found)
             elif isinstance(event, Told):  # the record of that time: without later runs of the same commit
                 self.tell(builder.records[event.trial - 1] if event.trial else builder.state().baseline_record)
 

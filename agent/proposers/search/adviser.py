@@ -18,19 +18,23 @@ from agent.llm.prompts import fill, one_line
 from agent.llm.transcript import no_answer, transcript
 from agent.proposers.search.answer_forms import RATIONALE, block_grammar, point_schema, read_diff, read_object
 from agent.proposers.search.base import Method, NoPoint, Suggestion
-from agent.proposers.search.prompt_tables import best, bounds, latest, table, wording
-from agent.space.space import Params, SearchSpace
+from agent.proposers.search.failure_model import FailureModel
+from agent.proposers.search.prompt_tables import best, bounds, latest, progress, table, wording
+from agent.proposers.search.surrogate import JUDGED, Surrogate
+from agent.space.space import Key, Params, SearchSpace
 from agent.types import Value
 
 Form = Literal["diff", "json"]
-Doubt = Callable[[Params], tuple[float, str]]  # success probability, and the objection or ""
+Doubt = Callable[[Params], str]  # the objection to a configuration, or ""
 Point = tuple[dict[str, Value], str]  # configuration and rationale
+Points = dict[Key, Point]
 T = TypeVar("T")
 
 TEMPERATURE = 0.7
 LONGEST = 8192  # tokens of an answer, reasoning included
 SHORTEST = 512
 REPAIRS = 1
+POINTS = 4  # answers per request
 
 
 @dataclass
@@ -51,7 +55,8 @@ class Conversation:
         self.parts.append(f"# Prompt\n\n{messages[-1]['content'].strip()}\n")
         reply = self.llm.complete(messages, temperature=TEMPERATURE, seed=seed, max_tokens=min(LONGEST, room), **form)
         self.replies.append(reply)
-        self.parts.append(f"# Reply\n\n{transcript(reply)}")
+        others = [f"# Another answer\n\n{text}\n" for text in reply.choices if text.strip() and text != reply.text]
+        self.parts += [*others, f"# Reply\n\n{transcript(reply)}"]
         return reply
 
     def until_accepted(self, prompt: str, form: Mapping[str, Any], read: Callable[[Reply], T]) -> T:
@@ -92,17 +97,29 @@ class Conversation:
         return Suggestion(params, "llm", rationale, *self.record())
 
 
+@dataclass(frozen=True)
+class Advice:
+    """The usable points of one ask, and the conversation that gave them."""
+
+    talk: Conversation
+    points: Sequence[Point]
+
+
 class Adviser:
-    """A model that proposes one configuration per ask of ``method``, as a diff of the block or a JSON object."""
+    """A model that proposes configurations for ``method``, as diffs of the block or JSON objects."""
 
     def __init__(self, llm: Chat, method: Method, form: Form = "diff") -> None:
         self.llm, self.method, self.form = llm, method, form
 
-    def advise(self, ask: int, template: str, doubt: Doubt | None = None, **values: str) -> Suggestion:
-        """A new configuration, from the prompt ``template`` with the extra variables ``values``.
+    def advise(self, ask: int, template: str, count: int = 1, doubt: Doubt | None = None, **values: str) -> Advice:
+        """New configurations, from the prompt ``template`` with the extra variables ``values``.
 
-        An objection of ``doubt`` to the first answer is sent to the model, which may change its mind. Of two different
-        answers the one with the higher success probability is taken.
+        If ``doubt`` objects to all answers, its objection to the first is sent to the model, which may change its mind;
+        the points of both replies are returned.
+
+        Args:
+            ask: number of the ask; it seeds the requests.
+            count: answers per request.
 
         Raises:
             NoPoint: no valid new configuration after one repair request.
@@ -112,23 +129,17 @@ class Adviser:
         talk = Conversation(self.llm, method.stream(ask, "llm"))
         top = method.best
         text = space.render(space.block, method.baseline if top is None else top.params)
-        doubtful: list[tuple[float, Point]] = []
+        doubted: Points = {}
 
-        def read(reply: Reply) -> Point:
-            if self.form == "diff":
-                params, rationale = read_diff(space, text, reply.text), said_rationale(reply.text)
-            else:
-                params, rationale = read_object(space, reply.text)
-            if problem := repeated(method, params):
-                raise ReplyRejected(problem)
-            point = params, one_line(rationale, RATIONALE)
-            if doubt is None or (talk.repairs and not doubtful):
-                return point
-            success, problem = doubt(params)
-            if problem and not talk.repairs:
-                doubtful.append((success, point))
-                raise ReplyRejected(problem)
-            return doubtful[0][1] if doubtful and doubtful[0][0] > success else point
+        def read(reply: Reply) -> Points:
+            found = self._points(text, reply)
+            if doubt is None or talk.repairs:
+                return doubted | found
+            objections = [doubt(params) for params, _ in found.values()]
+            if all(objections):
+                doubted.update(found)
+                raise ReplyRejected(objections[0])
+            return found
 
         prompt = fill(
             template,
@@ -139,13 +150,37 @@ class Adviser:
             **wording(method),
             **values,
         )
+        form = self._enforced(text) | ({"n": count} if count > 1 else {})
         try:
-            point = talk.until_accepted(prompt, self._enforced(text), read)
+            points = talk.until_accepted(prompt, form, read)
         except NoPoint:
-            if not doubtful:  # the doubtful answer was valid
+            if not doubted:  # the doubtful answers were valid
                 raise
-            point = doubtful[0][1]
-        return talk.suggestion(*point)
+            points = doubted
+        return Advice(talk, list(points.values()))
+
+    def _points(self, text: str, reply: Reply) -> Points:
+        """The different new configurations of a reply. Raises ReplyRejected if there is none."""
+        found: Points = {}
+        problem = ""
+        for choice in [text for text in reply.choices if text.strip()] or [reply.text]:
+            try:
+                params, rationale = self._point(text, choice)
+            except ReplyRejected as error:
+                wrong = str(error)
+            else:
+                wrong = repeated(self.method, params)
+                if not wrong:
+                    found.setdefault(self.method.space.key(params), (params, one_line(rationale, RATIONALE)))
+            problem = problem or wrong
+        if not found:
+            raise ReplyRejected(problem)
+        return found
+
+    def _point(self, text: str, answer: str) -> Point:
+        if self.form == "diff":
+            return read_diff(self.method.space, text, answer), said_rationale(answer)
+        return read_object(self.method.space, answer)
 
     def _instructions(self, text: str) -> str:
         block, space = fenced(text, "python"), self.method.space
@@ -183,7 +218,9 @@ def repeated(method: Method, params: Params) -> str:
 
 
 class Hparams(Method):
-    """The adviser alone: no optimiser. ``reply`` is the form of the answer: a ``diff`` of the block, or ``json``."""
+    """The model alone: no optimiser. Of its points the one with the largest expected improvement times success
+    probability runs. ``reply`` is the form of the answer: a ``diff`` of the block, or ``json``.
+    """
 
     source = "llm"
 
@@ -192,6 +229,13 @@ class Hparams(Method):
     ) -> None:
         super().__init__(space, seed, baseline)
         self.adviser = Adviser(llm, self, reply)
+        self.surrogate = Surrogate(self)
 
     def propose(self, ask: int) -> Suggestion:
-        return self.adviser.advise(ask, "hparams")
+        advice = self.adviser.advise(ask, "hparams", POINTS, state=progress(self, self.surrogate))
+        options = [params for params, _ in advice.points]
+        failures = FailureModel(self.space, self.observations, self.space.to_unit(self.baseline))
+        worth = np.log(np.maximum(failures.success_probability([self.space.to_unit(p) for p in options]), 1e-12))
+        if len(self.successes) >= JUDGED:
+            worth = worth + self.surrogate.outlook(options).log_improvement()
+        return advice.talk.suggestion(*advice.points[int(np.argmax(worth))])

@@ -129,7 +129,8 @@ class Method(ABC):
         if self.space.size <= LISTED and all(self.space.key(params) in self.seen for params in self.space.every()):
             raise self._exhausted()
         try:
-            suggestion = replace(self.propose(self.asks), search=self.figures())
+            suggestion = self.propose(self.asks)
+            suggestion = replace(suggestion, search={**suggestion.search, **self.figures()})
         except ReplyRejected:
             self.replay(None)
             raise

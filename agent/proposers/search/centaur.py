@@ -1,8 +1,9 @@
-"""Centaur: a model and CMA-ES propose in turn, each as often as its recent results justify.
+"""Centaur: the points of a model join the samples of CMA-ES, and one acquisition function picks what runs.
 
-CMA-ES learns from every result; on some trials the model sees the state of CMA-ES and proposes instead. By default a
-bandit sets the model's share from the recent credit of both, and CMA-ES samples are screened as in ``cma-gp``. Paper
-mode (``share=0.3, screen=False``): the model proposes 30 % of the trials after the tenth, at fixed intervals.
+CMA-ES learns from every result. On some asks the model sees its state and proposes several points; the best of them and
+the best sample compete by expected improvement times success probability. The model's points have a bonus that its
+results earn. Paper mode (``share=0.3, screen=False``): the model proposes 30 % of the trials after the tenth, at fixed
+intervals, and its one point runs.
 
 Source: Ferreira, Wobbe, Krishnakumar, Hutter and Zela, arXiv 2603.24647.
 """
@@ -11,35 +12,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
+
+import numpy as np
 
 from agent.errors import EnvironmentProblem, ReplyRejected, UsageError
 from agent.llm.chat import Chat
-from agent.proposers.search.adviser import Adviser, Form
+from agent.proposers.search.adviser import POINTS, Advice, Adviser, Form
+from agent.proposers.search.author import Author, Forecast
 from agent.proposers.search.base import NoPoint, Observation, Suggestion, loss
 from agent.proposers.search.cma_gp import CmaGp
-from agent.proposers.search.prompt_tables import state
-from agent.space.space import Params, SearchSpace
+from agent.proposers.search.prompt_tables import progress, state
+from agent.proposers.search.surrogate import JUDGED
+from agent.space.space import Key, Params, SearchSpace
 
 WARM_UP = 10  # trials of CMA-ES alone with a fixed share, as in the paper
 FIRST_TRIALS = 4  # trials of CMA-ES alone with an adaptive share
-WINDOW = 25  # latest trials among which a new result is ranked
-DISCOUNT = 0.95  # weight of a result relative to the next one of the same arm
-PRIOR = {"llm": 0.18, "cma": 0.27}  # prior credit of the two arms: the first share is near the paper's 30 %
-PRIOR_WEIGHT = 3.0  # results that the prior counts for
-LEAST, MOST = 0.04, 0.5  # bounds of the model's adaptive share
-DOUBT_BELOW = 0.5  # success probability below which an answer is doubted, before any failed
-DOUBT_STEP = 1.0  # log-odds by which a failed answer raises that probability
+AVOIDED = 1e6  # taken from the worth of points that must not run if another can
+DOUBT_BELOW = 0.5  # success probability that a point of the model needs, before any failed
+DOUBT_STEP = 1.0  # log-odds by which a failed point raises that probability
 
 
 class Centaur(CmaGp):
-    """The share of each proposer follows its credit, between 4 and 50 % for the model.
+    """The model takes part in 4 to 50 % of the asks, by what its points bring.
 
     Args:
         space, seed, baseline: as ``Method``.
         llm: the model.
-        share: fixed share of the model's trials, 0 to 1; None for the adaptive share.
-        screen: whether a Gaussian process screens the CMA-ES samples.
+        share: fixed share of trials that run a point of the model, 0 to 1; None for the common pool.
+        screen: whether a Gaussian process screens the samples and the model's points.
         reply: form of the model's answers, ``diff`` or ``json``.
         on_failure: ``raise`` if the model gives no configuration, or take the CMA-ES sample (``cma``) and label it so.
     """
@@ -61,23 +63,20 @@ class Centaur(CmaGp):
         super().__init__(space, seed, baseline)
         self.adviser = Adviser(llm, self, reply)
         self.share, self.screen, self.on_failure = share, screen, on_failure
-        self._credit = {arm: PRIOR_WEIGHT * prior for arm, prior in PRIOR.items()}  # discounted sums of rewards
-        self._weight = dict.fromkeys(PRIOR, PRIOR_WEIGHT)  # discounted numbers of results
+        self.author = Author()
+        self._forecasts: dict[Key, Forecast | None] = {}  # of the model's open points
         self._lowest = math.inf  # smallest value so far
 
     @property
     def model_share(self) -> float:
-        """The probability that the model proposes next, after the first trials."""
-        if self.share is not None:
-            return self.share
-        llm, cma = ((self._credit[arm] / self._weight[arm]) ** 2 for arm in ("llm", "cma"))
-        return min(max(llm / (llm + cma), LEAST), MOST)
+        """The probability that the model is asked next, after the first trials."""
+        return self.author.share if self.share is None else self.share
 
     def figures(self) -> dict[str, float]:
         return {**super().figures(), "model_share": round(self.model_share, 6)}
 
     def models_turn(self, ask: int) -> bool:
-        """Whether the model proposes at ask number ``ask``."""
+        """Whether the model is asked at ask number ``ask``."""
         if self.share is not None:
             late = ask - WARM_UP
             return late >= 0 and math.floor((late + 1) * self.share + 1e-9) > math.floor(late * self.share + 1e-9)
@@ -87,25 +86,58 @@ class Centaur(CmaGp):
         own = super().propose(ask)
         if not self.models_turn(ask):
             return own
+        shown = state(self, own.params)
+        count, doubt = (POINTS, self.doubt) if self.screen else (1, None)
+        if self.screen:
+            shown = f"{progress(self, self.surrogate)}\n\n{shown}"
         try:
-            return self.adviser.advise(
-                ask, "centaur", self.doubt if self.screen else None, state=state(self, own.params)
-            )
+            advice = self.adviser.advise(ask, "centaur", count, doubt, state=shown)
         except (ReplyRejected, EnvironmentProblem) as error:
-            if self.on_failure != "cma":
+            pooled = self.screen and self.share is None and isinstance(error, NoPoint)
+            if self.on_failure != "cma" and not pooled:
                 raise
             talk = error if isinstance(error, NoPoint) else NoPoint("")
             reason = f"This was the model's turn, and the model failed: {error}"
             return Suggestion(own.params, own.source, reason, talk.model, talk.transcript, talk.usage)
+        return self._pick(own, advice)
 
-    def doubt(self, params: Params) -> tuple[float, str]:
-        """The success probability of an answer, and the objection if it is below the threshold of the model."""
-        failures = self.failures()
-        success = float(failures.success_probability([self.space.to_unit(params)])[0])
-        if success >= failures.threshold(DOUBT_BELOW, DOUBT_STEP, ("llm",)):
-            return success, ""
+    def _pick(self, own: Suggestion, advice: Advice) -> Suggestion:
+        """The best point of ``advice``, or ``own`` if it promises more and the share is not fixed."""
+        if not self.screen:
+            return advice.talk.suggestion(*advice.points[0])
+        options = [*(params for params, _ in advice.points), own.params]
+        success = self.failures().success_probability([self.space.to_unit(params) for params in options])
+        worth = np.log(np.maximum(success, 1e-12))
+        worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * (success[:-1] < self.needed())
+        outlook = self.surrogate.outlook(options) if len(self.successes) >= JUDGED else None
+        if self.share is not None:
+            worth[-1] = -np.inf
+        elif outlook is None:
+            worth[-1] -= AVOIDED / 2  # nothing tells the points apart
+        if outlook is not None:
+            worth[:-1] += outlook.log_improvement(self.author.bonus)[:-1]
+            worth[-1] += outlook.log_improvement()[-1]
+        best = int(np.argmax(worth))
+        if best == len(options) - 1:
+            reason = "Promises more than the points of the model."
+            return replace(advice.talk.suggestion(own.params, reason), source=own.source)
+        found = advice.talk.suggestion(*advice.points[best])
+        if outlook is None:
+            return found
+        own_improvement = float(np.exp(outlook.log_improvement()[-1]) * success[-1])
+        return replace(found, search=Forecast.at(outlook, best, own_improvement, float(success[best])).figures())
+
+    def needed(self) -> float:
+        """Success probability that a point of the model needs; each failure of one raises it."""
+        return self.failures().threshold(DOUBT_BELOW, DOUBT_STEP, ("llm",))
+
+    def doubt(self, params: Params) -> str:
+        """The objection to a point of the model that will probably fail; empty for another."""
+        success = float(self.failures().success_probability([self.space.to_unit(params)])[0])
+        if success >= self.needed():
+            return ""
         failed = ", ".join(sorted({o.status for o in self.observations if o.value is None}))
-        return success, (
+        return (
             f"by the runs that failed so far ({failed}), a run of this configuration fails with a probability of "
             f"{1 - success:.0%}; stay further away from what failed, or answer the same again if you are sure"
         )
@@ -114,28 +146,30 @@ class Centaur(CmaGp):
         return super().choose(fresh) if self.screen else (0, "cma")
 
     def asked(self, suggestion: Suggestion, ask: int) -> None:
-        if suggestion.source != "llm":  # an answer of the model is injected
-            super().asked(suggestion, ask)
+        if suggestion.source == "llm":  # its point is injected
+            self._forecasts[self.space.key(suggestion.params)] = Forecast.of(suggestion.search)
+            return
+        if self.models_turn(ask):
+            self.author.asked()
+        super().asked(suggestion, ask)
 
     def replay(self, suggestion: Suggestion | None) -> None:
         super().replay(suggestion)
         if suggestion is None:
-            self._reward("llm", 0.0)
+            self.author.asked()
 
     def learn(self, observation: Observation) -> None:
-        if observation.source:
-            arm = "llm" if observation.source == "llm" else "cma"
-            self._reward(arm, self._success(observation))
-        self._lowest = min(self._lowest, loss(observation))
+        lowest, self._lowest = self._lowest, min(self._lowest, loss(observation))
+        if observation.key in self._forecasts:
+            credit = self._credit(observation, self._forecasts.pop(observation.key), lowest)
+            if self.screen and credit <= 0.0:
+                return  # CMA-ES would shrink its step around points close to the best that improve nothing
         super().learn(observation)
 
-    def _reward(self, arm: str, reward: float) -> None:
-        self._credit[arm] = DISCOUNT * self._credit[arm] + reward
-        self._weight[arm] = DISCOUNT * self._weight[arm] + 1.0
-
-    def _success(self, observation: Observation) -> float:
-        """Reward: 0.5 for the best fifth of the latest results, and 0.5 for the best result so far."""
-        value = loss(observation)
-        recent = self.observations[-WINDOW - 1 : -1]
-        better = sum(loss(o) < value for o in recent)
-        return 0.5 * (better < max(1, len(recent) // 5)) + 0.5 * (value < self._lowest) if value < math.inf else 0.0
+    def _credit(self, observation: Observation, forecast: Forecast | None, lowest: float) -> float:
+        """What a point of the model brought. Without a forecast only a value below the ``lowest`` one counts."""
+        if forecast is not None:
+            return self.author.learn(observation.value, forecast)
+        credit = float(loss(observation) < lowest)
+        self.author.asked(credit)
+        return credit

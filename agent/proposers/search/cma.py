@@ -118,6 +118,7 @@ class CmaEs(Method):
         self.generation = 0
         self._samples: dict[Key, tuple[Unit, int]] = {}  # open samples before rounding, and their generation
         self._batch: list[tuple[Observation, Unit]] = []  # the present generation
+        self._failures: tuple[int, FailureModel] | None = None  # number of observations, and their model
 
     def candidates(self, ask: int) -> Points:
         """Samples [CANDIDATES, dimensions] of the present distribution, the same for the same ``ask``."""
@@ -139,7 +140,10 @@ class CmaEs(Method):
         return failures.admissible(failures.success_probability(points), LEAST_SUCCESS, THRESHOLD_STEP)
 
     def failures(self) -> FailureModel:
-        return FailureModel(self.space, self.observations, self.home)
+        """The model of all failures so far."""
+        if self._failures is None or self._failures[0] != len(self.observations):
+            self._failures = len(self.observations), FailureModel(self.space, self.observations, self.home)
+        return self._failures[1]
 
     def figures(self) -> dict[str, float]:
         """Generation, step size, and standard deviations along the longest and shortest axis, in sides of the cube."""

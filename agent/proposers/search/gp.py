@@ -105,6 +105,11 @@ class GaussianProcess:
         self._lower = np.linalg.cholesky(k)
         self._alpha = np.linalg.solve(self._lower.T, np.linalg.solve(self._lower, z))
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of one run."""
+        return self._scale * math.sqrt(self.kernel.noise)
+
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean [m] and standard deviation [m] of the noise-free function at ``x`` [m, f]."""
         cross = self.kernel.between(x, self.x, self.groups)

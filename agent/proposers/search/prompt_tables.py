@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ from agent.types import Param, Value
 
 if TYPE_CHECKING:
     from agent.proposers.search.cma import CmaEs
+    from agent.proposers.search.surrogate import Surrogate
 
 BEST = 5
 LATEST = 20
 CORRELATIONS = 6
+INFLUENTIAL = 5
 WEAKEST = 0.15  # smallest correlation that is shown
 
 
@@ -82,6 +85,20 @@ def wording(method: Method) -> dict[str, str]:
 def best(observations: Sequence[Observation]) -> list[Observation]:
     """The best successes, best first."""
     return sorted((o for o in observations if o.value is not None), key=loss)[:BEST]
+
+
+def progress(method: Method, surrogate: Surrogate) -> str:
+    """How far the search is: results, failures, the best and its age, and the parameters that matter most."""
+    known, top = method.observations, method.best
+    failed = Counter(o.status for o in known if o.value is None)
+    kinds = ", ".join(f"{count} {status}" for status, count in failed.most_common())
+    lines = [f"- {len(known)} results; " + (f"failed: {kinds}." if failed else "none failed.")]
+    if top is not None and top.value is not None:
+        since = len(known) - 1 - next(i for i, o in enumerate(known) if o is top)
+        lines.append(f"- Best: {method.terms.shown(top.value):.5f}; {since} results since then brought no improvement.")
+    if names := surrogate.influential():
+        lines.append(f"- Strongest influence on the result so far: {', '.join(names[:INFLUENTIAL])}.")
+    return "\n".join(lines)
 
 
 def state(method: CmaEs, suggestion: Params) -> str:

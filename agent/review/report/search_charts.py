@@ -17,7 +17,7 @@ def search_charts(night: Night) -> list[tuple[str, str]]:
         title = "CMA-ES: step size, between its longest and shortest axis"
         found.append((title, _step_chart(series["step"], series["longest"], series["shortest"], last)))
     if len(series["model_share"]) > 1:
-        found.append(("Centaur: share of trials that the model proposes", _share_chart(series["model_share"], last)))
+        found.append(("Centaur: share of asks that include the model", _share_chart(series["model_share"], last)))
     return found
 
 

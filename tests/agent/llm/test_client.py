@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import time
@@ -16,6 +17,7 @@ from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable, 
 from agent.llm.api_keys import KEY_VARIABLES, scrub, without_keys
 from agent.llm.chat import ModelInfo, estimate_tokens
 from agent.llm.client import ChatModel, normal_base_url
+from agent.llm.responses import read_completion
 
 ASK = [{"role": "user", "content": "What shall we try?"}]
 KEY = "sk-secret-0123456789"
@@ -99,6 +101,15 @@ def test_first_choice_with_text_is_taken() -> None:
     assert reply.text == "second"
     assert reply.choices == ("", "second", "third")
     assert server.chats[0]["n"] == 3
+
+
+def test_cut_off_choice_is_dropped_beside_a_whole_one() -> None:
+    cut, whole = (
+        {"message": {"content": text}, "finish_reason": end} for text, end in (("ha", "length"), ("b", "stop"))
+    )
+    reply, alone = (read_completion(json.dumps({"choices": choices})) for choices in ([cut, whole], [cut]))
+    assert (reply.text, reply.choices, reply.finish_reason) == ("b", ("", "b"), "stop")
+    assert (alone.text, alone.finish_reason) == ("ha", "length")
 
 
 def test_usage_may_be_missing() -> None:

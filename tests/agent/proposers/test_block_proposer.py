@@ -10,7 +10,7 @@ import pytest
 from places import ROOT
 from search_models import Helper
 
-from agent.ledger.events import Asked
+from agent.ledger.events import Asked, Candidate, Judged, Measured, Told, decode, encode
 from agent.llm.scripted import ScriptedModel
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
@@ -105,3 +105,23 @@ def test_model_without_point_is_recorded(tmp_path):
     again = proposer()
     again.replay([Asked(trial=1, proposal=proposal)])
     assert again.method.asks == one.method.asks == 1
+
+
+def test_resume_reads_the_forecasts_of_the_model(tmp_path):
+    lived, resumed = (
+        BlockProposer("centaur", make_proposer("centaur", SPACE, llm=Helper(SPACE)), SPACE, "minimize")
+        for _ in range(2)
+    )
+    events = []
+    for k in range(1, 25):
+        proposal = lived.ask(dataclasses.replace(context(tmp_path), trial=k))
+        run = Measurement("c", "screen", k, "cpu", "ok", 1.0 - 0.01 * (proposal.source == "llm"))
+        verdict = Verdict("revert", run.value, None, None, None, 1, 1, 0, "")
+        at = {"time": 1.0, "trial": k}
+        events += [Asked(**at, proposal=proposal), Candidate(**at, commit="c", ref="r")]
+        events += [Measured(**at, measurement=run), Judged(**at, verdict=verdict), Told(**at)]
+        lived.tell(Record(k, proposal, "c", (run,), verdict))
+    assert any("forecast" in e.proposal.search for e in events if isinstance(e, Asked))
+    resumed.replay(decode(encode(event)) for event in events)
+    assert resumed.method.figures() == lived.method.figures()
+    assert resumed.method.suggest() == lived.method.suggest()

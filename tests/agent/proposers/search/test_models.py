@@ -12,9 +12,12 @@ from places import ROOT
 from search_models import Helper
 
 from agent.errors import ModelUnavailable, ReplyRejected, UsageError
+from agent.llm.chat import Reply
 from agent.llm.scripted import ScriptedModel
 from agent.patch.apply import unified_diff
 from agent.proposers import make_proposer
+from agent.proposers.search.adviser import POINTS
+from agent.proposers.search.author import LEAST
 from agent.proposers.search.base import NoPoint, Suggestion
 from agent.proposers.search.centaur import Centaur
 from agent.space.space import SearchSpace
@@ -61,10 +64,12 @@ def test_prompt_shows_cma_es_in_block_units():
     assert "always: `TOTAL_BATCH_SIZE >= DEVICE_BATCH_SIZE * 2048`" in prompt
 
 
-@pytest.mark.parametrize("name", ["hparams", "llambo", "llambo-optuna", "centaur"])
-def test_replay_gives_the_same_next_prompt(name):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("hparams", {}), ("llambo", {}), ("llambo-optuna", {}), ("centaur", {}), ("centaur", {"share": 0.5})],
+)
+def test_replay_gives_the_same_next_prompt(name, options):
     lived, replayed = Helper(SPACE), Helper(SPACE)
-    options = {"share": 0.5} if name == "centaur" else {}
     one, two = (make_proposer(name, SPACE, seed=5, llm=llm, **options) for llm in (lived, replayed))
     for k in range(25):
         suggestion = one.suggest()
@@ -121,10 +126,10 @@ def test_cma_replaces_failing_model_only_if_allowed():
     assert "the model failed" in suggestion.rationale
 
 
-def after_failures(replies: list[str], **options: Any) -> tuple[Centaur, ScriptedModel]:
+def after_failures(replies: list[str], share: float | None = 1.0, **options: Any) -> tuple[Centaur, ScriptedModel]:
     """A Centaur that saw every run deeper than 12 run out of memory, before the model's turn."""
     llm = ScriptedModel(replies)
-    method = Centaur(SPACE, llm=llm, reply="json", **options)
+    method = Centaur(SPACE, llm=llm, reply="json", share=share, **options)
     for k in range(60):
         params = dict(SPACE.defaults, DEPTH=4 + k % 17, MATRIX_LR=0.02 + 0.0005 * k)
         fails = params["DEPTH"] > 12
@@ -135,6 +140,68 @@ def after_failures(replies: list[str], **options: Any) -> tuple[Centaur, Scripte
 
 
 DEEP, DEEPER, SHALLOW = (json.dumps(SPACE.defaults | {"DEPTH": depth}) for depth in (20, 24, 7))
+
+
+def test_common_pool_runs_no_likely_failure():
+    method, llm = after_failures([DEEP, DEEPER], share=None)
+    suggestion = method.suggest()
+    assert (suggestion.source, len(llm.requests)) == ("gp", 2)
+    assert DEEP in suggestion.transcript
+    assert suggestion.usage["calls"] == 2
+
+
+def test_repeating_model_leaves_cma_gp_unchanged():
+    plain, pooled = make_proposer("cma-gp", SPACE), make_proposer("centaur", SPACE, llm=lambda _: "DEPTH = 8")
+    before = pooled.model_share
+    for k in range(30):
+        own, suggestion = plain.suggest(), pooled.suggest()
+        assert (own.params, own.source) == (suggestion.params, suggestion.source)
+        for method in (plain, pooled):
+            method.tell(own.params, 1.0 + 0.001 * (k % 7))
+    assert pooled.model_share < before
+
+
+def test_failures_of_the_model_leave_cma_es_unchanged():
+    method = Centaur(SPACE, llm=Helper(SPACE))
+    before = method.gaussian.mean.copy(), method.gaussian.covariance
+    for k in range(30):
+        params = dict(SPACE.defaults, DEPTH=16, MATRIX_LR=0.06 + 0.001 * k)
+        method.replay(Suggestion(params, "llm"))
+        method.tell(params, None, status="oom")
+    assert (method.gaussian.mean == before[0]).all()
+    assert (method.gaussian.covariance == before[1]).all()
+    assert method.model_share == LEAST
+
+
+def test_good_points_of_the_model_run_and_are_counted():
+    shallow = lambda _: json.dumps(SPACE.defaults | {"DEPTH": 4, "SCALAR_LR": 0.3 + 0.001 * len(method.observations)})  # noqa: E731
+    method = make_proposer("centaur", SPACE, llm=shallow, reply="json")
+    for _ in range(40):
+        params = method.ask()
+        method.tell(params, 1.0 + 0.01 * params["DEPTH"])
+    assert sum(o.source == "llm" for o in method.observations) > 4
+    assert method.best.source == "llm"
+
+
+def test_several_points_are_asked_for_except_in_paper_mode():
+    for options, count in (({"share": 1.0}, POINTS), ({"share": 1.0, "screen": False}, 1)):
+        llm = ScriptedModel([json.dumps(SPACE.defaults | {"DEPTH": 7})])
+        method = Centaur(SPACE, llm=llm, reply="json", **options)
+        while not llm.requests:
+            method.suggest()
+        assert llm.requests[0].n == count
+
+
+def test_hparams_runs_the_most_promising_answer():
+    far, near = ({**SPACE.defaults, "MATRIX_LR": rate, "DEPTH": 9} for rate in (0.19, 0.021))
+    answers = tuple(json.dumps(params) for params in (SPACE.defaults, far, near))
+    llm = ScriptedModel([Reply(answers[0], choices=answers)])
+    method = make_proposer("hparams", SPACE, llm=llm, reply="json")
+    for k in range(16):
+        rate = 0.01 + 0.01 * k
+        method.tell(SPACE.defaults | {"MATRIX_LR": rate}, 1.0 + (rate - 0.02) ** 2)
+    assert method.suggest().params == near
+    assert "- 16 results; none failed." in llm.requests[0].messages[0]["content"]
 
 
 def test_likely_failure_is_doubted_once():
