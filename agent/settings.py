@@ -49,6 +49,7 @@ class Settings:
     budget: str = setting("", "training per run: 300s, 5m, 200steps, 1e6tokens; default: target.toml", RUN)
     sandbox: str = setting("auto", "isolation of trials", RUN, ("auto", "docker", "bwrap", "process"))
     image: str = setting("overnight-train:latest", "Docker image of trials", RUN)
+    python: str = setting("", "Python interpreter of trials; default: target.toml, else Overnight's own", RUN)
     device: str = setting("auto", "training device: auto, cpu, cuda, or the UUID of a GPU", RUN)
     threads: int = setting(0, "CPU threads per trial; 0: all cores", RUN)
     seed: int = setting(0, "seed of search, model and trials", RUN)

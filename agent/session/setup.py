@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -222,6 +223,8 @@ def record_of(parts: Parts) -> dict[str, Any]:
 def lasting(settings: Settings) -> dict[str, Any]:
     """Settings with absolute paths, because a resume may start in another folder."""
     paths = {"target": str(Path(settings.target).resolve()), "cache": str(Path(settings.cache).expanduser().resolve())}
+    if settings.python:  # with its links: an environment is found by the link that was started
+        paths["python"] = os.path.abspath(Path(settings.python).expanduser())  # noqa: PTH100
     if settings.notify not in ("", "env"):
         paths["notify"] = str(Path(settings.notify).expanduser().resolve())
     return {**dataclasses.asdict(settings), **paths}

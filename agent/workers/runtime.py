@@ -14,7 +14,7 @@ from agent.repo.repo import Repo, scrub_environment
 from agent.settings import EDIT_CODE, Settings
 from agent.target import Target, load_target, parse_budget
 from agent.trial.compile_cache import FILE, Compiled
-from agent.trial.experiment import Experiment
+from agent.trial.experiment import Experiment, interpreter_of
 from agent.trial.mounts import check_mounts
 from agent.trial.trusted_target import Data, prepare
 from agent.trial.workspace import sweep
@@ -108,6 +108,7 @@ def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
     check_mounts(target)
     if settings.budget:
         target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
+    target = with_python(target, settings.python)
     scrub_environment()
     repo = Repo(folder)
     if repo.has(head := repo.head(), target.path):  # a replay may measure another branch only
@@ -138,6 +139,22 @@ def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> 
     from agent.workers.ray import RayWorkers
 
     return RayWorkers(settings.ray_address, settings.workers, place, owner, stop_now)
+
+
+def with_python(target: Target, named: str) -> Target:
+    """The target with the interpreter that ``--python`` names.
+
+    Raises:
+        UsageError: this or the interpreter of target.toml does not start.
+    """
+    if named:
+        target = dataclasses.replace(target, python=os.path.abspath(Path(named).expanduser()))  # noqa: PTH100
+    try:
+        interpreter_of(target)
+    except ValueError as error:
+        where = "--python" if named else f"{target.folder / 'target.toml'}, [target], python"
+        raise UsageError(f"{where} {target.python}: {error}.") from None
+    return target
 
 
 def check_utf8(source: str, path: str) -> None:
