@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NAMES = ("agent", "sandbox", "nanogpt_target", "prompts", "benchmarks")
+NAMES = ("agent", "sandbox", "prompts")
 ROOT = Path(__file__).resolve().parents[2]  # site-packages, or a checkout
 
 _HIDE = """

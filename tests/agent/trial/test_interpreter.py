@@ -74,7 +74,7 @@ def test_own_packages_are_hidden_from_trials(sandbox: str, tmp_path: Path) -> No
     working(sandbox)
     train = (
         f"{BLOCK}import sys\nfrom agent.model import VALUE\n"
-        "for name in ('sandbox', 'prompts', 'nanogpt_target'):\n"
+        "for name in ('sandbox', 'prompts'):\n"
         "    try:\n        __import__(name)\n        sys.exit(f'{name} is visible')\n"
         "    except ModuleNotFoundError:\n        pass\n"
         "print('val_bpb:', VALUE)\n"
