@@ -123,4 +123,4 @@ def _gain(record: Record) -> str:
     verdict = record.verdict
     if verdict is None or verdict.gain is None:
         return "unknown"
-    return f"{verdict.gain:.4f}" + (f" ± {verdict.gain_se:.4f}" if verdict.gain_se is not None else "")
+    return f"{verdict.gain:.4f}" + (f" ± {verdict.gain_se:.4f}" if verdict.gain_se else "")
