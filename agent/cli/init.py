@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from shlex import quote
 
@@ -46,6 +45,7 @@ def make_target(directory: Path, preset: str | None) -> str:
         UsageError: ``directory`` is a file or not empty.
         EnvironmentProblem: the folder cannot be written, or git fails.
     """
+    from agent.scaffold.project import make_repository
     from agent.trial.trusted_target import write_preset
 
     if directory.exists() and not directory.is_dir():
@@ -57,10 +57,5 @@ def make_target(directory: Path, preset: str | None) -> str:
         preset = write_preset(preset, directory)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {directory}: {error.strerror}.") from error
-    git = ["git", "-C", str(directory), "-c", "core.hooksPath=/dev/null", "-c", "user.name=Overnight",
-           "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]  # fmt: skip
-    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", f"Start from preset {preset}"]):
-        done = subprocess.run([*git, *words], capture_output=True, text=True)
-        if done.returncode:
-            raise EnvironmentProblem(f"git {words[0]} failed in {directory}: {done.stderr.strip()}")
+    make_repository(directory, f"Start from preset {preset}")
     return preset

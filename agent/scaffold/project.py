@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -108,8 +109,6 @@ def describe(script: Path) -> tuple[str, list[str]]:
         *_budget_lines(source, modules, notes),
         *_search_lines(script, source, notes),
     ]
-    if "OVERNIGHT_SEED" not in source:
-        notes.append(f"check    {script.name} does not read OVERNIGHT_SEED: a fixed seed hides the noise between runs")
     return "\n".join(lines) + "\n", notes
 
 
@@ -120,6 +119,7 @@ def _target_lines(script: Path, source: str, modules: Modules, notes: list[str])
     yield f"name = {_toml(folder.resolve().name)}"
     yield f"editable = [{_toml(script.name)}]"
     yield f"train = {_toml(['python', script.name, *own_options])}"
+    yield from _seed_lines(script.name, source, notes)
     yield 'score = "stdout"  # self-reported: the edited code prints its own value'
     found = next(((metric, path.name) for path, tree in modules.items() if (metric := find_metric(tree))), None)
     if found:
@@ -138,6 +138,19 @@ def _target_lines(script: Path, source: str, modules: Modules, notes: list[str])
         yield f"mounts = {_toml(mounts)}  # GUESS: read-only, at the path that the script names"
     missing = [mount for mount in mounts if not (folder / Path(mount).expanduser()).is_dir()]
     notes += [f"check    [target] mounts: {mount} does not exist yet" for mount in missing]
+
+
+def _seed_lines(name: str, source: str, notes: list[str]) -> Iterator[str]:
+    if key := guesses.seed_key_of(source):
+        if "OVERNIGHT_SEED" not in key:
+            yield f"{key}  # GUESS: receives the seed of each run"
+        return
+    if edits := guesses.seed_edits(source):
+        more = "" if re.search(r"^import .*\bos\b", source, re.M) else ", with import os"
+        notes.append(f"edit     {name}{more}: a fixed seed hides the noise between runs")
+        notes += [f"         line {edit}" for edit in edits]
+    else:
+        notes.append(f"check    {name} does not read OVERNIGHT_SEED: a fixed seed hides the noise between runs")
 
 
 def _budget_lines(source: str, modules: Modules, notes: list[str]) -> Iterator[str]:

@@ -118,6 +118,10 @@ def test_files_are_never_overwritten(project: Path, tmp_path: Path) -> None:
     [
         ("print('done')\n", ["fill in  [target] pattern", "fill in  [[hyperparameters]]", "check    [budget] seconds"]),
         ("LR = 0.1\nprint('loss', LR)\n", ["check    [target] metric", "OVERNIGHT_SEED", "--proposer cma-es"]),
+        (
+            "import torch\ntorch.manual_seed(7)\n",
+            ['line 2: torch.manual_seed(int(os.environ.get("OVERNIGHT_SEED"', "os"],
+        ),
         ("data = os.path.expanduser('~/no/such/set')\n", ["[target] mounts: ~/no/such/set", "--proposer code"]),
     ],
 )
@@ -163,3 +167,10 @@ def test_imported_modules_are_searched_too(project: Path, tmp_path: Path) -> Non
     target, _ = load_target(tmp_path / "copy")
     assert (target.metric, target.budget.amount) == ("val_loss", 180)
     assert "line 2 of engine.py" in (tmp_path / "copy" / "target.toml").read_text()
+
+
+def test_seed_option_of_script_is_used(project: Path, tmp_path: Path) -> None:
+    source = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--seed', type=int, default=1)\n"
+    write(project, {"train.py": f"{source}print('val_loss:', p.parse_args().seed)\n"})
+    assert main(["init", str(tmp_path / "copy"), "--from", str(project)]) == 0
+    assert load_target(tmp_path / "copy")[0].seed_arg == "--seed"
