@@ -81,6 +81,9 @@ class Settings:
         "auto", "ask for the next idea while a trial trains; auto: if the model server is on another host",
         MODEL, ("auto", "on", "off"),
     )  # fmt: skip
+    notes: str = setting(
+        "", "file with notes for the model, copied into the run; default: notes.md of the target", MODEL
+    )
     ideas: bool = setting(True, "show a model ideas of the idea bank", MODEL)
     repairs: int = setting(1, "repair attempts for a reply that cannot be applied", MODEL)
     policy: str = setting("confirm", "rule that accepts edits", ACCEPT, POLICIES)

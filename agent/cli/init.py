@@ -24,14 +24,21 @@ def add(commands: Commands) -> None:
 def init(directory: Path, preset: str | None, project: Path | None) -> int:
     """Make a git repository with the nanoGPT target, or a target.toml for an existing project."""
     if project is not None:
+        from agent.rundir.directory import NOTES
         from agent.scaffold.project import adopt
 
         if preset:
             raise UsageError("--preset belongs to the nanoGPT target. Remove --preset or --from.")
-        return adopt(directory, project)
+        return adopt(directory, project, NOTES)
     preset = make_target(directory, preset)
     print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
-    print(f"Next: overnight run --target {quote(str(directory))}")
+    place = quote(str(directory))
+    print(
+        f"First, two runs without a model: overnight run --target {place} --proposer cma-es --policy greedy --trials 1"
+    )
+    print(
+        f"Then: overnight run --target {place} --llm-base-url URL --hours 8, with your notes for the model in notes.md"
+    )
     return 0
 
 
@@ -45,6 +52,7 @@ def make_target(directory: Path, preset: str | None) -> str:
         UsageError: ``directory`` is a file or not empty.
         EnvironmentProblem: the folder cannot be written, or git fails.
     """
+    from agent.rundir.directory import NOTES
     from agent.scaffold.project import make_repository
     from agent.trial.trusted_target import write_preset
 
@@ -57,5 +65,6 @@ def make_target(directory: Path, preset: str | None) -> str:
         preset = write_preset(preset, directory)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {directory}: {error.strerror}.") from error
+    (directory / "notes.md").write_text(NOTES, encoding="utf-8")
     make_repository(directory, f"Start from preset {preset}")
     return preset

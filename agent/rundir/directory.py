@@ -24,6 +24,7 @@ NOTES = """# Notes for the model
 
 The model reads this file before every proposal. Write ideas to try, parts to leave alone, and facts about this target.
 Notes do not change the rules of acceptance.
+A new run copies notes.md of its target into its own folder; edit that copy during the session.
 """
 
 
@@ -47,13 +48,13 @@ class RunDirectory:
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
 
-    def create(self, settings: Mapping[str, Any]) -> None:
+    def create(self, settings: Mapping[str, Any], notes: str = NOTES) -> None:
         """Make the directory with run.toml and notes.md."""
         try:
             self.path.mkdir(parents=True)
             (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
             self.settings.write_text(dump_toml(settings), encoding="utf-8")
-            self.notes.write_text(NOTES, encoding="utf-8")
+            self.notes.write_text(notes, encoding="utf-8")
         except OSError as error:
             raise EnvironmentProblem(f"cannot make {self.path}: {error.strerror}.") from error
 

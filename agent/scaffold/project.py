@@ -25,13 +25,14 @@ LARGEST = 20 << 20  # bytes of a file that is copied; larger files are data
 _JUNK = {".git", "__pycache__", ".venv", "venv", "node_modules", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache"}
 
 
-def adopt(directory: Path, project: Path) -> int:
+def adopt(directory: Path, project: Path, model_notes: str) -> int:
     """Write ``directory/target.toml`` for ``project`` and list what a person must check or fill in.
 
     Args:
         directory: the project itself, if it is in a git repository; otherwise a new folder, which receives a copy of
             the project as a git repository.
         project: a folder, or the script in it.
+        model_notes: content of notes.md, if the project has none.
 
     Raises:
         UsageError: there is no script, more than one could be meant, or files would be overwritten.
@@ -59,6 +60,8 @@ def adopt(directory: Path, project: Path) -> int:
         if not in_place:
             notes += _copy(folder, directory, bool(known))
         (directory / "target.toml").write_text(text, encoding="utf-8")
+        if not (directory / "notes.md").exists():
+            (directory / "notes.md").write_text(model_notes, encoding="utf-8")
         if protected_keys(directory, tomllib.loads(text)):
             trust(directory)
     except OSError as error:
@@ -67,9 +70,10 @@ def adopt(directory: Path, project: Path) -> int:
         make_repository(directory, f"Copy {folder.resolve().name}")
     print(directory / "target.toml")
     place = shlex.quote(str(directory))
-    notes.append(f"then     git -C {place} add target.toml && git -C {place} commit -m 'Add target.toml' target.toml")
+    git, files = f"git -C {place}", "target.toml notes.md"
+    notes.append(f"then     {git} add {files} && {git} commit -m 'Add target.toml' {files}")
     proposer = "cma-es" if "[[hyperparameters]]" in text else "code --llm-base-url URL"
-    notes.append(f"next     overnight run --target {place} --proposer {proposer} --trials 1")
+    notes.append(f"next     overnight run --target {place} --proposer {proposer} --policy greedy --trials 1")
     print("\n".join(note for note in notes if in_place or not note.startswith("then")), file=sys.stderr, flush=True)
     return 0
 

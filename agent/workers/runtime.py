@@ -98,7 +98,17 @@ class Workplace:
 
 
 def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
-    """Check the target, the repository, the sandbox and the data, in this order.
+    """``checked_place`` with its data. Errors: see there."""
+    return with_data(checked_place(settings, say), say)
+
+
+def with_data(place: Workplace, say: Callable[[str], None]) -> Workplace:
+    """The place with its data prepared, which may take minutes."""
+    return dataclasses.replace(place, prepared=prepare(place.target, place.settings.cache, say))
+
+
+def checked_place(settings: Settings, say: Callable[[str], None]) -> Workplace:
+    """Check the target, the repository, the device and the sandbox, in this order.
 
     Raises:
         UsageError, EnvironmentProblem: a check failed.
@@ -115,7 +125,7 @@ def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
         check_utf8(repo.read(head, target.path), target.path)
     device = find_device(settings)
     sandbox = find_sandbox(settings, say)
-    return Workplace(settings, target, repo, sandbox, device, prepare(target, settings.cache, say))
+    return Workplace(settings, target, repo, sandbox, device, None)
 
 
 def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> Workers:

@@ -257,7 +257,12 @@ def test_init_makes_committed_target_per_preset(tmp_path: Path, capsys: pytest.C
         assert main(["init", str(folder), "--preset", preset]) == 0
         assert git(folder, "log", "--format=%s") == f"Start from preset {preset}"
         assert git(folder, "status", "--porcelain") == ""
-        assert sorted(p.name for p in folder.iterdir() if p.name != ".git") == ["README.md", "target.toml", "train.py"]
+        assert sorted(p.name for p in folder.iterdir() if p.name != ".git") == [
+            "README.md",
+            "notes.md",
+            "target.toml",
+            "train.py",
+        ]
     assert "overnight run" in capsys.readouterr().out
     assert load_target(tmp_path / "demo")[1] == {"threads": 1}
 
@@ -290,7 +295,7 @@ def test_session_output_is_plain_in_a_pipe(target: Path, tmp_path: Path) -> None
 
 def test_resume_without_open_trial_names_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start(make_bowl(tmp_path / "target"), tmp_path / "runs", trials=2)
-    hint = "overnight resume night --trials 3"
+    hint = "overnight resume night --trials 12"
     for words in ([], ["--trials", "1"]):
         capsys.readouterr()
         assert main(["resume", "night", "--runs", str(tmp_path / "runs"), *words]) == 0
