@@ -267,21 +267,6 @@ def test_init_makes_committed_target_per_preset(tmp_path: Path, capsys: pytest.C
     assert load_target(tmp_path / "demo")[1] == {"threads": 1}
 
 
-def test_doctor_reports_checks_and_fixes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    places = ["--runs", str(tmp_path), "--cache", str(tmp_path)]
-    words = ["doctor", "--json", "--llm-base-url", "http://127.0.0.1:9/v1", *places]
-    assert main(words) == 0
-    found = {f["name"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
-    assert found["git"]["ok"]
-    assert found["torch"]["ok"]
-    assert not found["model server"]["ok"]
-    assert "overnight llm serve" in found["model server"]["mend"]
-    assert main([word for word in words if word != "--json"]) == 0
-    table = capsys.readouterr().out
-    assert found["model server"]["found"] in table, "a pipe does not wrap lines"
-    assert found["sandbox process"]["ok"]
-
-
 def test_session_output_is_plain_in_a_pipe(target: Path, tmp_path: Path) -> None:
     words = ("--target", target, "--runs", tmp_path / "runs", "--proposer", "random", "--sandbox", "process",
              "--trials", "2", "--policy", "greedy")  # fmt: skip
