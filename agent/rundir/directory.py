@@ -18,7 +18,7 @@ from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.state import State
 from agent.rundir.results import TSV_HEADER, result_line
 from agent.toml import dump_toml, read_toml
-from agent.types import Record
+from agent.types import Goal, Record
 
 NOTES = """# Notes for the model
 
@@ -107,14 +107,14 @@ class RunDirectory:
     def forget_stop(self) -> None:
         self._stop.unlink(missing_ok=True)
 
-    def append_result(self, record: Record) -> None:
+    def append_result(self, record: Record, goal: Goal = "minimize") -> None:
         """Append to results.tsv in autoresearch format, where a failed run has the value 0.000000."""
         new = not self.results.exists()
         with self.results.open("a", encoding="utf-8") as file:
-            file.write((TSV_HEADER if new else "") + result_line(record))
+            file.write((TSV_HEADER if new else "") + result_line(record, goal))
 
-    def rewrite_results(self, records: list[Record]) -> None:
-        replace_file(self.results, TSV_HEADER + "".join(map(result_line, records)))
+    def rewrite_results(self, records: list[Record], goal: Goal = "minimize") -> None:
+        replace_file(self.results, TSV_HEADER + "".join(result_line(record, goal) for record in records))
 
 
 def _locked(file: IO[str], seconds: float = 1.0) -> bool:
