@@ -124,7 +124,7 @@ def checked_place(settings: Settings, say: Callable[[str], None]) -> Workplace:
     if repo.has(head := repo.head(), target.path):  # a replay may measure another branch only
         check_utf8(repo.read(head, target.path), target.path)
     device = find_device(settings)
-    sandbox = find_sandbox(settings, say)
+    sandbox = find_sandbox(settings, say, own_python=bool(target.python))
     return Workplace(settings, target, repo, sandbox, device, None)
 
 
@@ -182,10 +182,20 @@ def check_utf8(source: str, path: str) -> None:
         raise UsageError(f"{path} holds null bytes: it is binary or UTF-16. Convert it to UTF-8 and commit.")
 
 
-def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
-    """The sandbox that the settings name. Edits to code need all guarantees, unless the sandbox is named explicitly."""
+def find_sandbox(settings: Settings, say: Callable[[str], None], own_python: bool = False) -> Sandbox:
+    """The sandbox that the settings name. Edits to code need all guarantees, unless the sandbox is named explicitly.
+
+    ``own_python``: trials use an interpreter of the host, which Docker does not show; ``auto`` is bubblewrap then.
+    """
+    if own_python and settings.sandbox == "docker":
+        raise UsageError(
+            "--python, or python in target.toml: Docker runs the interpreter of its image. Use --sandbox bwrap, or "
+            "remove it and put the imports into the image (--image)."
+        )
     try:
-        sandbox = make_sandbox(settings.sandbox, image=settings.image)
+        sandbox = make_sandbox(
+            "bwrap" if own_python and settings.sandbox == "auto" else settings.sandbox, image=settings.image
+        )
         sandbox.check()
     except SandboxUnavailable as error:
         if settings.sandbox != "auto" or settings.proposer in EDIT_CODE:

@@ -69,6 +69,18 @@ def test_missing_interpreter_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
         assert "--python" in capsys.readouterr().err
 
 
+def test_interpreter_of_host_excludes_docker(
+    environment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    working("bwrap")
+    target = make_bowl(tmp_path / "target", f"{BLOCK}print('val_bpb: 1')\n")
+    words = ["run", "--target", str(target), "--proposer", "cma-es", "--python", str(environment), "--dry-run"]
+    assert main([*words, "--sandbox", "docker"]) == 2
+    assert "--python" in capsys.readouterr().err
+    assert main(words) == 0
+    assert "bwrap" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("sandbox", ["process", "bwrap"])
 def test_own_packages_are_hidden_from_trials(sandbox: str, tmp_path: Path) -> None:
     working(sandbox)
