@@ -40,8 +40,11 @@ class Source(Protocol):
 
 
 def interpreter_of(target: Target) -> Interpreter:
-    """The interpreter of a target's trials outside of Docker. Raises ``ValueError`` if it does not start."""
-    return find_interpreter(target.python) if target.python else OWN
+    """The interpreter of a target's trials outside of Docker. Raises ``EnvironmentProblem`` if it does not start."""
+    try:
+        return find_interpreter(target.python) if target.python else OWN
+    except ValueError as error:
+        raise EnvironmentProblem(f"the interpreter {target.python}: {error}.") from None
 
 
 class Experiment:

@@ -161,9 +161,9 @@ def with_python(target: Target, named: str) -> Target:
         target = dataclasses.replace(target, python=os.path.abspath(Path(named).expanduser()))  # noqa: PTH100
     try:
         interpreter_of(target)
-    except ValueError as error:
+    except EnvironmentProblem as error:
         where = "--python" if named else f"{target.folder / 'target.toml'}, [target], python"
-        raise UsageError(f"{where} {target.python}: {error}.") from None
+        raise UsageError(f"{where}: {error}") from None
     return target
 
 
