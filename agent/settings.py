@@ -49,6 +49,7 @@ class Settings:
     budget: str = setting("", "training per run: 300s, 5m, 200steps, 1e6tokens; default: target.toml", RUN)
     sandbox: str = setting("auto", "isolation of trials", RUN, ("auto", "docker", "bwrap", "process"))
     image: str = setting("overnight-train:latest", "Docker image of trials", RUN)
+    python: str = setting("", "Python interpreter of trials; default: target.toml, else Overnight's own", RUN)
     device: str = setting("auto", "training device: auto, cpu, cuda, or the UUID of a GPU", RUN)
     threads: int = setting(0, "CPU threads per trial; 0: all cores", RUN)
     smoke: str = setting(
@@ -83,6 +84,9 @@ class Settings:
         "auto", "ask for the next idea while a trial trains; auto: if the model server is on another host",
         MODEL, ("auto", "on", "off"),
     )  # fmt: skip
+    notes: str = setting(
+        "", "file with notes for the model, copied into the run; default: notes.md of the target", MODEL
+    )
     ideas: bool = setting(True, "show a model ideas of the idea bank", MODEL)
     repairs: int = setting(
         2, "repair attempts for a reply that cannot be applied, and for an edit that fails before training", MODEL

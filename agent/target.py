@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,20 @@ BudgetKind = Literal["seconds", "steps", "tokens"]
 LEAVING_SECONDS = 5.0  # allowed beyond the budget, for saving the model and exiting
 
 TARGET_KEYS = {  # table: its keys; None: another module checks the keys
-    "target": ("name", "editable", "train", "score", "pattern", "metric", "goal", "mounts", "smoke"),
+    "target": (
+        "name",
+        "editable",
+        "train",
+        "score",
+        "pattern",
+        "metric",
+        "goal",
+        "mounts",
+        "smoke",
+        "python",
+        "seed_env",
+        "seed_arg",
+    ),
     "budget": ("seconds", "steps", "tokens", "wall_seconds", "startup_seconds", "score_seconds"),
     "limits": ("memory_gb", "vram_gb", "disk_gb", "processes"),
     "search": ("constraints",),
@@ -85,6 +99,9 @@ class Target:
     mounts: tuple[str, ...] = ()  # host directories that a foreign target reads, mounted read-only
     has_block: bool = False  # whether there are [[hyperparameters]]
     smoke: tuple[str, ...] = ()  # command of the smoke test of a target that prints its own value; (): none
+    python: str = ""  # interpreter of trials; "": Overnight's own
+    seed_env: str = ""  # environment variable that receives the seed of a run, besides OVERNIGHT_SEED
+    seed_arg: str = ""  # argument that receives it: ``--seed``, or ``--seed=``
     trusted: str = ""  # name of an installed trusted target; "" is the built-in one
 
     @property
@@ -162,7 +179,23 @@ def _target(folder: Path, path: Path, tables: Mapping[str, Any]) -> Target:
         smoke=main.strings("smoke", ()),
         has_block=bool(tables.get("hyperparameters")),
         trusted=named[1] if named else "",
+        python=_python(folder, main.string("python", "")),
+        **_seed(main, score),
     )
+
+
+def _python(folder: Path, written: str) -> str:
+    """An absolute path, with its links: an environment is found by the link that was started."""
+    return os.path.abspath(folder / Path(written).expanduser()) if written else ""  # noqa: PTH100
+
+
+def _seed(main: Table, score: str) -> dict[str, str]:
+    found = {key: main.string(key, "") for key in ("seed_env", "seed_arg")}
+    if score == "trusted" and any(found.values()):
+        raise UsageError(f'{main.where}: seed_env and seed_arg belong to score = "stdout". Remove them.')
+    if found["seed_env"] and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", found["seed_env"]):
+        raise UsageError(f"{main.where}, seed_env: {found['seed_env']!r} is no name of an environment variable.")
+    return found
 
 
 def _check_pattern(pattern: str, where: str) -> None:

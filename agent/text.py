@@ -18,6 +18,7 @@ from rich.text import Text
 STAR = "*"  # marks a value that the edited code printed
 LEGEND = "* self-reported: printed by the edited code, not measured independently"
 MISSING = "–"
+FIXED_SEED = "not measured: runs under different seeds have equal values, so the code fixes its seed"
 
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _HIDDEN = re.compile(
@@ -142,13 +143,13 @@ def number(value: float | None, self_reported: bool = False) -> str:
 
 
 def gain(value: float | None, se: float | None = None) -> str:
-    """Format a gain with one standard error: ``+0.0123 ± 0.0021``."""
+    """Format a gain with one standard error: ``+0.0123 ± 0.0021``. An error of 0 was not measured and is left out."""
     if value is None or not math.isfinite(value):
         return MISSING
     size = max(abs(value), se or 0.0)
     form = ".4f" if size < 100 else ".1f" if size < 1e9 else ".4g"
     text = f"{value:+{form}}"
-    return text if se is None or not math.isfinite(se) else f"{text} ± {se:{form}}"
+    return text if not se or not math.isfinite(se) else f"{text} ± {se:{form}}"
 
 
 def duration(seconds: float | None, brief: bool = False) -> str:

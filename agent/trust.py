@@ -17,7 +17,7 @@ from agent.errors import UsageError, system_problem
 CONFIG = "XDG_CONFIG_HOME"  # names the folder of configuration files; default: ~/.config
 PROTECTED = frozenset(  # settings that [run] sets only in a trusted target.toml
     {"tag", "target", "sandbox", "image", "runs", "cache", "detach", "llm_base_url", "llm_model", "llm_sleep",
-     "ray_address", "notify"}
+     "ray_address", "notify", "python", "notes"}
 )  # fmt: skip
 
 
@@ -31,6 +31,8 @@ def protected_keys(folder: Path, tables: Mapping[str, Any]) -> list[str]:
     tables = {name: table for name, table in tables.items() if isinstance(table, Mapping)}
     found = [f"[run] {key}" for key in tables.get("run", {}) if key in PROTECTED]
     mounts, source = tables.get("target", {}).get("mounts"), tables.get("data", {}).get("source")
+    if tables.get("target", {}).get("python"):
+        found.append("[target] python")  # a program of the host, and folders that trials can read
     for mount in mounts if isinstance(mounts, list) else []:
         if isinstance(mount, str) and _leads_out(folder, Path(mount)):
             found.append(f"[target] mounts {mount!r}")

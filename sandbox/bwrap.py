@@ -111,12 +111,12 @@ class BwrapSandbox:
 
     def _start(self, job: Job, scratch: Path) -> Running:
         places = {name: f"{INSIDE}/{name}" for name in job.mounts}
-        places |= {"out": f"{INSIDE}/out", "python": sys.executable}
+        places |= {"out": f"{INSIDE}/out", "python": job.python.path}
         size = layout.scratch_bytes(job)
         user = 0 if os.geteuid() else layout.job_user()
         if user:
             local.mount_memory(scratch / "out", size, user)
-        argv = [*self._namespaces(), *_system(size), *_hide(job.masked, str(scratch / "tmp"))]
+        argv = [*self._namespaces(), *_system(size, job.python.folders), *_hide(job, str(scratch / "tmp"))]
         nodes = [str(node) for node in gpu.nodes(job.device)]
         argv += [word for node in nodes for word in ("--dev-bind", node, node)]
         argv += _ancestors(places["out"])
@@ -143,8 +143,8 @@ class BwrapSandbox:
         return [*argv, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
 
 
-def _system(size: int) -> list[str]:
-    """Mounts for the system and the interpreter, and writable file systems in memory of ``size`` bytes each."""
+def _system(size: int, folders: tuple[str, ...] = ()) -> list[str]:
+    """Mounts for the system, Python and ``folders``, and writable file systems in memory of ``size`` bytes each."""
     argv: list[str] = []
     for name in _SYSTEM:
         place = Path(name)
@@ -157,7 +157,7 @@ def _system(size: int) -> list[str]:
     argv += ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
         argv += ["--perms", "1777", "--size", str(size), "--tmpfs", folder]
-    for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):  # after /tmp, which may contain them
+    for prefix in dict.fromkeys((sys.base_prefix, sys.prefix, *folders)):  # after /tmp, which may contain them
         if not prefix.startswith("/usr"):
             argv += [*_ancestors(prefix), "--ro-bind", prefix, prefix]
     return argv
@@ -188,7 +188,9 @@ def _counts_by_namespace() -> bool:
     return tuple(int(n) for n in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 14)
 
 
-def _hide(names: tuple[str, ...], empty: str) -> list[str]:
+def _hide(job: Job, empty: str) -> list[str]:
     """Mounts that hide files and packages of the standard library. ``empty``: an empty folder."""
-    covers = ((empty if Path(path).is_dir() else "/dev/null", path) for path in masks.find(names))
+    covers = (
+        (empty if Path(path).is_dir() else "/dev/null", path) for path in masks.find(job.masked, job.python.folders)
+    )
     return [word for cover, path in covers for word in ("--ro-bind", cover, path)]

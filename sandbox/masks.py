@@ -31,9 +31,10 @@ def libraries(root: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def find(names: tuple[str, ...]) -> list[str]:
-    """The paths of the named files and packages."""
-    places = {sysconfig.get_path("stdlib"), *libraries("/usr"), *libraries(sys.base_prefix)} if names else set()
+def find(names: tuple[str, ...], folders: tuple[str, ...] = ()) -> list[str]:
+    """The paths of the named files and packages. ``folders``: of another Python."""
+    roots = dict.fromkeys(("/usr", sys.base_prefix, *folders)) if names else ()
+    places = {sysconfig.get_path("stdlib"), *(place for root in roots for place in libraries(root))} if names else set()
     found = []
     for path in sorted(f"{place}/{name}" for place in places for name in names):
         folder, _, file = path.rpartition("/")

@@ -9,8 +9,6 @@ unreviewed code.
 
 from __future__ import annotations
 
-import sys
-
 from sandbox import cgroups, layout, local
 from sandbox.types import Guarantee, Job, Running
 
@@ -33,7 +31,7 @@ class ProcessSandbox:
         layout.check_job(job)
         with local.scratch_for(job) as scratch:
             places = {name: str(mount.source.resolve()) for name, mount in job.mounts.items()}
-            places |= {"out": str(scratch / "out"), "python": sys.executable}
+            places |= {"out": str(scratch / "out"), "python": job.python.path}
             env = layout.environment(job, places, str(scratch / "tmp"))
             command = local.Command(layout.command(job, places), env, places[job.workdir])
             return local.LocalRunning(job, command, scratch)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from sandbox.interpreter import OWN, Interpreter
+
 
 class SandboxUnavailable(RuntimeError):
     """This sandbox cannot be used on this machine. The message ends with the command that fixes it."""
@@ -101,6 +103,7 @@ class Job:
     log: Path | None = None  # host file for the job's output, up to ``limits.output_mb``
     masked: tuple[str, ...] = ()  # files and packages of the standard library to hide ("turtle.py")
     owner: str = ""  # label of the session; ``sweep`` removes what its dead processes left
+    python: Interpreter = OWN  # not used by Docker
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,9 @@ TARGET = {  # table: key: meaning. A missing or outdated key is an error.
         "goal": "`minimize` or `maximize`",
         "mounts": "host directories that training may read, mounted at the same path",
         "smoke": 'command that tests a new program briefly, for `score = "stdout"`; exit status 0 passes',
+        "python": "interpreter of trials outside of Docker; default: Overnight's own. `--python` replaces it",
+        "seed_env": 'environment variable that receives the seed of a run, for `score = "stdout"`',
+        "seed_arg": 'argument that receives it: `"--seed"` adds `--seed 7`, `"seed="` adds `seed=7`',
     },
     "budget": {
         "seconds": "training per run, enforced by the host; set exactly one of seconds, steps, tokens",

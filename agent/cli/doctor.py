@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from agent.cli.options import Commands, add_command
@@ -31,26 +31,43 @@ class Finding:
     needed: bool = False
 
 
+SANDBOXES = ("docker", "bwrap", "process")
+_WHY = {  # check that fails: the reason in the verdict
+    "torch": "PyTorch is not installed",
+    "torch for the GPU": "PyTorch is a build for the CPU",
+    "gpu": "no GPU",
+    "model server": "no model server",
+}
+
+
 def add(commands: Commands) -> None:
     parser = add_command(commands, "doctor", doctor, "json runs cache")
     parser.add_argument("--sandbox", action="store_true", help="also test the isolation of this machine's sandbox")
     url = Settings.llm_base_url
     parser.add_argument("--llm-base-url", default=url, help=f"model server to check (default: {url})")
+    parser.add_argument("--target", type=Path, metavar="DIR", help="also check the imports of this target")
+    parser.add_argument("--python", default="", metavar="PATH", help="interpreter of trials (default: as in a session)")
 
 
-def doctor(sandbox: bool, llm_base_url: str, json: bool, runs: str, cache: str) -> int:
+def doctor(
+    sandbox: bool, llm_base_url: str, target: Path | None, python: str, json: bool, runs: str, cache: str
+) -> int:
     """Check GPU, Docker, model server, disk and git of this machine.
 
     Returns:
         3 if a check fails that every session needs, else 0.
     """
-    findings = list(check(llm_base_url, Path(cache).expanduser(), Path(runs)))
+    findings = list(check(llm_base_url, Path(cache).expanduser(), Path(runs), python, target))
     if sandbox:
         findings += check_sandbox()
     if json:
         show(True, lambda: {"version": 1, "findings": [asdict(f) for f in findings]}, lambda: None)
     else:
-        console(widest=1000).print(_table(findings))  # commands to copy are never wrapped in a pipe
+        can, cannot = verdict(findings)
+        out = console(widest=1000)  # commands to copy are never wrapped in a pipe
+        out.print(f"this machine can run: {', '.join(can) or 'nothing'}", markup=False)
+        out.print(f"cannot: {', '.join(cannot)}\n" if cannot else "", markup=False)
+        out.print(_table(findings))
     return 3 if any(f.needed and not f.ok for f in findings) else 0
 
 
@@ -58,25 +75,63 @@ def _table(findings: list[Finding]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("", "check", "found", "how to fix", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     for f in findings:
         mark = Text("ok", "green") if f.ok else Text("missing", "red") if f.needed else Text("no", "yellow")
-        table.add_row(mark, Text(f.name), Text(f.found), Text("" if f.ok else f.mend))
+        mend = Text(f"\n→ {f.mend}" if f.mend and not f.ok else "", "bold")
+        table.add_row(mark, Text(f.name), Text.assemble(f.found, mend))
     return table
 
 
-def check(llm_base_url: str, cache: Path, runs: Path) -> Iterator[Finding]:
+def verdict(findings: Iterable[Finding]) -> tuple[list[str], list[str]]:
+    """What a session can use on this machine, and what not with the reason."""
+    found = {finding.name: finding for finding in findings}
+    can, cannot = [], []
+
+    def add(name: str, checks: Sequence[str]) -> None:
+        failed = next((found[check] for check in checks if check in found and not found[check].ok), None)
+        if failed is None:
+            can.append(name)
+        else:
+            cannot.append(f"{name} ({_WHY.get(failed.name) or failed.found.partition(' (')[0]})")
+
+    for sandbox in SANDBOXES:
+        add(sandbox, (f"sandbox {sandbox}",))
+    add("presets demo and cpu", ("torch",))
+    add("preset gpu", ("gpu", "torch", "torch for the GPU"))
+    add("edits by a model", ("model server",))
+    if "imports" in found:
+        add("the target", ("imports",))
+    return can, cannot
+
+
+def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path | None) -> Iterator[Finding]:
     """All checks but those of ``check_sandbox``."""
+    from agent.target import load_target
+    from agent.trial.imports import imports_of, probe
+    from agent.workers.runtime import with_python
+
+    target = with_python(load_target(folder)[0], python) if folder is not None else None
+    python = (target.python if target else python) or sys.executable
+    names = imports_of(target.folder / target.path) if target is not None and target.score == "stdout" else []
+    has = probe(python, names)
     yield Finding("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer", True)
+    if python != sys.executable:
+        yield Finding("python of trials", bool(has.python), has.python or f"{python} does not start", "", True)
     git = _output("git", "--version")
     yield Finding("git", bool(git), git or "not found", "install git", True)
-    try:
-        yield Finding("torch", True, metadata.version("torch"), needed=True)
-    except metadata.PackageNotFoundError:
-        yield Finding("torch", False, "not installed", "pip install 'overnight[train]'", True)
+    install = f"{quote(python)} -m pip install"
+    yield Finding("torch", bool(has.torch), has.torch or "not installed", f"{install} torch safetensors")
     gpu = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
     yield Finding("gpu", bool(gpu), gpu or "none (trials train on the CPU)", "install the NVIDIA driver")
-    yield from (_sandbox_finding(name) for name in ("docker", "bwrap", "process"))
+    if gpu and has.torch:
+        build = "a build for GPUs" if has.cuda else "a build for the CPU: trials would not use the GPU"
+        yield Finding("torch for the GPU", has.cuda, build, f"{install} --force-reinstall torch")
+    if names:
+        lacking = f"{python} lacks {', '.join(has.missing)}" if has.missing else f"all found: {', '.join(names)}"
+        mend = "install them there, or name the interpreter of your project: --python PATH"
+        yield Finding("imports", not has.missing, lacking, mend, True)
+    yield from (_sandbox_finding(name) for name in SANDBOXES)
     yield _model_finding(llm_base_url)
     for name, place in (("disk for runs", runs), ("disk for data", cache)):
         parent = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())

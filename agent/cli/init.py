@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from shlex import quote
 
@@ -25,14 +24,21 @@ def add(commands: Commands) -> None:
 def init(directory: Path, preset: str | None, project: Path | None) -> int:
     """Make a git repository with the nanoGPT target, or a target.toml for an existing project."""
     if project is not None:
+        from agent.rundir.directory import NOTES
         from agent.scaffold.project import adopt
 
         if preset:
             raise UsageError("--preset belongs to the nanoGPT target. Remove --preset or --from.")
-        return adopt(directory, project)
+        return adopt(directory, project, NOTES)
     preset = make_target(directory, preset)
     print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
-    print(f"Next: overnight run --target {quote(str(directory))}")
+    place = quote(str(directory))
+    print(
+        f"First, two runs without a model: overnight run --target {place} --proposer cma-es --policy greedy --trials 1"
+    )
+    print(
+        f"Then: overnight run --target {place} --llm-base-url URL --hours 8, with your notes for the model in notes.md"
+    )
     return 0
 
 
@@ -46,6 +52,8 @@ def make_target(directory: Path, preset: str | None) -> str:
         UsageError: ``directory`` is a file or not empty.
         EnvironmentProblem: the folder cannot be written, or git fails.
     """
+    from agent.rundir.directory import NOTES
+    from agent.scaffold.project import make_repository
     from agent.trial.trusted_target import write_preset
 
     if directory.exists() and not directory.is_dir():
@@ -57,10 +65,6 @@ def make_target(directory: Path, preset: str | None) -> str:
         preset = write_preset(preset, directory)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {directory}: {error.strerror}.") from error
-    git = ["git", "-C", str(directory), "-c", "core.hooksPath=/dev/null", "-c", "user.name=Overnight",
-           "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]  # fmt: skip
-    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", f"Start from preset {preset}"]):
-        done = subprocess.run([*git, *words], capture_output=True, text=True)
-        if done.returncode:
-            raise EnvironmentProblem(f"git {words[0]} failed in {directory}: {done.stderr.strip()}")
+    (directory / "notes.md").write_text(NOTES, encoding="utf-8")
+    make_repository(directory, f"Start from preset {preset}")
     return preset

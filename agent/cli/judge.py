@@ -40,19 +40,21 @@ def judge(file: Path, noise_sd: float, policy: str, json: bool) -> int:
     if not 0 <= noise_sd < math.inf:
         raise UsageError(f"--noise-sd {noise_sd}: must be a finite number, 0 or more.")
     rows = judge_published(read_tsv(file), noise_sd, policy_from(policy))
-    return show(json, lambda: rows, lambda: published_table(rows))
+    return show(json, lambda: rows, lambda: published_table(rows, noise_sd))
 
 
 def judge_published(rows: Sequence[Row], noise_sd: float, policy: Policy) -> list[dict[str, Any]]:
-    """One dict per row: version, row (line number), commit, value, published, decision, gain, reason, description.
+    """One dict per row: version, row (line number), commit, value, published, decision, answer, gain, over, reason,
+    description.
 
-    ``decision`` is keep, revert or undecided. The first row with a value is the baseline. Later rows are compared with
-    the last row that the policy keeps, or that it leaves undecided and the publisher kept.
+    ``decision`` is keep, revert or undecided, by the policy. ``answer`` is clear, worth a second run, within the noise,
+    not better, baseline or failed, by the gain in standard errors. The first row with a value is the baseline. Later
+    rows are compared with the row ``over``: the last that the policy keeps, or leaves undecided and the publisher kept.
     """
     best: Row | None = None
     found = []
     for row in rows:
-        decision, gain, reason = "revert", None, "the run failed"
+        decision, gain, reason, over = "revert", None, "the run failed", best.line if best else None
         if row.value is not None and best is None:
             best, decision, reason = row, "keep", "baseline"
         elif row.value is not None and best is not None:
@@ -60,9 +62,24 @@ def judge_published(rows: Sequence[Row], noise_sd: float, policy: Policy) -> lis
             if decision == "keep" or (decision == "undecided" and row.status == "keep"):
                 best = row
         published = {"version": 1, "row": row.line, "commit": row.commit, "value": row.value, "published": row.status}
-        decided = {"decision": decision, "gain": gain, "reason": reason, "description": row.description}
+        answer = "baseline" if row is best and gain is None else _answer(gain, noise_sd)
+        over = over if gain is not None else None
+        decided = {"decision": decision, "answer": answer, "gain": gain, "over": over, "reason": reason}
+        decided["description"] = row.description
         found.append({**published, **decided})
     return found
+
+
+def _answer(gain: float | None, noise_sd: float) -> str:
+    """What one run on each side says of a gain."""
+    from agent.judge.policy import CLEAR
+
+    if gain is None:
+        return "failed"
+    if gain <= 0:
+        return "not better"
+    error = noise_sd * math.sqrt(2)
+    return "clear" if gain > CLEAR * error else "worth a second run" if gain > error else "within the noise"
 
 
 def _decide(best: Row, row: Row, noise_sd: float, policy: Policy) -> tuple[str, float | None, str]:
@@ -81,25 +98,31 @@ def _decide(best: Row, row: Row, noise_sd: float, policy: Policy) -> tuple[str, 
     return verdict.decision, gain, verdict.reason
 
 
-def published_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows that the publisher or the policy kept, and how many published keeps stand."""
+def published_table(rows: Sequence[dict[str, Any]], noise_sd: float) -> Table:
+    """The rows that the publisher or the policy kept, the answer for each, and how many published keeps stand."""
     from rich.table import Table
     from rich.text import Text
 
+    from agent.judge.policy import CLEAR
     from agent.text import plain
 
-    kept = Counter(row["decision"] for row in rows if row["published"] == "keep" and row["reason"] != "baseline")
+    kept = Counter(row["answer"] for row in rows if row["published"] == "keep" and row["answer"] != "baseline")
+    names = ("clear", "worth a second run", "within the noise", "not better")
+    error = noise_sd * math.sqrt(2)
     caption = (
-        f"of {kept.total()} published keeps, {kept['keep']} stand, {kept['revert']} do not, "
-        f"{kept['undecided']} cannot be decided from one run"
+        f"of {kept.total()} published keeps: {', '.join(f'{kept[name]} {name}' for name in names)}\n"
+        f"gain: over the row in column over, which was the best so far. One run on each side has a standard error of "
+        f"{error:.4g} (noise × √2); clear is a gain above {CLEAR:g} of them, {CLEAR * error:.4g}.\n"
+        f"A row is kept for a good run, so its value is optimistic: a gain over it is understated on average."
     )
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
-    for title in ("row", "published", "here", "value", "gain", "description", "why"):
-        table.add_column(title, justify="right" if title in ("row", "value", "gain") else "left")
+    for title in ("row", "published", "answer", "value", "gain", "over", "description", "why"):
+        table.add_column(title, justify="right" if title in ("row", "value", "gain", "over") else "left")
     for row in rows:
         if row["published"] == "keep" or row["decision"] != "revert":
             gain = "" if row["gain"] is None else f"{row['gain']:+.4f}"
             value = "" if row["value"] is None else f"{row['value']:.4f}"
-            cells = (row["published"], row["decision"], value, gain, row["description"][:60], row["reason"])
+            over = "" if row["over"] is None else str(row["over"])
+            cells = (row["published"], row["answer"], value, gain, over, row["description"][:60], row["reason"])
             table.add_row(str(row["row"]), *(Text(plain(cell)) for cell in cells))
     return table

@@ -23,7 +23,11 @@ def prepare(target: str, data: str | None, verify: bool, cache: str) -> int:
 
     prepared = prepare_data(load_target(Path(target))[0], cache, say, data or "", verify)
     if prepared is None:
-        raise UsageError(f'{target}: a target with score = "stdout" reads its own data; there is none to prepare.')
+        what = f'{target}: a target with score = "stdout" reads its own data'
+        if data:
+            raise UsageError(f"--data {data}: {what}. Name folders in mounts of target.toml.")
+        say(f"{what}: nothing to prepare.")
+        return 0
     print(prepared.directory)
     for split, count in prepared.tokens.items():
         say(f"{split}: {count:,} tokens")

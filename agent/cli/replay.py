@@ -26,7 +26,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--name", default="", help="name of the replay's folder (default: replay-TAG)")
     parser.add_argument("--results", type=Path, metavar="FILE.tsv", help="recorded values of a branch without trailers")
     parser.add_argument("--yes", action="store_true", help="start without asking on a terminal")
-    add_fields(parser, ("target", "sandbox", "image", "device", "threads", "seed", "budget", "workers", "ray_address"))
+    names = ("target", "sandbox", "image", "python", "device", "threads", "seed", "budget", "workers", "ray_address")
+    add_fields(parser, names)
 
 
 def replay(

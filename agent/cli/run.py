@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.options import Commands, add_command, add_settings
 from agent.cli.output import live_view, say
-from agent.cli.runs import existing, load
+from agent.cli.runs import existing, load, repo_of
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ EXAMPLES = """examples:
 
 def add(commands: Commands) -> None:
     usage = "overnight run [OPTIONS]"
-    add_settings(add_command(commands, "run", run, "", usage=usage, epilog=EXAMPLES))
+    parser = add_command(commands, "run", run, "", usage=usage, epilog=EXAMPLES)
+    add_settings(parser)
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, and start nothing")
     usage = "overnight resume TAG [OPTIONS]"
     # no --budget: values measured under two budgets cannot be compared
     add_settings(add_command(commands, "resume", resume, "tag runs", usage=usage), ("tag", "runs", "config", "budget"))
@@ -33,7 +36,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--now", action="store_true", help="end at once; the next resume repeats the running trial")
 
 
-def run(config: Path | None = None, **flags: Any) -> int:
+def run(config: Path | None = None, dry_run: bool = False, **flags: Any) -> int:
     """Start a session."""
     from agent.rundir.detach import detach, detached
     from agent.session import setup
@@ -42,6 +45,12 @@ def run(config: Path | None = None, **flags: Any) -> int:
 
     target_run = load_target(Path(flags.get("target", Settings.target)))[1]
     settings = make_settings(flags, config, target_run)
+    if dry_run:
+        from agent.session.preview import preview
+
+        for name, words in preview(settings, say):
+            print(f"{name:<9} {words}")
+        return 0
     if settings.detach and not detached():
         return detach(settings.tag, settings.runs)
     return finish(setup.start(settings, live_view(), say))
@@ -55,13 +64,26 @@ def resume(tag: str, runs: str, **changes: Any) -> int:
     directory = existing(runs, tag)
     if changes.pop("detach", False):
         return detach(tag, runs)
+    if nothing := _nothing_left(directory, changes):
+        say(nothing)
+        return 0
     setup.resume(Path(runs), tag, changes, live_view(), say)
-    status = finish(directory)
-    state, _ = load(directory)
-    done = len(state.finished)
-    if state.resumed_at == len(state.records) == done >= (state.session.trials or done + 1):
-        say(f"no trial was left to run. For more: overnight resume {tag} --trials {done + 1}")
-    return status
+    return finish(directory)
+
+
+def _nothing_left(directory: RunDirectory, changes: Mapping[str, Any]) -> str:
+    """Why a resume would do nothing; "" if it would do anything. It needs neither sandbox nor model server."""
+    state, settings = load(directory)
+    planned, done = changes.get("trials", state.session.trials), len(state.finished)
+    if not changes.keys() <= {"trials"} or state.ended is None or state.open or not planned or done < planned:
+        return ""
+    if repo_of(settings, None).ref(f"refs/heads/autoresearch/{directory.tag}") != state.head:
+        return ""  # the branch waits
+    return f"no trial is left to run ({done} done). For more: {_more(directory.tag, done)}"
+
+
+def _more(tag: str, done: int) -> str:
+    return f"overnight resume {tag} --trials {done + 10}"
 
 
 def stop(tag: str, now: bool, runs: str) -> int:
@@ -88,5 +110,7 @@ def finish(directory: RunDirectory) -> int:
     tag = directory.tag
     say(f"run {tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     branch = f"git -C {quote(str(settings['run']['target']))} log autoresearch/{tag}"
-    say(f"overnight log {tag} · overnight report {tag} · {branch}")
+    done = len(state.finished)
+    resume = _more(tag, done) if done >= (state.session.trials or done + 1) else f"overnight resume {tag}"
+    say(f"{resume} · overnight log {tag} · overnight report {tag} · {branch}")
     return 130 if state.ended == AT_ONCE else 0

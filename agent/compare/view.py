@@ -6,7 +6,7 @@ failed_share, trials, sources (trials by origin of the proposal), training_secon
 other, seeds, difference (one minus other), p (null for the reason in note), p_holm, note), cells (method, seed, tag,
 complete, trials, failed, statuses (of failures), sources, best (after each trial, from the baseline on; null until a
 value is measured), training_seconds, self_reported) and paper (figures of arXiv 2603.24647: method, theirs, value,
-failed, version).
+failed, version; empty unless the metric is val_bpb).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def comparison_json(comparison: Comparison, tag: str) -> dict[str, Any]:
         "methods": to_json(rows(comparison)),
         "tests": to_json(pair_tests(comparison)),
         "cells": [{**to_json(cell), "trials": cell.trials} for cell in comparison.cells],
-        "paper": to_json(paper.FIGURES),
+        "paper": to_json(_published(comparison)),
     }
 
 
@@ -117,9 +117,14 @@ def paper_lines(comparison: Comparison) -> list[tuple[str, ...]]:
     """Published figures of the methods that are compared."""
     return [
         (f.theirs, f"{f.value:.4f}", text.MISSING if f.failed is None else f"{f.failed:.0%}", f.version)
-        for f in paper.FIGURES
+        for f in _published(comparison)
         if f.method in comparison.methods
     ]
+
+
+def _published(comparison: Comparison) -> tuple[paper.Figure, ...]:
+    """The figures are val_bpb: beside another metric they say nothing."""
+    return paper.FIGURES if comparison.metric == "val_bpb" else ()
 
 
 def _counts(sources: Mapping[str, int]) -> str:

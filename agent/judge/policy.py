@@ -11,6 +11,7 @@ Three policies decide; docs/explanation/acceptance.md derives them:
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
@@ -155,7 +156,7 @@ def _confirm(history: History, policy: Policy) -> Verdict | MeasureNext:
 
 def _likely(found: Estimate, costly: bool) -> str:
     memory = ", and needs much more memory" if costly else ""
-    sure = "over 99 %" if found.probability > 0.99 else f"{found.probability:.0%}".replace("%", " %")
+    sure = "over 99 %" if found.probability > 0.99 else f"{math.floor(100 * found.probability)} %"
     return f"a gain with probability {sure}{memory}"
 
 
@@ -164,10 +165,15 @@ def _from_one_run(history: History, gain: Gain) -> Verdict | MeasureNext:
     assert gain.se is not None
     errors = gain.value / gain.se
     if errors > CLEAR:
-        return _verdict(history, "keep", f"clear: {errors:.1f} standard errors", gain)
+        return _verdict(history, "keep", f"clear: {_cut(errors)} standard errors", gain)
     if errors < 0:
         return _verdict(history, "revert", "not better", gain)
-    return MeasureNext(history.candidate, "confirm", f"{errors:.1f} standard errors, and {CLEAR:g} are clear")
+    return MeasureNext(history.candidate, "confirm", f"{_cut(errors)} standard errors, and {CLEAR:g} are clear")
+
+
+def _cut(errors: float) -> str:
+    """One decimal, rounded down: 2.96 must not read as the bar of 3."""
+    return f"{math.floor(10 * errors) / 10:.1f}"
 
 
 def _without_noise(history: History, gain: Gain, tie: bool) -> Verdict:

@@ -26,6 +26,7 @@ from agent.rundir.results import values_of_results
 from agent.rundir.stop import Stopper
 from agent.settings import check_threads, make_settings
 from agent.target import Target, load_target
+from agent.types import Goal
 from agent.workers.runtime import Workplace, find_workers, workplace
 
 Say = Callable[[str], None]
@@ -262,7 +263,7 @@ def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> 
             names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs("refs/heads/"))]
             what = f"{request.what!r} is neither a run in {runs} nor a branch of {repo.top}."
             raise UsageError(what + _nearest(request.what, names))
-        steps = steps_of_branch(repo, target, request.what, _published(request.results))
+        steps = steps_of_branch(repo, target, request.what, _published(request.results, target.goal))
     place = workplace(make_settings({**request.settings, "runs": str(runs)}, None, settings), say)
     return _plan(request, place, steps, False, None), place
 
@@ -272,12 +273,12 @@ def _nearest(word: str, names: Sequence[str]) -> str:
     return f" Nearest: {', '.join(near)}." if near else ""
 
 
-def _published(results: Path | None) -> Mapping[str, float]:
+def _published(results: Path | None, goal: Goal) -> Mapping[str, float]:
     if results is None:
         return {}
     if not results.is_file():
         raise UsageError(f"--results {results}: no such file.")
-    return values_of_results(results.read_text(errors="replace"), str(results))
+    return values_of_results(results.read_text(errors="replace"), str(results), goal)
 
 
 def _plan(request: Request, place: Workplace, steps: Sequence[Step], same: bool, source: Path | None) -> Plan:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from types import MappingProxyType
 
 from agent.errors import UsageError
@@ -12,7 +14,8 @@ from agent.ledger.state import State
 from agent.patch.merge3 import merge
 from agent.repo.messages import subject_line, wrapped
 from agent.repo.repo import Repo
-from agent.types import Record
+from agent.text import duration
+from agent.types import Record, Verdict
 
 
 @dataclass(frozen=True)
@@ -102,25 +105,50 @@ def _message(record: Record, state: State, tag: str, notes: Mapping[int, str]) -
 def _squashed(edits: Sequence[Record], state: State, tag: str, notes: Mapping[int, str]) -> str:
     if len(edits) == 1:
         return _message(edits[0], state, tag, notes)
-    lines = "\n".join(f"- {subject_line(r)} ({_gain(r)}). {notes.get(r.number, '')}".rstrip(". ") for r in edits)
-    summary = f"Kept by run {tag}, each measured against the one before it:"
-    return f"Apply {len(edits)} edits that beat the measured noise\n\n{summary}\n\n{lines}\n"
+    lines = "\n".join(
+        f"- {subject_line(r)} ({_gain(r.verdict)}). {notes.get(r.number, '')}".rstrip(". ") for r in edits
+    )
+    summary = f"Each was measured against the one before it. Gains in {state.session.metric}:"
+    parts = [f"Apply {len(edits)} edits kept by run {tag}", summary, lines, *wrapped(_total(edits, state))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _total(edits: Sequence[Record], state: State) -> str:
+    """The sum of the gains, from the value before the first edit."""
+    verdicts = [record.verdict for record in edits if record.verdict and record.verdict.gain is not None]
+    if not verdicts or verdicts[0].best_before is None:
+        return ""
+    errors = [verdict.gain_se for verdict in verdicts if verdict.gain_se]
+    gain = math.fsum(verdict.gain or 0.0 for verdict in verdicts)
+    start = verdicts[0].best_before
+    total = replace(
+        verdicts[-1],
+        best_before=start,
+        value=start + gain if state.session.goal == "maximize" else start - gain,
+        gain=gain,
+        gain_se=math.hypot(*errors) if len(errors) == len(verdicts) else None,
+    )
+    return f"In total {_values(total, state)}."
+
+
+def _values(verdict: Verdict, state: State) -> str:
+    """``val_bpb 2.8251 → 2.7844: a gain of 0.0407 ± 0.0100``."""
+    reported = ", as the code itself reports it" if state.session.self_reported else ""
+    change = f"{verdict.best_before or 0.0:.4f} → {verdict.value or 0.0:.4f}"
+    return f"{state.session.metric} {change}{reported}: a gain of {_gain(verdict)}"
 
 
 def _result(record: Record, state: State, tag: str) -> str:
-    verdict, session = record.verdict, state.session
+    verdict = record.verdict
     if verdict is None or verdict.value is None or verdict.best_before is None:
         return f"Trial {record.number} of run {tag}."
-    reported = ", as the code itself reports it" if session.self_reported else ""
-    runs = f"{verdict.n} run{'s' if verdict.n != 1 else ''} of {session.budget or 'one budget'} each"
-    return (
-        f"{session.metric} {verdict.best_before:.4f} → {verdict.value:.4f}{reported}: "
-        f"a gain of {_gain(record)}, in {runs} (trial {record.number} of run {tag})."
-    )
+    trained = [seconds for run in record.runs if (seconds := run.seconds.get("training"))]
+    took = f" of about {duration(median(trained))} of training" if trained else ""
+    runs = f"{'one run' if verdict.n == 1 else f'{verdict.n} runs'}{took}"
+    return f"{_values(verdict, state)}, from {runs} (trial {record.number} of run {tag})."
 
 
-def _gain(record: Record) -> str:
-    verdict = record.verdict
+def _gain(verdict: Verdict | None) -> str:
     if verdict is None or verdict.gain is None:
         return "unknown"
-    return f"{verdict.gain:.4f}" + (f" ± {verdict.gain_se:.4f}" if verdict.gain_se is not None else "")
+    return f"{verdict.gain:.4f}" + (f" ± {verdict.gain_se:.4f}" if verdict.gain_se else "")

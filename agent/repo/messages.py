@@ -6,7 +6,7 @@ import re
 import textwrap
 
 from agent.ledger.state import State
-from agent.text import plain
+from agent.text import FIXED_SEED, plain
 from agent.types import Record
 
 WIDTH = 76  # characters of a body line
@@ -30,7 +30,8 @@ def accepted_message(record: Record, state: State) -> str:
         (trailer_name(session.metric), f"{_number(verdict.value)}{reported}"),
         ("Best-Before", _number(verdict.best_before)),
         ("Gain", _number(verdict.gain)),
-        ("Gain-Se", _number(verdict.gain_se)),
+        ("Gain-Se", _number(verdict.gain_se or None)),
+        ("Noise", FIXED_SEED if verdict.gain_se == 0 else ""),
         ("Runs", str(verdict.n)),
         ("Pairs", "" if verdict.probability is None else str(verdict.pairs)),
         ("Probability", "" if verdict.probability is None else f"{verdict.probability:.3f}"),

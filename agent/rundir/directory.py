@@ -18,12 +18,13 @@ from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.state import State
 from agent.rundir.results import TSV_HEADER, result_line
 from agent.toml import dump_toml, read_toml
-from agent.types import Record
+from agent.types import Goal, Record
 
 NOTES = """# Notes for the model
 
 The model reads this file before every proposal. Write ideas to try, parts to leave alone, and facts about this target.
 Notes do not change the rules of acceptance.
+A new run copies notes.md of its target into its own folder; edit that copy during the session.
 """
 
 
@@ -47,13 +48,13 @@ class RunDirectory:
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
 
-    def create(self, settings: Mapping[str, Any]) -> None:
+    def create(self, settings: Mapping[str, Any], notes: str = NOTES) -> None:
         """Make the directory with run.toml and notes.md."""
         try:
             self.path.mkdir(parents=True)
             (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
             self.settings.write_text(dump_toml(settings), encoding="utf-8")
-            self.notes.write_text(NOTES, encoding="utf-8")
+            self.notes.write_text(notes, encoding="utf-8")
         except OSError as error:
             raise EnvironmentProblem(f"cannot make {self.path}: {error.strerror}.") from error
 
@@ -106,14 +107,14 @@ class RunDirectory:
     def forget_stop(self) -> None:
         self._stop.unlink(missing_ok=True)
 
-    def append_result(self, record: Record) -> None:
+    def append_result(self, record: Record, goal: Goal = "minimize") -> None:
         """Append to results.tsv in autoresearch format, where a failed run has the value 0.000000."""
         new = not self.results.exists()
         with self.results.open("a", encoding="utf-8") as file:
-            file.write((TSV_HEADER if new else "") + result_line(record))
+            file.write((TSV_HEADER if new else "") + result_line(record, goal))
 
-    def rewrite_results(self, records: list[Record]) -> None:
-        replace_file(self.results, TSV_HEADER + "".join(map(result_line, records)))
+    def rewrite_results(self, records: list[Record], goal: Goal = "minimize") -> None:
+        replace_file(self.results, TSV_HEADER + "".join(result_line(record, goal) for record in records))
 
 
 def _locked(file: IO[str], seconds: float = 1.0) -> bool:

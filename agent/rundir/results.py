@@ -1,6 +1,7 @@
 """results.tsv, the published autoresearch format: one reader, one writer.
 
 Columns: commit, the metric, memory_gb, status (keep, discard or crash) and description. A crash has the value 0.000000.
+Readers of the format take lower values for better, so a maximised metric is written with its sign changed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UsageError
-from agent.types import Record
+from agent.types import Goal, Record
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 TSV_HEADER = "\t".join(COLUMNS) + "\n"
@@ -83,9 +84,14 @@ def _row(where: str, line: int, fields: dict[str, Any], metric: str) -> Row:
     )
 
 
-def values_of_results(text: str, where: str) -> dict[str, float]:
-    """Return the values of a list by short commit hash, without failed runs; see ``parse_tsv``."""
-    return {row.commit[:7]: row.value for row in parse_tsv(text, where) if row.value is not None}
+def values_of_results(text: str, where: str, goal: Goal = "minimize") -> dict[str, float]:
+    """Return the values of a list by short commit hash, without failed runs; see ``parse_tsv``.
+
+    Negative values of a maximised metric get their sign back.
+    """
+    found = {row.commit[:7]: row.value for row in parse_tsv(text, where) if row.value is not None}
+    negated = goal == "maximize" and all(value <= 0 for value in found.values())
+    return {commit: -value if negated else value for commit, value in found.items()}
 
 
 def number_or_none(text: str | None) -> float | None:
@@ -98,13 +104,14 @@ def number_or_none(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def result_line(record: Record) -> str:
+def result_line(record: Record, goal: Goal = "minimize") -> str:
     """Return the line of one finished trial."""
     value = record.verdict.value if record.verdict else None
+    shown = -value if value is not None and goal == "maximize" else value
     memory = max((run.peak_memory_gb or 0.0 for run in record.runs), default=0.0)
     status = "crash" if value is None else "keep" if record.decision == "keep" else "discard"
     text = re.sub(r"\s+", " ", record.proposal.subject or record.proposal.reason or record.status)
-    return f"{(record.candidate or '-------')[:7]}\t{_published(value)}\t{memory:.1f}\t{status}\t{text}\n"
+    return f"{(record.candidate or '-------')[:7]}\t{_published(shown)}\t{memory:.1f}\t{status}\t{text}\n"
 
 
 def _published(value: float | None) -> str:

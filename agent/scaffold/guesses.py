@@ -25,6 +25,13 @@ _SIZE = re.compile(r"BATCH|WIDTH|DIM|SIZE|EMBD|HIDDEN|D_MODEL|LENGTH|SEQ")
 _TIME = re.compile(
     r"(TIME|SECONDS?|MINUTES?|HOURS?)_?(BUDGET|LIMIT)|(BUDGET|MAX|LIMIT|TRAIN\w*)_(SECONDS?|MINUTES?|HOURS?)"
 )
+_SEED_OPTION = re.compile(r"""add_argument\(\s*["'](--[\w-]*seed)["']""")
+_SEED_VARIABLE = re.compile(r"""(?:environ|getenv)(?:\.get)?[\[(]\s*["'](\w*SEED\w*)["']""")
+_SEED_NUMBER = re.compile(  # SEED = 42, random_state=42, torch.manual_seed(42 + rank), PRNGKey(0)
+    r"(\b(?:\w+_)?(?:seed|random_state)(?:\s*:\s*int)?\s*=\s*"
+    r"|(?:seed|manual_seed_all|seed_everything|default_rng|RandomState|PRNGKey)\(\s*)(\d+)\b",
+    re.IGNORECASE,
+)
 _OUTPUTS = re.compile(r"(^|/)(out|outputs?|logs?|wandb|runs|checkpoints?|results?)(/|$)")
 
 
@@ -73,6 +80,25 @@ def bounds(name: str, value: Value) -> list[str] | None:
 
 def _keys(low: float, high: float, *more: str) -> list[str]:
     return [f"low = {low!r}", f"high = {high!r}", *more]
+
+
+def seed_key_of(source: str) -> str:
+    """The line of target.toml that passes the seed on to a script with an option or a variable for it; "" without."""
+    for key, sign in (("seed_arg", _SEED_OPTION), ("seed_env", _SEED_VARIABLE)):
+        if found := sign.search(source):
+            return f'{key} = "{found[1]}"'
+    return ""
+
+
+def seed_edits(source: str) -> list[str]:
+    """Edits that make a script with a fixed seed read OVERNIGHT_SEED: ``12: SEED = int(…)``. Splits stay fixed."""
+    found = []
+    for number, line in enumerate(source.splitlines(), start=1):
+        code = line.partition("#")[0]
+        edited = _SEED_NUMBER.sub(r'\1int(os.environ.get("OVERNIGHT_SEED", "\2"))', code)
+        if edited != code and not re.search("split|fold", code, re.IGNORECASE):
+            found.append(f"{number}: {edited.strip()}")
+    return found
 
 
 def seconds_of(tree: ast.Module) -> tuple[float, str] | None:

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from agent.types import Goal
 
@@ -14,6 +15,7 @@ _HELD_OUT = re.compile(r"(?<![a-z])(val|valid|validation|test|dev|eval|holdout)(
 _FILLERS = ("is", "of", "the", "final", "best", "with")  # words of a label that do not name the metric
 _PERCENT = r"%%|%[-+ #0-9.*]*[a-zA-Z]"
 _BRACES = r"\{[^{}]*\}"
+_HOLE = "\0"  # stands for a printed number
 
 
 def _words(alternatives: str) -> re.Pattern[str]:
@@ -54,9 +56,11 @@ class Metric:
 def find_metric(tree: ast.Module) -> Metric | None:
     """Return the candidate with the highest rank, the last one of several; None if nothing looks like a metric."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _PRINTS.fullmatch(_called(node))]
-    lines = [(_line(call), call) for call in calls]
-    found = [metric for line, call in lines for metric in _labelled(line, call)]
-    if any(_has_unlabelled(line) for line, _ in lines):  # print(metrics) may print any dictionary
+    lines = [(_line(call).split(_HOLE), call) for call in calls]
+    found = [metric for pieces, call in lines for metric in _labelled(pieces, call)]
+    labels = (label for pieces, _ in lines for label in pieces[:-1])
+    if any(not re.search(r"[a-z](?<!metrics)(?<!results)\W*$", label, re.I) for label in labels):
+        # print(metrics) may print any dictionary
         found += [m for key, line in _keys(tree) if (m := _metric(key, rf"[\"']{key}[\"']:\s*([^\s,}}]+)", line))]
     return max(found, key=lambda metric: (metric.rank, metric.line), default=None)
 
@@ -67,26 +71,17 @@ def _metric(label: str, pattern: str, line: int) -> Metric | None:
     return Metric(name, pattern, line) if _UP.search(name) or _DOWN.search(name) else None
 
 
-def _has_unlabelled(parts: list[str | None]) -> bool:
-    """Whether a line prints a number without a word before it, or behind the word metrics or results."""
-    labels = [before or "" for before, part in zip(["", *parts], parts, strict=False) if part is None]
-    return any(not re.search(r"[a-z](?<!metrics)(?<!results)\W*$", label, re.I) for label in labels)
-
-
-def _labelled(parts: list[str | None], call: ast.Call) -> Iterator[Metric]:
-    """Numbers (None in ``parts``) whose label, the text before them, names a metric."""
-    for k, (before, part, after) in enumerate(zip([None, *parts], parts, [*parts[1:], None], strict=False)):
-        if part is None and before:
-            text = before.rpartition("\n")[2].strip().lstrip(",;|([{ ")
-            first = (
-                k == 1 and before.startswith(text) and _called(call).startswith("print")
-            )  # a logger prefixes the line
-            start = r"^\s*" if first else r"\b" if re.match(r"\w", text) else ""
-            end = re.escape((after or "")[:1].strip())
-            token = r"(\S+)" if not end else rf"(\S+){end}" if end in (r"\.", r"\-") else rf"([^\s{end}]+)"
-            pattern = start + r"\s+".join(map(re.escape, text.split())) + r"\s*" + token
-            if metric := _metric(text, pattern, call.lineno):
-                yield metric
+def _labelled(pieces: list[str], call: ast.Call) -> Iterator[Metric]:
+    """Numbers between ``pieces`` whose label, the text before them, names a metric."""
+    for k, (before, after) in enumerate(pairwise(pieces)):
+        text = before.rpartition("\n")[2].strip().lstrip(",;|([{ ")
+        first = k == 0 and before.startswith(text) and _called(call).startswith("print")  # a logger prefixes the line
+        start = r"^\s*" if first else r"\b" if re.match(r"\w", text) else ""
+        end = re.escape(after[:1].strip())
+        token = r"(\S+)" if not end else rf"(\S+){end}" if end in (r"\.", r"\-") else rf"([^\s{end}]+)"
+        pattern = start + r"\s+".join(map(re.escape, text.split())) + r"\s*" + token
+        if before and (metric := _metric(text, pattern, call.lineno)):
+            yield metric
 
 
 def _keys(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -107,43 +102,31 @@ def _called(node: ast.Call) -> str:
     return ast.unparse(node.func).rpartition(".")[2]
 
 
-def _line(call: ast.Call) -> list[str | None]:
-    """What a call prints: texts, and None for each number."""
-    parts: list[str | None] = []
+def _line(call: ast.Call) -> str:
+    """What a call prints, with ``_HOLE`` for each number."""
     if len(call.args) > 1 and not _called(call).startswith("print"):  # a logger fills in its arguments
-        parts = list(_template(call.args[0], _BRACES if "{" in ast.unparse(call.args[0]) else _PERCENT))
-    else:
-        for argument in call.args:
-            parts += [" ", *_parts(argument)] if parts else _parts(argument)
-    line: list[str | None] = []
-    for part in parts:
-        if part is not None and line and line[-1] is not None:
-            line[-1] += part
-        else:
-            line.append(part)
-    return line
+        return _filled(call.args[0], _BRACES if "{" in ast.unparse(call.args[0]) else _PERCENT)
+    return " ".join(map(_template, call.args))
 
 
-def _parts(node: ast.expr) -> Iterator[str | None]:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield node.value
-    elif isinstance(node, ast.JoinedStr):
-        for value in node.values:
-            yield from _parts(value)
-    elif isinstance(node, ast.FormattedValue):
-        yield from _parts(node.value)
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        yield from _parts(node.left)
-        yield from _parts(node.right)
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
-        yield from _template(node.left, _PERCENT)
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
-        yield from _template(node.func.value, _BRACES)
-    else:
-        yield None
+def _template(node: ast.expr) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(map(_template, values))
+        case ast.FormattedValue(value=value):
+            return _template(value)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _template(left) + _template(right)
+        case ast.BinOp(left=left, op=ast.Mod()):
+            return _filled(left, _PERCENT)
+        case ast.Call(func=ast.Attribute(value=form, attr="format")):
+            return _filled(form, _BRACES)
+    return _HOLE
 
 
-def _template(form: ast.expr, holes: str) -> Iterator[str | None]:
+def _filled(form: ast.expr, holes: str) -> str:
     """A text with holes for numbers, such as ``"accuracy %.3f"``."""
-    for piece in re.split(rf"({holes})", str(form.value) if isinstance(form, ast.Constant) else ""):
-        yield "%" if piece == "%%" else None if re.fullmatch(holes, piece) else piece
+    text = str(form.value) if isinstance(form, ast.Constant) else ""
+    return re.sub(holes, lambda hole: "%" if hole[0] == "%%" else _HOLE, text)

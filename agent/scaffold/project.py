@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,13 +25,14 @@ LARGEST = 20 << 20  # bytes of a file that is copied; larger files are data
 _JUNK = {".git", "__pycache__", ".venv", "venv", "node_modules", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache"}
 
 
-def adopt(directory: Path, project: Path) -> int:
+def adopt(directory: Path, project: Path, model_notes: str) -> int:
     """Write ``directory/target.toml`` for ``project`` and list what a person must check or fill in.
 
     Args:
         directory: the project itself, if it is in a git repository; otherwise a new folder, which receives a copy of
             the project as a git repository.
         project: a folder, or the script in it.
+        model_notes: content of notes.md, if the project has none.
 
     Raises:
         UsageError: there is no script, more than one could be meant, or files would be overwritten.
@@ -58,6 +60,8 @@ def adopt(directory: Path, project: Path) -> int:
         if not in_place:
             notes += _copy(folder, directory, bool(known))
         (directory / "target.toml").write_text(text, encoding="utf-8")
+        if not (directory / "notes.md").exists():
+            (directory / "notes.md").write_text(model_notes, encoding="utf-8")
         if protected_keys(directory, tomllib.loads(text)):
             trust(directory)
     except OSError as error:
@@ -66,9 +70,10 @@ def adopt(directory: Path, project: Path) -> int:
         make_repository(directory, f"Copy {folder.resolve().name}")
     print(directory / "target.toml")
     place = shlex.quote(str(directory))
-    notes.append(f"then     git -C {place} add target.toml && git -C {place} commit -m 'Add target.toml' target.toml")
+    git, files = f"git -C {place}", "target.toml notes.md"
+    notes.append(f"then     {git} add {files} && {git} commit -m 'Add target.toml' {files}")
     proposer = "cma-es" if "[[hyperparameters]]" in text else "code --llm-base-url URL"
-    notes.append(f"next     overnight run --target {place} --proposer {proposer} --trials 1")
+    notes.append(f"next     overnight run --target {place} --proposer {proposer} --policy greedy --trials 1")
     print("\n".join(note for note in notes if in_place or not note.startswith("then")), file=sys.stderr, flush=True)
     return 0
 
@@ -108,8 +113,6 @@ def describe(script: Path) -> tuple[str, list[str]]:
         *_budget_lines(source, modules, notes),
         *_search_lines(script, source, notes),
     ]
-    if "OVERNIGHT_SEED" not in source:
-        notes.append(f"check    {script.name} does not read OVERNIGHT_SEED: a fixed seed hides the noise between runs")
     return "\n".join(lines) + "\n", notes
 
 
@@ -120,6 +123,7 @@ def _target_lines(script: Path, source: str, modules: Modules, notes: list[str])
     yield f"name = {_toml(folder.resolve().name)}"
     yield f"editable = [{_toml(script.name)}]"
     yield f"train = {_toml(['python', script.name, *own_options])}"
+    yield from _seed_lines(script.name, source, notes)
     yield 'score = "stdout"  # self-reported: the edited code prints its own value'
     found = next(((metric, path.name) for path, tree in modules.items() if (metric := find_metric(tree))), None)
     if found:
@@ -138,6 +142,19 @@ def _target_lines(script: Path, source: str, modules: Modules, notes: list[str])
         yield f"mounts = {_toml(mounts)}  # GUESS: read-only, at the path that the script names"
     missing = [mount for mount in mounts if not (folder / Path(mount).expanduser()).is_dir()]
     notes += [f"check    [target] mounts: {mount} does not exist yet" for mount in missing]
+
+
+def _seed_lines(name: str, source: str, notes: list[str]) -> Iterator[str]:
+    if key := guesses.seed_key_of(source):
+        if "OVERNIGHT_SEED" not in key:
+            yield f"{key}  # GUESS: receives the seed of each run"
+        return
+    if edits := guesses.seed_edits(source):
+        more = "" if re.search(r"^import .*\bos\b", source, re.M) else ", with import os"
+        notes.append(f"edit     {name}{more}: a fixed seed hides the noise between runs")
+        notes += [f"         line {edit}" for edit in edits]
+    else:
+        notes.append(f"check    {name} does not read OVERNIGHT_SEED: a fixed seed hides the noise between runs")
 
 
 def _budget_lines(source: str, modules: Modules, notes: list[str]) -> Iterator[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.errors import OvernightError
+from agent import text
+from agent.errors import OvernightError, UsageError
 from agent.judge.policy import MeasureNext, Policy, check_baseline
 from agent.ledger.state import State
 from agent.rundir.directory import RunDirectory
@@ -16,6 +18,9 @@ from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
 from agent.target import Target
 from agent.types import Measurement
+
+FEWEST_STEPS = 20  # of a run under a budget in seconds
+SMALLER = "or take a smaller preset (overnight init DIR --preset cpu or demo)"
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,12 @@ class Baseline:
         return 0 in state.told and not self._uncalibrated(state)
 
     def advance(self, state: State) -> bool:
-        """Take the next step; False if it has to wait."""
+        """Take the next step; False if it has to wait.
+
+        Raises:
+            UsageError: the budget is too short for this target on this machine.
+        """
+        check_training(state, self.commits.target)
         wanted = self._uncalibrated(state) and not _fails_again(state)
         return self._calibrate(state) if wanted else self._settle(state)
 
@@ -58,10 +68,14 @@ class Baseline:
             OvernightError: the baseline has no value, or cannot be compared with.
         """
         runs = [run for run in state.baseline_runs if run.role != "test"]
+        check_budget(runs, self.commits.target)
         if all(run.value is None for run in runs):
+            last, target = runs[-1], self.commits.target
+            missing = " If your project has an environment of its own, name its interpreter with --python."
             raise OvernightError(
-                f"the unchanged target fails ({runs[-1].status}: {runs[-1].reason}). Fix train.py first; "
-                f"see {self.directory.path / runs[-1].trace / 'train.log'}."
+                f"the unchanged target fails ({last.status}: {last.reason}). Fix {target.path} first; "
+                f"see {self.directory.path / last.trace / 'train.log'}."
+                + (missing if "ModuleNotFoundError" in last.reason else "")
             )
         for kind in self.runs.workers.types:
             check_baseline([run for run in runs if run.on(kind)], self.policy)
@@ -74,6 +88,37 @@ class Baseline:
         return True
 
 
+def check_training(state: State, target: Target) -> None:
+    """Raise ``UsageError`` if a run of the baseline makes fewer than ``FEWEST_STEPS`` steps within its seconds."""
+    found = [run.metrics["steps"] for run in state.baseline_runs if run.status == "ok" and "steps" in run.metrics]
+    if target.budget.kind != "seconds" or not found or max(found) >= FEWEST_STEPS:
+        return
+    steps, seconds = max(found), target.budget.amount
+    raise UsageError(
+        f"a run makes {text.count(round(steps), 'step')} in {seconds:g} s on this machine, and {FEWEST_STEPS} are the "
+        f"fewest that can be judged. Start a new run with --budget {_longer(seconds * FEWEST_STEPS / max(steps, 1))}, "
+        f"{SMALLER}."
+    )
+
+
+def check_budget(runs: Sequence[Measurement], target: Target) -> None:
+    """Raise ``UsageError`` if at least half of the runs of the baseline trained longer than the budget allows."""
+    over = [run for run in runs if run.status == "over_budget"]
+    if not over or 2 * len(over) < len(runs):
+        return
+    took = max(run.seconds.get("training", 0.0) for run in over)
+    smaller = SMALLER if target.score == "trusted" else f"or let {target.path} train less"
+    raise UsageError(
+        f"{len(over)} of {text.count(len(runs), 'run')} of the unchanged target took up to {took:.0f} s, with a budget "
+        f"of {target.budget}. Start a new run with --budget {_longer(took)}, {smaller}."
+    )
+
+
+def _longer(seconds: float) -> str:
+    """An option for a budget somewhat above ``seconds``."""
+    return f"{math.ceil(1.25 * seconds)}s"
+
+
 def _pinned_seed(runs: Sequence[Measurement], target: Target) -> str:
     """A warning if runs under different seeds have equal values: the script sets its own seed; "" otherwise."""
     values = [run.value for run in runs if run.value is not None]
@@ -82,7 +127,8 @@ def _pinned_seed(runs: Sequence[Measurement], target: Target) -> str:
     return (
         f"WARNING: all {len(values)} runs of the unchanged target have the value {values[0]:.6g}, although each has "
         f"another seed. The noise is unknown, and every gain looks certain. Read the seed in {target.path}: "
-        f'int(os.environ.get("OVERNIGHT_SEED", "42")), commit, and start a new run.'
+        f'int(os.environ.get("OVERNIGHT_SEED", "42")), and commit; or name the option or the variable of the script in '
+        f"target.toml: seed_arg or seed_env. Then start a new run."
     )
 
 

@@ -200,13 +200,14 @@ class Ideas:
         self._proposer.replay(self._recorder.events)
         if 0 in state.told:
             told = [state.of_trial(event.trial) for event in self._recorder.events if isinstance(event, Told)]
-            self._directory.rewrite_results([record or state.baseline_record for record in told])
+            records = [record or state.baseline_record for record in told]
+            self._directory.rewrite_results(records, state.session.goal)
 
     def tell(self, record: Record) -> None:
         """Report the outcome of a trial to the proposer and in results.tsv. Its checkpoints are not needed any more."""
         self._proposer.tell(record)
         self._recorder.write(Told(trial=record.number))
-        self._directory.append_result(record)
+        self._directory.append_result(record, self._recorder.state.session.goal)
         forget_checkpoints(self._directory, record.number, ())
 
 

@@ -16,7 +16,7 @@ from agent.proposers.protocol import Proposer
 from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_calibration, check_settings, without_effect
 from agent.target import Target
 from agent.workers.gpu_sharing import find_sleeper, memory_for_trials
-from agent.workers.runtime import Workplace, workplace
+from agent.workers.runtime import Workplace, checked_place, with_data
 
 if TYPE_CHECKING:
     from agent.llm.chat import Chat
@@ -39,7 +39,7 @@ class Parts(Workplace):
 
 
 def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
-    """Check the settings, the workplace and the model server, in this order.
+    """Check the settings, the workplace and the model server, in this order; then prepare the data.
 
     Raises:
         UsageError: a setting or the target is wrong.
@@ -54,10 +54,11 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     for sentence in without_effect(settings):
         say(sentence)
     notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
-    place = workplace(settings, say)
+    place = checked_place(settings, say)
     source = place.repo.read(place.repo.head(), place.target.path)
     sleeper = find_sleeper(settings, place.device)
     proposer = make_session_proposer(settings, place.target, source, sleeper)
+    place = with_data(place, say)
     place = dataclasses.replace(place, target=memory_for_trials(place.target, settings, place.device, sleeper, say))
     return Parts(
         **vars(place),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -19,7 +20,7 @@ from agent.ledger.journal import Ledger
 from agent.ledger.state import State
 from agent.repo.refs import RunRefs
 from agent.repo.repo import Repo
-from agent.rundir.directory import RunDirectory, environment, new_tag
+from agent.rundir.directory import NOTES, RunDirectory, environment, new_tag
 from agent.rundir.stop import Stopper
 from agent.session.baseline import Baseline
 from agent.session.commits import Commits
@@ -48,6 +49,24 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
         UsageError: the tag is taken, the target has uncommitted changes, or a setting is wrong.
         EnvironmentProblem: something outside is missing or breaks.
     """
+    settings, directory = new_run(settings)
+    notes = notes_of(settings)
+    parts = assemble(settings, say)
+    check_repository(parts.repo, settings.tag)
+    with at_work(parts, directory) as crew:
+        directory.create(record_of(parts), notes)
+        with directory.lock(), Ledger(directory.ledger) as ledger:
+            ledger.append(session_event(parts, directory))
+            run(parts, crew, directory, ledger, view)
+    return directory
+
+
+def new_run(settings: Settings) -> tuple[Settings, RunDirectory]:
+    """The settings with a tag, and the directory of the run, which does not exist yet.
+
+    Raises:
+        UsageError: the tag is taken, or a path is not UTF-8.
+    """
     root = Path(settings.runs)
     settings = dataclasses.replace(settings, tag=settings.tag or new_tag(root))
     directory = RunDirectory(root, settings.tag)
@@ -59,14 +78,23 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     for place in (*map(str, lasting(settings).values()), str(root.resolve())):
         if re.search(r"[\udc80-\udcff]", place):
             raise UsageError(f"{place}: the path is not UTF-8. Rename the folder; run.toml and git need UTF-8 paths.")
-    parts = assemble(settings, say)
-    check_repository(parts.repo, settings.tag)
-    with at_work(parts, directory) as crew:
-        directory.create(record_of(parts))
-        with directory.lock(), Ledger(directory.ledger) as ledger:
-            ledger.append(session_event(parts, directory))
-            run(parts, crew, directory, ledger, view)
-    return directory
+    return settings, directory
+
+
+def notes_of(settings: Settings) -> str:
+    """The notes with which a run starts: the file of ``--notes``, else notes.md of the target, else a placeholder.
+
+    Raises:
+        UsageError: ``--notes`` names no text file.
+    """
+    own = Path(settings.target) / "notes.md"
+    if settings.notes:
+        own = Path(settings.notes).expanduser()
+        if not own.is_file():
+            raise UsageError(f"--notes {settings.notes}: no such file.")
+    elif own.is_symlink() or not own.is_file():  # a link may lead out of the target, and a model server gets the text
+        return NOTES
+    return own.read_text(encoding="utf-8", errors="replace")
 
 
 def check_repository(repo: Repo, tag: str) -> None:
@@ -230,6 +258,8 @@ def record_of(parts: Parts) -> dict[str, Any]:
 def lasting(settings: Settings) -> dict[str, Any]:
     """Settings with absolute paths, because a resume may start in another folder."""
     paths = {"target": str(Path(settings.target).resolve()), "cache": str(Path(settings.cache).expanduser().resolve())}
-    if settings.notify not in ("", "env"):
-        paths["notify"] = str(Path(settings.notify).expanduser().resolve())
+    if settings.python:  # with its links: an environment is found by the link that was started
+        paths["python"] = os.path.abspath(Path(settings.python).expanduser())  # noqa: PTH100
+    named = {"notes": settings.notes, "notify": settings.notify if settings.notify != "env" else ""}
+    paths |= {name: str(Path(place).expanduser().resolve()) for name, place in named.items() if place}
     return {**dataclasses.asdict(settings), **paths}

@@ -33,8 +33,10 @@ class Locator:
     def row(self, index: int, key: str = "") -> str:
         """A key of ``[[hyperparameters]]`` number ``index``, or its header."""
         headers = [i for i, line in enumerate(self._lines) if _HEADER.match(line)][index:]
-        tables = (i for i in range(headers[0] + 1, len(self._lines)) if self._lines[i].lstrip().startswith("["))
-        line = self._line(key, headers[0], next(tables, len(self._lines)), headers[0] + 1) if headers else ""
+        line = ""
+        if headers:  # none for an inline list of tables
+            tables = (i for i in range(headers[0] + 1, len(self._lines)) if self._lines[i].lstrip().startswith("["))
+            line = self._line(key, headers[0], next(tables, len(self._lines)), headers[0] + 1)
         return f"{self.path}{line}: [[hyperparameters]] number {index + 1}" + (f", key {key}" if key else "")
 
     def search(self, key: str) -> str:

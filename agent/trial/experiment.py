@@ -20,11 +20,13 @@ from agent.trial import mounts
 from agent.trial.compile_cache import FILE, NOTHING, Compiled
 from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT, MOST, REPORTS, SHOWN, Score, fingerprint, number, printed_value, summary
+from agent.trial.own_packages import write_hiding_module
 from agent.trial.scoring import Scoring
 from agent.trial.training import Trained, Training
 from agent.trial.trusted_target import Data, trusted_target
 from agent.trial.workspace import workspace
 from agent.types import Failure, Measurement, Progress
+from sandbox.interpreter import OWN, Interpreter, find_interpreter
 from sandbox.types import Device, Job, Limits, Mount, Sandbox
 
 SCHEDULE = ".overnight-schedule.jsonl"  # in the exported code: the schedule that a run has to follow
@@ -35,6 +37,14 @@ class Source(Protocol):
 
     def export(self, commit: str, directory: Path) -> None: ...
     def close(self) -> None: ...
+
+
+def interpreter_of(target: Target) -> Interpreter:
+    """The interpreter of a target's trials outside of Docker. Raises ``EnvironmentProblem`` if it does not start."""
+    try:
+        return find_interpreter(target.python) if target.python else OWN
+    except ValueError as error:
+        raise EnvironmentProblem(f"the interpreter {target.python}: {error}.") from None
 
 
 class Experiment:
@@ -53,6 +63,7 @@ class Experiment:
     ):
         self.repo, self.target, self.sandbox, self.device = repo, target, sandbox, device
         self.owner, self.prepared, self._stop_now, self._compiled = owner, prepared, stop_now, compiled
+        self._python = interpreter_of(target)
         self._trusted = trusted_target(target) if target.score == "trusted" else None
         if self._trusted is not None and prepared is None:
             raise EnvironmentProblem("a target with a trusted score needs prepared data: run `overnight prepare`.")
@@ -76,7 +87,8 @@ class Experiment:
         with workspace(self.owner) as work:
             code, data = work / "code", work / "data"
             self._stage(order.commit, code, data)
-            env = {"OVERNIGHT_SEED": str(order.seed), **self._single_run(order, code, data)}
+            seeds = {name: str(order.seed) for name in ("OVERNIGHT_SEED", self.target.seed_env) if name}
+            env = {**seeds, **self._single_run(order, code, data)}
             trained = self._smoke_and_train(order, code, data, directory, env, progress)
             if self._compiled.missing(order.role):
                 self._compiled.take(directory)
@@ -147,20 +159,23 @@ class Experiment:
             if tested.failure is not None:
                 return tested
             before = tested.seconds
-        trained = training.run(self.sandbox, self._job(self.target.train, code, data, directory, env))
+        train = [*self.target.train, *_seed_words(self.target, order.seed)]
+        trained = training.run(self.sandbox, self._job(train, code, data, directory, env))
         return replace(trained, seconds={**before, **trained.seconds})
 
     def _job(self, argv: Sequence[str], code: Path, data: Path, directory: Path, env: Mapping[str, str]) -> Job:
         extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
         argv = ["{python}" if w in ("python", "python3") else w for w in argv]
+        own = self._own_packages(code.parent)
         return Job(
             argv=mounts.command(self.target, argv),
-            mounts={"code": Mount(code), "data": Mount(data), **mounts.stage(self.target, code)},
+            mounts={"code": Mount(code), "data": Mount(data), **mounts.stage(self.target, code), **own},
             workdir="code",
             env={
                 "OVERNIGHT_DATA": "{data}",
                 "OVERNIGHT_OUT": "{out}",
                 "OVERNIGHT_BUDGET": self.target.budget.encoded,
+                **({"PYTHONPATH": "{site}"} if own else {}),
                 **env,
                 **self._hardware(),
             },
@@ -171,14 +186,22 @@ class Experiment:
             log=directory / "train.log",
             masked=self.prepared.masked if self.prepared else (),
             owner=self.owner,
+            python=self._python,
         )
+
+    def _own_packages(self, folder: Path) -> dict[str, Mount]:
+        """A mount that hides Overnight's packages from a foreign target, unless that has an interpreter of its own."""
+        if self._trusted is not None or self.target.python:
+            return {}
+        write_hiding_module(folder / "site")
+        return {"site": Mount(folder / "site")}
 
     def _score(self, code: Path, directory: Path, split: str, progress: Progress) -> Score:
         assert self._trusted is not None
         assert self.prepared is not None
         scoring = Scoring(
             self.target, self._trusted, self.prepared, code, self.sandbox, self.device, self.owner, self._hardware(),
-            _limits(self.target, self.device), self._stop_now,
+            _limits(self.target, self.device), self._stop_now, self._python,
         )  # fmt: skip
         return scoring.score(directory, split, progress)
 
@@ -209,6 +232,12 @@ class Experiment:
 
     def _hardware(self) -> dict[str, str]:
         return {"OVERNIGHT_DEVICE": self.device.kind, "OVERNIGHT_THREADS": str(self.device.threads)}
+
+
+def _seed_words(target: Target, seed: int) -> list[str]:
+    """The arguments that pass the seed on: ``--seed 7``, or ``--seed=7``."""
+    name = target.seed_arg
+    return [f"{name}{seed}"] if name.endswith("=") else [name, str(seed)] if name else []
 
 
 def _limits(target: Target, device: Device) -> Limits:

@@ -9,6 +9,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _BEFORE = re.compile(r"(?:\d[\d.,_]*(?:[eE][-+]?)?|(?<![\w.])[-+.])$", re.ASCII)  # of a number that is cut at its left
 _AFTER = re.compile(r"[\w.+-]+", re.ASCII)
 _COMMA = re.compile(r",\d[\w.,]*", re.ASCII)  # the rest of 1,003.34
+_SPACE = re.compile(r"(?:['\u00a0\u2009\u202f]\d{3})+(?!\d)[\d.]*|(?: \d{3})+\.\d+")  # the rest of 1 003.34
 _NO_VALUE = {"FAILED", "FAIL", "ERROR", "N/A", "NA", "NONE", "NULL"}
 _CLOSING = ".,;:!)]}'\"%"  # punctuation after a number
 
@@ -74,7 +75,8 @@ def _whole(line: str, found: re.Match[str], split: _Split) -> str:
     if left and not re.search(r"[-+,.](?:\\s[*+?]| [*+?]?)*$", split.before):  # a separator that the pattern names
         token = left[0] + token
     comma = _COMMA if re.fullmatch(r"[-+]?\d+", token) and not split.after.startswith(",") else None
-    right = _AFTER.match(line, end) or (comma.match(line, end) if comma else None)
+    space = _SPACE if re.fullmatch(r"[-+]?\d{1,3}", token) else None
+    right = _AFTER.match(line, end) or next((m for p in (comma, space) if p and (m := p.match(line, end))), None)
     if right and not split.after.startswith(right[0]):  # a unit that the pattern names: ([0-9.]+)s
         token += right[0]
     return token

@@ -16,6 +16,7 @@ from agent.trial.outputs import CHECKPOINT, Score, number, out_of_memory
 from agent.trial.trusted_target import Data, TrustedTarget
 from agent.trial.workspace import workspace
 from agent.types import Failure, Progress, Status
+from sandbox.interpreter import Interpreter
 from sandbox.rmtree import remove_tree
 from sandbox.types import Device, Job, Limits, Mount, Outcome, Running, Sandbox
 
@@ -75,6 +76,7 @@ class Scoring:
     hardware: Mapping[str, str]  # environment variables that describe the device
     limits: Limits
     stop_now: Callable[[], bool]
+    python: Interpreter
     _started: list[Running] = field(default_factory=list)
 
     def score(self, directory: Path, split: str, progress: Progress) -> Score:
@@ -142,6 +144,7 @@ class Scoring:
             device=self.device,
             masked=self.data.masked,
             owner=self.owner,
+            python=self.python,
         )
         running = self.sandbox.start(job)
         self._started.append(running)

@@ -14,7 +14,7 @@ from agent.repo.repo import Repo, scrub_environment
 from agent.settings import EDIT_CODE, Settings
 from agent.target import Target, load_target, parse_budget
 from agent.trial.compile_cache import FILE, Compiled
-from agent.trial.experiment import Experiment
+from agent.trial.experiment import Experiment, interpreter_of
 from agent.trial.mounts import check_mounts
 from agent.trial.trusted_target import Data, prepare
 from agent.trial.workspace import sweep
@@ -98,7 +98,17 @@ class Workplace:
 
 
 def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
-    """Check the target, the repository, the sandbox and the data, in this order.
+    """``checked_place`` with its data. Errors: see there."""
+    return with_data(checked_place(settings, say), say)
+
+
+def with_data(place: Workplace, say: Callable[[str], None]) -> Workplace:
+    """The place with its data prepared, which may take minutes."""
+    return dataclasses.replace(place, prepared=prepare(place.target, place.settings.cache, say))
+
+
+def checked_place(settings: Settings, say: Callable[[str], None]) -> Workplace:
+    """Check the target, the repository, the device and the sandbox, in this order.
 
     Raises:
         UsageError, EnvironmentProblem: a check failed.
@@ -108,13 +118,14 @@ def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
     check_mounts(target)
     if settings.budget:
         target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
+    target = with_python(target, settings.python)
     scrub_environment()
     repo = Repo(folder)
     if repo.has(head := repo.head(), target.path):  # a replay may measure another branch only
         check_utf8(repo.read(head, target.path), target.path)
     device = find_device(settings)
-    sandbox = find_sandbox(settings, say)
-    return Workplace(settings, target, repo, sandbox, device, prepare(target, settings.cache, say))
+    sandbox = find_sandbox(settings, say, own_python=bool(target.python))
+    return Workplace(settings, target, repo, sandbox, device, None)
 
 
 def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> Workers:
@@ -140,6 +151,22 @@ def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> 
     return RayWorkers(settings.ray_address, settings.workers, place, owner, stop_now)
 
 
+def with_python(target: Target, named: str) -> Target:
+    """The target with the interpreter that ``--python`` names.
+
+    Raises:
+        UsageError: this or the interpreter of target.toml does not start.
+    """
+    if named:
+        target = dataclasses.replace(target, python=os.path.abspath(Path(named).expanduser()))  # noqa: PTH100
+    try:
+        interpreter_of(target)
+    except EnvironmentProblem as error:
+        where = "--python" if named else f"{target.folder / 'target.toml'}, [target], python"
+        raise UsageError(f"{where}: {error}") from None
+    return target
+
+
 def check_utf8(source: str, path: str) -> None:
     """Raise ``UsageError`` for a source with bytes that are not UTF-8 (surrogate escapes in ``source``)."""
     for number, line in enumerate(source.split("\n"), start=1):
@@ -155,10 +182,20 @@ def check_utf8(source: str, path: str) -> None:
         raise UsageError(f"{path} holds null bytes: it is binary or UTF-16. Convert it to UTF-8 and commit.")
 
 
-def find_sandbox(settings: Settings, say: Callable[[str], None]) -> Sandbox:
-    """The sandbox that the settings name. Edits to code need all guarantees, unless the sandbox is named explicitly."""
+def find_sandbox(settings: Settings, say: Callable[[str], None], own_python: bool = False) -> Sandbox:
+    """The sandbox that the settings name. Edits to code need all guarantees, unless the sandbox is named explicitly.
+
+    ``own_python``: trials use an interpreter of the host, which Docker does not show; ``auto`` is bubblewrap then.
+    """
+    if own_python and settings.sandbox == "docker":
+        raise UsageError(
+            "--python, or python in target.toml: Docker runs the interpreter of its image. Use --sandbox bwrap, or "
+            "remove it and put the imports into the image (--image)."
+        )
     try:
-        sandbox = make_sandbox(settings.sandbox, image=settings.image)
+        sandbox = make_sandbox(
+            "bwrap" if own_python and settings.sandbox == "auto" else settings.sandbox, image=settings.image
+        )
         sandbox.check()
     except SandboxUnavailable as error:
         if settings.sandbox != "auto" or settings.proposer in EDIT_CODE:

@@ -69,7 +69,7 @@ def test_gain_has_sign_and_standard_error():
     assert text.gain(0.01234, 0.0021) == "+0.0123 ± 0.0021"
     assert text.gain(-0.01) == "-0.0100"
     assert text.gain(None, 0.1) == "–"
-    assert text.gain(0.0, 0.0) == "+0.0000 ± 0.0000"
+    assert text.gain(0.0, 0.0) == "+0.0000"  # an error of 0 was not measured
 
 
 @pytest.mark.parametrize(

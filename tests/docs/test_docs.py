@@ -105,13 +105,15 @@ def test_tutorial_commands_run(tmp_path: Path) -> None:
     make_bowl(tmp_path / "gpt")
     text = (ROOT / "docs/tutorial.md").read_text()
     lines = [line for block in re.findall(r"(?ms)^```sh\n(.*?)^```", text) for line in block.splitlines()]
-    run = next(line for line in lines if "--proposer cma-es" in line)
+    runs = [line for line in lines if "--proposer cma-es" in line]
+    assert runs[0] == f"{runs[1]} --dry-run"
     resume = next(line for line in lines if line.startswith("overnight resume"))
     after = [line for line in lines if re.search(r"\bnight\b", line) and "--llm-base-url" not in line]
     assert len(after) >= 5
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "HOME": str(tmp_path), "PATH": path, "GIT_PAGER": "cat"}
-    few = run.replace("--trials 20", "--trials 3") + " --sandbox process", resume.replace("30", "4")
+    few = [run.replace("--trials 20", "--trials 3") + " --sandbox process" for run in runs]
+    few.append(resume.replace("30", "4"))
     for line in (*few, *(re.sub(r"\bnight\b", "first", line) for line in after)):
         done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}: {done.stderr}"

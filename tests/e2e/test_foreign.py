@@ -34,7 +34,7 @@ def test_project_runs_in_docker(
     runs = tmp_path / "runs"
     overnight("init", target, "--from", project)
     if look_alike.in_place:
-        git(target, "add", "target.toml")
+        git(target, "add", "target.toml", "notes.md")
         git(target, "commit", "-q", "-m", "Add target.toml")
     common = ("--target", target, "--runs", runs, "--sandbox", "docker", "--image", docker_image, "--device", "cpu",
               "--threads", "1", "--policy", "greedy", "--calibrate", "1")  # fmt: skip

@@ -61,7 +61,7 @@ def attempt_of(record: Record) -> Attempt:
         value=verdict.value if verdict else None,
         best_before=verdict.best_before if verdict else None,
         gain=verdict.gain if verdict else None,
-        gain_se=verdict.gain_se if verdict else None,
+        gain_se=(verdict.gain_se or None) if verdict else None,
         commit=record.candidate,
         accepted=record.accepted,
         runs=sum(1 for run in record.runs if run.role != "test"),

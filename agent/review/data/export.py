@@ -26,7 +26,7 @@ def export(state: State, kind: str) -> str:
     """Return the record of a run in one of ``FORMATS``."""
     if kind == "tsv":
         records = [state.baseline_record, *state.finished] if 0 in state.told else []
-        return TSV_HEADER + "".join(map(result_line, records))
+        return TSV_HEADER + "".join(result_line(record, state.session.goal) for record in records)
     if kind == "csv":
         return export_csv(state)
     return json.dumps(export_json(state), indent=1, ensure_ascii=True, allow_nan=False) + "\n"

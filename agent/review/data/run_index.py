@@ -6,6 +6,7 @@ The cache is the file ``.list.json`` in the run's directory, with the size and t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +22,17 @@ NAME = ".list.json"
 
 
 def overview(root: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Return a row for each run below ``root``, oldest first; ``say`` prints damage of ledgers."""
-    return [row(RunDirectory(root, tag), say) for tag in find_runs(root)]
+    """Return a row for each run below ``root``, oldest first, with the comparison that it belongs to (null).
+
+    ``say`` prints damage of ledgers.
+    """
+    tags = find_runs(root)
+    comparisons = [path.parent.name for path in sorted(root.glob("*/compare.toml"), reverse=True)]
+
+    def comparison(tag: str) -> str | None:
+        return next((name for name in comparisons if re.fullmatch(rf"{re.escape(name)}-.+-s\d+", tag)), None)
+
+    return [{**row(RunDirectory(root, tag), say), "comparison": comparison(tag)} for tag in tags]
 
 
 def row(directory: RunDirectory, say: Callable[[str], None]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 ``run_json`` is one element of schema ``overnight.list/1``: a list of objects with schema, tag, state (running, ended,
 interrupted), reason (why it ended; null), metric, goal, proposer, started (seconds since the epoch), trials, planned
-(null without a bound), kept, failed, baseline, best, gain, gain_se, self_reported.
+(null without a bound), kept, failed, baseline, best, gain, gain_se, self_reported, and in ``overnight list`` comparison
+(null): the name of the comparison whose session it is.
 """
 
 from __future__ import annotations

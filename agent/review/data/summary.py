@@ -52,7 +52,7 @@ class Summary:
     test_gain_se: float | None
     test_problem: str  # why the test split of baseline or best was scored without a value; "" if it was not
     transfer: Transfer  # how much of the gain holds on the test split
-    noise_sd: float | None  # pooled standard deviation between runs of one commit on one type of device
+    noise_sd: float | None  # pooled standard deviation between runs of one commit on one device type; 0: a fixed seed
     noise_dof: int
     repaired: int  # trials whose edit failed before training, and ran after a repair
     runs: int  # on the validation split
@@ -94,7 +94,7 @@ def summarize(state: State) -> Summary:
         baseline=start,
         best=end,
         gain=gain.value if gain else None,
-        gain_se=gain.se if gain else None,
+        gain_se=(gain.se or None) if gain else None,
         estimated=reported is not None,
         gain_interval=_interval(gain, LARGE if reported else noise.dof),
         test_baseline=tests[0],
@@ -147,7 +147,7 @@ def reported_gain(state: State) -> Gain | None:
 
 
 def _interval(gain: Gain | None, dof: int) -> tuple[float, float] | None:
-    if gain is None or gain.se is None:
+    if gain is None or not gain.se:
         return None
     reach = t_quantile(0.975, dof) * gain.se
     return gain.value - reach, gain.value + reach

@@ -50,9 +50,15 @@ def how_sure(summary: Summary) -> str:
     if summary.gain is None or summary.baseline is None or summary.best is None:
         if summary.noise_sd is None:
             return "The noise is unknown: no commit has two values."
-        return f"Standard deviation between runs: {summary.noise_sd:.2g}."
+        return (
+            f"The noise was {text.FIXED_SEED}."
+            if not summary.noise_sd
+            else f"Standard deviation between runs: {summary.noise_sd:.2g}."
+        )
     runs = f"{text.count(summary.baseline.n, 'run')} of the baseline, {summary.best.n} of the result"
     if summary.gain_interval is None:
+        if summary.noise_sd == 0:
+            return f"{runs}. No interval: the noise was {text.FIXED_SEED}."
         return f"{runs}. No confidence interval: no commit has two values."
     low, high = (text.gain(end) for end in summary.gain_interval)
     if summary.estimated:

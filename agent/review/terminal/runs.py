@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,39 @@ from agent import text
 
 def runs_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     """Render the objects of ``overnight list --json``."""
-    rows = list(rows)
+    rows = _with_comparisons(rows)
     if not rows:
         return Text("No runs yet. `overnight demo` makes one in a few minutes.")
     table = _Runs(rows)
     marked = any(row["self_reported"] for row in rows)
     return Group(table, *([Text(text.LEGEND, style="dim")] if marked else []))
+
+
+def _with_comparisons(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One row for all sessions of a comparison, in the place of the first."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row.get("comparison") or f"run {row['tag']}", []).append(row)
+    return [_comparison_row(name, group) if group[0].get("comparison") else group[0] for name, group in groups.items()]
+
+
+def _comparison_row(name: str, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    states = {row["state"] for row in rows}
+    values = [row["best"] for row in rows if row["best"] is not None]
+    best = max if rows[0]["goal"] == "maximize" else min
+    planned = [row["planned"] for row in rows]
+    sums = {key: sum(row[key] for row in rows) for key in ("trials", "kept", "failed")}
+    return {
+        **rows[0],
+        **sums,
+        "tag": f"{name}: {text.count(len(rows), 'session')}",
+        "state": "running" if "running" in states else "ended" if states == {"ended"} else "interrupted",
+        "proposer": ", ".join(dict.fromkeys(row["proposer"] for row in rows)),
+        "planned": sum(planned) if all(planned) else None,
+        "best": best(values, default=None),
+        "gain": None,
+        "gain_se": None,
+    }
 
 
 @dataclass(frozen=True)

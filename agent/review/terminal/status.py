@@ -40,7 +40,7 @@ def _rows(night: Night) -> Iterator[tuple[str, Text]]:
     elif summary.test_problem:
         yield "test split", text.safe(summary.test_problem, "yellow")
     yield "trials", trials_text(summary)
-    yield "noise", Text(noise_words(summary))
+    yield "noise", Text(noise_words(summary), style="yellow" if summary.noise_sd == 0 else "")
     yield "spent", Text(spent_words(summary))
     if summary.split:
         yield "time", time_text(summary)
@@ -109,6 +109,8 @@ def trials_text(summary: Summary) -> Text:
 def noise_words(summary: Summary) -> str:
     if summary.noise_sd is None:
         return "unknown: no commit has two values"
+    if summary.noise_sd == 0:
+        return f"{text.FIXED_SEED}; no gain has an error"
     freedom = text.count(summary.noise_dof, "degree")
     return f"sd {summary.noise_sd:.4g} between runs of one commit ({freedom} of freedom)"
 

@@ -83,3 +83,18 @@ def test_wrong_file_or_noise_is_named(
 ) -> None:
     assert main(["judge", file or str(published), "--noise-sd", noise]) == 2
     assert part in capsys.readouterr().err
+
+
+def test_answers_name_reference_and_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "results.tsv"
+    values = {"a": 0.9979, "b": 0.9860, "c": 0.9855, "d": 0.9838, "e": 0.9900}
+    lines = [f"{name * 7}\t{value}\t44.0\tkeep\tedit {name}\n" for name, value in values.items()]
+    path.write_text(HEAD + "".join(lines))
+    assert main(["judge", str(path), "--noise-sd", "0.0008", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    answers = ["baseline", "clear", "within the noise", "worth a second run", "not better"]
+    assert [row["answer"] for row in rows] == answers
+    assert [row["over"] for row in rows] == [None, 2, 3, 4, 5]
+    assert main(["judge", str(path), "--noise-sd", "0.0008"]) == 0
+    last = capsys.readouterr().out
+    assert "of 4 published keeps: 1 clear, 1 worth a second run, 1 within the noise, 1 not better" in last

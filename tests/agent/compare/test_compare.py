@@ -177,3 +177,21 @@ def test_page_has_no_script_and_escapes_names(tmp_path: Path) -> None:
 
 def test_sessions_are_ordered_by_seed(bowl: Path) -> None:
     assert plan_of(bowl).cells == [("cma-es", 0), ("random", 0), ("cma-es", 1), ("random", 1)]
+
+
+def test_accuracy_has_no_published_val_bpb_and_one_list_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml = TOML.replace("[target]", '[target]\nmetric = "accuracy"\ngoal = "maximize"')
+    bowl = make_bowl(tmp_path / "bowl", toml=toml)
+    words = ("--methods", "cma-es,random", "--seeds", "1", "--trials", "1", "--tag", "cmp")
+    assert compare(bowl, *words, "--json") == 0
+    out = capsys.readouterr().out
+    assert json.loads(out)["paper"] == []
+    runs = tmp_path / "runs"
+    assert "2603.24647" not in (runs / "cmp" / "compare.html").read_text()
+    assert main(["list", "--runs", str(runs), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["comparison"] for row in rows] == ["cmp", "cmp"]
+    assert main(["list", "--runs", str(runs)]) == 0
+    table = capsys.readouterr().out
+    assert "cmp: 2 sessions" in table
+    assert "cmp-random-s0" not in table

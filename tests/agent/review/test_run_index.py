@@ -19,7 +19,7 @@ from agent.rundir.directory import RunDirectory
 
 
 def fresh(runs: Path, tag: str) -> dict[str, object]:
-    return run_json(overview_of(tag, fold(read(RunDirectory(runs, tag).ledger)), False))
+    return {**run_json(overview_of(tag, fold(read(RunDirectory(runs, tag).ledger)), False)), "comparison": None}
 
 
 def test_row_is_cached_until_ledger_grows(tmp_path: Path) -> None:

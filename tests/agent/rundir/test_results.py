@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UsageError
-from agent.rundir.results import TSV_HEADER, Row, parse_tsv, read_tsv, result_line
+from agent.rundir.results import TSV_HEADER, Row, parse_tsv, read_tsv, result_line, values_of_results
 from agent.types import Proposal, Record, Verdict
 
 LIST = "commit\tval_bpb\tmemory_gb\tstatus\tdescription\na1b2c3d\t0.9979\t44.0\tkeep\tbaseline\n"
@@ -65,3 +65,12 @@ def test_written_value_is_read_again(value: float) -> None:
     record = Record(1, Proposal("code", "llm", "p", "d"), candidate="c" * 40, verdict=verdict)
     (row,) = parse_tsv(TSV_HEADER + result_line(record), "list")
     assert row.value == pytest.approx(value)
+
+
+def test_maximised_metric_is_written_with_sign_changed() -> None:
+    verdict = Verdict("keep", 0.93, 0.9, 0.03, None, 1, 1, 0, "better")
+    record = Record(1, Proposal("code", "llm", "a" * 40, "", subject="x"), candidate="b" * 40, verdict=verdict)
+    text = TSV_HEADER + result_line(record, "maximize")
+    assert "\t-0.930000\t" in text
+    assert values_of_results(text, "list", "maximize") == {"bbbbbbb": 0.93}
+    assert values_of_results(text.replace("-0.93", "0.93"), "list", "maximize") == {"bbbbbbb": 0.93}

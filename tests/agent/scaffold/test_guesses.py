@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scaffold.guesses import bounds, hyperparameters_of, mounts_of, seconds_of
+from agent.scaffold.guesses import bounds, hyperparameters_of, mounts_of, seconds_of, seed_edits, seed_key_of
 from agent.space.space import SearchSpace
 from agent.types import Value
 
@@ -93,3 +93,33 @@ loop = loop / "x"
 def test_mounts_are_home_or_ignored_folders() -> None:
     ignored = ["data/tiny/train.bin", "out/ckpt.pt"]
     assert mounts_of(ast.parse(PATHS), ignored) == ["data/tiny", "~/sets/c4", "~/.cache/autoresearch"]
+
+
+READ = 'int(os.environ.get("OVERNIGHT_SEED", "42"))'
+
+
+@pytest.mark.parametrize(
+    ("line", "edited"),
+    [
+        ("SEED = 42", f"SEED = {READ}"),
+        ("seed: int = 42  # of everything", f"seed: int = {READ}"),
+        ("torch.manual_seed(42)", f"torch.manual_seed({READ})"),
+        ("torch.manual_seed(42 + seed_offset)", f"torch.manual_seed({READ} + seed_offset)"),
+        ("rng = np.random.default_rng(42)", f"rng = np.random.default_rng({READ})"),
+        ("key = jax.random.PRNGKey(42)", f"key = jax.random.PRNGKey({READ})"),
+        ("model = Forest(n=3, random_state=42)", f"model = Forest(n=3, random_state={READ})"),
+        ("train_test_split(x, random_state=42)", None),
+        ("seed_offset = 42", None),
+        ("if seed == 42:", None),
+        ("# seed = 42", None),
+    ],
+)
+def test_edit_that_reads_the_seed(line: str, edited: str | None) -> None:
+    assert seed_edits(f"x = 1\n{line}\n") == ([] if edited is None else [f"2: {edited}"])
+
+
+def test_seed_option_or_variable_is_found() -> None:
+    assert seed_key_of("p.add_argument('--random-seed', type=int)") == 'seed_arg = "--random-seed"'
+    assert seed_key_of('s = os.environ["MY_SEED"]') == 'seed_env = "MY_SEED"'
+    assert seed_key_of('s = os.getenv("SEED", 1)') == 'seed_env = "SEED"'
+    assert seed_key_of("SEED = 42") == ""

@@ -44,7 +44,7 @@ def test_copy_of_project_without_git(project: Path, tmp_path: Path, capsys: pyte
     assert main(["init", str(copy), "--from", str(project)]) == 0
     target, _ = load_target(copy)
     assert (target.metric, target.goal, target.score, target.has_block) == ("val_bpb", "minimize", "stdout", True)
-    assert git(copy, "ls-files").split() == [".gitignore", "sets/prepare.sh", "target.toml", "train.py"]
+    assert git(copy, "ls-files").split() == [".gitignore", "notes.md", "sets/prepare.sh", "target.toml", "train.py"]
     assert (copy / "sets" / "prepare.sh").stat().st_mode & 0o100
     assert git(copy, "status", "--porcelain") == ""
     assert not (project / "target.toml").exists()
@@ -59,7 +59,7 @@ def test_project_in_git_is_described_in_place(project: Path, capsys: pytest.Capt
     assert "git init" in capsys.readouterr().err
     commit(project)
     assert main(["init", str(project), "--from", str(project / "train.py")]) == 0
-    assert git(project, "status", "--porcelain") == "?? target.toml"
+    assert git(project, "status", "--porcelain") == "?? notes.md\n?? target.toml"
     assert "git -C" in capsys.readouterr().err
     load_target(project)
 
@@ -68,7 +68,7 @@ def test_ignored_project_is_copied_whole(project: Path, tmp_path: Path) -> None:
     write(tmp_path, {".gitignore": "project/\n"})
     commit(tmp_path)
     assert main(["init", str(tmp_path / "copy"), "--from", str(project)]) == 0
-    assert git(tmp_path / "copy", "ls-files").split() == ["target.toml", "train.py"]
+    assert git(tmp_path / "copy", "ls-files").split() == ["notes.md", "target.toml", "train.py"]
     assert main(["init", str(project), "--from", str(project)]) == 2
 
 
@@ -118,6 +118,10 @@ def test_files_are_never_overwritten(project: Path, tmp_path: Path) -> None:
     [
         ("print('done')\n", ["fill in  [target] pattern", "fill in  [[hyperparameters]]", "check    [budget] seconds"]),
         ("LR = 0.1\nprint('loss', LR)\n", ["check    [target] metric", "OVERNIGHT_SEED", "--proposer cma-es"]),
+        (
+            "import torch\ntorch.manual_seed(7)\n",
+            ['line 2: torch.manual_seed(int(os.environ.get("OVERNIGHT_SEED"', "os"],
+        ),
         ("data = os.path.expanduser('~/no/such/set')\n", ["[target] mounts: ~/no/such/set", "--proposer code"]),
     ],
 )
@@ -163,3 +167,10 @@ def test_imported_modules_are_searched_too(project: Path, tmp_path: Path) -> Non
     target, _ = load_target(tmp_path / "copy")
     assert (target.metric, target.budget.amount) == ("val_loss", 180)
     assert "line 2 of engine.py" in (tmp_path / "copy" / "target.toml").read_text()
+
+
+def test_seed_option_of_script_is_used(project: Path, tmp_path: Path) -> None:
+    source = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--seed', type=int, default=1)\n"
+    write(project, {"train.py": f"{source}print('val_loss:', p.parse_args().seed)\n"})
+    assert main(["init", str(tmp_path / "copy"), "--from", str(project)]) == 0
+    assert load_target(tmp_path / "copy")[0].seed_arg == "--seed"

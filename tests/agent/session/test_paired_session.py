@@ -9,12 +9,20 @@ from sessions import check_whole, resume, start, state_of
 from targets import git, make_bowl
 
 from agent.ledger.state import State
+from agent.replay.steps import steps_of_branch, steps_of_run
+from agent.repo.clean_branch import make_branch
+from agent.repo.repo import Repo
 from agent.review.data.attempt import details_of
 from agent.review.data.branch import steps_of
 from agent.review.data.seed_pairs import seed_pairs_of
+from agent.review.data.export import export_json
+from agent.review.data.night import night_of
+from agent.review.data.status import status_json
 from agent.review.data.summary import summarize
 from agent.review.report.report import write_report
 from agent.rundir.directory import RunDirectory
+from agent.rundir.results import read_tsv
+from agent.target import load_target
 from agent.trial.seeds import session_seed
 
 SETTINGS = {"policy": "confirm", "calibrate": 4, "seed": 3, "trials": 12}
@@ -54,6 +62,42 @@ def test_gains_add_up_in_branch_and_summary(state: State) -> None:
     last = state.kept[-1].verdict
     assert last is not None
     assert last.value == pytest.approx(summary.best.value)
+
+
+def test_one_gain_in_all_outputs(night: tuple[RunDirectory, Path], state: State) -> None:
+    """A kept trial has one gain, and its two values differ by it, wherever they are shown."""
+    directory, target = night
+    data = night_of(state, {})
+    replayed = {step.trial: step for step in steps_of_run(state)}
+    by_git = {
+        step.trial: step for step in steps_of_branch(Repo(target), load_target(target)[0], "autoresearch/night", {})
+    }
+    rows = {row.commit: row.value for row in read_tsv(directory.results)}
+    exported = {row["trial"]: row for row in export_json(state)["attempts"]}
+    make_branch(state, Repo(target), "night", name="clean", when=1)
+    make_branch(state, Repo(target), "night", name="squashed", squash=True, when=1)
+    messages = git(target, "log", "--reverse", "--format=%B%x00", f"{state.baseline}..clean").split("\0")
+    squashed = " ".join(git(target, "log", "-1", "--format=%B", "squashed").split())
+    for record, step, message in zip(state.kept, data.steps[1:], messages, strict=False):
+        verdict = record.verdict
+        assert verdict is not None
+        assert verdict.value is not None
+        assert verdict.best_before is not None
+        assert verdict.gain == pytest.approx(verdict.best_before - verdict.value)
+        change = f"{verdict.best_before:.4f} → {verdict.value:.4f}, as the code itself reports it"
+        assert f"{change}: a gain of {verdict.gain:.4f}" in " ".join(message.split())
+        assert step.value == verdict.value
+        assert replayed[record.number].gain == verdict.gain
+        assert by_git[record.number].gain == pytest.approx(verdict.gain, abs=1e-6)
+        assert rows[str(record.candidate)[:7]] == pytest.approx(verdict.value, abs=1e-6)
+        assert exported[record.number]["gain"] == verdict.gain
+    status = status_json(data)
+    total = sum(record.verdict.gain or 0.0 for record in state.kept if record.verdict)
+    assert status["gain"] == pytest.approx(total)
+    assert data.steps[-1].gain == pytest.approx(total)
+    assert sum(row.gain for row in data.sources) == pytest.approx(total)
+    if len(state.kept) > 1:
+        assert f"In total val_bpb {status['baseline']:.4f} → {status['best']:.4f}" in squashed
 
 
 def test_trailers_name_pairs_and_probability(night: tuple[RunDirectory, Path], state: State) -> None:

@@ -227,6 +227,7 @@ def change(old, new, text=TOML):
         (change("TOKENS >= ROWS * 1024", "open('x') > TOKENS"), SOURCE, r"target.toml:6: .*not"),
         (change("TOKENS >= ROWS * 1024", "TOKENS"), SOURCE, r"target.toml:6: .*not a comparison"),
         (TOML.split("[[hyper")[0], SOURCE, r"target.toml: no \[\[hyperparameters\]\]"),
+        ("hyperparameters = [{name = \"DEPTH\"}, {name = \"DEPTH\"}]", SOURCE, "DEPTH is defined twice"),
         ("[target", SOURCE, "not valid TOML"),
         (change("train.py", "gone.py"), SOURCE, r"gone.py: No such file"),
     ],

@@ -45,7 +45,7 @@ def test_session_over_look_alike_project(
     runs = tmp_path / "runs"
     assert main(["init", str(target), "--from", str(project)]) == 0
     if look_alike.in_place:
-        git(target, "add", "target.toml")
+        git(target, "add", "target.toml", "notes.md")
         git(target, "commit", "-q", "-m", "Add target.toml")
     assert git(target, "status", "--porcelain") == ""
 

@@ -28,6 +28,7 @@ def read(folder: Path, text: str, pattern: str) -> float | str:
         ("8.96e-03", 0.00896), ("8.96E3", 8960.0), ("-0.5", -0.5), ("+1.5", 1.5), ("2", 2.0), (".5", 0.5),
         ("0.98.", 0.98), ("0.98,", 0.98), ("1_000", "invalid"), ("1,003.34", "invalid"), ("0,98", "invalid"),
         ("1.2.3", "invalid"), ("0x1F", "invalid"), ("3.2k", "invalid"), ("1e999", "diverged"),
+        ("1 003.34", "invalid"), ("1\u202f003.34", "invalid"), ("1'003.34", "invalid"), ("3 seconds", 3.0),
     ],
 )  # fmt: skip
 def test_whole_token_is_read(tmp_path: Path, pattern: str, token: str, expected: float | str) -> None:
