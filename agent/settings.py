@@ -85,6 +85,7 @@ class Settings:
     policy: str = setting("confirm", "rule that accepts edits", ACCEPT, POLICIES)
     calibrate: int | None = setting(None, "baseline runs at the start; default: by policy and budget", ACCEPT)
     keep_simpler: bool = setting(False, "keep ties within the noise if the code is simpler", ACCEPT)
+    stop_hopeless: bool = setting(True, "stop runs whose loss curve says that the edit is certain to lose", ACCEPT)
     centaur_share: str = setting("auto", "share of proposals that the model makes: auto, or 0 to 1", SEARCH)
     screen: bool = setting(True, "screen centaur's cma-es points with a Gaussian process", SEARCH)
     on_plateau: int = setting(0, "cma-es trials after 8 code edits without a keep; 0: none", SEARCH)

@@ -77,12 +77,14 @@ class Beliefs:
                 self._keeps[event.commit] = self._keeps.get(event.parent, len(self._kept))
             case Measured(measurement=run) if run.value is not None and run.role != "test":
                 self._measured(run, self._sign * run.value)
+            case Measured(measurement=run) if run.status == "stopped" and run.prediction is not None:
+                self._measured(run, self._sign * run.prediction.value, run.prediction.se)
             case Judged():
                 self._judged(event.trial, event.verdict.decision == "keep", event.verdict.gain, event.verdict.gain_se)
             case Moved():
                 self._keeps[event.commit] = len(self._kept)
 
-    def _measured(self, run: Measurement, z: float) -> None:
+    def _measured(self, run: Measurement, z: float, se: float = 0.0) -> None:
         device = self._device(run.device_type)
         trial = self._trials.get(run.commit)
         if trial is None and device.belief is None:
@@ -95,7 +97,7 @@ class Beliefs:
         if belief is not None:
             missing = device.gains[self._keeps[run.commit] :]
             offset = sum(gain for gain, _ in missing)
-            belief.observe(run.seed, z, edits, offset, math.hypot(*(se for _, se in missing)))
+            belief.observe(run.seed, z, edits, offset, math.hypot(se, *(other for _, other in missing)))
 
     def _judged(self, trial: int, kept: bool, gain: float | None, se: float | None) -> None:
         self._decided.add(trial)

@@ -72,7 +72,7 @@ class Runs:
             used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
             seed = next(seed for k in count() if (seed := session_seed(self._seed, k)) not in used)
         self._recorder.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
-        self._start(Order(trial, commit, role, seed, trace, state.resumed, on))
+        self._start(Order(trial, commit, role, seed, trace, state.resumed, on, watch=wanted.watch))
         return True
 
     def score_test(self, trial: int, runs: tuple[Measurement, ...]) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.errors import EnvironmentProblem
+from agent.judge.hopeless import Watch
 from agent.target import Target
 from agent.trial import mounts
 from agent.trial.compile_cache import FILE, NOTHING, Compiled
@@ -76,8 +77,8 @@ class Experiment:
         with workspace(self.owner) as work:
             code, data = work / "code", work / "data"
             self._stage(order.commit, code, data)
-            env = self._single_run(order, code, data)
-            trained = self._train(code, data, directory, {"OVERNIGHT_SEED": str(order.seed), **env}, progress)
+            env = {"OVERNIGHT_SEED": str(order.seed), **self._single_run(order, code, data)}
+            trained = self._train(code, data, directory, env, progress, order.watch)
             if self._compiled.missing(order.role):
                 self._compiled.take(directory)
             seconds, score = dict(trained.seconds), Score(failure=trained.failure)
@@ -127,7 +128,9 @@ class Experiment:
             env["OVERNIGHT_SCHEDULE"] = "{code}/" + SCHEDULE
         return env
 
-    def _train(self, code: Path, data: Path, directory: Path, env: Mapping[str, str], progress: Progress) -> Trained:
+    def _train(
+        self, code: Path, data: Path, directory: Path, env: Mapping[str, str], progress: Progress, watch: Watch | None
+    ) -> Trained:
         extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
         argv = ["{python}" if w in ("python", "python3") else w for w in self.target.train]
         job = Job(
@@ -152,7 +155,9 @@ class Experiment:
         release = None
         if (trusted := self._trusted) is not None:
             release = lambda: trusted.release(self.prepared, data)  # noqa: E731
-        return Training(self.target, release, self._stop_now, progress).run(self.sandbox, job)
+        if watch is not None and watch.device_type != self.device.type:
+            watch = None  # on other hardware the incumbent's curve is another
+        return Training(self.target, release, self._stop_now, progress, watch).run(self.sandbox, job)
 
     def _score(self, code: Path, directory: Path, split: str, progress: Progress) -> Score:
         assert self._trusted is not None
@@ -186,6 +191,8 @@ class Experiment:
             initial_hash=fingerprint(reported.get("initial_hash")),
             attempt=order.attempt,
             device_type=self.device.type,
+            losses=trained.losses,
+            prediction=trained.prediction,
         )
 
     def _hardware(self) -> dict[str, str]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import Interrupted
+from agent.judge.hopeless import Milestones, Watch
 from agent.target import Budget, Target
 from agent.text import decisive_line, is_error
 from agent.trial.outputs import CHECKPOINT, events, number, out_of_memory
-from agent.types import Failure, Progress
+from agent.types import Failure, Prediction, Progress
 from sandbox.types import Job, Outcome, Running, Sandbox
 
 
@@ -23,6 +24,8 @@ class Trained:
     outcome: Outcome
     failure: Failure | None
     seconds: Mapping[str, float]
+    losses: tuple[float, ...] = ()  # at the milestones
+    prediction: Prediction | None = None  # of a run that was stopped, or finished to check the prediction
 
 
 class _Clock:
@@ -49,6 +52,9 @@ class Training:
     release: Callable[[], None] | None
     stop_now: Callable[[], bool]
     progress: Progress
+    watch: Watch | None = None  # when the job is stopped; None: never
+    milestones: Milestones = field(default_factory=Milestones)
+    prediction: Prediction | None = None
     late: str = ""  # why the job was killed
     last: Mapping[str, Any] = field(default_factory=dict)  # the last event that it reported
 
@@ -69,7 +75,8 @@ class Training:
             raise
         outcome = running.finish()
         clock.enter("")
-        return Trained(outcome, self._failure(outcome, clock.seconds), clock.seconds)
+        failure = self._failure(outcome, clock.seconds)
+        return Trained(outcome, failure, clock.seconds, self.milestones.losses, self.prediction)
 
     def _follow(self, running: Running, clock: _Clock) -> None:
         """Read the events of the job until it ends; when it is ready, release the data and start the clock."""
@@ -92,11 +99,26 @@ class Training:
                     self.release()
                 elif event["event"] == "step":
                     self.progress(clock.phase, {**event, "seconds": clock.age, "seconds_left": _left(budget, clock)})
+                    if clock.phase == "training" and self._hopeless(event):
+                        running.kill()
+                        return
             if not lines:
                 self.progress(clock.phase, {"seconds": clock.age})
 
+    def _hopeless(self, event: Mapping[str, Any]) -> bool:
+        """Whether the loss curve says that the run is certain to lose, and the run is to be stopped for it."""
+        passed = self.milestones.add(number(event.get("progress")), number(event.get("loss")))
+        if passed and self.watch is not None and self.prediction is None:
+            self.prediction = self.watch.look(self.milestones.losses)
+            return self.prediction is not None and not self.watch.finish
+        return False
+
     def _failure(self, outcome: Outcome, seconds: Mapping[str, float]) -> Failure | None:
         """The first reason that applies."""
+        if self.prediction is not None and self.watch is not None and not self.watch.finish:
+            found = self.prediction
+            foretold = f"predicted {self.target.metric} {found.value:.5g} ± {found.se:.2g}"
+            return Failure("stopped", f"at {found.progress:.0%} of the budget: {foretold}".replace("%", " %"))
         if self.late:
             return Failure("timeout", self.late)
         # a job that ended well may mention memory: it may have found a smaller batch
