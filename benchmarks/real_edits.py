@@ -93,7 +93,8 @@ class Bench:
         self.ideas = ideas
         settings = {"target": str(root / "target"), "threads": 1, "device": "cpu", "sandbox": "process"}
         place = workplace(make_settings({**settings, "proposer": "random"}, None), lambda _text: None)
-        self.prepared, self.target = place.prepared, place.target
+        self.prepared: Any = place.prepared
+        self.target = place.target
         self.source = (root / "target/train.py").read_text()
 
     def text(self, keys: Keys) -> str | None:

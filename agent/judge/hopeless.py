@@ -3,7 +3,7 @@
 A candidate and the incumbent ran under one seed. At 30, 50 and 70 % of the budget x is the difference of their training
 losses, and y the gain at the end. Finished pairs of the session give a regression y = slope · x through the origin. A
 new run is hopeless once the upper end of the 99 % prediction interval of its gain lies below the gate: the gain below
-which the judge drops the edit.
+which the judge drops the edit. The interval has the heavy tails of Student's t with 5 degrees of freedom.
 
 Source: Student's t prediction interval of a regression through the origin (Eisenhauer 2003, Teaching Statistics 25(3)).
 """
@@ -26,6 +26,7 @@ MILESTONES = (
 WINDOW = 0.1  # share of the budget over which the loss is averaged
 EVIDENCE = 20  # finished pairs before any run is stopped
 CONFIDENCE = 0.99
+TAILS = 5  # most degrees of freedom of the interval: a few edits start badly and end well
 SAME_KIND = 0.01  # relative difference of the first losses above which an edit is taken to change the loss itself
 CHECKED = 10  # one in this number of hopeless runs is finished all the same, to check the predictions
 
@@ -91,7 +92,7 @@ class Watch:
             return None
         difference, fit = losses[at] - self.losses[at], self.fits[at - 1]
         gain, se = fit.predict(difference)
-        if fit.slope >= 0 or gain + t_quantile(CONFIDENCE, fit.dof) * se >= self.gate:
+        if fit.slope >= 0 or gain + t_quantile(CONFIDENCE, min(fit.dof, TAILS)) * se >= self.gate:
             return None
         value = self.value - gain if self.goal == "minimize" else self.value + gain
         return Prediction(MILESTONES[at], value, gain, se)
