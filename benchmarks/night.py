@@ -66,6 +66,7 @@ class Night:
     machine: Machine
     policy: str
     branch: Keys = ()
+    key: str = ""  # recipe of the present trial
     kept: int = 0
     false: int = 0
     errors: list[float] = field(default_factory=list)  # reported less true gain of each kept edit
@@ -107,33 +108,34 @@ class Night:
             if key not in self.branch and text_of((*self.branch, key)) is not None:
                 return key
 
-    def trial(self, budget: int) -> None:
-        """One trial; it is left open where the budget ends."""
-        key, number = self.propose(), self.trials + 1
+    def advance(self) -> None:
+        """The next step of the session: a new trial, a run, or a verdict."""
         state = self.builder.state()
-        head, commit = state.head, f"candidate {number}"
-        self.contents[commit] = (*self.branch, key)
-        self.write(Asked(time=1.0, trial=number, proposal=Proposal("ideas", "bank", head, "", subject=key)))
-        self.write(Candidate(time=1.0, trial=number, commit=commit, parent=head))
+        if not state.open:
+            return self.begin(state.head)
+        number = state.open[0]
         commits = cast(Commits, SimpleNamespace(target=SimpleNamespace(goal="minimize")))
-        while True:
-            state = self.builder.state()
-            record = state.records[-1]
-            step = judge(history_of(record, state, self.events, commits, self.rule, self.beliefs), self.rule)
-            if isinstance(step, Verdict):
-                break
-            if self.machine.runs >= budget:
-                return
-            self.measure(number, step)
-        self.trials = number
+        history = history_of(state.records[-1], state, self.events, commits, self.rule, self.beliefs)
+        step = judge(history, self.rule)
+        if isinstance(step, MeasureNext):
+            return self.measure(number, step)
         self.write(Judged(time=1.0, trial=number, verdict=step))
         if step.decision == "keep":
-            self.keep(number, key, step)
+            self.keep(number, step)
+        return None
 
-    def keep(self, number: int, key: str, verdict: Verdict) -> None:
+    def begin(self, head: str) -> None:
+        self.trials += 1
+        self.key, commit = self.propose(), f"candidate {self.trials}"
+        self.contents[commit] = (*self.branch, self.key)
+        proposal = Proposal("ideas", "bank", head, "", subject=self.key)
+        self.write(Asked(time=1.0, trial=self.trials, proposal=proposal))
+        self.write(Candidate(time=1.0, trial=self.trials, commit=commit, parent=head))
+
+    def keep(self, number: int, verdict: Verdict) -> None:
         truth = self.machine.truth
-        gain = truth.gain((*self.branch, key)) - truth.gain(self.branch)
-        self.branch = (*self.branch, key)
+        gain = truth.gain((*self.branch, self.key)) - truth.gain(self.branch)
+        self.branch = (*self.branch, self.key)
         self.kept += 1
         self.false += gain <= 0
         self.errors.append(((verdict.gain or 0.0) - gain) / truth.sd)
@@ -167,7 +169,7 @@ def nights(model: Model, policy: str, budgets: Sequence[int], count: int, seed: 
         night = Night(Machine(truth, f"{seed}/{k}"), policy)
         for budget in sorted(budgets):
             while night.machine.runs < budget:
-                night.trial(budget)
+                night.advance()
             gain, bias = truth.gain(night.branch) / truth.sd, math.fsum(night.errors)
             read[budget].append((gain, night.kept, night.false, bias, night.trials))
     for budget, found in read.items():
@@ -203,10 +205,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     model = Model(read_table())
-    redrawing = sum(model.redraws((key,)) for key in model.recipes)
+    slope, spread = model.interaction
     print(
         f"{len(model.recipes)} recipes, {len(model.combinations)} combinations; sigma {model.sd:.4f}; pairs: slope "
-        f"{model.slope:.2f}, spread {model.spread / model.sd:.2f} sigma; {redrawing} "
+        f"{slope:.2f}, spread {spread / model.sd:.2f} sigma; {len(model.redraw)} "
         f"recipes draw other random numbers",
         file=sys.stderr,
     )

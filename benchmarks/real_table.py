@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from agent.judge.hopeless import Milestones
 
 TABLE = Path(__file__).with_name("real_edits.json")
-CAUTION = 0.01  # bits per byte: a paired scatter above it means that an edit draws other random numbers
+SCATTER = 0.01  # bits per byte: above it, paired differences scatter as unpaired ones do
+OTHER_WEIGHTS = 1.5e-4  # difference of first losses above which the initial weights differ
+FLOOR = 0.003  # least scatter of an edit, in standard deviations of a run
 Keys = tuple[str, ...]
 Array = NDArray[np.float64]
 
@@ -59,79 +61,103 @@ class Model:
     """Gains of sets of recipes, fitted to the table.
 
     gain(S) = sum of the recipes' own gains + sum over pairs of w. Own gains and w have a joint Gaussian posterior; the
-    prior of w is N(slope · the smaller of two own gains, spread²), its two numbers chosen by marginal likelihood.
+    prior of w is N(slope · the smaller of two own gains, spread²); slope and spread are weighed by marginal likelihood.
+
+    Some recipes leave the random numbers of a seed as they are: their gain is the mean paired difference. Others draw
+    other numbers. Their runs share nothing with the baseline's, so their gain is a difference of means.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        baseline = {row.seed: row.value for row in rows if not row.keys}
-        paired: dict[Keys, list[float]] = {}
+        baseline = {row.seed: row for row in rows if not row.keys}
+        values = [row.value for row in baseline.values()]
+        self.sd, base = stdev(values), fmean(values)
+        self.base_error = self.sd / math.sqrt(len(values))  # of every difference of means
+        runs: dict[Keys, list[Row]] = {}
         for row in rows:
             if row.keys and row.seed in baseline:
-                paired.setdefault(row.keys, []).append(baseline[row.seed] - row.value)
-        self.sd = stdev(baseline.values())
-        self.recipes = sorted(keys[0] for keys in paired if len(keys) == 1)
-        self.means = {keys: fmean(gains) for keys, gains in paired.items()}
-        wide = [stdev(g) for g in paired.values() if len(g) > 1 and stdev(g) > CAUTION]
-        self.wide = math.sqrt(fmean(s * s for s in wide))  # scatter of edits that draw other random numbers
-        self.scatter = {keys: max(stdev(g) if len(g) > 1 else self.wide, 1e-5 * self.sd) for keys, g in paired.items()}
-        self.counts = {keys: len(gains) for keys, gains in paired.items()}
-        self.combinations = [keys for keys in paired if len(keys) > 1]
-        self.slope, self.spread = self._best_prior()
-
-    def error(self, keys: Keys) -> float:
-        """Standard error of a measured gain; few runs that agree by chance do not make it small."""
-        scatter = self.scatter[keys]
-        loose = self.redraws(keys) if len(keys) == 1 else True
-        return max(scatter, self.wide if loose else 0.0) / math.sqrt(self.counts[keys])
-
-    def redraws(self, keys: Keys) -> bool:
-        return any(self.scatter[key,] > CAUTION for key in keys)
+                runs.setdefault(row.keys, []).append(row)
+        self.recipes = sorted(keys[0] for keys in runs if len(keys) == 1)
+        self.combinations = [keys for keys in runs if len(keys) > 1]
+        paired = {keys: [baseline[row.seed].value - row.value for row in found] for keys, found in runs.items()}
+        self.redraw = frozenset(
+            key
+            for key in self.recipes
+            if (len(paired[key,]) > 1 and stdev(paired[key,]) > SCATTER)
+            or any(abs(row.losses[0] - baseline[row.seed].losses[0]) > OTHER_WEIGHTS for row in runs[key,])
+        )
+        self.means, self.errors, self.scatter = dict[Keys, float](), dict[Keys, float](), dict[str, float]()
+        for keys, found in runs.items():
+            if self.redraw.isdisjoint(keys):
+                spread = stdev(paired[keys]) if len(found) > 1 else 0.0
+                spread = max(spread, FLOOR * self.sd)
+                self.means[keys] = fmean(paired[keys])
+                if len(keys) == 1:
+                    self.scatter[keys[0]] = spread
+            else:
+                spread, self.means[keys] = self.sd, base - fmean(row.value for row in found)
+            self.errors[keys] = spread / math.sqrt(len(found))
+        self.priors = self._priors()
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
         return [(a, b) for n, a in enumerate(self.recipes) for b in self.recipes[n + 1 :]]
 
-    def _parts(self, slope: float, spread: float) -> tuple[Array, Array, Array, Array]:
-        """Prior mean and variance of the pairs; residuals of the combinations, and the pairs that each one holds."""
+    def _parts(self) -> tuple[Array, Array, Array]:
+        """Residuals of the combinations, the pairs that each holds, and the smaller own gain of each pair."""
         own = {key: self.means[key,] for key in self.recipes}
-        mean = np.array([slope * max(0.0, min(own[a], own[b])) for a, b in self.pairs])
-        variance = np.full(len(self.pairs), spread**2)
         held = np.array([[a in keys and b in keys for a, b in self.pairs] for keys in self.combinations], float)
         rest = np.array([self.means[keys] - sum(own[key] for key in keys) for keys in self.combinations])
-        return mean, variance, rest - held @ mean, held
+        return rest, held, np.array([max(0.0, min(own[a], own[b])) for a, b in self.pairs])
 
     def _noise(self) -> Array:
-        """Covariance of the combinations' residuals: their own errors, and those of the recipes' gains."""
+        """Covariance of the combinations' residuals: their own errors, those of the recipes, and the baseline's."""
         holds = np.array([[key in keys for key in self.recipes] for keys in self.combinations], float)
-        own = np.array([self.error((key,)) for key in self.recipes])
-        return np.asarray((holds * own**2) @ holds.T + np.diag([self.error(keys) ** 2 for keys in self.combinations]))
+        own = np.array([self.errors[key,] for key in self.recipes])
+        counts = np.array([len(self.redraw.intersection(keys)) for keys in self.combinations])
+        base = ((counts > 0) - counts) * self.base_error
+        return np.asarray(
+            (holds * own**2) @ holds.T
+            + np.diag([self.errors[keys] ** 2 for keys in self.combinations])
+            + np.outer(base, base)
+        )
 
-    def _best_prior(self) -> tuple[float, float]:
-        noise, best = self._noise(), (-math.inf, 0.0, 0.0)
-        for slope in np.arange(-1.0, 0.55, 0.05):
-            for spread in (0.0, *np.geomspace(0.002, 0.06, 12)):
-                _, variance, rest, held = self._parts(float(slope), float(spread))
-                covariance = noise + (held * variance) @ held.T
-                sign, log = np.linalg.slogdet(covariance)
-                assert sign > 0
-                likelihood = -(log + rest @ np.linalg.solve(covariance, rest)) / 2
-                best = max(best, (float(likelihood), float(slope), float(spread)))
-        return best[1], best[2]
+    def _priors(self) -> list[tuple[float, float, float]]:
+        """Posterior weight, slope and spread of the prior of pairs, on a grid."""
+        noise, (rest, held, smaller) = self._noise(), self._parts()
+        found = []
+        for spread in np.geomspace(0.0003, 0.03, 12):
+            covariance = noise + spread**2 * held @ held.T
+            log = np.linalg.slogdet(covariance)[1]
+            for slope in np.arange(-1.5, 0.55, 0.1):
+                left = rest - slope * held @ smaller
+                found.append((-(log + left @ np.linalg.solve(covariance, left)) / 2, float(slope), float(spread)))
+        top = max(found)[0]
+        total = sum(math.exp(likelihood - top) for likelihood, _, _ in found)
+        return [(math.exp(likelihood - top) / total, slope, spread) for likelihood, slope, spread in found]
+
+    @property
+    def interaction(self) -> tuple[float, float]:
+        """Posterior means of slope and spread."""
+        return sum(w * slope for w, slope, _ in self.priors), sum(w * spread for w, _, spread in self.priors)
 
     def draw(self, random_: np.random.Generator) -> Truth:
         """A truth that fits the table: own gains and pairs drawn from their posterior."""
-        own = {key: self.means[key,] + self.error((key,)) * random_.standard_normal() for key in self.recipes}
-        mean, variance, _, held = self._parts(self.slope, self.spread)
-        mean = np.array([self.slope * max(0.0, min(own[a], own[b])) for a, b in self.pairs])
-        pair = mean + np.sqrt(variance) * random_.standard_normal(len(mean))
-        errors = np.array([self.error(keys) for keys in self.combinations])
-        target = np.array([self.means[keys] - sum(own[key] for key in keys) for keys in self.combinations])
-        seen = target + errors * random_.standard_normal(len(errors)) - held @ pair  # conditioning by Matheron's rule
-        covariance = (held * variance) @ held.T + np.diag(errors**2)
-        pair = pair + variance * (held.T @ np.linalg.solve(covariance, seen))
-        scatter = {key: self.scatter[key,] for key in self.recipes}
-        wide = frozenset(key for key in self.recipes if self.redraws((key,)))
-        return Truth(own, dict(zip(self.pairs, pair, strict=True)), scatter, wide, self.sd, self.wide)
+        base = self.base_error * random_.standard_normal()
+        noise = {keys: error * random_.standard_normal() for keys, error in self.errors.items()}
+        found = {
+            keys: mean + noise[keys] + (0.0 if self.redraw.isdisjoint(keys) else base)
+            for keys, mean in self.means.items()
+        }
+        own = {key: found[key,] for key in self.recipes}
+        _, held, _ = self._parts()
+        _, slope, spread = self.priors[random_.choice(len(self.priors), p=[weight for weight, _, _ in self.priors])]
+        smaller = np.array([max(0.0, min(own[a], own[b])) for a, b in self.pairs])
+        pair = slope * smaller + spread * random_.standard_normal(len(smaller))
+        # conditioning by Matheron's rule: a draw from the prior, corrected by what the combinations say
+        rest = np.array([found[keys] - sum(own[key] for key in keys) for keys in self.combinations]) - held @ pair
+        covariance = spread**2 * held @ held.T + np.diag([self.errors[keys] ** 2 for keys in self.combinations])
+        pair = pair + spread**2 * held.T @ np.linalg.solve(covariance, rest)
+        return Truth(own, dict(zip(self.pairs, pair, strict=True)), self.scatter, self.redraw, self.sd)
 
 
 @dataclass(frozen=True)
@@ -140,10 +166,9 @@ class Truth:
 
     own: dict[str, float]
     pair: dict[tuple[str, str], float]
-    scatter: dict[str, float]
+    scatter: dict[str, float]  # of paired differences, by recipe that keeps the random numbers
     redraw: frozenset[str]  # recipes that draw other random numbers
     sd: float
-    wide: float
 
     def gain(self, keys: Sequence[str]) -> float:
         chosen = sorted(keys)
@@ -153,7 +178,7 @@ class Truth:
 
 @dataclass
 class Machine:
-    """Makes runs: the noise is shared under one seed, except where an edit draws other random numbers."""
+    """Makes runs: commits share the noise of a seed unless they draw other random numbers."""
 
     truth: Truth
     seed: str
@@ -163,9 +188,7 @@ class Machine:
         self.runs += 1
         truth = self.truth
         drawn = ",".join(sorted(truth.redraw.intersection(keys)))
-        own = truth.wide / math.sqrt(2)
-        shared = math.sqrt(max(truth.sd**2 - own**2, 0.0))
-        noise = shared * self._normal("data", seed) + own * self._normal(f"weights {drawn}", seed)
+        noise = truth.sd * self._normal(f"seed {drawn}", seed)
         noise += sum(truth.scatter[key] * self._normal(key, seed) for key in keys if key not in truth.redraw)
         return 3.0 - truth.gain(keys) + noise
 
