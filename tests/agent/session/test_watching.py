@@ -80,6 +80,14 @@ def test_summary_counts_stopped_runs_as_reverted(state: State) -> None:
     assert summary.kept + summary.reverted == len(state.finished)
 
 
+def test_results_list_stopped_runs_with_predicted_values(night: RunDirectory, state: State) -> None:
+    record = next(record for record in state.records if record.status == "stopped")
+    line = (night.path / "results.tsv").read_text().splitlines()[record.number + 1]
+    assert record.runs[0].prediction is not None
+    assert line.split("\t")[1] == f"{record.runs[0].prediction.value:.6f}"
+    assert line.split("\t")[3] == "discard"
+
+
 def test_search_method_observes_the_predicted_value(night: RunDirectory, target: Path, state: State) -> None:
     loaded, _ = load_target(target)
     given = make_settings({**USUAL, "target": str(target), "proposer": "random", "seed": 5}, None)
