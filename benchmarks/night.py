@@ -3,7 +3,7 @@
     python -m benchmarks.night [--policy greedy margin confirm] [--nights 60] [--runs 50 150] [--json]
 
 benchmarks/real_edits.json holds values of recipes of the idea bank and of their combinations on preset demo. A night
-proposes these recipes in random order; one that does not apply to the branch is skipped. Policies decide through
+proposes these recipes in random order; one that conflicts with the branch is skipped. Policies decide through
 ``agent.judge``, as in a session. Values are drawn from a model that is fitted to the table; each night draws its own
 truth from what the table leaves open.
 
@@ -18,6 +18,7 @@ import math
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from agent.judge.policy import NAMES, MeasureNext, default_calibration, judge, p
 from agent.ledger.events import Asked, Candidate, Event, Judged, Measured, Moved, SessionStarted
 from agent.ledger.state import StateBuilder
 from agent.patch.apply import edited
+from agent.patch.merge3 import merge
 from agent.proposers.ideas.bank import load_bank
 from agent.session.commits import Commits
 from agent.session.evidence import history_of
@@ -43,20 +45,20 @@ SOURCE = Path(__file__).parents[1] / "nanogpt_target" / "train.py"
 
 
 @cache
-def recipes() -> dict[str, str]:
-    return {idea.key: idea.reply for idea in load_bank()}
+def texts() -> dict[str, str]:
+    """train.py with each recipe that applies to it."""
+    source = SOURCE.read_text()
+    found = {}
+    for idea in load_bank():
+        with suppress(PatchRejected):
+            found[idea.key] = edited(source, idea.reply, "train.py")
+    return found
 
 
 @cache
-def text_of(keys: Keys) -> str | None:
-    """train.py with these recipes; None if one does not apply to the text before it."""
-    if not keys:
-        return SOURCE.read_text()
-    before = text_of(keys[:-1])
-    try:
-        return None if before is None else edited(before, recipes()[keys[-1]], "train.py")
-    except PatchRejected:
-        return None
+def compatible(one: str, other: str) -> bool:
+    """Whether two recipes can be merged."""
+    return merge(SOURCE.read_text(), texts()[one], texts()[other]) is not None
 
 
 @dataclass
@@ -96,7 +98,10 @@ class Night:
         number = sum(isinstance(event, Measured) and event.trial == trial for event in self.events) + 1
         value = self.machine.run(self.contents[step.commit], seed)
         trace = f"trials/{trial:04d}/run-{number}"
-        run = Measurement(step.commit, step.role, seed, "cpu", "ok", value, trace=trace, device_type="cpu")
+        weights = self.machine.initial_hash(self.contents[step.commit], seed)
+        run = Measurement(
+            step.commit, step.role, seed, "cpu", "ok", value, trace=trace, device_type="cpu", initial_hash=weights
+        )
         self.write(Measured(time=1.0, trial=trial, measurement=run))
 
     def propose(self) -> str:
@@ -105,7 +110,7 @@ class Night:
             if not self.waiting:
                 self.waiting = self.draw.sample(sorted(self.machine.truth.own), len(self.machine.truth.own))
             key = self.waiting.pop()
-            if key not in self.branch and text_of((*self.branch, key)) is not None:
+            if key not in self.branch and all(compatible(kept, key) for kept in self.branch):
                 return key
 
     def advance(self) -> None:
@@ -209,7 +214,7 @@ def main() -> None:
     print(
         f"{len(model.recipes)} recipes, {len(model.combinations)} combinations; sigma {model.sd:.4f}; pairs: slope "
         f"{slope:.2f}, spread {spread / model.sd:.2f} sigma; {len(model.redraw)} "
-        f"recipes draw other random numbers",
+        f"recipes share no noise with the baseline",
         file=sys.stderr,
     )
     results = [r for policy in given.policy for r in nights(model, policy, given.runs, given.nights, given.seed)]

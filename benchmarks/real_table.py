@@ -63,8 +63,8 @@ class Model:
     gain(S) = sum of the recipes' own gains + sum over pairs of w. Own gains and w have a joint Gaussian posterior; the
     prior of w is N(slope · the smaller of two own gains, spread²); slope and spread are weighed by marginal likelihood.
 
-    Some recipes leave the random numbers of a seed as they are: their gain is the mean paired difference. Others draw
-    other numbers. Their runs share nothing with the baseline's, so their gain is a difference of means.
+    Runs of most recipes share the noise of a seed with the baseline: their gain is the mean paired difference. Others
+    start from other weights, or diverge from the baseline's path: their gain is a difference of means.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -79,12 +79,13 @@ class Model:
         self.recipes = sorted(keys[0] for keys in runs if len(keys) == 1)
         self.combinations = [keys for keys in runs if len(keys) > 1]
         paired = {keys: [baseline[row.seed].value - row.value for row in found] for keys, found in runs.items()}
-        self.redraw = frozenset(
+        self.weights = frozenset(
             key
             for key in self.recipes
-            if (len(paired[key,]) > 1 and stdev(paired[key,]) > SCATTER)
-            or any(abs(row.losses[0] - baseline[row.seed].losses[0]) > OTHER_WEIGHTS for row in runs[key,])
+            if any(abs(row.losses[0] - baseline[row.seed].losses[0]) > OTHER_WEIGHTS for row in runs[key,])
         )
+        scattered = {key for key in self.recipes if len(paired[key,]) > 1 and stdev(paired[key,]) > SCATTER}
+        self.redraw = self.weights | scattered
         self.means, self.errors, self.scatter = dict[Keys, float](), dict[Keys, float](), dict[str, float]()
         for keys, found in runs.items():
             if self.redraw.isdisjoint(keys):
@@ -157,7 +158,8 @@ class Model:
         rest = np.array([found[keys] - sum(own[key] for key in keys) for keys in self.combinations]) - held @ pair
         covariance = spread**2 * held @ held.T + np.diag([self.errors[keys] ** 2 for keys in self.combinations])
         pair = pair + spread**2 * held.T @ np.linalg.solve(covariance, rest)
-        return Truth(own, dict(zip(self.pairs, pair, strict=True)), self.scatter, self.redraw, self.sd)
+        pairs = dict(zip(self.pairs, pair, strict=True))
+        return Truth(own, pairs, self.scatter, self.redraw, self.weights, self.sd)
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,8 @@ class Truth:
     own: dict[str, float]
     pair: dict[tuple[str, str], float]
     scatter: dict[str, float]  # of paired differences, by recipe that keeps the random numbers
-    redraw: frozenset[str]  # recipes that draw other random numbers
+    redraw: frozenset[str]  # recipes whose runs share no noise with the baseline's
+    weights: frozenset[str]  # those of them whose initial weights differ
     sd: float
 
     def gain(self, keys: Sequence[str]) -> float:
@@ -183,6 +186,9 @@ class Machine:
     truth: Truth
     seed: str
     runs: int = 0
+
+    def initial_hash(self, keys: Keys, seed: int) -> str:
+        return f"{hash((frozenset(keys) & self.truth.weights, seed)) & 0xFFFFFFFF:08x}"
 
     def run(self, keys: Keys, seed: int) -> float:
         self.runs += 1
