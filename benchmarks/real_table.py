@@ -23,7 +23,7 @@ from agent.judge.hopeless import Milestones
 
 TABLE = Path(__file__).with_name("real_edits.json")
 SCATTER = 0.01  # bits per byte: above it, paired differences scatter as unpaired ones do
-OTHER_WEIGHTS = 1.5e-4  # difference of first losses above which the initial weights differ
+OTHER_WEIGHTS = 5e-5  # difference of first losses above which the initial weights are taken to differ
 FLOOR = 0.003  # least scatter of an edit, in standard deviations of a run
 Keys = tuple[str, ...]
 Array = NDArray[np.float64]
