@@ -94,6 +94,7 @@ class Settings:
     policy: str = setting("confirm", "rule that accepts edits", ACCEPT, POLICIES)
     calibrate: int | None = setting(None, "baseline runs at the start; default: by policy and budget", ACCEPT)
     keep_simpler: bool = setting(False, "keep ties within the noise if the code is simpler", ACCEPT)
+    stop_hopeless: bool = setting(True, "stop runs whose loss curve says that the edit is certain to lose", ACCEPT)
     centaur_share: str = setting(
         "auto", "share of trials that run a point of the model: auto (the most promising point runs), or 0 to 1", SEARCH
     )

@@ -17,7 +17,7 @@ LARGEST_VALUE = 1e30  # of a metric: beyond it a run is invalid; no mean or vari
 
 ParamKind = Literal["int", "float", "categorical"]
 Role = Literal["calibrate", "screen", "confirm", "incumbent", "reserve", "replay", "test"]
-Status = Literal["ok", "crash", "oom", "diverged", "timeout", "over_budget", "invalid"]
+Status = Literal["ok", "crash", "oom", "diverged", "timeout", "over_budget", "invalid", "stopped"]
 Ending = Literal["patch_rejected", "duplicate", "no_effect", "model_failed"]  # proposals that never ran
 Decision = Literal["keep", "revert"]
 Goal = Literal["minimize", "maximize"]
@@ -60,8 +60,18 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What the loss curve of a run foretold when the run was, or would have been, cut short."""
+
+    progress: float  # share of the budget, 0 to 1
+    value: float
+    gain: float  # over the incumbent under the same seed; positive is better
+    se: float  # standard error of value and gain
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """One training run of one commit, scored or failed."""
+    """One training run of one commit: scored, failed, or stopped since it was certain to lose."""
 
     commit: str
     role: Role
@@ -79,6 +89,10 @@ class Measurement:
     initial_hash: str = ""  # of the weights before training: equal under different seeds if the seed is pinned
     attempt: int = 0
     device_type: str = ""  # only values of one type can be compared; "" in old ledgers
+    losses: tuple[
+        float, ...
+    ] = ()  # of training, at the milestones of ``agent.judge.hopeless``; as reported by the edit
+    prediction: Prediction | None = None  # of a stopped run, and of one that was finished to check its prediction
 
     def __post_init__(self) -> None:
         # here, so that ledgers of earlier versions, which hold such values, stay readable
@@ -182,6 +196,11 @@ class Record:
         if self.verdict is None:
             return "lost"
         return "patch_rejected" if self.verdict.value is None else "ok"  # it does not apply to a head that moved
+
+    @property
+    def failed(self) -> bool:
+        """Whether the trial has no value and no prediction of one."""
+        return self.status not in ("ok", "stopped")
 
     @property
     def values(self) -> tuple[float, ...]:

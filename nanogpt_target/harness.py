@@ -31,6 +31,7 @@ _now = time.monotonic  # bound at import: an edit that patches the time module d
 _sleep = time.sleep
 DIVERGED = 3  # exit code
 EVENTS_PER_SECOND = 4.0
+EVENTS_PER_RUN = 40  # also in short runs: the host compares loss curves at equal shares of the budget
 COMPILED = "compiled.bin"  # torch.compile's cache: an output of the baseline, in the data folder of later runs
 
 
@@ -96,6 +97,7 @@ class Run:
         self._planned = -1  # the last step that ``training`` has started
         self._parameters = 0
         self._began = self._last_event = self._last_step = 0.0
+        self._last_part = 0  # of the budget, for which a step was reported
         self._initial_hash = ""
         self._batches: Batches | None = None
         self._curve: Any = None
@@ -170,7 +172,8 @@ class Run:
         """
         self.step += 1
         now = _now()
-        due = now - self._last_event > 1 / EVENTS_PER_SECOND or self.step == 1
+        part = int(self.progress * EVENTS_PER_RUN)
+        due = now - self._last_event > 1 / EVENTS_PER_SECOND or self.step == 1 or part > self._last_part
         if not due and self.device.type == "cuda" and self.step % 10:
             self._last_loss = loss
             return
@@ -179,7 +182,7 @@ class Run:
         _note(self._curve, step=self.step, progress=round(self.progress, 4), loss=round(value, 5),
                    seconds=round(seconds, 3), tokens=self.tokens)  # fmt: skip
         if due:
-            self._last_event = now
+            self._last_event, self._last_part = now, part
             emit(event="step", step=self.step, loss=round(value, 4), progress=round(self.progress, 4),
                        tokens=self.tokens, tokens_per_second=round(self.tokens / max(seconds, 1e-9)),
                        memory_gb=_memory_gb(self.device))  # fmt: skip

@@ -110,7 +110,9 @@ def cell_of(method: str, seed: int, tag: str, state: State, complete: bool) -> C
 
     values = [r.verdict.value if r.verdict and r.status == "ok" else None for r in state.finished]
     baseline = state.baseline_record.verdict
-    lost = [r.status for r, value in zip(state.finished, values, strict=True) if value is None]
+    lost = [
+        r.status for r, value in zip(state.finished, values, strict=True) if value is None and r.status != "stopped"
+    ]
     runs = [run for found in state.runs.values() for run in found if run.role != "test"]
     return Cell(
         method,

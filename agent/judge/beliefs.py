@@ -91,6 +91,8 @@ class Beliefs:
                 self._parents[event.commit] = self._measured_as.get(event.parent, event.parent)
             case Measured(measurement=run) if run.value is not None and run.role != "test":
                 self._measured(run, self._sign * run.value)
+            case Measured(measurement=run) if run.status == "stopped" and run.prediction is not None:
+                self._measured(run, self._sign * run.prediction.value, run.prediction.se)
             case Judged():
                 self._judged(event.trial, event.verdict.decision == "keep", event.verdict.gain, event.verdict.gain_se)
             case Moved():
@@ -99,7 +101,7 @@ class Beliefs:
                     (commit for commit, trial in reversed(self._trials.items()) if trial == event.trial), event.commit
                 )
 
-    def _measured(self, run: Measurement, z: float) -> None:
+    def _measured(self, run: Measurement, z: float, se: float = 0.0) -> None:
         device = self._device(run.device_type)
         trial = self._trials.get(run.commit)
         self._initial[run.commit, run.seed] = run.initial_hash
@@ -113,7 +115,7 @@ class Beliefs:
         if belief is not None:
             missing = device.gains[self._keeps[run.commit] :]
             seed = run.seed if all(keep.shares for keep in missing) else ~run.seed  # the incumbent's effect is another
-            spread = math.hypot(*(keep.se for keep in missing))
+            spread = math.hypot(se, *(keep.se for keep in missing))
             belief.observe(seed, z, under_test, sum(keep.gain for keep in missing), spread)
 
     def _weights(self, run: Measurement) -> Weights:

@@ -24,6 +24,7 @@ from agent.types import Decision, Goal, Measurement, Role, Verdict
 
 if TYPE_CHECKING:
     from agent.judge.belief import Belief, Estimate
+    from agent.judge.hopeless import Watch
 
 NAMES = ("confirm", "margin", "greedy")
 MARGIN_INCUMBENT_RUNS = 3  # runs of the incumbent before ``margin`` keeps an edit
@@ -41,6 +42,7 @@ class Policy:
     alpha: float = 0.05  # margin: false-positive rate of one decision
     keep_simpler: bool = False  # keep a tie within the noise if its syntax tree is smaller
     memory_share: float = 0.25  # growth of peak memory, as a share, above which an edit needs twice the gain
+    stop_hopeless: bool = True  # confirm: stop a run whose loss curve says that the edit will be dropped
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class MeasureNext:
     role: Role
     reason: str
     seed: int | None = None  # None: the session's next seed that the commit has not run
+    watch: Watch | None = None  # when the run is stopped
 
 
 def judge(history: History, policy: Policy) -> Verdict | MeasureNext:
@@ -81,7 +84,8 @@ def judge(history: History, policy: Policy) -> Verdict | MeasureNext:
     failed = next((run for run in history.candidate_runs if run.value is None), None)
     if failed is not None:
         reason = f"{failed.status}: {failed.reason}" if failed.reason else failed.status
-        return _verdict(history, "revert", reason, _difference(history))
+        foretold = failed.prediction and Gain(failed.prediction.gain, failed.prediction.se, 0, 1)
+        return _verdict(history, "revert", reason, foretold or _difference(history))
     if missing := _first_runs(history, policy):
         return missing
     if policy.name == "greedy":

@@ -65,11 +65,12 @@ class BlockProposer:
         params = record.proposal.params if record.number else self.space.defaults
         if params is None:
             return
+        value = minimised_value(record, self.goal)
         self.method.tell(
             dict(params),
-            minimised_value(record, self.goal),
+            value,
             n=max(len(record.values), 1),
-            status=record.status,
+            status=record.status if value is None else "ok",
             memory_gb=max((r.peak_memory_gb or 0.0 for r in record.runs), default=0.0) or None,
         )
 
@@ -105,10 +106,12 @@ def _keep(transcript: str, context: Context) -> str:
 
 
 def minimised_value(record: Record, goal: Goal) -> float | None:
-    """The mean over the runs of a trial, negated for ``maximize``; None for a failure."""
-    if record.status != "ok" or not record.values:
+    """The mean over the runs of a trial, or its prediction if it was stopped; negated for ``maximize``; else None."""
+    predicted = [run.prediction.value for run in record.runs if run.status == "stopped" and run.prediction]
+    values = predicted or record.values
+    if record.failed or not values:
         return None
-    return fmean(record.values) if goal == "minimize" else -fmean(record.values)
+    return fmean(values) if goal == "minimize" else -fmean(values)
 
 
 def subject(before: Params, after: Params) -> str:

@@ -61,5 +61,6 @@ class PlateauHandOver:
             params = record.proposal.params
             if record.proposal.source == SOURCE and params is not None:
                 method.replay(Suggestion(dict(params), SOURCE))
-                method.tell(dict(params), minimised_value(record, self.goal), status=record.status)
+                value = minimised_value(record, self.goal)
+                method.tell(dict(params), value, status=record.status if value is None else "ok")
         return BlockProposer(self.name, method, space, self.goal)

@@ -107,10 +107,14 @@ def number_or_none(text: str | None) -> float | None:
 def result_line(record: Record, goal: Goal = "minimize") -> str:
     """Return the line of one finished trial."""
     value = record.verdict.value if record.verdict else None
+    note = ""
+    for run in record.runs:
+        if run.status == "stopped" and run.prediction is not None:
+            value, note = run.prediction.value, " (run stopped; value predicted)"
     shown = -value if value is not None and goal == "maximize" else value
     memory = max((run.peak_memory_gb or 0.0 for run in record.runs), default=0.0)
     status = "crash" if value is None else "keep" if record.decision == "keep" else "discard"
-    text = re.sub(r"\s+", " ", record.proposal.subject or record.proposal.reason or record.status)
+    text = re.sub(r"\s+", " ", record.proposal.subject or record.proposal.reason or record.status) + note
     return f"{(record.candidate or '-------')[:7]}\t{_published(shown)}\t{memory:.1f}\t{status}\t{text}\n"
 
 

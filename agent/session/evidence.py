@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agent.errors import NoEffect, PatchRejected
 from agent.judge.beliefs import Beliefs
@@ -13,6 +14,7 @@ from agent.ledger.events import Candidate, Event
 from agent.ledger.state import State
 from agent.patch.normal_form import tree_size
 from agent.session.commits import Commits
+from agent.session.watching import watch_of
 from agent.target import Target
 from agent.types import Measurement, Record, Verdict
 
@@ -26,7 +28,10 @@ def next_step(
         PatchRejected: the edit does not apply to the commit that it was proposed for.
     """
     if record.candidate is not None and record.base == state.head:
-        return judge(history_of(record, state, events, commits, policy, beliefs), policy)
+        step = judge(history_of(record, state, events, commits, policy, beliefs), policy)
+        if isinstance(step, MeasureNext) and policy.stop_hopeless:
+            return replace(step, watch=watch_of(step, record, state, events, beliefs))
+        return step
     if record.runs:  # on an older head: a loss there is a loss, anything else is measured again on the new head
         verdict = judge(history_of(record, state, events, commits, policy, beliefs, record.base), policy)
         if isinstance(verdict, Verdict) and verdict.decision == "revert":

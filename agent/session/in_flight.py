@@ -73,7 +73,7 @@ class Runs:
         if seed is None:
             seed = next(seed for k in count() if (seed := session_seed(self._seed, k)) not in used)
         self._recorder.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
-        self._start(Order(trial, commit, role, seed, trace, state.resumed, on, smoke=smoke))
+        self._start(Order(trial, commit, role, seed, trace, state.resumed, on, watch=wanted.watch, smoke=smoke))
         return True
 
     def score_test(self, trial: int, runs: tuple[Measurement, ...]) -> bool:

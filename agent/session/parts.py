@@ -46,7 +46,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
         EnvironmentProblem: the sandbox, a device, the data or the model server is missing.
     """
     check_settings(settings)
-    policy = policy_from(settings.policy, keep_simpler=settings.keep_simpler)
+    policy = policy_from(settings.policy, keep_simpler=settings.keep_simpler, stop_hopeless=settings.stop_hopeless)
     calibration = settings.calibrate
     if calibration is None:
         calibration = default_calibration(policy, settings.trials)

@@ -123,7 +123,7 @@ def breaker(state: State, limit: int) -> str:
     numbers aside. With ``limit`` 0 it never stops.
     """
     last = state.finished[max(state.resumed_at, len(state.finished) - limit) :] if limit else ()
-    if not limit or len(last) < limit or any(record.status == "ok" for record in last):
+    if not limit or len(last) < limit or not all(record.failed for record in last):
         return ""
     if len({(record.status, re.sub(r"\d+", "#", failure_of(record))) for record in last}) > 1:
         return ""

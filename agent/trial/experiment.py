@@ -147,7 +147,10 @@ class Experiment:
         The harness of a trusted target makes that test within its start-up. The command ``smoke`` of another target
         runs in a sandbox of its own.
         """
-        training = Training(self.target, None, self._stop_now, progress, order.smoke)
+        watch = order.watch
+        if watch is not None and watch.device_type != self.device.type:
+            watch = None  # on other hardware the incumbent's curve is another
+        training = Training(self.target, None, self._stop_now, progress, order.smoke, watch=watch)
         smoke = {"OVERNIGHT_SMOKE": f"{order.smoke:g}"} if order.smoke else {}
         before: Mapping[str, float] = {}
         if (trusted := self._trusted) is not None:
@@ -155,7 +158,7 @@ class Experiment:
             env = {**env, **smoke}
         elif smoke and self.target.smoke:
             job = self._job(self.target.smoke, code, data, directory, {**env, **smoke})
-            tested = replace(training, first="smoke").run(self.sandbox, job)
+            tested = replace(training, first="smoke", watch=None).run(self.sandbox, job)
             if tested.failure is not None:
                 return tested
             before = tested.seconds
@@ -228,6 +231,8 @@ class Experiment:
             initial_hash=fingerprint(reported.get("initial_hash")),
             attempt=order.attempt,
             device_type=self.device.type,
+            losses=trained.losses,
+            prediction=trained.prediction,
         )
 
     def _hardware(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.judge.hopeless import Watch
 from agent.types import Measurement, Role
 
 
@@ -22,3 +23,4 @@ class Order:
     scored: Measurement | None = None  # train nothing: score the checkpoint of this run on the test split
     schedule: Path | None = None  # trace.jsonl of an earlier run, followed step by step instead of the clock
     smoke: float = 0.0  # bound of a smoke test before the run, in seconds; 0: none
+    watch: Watch | None = None  # when the run is stopped; None: never

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agent.errors import Interrupted
+from agent.judge.hopeless import Milestones, Watch
 from agent.target import Budget, Target
 from agent.text import decisive_line, is_error
 from agent.trial.outputs import CHECKPOINT, events, number, out_of_memory
-from agent.types import Failure, Progress
+from agent.types import Failure, Prediction, Progress
 from sandbox.types import Job, Outcome, Running, Sandbox
 
 SMOKE_GRACE = 10.0  # seconds beyond its bound in which a training program should end its smoke test
@@ -25,6 +26,8 @@ class Trained:
     outcome: Outcome
     failure: Failure | None
     seconds: Mapping[str, float]
+    losses: tuple[float, ...] = ()  # at the milestones
+    prediction: Prediction | None = None  # of a run that was stopped, or finished to check the prediction
 
 
 class _Clock:
@@ -63,6 +66,9 @@ class Training:
     progress: Progress
     smoke: float = 0.0
     first: Literal["training", "smoke"] = "training"
+    watch: Watch | None = None  # when the job is stopped; None: never
+    milestones: Milestones = field(default_factory=Milestones)
+    prediction: Prediction | None = None
     late: str = ""  # why the job was killed
     last: Mapping[str, Any] = field(default_factory=dict)  # the last event that it reported
 
@@ -86,7 +92,7 @@ class Training:
         failure = self._failure(outcome, clock.seconds)
         if failure is not None and phase == "smoke":
             failure = replace(failure, reason=f"{failure.reason} (smoke test)")
-        return Trained(outcome, failure, clock.seconds)
+        return Trained(outcome, failure, clock.seconds, self.milestones.losses, self.prediction)
 
     def _follow(self, running: Running, clock: _Clock) -> None:
         """Read the events of the job until it ends; when it is ready, release the data and start the clock."""
@@ -116,11 +122,26 @@ class Training:
                     case "step", "training":
                         left = _left(budget, clock)
                         self.progress("training", {**event, "seconds": clock.age, "seconds_left": left})
+                        if self._hopeless(event):
+                            running.kill()
+                            return
             if not lines:
                 self.progress(clock.phase, {"seconds": clock.age})
 
+    def _hopeless(self, event: Mapping[str, Any]) -> bool:
+        """Whether the loss curve says that the run is certain to lose, and the run is to be stopped for it."""
+        passed = self.milestones.add(number(event.get("progress")), number(event.get("loss")))
+        if passed and self.watch is not None and self.prediction is None:
+            self.prediction = self.watch.look(self.milestones.losses)
+            return self.prediction is not None and not self.watch.finish
+        return False
+
     def _failure(self, outcome: Outcome, seconds: Mapping[str, float]) -> Failure | None:
         """The first reason that applies."""
+        if self.prediction is not None and self.watch is not None and not self.watch.finish:
+            found = self.prediction
+            foretold = f"predicted {self.target.metric} {found.value:.5g} ± {found.se:.2g}"
+            return Failure("stopped", f"at {found.progress:.0%} of the budget: {foretold}".replace("%", " %"))
         if self.late:
             return Failure("timeout", self.late)
         # a job that ended well may mention memory: it may have found a smaller batch

@@ -157,7 +157,7 @@ def _same_as(earlier: Record, context: Context) -> str:
     what = f"the same program as attempt #{earlier.number} ({one_line(earlier.proposal.subject, 80)})"
     if earlier in context.open:
         return f"{what}, which is running now"
-    if earlier.status != "ok":
+    if earlier.failed:
         return f"{what}, which ended as {earlier.status.replace('_', ' ')}"
     gain = earlier.verdict.gain if earlier.verdict else None
     result = "kept" if earlier.decision == "keep" else "reverted"

@@ -102,7 +102,7 @@ def show_json(details: Details) -> dict[str, Any]:
 def failure_lines(record: Record, run_dir: Path) -> list[str]:
     """Return the decisive lines of the failed run's log; [] if no run failed. The edited code wrote this log."""
     run = next((run for run in record.runs if run.status != "ok"), None)
-    if run is None:
+    if run is None or not record.failed:
         return []
     log = run.log_tail or (_tail(inside(run_dir, run.trace) / "train.log") if run.trace else "")
     return text.decisive_lines(log)

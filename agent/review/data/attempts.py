@@ -1,10 +1,11 @@
 """The attempts of a run, as data for tables and as a list for programs.
 
 ``log_json`` is schema ``overnight.log/1``: a list with one object per finished attempt, in order. Keys:
-schema, trial, decision (keep, revert), status (ok, a failure, or why it never ran), value (null for a failure),
-best_before, gain (positive is better), gain_se, commit (the attempt's; null if there is none), accepted (on the branch;
-null), runs (how many on the validation split), seconds (of all its runs), subject, category, source, proposer, reason,
-self_reported, repairs (requests to the model to repair an edit that failed before training). Keys may be added within a
+schema, trial, decision (keep, revert), status (ok, stopped, a failure, or why it never ran), value (null for a failure
+and for a stopped run), best_before, gain (positive is better; predicted for a stopped run), gain_se,
+commit (the attempt's; null if there is none), accepted (on the branch; null), runs (how many on the validation split),
+seconds (of all its runs), subject, category, source, proposer, reason, self_reported, repairs (requests to the model to
+repair an edit that failed before training). Keys may be added within a
 schema; none changes its meaning.
 """
 

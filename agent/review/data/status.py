@@ -2,9 +2,10 @@
 
 ``status_json`` is schema ``overnight.status/1``: an object with the keys of ``overnight list --json`` and schema,
 branch, baseline_runs, best_runs, test_baseline, test_best, test_gain, test_problem (why the test split has no value, or
-empty), noise_sd, noise_dof, reverted, failures (by status), repaired (trials whose
-edit ran after a repair), runs, lost_runs, resumed, seconds (by phase, over all
-runs), wall_seconds (without the time in which no session ran), split (seconds by purpose, which
+empty), noise_sd, noise_dof, reverted, stopped (an object: runs, the seconds that they trained, saved_seconds of
+training, and the check: runs that were predicted to lose and finished, and how many of these were kept, wrong),
+failures (by status), repaired (trials whose edit ran after a repair), runs, lost_runs, resumed, seconds (by phase,
+over all runs), wall_seconds (without the time in which no session ran), split (seconds by purpose, which
 add up to wall_seconds), seconds_left (null if unknown), now (trial, role and since of the run under way; null),
 and heartbeat (seconds since the session last wrote anything; null where none runs).
 """
@@ -36,6 +37,7 @@ def status_json(night: Night) -> dict[str, Any]:
         "noise_sd": summary.noise_sd,
         "noise_dof": summary.noise_dof,
         "reverted": summary.reverted,
+        "stopped": {name: round(value, 1) for name, value in vars(summary.stopped).items()},
         "failures": dict(summary.failures),
         "repaired": summary.repaired,
         "runs": summary.runs,

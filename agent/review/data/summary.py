@@ -12,7 +12,7 @@ from typing import Literal
 from agent.judge.gain import Gain, added, gain_of, gain_of_runs, on_shared_devices, without_screening_run
 from agent.judge.noise import noise_of, t_quantile
 from agent.ledger.state import State
-from agent.review.data.times import phases, split, wall_seconds
+from agent.review.data.times import Stopped, phases, split, stopped_of, wall_seconds
 from agent.types import Measurement
 
 LARGE = 1_000_000  # degrees of freedom of a posterior
@@ -38,8 +38,9 @@ class Summary:
     planned: int | None  # number of trials to reach
     trials: int  # finished trials: judged, or ended before they ran
     kept: int
-    reverted: int  # measured, and not better
+    reverted: int  # measured or stopped, and not better
     failures: Mapping[str, int]  # trials by status of failure, most frequent first
+    stopped: Stopped  # runs that were stopped
     baseline: Estimate | None  # on the types of device on which ``best`` was measured
     best: Estimate | None  # the commit of the branch's head
     gain: float | None  # of ``best`` over ``baseline``; None while nothing was kept
@@ -89,8 +90,9 @@ def summarize(state: State) -> Summary:
         planned=planned if planned and planned >= len(state.finished) else None,  # a resume may go on beyond it
         trials=len(state.finished),
         kept=len(state.kept),
-        reverted=sum(1 for r in state.finished if r.status == "ok" and r.decision != "keep"),
-        failures=dict(Counter(r.status for r in state.finished if r.status != "ok").most_common()),
+        reverted=sum(1 for r in state.finished if not r.failed and r.decision != "keep"),
+        failures=dict(Counter(r.status for r in state.finished if r.failed).most_common()),
+        stopped=stopped_of(state),
         baseline=start,
         best=end,
         gain=gain.value if gain else None,

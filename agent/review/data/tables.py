@@ -64,7 +64,7 @@ def source_rows(attempts: Sequence[Attempt]) -> tuple[SourceRow, ...]:
             source=source,
             trials=len(group),
             kept=sum(attempt.decision == "keep" for attempt in group),
-            failed=sum(attempt.status != "ok" for attempt in group),
+            failed=sum(attempt.record.failed for attempt in group),
             gain=sum(attempt.gain or 0.0 for attempt in group if attempt.decision == "keep"),
             seconds=sum(attempt.seconds for attempt in group),
         )

@@ -38,7 +38,7 @@ def _chart(parameter: Parameter, last: int) -> str:
     svg.cloud(root, [(x(attempt.trial), level(values[attempt.trial])) for attempt in early])
     for attempt in sorted(marked, key=lambda attempt: attempt.decision == "keep"):
         value = values[attempt.trial]
-        look = "keep" if attempt.decision == "keep" else "revert" if attempt.status == "ok" else "lost"
+        look = "keep" if attempt.decision == "keep" else "lost" if attempt.record.failed else "revert"
         size = 3.5 if look == "keep" else 2.0
         mark = svg.add(root, "circle", cls=look, cx=x(attempt.trial), cy=level(value), r=size)
         svg.add(mark, "title", f"trial {attempt.trial}: {text.line(str(value), 40)} · {attempt.outcome}")

@@ -46,7 +46,7 @@ def draw_progress(night: Night, path: Path) -> None:
         x, y = np.array([(step.trial, step.value) for step in steps[1:]]).T
         axes.scatter(x, y, s=36, color=KEEP, zorder=3, label=f"kept ({summary.kept})")
     bottom = low + 0.02 * (high - low)
-    crosses = [(attempt.trial, bottom) for attempt in night.attempts if attempt.status != "ok"]
+    crosses = [(attempt.trial, bottom) for attempt in night.attempts if attempt.record.failed]
     if crosses:
         x, y = np.array(crosses).T
         axes.scatter(x, y, s=22, marker="x", color=FAIL, label=f"failed ({summary.failed})")

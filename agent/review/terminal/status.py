@@ -44,6 +44,8 @@ def _rows(night: Night) -> Iterator[tuple[str, Text]]:
     yield "spent", Text(spent_words(summary))
     if summary.split:
         yield "time", time_text(summary)
+    if summary.stopped.words:
+        yield "cut short", Text(summary.stopped.words)
     if night.live:
         yield from _live_rows(night.live)
     elif overview.ended:

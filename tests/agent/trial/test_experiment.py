@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import pytest
 from bench_target import Bench
 
 from agent import target as target_module
+from agent.judge.hopeless import MILESTONES, Fit, Watch
 from agent.trial.experiment import Experiment
 from agent.trial.order import Order
 from agent.trial.seeds import with_seed_check
@@ -215,3 +217,19 @@ def test_scorer_ignores_modules_of_working_directory(
     score = honest.experiment.score_test(honest.run.commit, honest.left, lambda _phase, _info: None)
     assert score.value is not None
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_hopeless_run_is_stopped_unless_it_checks(bench: Bench, honest: Honest, tmp_path: Path, finish: bool) -> None:
+    assert len(honest.run.losses) == len(MILESTONES)
+    fits = (Fit(slope=-1.0, scale=0.001, squares=1.0, dof=30),) * 3
+    watch = Watch(honest.run.losses, honest.run.value or 0.0, "minimize", "cpu", fits, gate=-0.01, finish=finish)
+    commit = bench.commit(("        update(run.progress, run.step)\n        run.finish", "        run.finish"))
+    order = pickle.loads(pickle.dumps(Order(1, commit, "screen", 1, "run", watch=watch)))  # as Ray sends it
+    run = honest.experiment.measure(order, tmp_path, lambda _phase, _info: None)
+    assert run.prediction is not None
+    assert run.prediction.gain < -0.01
+    assert run.prediction.progress in MILESTONES[1:]
+    assert (run.status, run.value is None) == (("ok", False) if finish else ("stopped", True))
+    assert ("scoring" in run.seconds) == finish
+    assert (tmp_path / "model.safetensors").exists() == finish
