@@ -24,6 +24,7 @@ NEED_MODEL = frozenset({"code", *(name for name, (_, _, asks_model) in METHODS.i
 USED_BY: Mapping[str, frozenset[str]] = {  # setting: the only proposers that use it
     "on_plateau": EDIT_CODE,
     "ideas": frozenset({"code"}),
+    "on_llm_loop": frozenset({"code"}),
     "repairs": frozenset({"code"}),
     "llm_temperature": frozenset({"code"}),
     "centaur_share": frozenset({"centaur"}),
@@ -71,6 +72,10 @@ class Settings:
     on_llm_failure: str = setting(
         "wait", "if the model server fails: wait for it, continue with cma-es (centaur only), or stop",
         MODEL, ("wait", "cma", "stop"),
+    )  # fmt: skip
+    on_llm_loop: str = setting(
+        "skip", "if the model repeats itself or its last replies: end the trial, or try an idea of the bank or a point "
+        "of cma-es in its place", MODEL, ("skip", "ideas", "cma"),
     )  # fmt: skip
     llm_sleep: str = setting(
         "auto", "vLLM's sleep mode while a trial trains; auto: if the server may share the training GPU",

@@ -287,8 +287,9 @@ def file_without_end(draft: Draft, rng: random.Random) -> None:
 
 
 def file_without_definition(draft: Draft, rng: random.Random) -> None:
-    """A function or class of the top level is left out."""
+    """A function or class of the top level, defined once, is left out."""
     heads = [node for node in ast.parse(draft.after).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    heads = [node for node in heads if sum(node.name == other.name for other in heads) == 1]
     if heads:
         gone, lines = rng.choice(heads), draft.after.rstrip("\n").split("\n")
         draft.after = "\n".join([*lines[: gone.lineno - 1], *lines[gone.end_lineno :]])
