@@ -320,7 +320,11 @@ def _read_hunk(header: str, body: list[str], fenced: bool) -> Hunk:
         at += 1
     if at and not old and not new and _only_prose(body[at:], fenced) and _well_formed(counted[0], body[:at]):
         return Hunk(_lines(body[:at]), start, new_start, True, section)
-    return Hunk(_without_layout(body), start, new_start, section=section, claimed=growth)
+    hunk = Hunk(_without_layout(body), start, new_start, section=section, claimed=growth)
+    cut = len(_lines(body)) - len(hunk.lines)
+    if cut and hunk.lines and hunk.lines[-1].sign == "+" and growth == hunk.growth + cut:
+        raise PatchRejected("a blank line at the end of a hunk may be an added line; begin every added line with +")
+    return hunk
 
 
 def _well_formed(header: str, body: list[str]) -> bool:

@@ -3,8 +3,9 @@
 ``log_json`` is schema ``overnight.log/1``: a list with one object per finished attempt, in order. Keys:
 schema, trial, decision (keep, revert), status (ok, a failure, or why it never ran), value (null for a failure),
 best_before, gain (positive is better), gain_se, commit (the attempt's; null if there is none), accepted (on the branch;
-null), runs (how many on the validation split), seconds (of all its runs), subject, category, source, proposer, reason,
-self_reported. Keys may be added within a schema; none changes its meaning.
+null), runs (how many on the validation split), seconds (of all its runs), subject, category, source, proposer, idea (of
+the bank that the edit takes up; empty), loop (why the model's answers count as a loop, so that the source stands in for
+the model; empty), reason, self_reported. Keys may be added within a schema; none changes its meaning.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Attempt:
     category: str
     source: str
     proposer: str
+    idea: str  # of the bank that the edit takes up
+    loop: str  # why the model's answers count as a loop
     reason: str  # why it ended with this outcome
     problem: str  # why it has no value, on either split; "" if it has
     self_reported: bool
@@ -68,6 +71,8 @@ def attempt_of(record: Record) -> Attempt:
         category=text.line(proposal.category),
         source=text.line(proposal.source),
         proposer=text.line(proposal.proposer),
+        idea=text.line(proposal.ideas.taken if proposal.ideas else ""),
+        loop=text.line(proposal.loop),
         reason=text.line(why),
         problem=text.line(why if record.status != "ok" else test_problem(record.runs)),
         self_reported=any(run.self_reported for run in record.runs),

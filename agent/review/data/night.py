@@ -15,6 +15,7 @@ from agent.review.data.runs import Overview, overview_of
 from agent.review.data.summary import Summary
 from agent.review.data.tables import (
     FailureRow,
+    IdeaTally,
     Parameter,
     Series,
     SourceRow,
@@ -23,6 +24,7 @@ from agent.review.data.tables import (
     parameters_of,
     search_series,
     source_rows,
+    tally_of_ideas,
     usage_of,
 )
 from agent.types import Measurement
@@ -58,6 +60,8 @@ class Night:
     value_range: tuple[float, float]  # of the values worth drawing
     failures: tuple[FailureRow, ...]
     sources: tuple[SourceRow, ...]
+    ideas: IdeaTally | None  # of the idea bank; None where no proposal knows it
+    loops: tuple[int, ...]  # trials in which the answers of the model were a loop
     usage: Mapping[str, str | float]  # of the model: its name, calls, tokens, seconds
     parameters: tuple[Parameter, ...]  # hyperparameters that took several values
     search: Mapping[str, Series]  # state of the search method by trial
@@ -110,6 +114,8 @@ def night_of(
         value_range=value_range(state, steps, overview.summary.noise_sd),
         failures=failure_rows(attempts, overview.summary.failures),
         sources=source_rows(attempts),
+        ideas=tally_of_ideas(state.records),
+        loops=tuple(record.number for record in state.records if record.proposal.loop),
         usage=usage,
         parameters=parameters_of(attempts),
         search=search_series(state.records),
