@@ -94,6 +94,9 @@ def _places(source: _Source, hunk: Hunk) -> list[Place]:
     if not hunk.exact and any(line.sign != " " and line.raw.rstrip() in verbatim for line in hunk.lines):
         return []  # either a changed line, or a line of the file that begins with a sign
     if places := list(_contiguous(source, hunk, False)):
+        if hunk.exact and hunk.start is None:  # a block: a place with other blank lines counts as well
+            spans = {place.span for place in places}
+            places += [place for place in _around_blank_lines(source, hunk, False) if place.span not in spans]
         return [replace(place, exact=True) for place in places]
     corrected = list(_corrections(hunk))
     steps: list[tuple[_Search, Hunk, bool]] = [
