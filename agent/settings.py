@@ -85,6 +85,10 @@ class Settings:
         "auto", "ask for the next idea while a trial trains; auto: if the model server is on another host",
         MODEL, ("auto", "on", "off"),
     )  # fmt: skip
+    memory: str = setting(
+        "auto", "earlier runs of the same target whose attempts the proposer knows: auto, off, or tags with commas "
+        "(points of named runs also start a search method)", RUN,
+    )  # fmt: skip
     ideas: bool = setting(True, "show a model ideas of the idea bank", MODEL)
     repairs: int = setting(1, "repair attempts for a reply that cannot be applied", MODEL)
     policy: str = setting("confirm", "rule that accepts edits", ACCEPT, POLICIES)

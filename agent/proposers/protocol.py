@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from agent.ledger.events import Event
+from agent.proposers.memory import Memory
 from agent.space.space import Params
 from agent.types import Goal, Measurement, Proposal, Record, Value
 
@@ -56,6 +57,7 @@ class Context:
     run_directory: Path | None = None
     baseline: str = ""  # text of the editable file before the first edit
     open: tuple[Record, ...] = ()  # trials without a verdict
+    memory: Memory = field(default_factory=Memory)  # attempts of earlier runs
 
     @property
     def best(self) -> float | None:

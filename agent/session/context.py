@@ -6,12 +6,13 @@ import dataclasses
 
 from agent.judge.noise import noise_of
 from agent.ledger.state import State
+from agent.proposers.memory import Memory
 from agent.proposers.protocol import Context
 from agent.rundir.directory import NOTES, RunDirectory
 from agent.session.parts import Parts
 
 
-def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
+def describe(state: State, parts: Parts, directory: RunDirectory, memory: Memory) -> Context:
     """Everything that a proposer may know: all but the scores on the test split."""
     number, finished = len(state.records) + 1, state.finished
     since_keep = next((k for k, r in enumerate(reversed(finished)) if r.decision == "keep"), len(finished))
@@ -35,6 +36,7 @@ def describe(state: State, parts: Parts, directory: RunDirectory) -> Context:
         run_directory=directory.path,
         baseline=parts.repo.read(state.baseline, parts.target.path),
         open=state.open_records,
+        memory=memory,
     )
 
 

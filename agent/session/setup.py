@@ -17,6 +17,8 @@ from agent.judge.beliefs import Beliefs
 from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
+from agent.proposers.block import BlockProposer
+from agent.proposers.memory import Memory
 from agent.repo.refs import RunRefs
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, environment, new_tag
@@ -26,6 +28,7 @@ from agent.session.commits import Commits
 from agent.session.context import describe
 from agent.session.in_flight import Ideas, Runs
 from agent.session.loop import Session
+from agent.session.memory import gather, load, program_of, save
 from agent.session.parts import Parts, assemble
 from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
@@ -60,8 +63,11 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
             raise UsageError(f"{place}: the path is not UTF-8. Rename the folder; run.toml and git need UTF-8 paths.")
     parts = assemble(settings, say)
     check_repository(parts.repo, settings.tag)
+    data = parts.prepared.hash if parts.prepared else ""
+    memory = gather(settings.memory, root, parts.target, data, parts.repo, say)
     with at_work(parts, directory) as crew:
         directory.create(record_of(parts))
+        save(memory, directory)
         with directory.lock(), Ledger(directory.ledger) as ledger:
             ledger.append(session_event(parts, directory))
             run(parts, crew, directory, ledger, view)
@@ -95,6 +101,8 @@ def resume(
     """Continue a run after an interruption, under its own settings and ``changes``. Errors: see ``start``."""
     directory = RunDirectory(root, tag)
     directory.read_settings()  # raises before the lock and the ledger are created
+    if "memory" in changes:
+        raise UsageError("--memory is fixed at the start of a run: leave it out, or start a new run.")
     with directory.lock(), Ledger(directory.ledger) as ledger:
         before = directory.read_settings(ledger.state)["run"]
         settings = dataclasses.replace(make_settings({**before, **changes}, None), runs=str(root), tag=tag)
@@ -164,13 +172,16 @@ def run(parts: Parts, crew: Crew, directory: RunDirectory, ledger: Ledger, shown
 
     notifiers = [parts.notifier] if parts.notifier else []
     view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), *notifiers)
-    session = _session(parts, crew, directory, Recorder(ledger, view))
+    session = _session(parts, crew, directory, Recorder(ledger, view), load(directory))
     with contextlib.closing(parts.repo), crew.stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # it was written before there were observers
         session.run()
 
 
-def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Recorder) -> Session:
+def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Recorder, memory: Memory) -> Session:
+    if isinstance(parts.proposer, BlockProposer):
+        baseline = recorder.state.baseline
+        parts.proposer.start_from(memory, parts.repo.read(baseline, parts.target.path))
     commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
     runs = Runs(crew.workers, directory, recorder, parts.settings.seed)
     ideas = Ideas(parts.proposer, directory, recorder, parts.settings.on_llm_failure == "wait")
@@ -184,7 +195,7 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
         policy=parts.policy,
         beliefs=Beliefs(partial(session_seed, parts.settings.seed)),
         ending=ending,
-        describe=lambda state: describe(state, parts, directory),
+        describe=lambda state: describe(state, parts, directory, memory),
         most_open=crew.workers.size + parts.ahead,
     )
 
@@ -209,6 +220,8 @@ def session_event(parts: Parts, directory: RunDirectory) -> SessionStarted:
         path=target.path,
         self_reported=target.score == "stdout",
         data=parts.prepared.hash if parts.prepared else "",
+        program=program_of(parts.repo.read(parts.repo.head(), target.path), target.path),
+        memory=load(directory).runs,
     )
 
 

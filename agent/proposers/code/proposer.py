@@ -32,6 +32,7 @@ from agent.proposers.code.header import read_header
 from agent.proposers.code.history import in_noise
 from agent.proposers.code.loops import answer_of, why_loop
 from agent.proposers.code.prompt import SMALLEST_ANSWER, Material, Prompt, build_prompt, margin, user
+from agent.proposers.memory import effect_of
 from agent.proposers.protocol import Context
 from agent.types import Answer, Ending, Proposal, Record
 
@@ -158,6 +159,9 @@ def read_edit(reply: Reply, context: Context) -> tuple[str, str]:
     records = (*context.history, *context.open)
     if earlier := next((r for r in records if r.proposal.form == form and r.proposal.ending is None), None):
         raise Unusable("duplicate", _same_as(earlier, context), form)
+    if past := context.memory.repeat(normal_form(context.source), form):
+        what = f"attempt #{past.trial} of run {one_line(past.run, 64)} made the same change of the same program"
+        raise Unusable("duplicate", f"{what}: {effect_of(past)}", form)
     if context.baseline and form == normal_form(context.baseline):
         raise Unusable("duplicate", "the same program as the unchanged baseline, which is already measured", form)
     if only_seed_changes(context.source, text):
