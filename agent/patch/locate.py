@@ -52,6 +52,8 @@ def locate(lines: Sequence[str], hunks: Sequence[Hunk]) -> Places:
             places = _places(source, part)
             if not places:
                 raise NotPlaced("its lines are not in the file", number)
+            if part.exact and part.start is None and len(at := _ignoring_blank_lines(source, part)) > len(places):
+                raise NotPlaced(f"its lines fit in {len(at)} places that differ in blank lines", number, at)
             parts.append((number, part))
             candidates.append(places)
     if any(places[0].reindented for places in candidates):  # then exact indentation of other hunks is no evidence
@@ -94,9 +96,6 @@ def _places(source: _Source, hunk: Hunk) -> list[Place]:
     if not hunk.exact and any(line.sign != " " and line.raw.rstrip() in verbatim for line in hunk.lines):
         return []  # either a changed line, or a line of the file that begins with a sign
     if places := list(_contiguous(source, hunk, False)):
-        if hunk.exact and hunk.start is None:  # a block: a place with other blank lines counts as well
-            spans = {place.span for place in places}
-            places += [place for place in _around_blank_lines(source, hunk, False) if place.span not in spans]
         return [replace(place, exact=True) for place in places]
     corrected = list(_corrections(hunk))
     steps: list[tuple[_Search, Hunk, bool]] = [
@@ -155,6 +154,12 @@ def _contiguous(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
     for start in _search(needle, *source.index(loose, dense=False)):
         if place := _filled(source, hunk, range(start, start + len(old)), loose):
             yield place
+
+
+def _ignoring_blank_lines(source: _Source, hunk: Hunk) -> list[int]:
+    """Lines where the old lines with text match; a block has no line number that decides between them."""
+    needle = [line.text.rstrip() for line in hunk.old if line.text.strip()]
+    return [source.full[first] for first in _search(needle, *source.index(loose=False, dense=True))]
 
 
 def _around_blank_lines(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
