@@ -15,7 +15,7 @@ from agent.ledger.state import StateBuilder
 from agent.llm.api_keys import scrub
 from agent.llm.prompts import cut_notes, one_line
 from agent.patch.apply import unified_diff
-from agent.patch.normal_form import normal_form
+from agent.patch.normal_form import program_of
 from agent.proposers.memory import Memory
 from agent.proposers.protocol import Context
 from agent.proposers.search.base import Method, NoPoint, Suggestion, Terms
@@ -30,6 +30,7 @@ class BlockProposer:
     def __init__(self, name: str, method: Method, space: SearchSpace, goal: Goal):
         self.name, self.method, self.space, self.goal = name, method, space, goal
         self._memory, self._source = Memory(), ""
+        self._from_elsewhere = 0  # points of earlier runs that the method knows
 
     def start_from(self, memory: Memory, source: str) -> None:
         """Report points of earlier runs to the method after the baseline, where they give the program measured then.
@@ -60,6 +61,7 @@ class BlockProposer:
         )
         if isinstance(found, NoPoint):
             return replace(proposal, ending="model_failed", reason=str(found))
+        elsewhere = {"from_earlier_runs": self._from_elsewhere} if self._from_elsewhere else {}
         text = self.space.render(context.source, found.params)
         diff = unified_diff(context.source, text, context.path)
         return replace(
@@ -69,8 +71,8 @@ class BlockProposer:
             params=dict(found.params),
             subject=subject(before, found.params),
             rationale=found.rationale,
-            search=dict(found.search),
-            form=_program_of(text) if diff else "",
+            search={**found.search, **elsewhere},
+            form=program_of(text) if diff else "",
             ending=None if diff else "no_effect",
             reason="" if diff else "the same values as the present best",
         )
@@ -93,12 +95,13 @@ class BlockProposer:
         """Report the points of earlier runs."""
         for past, value in self._memory.points_for(baseline, self.goal, self._form_of):
             self.method.tell(dict(past.params or {}), value, status=past.status)
+            self._from_elsewhere += 1
 
     def _form_of(self, params: Params) -> str:
         """The form of the baseline's program with ``params``; "" for a point outside the space."""
         if self.space.valid(params):
             return ""
-        return normal_form(self.space.render(self._source, params))
+        return program_of(self.space.render(self._source, params))
 
     def rebase(self, proposal: Proposal, source: str, path: str) -> str:
         """``source`` with all values of the point: a point sets the whole block."""
@@ -118,13 +121,6 @@ class BlockProposer:
                 self.method.replay(None if params is None else Suggestion(params, event.proposal.source))
             elif isinstance(event, Told):  # the record of that time: without later runs of the same commit
                 self.tell(builder.records[event.trial - 1] if event.trial else builder.state().baseline_record)
-
-
-def _program_of(text: str) -> str:
-    try:
-        return normal_form(text)
-    except SyntaxError:  # not Python: the block may be in any file
-        return ""
 
 
 def _keep(transcript: str, context: Context) -> str:

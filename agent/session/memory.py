@@ -15,7 +15,6 @@ from agent.judge.gain import gain_of_runs
 from agent.judge.noise import noise_of
 from agent.ledger.recovery import read_state
 from agent.ledger.state import State
-from agent.patch.normal_form import normal_form
 from agent.proposers.memory import Memory, PastAttempt
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, find_runs, replace_file
@@ -154,11 +153,3 @@ def _replays(tag: str, root: Path) -> dict[str, tuple[float, float | None]]:
             if gain is not None:
                 gains[after] = gain.value, gain.se
     return gains
-
-
-def program_of(source: str, path: str) -> str:
-    """The normal form of a Python file; "" for another file."""
-    try:
-        return normal_form(source) if path.endswith(".py") else ""
-    except SyntaxError:
-        return ""

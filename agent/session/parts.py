@@ -80,7 +80,7 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
     if settings.proposer not in EDIT_CODE:
         return block_proposer(settings, target, source, model)
     toml = target.folder / "target.toml"
-    if settings.on_plateau or settings.on_llm_loop == "cma":
+    if settings.on_plateau or (model is not None and settings.on_llm_loop == "cma"):
         from agent.space.space import SearchSpace
 
         SearchSpace.from_toml(toml, source=source)  # raises now, not hours later
@@ -96,9 +96,9 @@ def _code_proposer(settings: Settings, target: Target, model: Chat | None) -> Pr
     from agent.proposers.ideas.bank import load_bank
     from agent.proposers.ideas.proposer import IdeasProposer
 
-    bank = load_bank(target.folder)
     if model is None:
-        return IdeasProposer(bank)
+        return IdeasProposer(load_bank(target.folder))
+    bank = load_bank(target.folder) if settings.ideas or settings.on_llm_loop == "ideas" else ()
     from agent.proposers.code.proposer import CodeProposer
     from agent.proposers.ideas.choice import BankMaterial
     from agent.proposers.plateau import search_from

@@ -17,6 +17,7 @@ from agent.judge.beliefs import Beliefs
 from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
+from agent.patch.normal_form import program_of
 from agent.proposers.block import BlockProposer
 from agent.proposers.memory import Memory
 from agent.repo.refs import RunRefs
@@ -28,7 +29,7 @@ from agent.session.commits import Commits
 from agent.session.context import describe
 from agent.session.in_flight import Ideas, Runs
 from agent.session.loop import Session
-from agent.session.memory import gather, load, program_of, save
+from agent.session.memory import gather, load, save
 from agent.session.parts import Parts, assemble
 from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
@@ -220,7 +221,7 @@ def session_event(parts: Parts, directory: RunDirectory) -> SessionStarted:
         path=target.path,
         self_reported=target.score == "stdout",
         data=parts.prepared.hash if parts.prepared else "",
-        program=program_of(parts.repo.read(parts.repo.head(), target.path), target.path),
+        program=program_of(parts.repo.read(parts.repo.head(), target.path)),
         memory=load(directory).runs,
     )
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from agent.errors import ModelMisconfigured
 from agent.llm.chat import BYTES_PER_TOKEN, Chat, Message
 from agent.llm.prompts import block, cut_notes, fill
-from agent.patch.normal_form import normal_form
+from agent.patch.normal_form import program_of
 from agent.proposers.code import history
 from agent.proposers.code.header import Header
 from agent.proposers.protocol import Context
@@ -86,7 +86,7 @@ def user(text: str) -> Message:
 
 def _fill(context: Context, attempts: str, level: int, extras: bool, ideas: Mapping[str, str]) -> str:
     remarks = [history.last_failure(context), plateau_text(context, level)] if extras else []
-    remarks += [context.memory.page(_program(context)) if extras else ""]
+    remarks += [context.memory.page(program_of(context.source)) if extras else ""]
     remarks += [fill("material", ideas="\n".join(ideas.values())) if ideas else "", history.open_attempts(context)]
     return fill(
         "code",
@@ -101,13 +101,6 @@ def _fill(context: Context, attempts: str, level: int, extras: bool, ideas: Mapp
         remarks="\n\n".join(remark.strip() for remark in remarks if remark),
         source=block(context.source, "python"),
     )
-
-
-def _program(context: Context) -> str:
-    try:
-        return normal_form(context.source) if context.memory.attempts else ""
-    except SyntaxError:
-        return ""
 
 
 def plateau_level(since_keep: int, plateau_after: int) -> int:

@@ -25,7 +25,7 @@ from agent.llm.chat import Chat, Message, Reply
 from agent.llm.prompts import block, fill, one_line
 from agent.llm.transcript import no_answer, transcript
 from agent.patch.apply import apply_reply, unified_diff
-from agent.patch.normal_form import normal_form, only_seed_changes
+from agent.patch.normal_form import normal_form, only_seed_changes, program_of
 from agent.proposers.code.forms import TEMPLATES, best_form
 from agent.proposers.code.grammar import answer_grammar
 from agent.proposers.code.header import read_header
@@ -159,7 +159,7 @@ def read_edit(reply: Reply, context: Context) -> tuple[str, str]:
     records = (*context.history, *context.open)
     if earlier := next((r for r in records if r.proposal.form == form and r.proposal.ending is None), None):
         raise Unusable("duplicate", _same_as(earlier, context), form)
-    if past := context.memory.repeat(normal_form(context.source), form):
+    if past := context.memory.repeat(program_of(context.source), form):
         what = f"attempt #{past.trial} of run {one_line(past.run, 64)} made the same change of the same program"
         raise Unusable("duplicate", f"{what}: {effect_of(past)}", form)
     if context.baseline and form == normal_form(context.baseline):

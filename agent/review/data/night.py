@@ -141,7 +141,8 @@ def seconds_left(state: State, summary: Summary, now: float) -> float | None:
 def _setup(state: State, usage: Mapping[str, str | float]) -> tuple[str, ...]:
     session = state.session
     model = str(usage.get("model", ""))
-    parts = (session.proposer, model, session.policy, session.sandbox, session.budget, session.device)
+    memory = f"memory of {', '.join(session.memory)}" if session.memory else ""
+    parts = (session.proposer, model, session.policy, session.sandbox, session.budget, session.device, memory)
     return tuple(text.line(part) for part in parts if part)
 
 

@@ -120,6 +120,7 @@ def test_points_of_named_runs_start_the_search(tmp_path: Path) -> None:
     named = start(target, runs, "two", memory="one", **GREEDY)
     second = state_of(named)
     assert second.session.memory == ("one",)
+    assert {r.proposal.search["from_earlier_runs"] for r in second.finished} == {len(points)}
     assert not [r.proposal.params for r in second.finished if r.proposal.params in points]
     automatic = state_of(start(target, runs, "three", memory="auto", **GREEDY))
     assert [r.proposal.params for r in automatic.finished] == points  # auto leaves a seeded search as it is
