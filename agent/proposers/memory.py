@@ -59,9 +59,10 @@ class Memory:
         """The page for the prompt; "" without attempts. ``present``: form of the present program."""
         if not self.attempts:
             return ""
-        kept = [a for a in self.attempts if a.decision == "keep"]
-        again = sorted((a for a in self.attempts if _worth_another_look(a, present)), key=_effect)
-        reverted = sorted((a for a in self.attempts if a.status == "ok" and a not in kept + again), key=_effect)
+        kept = [a for a in reversed(self.attempts) if a.decision == "keep"]
+        lost = sorted((a for a in self.attempts if a.status == "ok" and a.decision != "keep"), key=_effect)
+        again = [a for a in lost if _worth_another_look(a, present)]
+        reverted = [a for a in lost if not _worth_another_look(a, present)]
         failed = [a for a in self.attempts if a.status != "ok"][-MOST_FAILURES:]
         parts = {
             "Kept there": kept,
@@ -104,8 +105,8 @@ class Memory:
 
 
 def _worth_another_look(attempt: PastAttempt, present: str) -> bool:
-    """Reverted within one standard error of a gain, on a program that is known not to be the present one."""
-    if attempt.decision == "keep" or attempt.status != "ok" or attempt.gain is None or attempt.gain_se is None:
+    """Within one standard error of a gain, on a program that is known not to be the present one."""
+    if attempt.gain is None or attempt.gain_se is None:
         return False
     return attempt.gain + attempt.gain_se > 0 and attempt.base not in ("", present)
 
