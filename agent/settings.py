@@ -90,7 +90,7 @@ class Settings:
         "(points of named runs also start a search method)", RUN,
     )  # fmt: skip
     ideas: bool = setting(True, "show a model ideas of the idea bank", MODEL)
-    repairs: int = setting(1, "repair attempts for a reply that cannot be applied", MODEL)
+    repairs: int = setting(2, "repair attempts for a reply that cannot be applied", MODEL)
     policy: str = setting("confirm", "rule that accepts edits", ACCEPT, POLICIES)
     calibrate: int | None = setting(None, "baseline runs at the start; default: by policy and budget", ACCEPT)
     keep_simpler: bool = setting(False, "keep ties within the noise if the code is simpler", ACCEPT)
