@@ -52,6 +52,9 @@ class Settings:
     image: str = setting("overnight-train:latest", "Docker image of trials", RUN)
     device: str = setting("auto", "training device: auto, cpu, cuda, or the UUID of a GPU", RUN)
     threads: int = setting(0, "CPU threads per trial; 0: all cores", RUN)
+    smoke: str = setting(
+        "auto", "smoke test of each new program before its first run: auto, off, or its bound in seconds", RUN
+    )
     seed: int = setting(0, "seed of search, model and trials", RUN)
     runs: str = setting("runs", "folder of the run directories", RUN)
     cache: str = setting("~/.cache/overnight", "folder of prepared data", RUN)
@@ -90,7 +93,9 @@ class Settings:
         "(points of named runs also start a search method)", RUN,
     )  # fmt: skip
     ideas: bool = setting(True, "show a model ideas of the idea bank", MODEL)
-    repairs: int = setting(2, "repair attempts for a reply that cannot be applied", MODEL)
+    repairs: int = setting(
+        2, "repair attempts for a reply that cannot be applied, and for an edit that fails before training", MODEL
+    )
     policy: str = setting("confirm", "rule that accepts edits", ACCEPT, POLICIES)
     calibrate: int | None = setting(None, "baseline runs at the start; default: by policy and budget", ACCEPT)
     keep_simpler: bool = setting(False, "keep ties within the noise if the code is simpler", ACCEPT)
@@ -167,6 +172,7 @@ def check_settings(settings: Settings) -> None:
     if settings.max_cost is not None and not (settings.price_in or settings.price_out):
         raise UsageError(f"--max-cost {settings.max_cost:g}: add --price-in and --price-out, per million tokens.")
     check_threads(settings.threads)
+    smoke_seconds(settings.smoke, 1.0)
     if settings.centaur_share != "auto" and not _is_share(settings.centaur_share):
         raise UsageError(f"--centaur-share {settings.centaur_share}: write auto, or a number from 0 to 1.")
     if settings.on_llm_failure == "cma" and settings.proposer != "centaur":
@@ -192,6 +198,17 @@ def _is_share(text: str) -> bool:
         return 0 <= float(text) <= 1
     except ValueError:
         return False
+
+
+def smoke_seconds(text: str, auto: float) -> float:
+    """The bound of a smoke test that ``--smoke`` names, in seconds; 0 for ``off``."""
+    try:
+        seconds = {"auto": auto, "off": 0.0}[text] if text in ("auto", "off") else float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < math.inf and text != "off":
+        raise UsageError(f"--smoke {text}: write auto, off, or a positive number of seconds.")
+    return seconds
 
 
 def parse_until(text: str, now: datetime) -> datetime:

@@ -20,7 +20,7 @@ BudgetKind = Literal["seconds", "steps", "tokens"]
 LEAVING_SECONDS = 5.0  # allowed beyond the budget, for saving the model and exiting
 
 TARGET_KEYS = {  # table: its keys; None: another module checks the keys
-    "target": ("name", "editable", "train", "score", "pattern", "metric", "goal", "mounts"),
+    "target": ("name", "editable", "train", "score", "pattern", "metric", "goal", "mounts", "smoke"),
     "budget": ("seconds", "steps", "tokens", "wall_seconds", "startup_seconds", "score_seconds"),
     "limits": ("memory_gb", "vram_gb", "disk_gb", "processes"),
     "search": ("constraints",),
@@ -84,6 +84,7 @@ class Target:
     data: Mapping[str, Any] = field(default_factory=dict)
     mounts: tuple[str, ...] = ()  # host directories that a foreign target reads, mounted read-only
     has_block: bool = False  # whether there are [[hyperparameters]]
+    smoke: tuple[str, ...] = ()  # command of the smoke test of a target that prints its own value; (): none
     trusted: str = ""  # name of an installed trusted target; "" is the built-in one
 
     @property
@@ -138,6 +139,10 @@ def _target(folder: Path, path: Path, tables: Mapping[str, Any]) -> Target:
     score: Literal["trusted", "stdout"] = "trusted" if named else main.one_of("score", ("trusted", "stdout"), usual)
     if score == "stdout":
         _check_pattern(pattern, where)
+    elif "smoke" in main.values:
+        raise UsageError(
+            f'{where}: smoke needs score = "stdout". A trusted target makes the smoke test in its harness.'
+        )
     return Target(
         folder=folder,
         name=main.string("name", folder.resolve().name),
@@ -154,6 +159,7 @@ def _target(folder: Path, path: Path, tables: Mapping[str, Any]) -> Target:
         processes=int(limits.positive("processes", 512)),
         data=dict(tables.get("data", {})),
         mounts=main.strings("mounts", ()),
+        smoke=main.strings("smoke", ()),
         has_block=bool(tables.get("hyperparameters")),
         trusted=named[1] if named else "",
     )

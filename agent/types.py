@@ -148,6 +148,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """A request to the model to repair an edit that failed before training."""
+
+    proposal: Proposal  # what failed; of a reply without an edit, that reply
+    runs: tuple[Measurement, ...] = ()  # of that edit
+
+
+@dataclass(frozen=True)
 class Record:
     """One trial, as the ledger describes it."""
 
@@ -162,7 +170,18 @@ class Record:
     asking: float = 0.0  # seconds in which the session waited for the proposal only
     base: str = ""  # accepted commit below the candidate
     superseded: tuple[Measurement, ...] = ()  # runs of the candidate before it was rebased
-    revision: int = 0  # number of rebases
+    revision: int = 0  # number of rebases and repairs
+    repairs: tuple[Repair, ...] = ()  # oldest first; ``proposal`` is the repaired edit
+
+    @property
+    def proposals(self) -> tuple[Proposal, ...]:
+        """Every answer of the proposer, the edit of the trial last."""
+        return (*(repair.proposal for repair in self.repairs), self.proposal)
+
+    @property
+    def failed_forms(self) -> frozenset[str]:
+        """Normal forms of the versions that failed before they were repaired."""
+        return frozenset(r.proposal.form for r in self.repairs if r.proposal.form and not r.proposal.ending)
 
     @property
     def parent(self) -> str:

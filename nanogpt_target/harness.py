@@ -113,19 +113,22 @@ class Run:
         self._initial_hash = _hash_weights(model)
         self._parameters = sum(p.numel() for p in model.parameters())
         torch.manual_seed(self._seed + 1)  # dropout must not depend on the warm-up
-        self._curve = (self._out / "curve.jsonl").open("w")
-        self._trace = (self._out / "trace.jsonl").open("w")
+        self._open()
         versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
         _note(self._trace, seed=self._seed, budget=f"{self._kind}:{self._amount:g}", device=str(self.device),
                    threads=torch.get_num_threads(), versions=versions)  # fmt: skip
         if os.environ.get("OVERNIGHT_KEEP_COMPILED"):
             _leave_compiled(self._out / COMPILED)
-        _emit(event="ready", parameters=self._parameters)
+        emit(event="ready", parameters=self._parameters)
         while not (self._data / "manifest.json").exists():
             _sleep(0.002)
         self._began = self._last_step = _now()
         self._batches = Batches(self._data, self._seed, self.device)
-        _emit(event="start")
+        emit(event="start")
+
+    def _open(self) -> None:
+        self._curve = (self._out / "curve.jsonl").open("w")
+        self._trace = (self._out / "trace.jsonl").open("w")
 
     @property
     def training(self) -> bool:
@@ -177,7 +180,7 @@ class Run:
                    seconds=round(seconds, 3), tokens=self.tokens)  # fmt: skip
         if due:
             self._last_event = now
-            _emit(event="step", step=self.step, loss=round(value, 4), progress=round(self.progress, 4),
+            emit(event="step", step=self.step, loss=round(value, 4), progress=round(self.progress, 4),
                        tokens=self.tokens, tokens_per_second=round(self.tokens / max(seconds, 1e-9)),
                        memory_gb=_memory_gb(self.device))  # fmt: skip
 
@@ -185,7 +188,7 @@ class Run:
         value = float(loss)
         self._last_loss = None
         if not math.isfinite(value):
-            _emit(event="diverged", step=self.step)
+            emit(event="diverged", step=self.step)
             raise SystemExit(DIVERGED)
         self._losses = [*self._losses[-19:], value]
         return value
@@ -213,12 +216,13 @@ class Run:
         (self._out / "summary.json").write_text(json.dumps(summary))
         for file in (self._curve, self._trace):
             file.close()
-        _emit(event="saved", steps=self.step, tokens=self.tokens, train_seconds=round(seconds, 3))
+        emit(event="saved", steps=self.step, tokens=self.tokens, train_seconds=round(seconds, 3))
         if self._batches is not None:
             self._batches.close()
 
 
-def _emit(**event: Any) -> None:
+def emit(**event: Any) -> None:
+    """Print an event for the host."""
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
 
@@ -231,9 +235,15 @@ _run: Run | None = None
 
 
 def start() -> Run:
-    """Read the host's settings and set every seed. The first call of ``main``."""
+    """Read the host's settings and set every seed. The first call of ``main``.
+
+    With OVERNIGHT_SMOKE, the seconds of a smoke test, a child of this process makes that test first.
+    """
     global _run
-    _run = Run()
+    from nanogpt_target.smoke import SmokeRun, branch
+
+    bound = float(os.environ.get("OVERNIGHT_SMOKE", "0"))
+    _run = SmokeRun() if bound and branch(bound) else Run()
     return _run
 
 

@@ -24,7 +24,7 @@ __all__ = ["FROZEN", "DataError", "prepare", "release", "run_scorer", "score", "
 PACKAGE = Path(__file__).parent
 # What a trial and its model process import. With the other modules a trial could make the training data of the
 # built-in corpus from the standard library before the clock starts.
-FROZEN = ("__init__.py", "batches.py", "channel.py", "harness.py", "model_server.py")
+FROZEN = ("__init__.py", "batches.py", "channel.py", "diagnostics.py", "harness.py", "model_server.py", "smoke.py")
 GRACE = 5.0  # seconds in which the scorer itself should notice that a model process has ended
 
 # Log-probabilities of the first checkpoint that a session scored, by session, data and split: the scorer looks more

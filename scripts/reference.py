@@ -59,6 +59,7 @@ TARGET = {  # table: key: meaning. A missing or outdated key is an error.
         "metric": "name of the value",
         "goal": "`minimize` or `maximize`",
         "mounts": "host directories that training may read, mounted at the same path",
+        "smoke": 'command that tests a new program briefly, for `score = "stdout"`; exit status 0 passes',
     },
     "budget": {
         "seconds": "training per run, enforced by the host; set exactly one of seconds, steps, tokens",

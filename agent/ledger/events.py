@@ -67,6 +67,16 @@ class Asked(_OfTrial, frozen=True, kw_only=True, tag="asked"):
     proposal: Proposal
 
 
+class Repaired(_OfTrial, frozen=True, kw_only=True, tag="repaired"):
+    """The model answered to the failure of its edit before training.
+
+    ``proposal`` replaces the edit of the trial, unless its ``ending`` is set.
+    """
+
+    waited: float = 0.0  # seconds in which nothing else was under way
+    proposal: Proposal
+
+
 class Candidate(_OfTrial, frozen=True, kw_only=True, tag="candidate"):
     """The edit of a trial was committed, for the first time or on top of a newer head."""
 
@@ -127,7 +137,18 @@ class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
 
 
 Event: TypeAlias = (
-    SessionStarted | Asked | Candidate | RunStarted | Measured | Judged | Told | Moved | Lost | Resumed | Ended
+    SessionStarted
+    | Asked
+    | Repaired
+    | Candidate
+    | RunStarted
+    | Measured
+    | Judged
+    | Told
+    | Moved
+    | Lost
+    | Resumed
+    | Ended
 )
 EVENTS: Mapping[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Event)}
 

@@ -21,6 +21,7 @@ from agent.ledger.events import (
     Lost,
     Measured,
     Moved,
+    Repaired,
     Resumed,
     RunStarted,
     SessionStarted,
@@ -28,7 +29,7 @@ from agent.ledger.events import (
     fields_of,
     name_of,
 )
-from agent.types import Measurement, Proposal, Record, Verdict, copy_with
+from agent.types import Measurement, Proposal, Record, Repair, Verdict, copy_with
 
 RETRIES = 3  # lost runs in a row per worker after which a session or replay stops
 
@@ -159,6 +160,8 @@ class StateBuilder:
                 self.session = event
             case Asked():
                 self._ask(event, since)
+            case Repaired():
+                self._repair(event)
             case Candidate():
                 self._commit(event)
             case RunStarted():
@@ -192,6 +195,23 @@ class StateBuilder:
         self.records.append(Record(event.trial, event.proposal, started=started, ended=ended, asking=waited))
         if not event.proposal.ending:
             self.open[event.trial] = None
+
+    def _repair(self, event: Repaired) -> None:
+        before = self._record(event.trial)
+        asking = before.asking + event.waited
+        if event.proposal.ending:
+            self._change(event.trial, asking=asking, repairs=(*before.repairs, Repair(event.proposal)))
+            return
+        self._change(
+            event.trial,
+            proposal=event.proposal,
+            candidate=None,
+            base="",
+            runs=(),
+            asking=asking,
+            revision=before.revision + 1,
+            repairs=(*before.repairs, Repair(before.proposal, before.runs)),
+        )
 
     def _commit(self, event: Candidate) -> None:
         before = self._record(event.trial)

@@ -23,6 +23,8 @@ def _words(event: Event, state: State) -> str:
         case events.Asked(proposal=proposal):
             subject, why = text.line(proposal.subject, 100), text.line(proposal.reason, 200)
             return f"{proposal.ending}: {why}" if proposal.ending else f"{proposal.source}: {subject}"
+        case events.Repaired(proposal=proposal):
+            return text.line(f"{proposal.ending}: {proposal.reason}" if proposal.ending else proposal.subject, 200)
         case events.Candidate():
             return event.commit[:12]
         case events.RunStarted():
@@ -63,6 +65,8 @@ def plain_line(event: Event, state: State) -> str:
             record = state.of_trial(event.trial)
             if record is not None and (record.verdict is not None or record.proposal.ending):
                 return trial_line(record, metric, planned)
+        case events.Repaired(proposal=proposal) if not proposal.ending:
+            return f"trial {event.trial}  failed before training; the model repaired its edit"
         case events.Resumed():
             within = planned and done <= planned
             return f"resumed after {f'{done} of {planned} trials' if within else text.count(done, 'trial')}"

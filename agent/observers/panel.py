@@ -20,7 +20,10 @@ from agent.review.terminal.log import outcome_text
 from agent.review.terminal.status import gained_text, trials_text
 from agent.types import Record
 
-PHASES = {"startup": "starting up", "training": "training", "scoring": "scoring", "model": "asking for an idea"}
+PHASES = {
+    "startup": "starting up", "smoke": "smoke test", "training": "training", "scoring": "scoring",
+    "model": "asking for an idea",
+}  # fmt: skip
 ROLES = {"calibrate": "baseline", "incumbent": "best so far, again", "test": "test split", "confirm": "confirming run"}
 
 

@@ -34,7 +34,7 @@ class PlateauHandOver:
         self.trials, self.after, self.name = trials, after, name
 
     def ask(self, context: Context) -> Proposal:
-        if self.searches(context.plateau):
+        if context.failed is None and self.searches(context.plateau):
             try:
                 return search_from(context, self.target_toml, self.goal, self.name).ask(context)
             except (UsageError, SearchExhausted):  # the model removed the block, or no configuration is left

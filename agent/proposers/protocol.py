@@ -56,7 +56,8 @@ class Context:
     transcripts: Path | None = None  # directory for the conversation with a model
     run_directory: Path | None = None
     baseline: str = ""  # text of the editable file before the first edit
-    open: tuple[Record, ...] = ()  # trials without a verdict
+    open: tuple[Record, ...] = ()  # other trials without a verdict
+    failed: Record | None = None  # the trial whose edit failed before training, if the ask is for its repair
     memory: Memory = field(default_factory=Memory)  # attempts of earlier runs
 
     @property

@@ -26,7 +26,7 @@ class StandIn:
 
     def ask(self, context: Context) -> Proposal:
         proposal = self.code.ask(context)
-        if not proposal.loop or proposal.ending is None:
+        if not proposal.loop or proposal.ending is None or context.failed is not None:  # a repair stays with the model
             return proposal
         try:
             edit = self.other(context).ask(context)

@@ -10,16 +10,29 @@ from agent.proposers.memory import Memory
 from agent.proposers.protocol import Context
 from agent.rundir.directory import NOTES, RunDirectory
 from agent.session.parts import Parts
+from agent.types import Record
 
 
-def describe(state: State, parts: Parts, directory: RunDirectory, memory: Memory) -> Context:
-    """Everything that a proposer may know: all but the scores on the test split."""
-    number, finished = len(state.records) + 1, state.finished
+def describe(
+    state: State, parts: Parts, directory: RunDirectory, memory: Memory, failed: Record | None = None
+) -> Context:
+    """Everything that a proposer may know: all but the scores on the test split.
+
+    Args:
+        state: of the session.
+        parts: of the session.
+        directory: of the run.
+        memory: attempts of earlier runs.
+        failed: the trial whose edit is to be repaired; None for a new idea.
+    """
+    finished, number, parent, transcripts = state.finished, len(state.records) + 1, state.head, ""
+    if failed is not None:  # on the file that the model has edited, although the head may have moved
+        number, parent, transcripts = failed.number, failed.proposal.parent, f"repair-{len(failed.repairs) + 1}"
     since_keep = next((k for k, r in enumerate(reversed(finished)) if r.decision == "keep"), len(finished))
     without_test = tuple(dataclasses.replace(r, runs=tuple(m for m in r.runs if m.role != "test")) for r in finished)
     return Context(
-        parent=state.head,
-        source=parts.repo.read(state.head, parts.target.path),
+        parent=parent,
+        source=parts.repo.read(parent, parts.target.path),
         path=parts.target.path,
         history=without_test,
         incumbent_runs=tuple(m for m in state.runs.get(state.incumbent, ()) if m.role != "test"),
@@ -32,10 +45,11 @@ def describe(state: State, parts: Parts, directory: RunDirectory, memory: Memory
         plateau=since_keep,
         metric=parts.target.metric,
         goal=parts.target.goal,
-        transcripts=directory.trial(number),
+        transcripts=directory.trial(number) / transcripts,
         run_directory=directory.path,
         baseline=parts.repo.read(state.baseline, parts.target.path),
-        open=state.open_records,
+        open=tuple(record for record in state.open_records if failed is None or record.number != failed.number),
+        failed=failed,
         memory=memory,
     )
 

@@ -20,7 +20,7 @@ from agent.errors import (
     SearchExhausted,
 )
 from agent.judge.policy import MeasureNext
-from agent.ledger.events import Asked, Lost, Measured, RunStarted, Told
+from agent.ledger.events import Asked, Lost, Measured, Repaired, RunStarted, Told
 from agent.ledger.state import RETRIES, State, lost_in_a_row
 from agent.proposers.protocol import Context, Proposer
 from agent.rundir.directory import RunDirectory
@@ -38,8 +38,8 @@ LOOK = 1.0  # seconds between looks at the clock and at requests of the user
 class Runs:
     """The runs in flight, at most one for each worker."""
 
-    def __init__(self, workers: Workers, directory: RunDirectory, recorder: Recorder, seed: int):
-        self.workers = workers
+    def __init__(self, workers: Workers, directory: RunDirectory, recorder: Recorder, seed: int, smoke: float = 0.0):
+        self.workers, self.smoke = workers, smoke  # bound of the smoke test of a new program, in seconds; 0: none
         self.orders: dict[Future[Measurement], Order] = {}
         self._directory, self._recorder, self._seed = directory, recorder, seed
         self._lost = 0  # runs that were lost since the last that was measured
@@ -68,11 +68,12 @@ class Runs:
         state, events = self._recorder.state, self._recorder.events
         earlier = sum(isinstance(event, RunStarted) and event.trial == trial for event in events)
         trace = f"trials/{trial:04d}/run-{earlier + 1}"
+        used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
+        smoke = 0.0 if used else self.smoke
         if seed is None:
-            used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
             seed = next(seed for k in count() if (seed := session_seed(self._seed, k)) not in used)
         self._recorder.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
-        self._start(Order(trial, commit, role, seed, trace, state.resumed, on))
+        self._start(Order(trial, commit, role, seed, trace, state.resumed, on, smoke=smoke))
         return True
 
     def score_test(self, trial: int, runs: tuple[Measurement, ...]) -> bool:
@@ -146,6 +147,7 @@ class Idea:
     trial: int
     started: float  # seconds since the epoch
     reply: Future[Proposal]
+    failed: Record | None = None  # the trial whose edit is repaired
 
 
 class Ideas:
@@ -163,9 +165,11 @@ class Ideas:
         """Whether the proposer can be asked."""
         return not self.pending and not self.problem
 
-    def ask(self, trial: int, context: Context) -> None:
+    def ask(self, trial: int, context: Context, failed: Record | None = None) -> bool:
+        """Ask for the edit of a trial, or for the repair of its edit."""
         self.waited = 0.0
-        self.pending = Idea(trial, time.time(), in_background(lambda: self._proposer.ask(context)))
+        self.pending = Idea(trial, time.time(), in_background(lambda: self._proposer.ask(context)), failed)
+        return True
 
     def take(self, idea: Idea) -> None:
         """Record the proposal that arrived, whether or not it can become code."""
@@ -183,11 +187,13 @@ class Ideas:
             return
         folder = self._directory.trial(idea.trial)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "proposal.diff").write_text(proposal.diff, encoding="utf-8", errors="replace")
-        started, waited = round(idea.started, 3), round(self.waited, 3)
-        self._recorder.write(
-            Asked(trial=idea.trial, started=started, waited=waited, proposal=replace(proposal, text=None))
-        )
+        started, waited, proposal = round(idea.started, 3), round(self.waited, 3), replace(proposal, text=None)
+        if idea.failed is None or not proposal.ending:
+            (folder / "proposal.diff").write_text(proposal.diff, encoding="utf-8", errors="replace")
+        if idea.failed is None:
+            self._recorder.write(Asked(trial=idea.trial, started=started, waited=waited, proposal=proposal))
+        else:
+            self._recorder.write(Repaired(trial=idea.trial, waited=waited, proposal=proposal))
 
     def restore(self, state: State) -> None:
         """Bring the proposer and results.tsv to where the ledger ends."""

@@ -36,6 +36,7 @@ class Session:
     beliefs: Beliefs
     ending: EndOfNight
     describe: Callable[[State], Context]
+    repair: Callable[[Record, State], bool]  # whether the trial waits for the repair of its edit
     most_open: int  # trials that may be open: one for each worker, and one more where ideas are asked for ahead
 
     def run(self) -> str:
@@ -86,13 +87,12 @@ class Session:
         trial = len(state.records) + 1
         if len(state.open) >= self.most_open or not self.ideas.free or self.ending.before(state, trial):
             return False
-        self.ideas.ask(trial, self.describe(state))
-        return True
+        return self.ideas.ask(trial, self.describe(state))
 
     def advance_trial(self, record: Record, state: State) -> bool:
         """Commit, measure or judge an open trial; False if it has to wait."""
         late = record.candidate is None and (not self.runs.room or self.ending.before(state, record.number))
-        if late or self.runs.of(record.number):
+        if late or self.runs.of(record.number) or self.repair(record, state):
             return False
         step = next_step(record, state, self.recorder.events, self.commits, self.policy, self.beliefs)
         match step:

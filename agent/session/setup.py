@@ -32,8 +32,9 @@ from agent.session.loop import Session
 from agent.session.memory import gather, load, save
 from agent.session.parts import Parts, assemble
 from agent.session.recorder import Recorder
+from agent.session.repair import Repairs
 from agent.session.stopping import EndOfNight
-from agent.settings import Settings, make_settings
+from agent.settings import Settings, make_settings, smoke_seconds
 from agent.trial.seeds import session_seed
 from agent.workers.local import Workers
 from agent.workers.runtime import find_workers
@@ -184,9 +185,15 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
         baseline = recorder.state.baseline
         parts.proposer.start_from(memory, parts.repo.read(baseline, parts.target.path))
     commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
-    runs = Runs(crew.workers, directory, recorder, parts.settings.seed)
+    smoke = smoke_seconds(parts.settings.smoke, parts.target.budget.startup_seconds)
+    runs = Runs(crew.workers, directory, recorder, parts.settings.seed, smoke)
     ideas = Ideas(parts.proposer, directory, recorder, parts.settings.on_llm_failure == "wait")
     ending = EndOfNight(parts.settings, crew.stopper, parts.target)
+    most_repairs = parts.settings.repairs if parts.settings.proposer == "code" else 0
+    context = partial(describe, parts=parts, directory=directory, memory=memory)
+    repairs = Repairs(
+        ideas, ending, lambda state, failed: context(state, failed=failed), parts.target.budget, most_repairs
+    )
     return Session(
         recorder=recorder,
         runs=runs,
@@ -196,7 +203,8 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
         policy=parts.policy,
         beliefs=Beliefs(partial(session_seed, parts.settings.seed)),
         ending=ending,
-        describe=lambda state: describe(state, parts, directory, memory),
+        describe=context,
+        repair=repairs.ask,
         most_open=crew.workers.size + parts.ahead,
     )
 

@@ -89,7 +89,8 @@ def reason_to_end(
 def _model_over(state: State, settings: Settings) -> str:
     """Why the model is asked no more; "" if it is."""
     read, written = (
-        sum(record.proposal.usage.get(name, 0.0) for record in state.records) for name in ("tokens_in", "tokens_out")
+        sum(answer.usage.get(name, 0.0) for record in state.records for answer in record.proposals)
+        for name in ("tokens_in", "tokens_out")
     )
     if settings.max_tokens_total is not None and read + written >= settings.max_tokens_total:
         return f"the model has used {read + written:,.0f} tokens of {settings.max_tokens_total:,}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,8 +76,8 @@ class Experiment:
         with workspace(self.owner) as work:
             code, data = work / "code", work / "data"
             self._stage(order.commit, code, data)
-            env = self._single_run(order, code, data)
-            trained = self._train(code, data, directory, {"OVERNIGHT_SEED": str(order.seed), **env}, progress)
+            env = {"OVERNIGHT_SEED": str(order.seed), **self._single_run(order, code, data)}
+            trained = self._smoke_and_train(order, code, data, directory, env, progress)
             if self._compiled.missing(order.role):
                 self._compiled.take(directory)
             seconds, score = dict(trained.seconds), Score(failure=trained.failure)
@@ -127,10 +127,33 @@ class Experiment:
             env["OVERNIGHT_SCHEDULE"] = "{code}/" + SCHEDULE
         return env
 
-    def _train(self, code: Path, data: Path, directory: Path, env: Mapping[str, str], progress: Progress) -> Trained:
+    def _smoke_and_train(
+        self, order: Order, code: Path, data: Path, directory: Path, env: Mapping[str, str], progress: Progress
+    ) -> Trained:
+        """Train, after the smoke test that ``order`` asks for.
+
+        The harness of a trusted target makes that test within its start-up. The command ``smoke`` of another target
+        runs in a sandbox of its own.
+        """
+        training = Training(self.target, None, self._stop_now, progress, order.smoke)
+        smoke = {"OVERNIGHT_SMOKE": f"{order.smoke:g}"} if order.smoke else {}
+        before: Mapping[str, float] = {}
+        if (trusted := self._trusted) is not None:
+            training.release = lambda: trusted.release(self.prepared, data)
+            env = {**env, **smoke}
+        elif smoke and self.target.smoke:
+            job = self._job(self.target.smoke, code, data, directory, {**env, **smoke})
+            tested = replace(training, first="smoke").run(self.sandbox, job)
+            if tested.failure is not None:
+                return tested
+            before = tested.seconds
+        trained = training.run(self.sandbox, self._job(self.target.train, code, data, directory, env))
+        return replace(trained, seconds={**before, **trained.seconds})
+
+    def _job(self, argv: Sequence[str], code: Path, data: Path, directory: Path, env: Mapping[str, str]) -> Job:
         extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
-        argv = ["{python}" if w in ("python", "python3") else w for w in self.target.train]
-        job = Job(
+        argv = ["{python}" if w in ("python", "python3") else w for w in argv]
+        return Job(
             argv=mounts.command(self.target, argv),
             mounts={"code": Mount(code), "data": Mount(data), **mounts.stage(self.target, code)},
             workdir="code",
@@ -149,10 +172,6 @@ class Experiment:
             masked=self.prepared.masked if self.prepared else (),
             owner=self.owner,
         )
-        release = None
-        if (trusted := self._trusted) is not None:
-            release = lambda: trusted.release(self.prepared, data)  # noqa: E731
-        return Training(self.target, release, self._stop_now, progress).run(self.sandbox, job)
 
     def _score(self, code: Path, directory: Path, split: str, progress: Progress) -> Score:
         assert self._trusted is not None

@@ -21,3 +21,4 @@ class Order:
     on: str = ""  # required type of device; "" is any
     scored: Measurement | None = None  # train nothing: score the checkpoint of this run on the test split
     schedule: Path | None = None  # trace.jsonl of an earlier run, followed step by step instead of the clock
+    smoke: float = 0.0  # bound of a smoke test before the run, in seconds; 0: none

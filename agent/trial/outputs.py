@@ -17,7 +17,12 @@ from sandbox.output import clean
 from sandbox.types import Collect, Outcome
 
 CHECKPOINT = (Collect("model.safetensors", 8 << 30), Collect("model.json", 1 << 20))
-REPORTS = (Collect("summary.json", 1 << 20), Collect("curve.jsonl", 4 << 20), Collect("trace.jsonl", 32 << 20))
+REPORTS = (
+    Collect("summary.json", 1 << 20),
+    Collect("curve.jsonl", 4 << 20),
+    Collect("trace.jsonl", 32 << 20),
+    Collect("diagnostics.json", 1 << 16),
+)
 SHOWN = ("steps", "tokens", "train_loss", "parameters", "tokens_per_second", "train_seconds", "mfu")  # of summary.json
 MOST = 1e15  # a larger reported number is an error, and would only fill tables and prompts
 _NO_JSON = (ValueError, RecursionError)  # raised by json.loads; the second one for thousands of nested brackets

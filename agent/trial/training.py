@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from agent.errors import Interrupted
 from agent.target import Budget, Target
@@ -14,6 +14,8 @@ from agent.text import decisive_line, is_error
 from agent.trial.outputs import CHECKPOINT, events, number, out_of_memory
 from agent.types import Failure, Progress
 from sandbox.types import Job, Outcome, Running, Sandbox
+
+SMOKE_GRACE = 10.0  # seconds beyond its bound in which a training program should end its smoke test
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Trained:
 
 
 class _Clock:
-    """Seconds per phase. A target that prints its own value does not report its start-up: it has one phase."""
+    """Seconds per phase."""
 
     def __init__(self, phase: str) -> None:
         self.phase, self.since = phase, time.monotonic()
@@ -34,7 +36,8 @@ class _Clock:
 
     @property
     def age(self) -> float:
-        return time.monotonic() - self.since
+        """Seconds in the phase, earlier parts of it included."""
+        return self.seconds.get(self.phase, 0.0) + time.monotonic() - self.since
 
     def enter(self, phase: str) -> None:
         self.seconds[self.phase] = round(self.age, 3)
@@ -43,12 +46,23 @@ class _Clock:
 
 @dataclass
 class Training:
-    """One training run. ``release`` makes the training data appear; None if the target prints its own value."""
+    """One training run.
+
+    Args:
+        target: with the bounds of the phases.
+        release: makes the training data appear; None if the target prints its own value.
+        stop_now: whether to stop at once.
+        progress: receives the phase and its figures.
+        smoke: bound of the smoke test in seconds; 0: there is none.
+        first: the phase of a job that does not report its start-up.
+    """
 
     target: Target
     release: Callable[[], None] | None
     stop_now: Callable[[], bool]
     progress: Progress
+    smoke: float = 0.0
+    first: Literal["training", "smoke"] = "training"
     late: str = ""  # why the job was killed
     last: Mapping[str, Any] = field(default_factory=dict)  # the last event that it reported
 
@@ -60,22 +74,26 @@ class Training:
             Interrupted: ``stop_now`` is true.
         """
         running = sandbox.start(job)
-        clock = _Clock("training" if self.release is None else "startup")
+        clock = _Clock(self.first if self.release is None else "startup")
         try:
             self._follow(running, clock)
         except BaseException:
             running.kill()
             running.finish()
             raise
-        outcome = running.finish()
+        outcome, phase = running.finish(), clock.phase
         clock.enter("")
-        return Trained(outcome, self._failure(outcome, clock.seconds), clock.seconds)
+        failure = self._failure(outcome, clock.seconds)
+        if failure is not None and phase == "smoke":
+            failure = replace(failure, reason=f"{failure.reason} (smoke test)")
+        return Trained(outcome, failure, clock.seconds)
 
     def _follow(self, running: Running, clock: _Clock) -> None:
         """Read the events of the job until it ends; when it is ready, release the data and start the clock."""
         budget = self.target.budget
+        bounds = {"startup": budget.startup_seconds, "smoke": self.smoke + SMOKE_GRACE}
         while True:
-            bound = budget.startup_seconds if clock.phase == "startup" else budget.kill_seconds
+            bound = bounds.get(clock.phase, budget.kill_seconds)
             if clock.age > bound:
                 running.kill()
                 self.late = f"{clock.phase} took more than {bound:.0f} s"
@@ -87,11 +105,17 @@ class Training:
                 return
             for event in events(lines):
                 self.last = event
-                if event["event"] == "ready" and clock.phase == "startup" and self.release is not None:
-                    clock.enter("training")
-                    self.release()
-                elif event["event"] == "step":
-                    self.progress(clock.phase, {**event, "seconds": clock.age, "seconds_left": _left(budget, clock)})
+                match event["event"], clock.phase:
+                    case "smoke", "startup" if self.smoke and "smoke" not in clock.seconds:
+                        clock.enter("smoke")
+                    case "smoke_end", "smoke":
+                        clock.enter("startup")
+                    case "ready", "startup" if self.release is not None:
+                        clock.enter("training")
+                        self.release()
+                    case "step", "training":
+                        left = _left(budget, clock)
+                        self.progress("training", {**event, "seconds": clock.age, "seconds_left": left})
             if not lines:
                 self.progress(clock.phase, {"seconds": clock.age})
 
@@ -113,10 +137,10 @@ class Training:
             line = decisive_line(outcome.log_tail)  # the last printed line need not be the reason
             status = f"exit status {outcome.exit_code}{f', after: {line}' if line else ''}"
             return Failure("crash", line if is_error(line) else status)
-        if "training" not in seconds:
+        if self.release is not None and "training" not in seconds:
             return Failure("crash", "ended without training: it never asked for the clock to start")
         allowed = self.target.budget.allowed_seconds
-        if (took := seconds["training"]) > allowed:
+        if (took := seconds.get("training", 0.0)) > allowed:
             return Failure("over_budget", f"trained for {took:.1f} s, allowed {allowed:.1f} s")
         if self.release is not None and CHECKPOINT[0].name not in outcome.collected:
             return Failure("crash", f"left no checkpoint{caught}")

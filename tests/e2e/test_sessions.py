@@ -78,6 +78,29 @@ def edit(source: str, *changes: tuple[str, str], subject: str, category: str = "
     return f"Category: {category}\nSubject: {subject}\nRationale: It was worth a try.\n\n```diff\n{diff}```\n"
 
 
+def test_edit_that_cannot_be_loaded_is_repaired(overnight: Overnight, tmp_path: Path) -> None:
+    """Training works, the checkpoint does not load: only the smoke test finds this before the budget is spent."""
+    target, runs = tmp_path / "target", tmp_path / "runs"
+    overnight("init", target, "--preset", "demo")
+    source = (target / "train.py").read_text()
+    wide = ("width: int = math.ceil(DEPTH", "width: int = 32 + math.ceil(DEPTH")
+    lost = ("    model.eval()\n", "    model.evaluate()\n")
+    replies = [edit(source, wide, lost, subject="Widen"), edit(source, wide, subject="Widen")]
+    with OpenAIServer(replies) as server:
+        overnight(
+            "run", "--target", target, "--runs", runs, "--tag", "night", "--proposer", "code", "--sandbox", "bwrap",
+            "--policy", "greedy", "--calibrate", "1", "--trials", "1", *SHORT, "--llm-base-url", server.base_url,
+            seconds=budgets.SESSION_SECONDS,
+        )  # fmt: skip
+    directory = RunDirectory(runs, "night")
+    check_whole(directory, target, 1)
+    (record,) = state_of(directory).records
+    assert record.status == "ok"
+    (failed,) = record.repairs[0].runs
+    assert list(failed.seconds) == ["startup", "smoke"]
+    assert "model.evaluate()" in server.chats[1]["messages"][2]["content"]
+
+
 def test_edits_of_architecture_optimiser_and_loop(overnight: Overnight, tmp_path: Path) -> None:
     """Scripted replies, good and bad, on the real trainer in bubblewrap."""
     target, runs = tmp_path / "target", tmp_path / "runs"

@@ -92,6 +92,7 @@ class Bench:
         limits: Mapping[str, Any] | None = None,
         role: Role = "screen",
         compiled: Compiled = NOTHING,
+        smoke: float = 0.0,
     ) -> Measurement:
         """One trial. ``budget`` and ``limits`` replace fields of the target's own."""
         target = dataclasses.replace(
@@ -103,7 +104,8 @@ class Bench:
         )
         commit = self.commit(*edits)
         self.last = self.scratch / f"{commit[:8]}-{seed}"
-        return self.experiment.measure(Order(0, commit, role, seed, "run"), self.last, lambda _phase, _info: None)
+        order = Order(0, commit, role, seed, "run", smoke=smoke)
+        return self.experiment.measure(order, self.last, lambda _phase, _info: None)
 
     def honest_value(self, directory: Path) -> float:
         """Bits per byte of a checkpoint, computed in one process without the scorer."""

@@ -13,6 +13,7 @@ from statistics import fmean
 
 from agent.curves import inside, read_curve, thin
 from agent.llm.prompts import block, clean, fence, one_line
+from agent.proposers.code.diagnostics import diagnostics, losses
 from agent.proposers.protocol import Context
 from agent.types import Measurement, Record
 
@@ -85,6 +86,7 @@ def details(record: Record, context: Context) -> str:
         f"### #{record.number}",
         block("\n".join(words), "text"),
         training(runs[-1], context.run_directory) if runs else "",
+        losses(record, context),
         cut_diff(proposal.diff) if proposal.diff else "",
     ]
     return "\n".join(part for part in parts if part)
@@ -121,7 +123,7 @@ def standing(context: Context) -> str:
     runs = f"{len(context.incumbent_runs)} run{'s' if len(context.incumbent_runs) > 1 else ''}"
     noise = f" The standard deviation between runs of one file is {context.noise_sd:.4f}." if context.noise_sd else ""
     best = f"The current file reaches {context.metric} {context.best:.4f} ({runs}).{noise}"
-    return f"{best}\n{training(context.incumbent_runs[-1], context.run_directory)}"
+    return f"{best}\n{training(context.incumbent_runs[-1], context.run_directory)}\n\n{diagnostics(context)}"
 
 
 def render_history(context: Context, limit: int) -> str:

@@ -26,6 +26,7 @@ from agent.llm.prompts import block, fill, one_line
 from agent.llm.transcript import no_answer, transcript
 from agent.patch.apply import apply_reply, unified_diff
 from agent.patch.normal_form import normal_form, only_seed_changes, program_of
+from agent.proposers.code.failure import as_reply, failure_remark
 from agent.proposers.code.forms import TEMPLATES, best_form
 from agent.proposers.code.grammar import answer_grammar
 from agent.proposers.code.header import read_header
@@ -156,7 +157,9 @@ def read_edit(reply: Reply, context: Context) -> tuple[str, str]:
         raise Unusable("patch_rejected", str(error)) from None
     except SyntaxError as error:
         raise Unusable("patch_rejected", f"the edited file is not Python: {error}") from None
-    records = (*context.history, *context.open)
+    records = (*context.history, *context.open, *([context.failed] if context.failed else []))
+    if failed := next((r for r in records if form in r.failed_forms), None):
+        raise Unusable("duplicate", f"the same program as a version of attempt #{failed.number} that failed", form)
     if earlier := next((r for r in records if r.proposal.form == form and r.proposal.ending is None), None):
         raise Unusable("duplicate", _same_as(earlier, context), form)
     if past := context.memory.repeat(program_of(context.source), form):
@@ -206,7 +209,7 @@ class Conversation:
         for _ in range(OVERFLOWS):
             self.prompt = build_prompt(self.context, self.model, self.window, self.plateau_after, self.material)
             try:
-                return self._send("", [user(self.prompt.text)], self.prompt.max_tokens)
+                return self._send("", *self._opening())
             except ContextOverflow as error:
                 problem = error
                 tried = self.model.count_tokens([user(self.prompt.text)]) + self.prompt.max_tokens
@@ -214,10 +217,16 @@ class Conversation:
                 self.window = error.window if new else tried * 3 // 4
         raise ModelMisconfigured(str(problem)) from None
 
+    def _opening(self) -> tuple[list[Message], int]:
+        """The first messages, and the tokens left for the answer."""
+        if (failed := self.context.failed) is None:
+            return [user(self.prompt.text)], self.prompt.max_tokens
+        return self._follow_up(as_reply(failed.proposal), failure_remark(self.context, failed))
+
     def sample_otherwise(self) -> Reply:
-        """Send the prompt again with a higher temperature and a penalty on repeated tokens."""
+        """Send the first messages again with a higher temperature and a penalty on repeated tokens."""
         self.rounds["loop"] += 1
-        return self._send("loop", [user(self.prompt.text)], self.prompt.max_tokens)
+        return self._send("loop", *self._opening())
 
     def next_round(self, problem: Unusable, reply: Reply, repairs: int) -> Reply:
         """Send the reason why a reply cannot be used."""
@@ -226,12 +235,14 @@ class Conversation:
         if problem.round == "repair" and 1 < self.rounds["repair"] == repairs:
             template = self._other_form(reply)
         remark = fill(template, reason=block(problem.reason, "text"), path=self.context.path)
-        quoted = reply.text.strip()
+        return self._send(f"{problem.round}-{self.rounds[problem.round]}", *self._follow_up(reply.text.strip(), remark))
+
+    def _follow_up(self, quoted: str, remark: str) -> tuple[list[Message], int]:
+        """Prompt, last answer and a remark on it; without that answer if it is too long."""
         long: list[Message] = [user(self.prompt.text), {"role": "assistant", "content": quoted}, user(remark)]
         short = [user(f"{self.prompt.text}\n\n# Your last answer\n\n{remark}")]
         messages = long if quoted and len(quoted) <= REPLY_LIMIT and self._room(long) >= SMALLEST_ANSWER else short
-        room = max(self._room(messages), SMALLEST_ANSWER)
-        return self._send(f"{problem.round}-{self.rounds[problem.round]}", messages, room)
+        return messages, max(self._room(messages), SMALLEST_ANSWER)
 
     def _other_form(self, reply: Reply) -> str:
         """The template that asks for the form of edit which this model has followed best."""
@@ -258,7 +269,7 @@ class Conversation:
             grammar=self.grammar,
             temperature=min(WARMEST, self.temperature + warmer),
             frequency_penalty=OTHER_SAMPLING["frequency_penalty"] if self.rounds["loop"] else None,
-            seed=attempt_seed(self.context.seed, self.context.trial, len(self.calls)),
+            seed=attempt_seed(self.context.seed, self.context.trial, self._earlier_calls + len(self.calls)),
             max_tokens=max_tokens,
         )
         self.calls.append(reply)
@@ -270,6 +281,11 @@ class Conversation:
             self.context.transcripts.mkdir(parents=True, exist_ok=True)
             without_keys: Callable[[str], str] = getattr(self.model, "scrub", scrub)
             (self.context.transcripts / name).write_text(without_keys(text), encoding="utf-8", errors="replace")
+
+    @property
+    def _earlier_calls(self) -> int:
+        """A number above that of all requests of the trial in earlier conversations."""
+        return 100 * (1 + len(self.context.failed.repairs)) if self.context.failed else 0
 
     @property
     def transcript(self) -> str:

@@ -2,8 +2,10 @@
 
 ``show_json`` is schema ``overnight.show/1``: the object of ``log --json`` for this attempt, and schema, parent, model,
 rationale, diff, params (null), ending (null), transcript, verdict (null while under way), started and ended (seconds
-since the epoch; null), failure (list of lines), curve and parent_curve (lists of [progress, loss]), and measurements:
-one object per run with the fields of the ledger. Control characters in texts are spelled out; git has the exact bytes.
+since the epoch; null), failure (list of lines), curve and parent_curve (lists of [progress, loss]), measurements (one
+object per run with the fields of the ledger), and versions (one object per repair: subject, diff and ending of what was
+replaced, or of the unusable reply, and its measurements). Control characters in texts are spelled out; git has the
+exact bytes.
 """
 
 from __future__ import annotations
@@ -81,6 +83,15 @@ def show_json(details: Details) -> dict[str, Any]:
         "curve": _pairs(details.curve),
         "parent_curve": _pairs(details.parent_curve),
         "measurements": [to_json(run) for run in record.runs],
+        "versions": [
+            {
+                "subject": repair.proposal.subject,
+                "diff": repair.proposal.diff,
+                "ending": repair.proposal.ending,
+                "measurements": [to_json(run) for run in repair.runs],
+            }
+            for repair in record.repairs
+        ],
     }
     cleaned = text.clean_json(data)
     assert isinstance(cleaned, dict)

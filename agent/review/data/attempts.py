@@ -5,7 +5,8 @@ schema, trial, decision (keep, revert), status (ok, a failure, or why it never r
 best_before, gain (positive is better), gain_se, commit (the attempt's; null if there is none), accepted (on the branch;
 null), runs (how many on the validation split), seconds (of all its runs), subject, category, source, proposer, idea (of
 the bank that the edit takes up; empty), loop (why the model's answers count as a loop, so that the source stands in for
-the model; empty), reason, self_reported. Keys may be added within a schema; none changes its meaning.
+the model; empty), reason, self_reported, repairs (requests to the model to repair an edit that failed before training).
+Keys may be added within a schema; none changes its meaning.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Attempt:
     accepted: str | None  # commit on the branch
     runs: int  # on the validation split
     seconds: float  # of all its runs
+    repairs: int  # requests to repair an edit that failed before training
     subject: str
     category: str
     source: str
@@ -67,6 +69,7 @@ def attempt_of(record: Record) -> Attempt:
         accepted=record.accepted,
         runs=sum(1 for run in record.runs if run.role != "test"),
         seconds=cost(record),
+        repairs=len(record.repairs),
         subject=text.line(proposal.subject),
         category=text.line(proposal.category),
         source=text.line(proposal.source),

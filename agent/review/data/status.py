@@ -2,7 +2,8 @@
 
 ``status_json`` is schema ``overnight.status/1``: an object with the keys of ``overnight list --json`` and schema,
 branch, baseline_runs, best_runs, test_baseline, test_best, test_gain, test_problem (why the test split has no value, or
-empty), noise_sd, noise_dof, reverted, failures (by status), runs, lost_runs, resumed, seconds (by phase, over all
+empty), noise_sd, noise_dof, reverted, failures (by status), repaired (trials whose
+edit ran after a repair), runs, lost_runs, resumed, seconds (by phase, over all
 runs), wall_seconds (without the time in which no session ran), split (seconds by purpose, which
 add up to wall_seconds), ideas (tried, kept and open ideas of the bank; null where no proposal knows it), loops (trials
 in which the answers of the model were a loop), seconds_left (null if unknown), now (trial, role and since of the run
@@ -37,6 +38,7 @@ def status_json(night: Night) -> dict[str, Any]:
         "noise_dof": summary.noise_dof,
         "reverted": summary.reverted,
         "failures": dict(summary.failures),
+        "repaired": summary.repaired,
         "runs": summary.runs,
         "lost_runs": night.lost,
         "resumed": night.resumed,

@@ -54,6 +54,7 @@ class Summary:
     transfer: Transfer  # how much of the gain holds on the test split
     noise_sd: float | None  # pooled standard deviation between runs of one commit on one type of device
     noise_dof: int
+    repaired: int  # trials whose edit failed before training, and ran after a repair
     runs: int  # on the validation split
     seconds: Mapping[str, float]  # by phase, over all runs
     wall_seconds: float  # without the time in which no session ran
@@ -104,6 +105,7 @@ def summarize(state: State) -> Summary:
         transfer=_transfer(gain, test_gain),
         noise_sd=noise.sd,
         noise_dof=noise.dof,
+        repaired=sum(1 for r in state.finished if r.status == "ok" and r.repairs),
         runs=sum(1 for run in measured if run.role != "test"),
         seconds=spent,
         wall_seconds=wall_seconds(state),

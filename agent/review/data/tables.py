@@ -77,7 +77,7 @@ def usage_of(records: Iterable[Record]) -> dict[str, str | float]:
     """Return the name of the model and the sums of its calls, tokens and seconds; {} if no model was used."""
     total: Counter[str] = Counter()
     models: dict[str, None] = {}
-    for proposal in (record.proposal for record in records if record.proposal.usage):
+    for proposal in (proposal for record in records for proposal in record.proposals if proposal.usage):
         total.update({name: amount for name, amount in proposal.usage.items() if math.isfinite(amount)})
         models |= {text.line(proposal.model, 60): None} if proposal.model else {}
     sums = {text.line(name.replace("_", " "), 40): float(amount) for name, amount in total.items()}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from agent.ledger.state import State
 from agent.types import Measurement, Record
 
-PHASES = ("startup", "training", "scoring", "overhead")
+PHASES = ("startup", "smoke", "training", "scoring", "overhead")
 
 
 def phases(runs: Iterable[Measurement]) -> dict[str, float]:
@@ -20,8 +20,9 @@ def phases(runs: Iterable[Measurement]) -> dict[str, float]:
 
 
 def cost(record: Record) -> float:
-    """Return the seconds that the runs of a trial took."""
-    return sum(seconds for _, seconds in _spent(record.runs))
+    """Return the seconds that the runs of a trial took, those before a repair included."""
+    runs = (*record.runs, *(run for repair in record.repairs for run in repair.runs))
+    return sum(seconds for _, seconds in _spent(runs))
 
 
 def wall_seconds(state: State) -> float:
@@ -43,6 +44,7 @@ def split(state: State, spent: Mapping[str, float]) -> dict[str, float]:
     parts = {
         "training": spent.get("training", 0.0) / workers,
         "start-up": spent.get("startup", 0.0) / workers,
+        "smoke tests": spent.get("smoke", 0.0) / workers,
         "scoring": spent.get("scoring", 0.0) / workers,
         "waiting for ideas": sum(record.asking for record in state.records),
     }

@@ -56,6 +56,8 @@ class _Attempts:
 def _cells(attempt: Attempt) -> dict[str, Text]:
     """The cells of one row by column."""
     edit = Text(attempt.subject or "(no subject)", no_wrap=True, overflow="ellipsis")
+    if attempt.repairs:
+        edit.append(f" · {text.count(attempt.repairs, 'repair')}", "dim")
     if attempt.problem:
         edit.append(" · ").append(attempt.problem, "dim")
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -15,6 +15,7 @@ from agent.review.data.attempt import Details
 from agent.review.data.times import PHASES
 from agent.review.terminal.diff import diff_text
 from agent.review.terminal.log import outcome_text
+from agent.types import Repair
 
 WIDTH = 60  # characters of a sparkline
 
@@ -28,6 +29,8 @@ def show_view(details: Details) -> RenderableType:
     if attempt.record.proposal.diff.strip():
         parts.append(_heading(f"edit  +{details.added} −{details.removed}"))
         parts.append(Padding(diff_text(attempt.record.proposal.diff), (0, 2)))
+    if attempt.repairs:
+        parts += [_heading("repairs"), *(Padding(line, (0, 2)) for line in _repairs(attempt.record.repairs))]
     if attempt.record.runs:
         parts += [_heading("runs"), Padding(_runs_table(details), (0, 2))]
     if details.curve:
@@ -49,6 +52,13 @@ def _failure(details: Details) -> list[RenderableType]:
         return []
     lines = (Padding(Text(line, style="yellow"), (0, 2)) for line in details.failure)
     return [Text(details.attempt.reason, "bold yellow"), *lines]
+
+
+def _repairs(repairs: Sequence[Repair]) -> Iterator[Text]:
+    """One line for each version that failed before training, or reply without an edit."""
+    for repair in repairs:
+        failed = next((f"{run.status}: {run.reason}" for run in repair.runs), "")
+        yield text.safe(failed or f"{repair.proposal.ending}: {repair.proposal.reason}", "yellow")
 
 
 def _figures(details: Details) -> RenderableType:

@@ -105,6 +105,8 @@ def trials_text(summary: Summary) -> Text:
     if summary.failures:
         kinds = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in summary.failures.items())
         found.append(f" ({kinds})", "dim")
+    if summary.repaired:
+        found.append(f", {summary.repaired} repaired")
     return found
 
 

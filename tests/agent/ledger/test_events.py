@@ -23,6 +23,7 @@ from agent.ledger.events import (
     Measured,
     Moved,
     NotAnEvent,
+    Repaired,
     Resumed,
     RunStarted,
     SessionStarted,
@@ -63,6 +64,7 @@ CHANGES = st.dictionaries(st.sampled_from(["policy", "device", "settings"]), TEX
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "session": st.builds(SessionStarted, tag=TEXT, baseline=TEXT, metric=TEXT, trials=st.none() | st.integers(0), **AT),
     "asked": st.builds(Asked, started=st.none() | NUMBER, waited=st.none() | NUMBER, proposal=PROPOSALS, **OF),
+    "repaired": st.builds(Repaired, waited=NUMBER, proposal=PROPOSALS, **OF),
     "candidate": st.builds(Candidate, commit=TEXT, ref=TEXT, parent=TEXT, **OF),
     "run_started": st.builds(RunStarted, commit=TEXT, role=ROLE, seed=st.integers(), trace=TEXT, **OF),
     "measured": st.builds(Measured, measurement=MEASUREMENTS, **OF),

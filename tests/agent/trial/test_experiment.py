@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import budgets
 import pytest
 from bench_target import Bench
 
@@ -66,6 +67,33 @@ def test_crash_reports_exception_and_keeps_log_tail(bench: Bench) -> None:
     assert (run.status, run.value) == ("crash", None)
     assert run.reason == "ValueError: no data"
     assert "Traceback" in run.log_tail
+
+
+def test_smoke_test_does_not_change_the_value(bench: Bench, honest: Honest) -> None:
+    run = bench.measure(smoke=budgets.STARTUP_SECONDS)
+    assert (run.status, run.value, run.initial_hash) == ("ok", honest.run.value, honest.run.initial_hash)
+    assert list(run.seconds)[:2] == ["startup", "smoke"]
+    assert run.seconds["smoke"] > 0
+
+
+def test_failed_smoke_test_trains_nothing(bench: Bench) -> None:
+    run = bench.measure(("    model.load_state_dict(weights)\n", "    model.lost\n"), smoke=budgets.STARTUP_SECONDS)
+    assert (run.status, run.value) == ("crash", None)
+    assert run.reason.startswith("AttributeError: 'GPT' object has no attribute 'lost'")
+    assert "training" not in run.seconds
+    assert "model.lost" in run.log_tail
+
+
+def test_events_of_edit_cannot_prolong_startup(bench: Bench) -> None:
+    endless = """    while True:
+        for word in ("smoke", "smoke_end", "smoke"):
+            print('{"event": "' + word + '"}', flush=True)
+"""
+    edit = ("    run = harness.start()\n", f"    run = harness.start()\n{endless}")
+    run = bench.measure(edit, smoke=1, budget={"startup_seconds": 3})
+    assert run.status == "timeout"
+    assert run.seconds["startup"] < 60
+    assert "training" not in run.seconds
 
 
 def test_loss_that_is_not_finite_is_divergence(bench: Bench) -> None:
