@@ -24,6 +24,7 @@ NEED_MODEL = frozenset({"code", *(name for name, (_, _, asks_model) in METHODS.i
 USED_BY: Mapping[str, frozenset[str]] = {  # setting: the only proposers that use it
     "on_plateau": EDIT_CODE,
     "ideas": frozenset({"code"}),
+    "on_llm_loop": frozenset({"code"}),
     "repairs": frozenset({"code"}),
     "llm_temperature": frozenset({"code"}),
     "centaur_share": frozenset({"centaur"}),
@@ -76,6 +77,10 @@ class Settings:
         "wait", "if the model server fails: wait for it, continue with cma-es (centaur only), or stop",
         MODEL, ("wait", "cma", "stop"),
     )  # fmt: skip
+    on_llm_loop: str = setting(
+        "skip", "if the model repeats itself or its last replies: end the trial, or try an idea of the bank or a point "
+        "of cma-es in its place", MODEL, ("skip", "ideas", "cma"),
+    )  # fmt: skip
     llm_sleep: str = setting(
         "auto", "vLLM's sleep mode while a trial trains; auto: if the server may share the training GPU",
         MODEL, ("auto", "on", "off"),
@@ -87,6 +92,10 @@ class Settings:
     notes: str = setting(
         "", "file with notes for the model, copied into the run; default: notes.md of the target", MODEL
     )
+    memory: str = setting(
+        "auto", "earlier runs of the same target whose attempts the proposer knows: auto, off, or tags with commas "
+        "(points of named runs also start a search method)", RUN,
+    )  # fmt: skip
     ideas: bool = setting(True, "show a model ideas of the idea bank", MODEL)
     repairs: int = setting(
         2, "repair attempts for a reply that cannot be applied, and for an edit that fails before training", MODEL

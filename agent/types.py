@@ -38,6 +38,25 @@ class Param:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """One reply of a model to the request for an edit."""
+
+    form: str  # diff, blocks (search and replace) or file; "" without an edit
+    applied: bool
+    hash: str  # of the text: equal replies have equal hashes
+    problem: str = ""  # loop: it repeats itself; length: it was cut off at its token limit
+
+
+@dataclass(frozen=True)
+class IdeaUse:
+    """The part of the idea bank in a proposal. Ideas are named by their keys, the file names without .md."""
+
+    taken: str  # the idea that the edit takes up; "" for none
+    shown: tuple[str, ...] = ()  # ideas in the prompt
+    left: int = 0  # ideas that no earlier attempt of the run had taken up
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A unified diff against ``parent``, or the reason why there is none (``ending``)."""
 
@@ -57,6 +76,9 @@ class Proposal:
     text: str | None = None  # the edited file, if the proposer has applied its diff itself
     usage: Mapping[str, float] = field(default_factory=dict)  # of the model: calls, tokens in and out, seconds
     search: Mapping[str, float] = field(default_factory=dict)  # state of the search method when it drew the point
+    answers: tuple[Answer, ...] = ()  # of the model, oldest first
+    ideas: IdeaUse | None = None  # None without an idea bank
+    loop: str = ""  # why the model's answers count as a loop; another ``source`` stands in for the model
 
 
 @dataclass(frozen=True)

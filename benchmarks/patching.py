@@ -7,6 +7,9 @@ Each edit becomes a correct diff, which each kind of ``benchmarks.sloppy`` and a
 three programs get the same diff; git and patch get it without the prose around it. Right means: equal to the edited
 file but for white space at line ends. The text determines the place if the old lines of every hunk occur exactly once
 in the file (without indentation for the kinds that lose it). Synthetic edits keep the file valid Python.
+
+Search and replace blocks and whole files, which git and patch do not read, have a table of their own. For a part of a
+file in place of the whole, only a rejection is right, and every other result counts as wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from agent.patch.apply import edited, unified_diff
 from agent.patch.locate import place
 from agent.patch.normal_form import same_program
 from agent.patch.parse import read_diffs
-from benchmarks.sloppy import KINDS, Draft, Kind, combination, draft
+from benchmarks.sloppy import FORMS, KINDS, PARTIAL, Draft, Kind, combination, draft
 
 NAME = "program.py"
 Edit = tuple[str, str]  # text before, text after
@@ -165,32 +168,35 @@ def outcome(result: str | None, after: str) -> str:
     return "right" if _plain(result) == _plain(after) else "wrong"
 
 
-def measure(edits: list[Edit], seed: int, tools: list[str], combinations: int) -> Counter[tuple[str, bool, str, str]]:
-    """Counts by (kind, determined, tool, outcome). Prints wrong results of this project to stderr."""
+Counts = Counter[tuple[str, bool, str, str]]  # kind, determined, tool, outcome
+
+
+def measure(edits: list[Edit], seed: int, tools: list[str], combinations: int) -> Counts:
+    """Count outcomes. Prints wrong results of this project to stderr."""
     rng = random.Random(seed)
-    counts: Counter[tuple[str, bool, str, str]] = Counter()
+    counts: Counts = Counter()
     for before, after in edits:
-        jobs: list[tuple[str, tuple[Kind, ...]]] = list(KINDS.items())
+        jobs: list[tuple[str, tuple[Kind, ...]]] = [*KINDS.items(), *FORMS.items(), *PARTIAL.items()]
         jobs += [("random combinations", combination(rng)) for _ in range(combinations)]
         for name, kinds in jobs:
-            sloppy = draft(NAME, unified_diff(before, after, NAME))
+            sloppy = draft(NAME, unified_diff(before, after, NAME), after)
             for kind in kinds:
                 kind(sloppy, rng)
-            clear = determined(before, sloppy)
-            for tool in tools:
+            clear = name.startswith("whole file") or determined(before, sloppy)
+            partial = name in PARTIAL and sloppy.after.rstrip("\n") != after.rstrip("\n")
+            for tool in tools if sloppy.form is None else ["ours"]:
                 result = TOOLS[tool](before, sloppy)
-                verdict = outcome(result, after)
+                verdict = "wrong" if partial and result is not None else outcome(result, after)
                 counts[name, clear, tool, verdict] += 1
                 if tool == "ours" and verdict == "wrong":
                     words = ", ".join(kind.__name__ for kind in kinds)
                     off = unified_diff(after, result or "", "wanted")
-                    print(f"WRONG ({words}):\n{sloppy.diff()}\nDIFFERS:\n{off}", file=sys.stderr)
+                    print(f"WRONG ({words}):\n{sloppy.reply()}\nDIFFERS:\n{off}", file=sys.stderr)
     return counts
 
 
-def show(counts: Counter[tuple[str, bool, str, str]], tools: list[str]) -> None:
+def show(counts: Counts, names: list[str], tools: list[str]) -> None:
     """Print a row per kind: right / wrong / rejected where determined, and right / wrong elsewhere."""
-    names = [*KINDS, "random combinations"]
     print("Determined by the text: right / wrong / rejected in %; in brackets: right / wrong elsewhere")
     print(f"{'kind':28}{'cases':>6}" + "".join(f"{tool:>34}" for tool in tools))
     for name in [*names, "all"]:
@@ -249,7 +255,10 @@ def main() -> None:
     sizes = [sum(line[:1] in "+-" for line in unified_diff(*edit, NAME).split("\n")[2:] if line) for edit in edits]
     print(f"{len(edits)} edits, median {statistics.median(sizes):.0f} changed lines")
     tools = list(TOOLS)[: 1 if options.only_ours else None]
-    show(measure(edits, options.seed, tools, options.combinations), tools)
+    counts = measure(edits, options.seed, tools, options.combinations)
+    show(counts, [*KINDS, "random combinations"], tools)
+    show(counts, [*FORMS], ["ours"])
+    show(counts, [*PARTIAL], ["ours"])
     show_time(options.seed)
 
 

@@ -5,6 +5,7 @@ A draft keeps hunks and numbers apart from their text form, so that kinds can be
 
 from __future__ import annotations
 
+import ast
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ class Draft:
     around: list[Callable[[str], str]] = field(default_factory=list)  # text around the diff
     repeat_header: bool = False
     loose: bool = False  # the indentation does not determine the place
+    after: str = ""  # the edited file
+    form: Callable[[Draft], str] | None = None  # writes the edit in another form than a diff
 
     def diff(self) -> str:
         out: list[str] = [] if self.repeat_header else list(self.header)
@@ -47,14 +50,14 @@ class Draft:
         return "\n".join(out) + "\n"
 
     def reply(self) -> str:
-        text = self.diff()
+        text = self.form(self) if self.form else self.diff()
         for change in self.around:
             text = change(text)
         return text
 
 
-def draft(path: str, diff: str) -> Draft:
-    """The draft of a correct unified diff."""
+def draft(path: str, diff: str, after: str = "") -> Draft:
+    """The draft of a correct unified diff to the text ``after``."""
     hunks: list[DraftHunk] = []
     for line in diff.split("\n")[2:]:
         if line.startswith("@@"):
@@ -63,7 +66,7 @@ def draft(path: str, diff: str) -> Draft:
             hunks.append(DraftHunk((a, b, c, d), []))
         elif line and line[0] in " +-":
             hunks[-1].lines.append((line[0], line[1:]))
-    return Draft(path, hunks, [f"--- a/{path}", f"+++ b/{path}"])
+    return Draft(path, hunks, [f"--- a/{path}", f"+++ b/{path}"], after=after)
 
 
 def correct(draft: Draft, rng: random.Random) -> None:
@@ -234,6 +237,65 @@ def fence_unclosed(draft: Draft, rng: random.Random) -> None:
     draft.around.append(lambda text: f"```diff\n{text}")
 
 
+def _block(hunk: DraftHunk) -> list[str]:
+    old, new = ([text for sign, text in hunk.lines if sign != other] for other in ("+", "-"))
+    return ["<<<<<<< SEARCH", *old, "=======", *new, ">>>>>>> REPLACE"]
+
+
+def blocks_of_aider(draft: Draft, rng: random.Random) -> None:
+    draft.form = lambda d: "\n".join(
+        line for hunk in d.hunks for line in (d.path, "```python", *_block(hunk), "```", "")
+    )
+
+
+def blocks_of_openevolve(draft: Draft, rng: random.Random) -> None:
+    draft.form = lambda d: "Less noise.\n\n" + "\n".join(line for hunk in d.hunks for line in (*_block(hunk), ""))
+
+
+def blocks_without_trailing_space(draft: Draft, rng: random.Random) -> None:
+    draft.form = lambda d: "\n".join(line.rstrip() for hunk in d.hunks for line in (*_block(hunk), ""))
+
+
+def block_cut_off(draft: Draft, rng: random.Random) -> None:
+    """The last block ends before its last line."""
+    blocks_of_openevolve(draft, rng)
+    draft.around.append(lambda text: text[: text.rindex(">>>>>>> REPLACE")])
+
+
+def whole_file(draft: Draft, rng: random.Random) -> None:
+    draft.form = lambda d: f"The new file:\n\n```python\n{d.after.rstrip(chr(10))}\n```\n"
+
+
+def _without_lines(draft: Draft, rng: random.Random, put: Callable[[list[str]], list[str]]) -> None:
+    """The whole file, where ``put`` replaces a run of 4 to 12 lines."""
+    lines = draft.after.rstrip("\n").split("\n")
+    size = min(rng.randint(4, 12), len(lines) // 2)
+    at = rng.randrange(len(lines) - size)
+    draft.after = "\n".join([*lines[:at], *put(lines[at : at + size]), *lines[at + size :]])
+    whole_file(draft, rng)
+
+
+def file_with_dots(draft: Draft, rng: random.Random) -> None:
+    words = ("# ... existing code ...", "...", "# rest of the code unchanged", "# same as before")
+    _without_lines(draft, rng, lambda gone: [gone[0][: len(gone[0]) - len(gone[0].lstrip())] + rng.choice(words)])
+
+
+def file_without_end(draft: Draft, rng: random.Random) -> None:
+    lines = draft.after.rstrip("\n").split("\n")
+    draft.after = "\n".join(lines[: len(lines) * rng.randint(55, 95) // 100])
+    whole_file(draft, rng)
+
+
+def file_without_definition(draft: Draft, rng: random.Random) -> None:
+    """A function or class of the top level, defined once, is left out."""
+    heads = [node for node in ast.parse(draft.after).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    heads = [node for node in heads if sum(node.name == other.name for other in heads) == 1]
+    if heads:
+        gone, lines = rng.choice(heads), draft.after.rstrip("\n").split("\n")
+        draft.after = "\n".join([*lines[: gone.lineno - 1], *lines[gone.end_lineno :]])
+    whole_file(draft, rng)
+
+
 Kind = Callable[[Draft, random.Random], None]
 KINDS: dict[str, tuple[Kind, ...]] = {
     "correct": (correct,),
@@ -272,6 +334,25 @@ KINDS: dict[str, tuple[Kind, ...]] = {
     "counts + tabs + no a/ b/": (counts_wrong, tabs_for_spaces, no_prefixes),
     "@@ + one + indentation": (numbers_none, one_line_of_context, indentation_lost),
     "@@ + unmarked + one": (numbers_none, one_line_of_context, context_unmarked),
+}
+FORMS: dict[str, tuple[Kind, ...]] = {  # the edit in other forms than a diff
+    "blocks, aider": (blocks_of_aider,),
+    "blocks, openevolve": (blocks_of_openevolve,),
+    "blocks, trailing space lost": (blocks_without_trailing_space,),
+    "blocks + one line": (one_line_of_context, blocks_of_openevolve),
+    "blocks + blank dropped": (blank_line_dropped, blocks_of_aider),
+    "blocks + tabs": (tabs_for_spaces, blocks_of_aider),
+    "blocks + indentation lost": (indentation_lost, blocks_of_openevolve),
+    "blocks + dots": (dots_in_context, blocks_of_openevolve),
+    "blocks + think": (blocks_of_openevolve, reasoning),
+    "block cut off": (block_cut_off,),
+    "whole file": (whole_file,),
+    "whole file + think": (whole_file, reasoning),
+}
+PARTIAL: dict[str, tuple[Kind, ...]] = {  # parts of a file in place of the whole; no result is right
+    "file with dots": (file_with_dots,),
+    "file without its end": (file_without_end,),
+    "file without a definition": (file_without_definition,),
 }
 SINGLE: tuple[Kind, ...] = tuple(kinds[0] for name, kinds in KINDS.items() if len(kinds) == 1 and name != "correct")
 EXCLUSIVE: tuple[tuple[Kind, ...], ...] = (

@@ -50,7 +50,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     proposer = {"proposer": "ideas", "on_plateau": ON_PLATEAU} if edits_code else {"proposer": "cma-es"}
     settings = make_settings(
         {"tag": tag, "target": str(target), **proposer, "sandbox": sandbox, "device": "cpu",
-         "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache},
+         "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache, "memory": "off"},
         None,
         load_target(target)[1],
     )  # fmt: skip

@@ -17,7 +17,15 @@ from agent.toml import dump_toml, read_toml
 METHODS = ("cma-es", "tpe", "random")
 SEEDS = 3
 USUAL = {"policy": "greedy", "calibrate": 1}  # each trial is one run, as in the paper
-OWN = ("tag", "proposer", "seed", "until", "hours", "detach")  # set by the comparison, or without meaning in it
+OWN = (
+    "tag",
+    "proposer",
+    "seed",
+    "until",
+    "hours",
+    "detach",
+    "memory",
+)  # set by the comparison, or without meaning in it
 MOVABLE = ("runs", "cache", "llm_base_url", "llm_timeout")  # may change when a comparison continues
 
 
@@ -41,6 +49,7 @@ class Plan:
     def session(self, method: str, seed: int) -> Settings:
         """The settings of one session."""
         given = {**USUAL, **self.settings, "tag": self.name(method, seed), "proposer": method, "seed": seed}
+        given["memory"] = "off"  # the sessions must not know each other
         if method != "centaur" and given.get("on_llm_failure") == "cma":
             given["on_llm_failure"] = "wait"  # only centaur can fall back on CMA-ES
         return make_settings({k: v for k, v in given.items() if method in USED_BY.get(k, {method})}, None)

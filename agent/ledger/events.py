@@ -55,6 +55,8 @@ class SessionStarted(_Event, frozen=True, kw_only=True, tag="session"):
     path: str = "train.py"  # of the edited file in the repository
     self_reported: bool = False  # the edited code prints the value itself
     data: str = ""  # hash of the prepared data
+    program: str = ""  # normal form of the edited file at the baseline; "" if it is not Python
+    memory: tuple[str, ...] = ()  # earlier runs of which the proposer knows the attempts
 
 
 class Asked(_OfTrial, frozen=True, kw_only=True, tag="asked"):

@@ -18,6 +18,7 @@ class Options(TypedDict, total=False):
     grammar: str | None  # EBNF grammar of the answer, as vLLM reads it
     temperature: float | None
     seed: int | None
+    frequency_penalty: float | None  # lowers the probability of tokens that occurred, -2 to 2
     max_tokens: int | None  # of the answer, reasoning included
     n: int  # number of choices, default 1
 

@@ -166,9 +166,8 @@ class ChatModel:
     def _body(self, messages: Sequence[Message], **options: Unpack[Options]) -> dict[str, Any]:
         model = self._model if self._model is not None else self.describe().id
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        body: dict[str, Any] = {
-            name: given[name] for name in ("temperature", "seed", "max_tokens", "n") if name in given
-        }
+        plain = ("temperature", "seed", "frequency_penalty", "max_tokens", "n")
+        body: dict[str, Any] = {name: given[name] for name in plain if name in given}
         if body.get("n") == 1:
             del body["n"]
         if "schema" in given:

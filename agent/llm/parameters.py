@@ -13,6 +13,7 @@ from agent.llm.connection import RequestFailed
 _OPTIONAL = {
     "temperature": "temperature",
     "seed": "seed",
+    "frequency_penalty": "frequency_penalty",
     "max_tokens": "max_tokens",
     "max_completion_tokens": "max_(?:completion_)?tokens",
     "n": r"[`'\"]n[`'\"]|n ?(?:[:=<>!]|must|should|is not)|completion choices?|multiple (?:choices|completions)",

@@ -22,6 +22,7 @@ class Request:
     grammar: str | None = None
     temperature: float | None = None
     seed: int | None = None
+    frequency_penalty: float | None = None
     max_tokens: int | None = None
     n: int = 1
 

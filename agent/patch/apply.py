@@ -2,7 +2,8 @@
 
     after = apply_reply(before, reply, "train.py")      # raises PatchRejected, or NoEffect
 
-``agent.patch.parse`` finds the diffs and ``agent.patch.locate`` places their hunks by content. This module checks the
+``agent.patch.parse`` finds the diffs and ``agent.patch.locate`` places their hunks by content. Search and replace
+blocks and whole files become hunks as well (``agent.patch.blocks``, ``agent.patch.whole_file``). This module checks the
 edit: it changes only lines of the one file, is bounded in size, and results in another valid program. An edit that does
 not apply as a whole changes nothing.
 """
@@ -18,15 +19,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import unified_diff as _diff_lines
 from itertools import pairwise
+from typing import Literal
 
 from agent.errors import NoEffect, PatchRejected
+from agent.patch.blocks import read_blocks
 from agent.patch.disambiguate import NotPlaced, Place, splice
 from agent.patch.explain import explain_no_diff, explain_not_placed
 from agent.patch.locate import locate
 from agent.patch.normal_form import BYTE_ORDER_MARK, same_program
 from agent.patch.parse import FileDiff, Hunk, Line, read_diffs
+from agent.patch.reasoning import strip_reasoning
+from agent.patch.whole_file import read_whole_file
 from agent.text import visible
 
+Form = Literal["diff", "blocks", "file", ""]
+_FORMS: dict[Form, re.Pattern[str]] = {
+    "blocks": re.compile(r"^<{5,9} ?SEARCH", re.MULTILINE),
+    "diff": re.compile(r"^[ \t]*(?:@@|--- \S|\*\*\* |(?:```+|~~~+) *(?:diff|patch|udiff)\b)", re.MULTILINE),
+    "file": re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE),
+}
 MAX_REPLY = 1_000_000  # characters
 MAX_RESULT = 500_000  # characters
 MAX_ADDED_LINE = 4_000  # characters
@@ -69,13 +80,16 @@ def edited(text: str, reply: str, path: str = "train.py") -> str:
     if text.startswith(BYTE_ORDER_MARK):  # models cannot see the mark and mostly leave it out
         reply = re.sub(rf"^([ +-]?){BYTE_ORDER_MARK}", r"\1", reply, flags=re.MULTILINE)
         return BYTE_ORDER_MARK + edited(text[1:], reply, path)
-    diffs = _without_repeats([diff for diff in read_diffs(reply) if _allowed(diff, path)])
+    form, diffs = _read(reply, text, path)
+    diffs = _without_repeats([diff for diff in diffs if _allowed(diff, path)])
     if not any(hunk.changes for diff in diffs for hunk in diff.hunks):
-        raise PatchRejected("the diff adds and deletes nothing" if diffs else explain_no_diff(reply, path))
+        if form == "file":
+            return text
+        raise PatchRejected("the edit adds and deletes nothing" if diffs else explain_no_diff(reply, path))
     for diff in diffs:
         for hunk in diff.hunks:
             _check_added(hunk, text)
-    closer = _without_space_after_sign(diffs) if path.endswith(".py") else None
+    closer = _without_space_after_sign(diffs) if form == "diff" and path.endswith(".py") else None
     if closer and _has_space_after_signs(text, diffs, closer):
         with contextlib.suppress(NotPlaced):
             return _checked(text, closer, path)
@@ -86,6 +100,25 @@ def edited(text: str, reply: str, path: str = "train.py") -> str:
             return _checked(text, closer or diffs, path)
         except (NotPython, NotPlaced):
             raise problem from None
+
+
+def form_of(reply: str) -> Form:
+    """The form of the edit that a reply attempts, whether or not it applies; "" if there is none."""
+    with contextlib.suppress(PatchRejected):
+        reply = strip_reasoning(reply)
+    return next((form for form, marks in _FORMS.items() if marks.search(reply)), "")
+
+
+def _read(reply: str, text: str, path: str) -> tuple[Form, list[FileDiff]]:
+    """The edit of a reply and its form. Raises PatchRejected."""
+    blocks, rest = read_blocks(reply)
+    diffs = read_diffs(rest if blocks else reply)
+    if blocks and diffs:
+        raise PatchRejected("the reply holds a diff and search and replace blocks; send one of them")
+    if blocks:
+        return "blocks", blocks
+    file = None if diffs else read_whole_file(reply, text, path)
+    return ("file", [file]) if file else ("diff" if diffs else "", diffs)
 
 
 def unified_diff(before: str, after: str, path: str) -> str:

@@ -21,8 +21,6 @@ def explain_no_diff(reply: str, path: str) -> str:
     reply = strip_reasoning(reply)
     if not reply.strip():
         return "the reply holds nothing outside its reasoning"
-    if re.search(r"^<{5,} ?SEARCH", reply, re.MULTILINE):
-        return "the reply holds search and replace blocks; send a unified diff with --- and +++ headers and @@ hunks"
     if re.search(r"^(?:```|~~~)", reply, re.MULTILINE):
         return f"the reply holds a code block and no unified diff of {path}; send only the lines that change, as a diff"
     return f"the reply holds no unified diff of {path}"

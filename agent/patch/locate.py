@@ -52,6 +52,8 @@ def locate(lines: Sequence[str], hunks: Sequence[Hunk]) -> Places:
             places = _places(source, part)
             if not places:
                 raise NotPlaced("its lines are not in the file", number)
+            if part.exact and part.start is None and len(at := _ignoring_blank_lines(source, part)) > len(places):
+                raise NotPlaced(f"its lines fit in {len(at)} places that differ in blank lines", number, at)
             parts.append((number, part))
             candidates.append(places)
     if any(places[0].reindented for places in candidates):  # then exact indentation of other hunks is no evidence
@@ -152,6 +154,12 @@ def _contiguous(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
     for start in _search(needle, *source.index(loose, dense=False)):
         if place := _filled(source, hunk, range(start, start + len(old)), loose):
             yield place
+
+
+def _ignoring_blank_lines(source: _Source, hunk: Hunk) -> list[int]:
+    """Lines where the old lines with text match; a block has no line number that decides between them."""
+    needle = [line.text.rstrip() for line in hunk.old if line.text.strip()]
+    return [source.full[first] for first in _search(needle, *source.index(loose=False, dense=True))]
 
 
 def _around_blank_lines(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:

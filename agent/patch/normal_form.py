@@ -37,6 +37,14 @@ def normal_form(source: str) -> str:
     return _hash(_tree(source))
 
 
+def program_of(source: str) -> str:
+    """The normal form of a program; "" for a text that is not Python."""
+    try:
+        return normal_form(source)
+    except SyntaxError:
+        return ""
+
+
 def same_program(one: str, other: str) -> bool:
     """Whether the two sources have the same normal form. Raises SyntaxError."""
     return one == other or normal_form(one) == normal_form(other)

@@ -92,7 +92,7 @@ class FileDiff:
 
 
 @dataclass
-class _Segment:
+class Segment:
     """The lines inside one fence, or between fences."""
 
     lines: list[str] = field(default_factory=list)
@@ -104,9 +104,9 @@ class _Segment:
 def read_diffs(reply: str) -> list[FileDiff]:
     """All diffs of a reply in order. Raises PatchRejected for an ambiguous reply."""
     found: list[FileDiff] = []
-    for segment in _segments(strip_reasoning(reply.replace("\r\n", "\n"))):
+    for segment in segments(strip_reasoning(reply.replace("\r\n", "\n"))):
         inner = _diff_in_json(segment)
-        parts = [segment] if inner is None else list(_segments(inner))
+        parts = [segment] if inner is None else list(segments(inner))
         for part in parts:
             _Reader(part, found).read()
     if sum(len(diff.hunks) for diff in found) > MAX_HUNKS:
@@ -117,8 +117,9 @@ def read_diffs(reply: str) -> list[FileDiff]:
 # --- fences ---------------------------------------------------------------------------------------------------------
 
 
-def _segments(text: str) -> Iterator[_Segment]:
-    part, indent, ticks = _Segment(), "", ""
+def segments(text: str) -> Iterator[Segment]:
+    """The fenced and the other parts of a text, in order."""
+    part, indent, ticks = Segment(), "", ""
     hunk_seen = False
     for raw in text.removesuffix("\n").split("\n"):
         line = raw.rstrip("\r")
@@ -136,21 +137,21 @@ def _segments(text: str) -> Iterator[_Segment]:
         yield _dedented(part, indent)
         opens = not part.fenced or bool(fence["info"])
         indent, ticks = fence["indent"], fence["ticks"]
-        part = _Segment(
+        part = Segment(
             fenced=opens, info=fence["info"].strip().lower().split(" ")[0] if opens else "", closed=not opens
         )
         hunk_seen = False
     yield _dedented(part, indent)
 
 
-def _dedented(part: _Segment, indent: str) -> _Segment:
+def _dedented(part: Segment, indent: str) -> Segment:
     """The segment without the indentation of a fence in a list item."""
     if part.fenced and indent and all(line.startswith(indent) for line in part.lines if line.strip()):
         part.lines = [line[len(indent) :] for line in part.lines]
     return part
 
 
-def _diff_in_json(segment: _Segment) -> str | None:
+def _diff_in_json(segment: Segment) -> str | None:
     text = "\n".join(segment.lines).strip()
     if not text.startswith("{"):
         return None
@@ -170,7 +171,7 @@ def _diff_in_json(segment: _Segment) -> str | None:
 class _Reader:
     """Reads the diffs of one segment into ``found``."""
 
-    def __init__(self, segment: _Segment, found: list[FileDiff]) -> None:
+    def __init__(self, segment: Segment, found: list[FileDiff]) -> None:
         self.lines, self.segment, self.found = segment.lines, segment, found
         # A header before a fence belongs to the hunks in the fence.
         self.current = found[-1] if found and not found[-1].hunks else None
@@ -319,7 +320,11 @@ def _read_hunk(header: str, body: list[str], fenced: bool) -> Hunk:
         at += 1
     if at and not old and not new and _only_prose(body[at:], fenced) and _well_formed(counted[0], body[:at]):
         return Hunk(_lines(body[:at]), start, new_start, True, section)
-    return Hunk(_without_layout(body), start, new_start, section=section, claimed=growth)
+    hunk = Hunk(_without_layout(body), start, new_start, section=section, claimed=growth)
+    cut = len(_lines(body)) - len(hunk.lines)
+    if cut and hunk.lines and hunk.lines[-1].sign == "+" and growth == hunk.growth + cut:
+        raise PatchRejected("a blank line at the end of a hunk may be an added line; begin every added line with +")
+    return hunk
 
 
 def _well_formed(header: str, body: list[str]) -> bool:

@@ -15,6 +15,8 @@ from agent.ledger.state import StateBuilder
 from agent.llm.api_keys import scrub
 from agent.llm.prompts import cut_notes, one_line
 from agent.patch.apply import unified_diff
+from agent.patch.normal_form import program_of
+from agent.proposers.memory import Memory
 from agent.proposers.protocol import Context
 from agent.proposers.search.base import Method, NoPoint, Suggestion, Terms
 from agent.proposers.search.prompt_tables import show
@@ -27,6 +29,17 @@ class BlockProposer:
 
     def __init__(self, name: str, method: Method, space: SearchSpace, goal: Goal):
         self.name, self.method, self.space, self.goal = name, method, space, goal
+        self._memory, self._source = Memory(), ""
+        self._from_elsewhere = 0  # points of earlier runs that the method knows
+
+    def start_from(self, memory: Memory, source: str) -> None:
+        """Report points of earlier runs to the method after the baseline, where they give the program measured then.
+
+        Args:
+            memory: the attempts of earlier runs.
+            source: text of the baseline.
+        """
+        self._memory, self._source = memory, source
 
     def ask(self, context: Context) -> Proposal:
         before = self.space.read(context.source)
@@ -48,7 +61,9 @@ class BlockProposer:
         )
         if isinstance(found, NoPoint):
             return replace(proposal, ending="model_failed", reason=str(found))
-        diff = unified_diff(context.source, self.space.render(context.source, found.params), context.path)
+        elsewhere = {"from_earlier_runs": self._from_elsewhere} if self._from_elsewhere else {}
+        text = self.space.render(context.source, found.params)
+        diff = unified_diff(context.source, text, context.path)
         return replace(
             proposal,
             source=found.source,
@@ -56,7 +71,8 @@ class BlockProposer:
             params=dict(found.params),
             subject=subject(before, found.params),
             rationale=found.rationale,
-            search=dict(found.search),
+            search={**found.search, **elsewhere},
+            form=program_of(text) if diff else "",
             ending=None if diff else "no_effect",
             reason="" if diff else "the same values as the present best",
         )
@@ -73,6 +89,20 @@ class BlockProposer:
             status=record.status if value is None else "ok",
             memory_gb=max((r.peak_memory_gb or 0.0 for r in record.runs), default=0.0) or None,
         )
+        if not record.number:
+            self._tell_points(fmean(record.values) if record.values else None)
+
+    def _tell_points(self, baseline: float | None) -> None:
+        """Report the points of earlier runs."""
+        for past, value in self._memory.points_for(baseline, self.goal, self._form_of):
+            self.method.tell(dict(past.params or {}), value, status=past.status)
+            self._from_elsewhere += 1
+
+    def _form_of(self, params: Params) -> str:
+        """The form of the baseline's program with ``params``; "" for a point outside the space."""
+        if self.space.valid(params):
+            return ""
+        return program_of(self.space.render(self._source, params))
 
     def rebase(self, proposal: Proposal, source: str, path: str) -> str:
         """``source`` with all values of the point: a point sets the whole block."""

@@ -36,7 +36,7 @@ class PlateauHandOver:
     def ask(self, context: Context) -> Proposal:
         if context.failed is None and self.searches(context.plateau):
             try:
-                return self._search(context).ask(context)
+                return search_from(context, self.target_toml, self.goal, self.name).ask(context)
             except (UsageError, SearchExhausted):  # the model removed the block, or no configuration is left
                 pass
         return self.code.ask(context)
@@ -54,13 +54,15 @@ class PlateauHandOver:
         """Whether CMA-ES proposes the next trial, by the number of trials since the last keep."""
         return since_keep >= self.after and (since_keep - self.after) % (self.after + self.trials) < self.trials
 
-    def _search(self, context: Context) -> BlockProposer:
-        space = SearchSpace.from_toml(self.target_toml, source=context.source)
-        method = CmaEs(space, seed=context.seed, baseline=space.read(context.source))
-        for record in context.history[len(context.history) - context.plateau :]:
-            params = record.proposal.params
-            if record.proposal.source == SOURCE and params is not None:
-                method.replay(Suggestion(dict(params), SOURCE))
-                value = minimised_value(record, self.goal)
-                method.tell(dict(params), value, status=record.status if value is None else "ok")
-        return BlockProposer(self.name, method, space, self.goal)
+
+def search_from(context: Context, target_toml: Path, goal: Goal, name: str) -> BlockProposer:
+    """CMA-ES over the block of the present file, with the results of its trials since the last keep."""
+    space = SearchSpace.from_toml(target_toml, source=context.source)
+    method = CmaEs(space, seed=context.seed, baseline=space.read(context.source))
+    for record in context.history[len(context.history) - context.plateau :]:
+        params = record.proposal.params
+        if record.proposal.source == SOURCE and params is not None:
+            method.replay(Suggestion(dict(params), SOURCE))
+            value = minimised_value(record, goal)
+            method.tell(dict(params), value, status=record.status if value is None else "ok")
+    return BlockProposer(name, method, space, goal)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from agent.ledger.events import Event
+from agent.proposers.memory import Memory
 from agent.space.space import Params
 from agent.types import Goal, Measurement, Proposal, Record, Value
 
@@ -57,6 +58,7 @@ class Context:
     baseline: str = ""  # text of the editable file before the first edit
     open: tuple[Record, ...] = ()  # other trials without a verdict
     failed: Record | None = None  # the trial whose edit failed before training, if the ask is for its repair
+    memory: Memory = field(default_factory=Memory)  # attempts of earlier runs
 
     @property
     def best(self) -> float | None:

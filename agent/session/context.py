@@ -6,19 +6,23 @@ import dataclasses
 
 from agent.judge.noise import noise_of
 from agent.ledger.state import State
+from agent.proposers.memory import Memory
 from agent.proposers.protocol import Context
 from agent.rundir.directory import NOTES, RunDirectory
 from agent.session.parts import Parts
 from agent.types import Record
 
 
-def describe(state: State, parts: Parts, directory: RunDirectory, failed: Record | None = None) -> Context:
+def describe(
+    state: State, parts: Parts, directory: RunDirectory, memory: Memory, failed: Record | None = None
+) -> Context:
     """Everything that a proposer may know: all but the scores on the test split.
 
     Args:
         state: of the session.
         parts: of the session.
         directory: of the run.
+        memory: attempts of earlier runs.
         failed: the trial whose edit is to be repaired; None for a new idea.
     """
     finished, number, parent, transcripts = state.finished, len(state.records) + 1, state.head, ""
@@ -46,6 +50,7 @@ def describe(state: State, parts: Parts, directory: RunDirectory, failed: Record
         baseline=parts.repo.read(state.baseline, parts.target.path),
         open=tuple(record for record in state.open_records if failed is None or record.number != failed.number),
         failed=failed,
+        memory=memory,
     )
 
 

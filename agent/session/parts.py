@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import UsageError
@@ -81,27 +80,39 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
     model = _model(settings, sleeper) if settings.proposer in NEED_MODEL else None
     if settings.proposer not in EDIT_CODE:
         return block_proposer(settings, target, source, model)
+    toml = target.folder / "target.toml"
+    if settings.on_plateau or (model is not None and settings.on_llm_loop == "cma"):
+        from agent.space.space import SearchSpace
+
+        SearchSpace.from_toml(toml, source=source)  # raises now, not hours later
     code = _code_proposer(settings, target, model)
     if not settings.on_plateau:
         return code
     from agent.proposers.plateau import PlateauHandOver
-    from agent.space.space import SearchSpace
 
-    toml = target.folder / "target.toml"
-    SearchSpace.from_toml(toml, source=source)  # raises now, not after a plateau hours later
     return PlateauHandOver(code, toml, target.goal, settings.on_plateau, name=settings.proposer)
 
 
 def _code_proposer(settings: Settings, target: Target, model: Chat | None) -> Proposer:
     from agent.proposers.ideas.bank import load_bank
-    from agent.proposers.ideas.proposer import IdeasProposer, untried_ideas
+    from agent.proposers.ideas.proposer import IdeasProposer
 
     if model is None:
         return IdeasProposer(load_bank(target.folder))
+    bank = load_bank(target.folder) if settings.ideas or settings.on_llm_loop == "ideas" else ()
     from agent.proposers.code.proposer import CodeProposer
+    from agent.proposers.ideas.choice import BankMaterial
+    from agent.proposers.plateau import search_from
+    from agent.proposers.stand_in import StandIn
 
-    material = partial(untried_ideas, load_bank(target.folder)) if settings.ideas else None
-    return CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature, material=material)
+    material = BankMaterial(bank) if settings.ideas else None
+    code = CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature, material=material)
+    if settings.on_llm_loop == "skip":
+        return code
+    toml, goal, name = target.folder / "target.toml", target.goal, settings.proposer
+    if settings.on_llm_loop == "cma":
+        return StandIn(code, lambda context: search_from(context, toml, goal, name))
+    return StandIn(code, lambda _: IdeasProposer(bank))
 
 
 def _model(settings: Settings, sleeper: Sleeper | None) -> Chat:

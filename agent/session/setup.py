@@ -18,6 +18,9 @@ from agent.judge.beliefs import Beliefs
 from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
+from agent.patch.normal_form import program_of
+from agent.proposers.block import BlockProposer
+from agent.proposers.memory import Memory
 from agent.repo.refs import RunRefs
 from agent.repo.repo import Repo
 from agent.rundir.directory import NOTES, RunDirectory, environment, new_tag
@@ -27,6 +30,7 @@ from agent.session.commits import Commits
 from agent.session.context import describe
 from agent.session.in_flight import Ideas, Runs
 from agent.session.loop import Session
+from agent.session.memory import gather, load, save
 from agent.session.parts import Parts, assemble
 from agent.session.recorder import Recorder
 from agent.session.repair import Repairs
@@ -53,8 +57,11 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     notes = notes_of(settings)
     parts = assemble(settings, say)
     check_repository(parts.repo, settings.tag)
+    data = parts.prepared.hash if parts.prepared else ""
+    memory = gather(settings.memory, Path(settings.runs), parts.target, data, parts.repo, say)
     with at_work(parts, directory) as crew:
         directory.create(record_of(parts), notes)
+        save(memory, directory)
         with directory.lock(), Ledger(directory.ledger) as ledger:
             ledger.append(session_event(parts, directory))
             run(parts, crew, directory, ledger, view)
@@ -124,6 +131,8 @@ def resume(
     """Continue a run after an interruption, under its own settings and ``changes``. Errors: see ``start``."""
     directory = RunDirectory(root, tag)
     directory.read_settings()  # raises before the lock and the ledger are created
+    if "memory" in changes:
+        raise UsageError("--memory is fixed at the start of a run: leave it out, or start a new run.")
     with directory.lock(), Ledger(directory.ledger) as ledger:
         before = directory.read_settings(ledger.state)["run"]
         settings = dataclasses.replace(make_settings({**before, **changes}, None), runs=str(root), tag=tag)
@@ -193,20 +202,23 @@ def run(parts: Parts, crew: Crew, directory: RunDirectory, ledger: Ledger, shown
 
     notifiers = [parts.notifier] if parts.notifier else []
     view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), *notifiers)
-    session = _session(parts, crew, directory, Recorder(ledger, view))
+    session = _session(parts, crew, directory, Recorder(ledger, view), load(directory))
     with contextlib.closing(parts.repo), crew.stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # it was written before there were observers
         session.run()
 
 
-def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Recorder) -> Session:
+def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Recorder, memory: Memory) -> Session:
+    if isinstance(parts.proposer, BlockProposer):
+        baseline = recorder.state.baseline
+        parts.proposer.start_from(memory, parts.repo.read(baseline, parts.target.path))
     commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
     smoke = smoke_seconds(parts.settings.smoke, parts.target.budget.startup_seconds)
     runs = Runs(crew.workers, directory, recorder, parts.settings.seed, smoke)
     ideas = Ideas(parts.proposer, directory, recorder, parts.settings.on_llm_failure == "wait")
     ending = EndOfNight(parts.settings, crew.stopper, parts.target)
     most_repairs = parts.settings.repairs if parts.settings.proposer == "code" else 0
-    context = partial(describe, parts=parts, directory=directory)
+    context = partial(describe, parts=parts, directory=directory, memory=memory)
     repairs = Repairs(
         ideas, ending, lambda state, failed: context(state, failed=failed), parts.target.budget, most_repairs
     )
@@ -245,6 +257,8 @@ def session_event(parts: Parts, directory: RunDirectory) -> SessionStarted:
         path=target.path,
         self_reported=target.score == "stdout",
         data=parts.prepared.hash if parts.prepared else "",
+        program=program_of(parts.repo.read(parts.repo.head(), target.path)),
+        memory=load(directory).runs,
     )
 
 

@@ -23,7 +23,7 @@ ROWS = [
 RANK = {name: rank for rank, row in enumerate(reversed(ROWS)) for name in row}
 INSIDE = {  # within one package: who may import whom
     "review": {"data": set(), "terminal": {"data"}, "report": {"data"}},
-    "proposers": {"search": {"protocol"}, "code": {"protocol"}, "ideas": {"code", "protocol"}},
+    "proposers": {"search": {"protocol"}, "code": {"protocol", "memory"}, "ideas": {"code", "protocol"}},
 }
 HEAVY = {
     "torch", "docker", "openai", "optuna", "sklearn", "git", "cmaes", "tokenizers", "ray", "smac", "scipy", "starlette",

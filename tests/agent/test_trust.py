@@ -17,8 +17,9 @@ from agent.trust import PROTECTED
 HARMLESS = {  # they change what is searched and when it ends, not where code runs or what the host shows
     "proposer", "budget", "device", "threads", "seed", "trials", "hours", "until", "train_hours", "breaker",
     "max_tokens_total", "max_cost", "price_in", "price_out",
-    "llm_timeout", "llm_temperature", "on_llm_failure", "ask_ahead", "ideas", "repairs", "smoke", "policy", "calibrate",
-    "keep_simpler", "stop_hopeless", "centaur_share", "screen", "on_plateau", "workers", "notify_minutes",
+    "llm_timeout", "llm_temperature", "on_llm_failure", "on_llm_loop", "ask_ahead", "memory", "ideas", "repairs",
+    "smoke", "policy", "calibrate", "keep_simpler", "stop_hopeless", "centaur_share", "screen", "on_plateau", "workers",
+    "notify_minutes",
 }  # fmt: skip
 RUN_KEYS = {
     "sandbox": '"process"', "image": '"evil:latest"', "llm_base_url": '"http://evil.example/v1"', "llm_model": '"m"',

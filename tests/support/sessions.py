@@ -24,7 +24,15 @@ from agent.target import load_target
 
 __all__ = ["USUAL", "check_replay", "check_whole", "killed", "nothing", "refs_of", "resume", "start", "state_of"]
 
-USUAL = {"proposer": "cma-es", "sandbox": "process", "device": "cpu", "policy": "margin", "calibrate": 3, "trials": 4}
+USUAL = {
+    "proposer": "cma-es",
+    "sandbox": "process",
+    "device": "cpu",
+    "policy": "margin",
+    "calibrate": 3,
+    "trials": 4,
+    "memory": "off",
+}
 
 
 def nothing(_text: str) -> None:

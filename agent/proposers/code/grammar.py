@@ -10,10 +10,11 @@ import json
 from agent.proposers.code.history import CATEGORIES
 
 _TEMPLATE = r"""
-root ::= "Category: " category "\nSubject: " subject "\nRationale: " rationale "\n\n```diff\n" files hunk+ "```"
+root ::= "Category: " category "\nSubject: " subject "\nRationale: " rationale idea? "\n\n```diff\n" files hunk+ "```"
 category ::= {categories}
 subject ::= [^ \n] [^\n]{{0,79}}
 rationale ::= [^ \n] [^\n]{{0,599}}
+idea ::= "\nIdea: " [^ \n] [^\n]{{0,79}}
 files ::= {files}
 hunk ::= "@@ " [^\n@]{{0,40}} " @@" [^\n]{{0,80}} "\n" context* change line*
 context ::= " " [^\n]* "\n"

@@ -1,4 +1,4 @@
-"""Reads the header of a reply: category, subject and rationale before the diff."""
+"""Reads the header of a reply: category, subject, rationale and idea before the edit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ RATIONALE_LIMIT = 1000
 
 _FIELD = re.compile(
     r"^[\s>*_#\d.-]*(?P<name>category|kind|type|subject|title|summary|change|rationale|reason|reasoning|why|hypothesis"
-    r"|motivation|explanation)\b[*_`\s]*[:：][*_`\s]*(?P<text>.*)$",
+    r"|motivation|explanation|idea)\b[*_`\s]*[:：][*_`\s]*(?P<text>.*)$",
     re.IGNORECASE,
 )
 _FIELDS = {
     "category": "category", "kind": "category", "type": "category",
-    "subject": "subject", "title": "subject", "summary": "subject", "change": "subject",
+    "idea": "idea", "subject": "subject", "title": "subject", "summary": "subject", "change": "subject",
 }  # fmt: skip
-_DIFF = re.compile(r"^\s*(?:`{3}|~{3}|--- |diff --git |@@|\*\*\* |Index: )")
+_DIFF = re.compile(r"^\s*(?:`{3}|~{3}|--- |diff --git |@@|\*\*\* |Index: |<{5,9} ?SEARCH)")
 _SMALL_TALK = re.compile(
     r"^(?:sure|okay|ok|certainly|of course|here(?:'s| is| are)|let(?:'s| me| us)|i(?:'ll| will))\b", re.IGNORECASE
 )
@@ -40,6 +40,7 @@ class Header(NamedTuple):
     category: str = ""
     subject: str = ""
     rationale: str = ""
+    idea: str = ""  # of the bank, as the model wrote it
 
 
 def read_header(reply: str) -> Header:
@@ -67,10 +68,11 @@ def read_header(reply: str) -> Header:
         else:
             other.append(line)
     prose = [line for line in other if not _SMALL_TALK.match(line.strip(" *_#>"))]
-    subject = " ".join(fields.get("subject", ()))
+    subject = " ".join(fields.get("subject", fields.get("idea", ())))
     if not subject and prose:
         subject = prose.pop(0)
-    return _header(" ".join(fields.get("category", ())), subject, " ".join(fields.get("rationale", prose)))
+    rationale = " ".join(fields.get("rationale", prose))
+    return _header(" ".join(fields.get("category", ())), subject, rationale, " ".join(fields.get("idea", ())))
 
 
 def normal_category(text: str) -> str:
@@ -82,15 +84,16 @@ def normal_category(text: str) -> str:
 def _from_json(text: str) -> Header | None:
     try:
         data = json.loads(text)
-        return _header(*(str(data.get(name) or "") for name in ("category", "subject", "rationale")))
+        return _header(*(str(data.get(name) or "") for name in ("category", "subject", "rationale", "idea")))
     except (ValueError, AttributeError, RecursionError):
         return None
 
 
-def _header(category: str, subject: str, rationale: str) -> Header:
+def _header(category: str, subject: str, rationale: str, idea: str) -> Header:
     subject = one_line(subject, 4 * SUBJECT_LIMIT).strip(" *_#>-")
     if len(subject) > 2 and subject[0] == subject[-1] and subject[0] in "\"'`":
         subject = subject[1:-1]
     if len(subject) > SUBJECT_LIMIT:
         subject = subject[: SUBJECT_LIMIT - 1].rsplit(" ", 1)[0] + "…"
-    return Header(normal_category(category), subject, one_line(rationale, RATIONALE_LIMIT).strip(" *_"))
+    rationale = one_line(rationale, RATIONALE_LIMIT).strip(" *_")
+    return Header(normal_category(category), subject, rationale, one_line(idea).strip(" *_`\"'"))

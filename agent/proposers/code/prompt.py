@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, Protocol
 
 from agent.errors import ModelMisconfigured
 from agent.llm.chat import BYTES_PER_TOKEN, Chat, Message
 from agent.llm.prompts import block, cut_notes, fill
+from agent.patch.normal_form import program_of
 from agent.proposers.code import history
+from agent.proposers.code.header import Header
 from agent.proposers.protocol import Context
+from agent.types import IdeaUse
 
 HISTORY_LIMIT = 60_000  # characters
 DEFAULT_WINDOW = 32_768  # tokens, for a server that does not report its context window
 ANSWER = 16_384  # tokens reserved for the answer, reasoning included; at most a third of the window
 SMALLEST_ANSWER = 1024  # tokens
 FEW, MANY = 4, 8  # ideas in a prompt, and on a plateau
-Material = Callable[[Context, int], str]  # that many ideas for the next edit, as text
+
+
+class Material(Protocol):
+    """Ideas that a prompt shows."""
+
+    def show(self, context: Context, count: int) -> Mapping[str, str]:
+        """At most ``count`` ideas for the next edit: the text of each by its key."""
+        ...
+
+    def use_of(self, header: Header, shown: Collection[str], context: Context) -> IdeaUse:
+        """Which idea an edit takes up, where the prompt has shown the ideas with the keys ``shown``."""
+        ...
 
 
 class Prompt(NamedTuple):
     text: str
     max_tokens: int  # of the answer
     plateau: int  # 0: none, 1: other category, 2: combine near misses, 3: bolder change
+    ideas: tuple[str, ...] = ()  # keys of the ideas that it shows
 
 
 def build_prompt(
@@ -40,18 +55,18 @@ def build_prompt(
         limit = HISTORY_LIMIT
         while True:
             attempts = history.render_history(context, limit) if limit else "Left out to save space."
-            ideas = material(context, MANY if level else FEW) if material and extras else ""
+            ideas = material.show(context, MANY if level else FEW) if material and extras else {}
             text = _fill(context, attempts, level, extras, ideas)
             over = model.count_tokens([user(text)]) + answer + margin(window) - window
             if over <= 0:
-                return Prompt(text, answer, level)
+                return Prompt(text, answer, level, tuple(ideas))
             if not limit:
                 break
             limit = min(limit, len(attempts)) - int(over * BYTES_PER_TOKEN * 1.1)
             limit = limit if limit >= 400 else 0
     room = answer - over
     if room >= SMALLEST_ANSWER:
-        return Prompt(text, room, level)
+        return Prompt(text, room, level, tuple(ideas))
     raise ModelMisconfigured(
         f"{context.path} does not fit the model's context of {window} tokens: the shortest prompt leaves "
         f"{max(room, 0)} for the answer, and it needs {SMALLEST_ANSWER}. Start the model server with a larger "
@@ -69,9 +84,10 @@ def user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def _fill(context: Context, attempts: str, level: int, extras: bool, ideas: str) -> str:
+def _fill(context: Context, attempts: str, level: int, extras: bool, ideas: Mapping[str, str]) -> str:
     remarks = [history.last_failure(context), plateau_text(context, level)] if extras else []
-    remarks += [fill("material", ideas=ideas) if ideas else "", history.open_attempts(context)]
+    remarks += [context.memory.page(program_of(context.source)) if extras else ""]
+    remarks += [fill("material", ideas="\n".join(ideas.values())) if ideas else "", history.open_attempts(context)]
     return fill(
         "code",
         path=context.path,

@@ -1,8 +1,10 @@
 """Proposes edits of a whole file as unified diffs written by a model.
 
-One ``ask`` is one conversation. A repair round follows a reply that does not apply, with the exact reason. A repeat
-round at a higher temperature follows an idea that was tried before. Neither round costs a training run. The
-conversation is written to the trial's directory; ``Proposal.usage`` counts requests, tokens and seconds.
+One ``ask`` is one conversation. A repair round follows a reply that does not apply, with the exact reason; the last of
+several asks for the form of edit that this model has followed best. A repeat round at a higher temperature follows an
+idea that was tried before. A reply that is a loop gets one round with other sampling in place of these. No round costs
+a training run. The conversation is written to the trial's directory; ``Proposal.usage`` counts requests, tokens and
+seconds.
 
 The prompt depends only on the Context, and request k of a trial has the seed (session seed, trial, k). So the same
 ledger gives the same next request.
@@ -13,7 +15,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,17 +25,21 @@ from agent.llm.chat import Chat, Message, Reply
 from agent.llm.prompts import block, fill, one_line
 from agent.llm.transcript import no_answer, transcript
 from agent.patch.apply import apply_reply, unified_diff
-from agent.patch.normal_form import normal_form, only_seed_changes
+from agent.patch.normal_form import normal_form, only_seed_changes, program_of
 from agent.proposers.code.failure import as_reply, failure_remark
+from agent.proposers.code.forms import TEMPLATES, best_form
 from agent.proposers.code.grammar import answer_grammar
 from agent.proposers.code.header import read_header
 from agent.proposers.code.history import in_noise
+from agent.proposers.code.loops import answer_of, why_loop
 from agent.proposers.code.prompt import SMALLEST_ANSWER, Material, Prompt, build_prompt, margin, user
+from agent.proposers.memory import effect_of
 from agent.proposers.protocol import Context
-from agent.types import Ending, Proposal, Record
+from agent.types import Answer, Ending, Proposal, Record
 
 OVERFLOWS = 3  # attempts to fit the prompt into an unknown context window
 WARMER, WARMEST = 0.2, 1.3  # increase of the temperature per repeat round, and its maximum
+OTHER_SAMPLING = {"temperature": 0.4, "frequency_penalty": 0.6}  # increase of the temperature, and the penalty
 REPLY_LIMIT = 12_000  # characters of a failed reply up to which the next round quotes it
 
 
@@ -62,7 +67,7 @@ class CodeProposer:
         plateau_after: attempts without a keep before the prompt asks for another kind of change; 0: never.
         enforce: send a grammar if the server enforces it. A server of a reasoning model needs a reasoning parser
             (vLLM: --reasoning-parser), so that the grammar binds only what follows the reasoning.
-        material: gives ideas to show in the prompt; None: none.
+        material: ideas of which some are shown in the prompt; None: none.
     """
 
     name = "code"
@@ -94,11 +99,21 @@ class CodeProposer:
             try:
                 text, form = read_edit(reply, context)
             except Unusable as problem:
-                if talk.rounds[problem.round] < self.rounds[problem.round]:
-                    with suppress(ContextOverflow):  # no room for another round: the problem stays
-                        reply = talk.next_round(problem, reply)
+                answer = answer_of(reply, problem.round == "repeat")
+                talk.answers.append(answer)
+                loop = why_loop(answer, context)
+                try:
+                    if loop and not talk.rounds["loop"]:
+                        reply = talk.sample_otherwise()
                         continue
-                return self._proposal(talk, reply, ending=problem.ending, reason=problem.reason, form=problem.form)
+                    if not loop and talk.rounds[problem.round] < self.rounds[problem.round]:
+                        reply = talk.next_round(problem, reply, self.rounds["repair"])
+                        continue
+                except ContextOverflow:  # no room for another round: the problem stays
+                    pass
+                reason = f"{problem.reason}; {loop}" if loop else problem.reason
+                return self._proposal(talk, reply, ending=problem.ending, reason=reason, form=problem.form, loop=loop)
+            talk.answers.append(answer_of(reply, True))
             diff = unified_diff(context.source, text, context.path)
             return self._proposal(talk, reply, diff=diff, text=text, form=form)
 
@@ -123,6 +138,8 @@ class CodeProposer:
             model=reply.model,
             transcript=talk.transcript,
             usage=talk.usage,
+            answers=tuple(talk.answers),
+            ideas=self.material.use_of(header, talk.prompt.ideas, talk.context) if self.material else None,
             **{"diff": "", **fields},
         )
 
@@ -145,6 +162,9 @@ def read_edit(reply: Reply, context: Context) -> tuple[str, str]:
         raise Unusable("duplicate", f"the same program as a version of attempt #{failed.number} that failed", form)
     if earlier := next((r for r in records if r.proposal.form == form and r.proposal.ending is None), None):
         raise Unusable("duplicate", _same_as(earlier, context), form)
+    if past := context.memory.repeat(program_of(context.source), form):
+        what = f"attempt #{past.trial} of run {one_line(past.run, 64)} made the same change of the same program"
+        raise Unusable("duplicate", f"{what}: {effect_of(past)}", form)
     if context.baseline and form == normal_form(context.baseline):
         raise Unusable("duplicate", "the same program as the unchanged baseline, which is already measured", form)
     if only_seed_changes(context.source, text):
@@ -175,6 +195,7 @@ class Conversation:
     enforce: bool
     material: Material | None = None
     rounds: Counter[str] = field(default_factory=Counter)
+    answers: list[Answer] = field(default_factory=list)
     calls: list[Reply] = field(default_factory=list)
     prompt: Prompt = field(init=False)
     window: int | None = field(init=False)
@@ -202,10 +223,18 @@ class Conversation:
             return [user(self.prompt.text)], self.prompt.max_tokens
         return self._follow_up(as_reply(failed.proposal), failure_remark(self.context, failed))
 
-    def next_round(self, problem: Unusable, reply: Reply) -> Reply:
+    def sample_otherwise(self) -> Reply:
+        """Send the first messages again with a higher temperature and a penalty on repeated tokens."""
+        self.rounds["loop"] += 1
+        return self._send("loop", *self._opening())
+
+    def next_round(self, problem: Unusable, reply: Reply, repairs: int) -> Reply:
         """Send the reason why a reply cannot be used."""
         self.rounds[problem.round] += 1
-        remark = fill(problem.round, reason=block(problem.reason, "text"), path=self.context.path)
+        template = problem.round
+        if problem.round == "repair" and 1 < self.rounds["repair"] == repairs:
+            template = self._other_form(reply)
+        remark = fill(template, reason=block(problem.reason, "text"), path=self.context.path)
         return self._send(f"{problem.round}-{self.rounds[problem.round]}", *self._follow_up(reply.text.strip(), remark))
 
     def _follow_up(self, quoted: str, remark: str) -> tuple[list[Message], int]:
@@ -214,6 +243,16 @@ class Conversation:
         short = [user(f"{self.prompt.text}\n\n# Your last answer\n\n{remark}")]
         messages = long if quoted and len(quoted) <= REPLY_LIMIT and self._room(long) >= SMALLEST_ANSWER else short
         return messages, max(self._room(messages), SMALLEST_ANSWER)
+
+    def _other_form(self, reply: Reply) -> str:
+        """The template that asks for the form of edit which this model has followed best."""
+        file: list[Message] = [{"role": "assistant", "content": self.context.source}]
+        fits = 1.3 * self.model.count_tokens(file) < self.prompt.max_tokens
+        earlier = (a for r in self.context.history if r.proposal.model == reply.model for a in r.proposal.answers)
+        form = best_form([*earlier, *self.answers], fits)
+        if form != "diff":
+            self.grammar = None  # the grammar is that of a diff
+        return TEMPLATES[form]
 
     def _room(self, messages: list[Message]) -> int:
         """Tokens left for an answer, at most as many as in the first round."""
@@ -224,10 +263,12 @@ class Conversation:
 
     def _send(self, name: str, messages: list[Message], max_tokens: int) -> Reply:
         self._write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
+        warmer = WARMER * self.rounds["repeat"] + OTHER_SAMPLING["temperature"] * self.rounds["loop"]
         reply = self.model.complete(
             messages,
             grammar=self.grammar,
-            temperature=min(WARMEST, self.temperature + WARMER * self.rounds["repeat"]),
+            temperature=min(WARMEST, self.temperature + warmer),
+            frequency_penalty=OTHER_SAMPLING["frequency_penalty"] if self.rounds["loop"] else None,
             seed=attempt_seed(self.context.seed, self.context.trial, self._earlier_calls + len(self.calls)),
             max_tokens=max_tokens,
         )
@@ -265,6 +306,7 @@ class Conversation:
             "seconds": round(sum(reply.seconds for reply in self.calls), 3),
             "repairs": self.rounds["repair"],
             "repeats": self.rounds["repeat"],
+            "loops": self.rounds["loop"],
             "plateau": self.prompt.plateau,
         }
 

@@ -6,7 +6,6 @@ ask.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -15,14 +14,12 @@ from agent.ledger.events import Event
 from agent.llm.chat import Reply
 from agent.llm.prompts import one_line
 from agent.patch.apply import apply_reply, unified_diff
-from agent.proposers.code.header import RATIONALE_LIMIT, SUBJECT_LIMIT
+from agent.proposers.code.header import RATIONALE_LIMIT
 from agent.proposers.code.proposer import Unusable, read_edit
 from agent.proposers.ideas.bank import Idea
+from agent.proposers.ideas.choice import SOURCE, category_draw, subject, untried
 from agent.proposers.protocol import Context
-from agent.types import Proposal, Record
-
-SOURCE = "ideas"
-PRIOR = 2.0  # pseudo-outcomes of each kind per category: a first failure lowers a category a little
+from agent.types import IdeaUse, Proposal, Record
 
 
 class Ranked(NamedTuple):
@@ -44,8 +41,6 @@ class IdeasProposer:
 
     Args:
         bank: the ideas; those without a recipe are ignored.
-
-    Source: Thompson 1933, doi:10.1093/biomet/25.3-4.285.
     """
 
     name = "ideas"
@@ -54,9 +49,7 @@ class IdeasProposer:
         self.recipes = tuple(idea for idea in bank if idea.recipe)
 
     def ask(self, context: Context) -> Proposal:
-        records = (*context.history, *context.open)
-        tried = {r.proposal.subject for r in records if r.proposal.source == SOURCE}
-        left = [idea for idea in self.recipes if subject(idea) not in tried]
+        left = untried(self.recipes, context)
         draws = {category: category_draw(category, context) for category in sorted({i.category for i in left})}
         ranked = sorted((Ranked(idea.expected * draws[idea.category], idea) for idea in left), key=_order)
         skipped: dict[str, str] = {}
@@ -79,6 +72,7 @@ class IdeasProposer:
             form=form,
             text=text,
             transcript=_keep(ranked, skipped, context),
+            ideas=IdeaUse(best.idea.key, left=len(left)),
             search={"left": len(ranked) - len(skipped), "skipped": len(skipped), "score": round(best.score, 6)},
         )
 
@@ -90,40 +84,6 @@ class IdeasProposer:
 
     def replay(self, events: Iterable[Event]) -> None:
         """Nothing to restore: see ``tell``."""
-
-
-def subject(idea: Idea) -> str:
-    """The subject of the proposal; it marks the idea as tried."""
-    return one_line(idea.name, SUBJECT_LIMIT)
-
-
-def untried_ideas(bank: Sequence[Idea], context: Context, count: int) -> str:
-    """Ideas for a model's next edit, as a list: drawn without replacement, in proportion to their scores.
-
-    An idea counts as tried if an attempt has its name as the subject.
-    """
-    tried = {record.proposal.subject.lower() for record in (*context.history, *context.open)}
-    left = [idea for idea in bank if subject(idea).lower() not in tried]
-    draws = {category: category_draw(category, context) for category in sorted({idea.category for idea in left})}
-    draw = random.Random(f"{context.seed}/{context.trial}/material")
-    # the largest keys u^(1/weight) are a weighted sample: Efraimidis, Spirakis 2006, doi:10.1016/j.ipl.2005.11.003
-    keys = {idea.key: draw.random() ** (1 / max(idea.expected * draws[idea.category], 1e-3)) for idea in left}
-    chosen = sorted(left, key=lambda idea: -keys[idea.key])[:count]
-    return "\n".join(f"- {idea.name} ({idea.category}): {one_line(idea.text, 900)}" for idea in chosen)
-
-
-def category_draw(category: str, context: Context) -> float:
-    """A Thompson draw from the outcomes of the trials of a category; 1/2 without outcomes."""
-    outcomes = [
-        record.decision == "keep"
-        for record in context.history
-        if record.proposal.source == SOURCE and record.proposal.category == category and not record.proposal.ending
-    ]
-    if not outcomes:
-        return 0.5
-    keeps = sum(outcomes)
-    draw = random.Random(f"{context.seed}/{context.trial}/{category}")
-    return draw.betavariate(PRIOR + keeps, PRIOR + len(outcomes) - keeps)
 
 
 def _exhausted(tried: int, skipped: dict[str, str]) -> SearchExhausted:

@@ -4,9 +4,10 @@
 schema, trial, decision (keep, revert), status (ok, stopped, a failure, or why it never ran), value (null for a failure
 and for a stopped run), best_before, gain (positive is better; predicted for a stopped run), gain_se,
 commit (the attempt's; null if there is none), accepted (on the branch; null), runs (how many on the validation split),
-seconds (of all its runs), subject, category, source, proposer, reason, self_reported, repairs (requests to the model to
-repair an edit that failed before training). Keys may be added within a
-schema; none changes its meaning.
+seconds (of all its runs), subject, category, source, proposer, idea (of the bank that the edit takes up; empty), loop
+(why the model's answers count as a loop, so that the source stands in for the model; empty), reason, self_reported,
+repairs (requests to the model to repair an edit that failed before training). Keys may be added within a schema; none
+changes its meaning.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Attempt:
     category: str
     source: str
     proposer: str
+    idea: str  # of the bank that the edit takes up
+    loop: str  # why the model's answers count as a loop
     reason: str  # why it ended with this outcome
     problem: str  # why it has no value, on either split; "" if it has
     self_reported: bool
@@ -72,6 +75,8 @@ def attempt_of(record: Record) -> Attempt:
         category=text.line(proposal.category),
         source=text.line(proposal.source),
         proposer=text.line(proposal.proposer),
+        idea=text.line(proposal.ideas.taken if proposal.ideas else ""),
+        loop=text.line(proposal.loop),
         reason=text.line(why),
         problem=text.line(why if record.status != "ok" else test_problem(record.runs)),
         self_reported=any(run.self_reported for run in record.runs),

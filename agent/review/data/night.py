@@ -16,6 +16,7 @@ from agent.review.data.seed_pairs import SeedPairs, seed_pairs_of
 from agent.review.data.summary import Summary
 from agent.review.data.tables import (
     FailureRow,
+    IdeaTally,
     Parameter,
     Series,
     SourceRow,
@@ -24,6 +25,7 @@ from agent.review.data.tables import (
     parameters_of,
     search_series,
     source_rows,
+    tally_of_ideas,
     usage_of,
 )
 from agent.types import Measurement
@@ -60,6 +62,8 @@ class Night:
     value_range: tuple[float, float]  # of the values worth drawing
     failures: tuple[FailureRow, ...]
     sources: tuple[SourceRow, ...]
+    ideas: IdeaTally | None  # of the idea bank; None where no proposal knows it
+    loops: tuple[int, ...]  # trials in which the answers of the model were a loop
     usage: Mapping[str, str | float]  # of the model: its name, calls, tokens, seconds
     parameters: tuple[Parameter, ...]  # hyperparameters that took several values
     search: Mapping[str, Series]  # state of the search method by trial
@@ -113,6 +117,8 @@ def night_of(
         value_range=value_range(state, steps, overview.summary.noise_sd),
         failures=failure_rows(attempts, overview.summary.failures),
         sources=source_rows(attempts),
+        ideas=tally_of_ideas(state.records),
+        loops=tuple(record.number for record in state.records if record.proposal.loop),
         usage=usage,
         parameters=parameters_of(attempts),
         search=search_series(state.records),
@@ -138,7 +144,8 @@ def seconds_left(state: State, summary: Summary, now: float) -> float | None:
 def _setup(state: State, usage: Mapping[str, str | float]) -> tuple[str, ...]:
     session = state.session
     model = str(usage.get("model", ""))
-    parts = (session.proposer, model, session.policy, session.sandbox, session.budget, session.device)
+    memory = f"memory of {', '.join(session.memory)}" if session.memory else ""
+    parts = (session.proposer, model, session.policy, session.sandbox, session.budget, session.device, memory)
     return tuple(text.line(part) for part in parts if part)
 
 

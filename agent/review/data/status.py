@@ -6,8 +6,9 @@ empty), noise_sd, noise_dof, reverted, stopped (an object: runs, the seconds tha
 training, and the check: runs that were predicted to lose and finished, and how many of these were kept, wrong),
 failures (by status), repaired (trials whose edit ran after a repair), runs, lost_runs, resumed, seconds (by phase,
 over all runs), wall_seconds (without the time in which no session ran), split (seconds by purpose, which
-add up to wall_seconds), seconds_left (null if unknown), now (trial, role and since of the run under way; null),
-and heartbeat (seconds since the session last wrote anything; null where none runs).
+add up to wall_seconds), ideas (tried, kept and open ideas of the bank; null where no proposal knows it), loops (trials
+in which the answers of the model were a loop), seconds_left (null if unknown), now (trial, role and since of the run
+under way; null), and heartbeat (seconds since the session last wrote anything; null where none runs).
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def status_json(night: Night) -> dict[str, Any]:
         "seconds": {phase: round(seconds, 1) for phase, seconds in summary.seconds.items()},
         "wall_seconds": round(summary.wall_seconds, 1),
         "split": {part: round(seconds, 1) for part, seconds in summary.split.items()},
+        "ideas": vars(night.ideas) if night.ideas else None,
+        "loops": list(night.loops),
         "seconds_left": live.seconds_left if live else None,
         "now": {"trial": under_way.trial, "role": under_way.role, "since": under_way.time} if under_way else None,
         "heartbeat": round(live.heartbeat, 1) if live and live.heartbeat is not None else None,

@@ -84,6 +84,27 @@ def usage_of(records: Iterable[Record]) -> dict[str, str | float]:
     return {**({"model": ", ".join(models)} if models else {}), **sums}
 
 
+@dataclass(frozen=True)
+class IdeaTally:
+    """The ideas of the bank in a run."""
+
+    tried: int  # that an attempt took up
+    kept: int
+    open: int  # of the bank as it was at the latest proposal
+
+
+def tally_of_ideas(records: Iterable[Record]) -> IdeaTally | None:
+    """Count the ideas of the bank; None without proposals that know the bank."""
+    uses = [(record, record.proposal.ideas) for record in records if record.proposal.ideas is not None]
+    if not uses:
+        return None
+    taken = [use.taken for _, use in uses if use.taken]
+    kept = {use.taken for record, use in uses if use.taken and record.decision == "keep"}
+    latest = uses[-1][1]
+    new = bool(latest.taken) and taken.count(latest.taken) == 1
+    return IdeaTally(len(set(taken)), len(kept), max(0, latest.left - new))
+
+
 def parameters_of(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
     """Return every hyperparameter that took more than one value, in the order of the block."""
     points: dict[str, list[tuple[Attempt, Value]]] = {}

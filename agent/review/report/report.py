@@ -144,6 +144,8 @@ def _fixed(night: Night) -> dict[str, Any]:
         "strip": charts.source_strip(night),
         "search": search_charts(night),
         "usage": night.usage,
+        "ideas": night.ideas,
+        "loops": night.loops,
         "time_bar": charts.share_bar(summary.split, words),
         "time_words": list(words.items()),
         "environment": night.environment,

@@ -80,6 +80,10 @@ def _figures(details: Details) -> RenderableType:
         grid.add_row("verdict", text.safe(verdict.reason))
     origin = [attempt.proposer, attempt.source, attempt.category, proposal.model]
     grid.add_row("from", text.safe(" · ".join(dict.fromkeys(part for part in origin if part))))
+    if attempt.idea:
+        grid.add_row("idea", Text(attempt.idea))
+    if attempt.loop:
+        grid.add_row("model", Text(attempt.loop, "yellow"))
     commits = [("candidate", record.candidate), ("accepted", record.accepted), ("parent", record.parent)]
     grid.add_row("commits", text.safe(", ".join(f"{name} {sha[:10]}" for name, sha in commits if sha)))
     if record.ended is not None and record.started:

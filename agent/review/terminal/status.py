@@ -40,6 +40,10 @@ def _rows(night: Night) -> Iterator[tuple[str, Text]]:
     elif summary.test_problem:
         yield "test split", text.safe(summary.test_problem, "yellow")
     yield "trials", trials_text(summary)
+    if night.ideas:
+        yield "ideas", Text(f"{night.ideas.tried} of the bank tried, {night.ideas.kept} kept, {night.ideas.open} open")
+    if night.loops:
+        yield "model", Text(f"answers were a loop in {text.count(len(night.loops), 'trial')}", "yellow")
     yield "noise", Text(noise_words(summary), style="yellow" if summary.noise_sd == 0 else "")
     yield "spent", Text(spent_words(summary))
     if summary.split:

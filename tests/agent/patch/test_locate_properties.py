@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.patch.blocks import hunk_between
 from agent.patch.disambiguate import NotPlaced
 from agent.patch.locate import locate, place
 from agent.patch.parse import Hunk, Line, read_diffs
@@ -184,3 +185,10 @@ def test_marked_blank_context_is_never_dropped() -> None:
 def test_blank_line_between_added_lines_is_added() -> None:
     result = place(["a", "b"], [hunk(" a\n+x\n\n+y\n b")])
     assert [line if isinstance(line, str) else line.text for line in result] == ["a", "x", "", "y", "b"]
+
+
+def test_block_with_a_twin_of_other_blank_lines_is_rejected() -> None:
+    before = ["x = 1", "", "y = 2", "z = 3", "x = 1", "y = 2", "z = 4"]
+    with pytest.raises(NotPlaced) as problem:
+        locate(before, [hunk_between(["x = 1", "y = 2"], ["x = 1", "y = 5"])])
+    assert problem.value.at == (0, 4)

@@ -14,9 +14,10 @@ from test_bank import IDEA
 from agent.cli import main
 from agent.errors import SearchExhausted
 from agent.proposers.ideas.bank import Idea, read_idea
-from agent.proposers.ideas.proposer import IdeasProposer, untried_ideas
+from agent.proposers.ideas.choice import BankMaterial
+from agent.proposers.ideas.proposer import IdeasProposer
 from agent.proposers.protocol import Context
-from agent.types import Proposal, Record, Verdict
+from agent.types import IdeaUse, Proposal, Record, Verdict
 
 SOURCE = "A = 1\nB = 1\nC = 1\nprint(A, B, C)\n"
 
@@ -141,13 +142,21 @@ def test_command_lists_and_shows_ideas(tmp_path: Path, capsys: pytest.CaptureFix
     assert "'rate'" in capsys.readouterr().err
 
 
-def test_prompt_material_leaves_out_tried_ideas() -> None:
-    tried = judged(1, IdeasProposer(BANK).ask(context()), kept=False)
-    shown = untried_ideas(BANK, context(history=(tried,)), 10)
-    assert tried.proposal.subject not in shown
-    assert len(shown.splitlines()) == len(BANK) - 1
-    assert untried_ideas(BANK, context(), 2).count("\n- ") == 1
+@pytest.mark.parametrize("recorded", [True, False])
+def test_prompt_leaves_out_tried_ideas(recorded: bool) -> None:
+    proposal = IdeasProposer(BANK).ask(context())
+    assert proposal.ideas == IdeaUse("b-2", left=3)
+    if not recorded:  # a ledger of an earlier version
+        proposal = dataclasses.replace(proposal, ideas=None)
+    shown = BankMaterial(BANK).show(context(history=(judged(1, proposal, kept=False),)), 10)
+    assert set(shown) == {"a-2", "c-2"}
 
 
-def test_prompt_material_is_the_same_for_the_same_context() -> None:
-    assert untried_ideas(BANK, context(trial=5), 2) == untried_ideas(BANK, context(trial=5), 2)
+def test_prompt_shows_new_ideas_first() -> None:
+    proposal = Proposal("code", "llm", "c0", "", ideas=IdeaUse("", shown=("a-2",) * 12))
+    given = [context(trial=n, history=(judged(1, proposal, False),)) for n in range(20)]
+    assert {key for each in given for key in BankMaterial(BANK).show(each, 1)} == {"b-2", "c-2"}
+
+
+def test_prompt_shows_the_same_ideas_for_the_same_context() -> None:
+    assert BankMaterial(BANK).show(context(trial=5), 2) == BankMaterial(BANK).show(context(trial=5), 2)

@@ -1,0 +1,151 @@
+"""Reads a whole file in a model's reply as one hunk, and refuses code that may be only a part of the file.
+
+A whole file is one closed fence with valid Python that shares at least half of the lines of the file and its last line,
+keeps its comment markers, and elides nothing. A definition, constant or import may be missing only if its last use is
+gone as well, and no scope may have fewer definitions: a function can be renamed, not removed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+
+from agent.errors import PatchRejected
+from agent.patch.blocks import hunk_between, names_in
+from agent.patch.parse import FileDiff, segments
+from agent.patch.reasoning import strip_reasoning
+from agent.text import visible
+
+LEAST_SHARED = 0.5  # of the lines of the file with text
+_INFO = ("", "python", "python3", "py")
+_DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_MARKER = re.compile(r"#\s*-{2,}.*")
+_ELIDED = re.compile(
+    r"\s*(?:\.\.\.|…|pass)\s*|.*#.*(?:\.\.\.|…|"
+    r"\b(?:unchanged|omitted|no changes?|existing code|(?:same )?as (?:before|above)|"
+    r"(?:same|rest|remainder|remaining)\b.{0,20}\b(?:file|code|class|function|original|before|above))\b).*",
+    re.IGNORECASE,
+)
+
+
+def read_whole_file(reply: str, text: str, path: str) -> FileDiff | None:
+    """The diff from ``text`` to the whole file in a reply; None if no fence holds most of the file.
+
+    Raises:
+        PatchRejected: the code may be a part of the file, or the reply holds several versions of it.
+    """
+    if not path.endswith(".py"):
+        return None
+    whole = reply.replace("\r\n", "\n")
+    old = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    found: dict[str, list[str]] = {}
+    before: Sequence[str] = ()
+    for part in segments(strip_reasoning(whole)):
+        named = names_in(part.info.rpartition(":")[2])
+        if part.fenced and (named or part.info in _INFO) and _shares(old, part.lines):
+            if not part.closed:
+                raise PatchRejected("the reply was cut off inside the file: its fence is never closed")
+            if "\n".join(part.lines) not in whole:
+                raise PatchRejected("a reasoning tag is inside the file: the file is ambiguous")
+            found["\n".join(part.lines)] = named or names_in(next((s for s in reversed(before) if s.strip()), ""))
+        before = part.lines
+    if len(found) > 1:
+        found.pop("\n".join(old), None)  # quoted before the edit
+    if len(found) > 1:
+        raise PatchRejected(f"the reply holds {len(found)} versions of {path}; send one")
+    for new, names in found.items():
+        _check_whole(text, new, path)
+        return FileDiff(names, [hunk_between(old, new.split("\n"))])
+    return None
+
+
+def _shares(old: Sequence[str], new: Sequence[str]) -> bool:
+    """Whether ``new`` has at least ``LEAST_SHARED`` of the lines of ``old``, in any place."""
+    lines, known = [line.strip() for line in old if line.strip()], {line.strip() for line in new}
+    return sum(line in known for line in lines) >= LEAST_SHARED * max(len(lines), 1)
+
+
+def _check_whole(text: str, new: str, path: str) -> None:
+    partial = f"the code block is not clearly the whole {path}"
+    old_lines, new_lines = ({line.strip() for line in side.split("\n")} - {""} for side in (text, new))
+    elided = next((s for s in new.split("\n") if s.strip() not in old_lines and _ELIDED.fullmatch(s)), None)
+    if elided is not None:
+        raise PatchRejected(f"{partial}: a line may stand for code that was left out: {visible(elided.strip())}")
+    last = text.rstrip().rpartition("\n")[2].strip()
+    if last not in new_lines:
+        raise PatchRejected(f"{partial}: its last line is missing: {visible(last)}")
+    if gone := next((line for line in sorted(old_lines - new_lines) if _MARKER.fullmatch(line)), None):
+        raise PatchRejected(f"{partial}: the marker is missing: {visible(gone)}")
+    before, after = _parsed(text), _parsed(new)
+    if before is None:
+        raise PatchRejected(f"{path} is not Python; send a diff")
+    if after and (lost := _lost(before, after)):  # the patch module explains a syntax error
+        raise PatchRejected(f"{partial}: it lacks {', '.join(sorted(lost)[:5])}; keep them, or send a diff")
+
+
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _lost(before: ast.Module, after: ast.Module) -> set[str]:
+    """Names that ``before`` binds and ``after`` does not, unless the last use elsewhere is gone as well."""
+    kept, still_used = _bound(after), _uses(after)
+    lost = set()
+    for name, node in _bound(before).items():
+        scope, _, last = name.rpartition(".")
+        if name in kept or (scope and scope not in kept):
+            continue
+        imported = isinstance(node, ast.Import | ast.ImportFrom)
+        if last in still_used or not (imported or last in _uses(before, outside=node)):
+            lost.add(name)
+    sizes = _sizes(after)
+    fewer = any(old > sizes[scope] for scope, old in _sizes(before).items() if scope in sizes)
+    return lost or ({"some of the definitions"} if fewer else set())
+
+
+def _sizes(tree: ast.Module) -> Counter[str]:
+    """The number of definitions at module level, and of methods of all classes of one name."""
+    found = Counter({"": sum(isinstance(node, _DEFINITION) for node in tree.body)})
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            found[node.name] += sum(isinstance(part, _DEFINITION) for part in node.body)
+    return found
+
+
+def _bound(tree: ast.Module) -> dict[str, ast.stmt]:
+    """The names bound at module level and the methods of classes, each with its statement."""
+    found: dict[str, ast.stmt] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).partition(".")[0]: node for alias in node.names}
+        elif isinstance(node, _DEFINITION):
+            found[node.name] = node
+            if isinstance(node, ast.ClassDef):
+                found |= {f"{node.name}.{part.name}": part for part in node.body if isinstance(part, _DEFINITION)}
+        else:
+            stored = (part for part in ast.walk(node) if isinstance(part, ast.Name))
+            found |= {part.id: node for part in stored if isinstance(part.ctx, ast.Store)}
+    return found
+
+
+def _uses(tree: ast.AST, outside: ast.stmt | None = None) -> set[str]:
+    """The names and attributes that a tree reads, without those in the statement ``outside``."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if node is not outside:
+            waiting += ast.iter_child_nodes(node)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                found.add(node.attr)
+    return found
