@@ -14,8 +14,8 @@ import json
 import math
 import random
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, stdev
 
 from agent.judge import paired
@@ -69,6 +69,8 @@ class Machine:
     runs: int = 0
     kept: int = 0
     _of_seed: dict[int, float] = field(default_factory=dict)
+    _drawn: list[Edit] = field(default_factory=list)
+    _pairs: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._edits, self._noise = random.Random(f"edits {self.seed}"), random.Random(f"runs {self.seed}")
@@ -81,7 +83,28 @@ class Machine:
             gain += sum(draw.choice((-1.0, 1.0)) for _ in range(self.kept) if draw.random() < world.interact)
         noise = math.exp(draw.gauss(0, world.scatter) - world.scatter**2)
         unstable = draw.random() < world.unstable
-        return Edit(gain - 6.0 * unstable, noise, unstable)
+        self._drawn.append(Edit(gain - 6.0 * unstable, noise, unstable))
+        return self._drawn[-1]
+
+    def drawn(self, number: int, below: Iterable[int]) -> Edit:
+        """An edit by its number, on top of a commit with the edits ``below``."""
+        edit = self._drawn[number]
+        return replace(edit, gain=edit.gain + sum(self._pair(number, other) for other in below))
+
+    def _pair(self, one: int, other: int) -> float:
+        pair = (min(one, other), max(one, other))
+        if pair not in self._pairs:
+            draw = random.Random(f"pair {self.seed} {pair}")
+            self._pairs[pair] = draw.choice((-1.0, 1.0)) if draw.random() < self.world.interact else 0.0
+        return self._pairs[pair]
+
+    def run_stack(self, numbers: Sequence[int], seed: int) -> float:
+        """z of one run of a commit that carries these edits."""
+        carried = [self.drawn(number, numbers[:at]) for at, number in enumerate(numbers)]
+        level = sum(edit.gain for edit in carried)
+        noise = math.sqrt(fmean(edit.noise**2 for edit in carried)) if carried else 1.0
+        level += sum(self._noise.choice((-6.0, 6.0)) for edit in carried if edit.unstable)
+        return self.run(level, seed, Edit(0.0, noise))
 
     def run(self, level: float, seed: int, edit: Edit) -> float:
         """z of one run of a commit whose true gain over the baseline is ``level``."""
@@ -158,7 +181,14 @@ def confirm(machine: Machine, budget: int) -> Night:
     return night
 
 
-POLICIES = {"greedy": greedy, "confirm": confirm}
+def stacked(machine: Machine, budget: int) -> Night:
+    """One run carries several edits."""
+    from benchmarks.stacked import stacked_night
+
+    return stacked_night(machine, budget, Night())
+
+
+POLICIES = {"greedy": greedy, "confirm": confirm, "stacked": stacked}
 
 
 @dataclass(frozen=True)
