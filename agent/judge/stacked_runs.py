@@ -40,15 +40,16 @@ class StackedRuns:
         self.edits: dict[int, Edit] = {}  # by trial
         self.pending: list[Stacked] = []  # runs without a result
         self.failed: dict[int, str] = {}  # edits whose first run failed, and how
-        self.alone: set[int] = set()  # edits that failed beside another new one: each runs again without it
+        self.alone: set[int] = set()  # edits that failed beside other undecided ones: each runs again without them
+        self.pinned: list[set[int]] = []  # edits in both of two runs with equal weights under different seeds
         self.tried: set[int] = set()  # edits that runs have carried
         self.ruined = 0  # failures and wild losses of new edits
         self.unweighed = 0  # trial of the last run, until the weights after it are in the ledger
         self._read = 0
         self._sign = -1.0
-        self._baseline = ""
         self._calibration: list[tuple[int, float]] = []
         self._decided: dict[int, _Decided] = {}
+        self._weights_of: list[tuple[str, int, set[int]]] = []  # hash of the first weights, seed and edits of each run
         self._decided_before: dict[str, int] = {}  # verdicts before each pending run was planned, by its ref
 
     def catch_up(self, events: Sequence[Event]) -> StackedRuns:
@@ -76,6 +77,11 @@ class StackedRuns:
         """What an edit has come to if no run will follow: "keep" or "drop"."""
         return decide(self.edits[trial].counts, self.worth(trial).probability, 1.0, last=True)
 
+    def pins_seed(self, trial: int) -> bool | None:
+        """Whether an edit pins the seed, so that repeats of its runs tell nothing; None if it may be another edit."""
+        pairs = [pair for pair in self.pinned if trial in pair]
+        return {trial} in pairs or (None if pairs else False)
+
     def _weight(self, trial: int, edit: Edit) -> Weight:
         worth, counts = self.worth(trial), edit.counts
         return Weight(
@@ -94,7 +100,6 @@ class StackedRuns:
         match event:
             case SessionStarted():
                 self._sign = 1.0 if event.goal == "maximize" else -1.0
-                self._baseline = event.baseline
             case Measured(measurement=run) if run.role == "calibrate":
                 self.device_type = self.device_type or run.device_type
                 if run.value is not None and run.device_type == self.device_type:
@@ -120,6 +125,7 @@ class StackedRuns:
         if run.value is None:
             self._failed(stack, f"{run.status}: {run.reason}" if run.reason else run.status)
             return
+        self._compare_weights(run, set(stack.edits))
         for trial in (trial for trial in stack.new if trial not in self.edits):
             self.weighing.open(trial)
             self.edits[trial] = Edit()
@@ -141,15 +147,23 @@ class StackedRuns:
 
     def _failed(self, stack: Stacked, reason: str) -> None:
         self.ruined += bool(stack.new)
-        if len(stack.new) > 1:
-            self.alone.update(stack.new)
-        for trial in stack.new if len(stack.new) == 1 else ():
-            self.failed[trial] = reason
+        for trial in stack.new:
+            if len(stack.edits) == 1 or trial in self.alone:
+                self.failed[trial] = reason
+            self.alone.add(trial)
+
+    def _compare_weights(self, run: Measurement, edits: set[int]) -> None:
+        if run.initial_hash:
+            same = [row for row in self._weights_of if row[0] == run.initial_hash and row[1] != run.seed]
+            self.pinned += [edits & others for _, _, others in same]
+            self._weights_of.append((run.initial_hash, run.seed, edits))
 
     def _judged(self, event: Judged) -> None:
         verdict = event.verdict
         found = _Decided(verdict.decision == "keep", verdict.gain or 0.0, verdict.gain_se or 0.0)
         self._decided[event.trial] = found
         self.failed.pop(event.trial, None)
+        if self.pins_seed(event.trial):  # it explains all pairs that it is in
+            self.pinned = [pair for pair in self.pinned if event.trial not in pair]
         if self.edits.pop(event.trial, None) is not None and self.weighing is not None:
             self.weighing.close(event.trial, found.kept)

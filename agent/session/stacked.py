@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 
+from agent.errors import UsageError
 from agent.judge.gain import added
 from agent.judge.noise import noise_of
 from agent.judge.paired import WINDOW, window
@@ -25,6 +26,7 @@ from agent.session.stopping import AT_ONCE
 from agent.trial.seeds import session_seed
 from agent.types import Decision, Record, Verdict
 
+PINNED = "seed pinned, equal weights under different seeds"
 CHECKS = 2  # failed runs of the kept edits alone after which the branch waits for the next keep
 
 
@@ -58,6 +60,11 @@ class StackedSession(Session):
         found = self.found.catch_up(self.recorder.events)
         if not self.baseline.settled(state) or not found.varies:
             super().advance(state)
+        elif found.device_type and found.device_type not in self.runs.workers.types:
+            raise UsageError(
+                f"the run has measured its edits on {found.device_type}, and values of another type of device cannot "
+                f"be added to them. Resume on a device of that type."
+            )
         elif found.unweighed:
             self.recorder.write(Weighed(trial=found.unweighed, edits=found.weights))
         elif not (
@@ -106,11 +113,14 @@ class StackedSession(Session):
         last = self._last(state)
         for trial, edit in self.found.edits.items():
             step = self.found.last_step(trial) if last else edit.step
+            pins = self.found.pins_seed(trial)
+            if pins or (pins is None and last):
+                return self._judge(trial, self._verdict(trial, "revert", state, f"{PINNED}: "))
             parents = self.edits.parents(trial, state, self.found.edits)
             if parents is None or step == "drop" or (last and step == "keep" and parents):
                 conflict = "its lines no longer fit to the kept edits: " if parents is None else ""
                 return self._judge(trial, self._verdict(trial, "revert", state, conflict))
-            if step == "keep" and not parents:
+            if step == "keep" and not parents and pins is False:
                 return self._keep(state.records[trial - 1], state)
         for record in self._waiting(state):
             if self.edits.parents(record.number, state, self.found.edits) is None:
@@ -141,7 +151,7 @@ class StackedSession(Session):
             n=counts.runs_in,
             n_before=counts.runs_out,
             dof=noise_of(state).dof,
-            reason=f"{note}a gain with probability {sure}, from {counts.runs_in} runs with it and {counts.runs_out} without",
+            reason=f"{note}a gain with probability {sure}, {counts.runs_in} runs with it, {counts.runs_out} without",
             probability=worth.probability,
         )
 
@@ -207,6 +217,8 @@ class StackedSession(Session):
             inside = choose(self.found.weighing.variances(self._seed(state), undecided, pending), draw)
             chosen = [trial for trial, carried in zip(undecided, inside, strict=True) if carried]
         draw.shuffle(chosen)
+        if new and new[0] in self.found.alone:
+            chosen = []
         carried = self.edits.combine(state, new, chosen or (() if new else undecided[:1]), undecided)
         return self._stacked(state, carried, tuple(trial for trial in new if trial in carried.trials))
 
