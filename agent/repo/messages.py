@@ -32,7 +32,7 @@ def accepted_message(record: Record, state: State) -> str:
         ("Gain", _number(verdict.gain)),
         ("Gain-Se", _number(verdict.gain_se)),
         ("Runs", str(verdict.n)),
-        ("Pairs", "" if verdict.probability is None else str(verdict.pairs)),
+        ("Pairs", "" if verdict.probability is None or session.policy == "stacked" else str(verdict.pairs)),
         ("Probability", "" if verdict.probability is None else f"{verdict.probability:.3f}"),
         ("Proposer", record.proposal.proposer),
         ("Source", record.proposal.source),

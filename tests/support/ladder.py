@@ -40,7 +40,7 @@ Turn a switch.
 """
 
 
-def source(worth: Sequence[float] = WORTH) -> str:
+def source(worth: Sequence[float] = WORTH, noise: float = SIGMA) -> str:
     """The program, with every switch off."""
     switches = "\n\n".join(f"S{k} = 0  # switch {k}" for k in range(len(worth)))
     names = ", ".join(f"S{k}" for k in range(len(worth)))
@@ -55,15 +55,17 @@ ON = [{names}]
 WORTH = {list(worth)}
 seed = os.environ["OVERNIGHT_SEED"]
 noise = 0.8 * random.Random(seed).gauss(0, 1) + 0.6 * random.Random(f"{{seed}} {{ON}}").gauss(0, 1)
-print(f"val_bpb: {{3.0 + {SIGMA} * (noise - sum(a * b for a, b in zip(ON, WORTH))):.6f}}", flush=True)
+print(f"val_bpb: {{3.0 + {noise} * noise - {SIGMA} * sum(a * b for a, b in zip(ON, WORTH)):.6f}}", flush=True)
 '''
 
 
-def make_ladder(folder: Path, worth: Sequence[float] = WORTH, more: Mapping[str, str] | None = None) -> Path:
+def make_ladder(
+    folder: Path, worth: Sequence[float] = WORTH, more: Mapping[str, str] | None = None, noise: float = SIGMA
+) -> Path:
     """A git repository with the target and its bank: an idea for each switch, in order, then ``more`` (name: diff)."""
     ideas = {f"switch {k}": f"-S{k} = 0  # switch {k}\n+S{k} = 1  # switch {k}" for k in range(len(worth))}
     (folder / "ideas").mkdir(parents=True)
-    (folder / "train.py").write_text(source(worth))
+    (folder / "train.py").write_text(source(worth, noise))
     (folder / "target.toml").write_text(TOML.split("[[hyperparameters]]")[0])
     for at, (name, diff) in enumerate({**ideas, **(more or {})}.items()):
         text = _IDEA.format(name=name, expected=f"{0.99 * 0.5**at:.12f}", diff=diff)

@@ -3,8 +3,8 @@
 ``log_json`` is schema ``overnight.log/1``: a list with one object per finished attempt, in order. Keys:
 schema, trial, decision (keep, revert), status (ok, a failure, or why it never ran), value (null for a failure),
 best_before, gain (positive is better), gain_se, commit (the attempt's; null if there is none), accepted (on the branch;
-null), runs (how many on the validation split), seconds (of all its runs), subject, category, source, proposer, reason,
-self_reported. Keys may be added within a schema; none changes its meaning.
+null), runs (how many on the validation split; policy stacked: that carried it), seconds (of its own runs), subject,
+category, source, proposer, reason, self_reported. Keys may be added within a schema; none changes its meaning.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Attempt:
     commit: str | None
     accepted: str | None  # commit on the branch
     runs: int  # on the validation split
-    seconds: float  # of all its runs
+    seconds: float  # of all its runs, without those that carried other edits, too
     subject: str
     category: str
     source: str
@@ -49,7 +49,7 @@ class Attempt:
 
 
 def attempt_of(record: Record) -> Attempt:
-    verdict, proposal = record.verdict, record.proposal
+    verdict, proposal, runs = record.verdict, record.proposal, (*record.runs, *record.stacks)
     why = reason(record)
     return Attempt(
         trial=record.number,
@@ -62,7 +62,7 @@ def attempt_of(record: Record) -> Attempt:
         gain_se=verdict.gain_se if verdict else None,
         commit=record.candidate,
         accepted=record.accepted,
-        runs=sum(1 for run in record.runs if run.role != "test"),
+        runs=sum(1 for run in runs if run.role != "test"),
         seconds=cost(record),
         subject=text.line(proposal.subject),
         category=text.line(proposal.category),
@@ -70,7 +70,7 @@ def attempt_of(record: Record) -> Attempt:
         proposer=text.line(proposal.proposer),
         reason=text.line(why),
         problem=text.line(why if record.status != "ok" else test_problem(record.runs)),
-        self_reported=any(run.self_reported for run in record.runs),
+        self_reported=any(run.self_reported for run in runs),
         record=record,
     )
 

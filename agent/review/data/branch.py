@@ -33,10 +33,10 @@ def steps_of(state: State) -> tuple[Step, ...]:
     for record in state.kept:
         runs = state.runs.get(record.candidate or "", ())
         found, after = estimate(runs), test_value(runs)
-        if found is None:
-            continue
         reported = record.verdict if record.verdict and record.verdict.probability is not None else None
-        value = reported.value if reported and reported.value is not None else found.value
+        value = reported.value if reported and reported.value is not None else found.value if found else None
+        if value is None:
+            continue
         gain = difference(baseline.value, value, goal)
         test_gain = None if before is None or after is None else difference(before, after, goal)
         steps.append(Step(record.number, value, gain, test_gain, text.line(record.proposal.subject)))

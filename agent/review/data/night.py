@@ -12,6 +12,7 @@ from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_of
 from agent.review.data.branch import Step, steps_of, value_range
 from agent.review.data.runs import Overview, overview_of
+from agent.review.data.stacked import StackedEdit, stacked_edits
 from agent.review.data.summary import Summary
 from agent.review.data.tables import (
     FailureRow,
@@ -58,6 +59,7 @@ class Night:
     value_range: tuple[float, float]  # of the values worth drawing
     failures: tuple[FailureRow, ...]
     sources: tuple[SourceRow, ...]
+    stacked: tuple[StackedEdit, ...]  # policy stacked: what each edit is worth
     usage: Mapping[str, str | float]  # of the model: its name, calls, tokens, seconds
     parameters: tuple[Parameter, ...]  # hyperparameters that took several values
     search: Mapping[str, Series]  # state of the search method by trial
@@ -110,6 +112,7 @@ def night_of(
         value_range=value_range(state, steps, overview.summary.noise_sd),
         failures=failure_rows(attempts, overview.summary.failures),
         sources=source_rows(attempts),
+        stacked=stacked_edits(state),
         usage=usage,
         parameters=parameters_of(attempts),
         search=search_series(state.records),
