@@ -19,7 +19,7 @@ def stacked_chart(edits: Sequence[StackedEdit], width: int = 960) -> str:
     if not shown or not columns:
         return ""
     slot = min(16.0, (width - LEFT) / columns)
-    root = svg.canvas(LEFT + slot * columns, ROW * len(shown) + 4, "edits that each run carried", "chart carried")
+    root = svg.canvas(width, ROW * len(shown) + 4, "edits that each run carried", "chart carried")
     for at, edit in enumerate(shown):
         row = svg.add(root, "g", cls=f"stacked-{'likely' if edit.standing == 'undecided' else edit.standing}")
         svg.add(row, "text", str(edit.trial), cls="tick", x=LEFT - 6, y=ROW * at + ROW - 1, text_anchor="end")
