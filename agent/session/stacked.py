@@ -219,12 +219,12 @@ class StackedSession(Session):
         draw.shuffle(chosen)
         if new and new[0] in self.found.alone:
             chosen = []
-        carried = self.edits.combine(state, new, chosen or (() if new else undecided[:1]), undecided)
+        carried = self.edits.combine(state, new, chosen, undecided)
         return self._stacked(state, carried, tuple(trial for trial in new if trial in carried.trials))
 
     def _stacked(self, state: State, carried: Carried, new: tuple[int, ...]) -> Stacked:
         name = self.commits.refs.stack_name(len(state.stacks) + 1)
-        trial = (new or carried.trials or state.keeps)[-1]
+        trial = (new or carried.trials or _unpublished(state) or tuple(self.found.edits))[-1]
         commit = self.edits.build(carried, state, name)
         seed = self._seed(state)
         return Stacked(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 from ladder import GAINS, SETTINGS, SIGMA, WORTH, check_stacked, make_ladder
+from openai_server import OpenAIServer
 from rich.console import Console
 from sessions import USUAL, nothing, refs_of, resume, start, state_of
 from targets import git
@@ -16,6 +17,7 @@ from agent.errors import UsageError
 from agent.ledger.events import Event, Weighed
 from agent.ledger.state import State
 from agent.observers.protocol import Observer
+from agent.patch.apply import unified_diff
 from agent.review.data.attempt import details_of, show_json
 from agent.review.data.branch import steps_of
 from agent.review.report.report import write_report
@@ -150,3 +152,20 @@ def test_points_of_search_methods_run_alone() -> None:
 def test_resume_cannot_change_to_another_policy(night: Night) -> None:
     with pytest.raises(UsageError, match="stacked"):
         resume(night.directory.path.parent, policy="confirm")
+
+
+def test_model_sees_likely_edits_and_outcomes(tmp_path: Path) -> None:
+    target = make_ladder(tmp_path / "target", (5, -5, 0))
+    text = (target / "train.py").read_text()
+    replies = [
+        f"Subject: Switch {k}\n\n```diff\n{unified_diff(text, text.replace(f'S{k} = 0', f'S{k} = 1'), 'train.py')}```\n"
+        for k in range(3)
+    ]
+    with OpenAIServer(replies) as server:
+        start(target, tmp_path / "runs", **{**SHORT, "proposer": "code", "trials": 3}, llm_base_url=server.base_url)
+    directory = RunDirectory(tmp_path / "runs", "night")
+    state = check_stacked(directory, target, 3)
+    assert [record.decision for record in state.records] == ["keep", "revert", "revert"]
+    prompt = (directory.path / state.records[2].proposal.transcript / "prompt.md").read_text()
+    assert "reverted, val_bpb" in prompt
+    assert "#1 Switch 0" in prompt
