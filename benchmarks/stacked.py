@@ -29,7 +29,8 @@ def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
             count = sum(edit.nominated is None for edit in undecided.values())
             new = [night.trials + k for k in range(stacked.new_edits(2, count, night.trials, ruined))]
         old = list(undecided)
-        inside = [] if check else stacked.choose(weighing.variances(seed, old), draw)
+        ahead = [edit.ahead for edit in undecided.values()]
+        inside = [] if check else stacked.choose(weighing.variances(seed, old), draw, ahead)
         for edit in new:
             machine.edit()
             weighing.open(edit)

@@ -49,6 +49,8 @@ NOMINATE, PASS = 0.8, 0.95  # probability of a gain
 PASS_IN = PASS_OUT = 3  # runs with and without a nominated edit before it passes
 RUNS_PER_CHECK = 24  # runs between two runs of the kept edits alone, after which the branch moves
 LAST_RUNS = 5  # runs at the end without new edits
+FEW = 3  # undecided edits below which halves are no design: each edit is then in and out in turn
+MOST_AHEAD = 2  # runs with an edit more than without it, where edits are few
 HOPELESS = 0.5  # an edit is dropped when its probability is below this share of a new edit's
 
 _MEANS, _SPREADS, _SHARES = (np.array(column, dtype=float) for column in zip(*MIXTURE, strict=True))
@@ -337,6 +339,11 @@ class Undecided:
         """The edit once it is likely to be a gain, or no longer."""
         return replace(self, nominated=(self.runs_in, self.runs_out) if likely else None)
 
+    @property
+    def ahead(self) -> int:
+        """Runs with it more than without it."""
+        return self.runs_in - self.runs_out
+
     def after(self, carried: bool) -> Undecided:
         """The counts after one more run."""
         return replace(self, runs_in=self.runs_in + carried, runs_out=self.runs_out + (not carried))
@@ -376,15 +383,19 @@ def new_edits(waiting: int, undecided: int, tried: int, ruined: int) -> int:
     return min(waiting, 0 if undecided >= MOST_OPEN else 2 if calm and undecided < MOST_FOR_TWO else 1)
 
 
-def choose(matrix: Array, draw: random.Random) -> list[bool]:
+def choose(matrix: Array, draw: random.Random, ahead: Sequence[int] = ()) -> list[bool]:
     """Which undecided edits the next run carries: those that tell most.
 
     Of ``HALVES`` random halves the one with the largest predicted variance, then single flips while it grows.
 
     Args:
         matrix: Covariance of [level and seed, each edit], in variances of a run; see ``Weighing.variances``.
+        draw: For the halves.
+        ahead: Runs with each edit more than without it.
     """
     count = len(matrix) - 1
+    if 0 < count < FEW and any(more > MOST_AHEAD for more in ahead):
+        return [more <= MOST_AHEAD for more in ahead]
     rows = np.array([[1.0, *(float(draw.random() < 0.5) for _ in range(count))] for _ in range(HALVES)])
     best = rows[int(np.argmax(np.einsum("ri,ij,rj->r", rows, matrix, rows)))]
     for _ in range(FLIPS):

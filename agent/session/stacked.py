@@ -49,8 +49,8 @@ class StackedSession(Session):
             return ""
         if self.ending.stopping:
             return self.ending.before(state, 1)
-        if found.edits or found.pending or found.failed or self._waiting(state):
-            return self.ending.before(state, 1) if not found.edits and not found.pending else ""
+        if state.open:  # edits that never ran stay open where time is over
+            return "" if found.edits or found.pending or found.failed else self.ending.before(state, 1)
         if self.ideas.problem:
             raise self.ideas.problem
         return self._closing(state)
@@ -214,7 +214,8 @@ class StackedSession(Session):
         chosen: list[int] = []
         if self.found.weighing is not None and undecided:
             pending = [stack.edits for stack in self.found.pending]
-            inside = choose(self.found.weighing.variances(self._seed(state), undecided, pending), draw)
+            matrix = self.found.weighing.variances(self._seed(state), undecided, pending)
+            inside = choose(matrix, draw, [edit.counts.ahead for edit in self.found.edits.values()])
             chosen = [trial for trial, carried in zip(undecided, inside, strict=True) if carried]
         draw.shuffle(chosen)
         if new and new[0] in self.found.alone:

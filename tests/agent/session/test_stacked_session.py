@@ -169,3 +169,9 @@ def test_model_sees_likely_edits_and_outcomes(tmp_path: Path) -> None:
     prompt = (directory.path / state.records[2].proposal.transcript / "prompt.md").read_text()
     assert "reverted, val_bpb" in prompt
     assert "#1 Switch 0" in prompt
+
+
+def test_single_trial_is_run_and_decided(tmp_path: Path) -> None:
+    target = make_ladder(tmp_path / "target", (9,))
+    state = check_stacked(start(target, tmp_path / "runs", **{**SHORT, "trials": 1}), target, 1)
+    assert state.records[0].decision == "keep"
