@@ -38,6 +38,7 @@ WALK = 0.1  # standard deviation of the level's random walk per run, in standard
 SLOPE = 0.03  # prior standard deviation of the level's slope, in the same unit
 WIDE = 5.0  # prior standard deviation of the first level, in the same unit
 WILD = 2.5  # standard deviations beyond which an innovation counts as an outlier
+HUGE = 12.0  # the same for a gain that only an edit can explain
 JUNK = 0.001  # density of a run that no model explains
 NEW_WEIGHT = 0.2  # weight of a run with a new edit in the evidence on noise and correlation
 
@@ -102,7 +103,7 @@ class Weighing:
         self._seeds: dict[int, int] = {}  # seed: index in the state
         self._edits: dict[int, int] = {}  # trial: index in the state
         self._stand_in: dict[int, tuple[Array, Array]] = {}  # trial: mean and variance that stand in for the mixture
-        self._ruined: set[int] = set()  # trials with a wild loss
+        self._wide: set[int] = set()  # edits whose effect is outside the mixture
         self._seen = np.zeros(len(_MEANS))  # effects of decided edits, by component of the mixture
         self._parts: dict[int, Array] = {}  # the same of each undecided one
         self._worth: dict[int, Worth] = {}
@@ -148,12 +149,13 @@ class Weighing:
         sigma2 = self._sigma2()
         gain, variance = self._predict(row, spread**2 / sigma2)
         error = z + offset - self.mean[:, row].sum(axis=1)
-        wild = (error < 0) & (error**2 > WILD**2 * variance * sigma2)
-        ruined = bool(new) and float(self.weights() @ wild) > 0.5
-        if not ruined and len(new) < 2:
+        errors = error / np.sqrt(variance * sigma2)
+        ruined = bool(new) and float(self.weights() @ (errors < -WILD)) > 0.5
+        wide = ruined or (bool(new) and float(self.weights() @ (errors > HUGE)) > 0.5)
+        if not wide and len(new) < 2:
             self._learn(error, variance, next(iter(new), None))
-        if ruined:  # the loss is the new edits': widen their priors first, or all others would move
-            self._ruined.update(new)
+        if wide:  # the difference is the new edits': widen their priors first, or all others would move
+            self._wide.update(new)
             for trial in new:
                 mean, before = self._stand_in[trial]
                 more = np.maximum(0.0, error**2 / sigma2 - before)
@@ -180,7 +182,7 @@ class Weighing:
         self._remove(index)
         del self._edits[trial], self._stand_in[trial]
         self._worth.pop(trial, None)
-        self._ruined.discard(trial)
+        self._wide.discard(trial)
 
     def forget_seeds(self, kept: Collection[int]) -> None:
         """Drop the effects of seeds that will not run again."""
@@ -268,8 +270,9 @@ class Weighing:
         """Take the stand-in out of the filtered Gaussian, put the mixture in, and average over the filters."""
         index, weights, sigma2 = self._edits[trial], self.weights(), self._sigma2()
         variance = np.maximum(self.covariance[:, index, index], 1e-9)
-        if trial in self._ruined:  # the mixture has no loss of this size
-            self._worth[trial] = _worth(0.0, weights, self.mean[:, index], variance * sigma2)
+        if trial in self._wide:  # the mixture has no loss of this size
+            positive = _normal_cdf(self.mean[:, index] / np.sqrt(variance * sigma2))
+            self._worth[trial] = _worth(float(weights @ positive), weights, self.mean[:, index], variance * sigma2)
             return
         mean, before = self._stand_in[trial]
         data = 1 / np.maximum(1 / variance - 1 / before, 1e-6)

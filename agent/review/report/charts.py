@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from agent import text
 from agent.curves import Point, thin
@@ -64,8 +65,8 @@ def _branch(
     root: svg.Element, steps: Sequence[Step], sd: float | None, last: int, x: svg.Scale, y: svg.Scale, box: svg.Box
 ) -> None:
     corners: list[tuple[float, float]] = []
-    begins = reached_at(steps)
-    for step, start, end in zip(steps, begins, [*begins[1:], last + 0.6], strict=True):
+    ends = [*reached_at(steps), last + 0.6]
+    for step, (start, end) in zip(steps, pairwise(ends), strict=True):
         corners += [(start, step.value), (end, step.value)]
     if sd:
         upper = [(x(t), max(box.top, y(v + 2 * sd))) for t, v in corners]

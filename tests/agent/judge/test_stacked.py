@@ -56,8 +56,27 @@ def test_wild_loss_of_a_new_edit_leaves_the_others() -> None:
     before = model.worth(1)
     model.open(3)
     assert model.observe(0, -60.0, [1, 3], [3])
-    assert model.worth(3).probability == 0.0
+    assert model.worth(3).probability < 0.001
     assert abs(model.worth(1).gain - before.gain) < 0.3
+
+
+def test_wild_loss_of_two_new_edits_accuses_neither_yet() -> None:
+    model = weighed({1: 2.0}, 20)
+    for edit in (2, 3):
+        model.open(edit)
+    assert model.observe(0, -60.0, [2, 3], [2, 3])
+    assert model.worth(2).probability > 0.1
+    model.observe(1, 0.5, [2])
+    assert model.worth(3).probability < 0.001
+
+
+def test_huge_gain_is_believed() -> None:
+    model = weighed({1: 2.0}, 20)
+    model.open(2)
+    assert not model.observe(0, 5000.0, [2], [2])
+    model.observe(1, 5000.0, [2])
+    assert model.worth(2).probability > 0.99
+    assert model.worth(2).gain > 4000
 
 
 def test_wild_loss_without_a_new_edit_counts_for_little() -> None:

@@ -172,6 +172,6 @@ def test_model_sees_likely_edits_and_outcomes(tmp_path: Path) -> None:
 
 
 def test_single_trial_is_run_and_decided(tmp_path: Path) -> None:
-    target = make_ladder(tmp_path / "target", (9,))
+    target = make_ladder(tmp_path / "target", (900,))
     state = check_stacked(start(target, tmp_path / "runs", **{**SHORT, "trials": 1}), target, 1)
     assert state.records[0].decision == "keep"
