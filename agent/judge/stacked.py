@@ -206,11 +206,6 @@ class Weighing:
         return np.asarray(weights / weights.sum())
 
     @property
-    def noise(self) -> float:
-        """Standard deviation of a run."""
-        return math.sqrt(float(self.weights() @ self._sigma2()))
-
-    @property
     def shared(self) -> float:
         """Correlation of runs under equal seeds."""
         return float(self.weights() @ self._rho)
@@ -376,11 +371,8 @@ def decide(edit: Undecided, probability: float, share: float, last: bool = False
 def new_edits(waiting: int, undecided: int, tried: int, ruined: int) -> int:
     """How many new edits the next run carries.
 
-    Args:
-        waiting: Edits that no run has carried yet.
-        undecided: Edits that runs have carried, without those that are nominated.
-        tried: Edits that runs have carried so far.
-        ruined: Those of them that failed or lost wildly.
+    Args: edits that wait for a first run; undecided ones that are not nominated; all tried; those that failed or lost
+    wildly.
     """
     calm = (2 + ruined) / (10 + tried) <= RUINED
     return min(waiting, 0 if undecided >= MOST_OPEN else 2 if calm and undecided < MOST_FOR_TWO else 1)
@@ -391,10 +383,7 @@ def choose(matrix: Array, draw: random.Random, ahead: Sequence[int] = ()) -> lis
 
     Of ``HALVES`` random halves the one with the largest predicted variance, then single flips while it grows.
 
-    Args:
-        matrix: Covariance of [level and seed, each edit], in variances of a run; see ``Weighing.variances``.
-        draw: For the halves.
-        ahead: Runs with each edit more than without it.
+    Args: ``Weighing.variances`` of the edits; for the halves; runs with each edit more than without it.
     """
     count = len(matrix) - 1
     if 0 < count < FEW and any(more > MOST_AHEAD for more in ahead):
