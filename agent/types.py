@@ -16,7 +16,7 @@ Value = int | float | str | bool
 LARGEST_VALUE = 1e30  # of a metric: beyond it a run is invalid; no mean or variance of smaller values overflows
 
 ParamKind = Literal["int", "float", "categorical"]
-Role = Literal["calibrate", "screen", "confirm", "incumbent", "reserve", "replay", "test"]
+Role = Literal["calibrate", "screen", "confirm", "incumbent", "reserve", "replay", "stack", "test"]
 Status = Literal["ok", "crash", "oom", "diverged", "timeout", "over_budget", "invalid", "stopped"]
 Ending = Literal["patch_rejected", "duplicate", "no_effect", "model_failed"]  # proposals that never ran
 Decision = Literal["keep", "revert"]
@@ -170,6 +170,21 @@ class Repair:
 
 
 @dataclass(frozen=True)
+class Weight:
+    """What the runs of a stacked session say about one edit. Gains are positive when better."""
+
+    trial: int
+    probability: float  # that the edit is a gain
+    gain: float  # posterior mean
+    se: float  # posterior standard deviation
+    runs_in: int  # runs that carried it
+    runs_out: int  # runs since its first that did not
+    mean_in: float  # their mean values
+    mean_out: float | None
+    nominated: bool = False  # likely to be a gain
+
+
+@dataclass(frozen=True)
 class Record:
     """One trial, as the ledger describes it."""
 
@@ -186,6 +201,7 @@ class Record:
     superseded: tuple[Measurement, ...] = ()  # runs of the candidate before it was rebased
     revision: int = 0  # number of rebases and repairs
     repairs: tuple[Repair, ...] = ()  # oldest first; ``proposal`` is the repaired edit
+    stacks: tuple[Measurement, ...] = ()  # runs that carried the edit among others; policy stacked
 
     @property
     def proposals(self) -> tuple[Proposal, ...]:
@@ -213,6 +229,10 @@ class Record:
             return self.proposal.ending
         if failed := [run.status for run in self.runs if run.status != "ok" and run.role != "test"]:
             return failed[0]
+        if self.stacks and (self.verdict is None or self.verdict.value is not None):
+            return "ok"
+        if self.stacks and self.stacks[-1].status != "ok":
+            return self.stacks[-1].status
         if self.runs or self.superseded:
             return "ok"
         if self.verdict is None:

@@ -14,8 +14,8 @@ import json
 import math
 import random
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, stdev
 
 from agent.judge import paired
@@ -80,6 +80,8 @@ class Machine:
     line: int = 0  # of the incumbent
     _lines: int = 0
     _of_seed: dict[tuple[int, int], float] = field(default_factory=dict)
+    _drawn: list[Edit] = field(default_factory=list)
+    _pairs: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._edits, self._noise = random.Random(f"edits {self.seed}"), random.Random(f"runs {self.seed}")
@@ -95,7 +97,29 @@ class Machine:
         apart = bool(world.apart) and draw.random() < world.apart
         self._lines += apart
         weights: Weights = "unknown" if not world.told else "different" if apart else "equal"
-        return Edit(gain - 6.0 * unstable, noise, unstable, self._lines if apart else self.line, weights)
+        line = self._lines if apart else self.line
+        self._drawn.append(Edit(gain - 6.0 * unstable, noise, unstable, line, weights))
+        return self._drawn[-1]
+
+    def drawn(self, number: int, below: Iterable[int]) -> Edit:
+        """An edit by its number, on top of a commit with the edits ``below``."""
+        edit = self._drawn[number]
+        return replace(edit, gain=edit.gain + sum(self._pair(number, other) for other in below))
+
+    def _pair(self, one: int, other: int) -> float:
+        pair = (min(one, other), max(one, other))
+        if pair not in self._pairs:
+            draw = random.Random(f"pair {self.seed} {pair}")
+            self._pairs[pair] = draw.choice((-1.0, 1.0)) if draw.random() < self.world.interact else 0.0
+        return self._pairs[pair]
+
+    def run_stack(self, numbers: Sequence[int], seed: int) -> float:
+        """z of one run of a commit that carries these edits."""
+        carried = [self.drawn(number, numbers[:at]) for at, number in enumerate(numbers)]
+        level = sum(edit.gain for edit in carried)
+        noise = math.sqrt(fmean(edit.noise**2 for edit in carried)) if carried else 1.0
+        level += sum(self._noise.choice((-6.0, 6.0)) for edit in carried if edit.unstable)
+        return self.run(level, seed, Edit(0.0, noise, line=max((edit.line for edit in carried), default=0)))
 
     def run(self, level: float, seed: int, edit: Edit) -> float:
         """z of one run of a commit whose true gain over the baseline is ``level``."""
@@ -172,7 +196,14 @@ def confirm(machine: Machine, budget: int) -> Night:
     return night
 
 
-POLICIES = {"greedy": greedy, "confirm": confirm}
+def stacked(machine: Machine, budget: int) -> Night:
+    """One run carries several edits."""
+    from benchmarks.stacked import stacked_night
+
+    return stacked_night(machine, budget, Night())
+
+
+POLICIES = {"greedy": greedy, "confirm": confirm, "stacked": stacked}
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Decide from measurements whether an edit is kept, reverted or measured again. Pure functions.
 
-Three policies decide; docs/explanation/acceptance.md derives them:
+Four policies decide; docs/explanation/acceptance.md derives them:
 
 - ``greedy`` keeps every better value, as existing tools do. It keeps noise.
 - ``margin`` decides from one run: it keeps a gain above t(1 - alpha, dof) standard errors.
 - ``confirm``, the default, compares commits under equal seeds. One model reads all runs of the session
   (``agent.judge.belief``). A sequential test keeps, drops or asks for another run (``agent.judge.paired``).
+- ``stacked`` is decided elsewhere (``agent.judge.stacked``): its runs carry several edits. Where edits come one by
+  one, as in a published list or without noise, it is ``confirm``.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from agent.judge.belief import Belief, Estimate
     from agent.judge.hopeless import Watch
 
-NAMES = ("confirm", "margin", "greedy")
+NAMES = ("confirm", "margin", "greedy", "stacked")
 MARGIN_INCUMBENT_RUNS = 3  # runs of the incumbent before ``margin`` keeps an edit
 MEMORY_FLOOR = 0.1  # GB of growth that never counts: small processes vary by their share
 CLEAR = 3.0  # standard errors of a gain that is clear from one run on each side
@@ -92,7 +94,7 @@ def judge(history: History, policy: Policy) -> Verdict | MeasureNext:
         return _greedy(history)
     if history.noise.sd is None:
         raise UsageError("the noise is unknown: no commit has two successful runs. Use --calibrate 3 or more.")
-    return _confirm(history, policy) if policy.name == "confirm" else _margin(history, policy)
+    return _margin(history, policy) if policy.name == "margin" else _confirm(history, policy)
 
 
 def _first_runs(history: History, policy: Policy) -> MeasureNext | None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from agent.types import Goal, Measurement, Proposal, Role, Verdict, to_json
+from agent.types import Goal, Measurement, Proposal, Role, Verdict, Weight, to_json
 
 SCHEMA = 1
 UNSTAMPED = -1.0  # time of an event that is not in a ledger yet
@@ -116,6 +116,33 @@ class Moved(_OfTrial, frozen=True, kw_only=True, tag="moved"):
     commit: str
 
 
+class Stacked(_OfTrial, frozen=True, kw_only=True, tag="stacked"):
+    """Policy stacked: a commit with several undecided edits was built, to be run once. ``trial`` holds its files."""
+
+    commit: str
+    ref: str
+    base: str  # the kept edits, without any undecided one
+    edits: tuple[int, ...]  # undecided trials whose edits it carries
+    new: tuple[int, ...] = ()  # those that no earlier run carried
+    seed: int = 0
+
+
+class Weighed(_OfTrial, frozen=True, kw_only=True, tag="weighed"):
+    """Policy stacked: what each undecided edit is worth after a run of ``trial``. For people; nothing depends on it."""
+
+    edits: tuple[Weight, ...]
+
+
+class Published(_OfTrial, frozen=True, kw_only=True, tag="published"):
+    """Policy stacked: the head moved to the accepted commit of ``trial``, past those of other trials.
+
+    The tree of the last commit ran; those between were not run alone.
+    """
+
+    trials: tuple[int, ...]
+    commits: tuple[str, ...]
+
+
 class Lost(_OfTrial, frozen=True, kw_only=True, tag="lost"):
     """A run ended without a measurement: the machine failed, or the session was interrupted."""
 
@@ -146,6 +173,9 @@ Event: TypeAlias = (
     | Judged
     | Told
     | Moved
+    | Stacked
+    | Weighed
+    | Published
     | Lost
     | Resumed
     | Ended

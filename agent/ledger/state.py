@@ -21,15 +21,18 @@ from agent.ledger.events import (
     Lost,
     Measured,
     Moved,
+    Published,
     Repaired,
     Resumed,
     RunStarted,
     SessionStarted,
+    Stacked,
     Told,
+    Weighed,
     fields_of,
     name_of,
 )
-from agent.types import Measurement, Proposal, Record, Repair, Verdict, copy_with
+from agent.types import Measurement, Proposal, Record, Repair, Verdict, Weight, copy_with
 
 RETRIES = 3  # lost runs in a row per worker after which a session or replay stops
 
@@ -57,6 +60,8 @@ class State:
     away: float = 0.0  # seconds in which no session was running
     keeps: tuple[int, ...] = ()  # kept trials, in the order of their verdicts
     open: tuple[int, ...] = ()  # trials with neither a verdict nor an ending
+    stacks: tuple[Stacked, ...] = ()  # policy stacked: runs that carry several edits, oldest first
+    weights: Mapping[int, Weight] = field(default_factory=dict)  # policy stacked: latest by trial
 
     @property
     def baseline(self) -> str:
@@ -127,6 +132,8 @@ class StateBuilder:
         self.last_time = self.away = 0.0
         self.keeps: list[int] = []
         self.open: dict[int, None] = {}
+        self.stacks: list[Stacked] = []
+        self.weights: dict[int, Weight] = {}
 
     def apply(self, event: Event) -> None:
         """Fold one event.
@@ -178,6 +185,14 @@ class StateBuilder:
             case Moved():
                 self._change(event.trial, accepted=event.commit)
                 self.moved[event.trial] = event.commit
+            case Stacked():
+                self.stacks.append(event)
+            case Weighed():
+                self.weights.update({weight.trial: weight for weight in event.edits})
+            case Published():
+                for trial, commit in zip(event.trials, event.commits, strict=True):
+                    self._change(trial, accepted=commit)
+                    self.moved[trial] = commit
             case Lost():
                 self._close_run(event.trace)
                 self.lost += 1
@@ -229,6 +244,10 @@ class StateBuilder:
         run = event.measurement
         if event.trial and run.commit == (before := self._record(event.trial)).candidate:
             self._change(event.trial, runs=(*before.runs, run))
+        if run.role == "stack":
+            stack = next((s for s in reversed(self.stacks) if (s.commit, s.seed) == (run.commit, run.seed)), None)
+            for trial in stack.edits if stack else ():
+                self._change(trial, stacks=(*self._record(trial).stacks, run))
         self._close_run(run.trace)
         self.runs.setdefault(run.commit, []).append(run)
 
@@ -263,6 +282,8 @@ class StateBuilder:
             "moved": dict(self.moved),
             "keeps": tuple(self.keeps),
             "open": tuple(self.open),
+            "stacks": tuple(self.stacks),
+            "weights": dict(self.weights),
         }
         return State(**{**vars(self), **frozen})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent import text
 from agent.ledger import events
 from agent.ledger.events import Event
@@ -38,9 +40,19 @@ def _words(event: Event, state: State) -> str:
             return f"{verdict.decision}  {text.number(verdict.value)}  {gain}  {why}"
         case events.Moved():
             return f"head is {event.commit[:12]}"
+        case events.Stacked():
+            return f"{event.commit[:12]}  edits {numbers(event.edits)}, new {numbers(event.new)}"
+        case events.Weighed():
+            return ", ".join(f"{w.trial}: {w.probability:.0%}" for w in event.edits)
+        case events.Published():
+            return f"head is {event.commits[-1][:12]}, with trials {numbers(event.trials)}"
         case events.Lost() | events.Ended():
             return text.line(event.reason, 300)
     return plain_line(event, state)
+
+
+def numbers(trials: Sequence[int]) -> str:
+    return ", ".join(map(str, trials)) or "none"
 
 
 def _value(run: Measurement, metric: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from agent import text
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
-from agent.ledger.events import Asked, Event, Moved
+from agent.ledger.events import Asked, Event, Moved, Published
 from agent.ledger.state import State
 from agent.observers.protocol import Observer
 from agent.review.data.summary import Summary, summarize
@@ -119,7 +119,7 @@ class Notifier(Observer):
         self._state = state
         if isinstance(event, Asked):
             self._waiting = None
-        elif isinstance(event, Moved):
+        elif isinstance(event, Moved | Published):
             record = state.of_trial(event.trial)
             subject = text.line(record.proposal.subject, 100) if record else ""
             self._best = f"trial {event.trial}: {subject}\n{outcome(summarize(state))}"

@@ -33,7 +33,7 @@ def accepted_message(record: Record, state: State) -> str:
         ("Gain-Se", _number(verdict.gain_se or None)),
         ("Noise", FIXED_SEED if verdict.gain_se == 0 else ""),
         ("Runs", str(verdict.n)),
-        ("Pairs", "" if verdict.probability is None else str(verdict.pairs)),
+        ("Pairs", "" if verdict.probability is None or session.policy == "stacked" else str(verdict.pairs)),
         ("Probability", "" if verdict.probability is None else f"{verdict.probability:.3f}"),
         ("Proposer", record.proposal.proposer),
         ("Source", record.proposal.source),

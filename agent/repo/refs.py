@@ -16,11 +16,16 @@ class RunRefs:
         self.repo = repo
         self.tag = tag
         self.head_name = f"{REFS}/{tag}/head"
+        self.work_name = f"{REFS}/{tag}/work"  # policy stacked: the head, and edits that are likely gains
         self.branch = f"autoresearch/{tag}"
 
     def attempt_name(self, number: int, revision: int = 0) -> str:
         """``0007``, or ``0007.r1`` for an attempt that was rebased onto a newer head."""
         return f"{REFS}/{self.tag}/{number:04d}{f'.r{revision}' if revision else ''}"
+
+    def stack_name(self, number: int) -> str:
+        """The commit of a run that carries several edits."""
+        return f"{REFS}/{self.tag}/stack/{number:04d}"
 
     def existing(self) -> Iterator[str]:
         """Refs of an earlier run with this tag."""

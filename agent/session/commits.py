@@ -57,14 +57,15 @@ class Commits:
 
         Its date comes from the ledger, so that the same commit can be built again.
         """
-        commit = self._commit_accepted(record, state, state.head)
+        commit = self.commit_accepted(record, state, state.head)
         self.move_head(commit)
         return commit
 
     def _commit_candidate(self, record: Record, head: str, text: str) -> str:
         return self.repo.build(head, {self.target.path: text}, candidate_message(record), int(record.started))
 
-    def _commit_accepted(self, record: Record, state: State, head: str) -> str:
+    def commit_accepted(self, record: Record, state: State, head: str) -> str:
+        """Commit the candidate's tree on top of ``head``, with its results; no ref moves."""
         assert record.candidate is not None
         message = accepted_message(record, state)
         tree = self.repo.commit(record.candidate).tree
@@ -103,7 +104,7 @@ class Commits:
             if not self.repo.holds(accepted):
                 self._build_again(record, needed)
                 self.repo.need([record.candidate or ""], self.refs.tag)
-                self._commit_accepted(record, state, head)
+                self.commit_accepted(record, state, head)
             needed.append(accepted)
         for record in state.records:
             self._build_again(record, needed)

@@ -45,7 +45,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
         EnvironmentProblem: the sandbox, a device, the data or the model server is missing.
     """
     check_settings(settings)
-    policy = policy_from(settings.policy, keep_simpler=settings.keep_simpler, stop_hopeless=settings.stop_hopeless)
+    policy = session_policy(settings, say)
     calibration = settings.calibrate
     if calibration is None:
         calibration = default_calibration(policy, settings.trials)
@@ -68,6 +68,17 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
         sleeper=sleeper,
         ahead=asks_ahead(settings, sleeper),
     )
+
+
+def session_policy(settings: Settings, say: Callable[[str], None]) -> Policy:
+    """The policy that the settings name; ``confirm`` in place of ``stacked`` where edits cannot be added up."""
+    searches = settings.proposer not in EDIT_CODE or settings.on_plateau or settings.on_llm_loop == "cma"
+    if settings.policy == "stacked" and searches:
+        say("--policy stacked: points of a search method set every value, so each runs alone, under policy confirm.")
+        return policy_from("confirm", keep_simpler=settings.keep_simpler, stop_hopeless=settings.stop_hopeless)
+    if settings.policy == "stacked" and settings.keep_simpler:
+        say("--keep-simpler has no effect: policy stacked keeps only gains.")
+    return policy_from(settings.policy, keep_simpler=settings.keep_simpler, stop_hopeless=settings.stop_hopeless)
 
 
 def make_session_proposer(settings: Settings, target: Target, source: str, sleeper: Sleeper | None = None) -> Proposer:

@@ -34,6 +34,8 @@ from agent.session.memory import gather, load, save
 from agent.session.parts import Parts, assemble
 from agent.session.recorder import Recorder
 from agent.session.repair import Repairs
+from agent.session.stacked import StackedSession
+from agent.session.stacked_edits import StackedEdits
 from agent.session.stopping import EndOfNight
 from agent.settings import Settings, make_settings, smoke_seconds
 from agent.trial.seeds import session_seed
@@ -149,11 +151,16 @@ def resume(
 
 
 def check_same(state: State, parts: Parts) -> None:
-    """Reject other data or another budget: values could not be compared with those in the ledger.
+    """Reject other data or another budget, whose values could not be compared, and a change to or from ``stacked``.
 
     Raises:
-        UsageError: the data or the budget differs.
+        UsageError: names what differs.
     """
+    policies = (state.session.policy, parts.policy.name)
+    if "stacked" in policies and len(set(policies)) > 1 and state.records:
+        raise UsageError(
+            f"the run has policy {policies[0]}, and a resume cannot change it to {policies[1]}: their runs differ."
+        )
     if state.session.data != (parts.prepared.hash if parts.prepared else ""):
         raise UsageError(
             "the prepared data differs from that of the run, so values could not be compared. Start a new run."
@@ -212,6 +219,7 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
     if isinstance(parts.proposer, BlockProposer):
         baseline = recorder.state.baseline
         parts.proposer.start_from(memory, parts.repo.read(baseline, parts.target.path))
+    stacked = parts.policy.name == "stacked"
     commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
     smoke = smoke_seconds(parts.settings.smoke, parts.target.budget.startup_seconds)
     runs = Runs(crew.workers, directory, recorder, parts.settings.seed, smoke)
@@ -222,13 +230,14 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
     repairs = Repairs(
         ideas, ending, lambda state, failed: context(state, failed=failed), parts.target.budget, most_repairs
     )
-    return Session(
+    kind = partial(StackedSession, seed=parts.settings.seed, edits=StackedEdits(commits)) if stacked else Session
+    return kind(
         recorder=recorder,
         runs=runs,
         ideas=ideas,
         commits=commits,
         baseline=Baseline(runs, ideas, recorder, commits, directory, parts.policy, parts.calibration, ending),
-        policy=parts.policy,
+        policy=dataclasses.replace(parts.policy, name="confirm") if stacked else parts.policy,
         beliefs=Beliefs(partial(session_seed, parts.settings.seed)),
         ending=ending,
         describe=context,

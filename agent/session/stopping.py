@@ -141,7 +141,9 @@ def failure_of(record: Record) -> str:
     """The decisive line of a failed trial."""
     if record.proposal.ending:
         return record.proposal.reason
-    return next((run.reason for run in record.runs if run.status != "ok" and run.role != "test"), "")
+    return next(
+        (run.reason for run in (*record.runs, *record.stacks[-1:]) if run.status != "ok" and run.role != "test"), ""
+    )
 
 
 class EndOfNight:
@@ -156,8 +158,18 @@ class EndOfNight:
         """Why everything stops now; "" if it does not."""
         return "stopped by the user" if self.stopper.asked() == "now" else ""
 
-    def before(self, state: State, trial: int) -> str:
+    @property
+    def stopping(self) -> bool:
+        """Whether the user wants the session to end."""
+        return bool(self.stopper.asked())
+
+    def before(self, state: State, trial: int, runs: int = 1) -> str:
         """Why ``trial`` is not started; "" if it is. A trial that has started is always finished.
+
+        Args:
+            state: Of the session.
+            trial: Its number.
+            runs: That have to fit into the time left.
 
         Raises:
             Stuck: the breaker trips.
@@ -165,7 +177,8 @@ class EndOfNight:
         if self.stopper.asked():
             return "stopped by the user"
         left = (self.until - datetime.now()).total_seconds() if self.until is not None else None
-        cost = expected_cost(state, self.target)
+        one = expected_cost(state, self.target)
+        cost = Cost(one.trial * runs, one.training * runs)
         reason = reason_to_end(state, self.settings, cost, time.monotonic() - self.begun, left, trial)
         if not reason and (stuck := breaker(state, self.settings.breaker)):
             raise Stuck(stuck)

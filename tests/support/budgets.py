@@ -30,5 +30,6 @@ TEST_SECONDS = {
     "test_compare.py": 1800,
     "test_foreign.py": 1800,
     "test_kills.py": 1800,
+    "test_stacked_kills.py": 900,
     "test_ray.py": 1800,
 }

@@ -52,6 +52,10 @@ def outcome(record: Record, context: Context) -> str:
             return f"reverted: its run was stopped, since it was certain to lose, {one_line(failed.reason)}"
         return f"failed ({failed.status.replace('_', ' ')}): {one_line(failed.reason)}"
     values = [run.value for run in runs if run.value is not None]
+    if not values and record.stacks and record.verdict is not None:  # it ran beside other edits
+        if record.verdict.value is None:
+            return f"failed ({record.status.replace('_', ' ')}): {one_line(record.verdict.reason)}"
+        values = [record.verdict.value]
     if not values:
         return "no result"
     words = ["kept" if record.decision == "keep" else "reverted", f"{context.metric} {fmean(values):.4f}"]

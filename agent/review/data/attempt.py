@@ -4,8 +4,10 @@
 rationale, diff, params (null), ending (null), transcript, verdict (null while under way), started and ended (seconds
 since the epoch; null), failure (list of lines), curve and parent_curve (lists of [progress, loss]), measurements (one
 object per run with the fields of the ledger), and versions (one object per repair: subject, diff and ending of what was
-replaced, or of the unusable reply, and its measurements). Control characters in texts are spelled out; git has the
-exact bytes.
+replaced, or of the unusable reply, and its measurements). Policy stacked adds weight (null or trial, probability, gain,
+se, runs_in, runs_out, mean_in, mean_out, nominated: what the edit is worth after its last run) and stacked (runs that
+carried it: objects with commit, seed, value and others, the trials of the other edits). Control characters in texts
+are spelled out; git has the exact bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_json, attempt_of
 from agent.review.data.diffs import size_of
 from agent.review.data.seed_pairs import parent_runs, values_by_seed
+from agent.review.data.stacked import StackedRun, stacked_runs
 from agent.review.data.times import phases
-from agent.types import Record, to_json
+from agent.types import Record, Weight, to_json
 
 SHOW_SCHEMA = "overnight.show/1"
 TAIL_BYTES = 64 << 10
@@ -42,6 +45,8 @@ class Details:
     phases: tuple[str, ...]  # that its runs went through
     curve: tuple[Point, ...]  # of its first run that has one
     parent_curve: tuple[Point, ...]
+    weight: Weight | None  # policy stacked: what the runs say about the edit
+    stacked: tuple[StackedRun, ...]  # policy stacked: runs that carried it
     parent_values: Mapping[int, float]  # value of the parent by seed: runs under one seed are a pair
 
 
@@ -60,6 +65,8 @@ def details_of(record: Record, state: State, run_dir: Path) -> Details:
         phases=tuple(phases(record.runs)),
         curve=tuple(curve_of(run_dir, record.runs)),
         parent_curve=tuple(curve_of(run_dir, parents)),
+        weight=state.weights.get(record.number),
+        stacked=stacked_runs(record, state),
         parent_values=values_by_seed(parents),
     )
 
@@ -93,6 +100,11 @@ def show_json(details: Details) -> dict[str, Any]:
             }
             for repair in record.repairs
         ],
+        "weight": to_json(details.weight),
+        "stacked": [
+            {"commit": s.run.commit, "seed": s.run.seed, "value": s.run.value, "others": list(s.others)}
+            for s in details.stacked
+        ],
     }
     cleaned = text.clean_json(data)
     assert isinstance(cleaned, dict)
@@ -101,7 +113,7 @@ def show_json(details: Details) -> dict[str, Any]:
 
 def failure_lines(record: Record, run_dir: Path) -> list[str]:
     """Return the decisive lines of the failed run's log; [] if no run failed. The edited code wrote this log."""
-    run = next((run for run in record.runs if run.status != "ok"), None)
+    run = next((run for run in (*record.runs, *record.stacks[-1:]) if run.status != "ok"), None)
     if run is None or not record.failed:
         return []
     log = run.log_tail or (_tail(inside(run_dir, run.trace) / "train.log") if run.trace else "")

@@ -3,11 +3,11 @@
 ``log_json`` is schema ``overnight.log/1``: a list with one object per finished attempt, in order. Keys:
 schema, trial, decision (keep, revert), status (ok, stopped, a failure, or why it never ran), value (null for a failure
 and for a stopped run), best_before, gain (positive is better; predicted for a stopped run), gain_se,
-commit (the attempt's; null if there is none), accepted (on the branch; null), runs (how many on the validation split),
-seconds (of all its runs), subject, category, source, proposer, idea (of the bank that the edit takes up; empty), loop
-(why the model's answers count as a loop, so that the source stands in for the model; empty), reason, self_reported,
-repairs (requests to the model to repair an edit that failed before training). Keys may be added within a schema; none
-changes its meaning.
+commit (the attempt's; null if there is none), accepted (on the branch; null), runs (how many on the validation split;
+policy stacked: that carried it), seconds (of its own runs), subject, category, source, proposer, idea (of the bank that
+the edit takes up; empty), loop (why the model's answers count as a loop, so that the source stands in for the model;
+empty), reason, self_reported, repairs (requests to the model to repair an edit that failed before training). Keys may
+be added within a schema; none changes its meaning.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Attempt:
     commit: str | None
     accepted: str | None  # commit on the branch
     runs: int  # on the validation split
-    seconds: float  # of all its runs
+    seconds: float  # of all its runs, without those that carried other edits, too
     repairs: int  # requests to repair an edit that failed before training
     subject: str
     category: str
@@ -55,7 +55,7 @@ class Attempt:
 
 
 def attempt_of(record: Record) -> Attempt:
-    verdict, proposal = record.verdict, record.proposal
+    verdict, proposal, runs = record.verdict, record.proposal, (*record.runs, *record.stacks)
     why = reason(record)
     return Attempt(
         trial=record.number,
@@ -68,7 +68,7 @@ def attempt_of(record: Record) -> Attempt:
         gain_se=(verdict.gain_se or None) if verdict else None,
         commit=record.candidate,
         accepted=record.accepted,
-        runs=sum(1 for run in record.runs if run.role != "test"),
+        runs=sum(1 for run in runs if run.role != "test"),
         seconds=cost(record),
         repairs=len(record.repairs),
         subject=text.line(proposal.subject),
@@ -79,7 +79,7 @@ def attempt_of(record: Record) -> Attempt:
         loop=text.line(proposal.loop),
         reason=text.line(why),
         problem=text.line(why if record.status != "ok" else test_problem(record.runs)),
-        self_reported=any(run.self_reported for run in record.runs),
+        self_reported=any(run.self_reported for run in runs),
         record=record,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import quantiles
 
 from agent import text
@@ -33,14 +34,19 @@ def steps_of(state: State) -> tuple[Step, ...]:
     for record in state.kept:
         runs = state.runs.get(record.candidate or "", ())
         found, after = estimate(runs), test_value(runs)
-        if found is None:
-            continue
         reported = record.verdict if record.verdict and record.verdict.probability is not None else None
-        value = reported.value if reported and reported.value is not None else found.value
+        value = reported.value if reported and reported.value is not None else found.value if found else None
+        if value is None:
+            continue
         gain = difference(baseline.value, value, goal)
         test_gain = None if before is None or after is None else difference(before, after, goal)
         steps.append(Step(record.number, value, gain, test_gain, text.line(record.proposal.subject)))
     return tuple(steps)
+
+
+def reached_at(steps: Sequence[Step]) -> list[float]:
+    """Where each value of the branch begins: edits are not always kept in the order of their trials."""
+    return list(accumulate((float(step.trial) for step in steps), max))
 
 
 def value_range(state: State, steps: Sequence[Step], noise_sd: float | None) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from agent.review.data.attempts import Attempt, attempt_of
 from agent.review.data.branch import Step, steps_of, value_range
 from agent.review.data.runs import Overview, overview_of
 from agent.review.data.seed_pairs import SeedPairs, seed_pairs_of
+from agent.review.data.stacked import StackedEdit, stacked_edits
 from agent.review.data.summary import Summary
 from agent.review.data.tables import (
     FailureRow,
@@ -64,6 +65,7 @@ class Night:
     sources: tuple[SourceRow, ...]
     ideas: IdeaTally | None  # of the idea bank; None where no proposal knows it
     loops: tuple[int, ...]  # trials in which the answers of the model were a loop
+    stacked: tuple[StackedEdit, ...]  # policy stacked: what each edit is worth
     usage: Mapping[str, str | float]  # of the model: its name, calls, tokens, seconds
     parameters: tuple[Parameter, ...]  # hyperparameters that took several values
     search: Mapping[str, Series]  # state of the search method by trial
@@ -119,6 +121,7 @@ def night_of(
         sources=source_rows(attempts),
         ideas=tally_of_ideas(state.records),
         loops=tuple(record.number for record in state.records if record.proposal.loop),
+        stacked=stacked_edits(state),
         usage=usage,
         parameters=parameters_of(attempts),
         search=search_series(state.records),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from agent import text
 from agent.curves import Point, thin
 from agent.review.data.attempts import Attempt
-from agent.review.data.branch import Step
+from agent.review.data.branch import Step, reached_at
 from agent.review.data.night import Night
 from agent.review.report import svg
 
@@ -64,9 +65,9 @@ def _branch(
     root: svg.Element, steps: Sequence[Step], sd: float | None, last: int, x: svg.Scale, y: svg.Scale, box: svg.Box
 ) -> None:
     corners: list[tuple[float, float]] = []
-    for k, step in enumerate(steps):
-        until = steps[k + 1].trial if k + 1 < len(steps) else last + 0.6
-        corners += [(step.trial, step.value), (until, step.value)]
+    ends = [*reached_at(steps), last + 0.6]
+    for step, (start, end) in zip(steps, pairwise(ends), strict=True):
+        corners += [(start, step.value), (end, step.value)]
     if sd:
         upper = [(x(t), max(box.top, y(v + 2 * sd))) for t, v in corners]
         lower = [(x(t), min(box.bottom, y(v - 2 * sd))) for t, v in corners]

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 from agent import text
+from agent.review.data.branch import reached_at
 from agent.review.data.night import Night
 from agent.rundir.directory import replace_file
 
@@ -29,7 +30,7 @@ def draw_progress(night: Night, path: Path) -> None:
     low, high = night.value_range
     last = max(summary.trials, 1)
     if steps:
-        trials: list[float] = [*(step.trial for step in steps), last + 0.6]
+        trials: list[float] = [*reached_at(steps), last + 0.6]
         values = [*(step.value for step in steps), steps[-1].value]
         if summary.noise_sd:
             reach = 2 * summary.noise_sd

@@ -21,6 +21,7 @@ from agent.review.report.html import renderer, write_page
 from agent.review.report.pair_chart import pair_chart
 from agent.review.report.parameter_charts import parameter_charts
 from agent.review.report.search_charts import search_charts
+from agent.review.report.stacked_chart import stacked_chart
 
 MOST_BYTES = 3 << 20
 DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # characters of kept diffs, of other diffs
@@ -143,6 +144,8 @@ def _fixed(night: Night) -> dict[str, Any]:
         "sources": night.sources,
         "strip": charts.source_strip(night),
         "search": search_charts(night),
+        "stacked": night.stacked,
+        "carried": stacked_chart(night.stacked),
         "usage": night.usage,
         "ideas": night.ideas,
         "loops": night.loops,

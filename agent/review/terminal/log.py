@@ -66,7 +66,7 @@ def _cells(attempt: Attempt) -> dict[str, Text]:
         "value": Text(text.number(attempt.value, attempt.self_reported)),
         "gain ± se": Text(text.gain(attempt.gain, attempt.gain_se)),
         "runs": Text(str(attempt.runs)),
-        "cost": Text(text.duration(attempt.seconds if attempt.runs else None, brief=True)),
+        "cost": Text(text.duration(attempt.seconds or None, brief=True)),
         "source": Text(text.line(attempt.source, 12)),
         "category": Text(text.line(attempt.category or text.MISSING, 16)),
         "edit": edit,

@@ -33,6 +33,8 @@ def show_view(details: Details) -> RenderableType:
         parts += [_heading("repairs"), *(Padding(line, (0, 2)) for line in _repairs(attempt.record.repairs))]
     if attempt.record.runs:
         parts += [_heading("runs"), Padding(_runs_table(details), (0, 2))]
+    if details.stacked:
+        parts += [_heading("runs that carried it"), Padding(_stacked_table(details), (0, 2))]
     if details.curve:
         parts += [_heading("training loss"), *_curves(details.curve, details.parent_curve)]
     if attempt.self_reported:
@@ -78,6 +80,14 @@ def _figures(details: Details) -> RenderableType:
         grid.add_row(details.metric, Text(f"{value}, best before {before}{pairs}"))
         grid.add_row("gain ± se", Text(text.gain(verdict.gain, verdict.gain_se)))
         grid.add_row("verdict", text.safe(verdict.reason))
+    if (weight := details.weight) is not None:
+        star = attempt.self_reported
+        grid.add_row("worth now", Text(f"{text.gain(weight.gain, weight.se)}, a gain at {weight.probability:.0%}"))
+        grid.add_row(
+            "with it", Text(f"{text.number(weight.mean_in, star)}, mean of {text.count(weight.runs_in, 'run')}")
+        )
+        without = f"{text.number(weight.mean_out, star)}, mean of {text.count(weight.runs_out, 'run')}"
+        grid.add_row("without it", Text(without if weight.runs_out else "no run yet"))
     origin = [attempt.proposer, attempt.source, attempt.category, proposal.model]
     grid.add_row("from", text.safe(" · ".join(dict.fromkeys(part for part in origin if part))))
     if attempt.idea:
@@ -110,6 +120,18 @@ def _runs_table(details: Details) -> Table:
             Text(f"{run.peak_memory_gb:.1f} GB" if run.peak_memory_gb else text.MISSING),
             str(run.seed),
         )
+    return table
+
+
+def _stacked_table(details: Details) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("status", "value", "seed", "with trials"):
+        table.add_column(name, justify="right" if name in ("value", "seed") else "left")
+    for stacked in details.stacked:
+        run = stacked.run
+        value = Text(text.number(run.value, run.self_reported))
+        others = ", ".join(map(str, stacked.others)) or text.MISSING
+        table.add_row(outcome_text(run.status), value, str(run.seed), others)
     return table
 
 

@@ -50,7 +50,7 @@ def verdict(step: Verdict | MeasureNext) -> Verdict:
 
 
 def test_default_policy_comes_first() -> None:
-    assert NAMES == ("confirm", "margin", "greedy")
+    assert NAMES == ("confirm", "margin", "greedy", "stacked")
     assert Policy().name == NAMES[0]
 
 
@@ -66,7 +66,7 @@ def test_default_calibration_by_policy() -> None:
     assert default_calibration(GREEDY, None) == 1
     assert default_calibration(MARGIN, 10) == 4
     assert default_calibration(Policy("confirm"), None) == 5
-    assert [needs_noise(Policy(name)) for name in NAMES] == [True, True, False]
+    assert [needs_noise(Policy(name)) for name in NAMES] == [True, True, False, True]
 
 
 @pytest.mark.parametrize("name", NAMES)

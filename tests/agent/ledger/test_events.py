@@ -23,17 +23,20 @@ from agent.ledger.events import (
     Measured,
     Moved,
     NotAnEvent,
+    Published,
     Repaired,
     Resumed,
     RunStarted,
     SessionStarted,
+    Stacked,
     Told,
+    Weighed,
     decode,
     encode,
     fields_of,
     name_of,
 )
-from agent.types import Measurement, Proposal, Record, Verdict, to_json
+from agent.types import Measurement, Proposal, Record, Verdict, Weight, to_json
 
 TEXT = st.text(max_size=20)  # any character, half surrogates too
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
@@ -61,6 +64,11 @@ RECORDS = st.builds(
 AT: dict[str, Any] = {"time": st.floats(0, 2e9)}
 OF: dict[str, Any] = {**AT, "trial": st.integers(0, 10**6)}
 CHANGES = st.dictionaries(st.sampled_from(["policy", "device", "settings"]), TEXT | st.dictionaries(TEXT, VALUE))
+TRIALS = st.lists(st.integers(1, 10**6), max_size=3).map(tuple)
+WEIGHTS = st.builds(
+    Weight, trial=st.integers(1, 99), probability=NUMBER, gain=NUMBER, se=NUMBER, runs_in=st.integers(0, 99),
+    runs_out=st.integers(0, 99), mean_in=NUMBER, mean_out=st.none() | NUMBER,
+)  # fmt: skip
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "session": st.builds(SessionStarted, tag=TEXT, baseline=TEXT, metric=TEXT, trials=st.none() | st.integers(0), **AT),
     "asked": st.builds(Asked, started=st.none() | NUMBER, waited=st.none() | NUMBER, proposal=PROPOSALS, **OF),
@@ -71,6 +79,9 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "judged": st.builds(Judged, verdict=VERDICTS, **OF),
     "told": st.builds(Told, **OF),
     "moved": st.builds(Moved, commit=TEXT, **OF),
+    "stacked": st.builds(Stacked, commit=TEXT, ref=TEXT, base=TEXT, edits=TRIALS, new=TRIALS, seed=st.integers(), **OF),
+    "weighed": st.builds(Weighed, edits=st.lists(WEIGHTS, max_size=3).map(tuple), **OF),
+    "published": st.builds(Published, trials=TRIALS, commits=st.lists(TEXT, max_size=3).map(tuple), **OF),
     "lost": st.builds(Lost, trace=TEXT, reason=TEXT, **OF),
     "resumed": st.builds(Resumed, attempt=st.integers(0, 99), changes=st.just(msgspec.UNSET) | CHANGES, **AT),
     "ended": st.builds(Ended, reason=TEXT, **AT),

@@ -1,0 +1,169 @@
+"""The fold of a stacked session's events: what its runs say, and what each undecided edit has come to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from agent.judge.stacked import Step, Undecided, Weighing, Worth, decide
+from agent.ledger.events import Event, Judged, Measured, SessionStarted, Stacked, Weighed
+from agent.types import Measurement, Weight
+
+
+@dataclass
+class Edit:
+    """An edit that a run has carried, and that has no verdict."""
+
+    counts: Undecided = field(default_factory=Undecided)
+    values_in: list[float] = field(default_factory=list)  # of the runs that carried it
+    values_out: list[float] = field(default_factory=list)  # of those that did not, since its first
+    step: Step = "wait"
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """Gain and standard error that an edit was kept or dropped with."""
+
+    kept: bool
+    gain: float
+    se: float
+
+
+class StackedRuns:
+    """Call ``catch_up`` with all events, then read. The result depends on the events alone."""
+
+    def __init__(self) -> None:
+        self.weighing: Weighing | None = None  # None before the first run, and where runs do not vary
+        self.device_type = ""  # of all runs: values of different types cannot be compared
+        self.edits: dict[int, Edit] = {}  # by trial
+        self.pending: list[Stacked] = []  # runs without a result
+        self.failed: dict[int, str] = {}  # edits whose first run failed, and how
+        self.alone: set[int] = set()  # edits that failed beside other undecided ones: each runs again without them
+        self.pinned: list[set[int]] = []  # edits in both of two runs with equal weights under different seeds
+        self.tried: set[int] = set()  # edits that runs have carried
+        self.ruined = 0  # failures and wild losses of new edits
+        self.unweighed = 0  # trial of the last run, until the weights after it are in the ledger
+        self._read = 0
+        self._sign = -1.0
+        self._calibration: list[tuple[int, float]] = []
+        self._decided: dict[int, _Decided] = {}
+        self._weights_of: list[tuple[str, int, set[int]]] = []  # hash of the first weights, seed and edits of each run
+        self._decided_before: dict[str, int] = {}  # verdicts before each pending run was planned, by its ref
+
+    def catch_up(self, events: Sequence[Event]) -> StackedRuns:
+        for event in events[self._read :]:
+            self._apply(event)
+        self._read = len(events)
+        return self
+
+    @property
+    def varies(self) -> bool:
+        """Whether the runs of the baseline differ: without noise there is nothing to weigh."""
+        return len({z for _, z in self._calibration}) > 1
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """What each undecided edit is worth after the last run."""
+        return tuple(self._weight(trial, edit) for trial, edit in self.edits.items())
+
+    def worth(self, trial: int) -> Worth:
+        """The posterior of an edit in ``edits``."""
+        assert self.weighing is not None
+        return self.weighing.worth(trial)
+
+    def last_step(self, trial: int) -> Step:
+        """What an edit has come to if no run will follow: "keep" or "drop"."""
+        return decide(self.edits[trial].counts, self.worth(trial).probability, 1.0, last=True)
+
+    def pins_seed(self, trial: int) -> bool | None:
+        """Whether an edit pins the seed, so that repeats of its runs tell nothing; None if it may be another edit."""
+        pairs = [pair for pair in self.pinned if trial in pair]
+        return {trial} in pairs or (None if pairs else False)
+
+    def _weight(self, trial: int, edit: Edit) -> Weight:
+        worth, counts = self.worth(trial), edit.counts
+        return Weight(
+            trial=trial,
+            probability=round(worth.probability, 6),
+            gain=worth.gain,
+            se=worth.se,
+            runs_in=counts.runs_in,
+            runs_out=counts.runs_out,
+            mean_in=fmean(edit.values_in),
+            mean_out=fmean(edit.values_out) if edit.values_out else None,
+            nominated=counts.nominated is not None,
+        )
+
+    def _apply(self, event: Event) -> None:
+        match event:
+            case SessionStarted():
+                self._sign = 1.0 if event.goal == "maximize" else -1.0
+            case Measured(measurement=run) if run.role == "calibrate":
+                self.device_type = self.device_type or run.device_type
+                if run.value is not None and run.device_type == self.device_type:
+                    self._calibration.append((run.seed, self._sign * run.value))
+            case Stacked():
+                self.weighing = self.weighing or Weighing(self._calibration)
+                self.pending.append(event)
+                self._decided_before[event.ref] = len(self._decided)
+                self.tried.update(event.new)
+            case Measured(measurement=run) if run.role == "stack":
+                self._measured(run)
+            case Weighed():
+                self.unweighed = 0
+            case Judged():
+                self._judged(event)
+
+    def _measured(self, run: Measurement) -> None:
+        stack = next((s for s in self.pending if (s.commit, s.seed) == (run.commit, run.seed)), None)
+        if stack is None or self.weighing is None:
+            return
+        self.pending.remove(stack)
+        since = list(self._decided.items())[self._decided_before.pop(stack.ref) :]
+        if run.value is None:
+            self._failed(stack, f"{run.status}: {run.reason}" if run.reason else run.status)
+            return
+        self._compare_weights(run, set(stack.edits))
+        for trial in (trial for trial in stack.new if trial not in self.edits):
+            self.weighing.open(trial)
+            self.edits[trial] = Edit()
+        carried = [trial for trial in stack.edits if trial in self.edits]
+        missing = [d.gain for trial, d in since if d.kept and trial not in stack.edits]
+        gone = [d.gain for trial, d in since if not d.kept and trial in stack.edits]
+        spread = math.hypot(*(d.se for trial, d in since if d.kept != (trial in stack.edits)))
+        z = self._sign * run.value
+        self.ruined += self.weighing.observe(run.seed, z, carried, stack.new, sum(missing) - sum(gone), spread)
+        self.unweighed = stack.trial
+        share = self.weighing.share
+        for trial, edit in self.edits.items():
+            inside = trial in carried
+            (edit.values_in if inside else edit.values_out).append(run.value)
+            counts = edit.counts.after(inside)
+            edit.step = decide(counts, self.worth(trial).probability, share)
+            marked = edit.step in ("nominate", "doubt")
+            edit.counts = counts.marked(edit.step == "nominate") if marked else counts
+
+    def _failed(self, stack: Stacked, reason: str) -> None:
+        self.ruined += bool(stack.new)
+        for trial in stack.new:
+            if len(stack.edits) == 1 or trial in self.alone:
+                self.failed[trial] = reason
+            self.alone.add(trial)
+
+    def _compare_weights(self, run: Measurement, edits: set[int]) -> None:
+        if run.initial_hash:
+            same = [row for row in self._weights_of if row[0] == run.initial_hash and row[1] != run.seed]
+            self.pinned += [edits & others for _, _, others in same]
+            self._weights_of.append((run.initial_hash, run.seed, edits))
+
+    def _judged(self, event: Judged) -> None:
+        verdict = event.verdict
+        found = _Decided(verdict.decision == "keep", verdict.gain or 0.0, verdict.gain_se or 0.0)
+        self._decided[event.trial] = found
+        self.failed.pop(event.trial, None)
+        if self.pins_seed(event.trial):  # it explains all pairs that it is in
+            self.pinned = [pair for pair in self.pinned if event.trial not in pair]
+        if self.edits.pop(event.trial, None) is not None and self.weighing is not None:
+            self.weighing.close(event.trial, found.kept)

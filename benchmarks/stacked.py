@@ -1,0 +1,66 @@
+"""Policy ``stacked`` in the simulated nights of ``benchmarks.acceptance``."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from agent.judge import paired, stacked
+
+if TYPE_CHECKING:
+    from benchmarks.acceptance import Machine, Night
+
+LAST_CHECKS = 3  # runs of branch, baseline and branch at the end
+SHORT = 80  # runs below which the branch is checked at the end only
+
+
+def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
+    """One night of the policy; an edit is handed over once its tree has run alone."""
+    draw = random.Random(machine.seed)
+    weighing = stacked.Weighing([(seed, machine.run_stack((), seed)) for seed in range(paired.CALIBRATION)])
+    undecided: dict[int, stacked.Undecided] = {}
+    kept: dict[int, float] = {}  # edit: reported gain
+    ruined, since_check = 0, 0
+    while machine.runs < budget - LAST_CHECKS:
+        seed = paired.window(night.kept)[machine.runs % paired.WINDOW]
+        check = budget >= SHORT and since_check >= stacked.RUNS_PER_CHECK
+        new: list[int] = []
+        if not check and budget - LAST_CHECKS - machine.runs > stacked.LAST_RUNS:
+            count = sum(edit.nominated is None for edit in undecided.values())
+            new = [night.trials + k for k in range(stacked.new_edits(2, count, night.trials, ruined))]
+        old = list(undecided)
+        ahead = [edit.ahead for edit in undecided.values()]
+        inside = [] if check else stacked.choose(weighing.variances(seed, old), draw, ahead)
+        for edit in new:
+            machine.edit()
+            weighing.open(edit)
+            undecided[edit] = stacked.Undecided()
+        night.trials += len(new)
+        carried = [*(edit for edit, chosen in zip(old, inside, strict=False) if chosen), *new]
+        ruined += weighing.observe(seed, machine.run_stack([*kept, *carried], seed), carried, new)
+        since_check = 0 if check else since_check + 1
+        if check:
+            hand_over(machine, night, kept)
+        last, share = machine.runs >= budget - LAST_CHECKS, weighing.share
+        for edit in list(undecided):
+            undecided[edit] = undecided[edit].after(edit in carried)
+            worth = weighing.worth(edit)
+            step = stacked.decide(undecided[edit], worth.probability, share, last)
+            if step in ("nominate", "doubt"):
+                undecided[edit] = undecided[edit].marked(step == "nominate")
+            elif step in ("keep", "drop"):
+                if step == "keep":
+                    kept[edit] = worth.gain
+                weighing.close(edit, step == "keep")
+                del undecided[edit]
+        weighing.forget_seeds(paired.window(night.kept))
+    machine.runs = budget
+    hand_over(machine, night, kept)
+    return night
+
+
+def hand_over(machine: Machine, night: Night, kept: dict[int, float]) -> None:
+    """Publish the edits kept since the last check."""
+    numbers = list(kept)
+    for at in range(night.kept, len(numbers)):
+        night.keep(machine.drawn(numbers[at], numbers[:at]), kept[numbers[at]])
