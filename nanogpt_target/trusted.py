@@ -92,8 +92,17 @@ def run_scorer(
     """Run the scorer and its two model processes; ``log_p``, ``reference`` and ``seed`` are options of the scorer."""
     result, between = host.folder / "result.json", host.folder / "between"
     channels = [host.shared / side for side in ("a", "b")]
-    # `python -m` looks in the working directory first, which may be the folder of an untrusted target: hence cwd
-    argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(data.directory.resolve()), "--split", split]
+    # -P: without it, `python -m` imports from the working directory first
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "nanogpt_target.scorer",
+        "--data",
+        str(data.directory.resolve()),
+        "--split",
+        split,
+    ]
     argv += ["--timeout", f"{host.seconds:g}", "--load-seconds", f"{host.load_seconds:g}", "--parent", str(os.getpid())]
     paths = {"result": result, "between": between, "log-p": log_p, "channel-a": channels[0], "channel-b": channels[1]}
     for name, given in {**paths, "reference": reference}.items():
@@ -104,7 +113,7 @@ def run_scorer(
         channel.chmod(0o777)  # the model process runs as another, unprivileged user
     scorer = subprocess.Popen(
         argv,
-        cwd=PACKAGE.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(PACKAGE.parent), os.getenv("PYTHONPATH"))))},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from agent.errors import UsageError
+from agent.errors import EnvironmentProblem, UsageError
 from agent.judge.beliefs import Beliefs
 from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger
@@ -29,8 +29,9 @@ from agent.session.loop import Session
 from agent.session.parts import Parts, assemble
 from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
-from agent.settings import Settings, make_settings
+from agent.settings import Settings, check_own_run, make_settings
 from agent.trial.seeds import session_seed
+from agent.trust import trust_run
 from agent.workers.local import Workers
 from agent.workers.runtime import find_workers
 
@@ -64,8 +65,15 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
         directory.create(record_of(parts))
         with directory.lock(), Ledger(directory.ledger) as ledger:
             ledger.append(session_event(parts, directory))
+            approve(directory, ledger.state)
             run(parts, crew, directory, ledger, view)
     return directory
+
+
+def approve(directory: RunDirectory, state: State) -> None:
+    """Record that this user started the run. Without a configuration folder, a resume asks for its settings."""
+    with contextlib.suppress(EnvironmentProblem):
+        trust_run(directory.path, directory.read_settings(state)["run"])
 
 
 def check_repository(repo: Repo, tag: str) -> None:
@@ -97,6 +105,7 @@ def resume(
     directory.read_settings()  # raises before the lock and the ledger are created
     with directory.lock(), Ledger(directory.ledger) as ledger:
         before = directory.read_settings(ledger.state)["run"]
+        check_own_run(directory.path, before, changes)
         settings = dataclasses.replace(make_settings({**before, **changes}, None), runs=str(root), tag=tag)
         parts = assemble(settings, say)
         if not ledger.events:
@@ -106,6 +115,7 @@ def resume(
         with at_work(parts, directory) as crew:
             changed = changes_of(ledger.state, parts, directory, before, changes)
             ledger.append(Resumed(attempt=ledger.state.resumed + 1, changes=changed or UNSET))
+            approve(directory, ledger.state)
             run(parts, crew, directory, ledger, view)
     return directory
 
