@@ -20,9 +20,10 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
-from sandbox import cgroups, gpu, layout, local, masks, seccomp
+from sandbox import cgroups, gpu, layout, local, masks, seccomp, stdlib
 from sandbox.layout import INSIDE
 from sandbox.types import Guarantee, Job, Limits, Running, SandboxUnavailable
 
@@ -189,6 +190,13 @@ def _counts_by_namespace() -> bool:
 
 
 def _hide(names: tuple[str, ...], empty: str) -> list[str]:
-    """Mounts that hide files and packages of the standard library. ``empty``: an empty folder."""
+    """Mounts that hide named files and packages, and sources of the standard library. ``empty``: an empty folder."""
     covers = ((empty if Path(path).is_dir() else "/dev/null", path) for path in masks.find(names))
-    return [word for cover, path in covers for word in ("--ro-bind", cover, path)]
+    argv = [word for cover, path in covers for word in ("--ro-bind", cover, path)]
+    if stdlib.SOURCES not in names:
+        return argv
+    place = stdlib.place()
+    copied = stdlib.cached(f"{sys.version} {place} {names}", lambda folder: stdlib.copy(str(folder), names))
+    inner = sysconfig.get_path("purelib")
+    kept = ["--ro-bind", inner, inner] if Path(inner).is_relative_to(place) else []
+    return ["--ro-bind", str(copied), place, *kept, *argv]

@@ -99,7 +99,7 @@ class Job:
     collect: tuple[Collect, ...] = ()
     collect_to: Path | None = None  # host directory for the collected files
     log: Path | None = None  # host file for the job's output, up to ``limits.output_mb``
-    masked: tuple[str, ...] = ()  # files and packages of the standard library to hide ("turtle.py")
+    masked: tuple[str, ...] = ()  # files and packages to hide ("turtle.py"); "*.py": the standard library's sources
     owner: str = ""  # label of the session; ``sweep`` removes what its dead processes left
 
 

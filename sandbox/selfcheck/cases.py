@@ -304,6 +304,8 @@ def masks(bench: Bench) -> str:
     require(bool(seen), "nothing to hide: this Python has none of the files")
     still = bench.answer(escapes.READ_MASKED, env={"NAMES": " ".join(names)}, masked=names)
     require(not still, f"could be read: {still}")
+    text = bench.answer(escapes.READ_SOURCES, masked=("*.py", *names))
+    require(not text, f"sources of the standard library could be read: {text[:5]}")
     return f"{len(seen)} files could be read, and none of them when masked"
 
 

@@ -205,6 +205,18 @@ for place in {sysconfig.get_path("stdlib"), *glob.glob("/usr/lib*/python3*"), *g
 print(json.dumps(read))
 """
 
+# Sources and documentation of standard libraries; modules must still work.
+READ_SOURCES = """
+import argparse, json, os, string, sysconfig
+read = [name for name in ("__doc__",) if argparse.__doc__ or string.Template.__doc__]
+for top in (sysconfig.get_path("stdlib"), "/usr/lib", "/usr/local/lib"):
+    for folder, folders, files in os.walk(top):
+        folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages")]
+        known = [name for name in files if name.startswith(("argparse.", "test_argparse."))]
+        read += [f"{folder}/{name}" for name in known if name != "argparse.pyc"]
+print(json.dumps(read))
+"""
+
 # Its own environment holds the secret reversed, so the secret itself can only come from elsewhere.
 LOOK = """
 import glob, json, os
