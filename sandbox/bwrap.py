@@ -123,6 +123,8 @@ class BwrapSandbox:
         argv += _ancestors(places["out"])
         for name, mount in job.mounts.items():
             argv += ["--ro-bind" if mount.readonly else "--bind", str(mount.source.resolve()), places[name]]
+            for file in mount.writable:
+                argv += ["--bind", f"{mount.source.resolve()}/{file}", f"{places[name]}/{file}"]
         argv += ["--bind", str(scratch / "out"), places["out"], "--chdir", places[job.workdir], "--clearenv"]
         for name, value in layout.environment(job, places, "/tmp").items():
             argv += ["--setenv", name, value]

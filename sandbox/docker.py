@@ -210,6 +210,7 @@ class DockerSandbox:
 
         limits = job.limits
         memory, disk = int(limits.memory_gb * GB), int(limits.disk_gb * GB)
+        largest = layout.largest_file(limits)
         gpus = [DeviceRequest(device_ids=[job.device.uuid or "0"], capabilities=[["gpu", "compute", "utility"]])]
         config: dict[str, Any] = self._api.create_host_config(
             network_mode="none",
@@ -225,7 +226,7 @@ class DockerSandbox:
             shm_size=max(memory // 2, 1 << 20),
             ulimits=[
                 Ulimit(name="core", soft=0, hard=0),
-                Ulimit(name="fsize", soft=disk, hard=disk),
+                Ulimit(name="fsize", soft=largest, hard=largest),
             ],
             tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={min(disk, memory)},nr_inodes={INODES}"},
             mounts=_mounts(job, library, marks),
@@ -273,7 +274,11 @@ def _mounts(job: Job, library: tuple[str, Path] | None, marks: Mapping[str, str]
         "o": f"size={layout.scratch_bytes(job)},nr_inodes={INODES},mode=1777,nosuid,nodev,noexec",
     }
     out = Entry(OUT, None, "volume", no_copy=True, labels=dict(marks), driver_config=DriverConfig("local", options))
-    binds = (Entry(f"{INSIDE}/{name}", str(m.source.resolve()), "bind", m.readonly) for name, m in job.mounts.items())
+    binds = []
+    for name, mount in job.mounts.items():
+        place, source = f"{INSIDE}/{name}", mount.source.resolve()
+        binds.append(Entry(place, str(source), "bind", mount.readonly))
+        binds += [Entry(f"{place}/{file}", f"{source}/{file}", "bind", read_only=False) for file in mount.writable]
     own = [Entry(library[0], str(library[1]), "bind", read_only=True)] if library else []
     return [*own, *binds, out]
 

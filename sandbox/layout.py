@@ -11,11 +11,12 @@ import os
 import re
 import secrets
 import socket
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox.collect import check_name
-from sandbox.types import Job
+from sandbox.types import Job, Limits
 
 INSIDE = "/overnight"  # parent of a job's mounts in bwrap and Docker
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,6 +43,9 @@ def check_job(job: Job) -> None:
             raise ValueError(f"{name!r} is not a valid name of a mount")
         if not mount.source.is_dir():
             raise ValueError(f"the source of mount {name!r} is not a directory: {mount.source}")
+        for file in mount.writable:
+            if not stat.S_ISREG((mount.source / file).lstat().st_mode):
+                raise ValueError(f"{file!r} in mount {name!r} is not a file")
     if job.workdir not in job.mounts:
         raise ValueError(f"the working directory {job.workdir!r} is not a mount: use one of {sorted(job.mounts)}")
     if job.collect and job.collect_to is None:
@@ -84,6 +88,11 @@ def environment(job: Job, places: Mapping[str, str], temporary: str) -> dict[str
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             env[name] = str(job.device.threads)
     return env | {name: fill(value, places) for name, value in job.env.items()}
+
+
+def largest_file(limits: Limits) -> int:
+    """Bytes of the largest file that a job may write."""
+    return int(limits.disk_gb * GB if limits.file_mb is None else min(limits.disk_gb * GB, limits.file_mb * MB))
 
 
 def scratch_bytes(job: Job) -> int:

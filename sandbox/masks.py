@@ -2,7 +2,7 @@
 
     python -c SOURCE-OF-THIS-FILE NAME...
 
-Covers: the running Python with its site-packages, and Pythons below /usr that other programs bring along. Does not cover:
+Covers: the running Python with its site-packages, and Pythons below /usr that other programs bring along. Not covered:
 copies in archives, or under other names. Standard library only: it also runs inside a Docker image.
 """
 

@@ -44,6 +44,7 @@ class Mount:
 
     source: Path
     readonly: bool = True
+    writable: tuple[str, ...] = ()  # files in a read-only mount that the job can write
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Limits:
 
     memory_gb: float = 8.0
     disk_gb: float = 4.0  # all files that the job writes
+    file_mb: float | None = None  # each file that the job writes; None: as all files
     processes: int = 512  # processes and threads
     output_mb: float = 16.0  # stdout and stderr together; the rest is dropped and counted
     cpus: float | None = None  # None: no limit
@@ -121,6 +123,11 @@ class Outcome:
 
 class Running(Protocol):
     """A started job."""
+
+    @property
+    def processor_seconds(self) -> float:
+        """Processor time of all its processes until now, sampled at this call."""
+        ...
 
     def read(self, timeout: float) -> list[str] | None:
         """The lines since the last call; [] if none came within ``timeout`` seconds; None after the last line."""

@@ -23,6 +23,7 @@ from agent.trial.outputs import CHECKPOINT, MOST, REPORTS, SHOWN, Score, fingerp
 from agent.trial.scoring import Scoring
 from agent.trial.training import Trained, Training
 from agent.trial.trusted_target import Data, trusted_target
+from agent.trial.usual import PROCESSOR, UNKNOWN, Usual
 from agent.trial.workspace import workspace
 from agent.types import Failure, Measurement, Progress
 from sandbox.types import Device, Job, Limits, Mount, Sandbox
@@ -76,8 +77,8 @@ class Experiment:
         with workspace(self.owner) as work:
             code, data = work / "code", work / "data"
             self._stage(order.commit, code, data)
-            env = self._single_run(order, code, data)
-            trained = self._train(code, data, directory, {"OVERNIGHT_SEED": str(order.seed), **env}, progress)
+            env = {"OVERNIGHT_SEED": str(order.seed), **self._single_run(order, code, data)}
+            trained = self._train(code, data, directory, env, progress, order.usual)
             if self._compiled.missing(order.role):
                 self._compiled.take(directory)
             seconds, score = dict(trained.seconds), Score(failure=trained.failure)
@@ -85,7 +86,7 @@ class Experiment:
                 score = printed_value(directory / "train.log", self.target.pattern, self.target.metric)
             elif trained.failure is None:
                 began = time.monotonic()
-                score = self._score(code, directory, "validation", progress)
+                score = self._score(code, directory, "validation", progress, order.usual)
                 seconds["scoring"] = round(time.monotonic() - began, 3)
         measurement = self._measurement(order, trained, score, seconds)
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
@@ -127,7 +128,9 @@ class Experiment:
             env["OVERNIGHT_SCHEDULE"] = "{code}/" + SCHEDULE
         return env
 
-    def _train(self, code: Path, data: Path, directory: Path, env: Mapping[str, str], progress: Progress) -> Trained:
+    def _train(
+        self, code: Path, data: Path, directory: Path, env: Mapping[str, str], progress: Progress, usual: Usual
+    ) -> Trained:
         extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
         argv = ["{python}" if w in ("python", "python3") else w for w in self.target.train]
         job = Job(
@@ -152,14 +155,14 @@ class Experiment:
         release = None
         if (trusted := self._trusted) is not None:
             release = lambda: trusted.release(self.prepared, data)  # noqa: E731
-        return Training(self.target, release, self._stop_now, progress).run(self.sandbox, job)
+        return Training(self.target, release, self._stop_now, progress, usual).run(self.sandbox, job)
 
-    def _score(self, code: Path, directory: Path, split: str, progress: Progress) -> Score:
+    def _score(self, code: Path, directory: Path, split: str, progress: Progress, usual: Usual = UNKNOWN) -> Score:
         assert self._trusted is not None
         assert self.prepared is not None
         scoring = Scoring(
             self.target, self._trusted, self.prepared, code, self.sandbox, self.device, self.owner, self._hardware(),
-            _limits(self.target, self.device), self._stop_now,
+            _limits(self.target, self.device), usual, self._stop_now,
         )  # fmt: skip
         return scoring.score(directory, split, progress)
 
@@ -167,6 +170,8 @@ class Experiment:
         outcome, failure = trained.outcome, score.failure
         reported: dict[str, Any] = {} if trained.failure else summary(outcome.collected.get("summary.json"))
         metrics = {k: v for k in SHOWN if (v := number(reported.get(k))) is not None and abs(v) < MOST}
+        if trained.processor:
+            metrics[PROCESSOR] = round(trained.processor, 2)
         if outcome.peak_vram_gb is not None:  # measured from outside of the job
             metrics["peak_vram_gb"] = outcome.peak_vram_gb
         return Measurement(

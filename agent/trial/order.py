@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.trial.usual import UNKNOWN, Usual
 from agent.types import Measurement, Role
 
 
@@ -21,3 +22,4 @@ class Order:
     on: str = ""  # required type of device; "" is any
     scored: Measurement | None = None  # train nothing: score the checkpoint of this run on the test split
     schedule: Path | None = None  # trace.jsonl of an earlier run, followed step by step instead of the clock
+    usual: Usual = UNKNOWN  # what the baseline needed for start-up and loading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from agent.errors import Interrupted
 from agent.target import Budget, Target
 from agent.text import decisive_line, is_error
 from agent.trial.outputs import CHECKPOINT, events, number, out_of_memory
+from agent.trial.usual import UNKNOWN, Usual
 from agent.types import Failure, Progress
 from sandbox.types import Job, Outcome, Running, Sandbox
 
@@ -23,6 +25,7 @@ class Trained:
     outcome: Outcome
     failure: Failure | None
     seconds: Mapping[str, float]
+    processor: float  # seconds of processor time in start-up; 0 for a target that prints its own value
 
 
 class _Clock:
@@ -49,8 +52,11 @@ class Training:
     release: Callable[[], None] | None
     stop_now: Callable[[], bool]
     progress: Progress
+    usual: Usual = UNKNOWN
+    processor: float = 0.0  # processor time of start-up, in seconds
     late: str = ""  # why the job was killed
     last: Mapping[str, Any] = field(default_factory=dict)  # the last event that it reported
+    _next_sample: float = 0.5  # age of the phase, in seconds
 
     def run(self, sandbox: Sandbox, job: Job) -> Trained:
         """Run ``job`` to its end.
@@ -69,16 +75,20 @@ class Training:
             raise
         outcome = running.finish()
         clock.enter("")
-        return Trained(outcome, self._failure(outcome, clock.seconds), clock.seconds)
+        return Trained(outcome, self._failure(outcome, clock.seconds), clock.seconds, self.processor)
 
     def _follow(self, running: Running, clock: _Clock) -> None:
         """Read the events of the job until it ends; when it is ready, release the data and start the clock."""
         budget = self.target.budget
         while True:
-            bound = budget.startup_seconds if clock.phase == "startup" else budget.kill_seconds
+            starting = clock.phase == "startup"
+            bound = min(budget.startup_seconds, self.usual.most_startup) if starting else budget.kill_seconds
             if clock.age > bound:
-                running.kill()
                 self.late = f"{clock.phase} took more than {bound:.0f} s"
+            elif starting and self._sample(running, clock.age) > self.usual.most_processor:
+                self.late = f"startup took more than {self.usual.most_processor:.0f} s of processor time"
+            if self.late:
+                running.kill()
                 return
             if self.stop_now():
                 raise Interrupted
@@ -88,12 +98,19 @@ class Training:
             for event in events(lines):
                 self.last = event
                 if event["event"] == "ready" and clock.phase == "startup" and self.release is not None:
+                    self._sample(running, math.inf)
                     clock.enter("training")
                     self.release()
                 elif event["event"] == "step":
                     self.progress(clock.phase, {**event, "seconds": clock.age, "seconds_left": _left(budget, clock)})
             if not lines:
                 self.progress(clock.phase, {"seconds": clock.age})
+
+    def _sample(self, running: Running, age: float) -> float:
+        """Processor time of start-up, sampled at most twice a second."""
+        if age > self._next_sample:
+            self.processor, self._next_sample = running.processor_seconds, age + 0.5
+        return self.processor
 
     def _failure(self, outcome: Outcome, seconds: Mapping[str, float]) -> Failure | None:
         """The first reason that applies."""
