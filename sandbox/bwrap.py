@@ -118,6 +118,8 @@ class BwrapSandbox:
         if user:
             local.mount_memory(scratch / "out", size, user)
         argv = [*self._namespaces(), *_system(size), *_hide(job.masked, str(scratch / "tmp"))]
+        for path in filter(os.path.exists, layout.COUNTERS if job.hides_counters else ()):
+            argv += ["--ro-bind", str(scratch / "tmp") if Path(path).is_dir() else "/dev/null", path]
         nodes = [str(node) for node in gpu.nodes(job.device)]
         argv += [word for node in nodes for word in ("--dev-bind", node, node)]
         argv += _ancestors(places["out"])

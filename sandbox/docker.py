@@ -211,6 +211,7 @@ class DockerSandbox:
         limits = job.limits
         memory, disk = int(limits.memory_gb * GB), int(limits.disk_gb * GB)
         largest = layout.largest_file(limits)
+        counters = layout.COUNTERS if job.hides_counters else ()
         gpus = [DeviceRequest(device_ids=[job.device.uuid or "0"], capabilities=[["gpu", "compute", "utility"]])]
         config: dict[str, Any] = self._api.create_host_config(
             network_mode="none",
@@ -234,7 +235,7 @@ class DockerSandbox:
             auto_remove=True,
             device_requests=gpus if job.device.kind == "cuda" else None,
         )
-        return config | {"MaskedPaths": [*_ALWAYS_MASKED, *masked], "CgroupnsMode": self._cgroup_namespace}
+        return config | {"MaskedPaths": [*_ALWAYS_MASKED, *masked, *counters], "CgroupnsMode": self._cgroup_namespace}
 
     def _user(self) -> str:
         """The session's own user, who can use the mounts' files; instead of root, a user per job."""

@@ -26,6 +26,16 @@ GB = 1024**3
 MB = 1024**2
 INODES = 200_000  # files in a job's file system in memory: names need memory too
 
+# Exact counters of the whole machine: one job can change them, and a later one can read them without a clock.
+COUNTERS = tuple(
+    f"/proc/{name}"
+    for name in (
+        "buddyinfo", "cgroups", "diskstats", "fs", "interrupts", "irq", "key-users", "loadavg", "locks", "meminfo",
+        "pagetypeinfo", "pressure", "schedstat", "slabinfo", "softirqs", "stat", "swaps", "sys/fs/dentry-state",
+        "sys/fs/file-nr", "sys/fs/inode-nr", "sys/fs/inode-state", "timer_list", "vmstat", "zoneinfo",
+    )
+)  # fmt: skip
+
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MOUNT = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -102,6 +102,7 @@ class Job:
     collect_to: Path | None = None  # host directory for the collected files
     log: Path | None = None  # host file for the job's output, up to ``limits.output_mb``
     masked: tuple[str, ...] = ()  # files and packages to hide ("turtle.py"); "*.py": the standard library's sources
+    hides_counters: bool = False  # hide the kernel's counters for the whole machine, such as /proc/stat
     owner: str = ""  # label of the session; ``sweep`` removes what its dead processes left
 
 

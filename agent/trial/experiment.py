@@ -150,6 +150,7 @@ class Experiment:
             collect_to=directory,
             log=directory / "train.log",
             masked=self.prepared.masked if self.prepared else (),
+            hides_counters=self._trusted is not None,
             owner=self.owner,
         )
         release = None

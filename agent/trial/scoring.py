@@ -152,6 +152,7 @@ class Scoring:
             limits=replace(self.limits, file_mb=max(largest, LARGEST_MB)),
             device=self.device,
             masked=self.data.masked,
+            hides_counters=True,
             owner=self.owner,
         )
         running = self.sandbox.start(job)

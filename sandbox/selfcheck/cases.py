@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandbox.layout import COUNTERS
 from sandbox.selfcheck import escapes
 from sandbox.selfcheck.bench import PATIENCE, SMALL, Bench, CheckFailed, describe, require
 from sandbox.types import Collect, Guarantee, Limits, Mount, Sandbox, SandboxBroken, SandboxUnavailable
@@ -275,6 +276,15 @@ def locks(bench: Bench) -> str:
     found = bench.answer(escapes.LOCKS)
     require(not found, f"possible: {found}")
     return "no lock, lease or watch on files that other jobs see"
+
+
+@_check("counters", Guarantee.ISOLATES_JOBS)
+def counters(bench: Bench) -> str:
+    places = {"PLACES": " ".join(COUNTERS)}
+    found = bench.answer(escapes.COUNTERS, env=places, hides_counters=True)
+    require(not found, f"readable: {found}")
+    rate = bench.answer(escapes.CLOCK)
+    return f"no counter of the machine is readable; a clock and looked-up names still pass {rate:,} bits a second"
 
 
 @_check("bounded output", Guarantee.BOUNDED_OUTPUT)
