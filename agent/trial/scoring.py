@@ -139,7 +139,8 @@ class Scoring:
     def _load_seconds(self) -> float:
         budget = self.target.budget
         share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
-        return min(max(share, LOAD_SECONDS[self.device.kind]), self.usual.most_loading(self.device.kind))
+        least = LOAD_SECONDS[self.device.kind]
+        return round(min(max(share, least), self.usual.most_loading(self.device.kind)), 1)
 
     def _launch(self, checkpoint: Path, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> Running:
         largest = max((channel / name).stat().st_size for name in writable) / MB

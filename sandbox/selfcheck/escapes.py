@@ -289,7 +289,7 @@ print(json.dumps([allowed, status["Seccomp"].strip()]))
 """
 
 _ATTEMPT = """
-import ctypes, fcntl, json, mmap, os, platform, struct
+import ctypes, fcntl, json, mmap, os, platform, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 found = []
 def attempt(what, do):
@@ -311,7 +311,7 @@ PAGE_CACHE = (
     + """
 numbers = {"x86_64": dict(mincore=27, fadvise64=221, readahead=187, cachestat=451, process_madvise=440,
                           sync_file_range=277, syncfs=306, io_uring_setup=425)}.get(platform.machine(), {})
-file, scratch = os.open(os.__file__, os.O_RDONLY), os.memfd_create("scratch")
+file, scratch = os.open(sys.executable, os.O_RDONLY), os.memfd_create("scratch")
 view = mmap.mmap(file, 4096, access=mmap.ACCESS_READ)
 for name, number in numbers.items():
     attempt(name, lambda: call(number, file, 0, 4096, 0, 0, 0))
@@ -358,7 +358,7 @@ print(json.dumps(round(known / (sum(first + second) / len(names) / 1e9))))
 LOCKS = (
     _ATTEMPT
     + """
-first, second = (os.open(os.__file__, os.O_RDONLY) for _ in range(2))
+first, second = (os.open(sys.executable, os.O_RDONLY) for _ in range(2))
 read_lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0)
 for name, command, argument in (("F_SETLK", fcntl.F_SETLK, read_lock), ("F_SETLKW", fcntl.F_SETLKW, read_lock),
                                 ("F_GETLK", fcntl.F_GETLK, read_lock), ("F_OFD_GETLK", 36, read_lock),

@@ -61,7 +61,7 @@ with open("large", "wb") as file:
     file.write(bytes(8 << 20))
 os.chdir(here)
 """),),
-        "invalid", "channel",
+        "crash", "Read-only file system",
     ),
     # 34. Trains while the checkpoint is loaded, on data stored in the checkpoint.
     Attack(
