@@ -53,11 +53,11 @@ class Limits:
 
     memory_gb: float = 8.0
     disk_gb: float = 4.0  # all files that the job writes
-    file_mb: float | None = None  # each file that the job writes; None: as all files
     processes: int = 512  # processes and threads
     output_mb: float = 16.0  # stdout and stderr together; the rest is dropped and counted
     cpus: float | None = None  # None: no limit
     vram_gb: float | None = None  # memory of the GPU, sampled twice a second; None: no limit
+    file_mb: float | None = None  # each file that the job writes; None: as all files
 
 
 @dataclass(frozen=True)

@@ -201,4 +201,6 @@ class Experiment:
 def _limits(target: Target, device: Device) -> Limits:
     """With a time budget on the CPU, a run must not use more processors than the others: it would train more."""
     cpus = float(device.threads) if target.budget.kind == "seconds" and device.kind == "cpu" else None
-    return Limits(target.memory_gb, target.disk_gb, target.processes, cpus=cpus or None, vram_gb=target.vram_gb)
+    return Limits(
+        target.memory_gb, target.disk_gb, processes=target.processes, cpus=cpus or None, vram_gb=target.vram_gb
+    )
