@@ -63,14 +63,14 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     check_repository(parts.repo, settings.tag)
     with at_work(parts, directory) as crew:
         directory.create(record_of(parts))
+        approve(directory)
         with directory.lock(), Ledger(directory.ledger) as ledger:
             ledger.append(session_event(parts, directory))
-            approve(directory, ledger.state)
             run(parts, crew, directory, ledger, view)
     return directory
 
 
-def approve(directory: RunDirectory, state: State) -> None:
+def approve(directory: RunDirectory, state: State | None = None) -> None:
     """Record that this user started the run. Without a configuration folder, a resume asks for its settings."""
     with contextlib.suppress(EnvironmentProblem):
         trust_run(directory.path, directory.read_settings(state)["run"])
