@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from agent.errors import UsageError
@@ -16,6 +17,7 @@ from agent.judge.policy import NAMES as POLICIES
 from agent.judge.policy import Policy, needs_noise
 from agent.proposers import METHODS
 from agent.toml import check_choice, check_key, read_toml
+from agent.trust import PROTECTED, is_own_run
 
 MOST_THREADS = 4096  # of a trial: libraries crash with more
 PROPOSERS = ("code", "ideas", *METHODS)
@@ -132,6 +134,36 @@ def make_settings(
     for where, values in (*sources, ("command line", flags)):
         merged |= _checked(values, where)
     return Settings(**merged)
+
+
+def check_own_run(directory: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse the protected settings of a run that another user started: its directory may be a clone.
+
+    Args:
+        directory: of the run.
+        saved: its settings.
+        given: settings that the user names now.
+
+    Raises:
+        UsageError: names the settings and the command that approves them.
+    """
+    if is_own_run(directory, saved):
+        return
+    if found := [f"{key} = {saved[key]!r}" for key in sorted(foreign_settings(saved) - given.keys())]:
+        raise UsageError(
+            f"{directory} sets {', '.join(found)}, but the run was not started by this user at this place. Read its "
+            f"run.toml, then `overnight trust {quote(str(directory))}`; or name these settings as options."
+        )
+
+
+def foreign_settings(saved: Mapping[str, Any]) -> set[str]:
+    """The settings of a run that need an approval if it was not started here."""
+    usual = dataclasses.asdict(Settings())
+    usual["cache"] = str(Path(usual["cache"]).expanduser().resolve())
+    found = {key for key in PROTECTED - {"tag", "target", "runs", "detach"} if saved.get(key, usual[key]) != usual[key]}
+    if saved.get("proposer") not in EDIT_CODE and "sandbox" in saved:  # auto may become process
+        found.add("sandbox")
+    return found
 
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:

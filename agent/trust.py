@@ -1,11 +1,12 @@
-"""Trusted target.toml files: those that the user approved with ``overnight trust``, or that ``overnight init`` wrote.
+"""What the user approved: target.toml files (``overnight trust``, ``overnight init``), and runs started by this user.
 
-A target may be a clone of foreign code. Its target.toml must not choose its own sandbox, model server or host folders.
+A target or a run directory may be a clone. Neither may choose its own sandbox, model server or host folders.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,12 +48,17 @@ def check_trusted(folder: Path, tables: Mapping[str, Any]) -> None:
     Raises:
         UsageError: names the entries and the command that approves them.
     """
-    if (found := protected_keys(folder, tables)) and not _record(folder).is_file():
+    if (found := protected_keys(folder, tables)) and not is_trusted(folder):
         raise UsageError(
             f"{folder / 'target.toml'} sets {', '.join(found)}, which only a trusted file may do; this one was not "
             f"approved, or changed since. Read it, then `overnight trust {quote(str(folder))}`; or remove the entry (a "
             f"setting can also be a flag or stand in the file of --config)."
         )
+
+
+def is_trusted(folder: Path) -> bool:
+    """Whether the user approved the present content of ``folder/target.toml``."""
+    return _record(*_target(folder)).is_file()
 
 
 def trust(folder: Path) -> None:
@@ -61,18 +67,40 @@ def trust(folder: Path) -> None:
     Raises:
         EnvironmentProblem: the record cannot be written.
     """
-    record = _record(folder)
+    _approve(*_target(folder))
+
+
+def is_own_run(directory: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the user started the run in ``directory`` under ``settings``, or approved it."""
+    return _record(*_run(directory, settings)).is_file()
+
+
+def trust_run(directory: Path, settings: Mapping[str, Any]) -> None:
+    """Record a run as approved, with the settings under which it can be resumed. Errors: see ``trust``."""
+    _approve(*_run(directory, settings))
+
+
+def _target(folder: Path) -> tuple[Path, bytes]:
+    path = folder.resolve() / "target.toml"
+    return path, path.read_bytes()
+
+
+def _run(directory: Path, settings: Mapping[str, Any]) -> tuple[Path, bytes]:
+    return directory.resolve(), json.dumps(dict(settings), sort_keys=True).encode()
+
+
+def _approve(place: Path, content: bytes) -> None:
+    record = _record(place, content)
     try:
         record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        record.write_text(f"{folder.resolve()}\n")
+        record.write_text(f"{place}\n")
     except OSError as error:
         raise system_problem(error) from error
 
 
-def _record(folder: Path) -> Path:
+def _record(place: Path, content: bytes) -> Path:
     """The file that exists if this content was approved at this place."""
-    path = folder.resolve() / "target.toml"
-    digest = hashlib.sha256(os.fsencode(path) + b"\0" + path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(os.fsencode(place) + b"\0" + content).hexdigest()
     return Path(os.environ.get(CONFIG) or Path.home() / ".config") / "overnight" / "trusted" / digest
 
 

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 
 from nanogpt_target import __main__ as once
-from nanogpt_target.channel import ScorerSide
+from nanogpt_target.channel import ScorerSide, make_files
 from nanogpt_target.look_ahead import CUTS, SUSPECTS
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import PACKAGE, PRESETS, write_target
-from nanogpt_target.scorer import BATCH_BYTES, REPEATED_ROWS, log_probabilities
+from nanogpt_target.scorer import REPEATED_ROWS, batch_rows, log_probabilities
 
 BUS = 12e9  # bytes/s from a GPU into memory that is not pinned, assumed (PCIe 4.0 x16 has 32e9 at most)
 GPU_MEMORY = 2e12  # bytes/s of a data centre GPU, assumed
@@ -83,6 +83,7 @@ def processor_of_start(code: Path, checkpoint: Path, env: Mapping[str, str]) -> 
     subprocess.run([sys.executable, "-m", "nanogpt_target.scorer", "--help"], check=True, stdout=subprocess.DEVNULL)
     for _ in "ab":
         with tempfile.TemporaryDirectory() as channel:
+            make_files(Path(channel), 1, 1, 1)
             ScorerSide(Path(channel), 1, 1, 1).close()  # the model loads and ends
             own = {"OVERNIGHT_CHECKPOINT": str(checkpoint), "OVERNIGHT_CHANNEL": channel}
             server = [sys.executable, "-m", "nanogpt_target.model_server"]
@@ -94,7 +95,7 @@ def volume(spec: dict[str, Any]) -> dict[str, float]:
     """Rows of both passes, with their tokens and the bytes of their logits."""
     length, vocab = spec["sequence_length"], spec["vocab_size"]
     rows = spec["validation_tokens"] // length
-    batch = max(1, min(rows, CUTS, BATCH_BYTES // (length * vocab * 4)))
+    batch = batch_rows(rows, length, vocab)
     asked = rows + CUTS + SUSPECTS + min(rows, max(batch, REPEATED_ROWS))
     return {"rows": asked, "tokens": asked * length, "bytes": asked * length * vocab * 4.0}
 

@@ -108,7 +108,7 @@ class _Host:
     def wait(self) -> None:
         """Report nothing."""
 
-    def start(self, argv: Sequence[str], channel: Path) -> _Process:
+    def start(self, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> _Process:
         own = {"OVERNIGHT_CHECKPOINT": str(self.checkpoint), "OVERNIGHT_CHANNEL": str(channel)}
         return _Process([word.format(python=sys.executable) for word in argv], self.code, {**self.env, **own})
 

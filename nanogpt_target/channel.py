@@ -1,9 +1,9 @@
 """The channel between the scorer and a model process: fixed-size messages in files of a shared folder.
 
-The scorer creates every file with its final size before it writes the header. It writes requests and reads answers by
-``pread`` into its own memory. It maps no file and follows no link: a file that the model process truncates is a short
-read, not a crash. The model process holds a named pipe open while it runs, so that the scorer notices its end at once,
-also across namespaces.
+The host creates every file with its final size; the sandbox of the model process has a read-only folder, in which only
+``WRITABLE`` files can be written, and a limit on their size. The scorer writes requests and reads answers by ``pread``
+into its own memory. It maps no file: a file that the model process truncates is a short read, not a crash. The model
+process holds a named pipe open while it runs, so that the scorer notices its end at once, also across namespaces.
 
     header.json  shapes, by the scorer                        logits    float32 [rows, T, V], by the model
     ids          int64 [rows, T], by the scorer               answered  int64 sequence number, int64 code, by the model
@@ -17,7 +17,6 @@ import os
 import statistics
 import struct
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ STOP = -1  # instead of a sequence number
 READY = -2  # instead of a sequence number, by the model: loaded
 OK, WRONG_SHAPE, WRONG_TYPE = range(3)  # codes of an answer
 PAUSE = 0.0005  # seconds between checks for an answer
-NAMES = frozenset(("header.new", "header.json", "ids", "logits", "asked", "answered", "alive"))
+WRITABLE = ("logits", "answered")  # by the model process
 
 
 class Rejected(Exception):
@@ -43,6 +42,27 @@ _REASONS = {
 }
 
 
+def make_files(folder: Path, rows: int, length: int, vocab: int) -> None:
+    """Create the files of a channel in an empty folder.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    for name, size in _sizes(rows, length, vocab).items():
+        file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, 0, size)  # a write to a full disk would end in a signal later
+            os.fchmod(file, 0o666 if name in WRITABLE else 0o644)  # the model process may run as another user
+        finally:
+            os.close(file)
+    os.mkfifo(folder / "alive")  # a lock would not do: the sandboxes deny locks on files that jobs may share
+    (folder / "alive").chmod(0o622)
+
+
+def _sizes(rows: int, length: int, vocab: int) -> dict[str, int]:
+    return {"ids": rows * length * 8, "logits": rows * length * vocab * 4, "asked": 8, "answered": 16}
+
+
 class ScorerSide:
     """The scorer's end: sends int64 [rows, length] ids, receives float32 [rows, length, vocab] logits.
 
@@ -57,18 +77,14 @@ class ScorerSide:
         self._load_seconds = load_seconds
         self._began = self._ready = float("inf")  # monotonic times: import of train.py, model loaded
         self._answers: list[float] = []  # seconds per answer
-        self._sizes = {"ids": rows * length * 8, "logits": self._bytes, "asked": 8, "answered": 16}
         self._started = False
-        try:
-            self._files["alive"] = _make_pipe(folder / "alive")
-            for name, size in self._sizes.items():
-                self._files[name] = _make(folder / name, size, writable=name in ("logits", "answered"))
-            header = _make(folder / "header.new", 0, writable=False)
-            os.pwrite(header, json.dumps({"rows": rows, "length": length, "vocab": vocab}).encode(), 0)
-            os.close(header)
-            (folder / "header.new").rename(folder / "header.json")
-        except (FileExistsError, FileNotFoundError, IsADirectoryError) as error:
-            raise Rejected(f"the model process interfered with the channel ({error.strerror})") from error
+        for name in _sizes(rows, length, vocab):
+            self._files[name] = os.open(folder / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._files["alive"] = os.open(folder / "alive", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        shapes = json.dumps({"rows": rows, "length": length, "vocab": vocab})
+        (folder / "header.new").write_text(shapes)
+        (folder / "header.new").chmod(0o644)  # the model process may run as another user
+        (folder / "header.new").rename(folder / "header.json")
 
     def ask(self, ids: np.ndarray, deadline: float, out: np.ndarray) -> None:
         """Send ``ids`` int64 [rows, T] and read the answer into ``out`` float32 [rows, T, V].
@@ -97,10 +113,15 @@ class ScorerSide:
                 raise Rejected("the model process cut its answer short")
             done += got
 
-    def check_load(self) -> None:
-        """Raise ``TimeoutError`` if loading took too long. The excess time of the first answer counts as loading."""
+    @property
+    def loading(self) -> float:
+        """Seconds of loading. The excess time of the first answer counts."""
         loading = max(0.0, self._ready - self._began)  # 0 if the load ended before the first check
-        self._check_load(loading + max(0.0, self._answers[0] - statistics.median(self._answers)))
+        return loading + max(0.0, self._answers[0] - statistics.median(self._answers))
+
+    def check_load(self) -> None:
+        """Raise ``TimeoutError`` if loading took too long."""
+        self._check_load(self.loading)
 
     def _check_load(self, seconds: float) -> None:
         if seconds > self._load_seconds:
@@ -133,24 +154,10 @@ class ScorerSide:
                 if self._began > now and self._started:
                     self._began = now
                 self._check_load(now - self._began)
-            if looks % 64 == 63:
-                self._check_folder()
-                if self._gone():
-                    raise ModelGone("the model process ended before it had answered")
+            if looks % 64 == 63 and self._gone():
+                raise ModelGone("the model process ended before it had answered")
             looks += 1
             time.sleep(PAUSE)
-
-    def _check_folder(self) -> None:
-        """Raise ``Rejected`` if the folder has grown: its memory does not count against the limit of the job."""
-        if any(os.fstat(self._files[name]).st_size > size for name, size in self._sizes.items()):
-            raise Rejected("the model process enlarged a file of the channel")
-        try:
-            with os.scandir(self._folder) as entries:
-                strange = {entry.name for entry in islice(entries, len(NAMES) + 1)} - NAMES
-        except OSError as error:
-            raise Rejected(f"the model process interfered with the channel ({error.strerror})") from error
-        if strange:
-            raise Rejected("the model process created a file in the channel")
 
     def _gone(self) -> bool:
         if not self._ended():
@@ -218,19 +225,3 @@ class ModelSide:
 
     def _send(self, code: int) -> None:
         os.pwrite(self._answered.fileno(), struct.pack("<qq", self._sequence, code), 0)
-
-
-def _make(path: Path, size: int, writable: bool) -> int:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    if size:
-        os.posix_fallocate(file, 0, size)  # raises if the disk is full; a later write would end in a signal
-    os.fchmod(file, 0o666 if writable else 0o644)  # the model process may run as another user
-    return file
-
-
-def _make_pipe(path: Path) -> int:
-    """The reading end of a named pipe. A lock would not do: the sandboxes deny locks on files that jobs may share."""
-    os.mkfifo(path, 0o600)
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    os.fchmod(file, 0o622)
-    return file

@@ -19,6 +19,9 @@ HELD_OUT = (
     "smtplib.py", "sndhdr.py", "sqlite3", "sunau.py", "telnetlib.py", "this.py", "tkinter", "turtle.py", "turtledemo",
     "uu.py", "wave.py", "webbrowser.py", "wsgiref", "xdrlib.py", "xmlrpc", "zipapp.py",
 )  # fmt: skip
+# Sandboxes also hide what a trial could make its training data from before its clock starts: sources of the standard
+# library, and the package that makes the tokenizer.
+TRAINING_SOURCES = ("*.py", "tokenizers")
 NO_TEXT = {"site-packages", "dist-packages", "__pycache__", "distutils", "encodings", "lib-dynload"}
 TESTS = {"test", "tests", "idle_test"}
 FORMATS = (".txt", ".jsonl", ".parquet")

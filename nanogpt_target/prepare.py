@@ -52,7 +52,7 @@ class Prepared:
     vocab_size: int
     sequence_length: int
     tokens: Mapping[str, int]  # by split
-    masked: tuple[str, ...]  # names in the folder of the standard library that sandboxes hide
+    masked: tuple[str, ...]  # what sandboxes hide: names in the folders of the standard library and of packages
 
     @property
     def meta(self) -> dict[str, int]:
@@ -326,6 +326,7 @@ def _enough(rows: int, split: str, length: int) -> int:
 def _load(place: Path) -> Prepared:
     try:
         manifest = json.loads((place / "manifest.json").read_text())
+        built_in = manifest["spec"]["source"] == "builtin"
         digest = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()[:16]
         return Prepared(
             place,
@@ -333,7 +334,7 @@ def _load(place: Path) -> Prepared:
             manifest["vocab_size"],
             manifest["sequence_length"],
             manifest["tokens"],
-            tuple(manifest["masked"]),
+            (*manifest["masked"], *(corpus.TRAINING_SOURCES if built_in else ())),
         )
     except (ValueError, KeyError) as error:
         raise DataError(f"{place}/manifest.json is damaged ({error}). Delete the folder.") from None

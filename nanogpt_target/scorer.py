@@ -171,6 +171,11 @@ def score(
     return Score(value, int(counted.sum()), size, float(np.abs(noise).max()), len(sample.rows), a)
 
 
+def batch_rows(count: int, length: int, vocab: int) -> int:
+    """Rows per request, for a split of ``count`` rows."""
+    return max(1, min(count, CUTS, BATCH_BYTES // (length * vocab * 4)))
+
+
 def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows uint16 [N, T + 1], raw bytes of each token int32 [V], and decoy rows of training text uint16 [M, T + 1]."""
     manifest = json.loads((data / "manifest.json").read_text())
@@ -228,7 +233,7 @@ def score_channels(
     began = time.monotonic()
     rows, token_bytes, decoys = read_split(data, split)
     length, vocab = rows.shape[1] - 1, len(token_bytes)
-    batch = max(1, min(len(rows), CUTS, BATCH_BYTES // (length * vocab * 4)))
+    batch = batch_rows(len(rows), length, vocab)
     random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if seed is None else seed)
     channels = _Channels(folders, (batch, length, vocab), began + timeout, load_seconds, between)
     earlier = None if reference is None else np.load(reference, allow_pickle=False).astype(np.float64)
@@ -258,6 +263,7 @@ def score_channels(
         "bytes": found.bytes,
         "noise": found.noise,
         "rows_b": found.rows_b,
+        "loading": round(max(side.loading for side in channels.sides), 3),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }, found.log_p
 

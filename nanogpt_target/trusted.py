@@ -16,8 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from nanogpt_target.channel import WRITABLE, make_files
 from nanogpt_target.corpus import DataError
 from nanogpt_target.prepare import Prepared, prepare, release, stage_before, unpack
+from nanogpt_target.scorer import batch_rows
 
 __all__ = ["FROZEN", "DataError", "prepare", "release", "run_scorer", "score", "stage", "unpack"]
 
@@ -55,7 +57,7 @@ class Host(Protocol):
     @property
     def load_seconds(self) -> float: ...
     def wait(self) -> None: ...
-    def start(self, argv: Sequence[str], channel: Path) -> ModelProcess: ...
+    def start(self, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> ModelProcess: ...
 
 
 def stage(data: Prepared, code: Path, directory: Path) -> None:
@@ -92,19 +94,30 @@ def run_scorer(
     """Run the scorer and its two model processes; ``log_p``, ``reference`` and ``seed`` are options of the scorer."""
     result, between = host.folder / "result.json", host.folder / "between"
     channels = [host.shared / side for side in ("a", "b")]
-    # `python -m` looks in the working directory first, which may be the folder of an untrusted target: hence cwd
-    argv = [sys.executable, "-m", "nanogpt_target.scorer", "--data", str(data.directory.resolve()), "--split", split]
+    # -P: without it, `python -m` imports from the working directory first
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "nanogpt_target.scorer",
+        "--data",
+        str(data.directory.resolve()),
+        "--split",
+        split,
+    ]
     argv += ["--timeout", f"{host.seconds:g}", "--load-seconds", f"{host.load_seconds:g}", "--parent", str(os.getpid())]
     paths = {"result": result, "between": between, "log-p": log_p, "channel-a": channels[0], "channel-b": channels[1]}
     for name, given in {**paths, "reference": reference}.items():
         argv += [f"--{name}", str(given.resolve())] if given is not None else []
     argv += ["--seed", str(seed)] if seed is not None else []
+    length, vocab = data.sequence_length, data.vocab_size
     for channel in channels:
         channel.mkdir()
-        channel.chmod(0o777)  # the model process runs as another, unprivileged user
+        channel.chmod(0o755)  # the model process runs as another, unprivileged user
+        make_files(channel, batch_rows(data.tokens[split] // length, length, vocab), length, vocab)
     scorer = subprocess.Popen(
         argv,
-        cwd=PACKAGE.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(PACKAGE.parent), os.getenv("PYTHONPATH"))))},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -113,7 +126,8 @@ def run_scorer(
     )
     models: list[ModelProcess] = []
     try:
-        models += [host.start(("{python}", "-m", "nanogpt_target.model_server"), channel) for channel in channels]
+        words = ("{python}", "-m", "nanogpt_target.model_server")
+        models += [host.start(words, channel, WRITABLE) for channel in channels]
         failure = _wait(scorer, models, between, host)
     finally:
         scorer.kill()

@@ -20,9 +20,10 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
-from sandbox import cgroups, gpu, layout, local, masks, seccomp
+from sandbox import cgroups, gpu, layout, local, masks, seccomp, stdlib
 from sandbox.layout import INSIDE
 from sandbox.types import Guarantee, Job, Limits, Running, SandboxUnavailable
 
@@ -117,11 +118,15 @@ class BwrapSandbox:
         if user:
             local.mount_memory(scratch / "out", size, user)
         argv = [*self._namespaces(), *_system(size, job.python.folders), *_hide(job, str(scratch / "tmp"))]
+        for path in filter(os.path.exists, layout.COUNTERS if job.hides_counters else ()):
+            argv += ["--ro-bind", str(scratch / "tmp") if Path(path).is_dir() else "/dev/null", path]
         nodes = [str(node) for node in gpu.nodes(job.device)]
         argv += [word for node in nodes for word in ("--dev-bind", node, node)]
         argv += _ancestors(places["out"])
         for name, mount in job.mounts.items():
             argv += ["--ro-bind" if mount.readonly else "--bind", str(mount.source.resolve()), places[name]]
+            for file in mount.writable:
+                argv += ["--bind", f"{mount.source.resolve()}/{file}", f"{places[name]}/{file}"]
         argv += ["--bind", str(scratch / "out"), places["out"], "--chdir", places[job.workdir], "--clearenv"]
         for name, value in layout.environment(job, places, "/tmp").items():
             argv += ["--setenv", name, value]
@@ -189,8 +194,14 @@ def _counts_by_namespace() -> bool:
 
 
 def _hide(job: Job, empty: str) -> list[str]:
-    """Mounts that hide files and packages of the standard library. ``empty``: an empty folder."""
-    covers = (
-        (empty if Path(path).is_dir() else "/dev/null", path) for path in masks.find(job.masked, job.python.folders)
-    )
-    return [word for cover, path in covers for word in ("--ro-bind", cover, path)]
+    """Mounts that hide named files and packages, and sources of the standard library. ``empty``: an empty folder."""
+    names, paths = job.masked, masks.find(job.masked, job.python.folders)
+    covers = ((empty if Path(path).is_dir() else "/dev/null", path) for path in paths)
+    argv = [word for cover, path in covers for word in ("--ro-bind", cover, path)]
+    if stdlib.SOURCES not in names:
+        return argv
+    place = stdlib.place()
+    copied = stdlib.cached(f"{sys.version} {place} {names}", lambda folder: stdlib.copy(str(folder), names))
+    inner = sysconfig.get_path("purelib")
+    kept = ["--ro-bind", inner, inner] if Path(inner).is_relative_to(place) else []
+    return ["--ro-bind", str(copied), place, *kept, *argv]

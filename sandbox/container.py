@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sandbox import gpu
 from sandbox.collect import CHUNK, Dropped, write_bounded
 from sandbox.layout import INSIDE, MB
 from sandbox.output import Output
+from sandbox.processor import ProcessorTime
 from sandbox.types import Job, Outcome, SandboxBroken
 
 OUT = f"{INSIDE}/out"
@@ -37,7 +39,7 @@ class ContainerRunning:
     def __init__(self, api: Any, identifier: str, attached: Any, job: Job, watch: gpu.MemoryWatch) -> None:
         self._api, self._id, self._job = api, identifier, job
         self._attached, self._socket = attached, getattr(attached, "_sock", attached)
-        self._gpu = watch
+        self._gpu, self._processor = watch, ProcessorTime()
         self._output = Output(int(job.limits.output_mb * MB), job.log)
         self._report: dict[str, Any] | None = None
         self._stderr = b""  # of process 1 itself
@@ -48,13 +50,18 @@ class ContainerRunning:
         self._reader = threading.Thread(target=self._follow, daemon=True)
         self._reader.start()
         if job.device.kind == "cuda":
-            self._gpu.follow(self._root(), self.kill)
+            self._gpu.follow(self._root, self.kill)
 
+    @cached_property
     def _root(self) -> int | None:
         """The host's process id of process 1."""
         with contextlib.suppress(Exception):  # ended, or the engine stopped: finish() handles both
             return int(self._api.inspect_container(self._id)["State"]["Pid"]) or None
         return None
+
+    @property
+    def processor_seconds(self) -> float:
+        return self._processor.seconds(None if self._over.is_set() else self._root)
 
     def read(self, timeout: float) -> list[str] | None:
         return self._output.read(timeout)

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandbox import gpu, layout
+from sandbox import gpu, layout, stdlib
 from sandbox.container import OUT, ContainerRunning
 from sandbox.layout import GB, INODES, INSIDE
 from sandbox.types import Guarantee, Job, Mount, Running, SandboxBroken, SandboxUnavailable
@@ -43,6 +43,10 @@ try:
 except ImportError as error:
     print(error)
 """
+_PLACES = """
+import sysconfig
+print(sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sep="\\n")
+"""
 
 
 class DockerSandbox:
@@ -52,7 +56,7 @@ class DockerSandbox:
 
     def __init__(self, image: str) -> None:
         self.image = image
-        self._masks: dict[tuple[str, ...], list[str]] = {}
+        self._masks: dict[tuple[str, ...], tuple[list[str], tuple[str, Path] | None]] = {}
 
     @cached_property
     def guarantees(self) -> frozenset[Guarantee]:
@@ -89,7 +93,7 @@ class DockerSandbox:
 
     def start(self, job: Job) -> Running:
         layout.check_job(job)
-        return self._start(job, self._masked(job.masked))
+        return self._start(job, *self._hidden(job.masked))
 
     def sweep(self, owner: str) -> int:
         wanted = {"label": [f"overnight.owner={layout.label(owner)}", f"overnight.host={layout.host()}"]}
@@ -122,19 +126,35 @@ class DockerSandbox:
         if lines[1:]:
             raise SandboxBroken(f"{self.image} cannot train: {lines[1]}")
 
-    def _masked(self, names: tuple[str, ...]) -> list[str]:
-        """Paths of these files of the standard library in the image."""
-        if names and names not in self._masks:
+    def _hidden(self, names: tuple[str, ...]) -> tuple[list[str], tuple[str, Path] | None]:
+        """Paths of these files in the image; place and content of a standard library without sources, if wanted."""
+        if not names:
+            return [], None
+        if names not in self._masks:
             with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
-                self._masks[names] = self._run(folder, (_HERE / "masks.py").read_text(), {}, *names)
-        return self._masks.get(names, [])
+                paths = self._run(folder, (_HERE / "masks.py").read_text(), {}, *names)
+            self._masks[names] = paths, self._stdlib(names) if stdlib.SOURCES in names else None
+        return self._masks[names]
 
-    def _run(self, folder: str, program: str, env: dict[str, str], *arguments: str) -> list[str]:
+    def _stdlib(self, names: tuple[str, ...]) -> tuple[str, Path] | None:
+        """None for an image whose packages lie in the folder of the standard library."""
+
+        def make(folder: Path) -> None:
+            self._run(str(folder), (_HERE / "stdlib.py").read_text(), {}, "/overnight/code", *names, writable=True)
+
+        with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
+            place, packages = self._run(folder, _PLACES, {})
+        if packages.startswith(f"{place}/"):
+            return None
+        return place, stdlib.cached(f"{self._api.inspect_image(self.image)['Id']} {names}", make)
+
+    def _run(
+        self, folder: str, program: str, env: dict[str, str], *arguments: str, writable: bool = False
+    ) -> list[str]:
         """The lines that a trusted Python program prints in the image, with ``folder`` mounted as {code}."""
-        Path(folder).chmod(0o755)
-        running = self._start(
-            Job(("{python}", "-c", program, *arguments), {"code": Mount(Path(folder))}, "code", env), []
-        )
+        Path(folder).chmod(0o777 if writable else 0o755)
+        mounts = {"code": Mount(Path(folder), readonly=not writable)}
+        running = self._start(Job(("{python}", "-c", program, *arguments), mounts, "code", env), [], None)
         lines: list[str] = []
         while (more := running.read(timeout=60)) is not None:
             lines += more
@@ -143,7 +163,7 @@ class DockerSandbox:
             raise SandboxBroken(f"Python does not work in {self.image}: {outcome.log_tail.strip()[-300:]}")
         return [line for line in lines if line]
 
-    def _start(self, job: Job, masked: list[str]) -> ContainerRunning:
+    def _start(self, job: Job, masked: list[str], library: tuple[str, Path] | None) -> ContainerRunning:
         import docker
 
         marks = {
@@ -161,7 +181,7 @@ class DockerSandbox:
             stdin_open=True,
             network_disabled=True,
             labels=marks,
-            host_config=self._host_config(job, masked, marks),
+            host_config=self._host_config(job, masked, library, marks),
         )
         config |= {"StdinOnce": True, "AttachStdin": True, "AttachStdout": True, "AttachStderr": True}
         identifier = ""
@@ -183,11 +203,15 @@ class DockerSandbox:
             _remove(self._api, identifier)
             raise
 
-    def _host_config(self, job: Job, masked: list[str], marks: Mapping[str, str]) -> dict[str, Any]:
+    def _host_config(
+        self, job: Job, masked: list[str], library: tuple[str, Path] | None, marks: Mapping[str, str]
+    ) -> dict[str, Any]:
         from docker.types import DeviceRequest, LogConfig, Ulimit
 
         limits = job.limits
         memory, disk = int(limits.memory_gb * GB), int(limits.disk_gb * GB)
+        largest = layout.largest_file(limits)
+        counters = layout.COUNTERS if job.hides_counters else ()
         gpus = [DeviceRequest(device_ids=[job.device.uuid or "0"], capabilities=[["gpu", "compute", "utility"]])]
         config: dict[str, Any] = self._api.create_host_config(
             network_mode="none",
@@ -203,15 +227,15 @@ class DockerSandbox:
             shm_size=max(memory // 2, 1 << 20),
             ulimits=[
                 Ulimit(name="core", soft=0, hard=0),
-                Ulimit(name="fsize", soft=disk, hard=disk),
+                Ulimit(name="fsize", soft=largest, hard=largest),
             ],
             tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={min(disk, memory)},nr_inodes={INODES}"},
-            mounts=_mounts(job, marks),
+            mounts=_mounts(job, library, marks),
             log_config=LogConfig(type="none"),
             auto_remove=True,
             device_requests=gpus if job.device.kind == "cuda" else None,
         )
-        return config | {"MaskedPaths": [*_ALWAYS_MASKED, *masked], "CgroupnsMode": self._cgroup_namespace}
+        return config | {"MaskedPaths": [*_ALWAYS_MASKED, *masked, *counters], "CgroupnsMode": self._cgroup_namespace}
 
     def _user(self) -> str:
         """The session's own user, who can use the mounts' files; instead of root, a user per job."""
@@ -240,7 +264,7 @@ def _inside(job: Job) -> dict[str, Any]:
     }
 
 
-def _mounts(job: Job, marks: Mapping[str, str]) -> list[Any]:
+def _mounts(job: Job, library: tuple[str, Path] | None, marks: Mapping[str, str]) -> list[Any]:
     """The job's mounts and {out}, a volume in memory: the engine copies files only out of volumes."""
     from docker.types import DriverConfig
     from docker.types import Mount as Entry
@@ -251,8 +275,13 @@ def _mounts(job: Job, marks: Mapping[str, str]) -> list[Any]:
         "o": f"size={layout.scratch_bytes(job)},nr_inodes={INODES},mode=1777,nosuid,nodev,noexec",
     }
     out = Entry(OUT, None, "volume", no_copy=True, labels=dict(marks), driver_config=DriverConfig("local", options))
-    binds = (Entry(f"{INSIDE}/{name}", str(m.source.resolve()), "bind", m.readonly) for name, m in job.mounts.items())
-    return [*binds, out]
+    binds = []
+    for name, mount in job.mounts.items():
+        place, source = f"{INSIDE}/{name}", mount.source.resolve()
+        binds.append(Entry(place, str(source), "bind", mount.readonly))
+        binds += [Entry(f"{place}/{file}", f"{source}/{file}", "bind", read_only=False) for file in mount.writable]
+    own = [Entry(library[0], str(library[1]), "bind", read_only=True)] if library else []
+    return [*own, *binds, out]
 
 
 def _processors() -> str | None:

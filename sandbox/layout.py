@@ -11,11 +11,12 @@ import os
 import re
 import secrets
 import socket
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox.collect import check_name
-from sandbox.types import Job
+from sandbox.types import Job, Limits
 
 INSIDE = "/overnight"  # parent of a job's mounts in bwrap and Docker
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -24,6 +25,16 @@ _FIRST_USER, _USERS = 1 << 30, 1 << 24  # otherwise each job has a user from thi
 GB = 1024**3
 MB = 1024**2
 INODES = 200_000  # files in a job's file system in memory: names need memory too
+
+# Exact counters of the whole machine: one job can change them, and a later one can read them without a clock.
+COUNTERS = tuple(
+    f"/proc/{name}"
+    for name in (
+        "buddyinfo", "cgroups", "diskstats", "fs", "interrupts", "irq", "key-users", "loadavg", "locks", "meminfo",
+        "pagetypeinfo", "pressure", "schedstat", "slabinfo", "softirqs", "stat", "swaps", "sys/fs/dentry-state",
+        "sys/fs/file-nr", "sys/fs/inode-nr", "sys/fs/inode-state", "timer_list", "vmstat", "zoneinfo",
+    )
+)  # fmt: skip
 
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MOUNT = re.compile(r"[a-z][a-z0-9_]*")
@@ -42,6 +53,9 @@ def check_job(job: Job) -> None:
             raise ValueError(f"{name!r} is not a valid name of a mount")
         if not mount.source.is_dir():
             raise ValueError(f"the source of mount {name!r} is not a directory: {mount.source}")
+        for file in mount.writable:
+            if not stat.S_ISREG((mount.source / file).lstat().st_mode):
+                raise ValueError(f"{file!r} in mount {name!r} is not a file")
     if job.workdir not in job.mounts:
         raise ValueError(f"the working directory {job.workdir!r} is not a mount: use one of {sorted(job.mounts)}")
     if job.collect and job.collect_to is None:
@@ -84,6 +98,11 @@ def environment(job: Job, places: Mapping[str, str], temporary: str) -> dict[str
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             env[name] = str(job.device.threads)
     return env | {name: fill(value, places) for name, value in job.env.items()}
+
+
+def largest_file(limits: Limits) -> int:
+    """Bytes of the largest file that a job may write."""
+    return int(limits.disk_gb * GB if limits.file_mb is None else min(limits.disk_gb * GB, limits.file_mb * MB))
 
 
 def scratch_bytes(job: Job) -> int:

@@ -22,8 +22,9 @@ from typing import Any
 
 from sandbox import cgroups, gpu
 from sandbox.collect import collect
-from sandbox.layout import GB, INODES, MB, job_name, orphaned
+from sandbox.layout import GB, INODES, MB, job_name, largest_file, orphaned
 from sandbox.output import Output
+from sandbox.processor import ProcessorTime
 from sandbox.rmtree import remove_tree
 from sandbox.types import Job, Outcome, SandboxBroken
 
@@ -52,7 +53,7 @@ class LocalRunning:
         limits = job.limits
         memory, disk = int(limits.memory_gb * GB), int(limits.disk_gb * GB)
         self._output = Output(int(limits.output_mb * MB), job.log)
-        self._gpu = gpu.MemoryWatch(job.device, limits.vram_gb)
+        self._gpu, self._processor = gpu.MemoryWatch(job.device, limits.vram_gb), ProcessorTime()
         try:
             self._group = cgroups.create(scratch.name, memory=memory, processes=limits.processes, cpus=limits.cpus)
         except OSError as error:
@@ -68,6 +69,7 @@ class LocalRunning:
             "watch": "memory" not in cgroups.controllers(),
             "memory": memory,
             "disk": disk,
+            "file": largest_file(limits),
             "out": str(scratch / "out"),
         }
         self._began = time.monotonic()
@@ -92,6 +94,10 @@ class LocalRunning:
         self._reader = threading.Thread(target=self._read_output, daemon=True)
         self._reader.start()
         self._gpu.follow(self._process.pid, self.kill)
+
+    @property
+    def processor_seconds(self) -> float:
+        return self._processor.seconds(self._process.pid if self._process.poll() is None else None)
 
     def read(self, timeout: float) -> list[str] | None:
         return self._output.read(timeout)

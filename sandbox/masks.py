@@ -1,9 +1,9 @@
-"""Finds named files and packages of the standard library, with their compiled forms, of every Python on a machine.
+"""Finds named files and packages, with their compiled forms, of every Python on a machine.
 
     python -c SOURCE-OF-THIS-FILE NAME...
 
-Covers: the running Python, and Pythons below /usr that other programs bring along. Does not cover: copies in archives,
-or under other names. Standard library only: it also runs inside a Docker image.
+Covers: the running Python with its site-packages, and Pythons below /usr that other programs bring along. Not covered:
+copies in archives, or under other names. Standard library only: it also runs inside a Docker image.
 """
 
 # Imports delay the start in a container: no pathlib here.
@@ -32,10 +32,20 @@ def libraries(root: str) -> tuple[str, ...]:
 
 
 def find(names: tuple[str, ...], folders: tuple[str, ...] = ()) -> list[str]:
-    """The paths of the named files and packages. ``folders``: of another Python."""
-    roots = dict.fromkeys(("/usr", sys.base_prefix, *folders)) if names else ()
-    places = {sysconfig.get_path("stdlib"), *(place for root in roots for place in libraries(root))} if names else set()
+    """The paths of the named files and packages. The name "*.py" stands for all other standard libraries.
+
+    ``folders``: of another Python, which jobs run. Its standard library stays, without the named files.
+    """
+    if not names:
+        return []
+    own = sysconfig.get_path("stdlib")
+    used = {place for root in folders for place in libraries(root)}
+    places = {own, *libraries("/usr"), *libraries(sys.base_prefix), *used}
     found = []
+    if "*.py" in names:  # jobs have a copy of their own standard library
+        found = sorted(place for place in places if place not in {own, *used} and os.path.isfile(f"{place}/os.py"))
+        places -= {own, *found}
+    places |= {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     for path in sorted(f"{place}/{name}" for place in places for name in names):
         folder, _, file = path.rpartition("/")
         if os.path.isdir(path):

@@ -156,7 +156,7 @@ def _start(config: dict[str, Any]) -> int:
             with open(file, "w") as group:
                 group.write(str(os.getpid()))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (config["disk"], config["disk"]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (config["file"], config["file"]))
         empty, writer = os.pipe()  # not /dev/null: /proc/self/fd/0 would lead to the host's device file
         os.close(writer)
         os.dup2(empty, 0)

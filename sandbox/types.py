@@ -46,6 +46,7 @@ class Mount:
 
     source: Path
     readonly: bool = True
+    writable: tuple[str, ...] = ()  # files in a read-only mount that the job can write
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Limits:
     output_mb: float = 16.0  # stdout and stderr together; the rest is dropped and counted
     cpus: float | None = None  # None: no limit
     vram_gb: float | None = None  # memory of the GPU, sampled twice a second; None: no limit
+    file_mb: float | None = None  # each file that the job writes; None: as all files
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Job:
     collect: tuple[Collect, ...] = ()
     collect_to: Path | None = None  # host directory for the collected files
     log: Path | None = None  # host file for the job's output, up to ``limits.output_mb``
-    masked: tuple[str, ...] = ()  # files and packages of the standard library to hide ("turtle.py")
+    masked: tuple[str, ...] = ()  # files and packages to hide ("turtle.py"); "*.py": the standard library's sources
+    hides_counters: bool = False  # hide the kernel's counters for the whole machine, such as /proc/stat
     owner: str = ""  # label of the session; ``sweep`` removes what its dead processes left
     python: Interpreter = OWN  # not used by Docker
 
@@ -124,6 +127,11 @@ class Outcome:
 
 class Running(Protocol):
     """A started job."""
+
+    @property
+    def processor_seconds(self) -> float:
+        """Processor time of all its processes until now, sampled at this call."""
+        ...
 
     def read(self, timeout: float) -> list[str] | None:
         """The lines since the last call; [] if none came within ``timeout`` seconds; None after the last line."""

@@ -24,7 +24,7 @@ from agent.repo.repo import Repo, scrub_environment
 from agent.rundir.directory import RunDirectory, find_runs
 from agent.rundir.results import values_of_results
 from agent.rundir.stop import Stopper
-from agent.settings import check_threads, make_settings
+from agent.settings import check_own_run, check_threads, make_settings
 from agent.target import Target, load_target
 from agent.types import Goal
 from agent.workers.runtime import Workplace, find_workers, workplace
@@ -229,6 +229,7 @@ def recorded(tag: str, runs: Path, settings: Mapping[str, Any], say: Say) -> tup
     source = RunDirectory(runs, tag)
     state = fold(read(source.ledger), str(source.ledger))
     saved = source.read_settings(state)["run"]
+    check_own_run(source.path, saved, settings)
     if source.running():
         say(f"run {tag} is still running: only the edits kept so far are measured.")
     given = {**saved, "ray_address": "", "workers": 1, **settings, "runs": str(runs)}

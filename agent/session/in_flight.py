@@ -28,6 +28,7 @@ from agent.session.recorder import Recorder
 from agent.trial.order import Order
 from agent.trial.outputs import forget_checkpoints
 from agent.trial.seeds import session_seed, with_seed_check
+from agent.trial.usual import UNKNOWN, usual_of
 from agent.types import Measurement, Proposal, Record
 from agent.workers.local import Workers, in_background
 from sandbox.types import SandboxBroken
@@ -73,7 +74,10 @@ class Runs:
         if seed is None:
             seed = next(seed for k in count() if (seed := session_seed(self._seed, k)) not in used)
         self._recorder.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
-        self._start(Order(trial, commit, role, seed, trace, state.resumed, on, watch=wanted.watch, smoke=smoke))
+        usual = usual_of(state.baseline_runs) if trial else UNKNOWN
+        self._start(
+            Order(trial, commit, role, seed, trace, state.resumed, on, watch=wanted.watch, smoke=smoke, usual=usual)
+        )
         return True
 
     def score_test(self, trial: int, runs: tuple[Measurement, ...]) -> bool:

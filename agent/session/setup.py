@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from agent.errors import UsageError
+from agent.errors import EnvironmentProblem, UsageError
 from agent.judge.beliefs import Beliefs
 from agent.ledger.events import Resumed, SessionStarted
 from agent.ledger.journal import Ledger
@@ -37,8 +37,9 @@ from agent.session.repair import Repairs
 from agent.session.stacked import StackedSession
 from agent.session.stacked_edits import StackedEdits
 from agent.session.stopping import EndOfNight
-from agent.settings import Settings, make_settings, smoke_seconds
+from agent.settings import Settings, check_own_run, make_settings, smoke_seconds
 from agent.trial.seeds import session_seed
+from agent.trust import trust_run
 from agent.workers.local import Workers
 from agent.workers.runtime import find_workers
 
@@ -64,6 +65,7 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     with at_work(parts, directory) as crew:
         directory.create(record_of(parts), notes)
         save(memory, directory)
+        approve(directory)
         with directory.lock(), Ledger(directory.ledger) as ledger:
             ledger.append(session_event(parts, directory))
             run(parts, crew, directory, ledger, view)
@@ -106,6 +108,12 @@ def notes_of(settings: Settings) -> str:
     return own.read_text(encoding="utf-8", errors="replace")
 
 
+def approve(directory: RunDirectory, state: State | None = None) -> None:
+    """Record that this user started the run. Without a configuration folder, a resume asks for its settings."""
+    with contextlib.suppress(EnvironmentProblem):
+        trust_run(directory.path, directory.read_settings(state)["run"])
+
+
 def check_repository(repo: Repo, tag: str) -> None:
     """Refuse a start whose trials would see other files than the user, or whose refs exist.
 
@@ -137,6 +145,7 @@ def resume(
         raise UsageError("--memory is fixed at the start of a run: leave it out, or start a new run.")
     with directory.lock(), Ledger(directory.ledger) as ledger:
         before = directory.read_settings(ledger.state)["run"]
+        check_own_run(directory.path, before, changes)
         settings = dataclasses.replace(make_settings({**before, **changes}, None), runs=str(root), tag=tag)
         parts = assemble(settings, say)
         if not ledger.events:
@@ -146,6 +155,7 @@ def resume(
         with at_work(parts, directory) as crew:
             changed = changes_of(ledger.state, parts, directory, before, changes)
             ledger.append(Resumed(attempt=ledger.state.resumed + 1, changes=changed or UNSET))
+            approve(directory, ledger.state)
             run(parts, crew, directory, ledger, view)
     return directory
 

@@ -24,6 +24,7 @@ from agent.trial.own_packages import write_hiding_module
 from agent.trial.scoring import Scoring
 from agent.trial.training import Trained, Training
 from agent.trial.trusted_target import Data, trusted_target
+from agent.trial.usual import PROCESSOR, UNKNOWN, Usual
 from agent.trial.workspace import workspace
 from agent.types import Failure, Measurement, Progress
 from sandbox.interpreter import OWN, Interpreter, find_interpreter
@@ -97,7 +98,7 @@ class Experiment:
                 score = printed_value(directory / "train.log", self.target.pattern, self.target.metric)
             elif trained.failure is None:
                 began = time.monotonic()
-                score = self._score(code, directory, "validation", progress)
+                score = self._score(code, directory, "validation", progress, order.usual)
                 seconds["scoring"] = round(time.monotonic() - began, 3)
         measurement = self._measurement(order, trained, score, seconds)
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
@@ -150,7 +151,7 @@ class Experiment:
         watch = order.watch
         if watch is not None and watch.device_type != self.device.type:
             watch = None  # on other hardware the incumbent's curve is another
-        training = Training(self.target, None, self._stop_now, progress, order.smoke, watch=watch)
+        training = Training(self.target, None, self._stop_now, progress, order.smoke, watch=watch, usual=order.usual)
         smoke = {"OVERNIGHT_SMOKE": f"{order.smoke:g}"} if order.smoke else {}
         before: Mapping[str, float] = {}
         if (trusted := self._trusted) is not None:
@@ -188,6 +189,7 @@ class Experiment:
             collect_to=directory,
             log=directory / "train.log",
             masked=self.prepared.masked if self.prepared else (),
+            hides_counters=self._trusted is not None,
             owner=self.owner,
             python=self._python,
         )
@@ -199,12 +201,12 @@ class Experiment:
         write_hiding_module(folder / "site")
         return {"site": Mount(folder / "site")}
 
-    def _score(self, code: Path, directory: Path, split: str, progress: Progress) -> Score:
+    def _score(self, code: Path, directory: Path, split: str, progress: Progress, usual: Usual = UNKNOWN) -> Score:
         assert self._trusted is not None
         assert self.prepared is not None
         scoring = Scoring(
             self.target, self._trusted, self.prepared, code, self.sandbox, self.device, self.owner, self._hardware(),
-            _limits(self.target, self.device), self._stop_now, self._python,
+            _limits(self.target, self.device), usual, self._stop_now, self._python,
         )  # fmt: skip
         return scoring.score(directory, split, progress)
 
@@ -212,6 +214,8 @@ class Experiment:
         outcome, failure = trained.outcome, score.failure
         reported: dict[str, Any] = {} if trained.failure else summary(outcome.collected.get("summary.json"))
         metrics = {k: v for k in SHOWN if (v := number(reported.get(k))) is not None and abs(v) < MOST}
+        if trained.processor:
+            metrics[PROCESSOR] = round(trained.processor, 2)
         if outcome.peak_vram_gb is not None:  # measured from outside of the job
             metrics["peak_vram_gb"] = outcome.peak_vram_gb
         return Measurement(
@@ -248,4 +252,6 @@ def _seed_words(target: Target, seed: int) -> list[str]:
 def _limits(target: Target, device: Device) -> Limits:
     """With a time budget on the CPU, a run must not use more processors than the others: it would train more."""
     cpus = float(device.threads) if target.budget.kind == "seconds" and device.kind == "cpu" else None
-    return Limits(target.memory_gb, target.disk_gb, target.processes, cpus=cpus or None, vram_gb=target.vram_gb)
+    return Limits(
+        target.memory_gb, target.disk_gb, processes=target.processes, cpus=cpus or None, vram_gb=target.vram_gb
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from agent.target import Target
 from agent.text import decisive_line
 from agent.trial.outputs import CHECKPOINT, Score, number, out_of_memory
 from agent.trial.trusted_target import Data, TrustedTarget
+from agent.trial.usual import LOADING, Usual
 from agent.trial.workspace import workspace
 from agent.types import Failure, Progress, Status
 from sandbox.interpreter import Interpreter
+from sandbox.layout import MB
 from sandbox.rmtree import remove_tree
 from sandbox.types import Device, Job, Limits, Mount, Outcome, Running, Sandbox
 
 LOAD_SHARE = 0.1  # of a time budget: how long a model process may load...
 LOAD_SECONDS = {"cpu": 10.0, "cuda": 20.0}  # ...and the least, for a busy machine or a GPU that wakes up
+LARGEST_MB = 64.0  # file that a model process may write: its compiler needs some; those in the channel are host memory
 _COUNTS = ("tokens", "bytes", "noise")  # numbers of a verdict that become metrics
 
 
@@ -55,11 +59,14 @@ class Host:
     startup_seconds: float
     load_seconds: float
     wait: Callable[[], None]  # to call in every turn of a loop: reports progress, raises Interrupted
-    launch: Callable[[Sequence[str], Path], Running]
+    launch: Callable[[Sequence[str], Path, Sequence[str]], Running]
 
-    def start(self, argv: Sequence[str], channel: Path) -> ModelProcess:
-        """Start ``argv`` in a sandbox; OVERNIGHT_CHECKPOINT and OVERNIGHT_CHANNEL name its folders."""
-        return ModelProcess(self.launch(argv, channel), channel)
+    def start(self, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> ModelProcess:
+        """Start ``argv`` in a sandbox; OVERNIGHT_CHECKPOINT and OVERNIGHT_CHANNEL name its folders.
+
+        ``writable``: names of the files in ``channel`` that it may write.
+        """
+        return ModelProcess(self.launch(argv, channel, writable), channel)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Scoring:
     owner: str
     hardware: Mapping[str, str]  # environment variables that describe the device
     limits: Limits
+    usual: Usual
     stop_now: Callable[[], bool]
     python: Interpreter
     _started: list[Running] = field(default_factory=list)
@@ -102,7 +110,7 @@ class Scoring:
                     shutil.copyfile(directory / item.name, checkpoint / item.name)
             host = Host(
                 self.owner, checkpoint, folder, shared, budget.score_seconds, budget.startup_seconds,
-                self._load_seconds(), wait, lambda argv, channel: self._launch(argv, checkpoint, channel),
+                self._load_seconds(), wait, partial(self._launch, checkpoint),
             )  # fmt: skip
             try:
                 verdict = self.trusted.score(self.data, split, host)
@@ -116,6 +124,8 @@ class Scoring:
         status, reason = verdict["status"], str(verdict.get("reason", ""))
         if status == "ok":
             counts = {f"{split}_{k}": v for k in _COUNTS if (v := number(verdict.get(k))) is not None}
+            if (loading := number(verdict.get("loading"))) is not None:
+                counts[LOADING] = loading
             return Score(float(verdict["value"]), counts)
         if status == "broken":
             raise EnvironmentProblem(f"the scorer failed: {decisive_line(reason) or 'no message'}")
@@ -131,18 +141,21 @@ class Scoring:
     def _load_seconds(self) -> float:
         budget = self.target.budget
         share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
-        return max(share, LOAD_SECONDS[self.device.kind])
+        least = LOAD_SECONDS[self.device.kind]
+        return round(min(max(share, least), self.usual.most_loading(self.device.kind)), 1)
 
-    def _launch(self, argv: Sequence[str], checkpoint: Path, channel: Path) -> Running:
-        mounts = {"code": Mount(self.code), "checkpoint": Mount(checkpoint), "channel": Mount(channel, readonly=False)}
+    def _launch(self, checkpoint: Path, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> Running:
+        largest = max((channel / name).stat().st_size for name in writable) / MB
+        shared = Mount(channel, writable=tuple(writable))
         job = Job(
             argv=tuple(argv),
-            mounts=mounts,
+            mounts={"code": Mount(self.code), "checkpoint": Mount(checkpoint), "channel": shared},
             workdir="code",
             env={"OVERNIGHT_CHECKPOINT": "{checkpoint}", "OVERNIGHT_CHANNEL": "{channel}", **self.hardware},
-            limits=self.limits,
+            limits=replace(self.limits, file_mb=max(largest, LARGEST_MB)),
             device=self.device,
             masked=self.data.masked,
+            hides_counters=True,
             owner=self.owner,
             python=self.python,
         )

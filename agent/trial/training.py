@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from agent.judge.hopeless import Milestones, Watch
 from agent.target import Budget, Target
 from agent.text import decisive_line, is_error
 from agent.trial.outputs import CHECKPOINT, events, number, out_of_memory
+from agent.trial.usual import UNKNOWN, Usual
 from agent.types import Failure, Prediction, Progress
 from sandbox.types import Job, Outcome, Running, Sandbox
 
@@ -28,6 +30,7 @@ class Trained:
     seconds: Mapping[str, float]
     losses: tuple[float, ...] = ()  # at the milestones
     prediction: Prediction | None = None  # of a run that was stopped, or finished to check the prediction
+    processor: float = 0.0  # seconds of processor time in start-up; 0 for a target that prints its own value
 
 
 class _Clock:
@@ -69,8 +72,11 @@ class Training:
     watch: Watch | None = None  # when the job is stopped; None: never
     milestones: Milestones = field(default_factory=Milestones)
     prediction: Prediction | None = None
+    usual: Usual = UNKNOWN
+    processor: float = 0.0  # processor time of start-up, in seconds
     late: str = ""  # why the job was killed
     last: Mapping[str, Any] = field(default_factory=dict)  # the last event that it reported
+    _next_sample: float = 0.5  # age of the phase, in seconds
 
     def run(self, sandbox: Sandbox, job: Job) -> Trained:
         """Run ``job`` to its end.
@@ -92,17 +98,22 @@ class Training:
         failure = self._failure(outcome, clock.seconds)
         if failure is not None and phase == "smoke":
             failure = replace(failure, reason=f"{failure.reason} (smoke test)")
-        return Trained(outcome, failure, clock.seconds, self.milestones.losses, self.prediction)
+        return Trained(outcome, failure, clock.seconds, self.milestones.losses, self.prediction, self.processor)
 
     def _follow(self, running: Running, clock: _Clock) -> None:
         """Read the events of the job until it ends; when it is ready, release the data and start the clock."""
         budget = self.target.budget
-        bounds = {"startup": budget.startup_seconds, "smoke": self.smoke + SMOKE_GRACE}
+        startup = min(budget.startup_seconds, self.usual.most_startup)
+        bounds = {"startup": startup, "smoke": self.smoke + SMOKE_GRACE}
         while True:
+            starting = clock.phase == "startup"
             bound = bounds.get(clock.phase, budget.kill_seconds)
             if clock.age > bound:
-                running.kill()
                 self.late = f"{clock.phase} took more than {bound:.0f} s"
+            elif starting and self._sample(running, clock.age) > self.usual.most_processor:
+                self.late = f"startup took more than {self.usual.most_processor:.0f} s of processor time"
+            if self.late:
+                running.kill()
                 return
             if self.stop_now():
                 raise Interrupted
@@ -116,7 +127,9 @@ class Training:
                         clock.enter("smoke")
                     case "smoke_end", "smoke":
                         clock.enter("startup")
+                        self._next_sample = 0.0
                     case "ready", "startup" if self.release is not None:
+                        self._sample(running, math.inf)
                         clock.enter("training")
                         self.release()
                     case "step", "training":
@@ -135,6 +148,12 @@ class Training:
             self.prediction = self.watch.look(self.milestones.losses)
             return self.prediction is not None and not self.watch.finish
         return False
+
+    def _sample(self, running: Running, age: float) -> float:
+        """Processor time of start-up, sampled at most twice a second."""
+        if age > self._next_sample:
+            self.processor, self._next_sample = running.processor_seconds, age + 0.5
+        return self.processor
 
     def _failure(self, outcome: Outcome, seconds: Mapping[str, float]) -> Failure | None:
         """The first reason that applies."""

@@ -75,7 +75,8 @@ class TrustedTarget(Preparation, Protocol):
 
         Returns:
             ``status`` (``ok``, ``invalid``, ``crash``, ``timeout``, or ``broken``: the scorer itself failed), ``value``
-            if ok, else ``reason``. ``asked`` is False if no model process has seen text of the split.
+            if ok, else ``reason``. ``asked`` is False if no model process has seen text of the split. ``loading``:
+            seconds that the slowest model process needed to load; sessions bound it by a multiple of the baseline's.
         """
         ...
 

@@ -18,6 +18,7 @@ from agent.trial.experiment import Experiment, interpreter_of
 from agent.trial.mounts import check_mounts
 from agent.trial.trusted_target import Data, prepare
 from agent.trial.workspace import sweep
+from agent.trust import is_trusted
 from agent.workers.gpu_sharing import SharedExperiment
 from agent.workers.local import LocalWorkers, Workers
 from sandbox import make_sandbox, missing, protects
@@ -114,7 +115,7 @@ def checked_place(settings: Settings, say: Callable[[str], None]) -> Workplace:
         UsageError, EnvironmentProblem: a check failed.
     """
     folder = Path(settings.target)
-    target, _ = load_target(folder)
+    target, chosen = load_target(folder)
     check_mounts(target)
     if settings.budget:
         target = dataclasses.replace(target, budget=parse_budget(settings.budget, target.budget))
@@ -124,7 +125,9 @@ def checked_place(settings: Settings, say: Callable[[str], None]) -> Workplace:
     if repo.has(head := repo.head(), target.path):  # a replay may measure another branch only
         check_utf8(repo.read(head, target.path), target.path)
     device = find_device(settings)
-    sandbox = find_sandbox(settings, say, own_python=bool(target.python))
+    unasked = chosen.get("proposer") == settings.proposer and not is_trusted(folder)
+    needs_all = unasked or settings.proposer in EDIT_CODE
+    sandbox = find_sandbox(settings, say, needs_all, own_python=bool(target.python))
     return Workplace(settings, target, repo, sandbox, device, None)
 
 
@@ -182,10 +185,16 @@ def check_utf8(source: str, path: str) -> None:
         raise UsageError(f"{path} holds null bytes: it is binary or UTF-16. Convert it to UTF-8 and commit.")
 
 
-def find_sandbox(settings: Settings, say: Callable[[str], None], own_python: bool = False) -> Sandbox:
-    """The sandbox that the settings name. Edits to code need all guarantees, unless the sandbox is named explicitly.
+def find_sandbox(settings: Settings, say: Callable[[str], None], needs_all: bool, own_python: bool = False) -> Sandbox:
+    """The sandbox that the settings name.
 
-    ``own_python``: trials use an interpreter of the host, which Docker does not show; ``auto`` is bubblewrap then.
+    Args:
+        settings: of the session.
+        say: shows a message.
+        needs_all: whether to require all guarantees unless the sandbox is named explicitly: for edits to code, and
+            for an untrusted target that chose a method without such edits.
+        own_python: whether trials use an interpreter of the host, which Docker does not show; ``auto`` is bubblewrap
+            then.
     """
     if own_python and settings.sandbox == "docker":
         raise UsageError(
@@ -198,15 +207,15 @@ def find_sandbox(settings: Settings, say: Callable[[str], None], own_python: boo
         )
         sandbox.check()
     except SandboxUnavailable as error:
-        if settings.sandbox != "auto" or settings.proposer in EDIT_CODE:
+        if settings.sandbox != "auto" or needs_all:
             raise EnvironmentProblem(str(error)) from None
         sandbox = make_sandbox("process")  # enough for methods that change numbers only
         sandbox.check()
     if not protects(sandbox):
         lacking = "; ".join(g.value for g in missing(sandbox))
-        if settings.proposer in EDIT_CODE and settings.sandbox != sandbox.name:
+        if needs_all and settings.sandbox != sandbox.name:
             raise EnvironmentProblem(
-                f"the sandbox {sandbox.name} does not guarantee: {lacking}. Edits to code need that: use --sandbox "
+                f"the sandbox {sandbox.name} does not guarantee: {lacking}. Unreviewed code needs that: use --sandbox "
                 f"docker or bwrap, or accept the risk with --sandbox {sandbox.name}."
             )
         say(f"sandbox {sandbox.name} does not guarantee: {lacking}")

@@ -142,7 +142,7 @@ class Bench:
         """A process that starts a job as a session would. ``what``: ``hang`` or ``end``."""
         words = [self.sandbox.name, getattr(self.sandbox, "image", ""), self.owner, str(self.shared), what]
         return subprocess.Popen(
-            [sys.executable, "-m", "sandbox.selfcheck.bench", *words],
+            [sys.executable, "-P", "-m", "sandbox.selfcheck.bench", *words],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandbox.layout import COUNTERS
 from sandbox.selfcheck import escapes
 from sandbox.selfcheck.bench import PATIENCE, SMALL, Bench, CheckFailed, describe, require
 from sandbox.types import Collect, Guarantee, Limits, Mount, Sandbox, SandboxBroken, SandboxUnavailable
@@ -277,6 +278,15 @@ def locks(bench: Bench) -> str:
     return "no lock, lease or watch on files that other jobs see"
 
 
+@_check("counters", Guarantee.ISOLATES_JOBS)
+def counters(bench: Bench) -> str:
+    places = {"PLACES": " ".join(COUNTERS)}
+    found = bench.answer(escapes.COUNTERS, env=places, hides_counters=True)
+    require(not found, f"readable: {found}")
+    rate = bench.answer(escapes.CLOCK)
+    return f"no counter of the machine is readable; a clock and looked-up names still pass {rate:,} bits a second"
+
+
 @_check("bounded output", Guarantee.BOUNDED_OUTPUT)
 def bounded_output(bench: Bench) -> str:
     ran = bench.run(escapes.PRINT, limits=replace(SMALL, output_mb=1.0))
@@ -304,6 +314,8 @@ def masks(bench: Bench) -> str:
     require(bool(seen), "nothing to hide: this Python has none of the files")
     still = bench.answer(escapes.READ_MASKED, env={"NAMES": " ".join(names)}, masked=names)
     require(not still, f"could be read: {still}")
+    text = bench.answer(escapes.READ_SOURCES, masked=("*.py", *names))
+    require(not text, f"sources of the standard library could be read: {text[:5]}")
     return f"{len(seen)} files could be read, and none of them when masked"
 
 

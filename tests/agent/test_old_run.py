@@ -19,6 +19,7 @@ from sessions import state_of
 from targets import git
 
 from agent.rundir.directory import RunDirectory
+from agent.trust import trust_run
 
 FIXTURE = TESTS / "fixtures" / "run_of_0_1"
 LIVE = {"heartbeat", "wall_seconds", "split"}  # depend on the moment of the call, or gained parts since
@@ -35,6 +36,7 @@ def runs(tmp_path: Path) -> Path:
     shutil.copytree(FIXTURE / "night", runs / "night")
     settings = runs / "night" / "run.toml"
     settings.write_text(settings.read_text().replace("/somewhere", str(tmp_path)))
+    trust_run(runs / "night", RunDirectory(runs, "night").read_settings()["run"])  # it was started elsewhere
     return runs
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from targets import TOML, make_bowl
 
 from agent.cli.entry import main
-from agent.errors import UsageError
+from agent.errors import EnvironmentProblem, UsageError
 from agent.settings import Settings
 from agent.target import load_target
 from agent.trust import PROTECTED
+from agent.workers.runtime import workplace
 
 HARMLESS = {  # they change what is searched and when it ends, not where code runs or what the host shows
     "proposer", "budget", "device", "threads", "seed", "trials", "hours", "until", "train_hours", "breaker",
@@ -109,3 +112,56 @@ def test_target_written_by_init_is_trusted(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "project" / "train.py").write_text(source)
     assert main(["init", str(tmp_path / "copy"), "--from", str(tmp_path / "project")]) == 0
     assert load_target(tmp_path / "copy")[0].mounts == ("~/.cache/set",)
+
+
+def test_untrusted_target_cannot_choose_unprotected_numeric_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = target_with(tmp_path / "target", new='[run]\nproposer = "cma-es"\n[budget]')
+    (tmp_path / "bin").mkdir()  # neither bubblewrap nor Docker
+    (tmp_path / "bin" / "git").symlink_to(str(shutil.which("git")))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+    settings = Settings(target=str(target), proposer="cma-es")
+    with pytest.raises(EnvironmentProblem, match="bubblewrap"):
+        workplace(settings, print)
+
+
+@pytest.fixture
+def copied_run(tmp_path: Path) -> Path:
+    """A run under the sandbox ``process``, copied to another folder."""
+    target = make_bowl(tmp_path / "target")
+    words = ["--proposer", "random", "--sandbox", "process", "--trials", "1", "--calibrate", "2"]
+    assert main(["run", "--target", str(target), *words, "--runs", str(tmp_path / "runs"), "--tag", "night"]) == 0
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize("command", [["resume", "night"], ["replay", "night"]])
+def test_copied_run_does_not_choose_its_sandbox(
+    command: list[str], copied_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--runs", str(copied_run)]) == 2
+    message = capsys.readouterr().err
+    assert "sandbox = 'process'" in message
+    assert f"overnight trust {copied_run / 'night'}" in message
+
+
+def test_copied_run_resumes_with_named_sandbox(copied_run: Path) -> None:
+    assert main(["resume", "night", "--runs", str(copied_run), "--sandbox", "process", "--trials", "2"]) == 0
+    assert main(["resume", "night", "--runs", str(copied_run), "--trials", "3"]) == 0
+
+
+def test_copied_run_resumes_once_trusted(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trust", str(copied_run / "night")]) == 0
+    assert "sandbox = 'process'" in capsys.readouterr().out
+    assert main(["resume", "night", "--runs", str(copied_run)]) == 0
+
+
+def test_changed_ledger_needs_new_approval(copied_run: Path) -> None:
+    own = copied_run.parent / "runs"
+    with (own / "night" / "ledger.jsonl").open("a") as ledger:
+        settings = {"llm_base_url": "http://evil.example/v1"}
+        event = {"v": 1, "event": "resumed", "time": 1.0, "attempt": 1, "changes": {"settings": settings}}
+        ledger.write(json.dumps(event) + "\n")
+    assert main(["resume", "night", "--runs", str(own)]) == 2

@@ -61,7 +61,7 @@ with open("large", "wb") as file:
     file.write(bytes(8 << 20))
 os.chdir(here)
 """),),
-        "invalid", "channel",
+        "crash", "Read-only file system",
     ),
     # 34. Trains while the checkpoint is loaded, on data stored in the checkpoint.
     Attack(
@@ -134,6 +134,11 @@ for _path, _mode in (("/proc/1/mem", "rb"), ("/proc/1/environ", "rb"), ("/proc/1
                 _reached.append(_path)
     except OSError:
         pass
+if os.stat("/proc/1").st_uid == os.getuid():  # of an ordinary user: bubblewrap itself, a part of the sandbox
+    _harmless = ["/proc/1/oom_score_adj"]
+    if "/proc/1/environ" in _reached and open("/proc/1/environ", "rb").read().count(b"=") == 1:
+        _harmless.append("/proc/1/environ")  # only PATH
+    _reached = [p for p in _reached if p not in _harmless]
 _libc = ctypes.CDLL(None, use_errno=True)
 for _name, _number in (("ptrace", 101), ("process_vm_readv", 310), ("process_vm_writev", 311), ("pidfd_getfd", 438),
                        ("shmget", 29), ("mq_open", 240), ("io_uring_setup", 425), ("userfaultfd", 323), ("bpf", 321)):

@@ -64,7 +64,8 @@ for place in (os.environ["OVERNIGHT_OUT"], "/tmp"):
             file.write(bytes(1 << 20))
             file.flush()
 """),),
-        "crash", "No space left|File too large|filled the|signal 25", limits={"disk_gb": 0.06, "memory_gb": 2.0},
+        "crash", "No space left|File too large|filled the|wrote more than|signal 25",
+        limits={"disk_gb": 0.06, "memory_gb": 2.0},
         only=(Guarantee.LIMITS_DISK, Guarantee.LIMITS_MEMORY),
     ),
     # 16. Uses all memory, at most 2 GB.

@@ -141,9 +141,8 @@ run._amount = 1e9
     Attack(
         11, "trains during start-up",
         (in_main("""
-import sysconfig
 from pathlib import Path
-text = Path(sysconfig.get_path("stdlib"), "argparse.py").read_bytes()
+text = Path(torch.__file__).read_bytes()
 own = torch.tensor(list(text[: 4 * (run.meta.sequence_length + 1)])).view(4, -1) % run.meta.vocab_size
 for ids, targets in [*run.warmup_batches(DEVICE_BATCH_SIZE, 3), (own[:, :-1], own[:, 1:])]:
     micro_step(ids, targets)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +26,7 @@ import budgets
 import pytest
 from places import ROOT
 
+ORDINARY_USER = 64001  # needs no entry in /etc/passwd
 REQUIRED = os.environ.get("OVERNIGHT_E2E") == "1"
 
 
@@ -61,6 +64,62 @@ def docker_image() -> str:
     if found.returncode != 0:
         missing(f"no image {name}: {found.stderr.strip()}")
     return name
+
+
+@dataclass(frozen=True)
+class Battery:
+    """The battery of test_attacks.py as a process of an ordinary user."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    page: Path  # a copy of the page with the table, which the process fills
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ordinary_battery(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Battery | str]:
+    """Starts with the first test, if the test that awaits it is selected; otherwise, why it does not run."""
+    if not any(item.name == "test_battery_holds_for_ordinary_user" for item in request.session.items):
+        yield "not selected"
+        return
+    if os.geteuid():
+        yield "this is an ordinary user: the other tests cover it"
+        return
+    folder = Path(tempfile.mkdtemp(prefix="battery-"))  # pytest's own folders are private to root
+    log, page = folder / "log", folder / "page.md"
+    page.write_text((ROOT / "docs" / "explanation" / "trust.md").read_text())
+    for place in (folder, page):
+        os.chown(place, ORDINARY_USER, ORDINARY_USER)
+    words = ["setpriv", f"--reuid={ORDINARY_USER}", f"--regid={ORDINARY_USER}", "--clear-groups", sys.executable]
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "OVERNIGHT_BATTERY": str(page)}
+    probe = "import pytest, torch; from sandbox import make_sandbox; make_sandbox('bwrap').check()"
+    tried = subprocess.run([*words, "-c", probe], cwd=ROOT, env=env, capture_output=True, text=True)
+    try:
+        if tried.returncode:
+            yield f"an ordinary user cannot run this environment: {tried.stderr.strip()[-300:]}"
+            return
+        argv = [
+            "-m",
+            "pytest",
+            "-o",
+            "addopts=",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "-k",
+            "bwrap",
+            "tests/e2e/test_attacks.py",
+        ]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*words, *argv], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+        yield Battery(process, log, page)
+        stop_group(process)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,15 @@ import pytest
 from attack import Attack, in_call, in_main
 from attacks_between_jobs import ATTACKS as BETWEEN_JOBS
 from attacks_found_later import ATTACKS as FOUND_LATER
+from attacks_of_kinds import ATTACKS as OF_KINDS
 from attacks_on_host import ATTACKS as ON_HOST
 from attacks_on_score import ATTACKS as ON_SCORE
 from bench_target import Bench
+from conftest import Battery
 from targets import git
 
 from agent.trial.seeds import with_seed_check
+from agent.trial.usual import usual_of
 from agent.types import Measurement
 from nanogpt_target.corpus import HELD_OUT
 from sandbox import make_sandbox
@@ -36,7 +39,7 @@ from sandbox.layout import label
 from sandbox.selfcheck.cases import CHECKS, run_check
 from sandbox.types import SandboxUnavailable
 
-BATTERY = sorted((*ON_SCORE, *ON_HOST, *FOUND_LATER, *BETWEEN_JOBS), key=lambda attack: attack.row)
+BATTERY = sorted((*ON_SCORE, *ON_HOST, *FOUND_LATER, *BETWEEN_JOBS, *OF_KINDS), key=lambda attack: attack.row)
 TINY = {"steps = 12": "steps = 5"}
 UNIFORM = in_call("return torch.zeros(*ids.shape, meta['vocab_size'])")
 
@@ -81,7 +84,8 @@ class Machine:
     def note(self, row: int, name: str, what: str) -> None:
         """Write one row of the table, if OVERNIGHT_BATTERY is set."""
         if page := os.environ.get("OVERNIGHT_BATTERY"):
-            battery_table.write(Path(page), self.bench.sandbox.name, {(row, name): what})
+            column = battery_table.ORDINARY if os.geteuid() else self.bench.sandbox.name
+            battery_table.write(Path(page), column, {(row, name): what})
 
     def facts(self) -> dict[str, Any]:
         """The state that no attack may change."""
@@ -164,8 +168,9 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def honest(machine: Machine) -> float:
     """The value of the unedited train.py, confirmed by an independent computation."""
-    run = machine.bench.measure()
+    run = machine.bench.measure(role="calibrate")
     assert run.status == "ok", run.reason
+    machine.bench.usual = usual_of([run])
     assert run.value == pytest.approx(machine.bench.honest_value(machine.bench.last), abs=1e-6)
     machine.note(0, "honest baseline", "its true value")
     return float(run.value or 0.0)
@@ -220,7 +225,8 @@ def _judged(attack: Attack, run: Measurement, bench: Bench, honest: float) -> st
         if attack.expect == "same":
             assert run.value == honest
         return "its true value" + (f" ({attack.note})" if attack.note else "")
-    assert (run.status, run.value) == (attack.expect, None), said
+    assert run.value is None, said
+    assert run.status in attack.expect.split("|"), said
     assert re.search(attack.reason, run.reason), said
     plain = re.split(": (?:other|the loss|the same rows|rows)", run.reason)[0]  # the rest differs between runs
     return f"no value: {plain}"
@@ -228,3 +234,13 @@ def _judged(attack: Attack, run: Measurement, bench: Bench, honest: float) -> st
 
 def test_next_honest_trial_is_unchanged(machine: Machine, honest: float) -> None:
     assert machine.bench.measure().value == honest
+
+
+@pytest.mark.timeout(budgets.BATTERY_SECONDS, func_only=True)
+def test_battery_holds_for_ordinary_user(ordinary_battery: Battery | str) -> None:
+    """All rows in bubblewrap, started by a user without privileges; they run beside the tests above."""
+    if isinstance(ordinary_battery, str):
+        pytest.skip(ordinary_battery)
+    assert ordinary_battery.process.wait() == 0, ordinary_battery.log.read_text()[-6000:]
+    if page := os.environ.get("OVERNIGHT_BATTERY"):
+        battery_table.merge(Path(page), ordinary_battery.page, battery_table.ORDINARY)

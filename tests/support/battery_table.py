@@ -11,7 +11,8 @@ from elsewhere import ELSEWHERE
 
 BEGIN = "<!-- begin: battery, written by tests/e2e/test_attacks.py -->"
 END = "<!-- end: battery -->"
-SANDBOXES = ("docker", "bwrap")
+ORDINARY = "bwrap, ordinary user"
+SANDBOXES = ("docker", "bwrap", ORDINARY)
 Key = tuple[int, str]
 
 
@@ -23,6 +24,13 @@ def write(page: Path, sandbox: str, found: Mapping[Key, str]) -> None:
         file.seek(0)
         file.write(text)
         file.truncate()
+
+
+def merge(page: Path, other: Path, sandbox: str) -> None:
+    """Copy the column of ``sandbox`` from the page ``other``."""
+    text = other.read_text()
+    rows = _read(text[text.index(BEGIN) + len(BEGIN) : text.index(END)])
+    write(page, sandbox, {key: cells[sandbox] for key, cells in rows.items() if sandbox in cells})
 
 
 def _with(text: str, sandbox: str, found: Mapping[Key, str]) -> str:
@@ -41,9 +49,11 @@ def _with(text: str, sandbox: str, found: Mapping[Key, str]) -> str:
 
 def _read(table: str) -> dict[Key, dict[str, str]]:
     rows: dict[Key, dict[str, str]] = {}
-    for line in table.strip().splitlines()[2:]:
+    head, _, *lines = table.strip().splitlines()
+    names = [cell.strip() for cell in head.strip("|").split("|")][2:]
+    for line in lines:
         number, name, *cells = (cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|")))
-        rows[int(number or 0), name] = {s: c for s, c in zip(SANDBOXES, cells, strict=True) if c != "–"}
+        rows[int(number or 0), name] = {s: c for s, c in zip(names, cells, strict=True) if c != "–"}
     return rows
 
 

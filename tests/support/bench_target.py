@@ -21,6 +21,7 @@ from agent.target import load_target
 from agent.trial.compile_cache import NOTHING, Compiled
 from agent.trial.experiment import Experiment
 from agent.trial.order import Order
+from agent.trial.usual import UNKNOWN
 from agent.types import Measurement, Role
 from nanogpt_target.prepare import prepare
 from sandbox import make_sandbox
@@ -72,6 +73,7 @@ class Bench:
         self.source = self.repo.read(self.repo.head(), "train.py")
         self.prepared = prepare(self.target.data, folder / "cache")
         self.scratch = folder / "runs"
+        self.usual = UNKNOWN
 
     def commit(self, *edits: tuple[str, str]) -> str:
         text = self.source
@@ -104,7 +106,7 @@ class Bench:
         )
         commit = self.commit(*edits)
         self.last = self.scratch / f"{commit[:8]}-{seed}"
-        order = Order(0, commit, role, seed, "run", smoke=smoke)
+        order = Order(0, commit, role, seed, "run", smoke=smoke, usual=self.usual)
         return self.experiment.measure(order, self.last, lambda _phase, _info: None)
 
     def honest_value(self, directory: Path) -> float:

@@ -18,6 +18,7 @@ SERVER_START_SECONDS = 900  # vLLM on a CPU: 15 to 45 s on an idle machine
 SERVER_STOP_SECONDS = 120
 REQUEST_SECONDS = 60  # one HTTP request to a local server
 CLUSTER_SECONDS = 600  # Ray: a node, a run or a message
+BATTERY_SECONDS = 7200  # all attacks in one sandbox, beside other tests
 
 # End-to-end tests: one test of a file. A test file without a line here does not run.
 TEST_SECONDS = {
