@@ -137,7 +137,7 @@ def copied_run(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-@pytest.mark.parametrize("command", [["resume", "night"], ["replay", "night"]])
+@pytest.mark.parametrize("command", [["resume", "night", "--trials", "2"], ["replay", "night"]])
 def test_copied_run_does_not_choose_its_sandbox(
     command: list[str], copied_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ def test_counts_running_and_ended_processes() -> None:
             assert job.stdout is not None
             job.stdout.readline()
             assert ProcessorTime().seconds(root.pid) == 0.0
-            while own.seconds(job.pid) < 1.2:  # ends once both children are counted
+            while own.seconds(job.pid) < 0.9:  # ends once both children are counted; ticks are cut off
                 pass
             before = own.seconds(job.pid)
         finally:
@@ -36,4 +36,4 @@ def test_counts_running_and_ended_processes() -> None:
             root.wait()
             os.killpg(job.pid, signal.SIGKILL)
             job.wait()
-    assert own.seconds(None) >= before >= 1.2, "a root that ended keeps its last sample"
+    assert own.seconds(None) >= before >= 0.9, "a root that ended keeps its last sample"

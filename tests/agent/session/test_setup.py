@@ -15,6 +15,7 @@ from targets import TRAIN, git, make_bowl
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.events import SessionStarted
 from agent.ledger.state import State
+from agent.proposers.memory import Memory
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.session.context import describe
@@ -48,7 +49,7 @@ def test_context_excludes_test_split(tmp_path: Path) -> None:
     target = load_target(make_bowl(tmp_path / "target"))[0]
     parts = SimpleNamespace(repo=repo, target=target, settings=Settings(), device=find_device(Settings(device="cpu")))
     directory = RunDirectory(tmp_path, "night")
-    context = describe(state, cast(Any, parts), directory)
+    context = describe(state, cast(Any, parts), directory, Memory())
     assert context.best == 3.0
     assert "9.9" not in repr(context)
 
@@ -74,7 +75,7 @@ def test_context_excludes_placeholder_of_notes(tmp_path: Path, added: str | None
     target = load_target(make_bowl(tmp_path / "target"))[0]
     repo = SimpleNamespace(read=lambda _commit, _path: "x = 1\n")
     parts = SimpleNamespace(repo=repo, target=target, settings=Settings(), device=find_device(Settings(device="cpu")))
-    assert describe(state, cast(Any, parts), directory).notes == notes
+    assert describe(state, cast(Any, parts), directory, Memory()).notes == notes
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def test_only_first_runs_of_candidates_are_stopped(state: State) -> None:
 
 def test_evidence_comes_before_the_first_stop(state: State) -> None:
     first = next(record.number for record in state.records if record.status == "stopped")
-    assert first > hopeless.EVIDENCE
+    finished = [run for record in state.records[: first - 1] for run in record.runs if run.value is not None]
+    assert len(finished) >= hopeless.EVIDENCE
 
 
 def test_summary_counts_stopped_runs_as_reverted(state: State) -> None:

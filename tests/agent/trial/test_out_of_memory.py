@@ -75,7 +75,7 @@ def test_oom_killer_ends_only_the_trial(
     replies = [reply("def value():", greedy_code), reply("RATE = 0.01", "RATE = 0.1")]
     with OpenAIServer(replies) as server:
         directory = start(
-            target, tmp_path / "runs", proposer="code", sandbox=sandbox, policy="greedy", trials=2,
+            target, tmp_path / "runs", proposer="code", sandbox=sandbox, policy="greedy", trials=2, repairs=0,
             llm_base_url=server.base_url,
         )  # fmt: skip
     assert kills() > before, "the kernel killed nothing"

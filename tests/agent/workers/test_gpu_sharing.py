@@ -164,7 +164,7 @@ def test_server_that_does_not_wake_is_unavailable(server: OpenAIServer, monkeypa
 
 def test_doctor_does_not_wake_the_server(server: OpenAIServer, tmp_path: Path) -> None:
     server.asleep = True
-    findings = {f.name: f for f in check(server.base_url, tmp_path, tmp_path)}
+    findings = {f.name: f for f in check(server.base_url, tmp_path, tmp_path, "", None)}
     assert findings["model server"].ok
     assert "asleep" in findings["model server"].found
     assert not server.chats
