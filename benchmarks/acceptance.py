@@ -80,6 +80,7 @@ class Machine:
     line: int = 0  # of the incumbent
     _lines: int = 0
     _of_seed: dict[tuple[int, int], float] = field(default_factory=dict)
+    live: list[int] = field(default_factory=list)  # stacked: numbers of the kept and undecided edits
     _drawn: list[Edit] = field(default_factory=list)
     _pairs: dict[tuple[int, int], float] = field(default_factory=dict)
 

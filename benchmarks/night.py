@@ -17,7 +17,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -39,7 +39,10 @@ from agent.session.commits import Commits
 from agent.session.evidence import history_of
 from agent.trial.seeds import session_seed
 from agent.types import Measurement, Proposal, Verdict
+from benchmarks.acceptance import Edit
+from benchmarks.acceptance import Night as SimulatedNight
 from benchmarks.real_table import Array, Keys, Machine, Model, read_table
+from benchmarks.stacked import stacked_night
 
 SOURCE = Path(__file__).parents[1] / "nanogpt_target" / "train.py"
 
@@ -149,6 +152,46 @@ class Night:
         self.write(Moved(time=1.0, trial=number, commit=accepted))
 
 
+@dataclass
+class StackedMachine:
+    """The same recipes and runs for ``benchmarks.stacked``, in units of sigma."""
+
+    machine: Machine
+    live: list[int] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)  # recipe by number
+
+    def __post_init__(self) -> None:
+        self.seed, self.waiting = self.machine.seed, list[str]()
+        self.order = random.Random(f"order {self.machine.seed}")
+
+    @property
+    def runs(self) -> int:
+        return self.machine.runs
+
+    @runs.setter
+    def runs(self, count: int) -> None:
+        self.machine.runs = count
+
+    def edit(self) -> Edit:
+        """The next recipe that fits to the kept and the undecided ones; see ``Night.propose``."""
+        live = [self.keys[number] for number in self.live]
+        while True:
+            if not self.waiting:
+                self.waiting = self.order.sample(sorted(self.machine.truth.own), len(self.machine.truth.own))
+            key = self.waiting.pop()
+            if key not in live and all(compatible(other, key) for other in live):
+                self.keys.append(key)
+                return Edit(0.0)
+
+    def drawn(self, number: int, below: Iterable[int]) -> Edit:
+        truth, under = self.machine.truth, tuple(self.keys[other] for other in below)
+        return Edit((truth.gain((*under, self.keys[number])) - truth.gain(under)) / truth.sd)
+
+    def run_stack(self, numbers: Sequence[int], seed: int) -> float:
+        keys = tuple(self.keys[number] for number in numbers)
+        return (3.0 - self.machine.run(keys, session_seed(0, seed))) / self.machine.truth.sd
+
+
 @dataclass(frozen=True)
 class Result:
     """One policy after so many runs. Gains and bias in sigma, with standard errors over nights."""
@@ -171,14 +214,19 @@ def nights(model: Model, policy: str, budgets: Sequence[int], count: int, seed: 
     read: dict[int, list[tuple[float, int, int, float, int]]] = {budget: [] for budget in budgets}
     for k in range(count):
         truth = model.draw(np.random.default_rng([seed, k]))
+        if policy == "stacked":
+            for budget in budgets:
+                found = stacked_night(StackedMachine(Machine(truth, f"{seed}/{k}")), budget, SimulatedNight())
+                read[budget].append((found.gain, found.kept, found.false, math.fsum(found.errors), found.trials))
+            continue
         night = Night(Machine(truth, f"{seed}/{k}"), policy)
         for budget in sorted(budgets):
             while night.machine.runs < budget:
                 night.advance()
             gain, bias = truth.gain(night.branch) / truth.sd, math.fsum(night.errors)
             read[budget].append((gain, night.kept, night.false, bias, night.trials))
-    for budget, found in read.items():
-        yield _result(policy, budget, found)
+    for budget, rows in read.items():
+        yield _result(policy, budget, rows)
 
 
 def _result(policy: str, runs: int, found: Sequence[tuple[float, int, int, float, int]]) -> Result:

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.judge import paired, stacked
 
 if TYPE_CHECKING:
-    from benchmarks.acceptance import Machine, Night
+    from collections.abc import Iterable, Sequence
+
+    from benchmarks.acceptance import Edit, Night
+
+
+class Machine(Protocol):
+    """What a night draws its edits and runs from; edits are numbered in the order of ``edit``."""
+
+    seed: Any
+    runs: int
+    live: list[int]
+
+    def edit(self) -> Edit: ...
+    def drawn(self, number: int, below: Iterable[int]) -> Edit: ...
+    def run_stack(self, numbers: Sequence[int], seed: int) -> float: ...
+
 
 LAST_CHECKS = 3  # runs of branch, baseline and branch at the end
 SHORT = 80  # runs below which the branch is checked at the end only
@@ -32,6 +47,7 @@ def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
         ahead = [edit.ahead for edit in undecided.values()]
         inside = [] if check else stacked.choose(weighing.variances(seed, old), draw, ahead)
         for edit in new:
+            machine.live = [*kept, *undecided]
             machine.edit()
             weighing.open(edit)
             undecided[edit] = stacked.Undecided()
