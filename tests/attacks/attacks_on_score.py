@@ -218,6 +218,6 @@ return logits
     Attack(
         30, "sleeps in scoring",
         (at_import("import os, time\nif 'OVERNIGHT_CHANNEL' in os.environ:\n    time.sleep(10_000)"),),
-        "timeout", "scoring", budget={"score_seconds": 6.0},
+        "timeout", "scoring|loading", budget={"score_seconds": 6.0},
     ),
 )  # fmt: skip
