@@ -1,6 +1,6 @@
 """Nights on a table of real edits: how far a policy climbs, and how many of its keeps are false.
 
-    python -m benchmarks.night [--policy greedy margin confirm] [--nights 60] [--runs 50 150] [--json]
+    python -m benchmarks.night [--policy greedy margin confirm stacked] [--nights 60] [--runs 50 150] [--json]
 
 benchmarks/real_edits.json holds values of recipes of the idea bank and of their combinations on preset demo. A night
 proposes these recipes in random order; one that conflicts with the branch is skipped. Policies decide through
@@ -173,23 +173,30 @@ class StackedMachine:
         self.machine.runs = count
 
     def edit(self) -> Edit:
-        """The next recipe that fits to the kept and the undecided ones; see ``Night.propose``."""
+        """The next recipe that fits to the kept and the undecided ones; where none does, an edit without effect."""
         live = [self.keys[number] for number in self.live]
-        while True:
+        recipes = sorted(self.machine.truth.own)
+        for _ in range(2 * len(recipes)):
             if not self.waiting:
-                self.waiting = self.order.sample(sorted(self.machine.truth.own), len(self.machine.truth.own))
+                self.waiting = self.order.sample(recipes, len(recipes))
             key = self.waiting.pop()
-            if key not in live and all(compatible(other, key) for other in live):
-                self.keys.append(key)
-                return Edit(0.0)
+            if key not in live and all(compatible(other, key) for other in live if other):
+                break
+        else:
+            key = ""
+        self.keys.append(key)
+        return Edit(0.0)
 
     def drawn(self, number: int, below: Iterable[int]) -> Edit:
-        truth, under = self.machine.truth, tuple(self.keys[other] for other in below)
-        return Edit((truth.gain((*under, self.keys[number])) - truth.gain(under)) / truth.sd)
+        truth, under = self.machine.truth, self._recipes(below)
+        return Edit((truth.gain(self._recipes([*below, number])) - truth.gain(under)) / truth.sd)
 
     def run_stack(self, numbers: Sequence[int], seed: int) -> float:
-        keys = tuple(self.keys[number] for number in numbers)
-        return (3.0 - self.machine.run(keys, session_seed(0, seed))) / self.machine.truth.sd
+        value = self.machine.run(self._recipes(numbers), session_seed(0, seed))
+        return (3.0 - value) / self.machine.truth.sd
+
+    def _recipes(self, numbers: Iterable[int]) -> Keys:
+        return tuple(key for number in numbers if (key := self.keys[number]))
 
 
 @dataclass(frozen=True)
