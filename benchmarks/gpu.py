@@ -58,11 +58,17 @@ class Size:
     trials: int
     rounds: int  # of step times
     edits: int  # of EDITS
+    accept: tuple[str, ...]  # options of the session
     validation: int | None = None  # tokens; None: those of the preset
 
 
-GPU = Size("gpu", "cuda", "seconds:30", "seconds:20", "10s", seeds=4, trials=6, rounds=40, edits=3)
-DRY = Size("demo", "cpu", "steps:3", "steps:2", "2steps", seeds=2, trials=1, rounds=2, edits=1, validation=4096)
+GPU = Size(
+    "gpu", "cuda", "seconds:30", "seconds:20", "10s", seeds=4, trials=6, rounds=40, edits=3, accept=("--calibrate", "2")
+)
+DRY = Size(
+    "demo", "cpu", "steps:3", "steps:2", "2steps", seeds=2, trials=1, rounds=2, edits=0,
+    accept=("--policy", "greedy", "--calibrate", "1"), validation=4096,
+)  # fmt: skip
 
 
 class Bench:
@@ -288,7 +294,7 @@ def part_session(bench: Bench) -> Values:
     words = [
         sys.executable, "-m", "agent.cli", "run", "--target", str(target), "--proposer", "cma-es",
         "--sandbox", "process", "--device", size.device, "--budget", size.session, "--trials", str(size.trials),
-        "--calibrate", "2", "--tag", "gpu", "--runs", str(runs), "--cache", str(bench.cache),
+        *size.accept, "--tag", "gpu", "--runs", str(runs), "--cache", str(bench.cache),
     ]  # fmt: skip
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:

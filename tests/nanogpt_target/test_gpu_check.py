@@ -10,7 +10,7 @@ from pathlib import Path
 import budgets
 from places import ROOT
 
-from benchmarks.gpu import PARTS, tables
+from benchmarks.gpu import EDITS, PARTS, tables
 
 
 def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
@@ -26,6 +26,11 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     assert results["session"]["trials"] == 1
     assert "| tokens/s |" in (tmp_path / "gpu.md").read_text()
     assert not (tmp_path / "work").exists()
+
+
+def test_edits_apply_to_the_trainer() -> None:
+    source = (ROOT / "nanogpt_target" / "train.py").read_text()
+    assert [name for name, (old, _) in EDITS.items() if old not in source] == []
 
 
 def test_no_time_left_is_written_for_each_part(tmp_path: Path) -> None:
