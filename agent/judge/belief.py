@@ -42,6 +42,7 @@ SLOPE = 0.01  # prior standard deviation of the level's slope per run, in the sa
 WIDE = 5.0  # prior standard deviation of the first level, in the same unit
 WILD = 3.0  # standard deviations beyond which an innovation counts as an outlier
 UNLIKELY = 3.0  # log odds against an outlier, other than a loss in the first run of an edit
+HUGE = 6.0  # the same, also in those of a run, for a gain that repeats: only the edit can explain it
 MOST = 50.0  # standard deviations of a run at which an innovation is cut: a larger one says no more
 MOST_BLOCKS = 8  # of filters: with more edits open at a time, the least likely combinations of shares are dropped
 
@@ -151,12 +152,14 @@ class Belief:
         variance = variance + noise
         outlier = error**2 > WILD**2 * variance
         loss = (error < 0) & outlier
-        filters.log_weights = filters.log_weights - UNLIKELY * (outlier & ~loss if first else outlier)
-        if edit and loss.any():  # a wild loss is the edit's: widen its prior first, or level and seed would move
-            more = np.where(loss, error**2, 0.0)
+        repeated = edit is not None and not first
+        huge = repeated & (error > HUGE * np.maximum(sd, np.sqrt(variance)))
+        filters.log_weights = filters.log_weights - UNLIKELY * (outlier & ~loss if first else outlier & ~huge)
+        if edit and (loss | huge).any():  # it is the edit's: widen its prior first, or level and seed would move
+            more = np.where(loss | huge, error**2, 0.0)
             filters.covariance[:, edit.index, edit.index] += more
             edit.variance = edit.variance + more
-            if float(self._weights() @ loss) > 0.5:  # not only for filters that think the noise too small
+            if float(self._weights() @ (loss | huge)) > 0.5:  # not only for filters that think the noise too small
                 edit.wild = True
             column, variance = filters.predict(row)
             variance = variance + noise

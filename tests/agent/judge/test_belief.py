@@ -146,6 +146,23 @@ def test_wild_loss_is_blamed_on_its_edit() -> None:
     assert abs(belief.level[0] - before) < 0.005
 
 
+@pytest.mark.parametrize("sizes", [10, 30, 55, 5000])
+@pytest.mark.parametrize("rho", [0.0, 0.9])
+def test_huge_gain_is_believed_after_two_runs(rho: float, sizes: float) -> None:
+    belief, *noise = session(rho)
+    belief.open(1)
+    run(belief, (noise[0], noise[1]), rho, 0, sizes * 0.02)
+    first = belief.estimate(1)
+    assert first.promise > first.promise_of_new, "it is not dropped after one run"
+    run(belief, (noise[0], noise[1]), rho, 1, sizes * 0.02)
+    found = belief.estimate(1)
+    assert found.probability > 0.9
+    assert found.gain > min(sizes, 40) * 0.02 / 2
+    before = belief.level[0]
+    belief.close(1, kept=True)
+    assert belief.level[0] == pytest.approx(before + found.gain, abs=0.01)
+
+
 def test_run_on_seed_of_incumbent_tells_most() -> None:
     belief, *noise = session(0.9)
     for trial in range(4):
