@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 
 from agent.errors import UsageError
 from agent.judge.gain import added
@@ -227,14 +228,18 @@ class StackedSession(Session):
         name = self.commits.refs.stack_name(len(state.stacks) + 1)
         trial = (new or carried.trials or _unpublished(state) or tuple(self.found.edits))[-1]
         commit = self.edits.build(carried, state, name)
-        seed = self._seed(state)
+        seed = self._seed(state, commit)
         return Stacked(
             trial=trial, commit=commit, ref=name, base=state.incumbent, edits=carried.trials, new=new, seed=seed
         )
 
-    def _seed(self, state: State) -> int:
-        """The seeds in use take turns."""
-        return session_seed(self.seed, window(len(state.keeps))[len(state.stacks) % WINDOW])
+    def _seed(self, state: State, commit: str = "") -> int:
+        """The seeds in use take turns. No commit runs twice under one seed: that would tell nothing."""
+        used = {run.seed for run in state.runs.get(commit, ())}
+        used |= {stack.seed for stack in self.found.pending if stack.commit == commit}
+        seeds, turn = window(len(state.keeps)), len(state.stacks) % WINDOW
+        order = chain(seeds[turn:], seeds[:turn], count(seeds.stop))
+        return next(seed for seed in (session_seed(self.seed, k) for k in order) if seed not in used)
 
     def _new(self, state: State) -> list[int]:
         """The new edits of the next run; [] while another idea is to be asked for first."""

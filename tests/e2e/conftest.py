@@ -97,7 +97,7 @@ def ordinary_battery(
     tried = subprocess.run([*words, "-c", probe], cwd=ROOT, env=env, capture_output=True, text=True)
     try:
         if tried.returncode:
-            yield f"an ordinary user cannot run this environment: {tried.stderr.strip()[-300:]}"
+            yield f"an ordinary user cannot run this environment: {tried.stderr.strip().splitlines()[-1][:300]}"
             return
         argv = [
             "-m",
