@@ -163,6 +163,8 @@ def foreign_settings(saved: Mapping[str, Any]) -> set[str]:
     found = {key for key in PROTECTED - {"tag", "target", "runs", "detach"} if saved.get(key, usual[key]) != usual[key]}
     if saved.get("proposer") not in EDIT_CODE and "sandbox" in saved:  # auto may become process
         found.add("sandbox")
+    if saved.get("sandbox") in ("docker", "bwrap"):  # stronger than auto, which may become process
+        found.discard("sandbox")
     return found
 
 

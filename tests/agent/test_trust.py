@@ -12,7 +12,7 @@ from targets import TOML, make_bowl
 
 from agent.cli.entry import main
 from agent.errors import EnvironmentProblem, UsageError
-from agent.settings import Settings
+from agent.settings import Settings, foreign_settings
 from agent.target import load_target
 from agent.trust import PROTECTED
 from agent.workers.runtime import workplace
@@ -145,6 +145,13 @@ def test_copied_run_does_not_choose_its_sandbox(
     message = capsys.readouterr().err
     assert "sandbox = 'process'" in message
     assert f"overnight trust {copied_run / 'night'}" in message
+
+
+@pytest.mark.parametrize("sandbox", ["docker", "bwrap"])
+@pytest.mark.parametrize("proposer", ["cma-es", "code"])
+def test_strong_sandbox_of_copied_run_needs_no_trust(sandbox: str, proposer: str) -> None:
+    assert "sandbox" not in foreign_settings({"sandbox": sandbox, "proposer": proposer})
+    assert "sandbox" in foreign_settings({"sandbox": "process", "proposer": proposer})
 
 
 def test_copied_run_resumes_with_named_sandbox(copied_run: Path) -> None:
