@@ -6,7 +6,10 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
+
+from agent.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,6 +73,15 @@ def live_view() -> Observer:
     from agent.rundir.detach import detached
 
     return Observer() if detached() else LiveView(Console(stderr=True, highlight=False))
+
+
+def say_page(write: Callable[[], None], page: Path) -> None:
+    """Write a page after its table was printed: a failure is only said."""
+    try:
+        write()
+        say(f"page: {page}")
+    except EnvironmentProblem as error:
+        say(f"no page: {error}")
 
 
 def confirmed() -> bool:

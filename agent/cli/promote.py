@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.options import Commands, add_command, add_fields
-from agent.cli.output import confirmed, say, show
-from agent.errors import EnvironmentProblem
+from agent.cli.output import confirmed, say, say_page, show
 
 
 def add(commands: Commands) -> None:
@@ -63,11 +62,8 @@ def promote(
     show(json, lambda: promote_json(result), lambda: promote_view(result), paged=False)
     folder = prepared.directory.path
     replace_file(folder / "promote.json", jsonlib.dumps(promote_json(result), indent=1, ensure_ascii=False))
-    try:
-        write_promotion(result, folder / "promote.html")
-        say(f"page: {folder / 'promote.html'}")
-    except EnvironmentProblem as error:  # the table was printed already
-        say(f"no page: {error}")
+    page = folder / "promote.html"
+    say_page(lambda: write_promotion(result, page), page)
     if not result.complete:
         say("stopped early. The same command continues.")
         return 130

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.options import Commands, add_command, add_fields
-from agent.cli.output import confirmed, say, show
-from agent.errors import EnvironmentProblem
+from agent.cli.output import confirmed, say, say_page, show
 
 
 def add(commands: Commands) -> None:
@@ -64,11 +63,7 @@ def replay(
     result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
     show(json, lambda: replay_json(result), lambda: replay_view(result), paged=False)
     page = prepared.directory.path / "replay.html"
-    try:
-        write_replay(result, page)
-        say(f"page: {page}")
-    except EnvironmentProblem as error:  # the table was printed already
-        say(f"no page: {error}")
+    say_page(lambda: write_replay(result, page), page)
     if not result.complete:
         say("interrupted. The same command continues.")
         return 130

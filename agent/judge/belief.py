@@ -26,12 +26,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 
 from agent.judge.effects import Effects, Posterior, normal_cdf
 from agent.judge.filters import Array, Filters
+from agent.judge.noise import calibrated
 from agent.judge.sharing import SHARES, Sharing, Weights
 
 CORRELATIONS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98)  # between runs of two commits under one seed
@@ -89,10 +90,7 @@ class Belief:
         Raises:
             ValueError: The runs do not vary, or there are fewer than two.
         """
-        values = [z for _, z in calibration]
-        spread = stdev(values) if len(values) > 1 else 0.0
-        if not spread > 0:
-            raise ValueError("the noise cannot be estimated: fewer than two calibration runs, or all of them equal")
+        values, spread = calibrated(calibration)
         noises = [(scale * spread, rho) for scale in SCALES for rho in CORRELATIONS]
         self._sds, self._correlations = (np.array(column) for column in zip(*noises, strict=True))
         self._filters = Filters(len(noises))

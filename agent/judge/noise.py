@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import NormalDist, fmean
+from statistics import NormalDist, fmean, stdev
 
 from agent.ledger.state import State
 from agent.types import Measurement, Record
@@ -48,6 +48,19 @@ def pooled_noise(groups: Iterable[Sequence[float]]) -> Noise:
             squares += math.fsum((x - mean) ** 2 for x in group)
             dof += len(group) - 1
     return Noise(math.sqrt(squares / dof), dof) if dof else Noise(None, 0)
+
+
+def calibrated(runs: Sequence[tuple[int, float]]) -> tuple[list[float], float]:
+    """Return the values of calibration runs, given as (seed, value), and their standard deviation.
+
+    Raises:
+        ValueError: The values do not vary, or there are fewer than two.
+    """
+    values = [value for _, value in runs]
+    spread = stdev(values) if len(values) > 1 else 0.0
+    if not spread > 0:
+        raise ValueError("the noise cannot be estimated: fewer than two calibration runs, or all of them equal")
+    return values, spread
 
 
 def standard_error(noise: Noise, n: int, m: int) -> float | None:

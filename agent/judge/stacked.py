@@ -3,7 +3,7 @@
     z = level + effect of the seed + effects of the edits that the run carries + noise
 
 where z is minus the value if lower values are better. Each run carries its new edits and a chosen half of the edits
-that are still undecided (a weighing design), so that measuring an edit again costs no run of its own. Noise and
+that are still undecided (a weighing design), so that measuring an edit again costs no extra run. Noise and
 correlation under equal seeds are unknown: there is one Kalman filter for each correlation, weighted by how well it
 predicted the runs, and each weighs a grid of standard deviations.
 
@@ -18,11 +18,14 @@ import math
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agent.judge.effects import normal_cdf
+from agent.judge.noise import calibrated
 
 Array = NDArray[np.float64]
 
@@ -86,10 +89,7 @@ class Weighing:
         Raises:
             ValueError: The runs do not vary, or there are fewer than two.
         """
-        values = [z for _, z in calibration]
-        spread = stdev(values) if len(values) > 1 else 0.0
-        if not spread > 0:
-            raise ValueError("the noise cannot be estimated: fewer than two calibration runs, or all of them equal")
+        values, spread = calibrated(calibration)
         count = len(CORRELATIONS)
         self._spread = spread
         self._rho = np.array(CORRELATIONS)
@@ -266,7 +266,7 @@ class Weighing:
         index, weights, sigma2 = self._edits[trial], self.weights(), self._sigma2()
         variance = np.maximum(self.covariance[:, index, index], 1e-9)
         if trial in self._wide:  # the mixture has no loss of this size
-            positive = _normal_cdf(self.mean[:, index] / np.sqrt(variance * sigma2))
+            positive = normal_cdf(self.mean[:, index] / np.sqrt(variance * sigma2))
             self._worth[trial] = _worth(float(weights @ positive), weights, self.mean[:, index], variance * sigma2)
             return
         mean, before = self._stand_in[trial]
@@ -278,7 +278,7 @@ class Weighing:
         parts = parts / parts.sum(axis=1)[:, None]
         means = np.where(_NOTHING, 0.0, (seen * wide + centre * near) / (wide + near))
         variances = np.where(_NOTHING, 0.0, wide * near / (wide + near))
-        positive = _normal_cdf(means[:, ~_NOTHING] / np.sqrt(variances[:, ~_NOTHING]))
+        positive = normal_cdf(means[:, ~_NOTHING] / np.sqrt(variances[:, ~_NOTHING]))
         gain = (parts * means).sum(axis=1)
         spread = (parts * (variances + means**2)).sum(axis=1) - gain**2
         self._parts[trial] = weights @ parts
@@ -314,15 +314,6 @@ def _worth(probability: float, weights: Array, gain: Array, variance: Array) -> 
 
 def _density(error: Array, variance: Array) -> Array:
     return np.asarray(np.exp(-(error**2) / variance / 2) / np.sqrt(variance))
-
-
-def _normal_cdf(z: Array) -> Array:
-    """Abramowitz, Stegun 7.1.26 for the error function: absolute error under 1.5e-7, and no scipy."""
-    x = np.abs(z) / math.sqrt(2)
-    t = 1 / (1 + 0.3275911 * x)
-    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    erf = 1 - poly * np.exp(-(x**2))
-    return np.asarray(np.where(z >= 0, (1 + erf) / 2, (1 - erf) / 2))
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,21 @@ other edits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from agent.errors import SearchExhausted, UsageError
-from agent.ledger.events import Event
+from agent.proposers.around_code import AroundCode
 from agent.proposers.block import BlockProposer, minimised_value
 from agent.proposers.protocol import Context, Proposer
 from agent.proposers.search.base import Suggestion
 from agent.proposers.search.cma import CmaEs
 from agent.space.space import SearchSpace
-from agent.types import Goal, Proposal, Record
+from agent.types import Goal, Proposal
 
 SOURCE = "cma"
 
 
-class PlateauHandOver:
+class PlateauHandOver(AroundCode):
     """A ``Proposer``: edits of ``code``, but ``trials`` trials of CMA-ES after every ``after`` trials without a keep.
 
     ``target_toml`` is the file with the bounds.
@@ -30,7 +29,8 @@ class PlateauHandOver:
     def __init__(
         self, code: Proposer, target_toml: Path, goal: Goal, trials: int, after: int = 8, name: str = "code"
     ) -> None:
-        self.code, self.target_toml, self.goal = code, target_toml, goal
+        super().__init__(code)
+        self.target_toml, self.goal = target_toml, goal
         self.trials, self.after, self.name = trials, after, name
 
     def ask(self, context: Context) -> Proposal:
@@ -40,15 +40,6 @@ class PlateauHandOver:
             except (UsageError, SearchExhausted):  # the model removed the block, or no configuration is left
                 pass
         return self.code.ask(context)
-
-    def tell(self, record: Record) -> None:
-        self.code.tell(record)
-
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
-        return self.code.rebase(proposal, source, path)
-
-    def replay(self, events: Iterable[Event]) -> None:
-        self.code.replay(events)
 
     def searches(self, since_keep: int) -> bool:
         """Whether CMA-ES proposes the next trial, by the number of trials since the last keep."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from agent.errors import SearchExhausted, UsageError
-from agent.ledger.events import Event
+from agent.proposers.around_code import AroundCode
 from agent.proposers.protocol import Context, Proposer
-from agent.types import Proposal, Record
+from agent.types import Proposal
 
 
-class StandIn:
+class StandIn(AroundCode):
     """A ``Proposer``: edits of ``code``; where its answers are a loop, an edit of another method in their place.
 
     The proposal then has the other method's ``source``, and in ``loop`` the reason. Without another edit, the model's
@@ -22,7 +22,8 @@ class StandIn:
     """
 
     def __init__(self, code: Proposer, other: Callable[[Context], Proposer]) -> None:
-        self.code, self.other = code, other
+        super().__init__(code)
+        self.other = other
 
     def ask(self, context: Context) -> Proposal:
         proposal = self.code.ask(context)
@@ -36,12 +37,3 @@ class StandIn:
             return proposal
         answered = {name: getattr(proposal, name) for name in ("model", "transcript", "usage", "answers", "loop")}
         return replace(edit, **answered)
-
-    def tell(self, record: Record) -> None:
-        self.code.tell(record)
-
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
-        return self.code.rebase(proposal, source, path)
-
-    def replay(self, events: Iterable[Event]) -> None:
-        self.code.replay(events)
