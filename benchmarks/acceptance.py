@@ -36,7 +36,7 @@ class World:
     scatter: float = 0.0  # spread of log noise between edits: some depend on the seed more than others
     unstable: float = 0.0  # share of edits that lose 12 under every second seed
     apart: float = 0.0  # share of edits that draw other random numbers: equal seeds tell nothing about them
-    told: bool = False  # whether initial weights say so
+    known: bool = False  # whether initial weights say so
 
 
 WORLDS = (
@@ -51,7 +51,7 @@ WORLDS = (
     World("scatter", scatter=0.7),
     World("unstable", unstable=0.05),
     World("mixed", apart=0.4),
-    World("mixed-told", apart=0.4, told=True),
+    World("mixed-known", apart=0.4, known=True),
     World("mixed-heavy", apart=0.4, heavy=True),
     World("mixed-rare", apart=0.4, shares=(0.05, 0.35)),
 )
@@ -97,7 +97,7 @@ class Machine:
         unstable = draw.random() < world.unstable
         apart = bool(world.apart) and draw.random() < world.apart
         self._lines += apart
-        weights: Weights = "unknown" if not world.told else "different" if apart else "equal"
+        weights: Weights = "unknown" if not world.known else "different" if apart else "equal"
         line = self._lines if apart else self.line
         self._drawn.append(Edit(gain - 6.0 * unstable, noise, unstable, line, weights))
         return self._drawn[-1]

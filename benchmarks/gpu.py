@@ -1,6 +1,6 @@
 """Proves the GPU path in one command: python -m benchmarks.gpu --out DIR [--minutes 8] [--dry-run]
 
-Parts, in order of value. Each runs in a process of its own with a time limit, and none needs another one to succeed,
+Parts, in order of value. Each runs in its own process with a time limit, and none needs another one to succeed,
 except that all use the data of the first:
 
     prepare   versions, GPU, preparation of the preset's data
@@ -344,7 +344,7 @@ SLOWER = 10  # a dry run on a busy machine; it must not fail for want of time
 
 
 def run_part(name: str, out: Path, dry: bool, seconds: float) -> Values:
-    """Run a part in a process of its own; its values, or ``error``."""
+    """Run a part in its own process; its values, or ``error``."""
     place, log = out / f"{name}.json", out / f"{name}.log"
     place.unlink(missing_ok=True)
     words = [sys.executable, "-m", "benchmarks.gpu", "--out", str(out), "--part", name, *(["--dry-run"] if dry else [])]

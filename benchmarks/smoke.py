@@ -1,6 +1,6 @@
 """The price of a smoke test: processor time of a training run with and without one, in pairs.
 
-``python -m benchmarks.smoke PRESET [--pairs 10]``. A job of its own for the test is the third kind of run: start-up,
+``python -m benchmarks.smoke PRESET [--pairs 10]``. A separate job for the test is the third kind of run: start-up,
 three steps, save, and the two model processes of a score that answer two rows, without their scorer.
 """
 

@@ -61,5 +61,5 @@ def decide(
         runs += [Next("incumbent", seed) for seed in seeds if seed not in evidence.incumbent]
     if not runs:
         return "revert", found
-    told = belief.information(evidence.trial, [(run.seed, run.side == "candidate") for run in runs])
-    return runs[told.index(max(told))], found
+    falls = belief.information(evidence.trial, [(run.seed, run.side == "candidate") for run in runs])
+    return runs[falls.index(max(falls))], found

@@ -6,7 +6,7 @@
     the lines that replace them
     >>>>>>> REPLACE
 
-Blocks may be inside or outside of fences, with the file name on the line before. Each block becomes a diff of its own,
+Blocks may be inside or outside of fences, with the file name on the line before. Each block becomes its own diff,
 so ``agent.patch.locate`` places it by the same rules as a hunk. An incomplete or ambiguous block rejects the reply.
 """
 

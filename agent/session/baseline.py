@@ -71,7 +71,7 @@ class Baseline:
         check_budget(runs, self.commits.target)
         if all(run.value is None for run in runs):
             last, target = runs[-1], self.commits.target
-            missing = " If your project has an environment of its own, name its interpreter with --python."
+            missing = " If your project has its own environment, name its interpreter with --python."
             raise OvernightError(
                 f"the unchanged target fails ({last.status}: {last.reason}). Fix {target.path} first; "
                 f"see {self.directory.path / last.trace / 'train.log'}."

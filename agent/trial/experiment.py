@@ -146,7 +146,7 @@ class Experiment:
         """Train, after the smoke test that ``order`` asks for.
 
         The harness of a trusted target makes that test within its start-up. The command ``smoke`` of another target
-        runs in a sandbox of its own.
+        runs in its own sandbox.
         """
         watch = order.watch
         if watch is not None and watch.device_type != self.device.type:
@@ -195,7 +195,7 @@ class Experiment:
         )
 
     def _own_packages(self, folder: Path) -> dict[str, Mount]:
-        """A mount that hides Overnight's packages from a foreign target, unless that has an interpreter of its own."""
+        """A mount that hides Overnight's packages from a foreign target, unless that has its own interpreter."""
         if self._trusted is not None or self.target.python:
             return {}
         write_hiding_module(folder / "site")

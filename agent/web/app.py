@@ -1,7 +1,7 @@
 """The server: routes, events, and which requests are refused.
 
-Read-only: every route answers GET. The page of another site can neither read an answer nor reach the server under a
-name of its own (DNS rebinding): the Host must be an address, localhost or this machine, and an Origin must be the Host.
+Read-only: every route answers GET. The page of another site can neither read an answer nor reach the server under
+another name (DNS rebinding): the Host must be an address, localhost or this machine, and an Origin must be the Host.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``overnight serve`` in a process of its own, over runs that grow."""
+"""``overnight serve`` in its own process, over runs that grow."""
 
 from __future__ import annotations
 

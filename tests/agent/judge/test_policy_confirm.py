@@ -222,7 +222,7 @@ def test_belief_waits_for_a_second_calibration_run() -> None:
     ("before", "after", "weights"), [("a", "a", "equal"), ("a", "b", "different"), ("", "b", "unknown")]
 )
 def test_initial_weights_say_which_prior_holds(before: str, after: str, weights: Weights) -> None:
-    beliefs, told = Beliefs(lambda k: k), Belief([(k, -value) for k, value in enumerate(BASE)])
+    beliefs, direct = Beliefs(lambda k: k), Belief([(k, -value) for k, value in enumerate(BASE)])
     events: list[Event] = [SessionStarted(baseline="old")]
     events += [
         Measured(trial=0, measurement=run("old", k, value, "calibrate", initial_hash=before and f"{before}{k}"))
@@ -230,11 +230,11 @@ def test_initial_weights_say_which_prior_holds(before: str, after: str, weights:
     ]
     events += [Candidate(trial=1, commit="new", parent="old")]
     events += [Measured(trial=1, measurement=run("new", 0, 2.97, initial_hash=f"{after}0"))]
-    told.open(1, weights)
-    told.observe(0, -2.97, 1)
+    direct.open(1, weights)
+    direct.observe(0, -2.97, 1)
     belief = beliefs.catch_up(events).of("", 1)
     assert belief is not None
-    assert belief.estimate(1) == told.estimate(1)
+    assert belief.estimate(1) == direct.estimate(1)
 
 
 def test_night_with_kept_edit_that_does_not_share_goes_on() -> None:

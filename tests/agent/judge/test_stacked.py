@@ -36,7 +36,7 @@ def weighed(truth: dict[int, float], runs: int, shared: float = 0.9, seed: int =
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.9])
-def test_gains_and_losses_in_the_same_runs_are_told_apart(shared: float) -> None:
+def test_gains_and_losses_in_the_same_runs_are_separated(shared: float) -> None:
     truth = {1: 2.0, 2: -2.0, 3: 0.0, 4: 4.0, 5: -1.0, 6: 2.0}
     model = weighed(truth, 60, shared)
     for edit, gain in truth.items():
