@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,11 +28,19 @@ from starlette.routing import Route
 from agent.web.pages import Pages
 
 LOOK = 0.5  # seconds between looks at the files
+GRACE = 10  # longest wait for open requests at the end, in seconds
 COOKIE = "overnight_token"
 
 
-def make_app(root: Path, host: str, token: str) -> Starlette:
-    """The server over the runs below ``root``; ``token`` "" asks for none."""
+def make_app(root: Path, host: str, token: str, ending: Callable[[], bool]) -> Starlette:
+    """The server over the runs below ``root``.
+
+    Args:
+        root: folder of the run directories.
+        host: name or address that the server listens on.
+        token: secret that a browser must know; "" asks for none.
+        ending: whether the server is to end: open streams of events end with it.
+    """
     pages = Pages(root)
 
     async def runs(_request: Request) -> Response:
@@ -45,7 +53,7 @@ def make_app(root: Path, host: str, token: str) -> Starlette:
         return _found(await run_in_threadpool(pages.now, request.path_params["tag"]))
 
     async def events(request: Request) -> Response:
-        return StreamingResponse(_changes(pages, request), media_type="text/event-stream")
+        return StreamingResponse(_changes(pages, request, ending), media_type="text/event-stream")
 
     routes = [
         Route("/", runs), Route("/run/{tag}", run), Route("/run/{tag}/live", now), Route("/events", events),
@@ -55,13 +63,16 @@ def make_app(root: Path, host: str, token: str) -> Starlette:
 
 def serve(root: Path, host: str, port: int, token: str) -> None:
     """Serve until Ctrl-C. Raises OSError if the address cannot be used."""
+    servers: list[uvicorn.Server] = []
+    app = make_app(root, host, token, lambda: any(server.should_exit for server in servers))
     config = uvicorn.Config(
-        make_app(root, host, token), host=host, port=port, log_level="warning", timeout_graceful_shutdown=1,
-        server_header=False, access_log=False,
+        app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False,
+        access_log=False,
     )  # fmt: skip
+    servers.append(uvicorn.Server(config))
     with socket.create_server((host, port), family=_family(host)) as listening:
         print(f"http://{_shown(host)}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else ""), flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+        servers[0].run(sockets=[listening])
 
 
 def is_loopback(host: str) -> bool:
@@ -71,11 +82,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def _changes(pages: Pages, request: Request) -> AsyncIterator[str]:
+async def _changes(pages: Pages, request: Request, ending: Callable[[], bool]) -> AsyncIterator[str]:
     """One event for each run that changed: its tag, and whether its ledger did."""
     known = await run_in_threadpool(pages.stamps)
     yield "retry: 1000\n\n"
-    while not await request.is_disconnected():
+    while not ending() and not await request.is_disconnected():
         await asyncio.sleep(LOOK)
         found = await run_in_threadpool(pages.stamps)
         for tag, stamp in found.items():

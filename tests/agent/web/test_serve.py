@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -105,6 +108,20 @@ def test_token_is_asked_for(night: Growing) -> None:
         assert ask(address, "?token=wrong")[0] == 401
         assert ask(address, Cookie="overnight_token=secret")[0] == 200
         assert "token" not in ask(address, Cookie="overnight_token=secret")[1]
+
+
+def test_interrupt_ends_an_open_page_quietly(night: Growing) -> None:
+    command = [sys.executable, "-m", "agent.cli", "serve", "--runs", str(night.path.parent), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with urllib.request.urlopen(address + "events", timeout=budgets.ANSWER_SECONDS) as stream:
+            stream.readline()
+            process.send_signal(signal.SIGINT)
+            err = process.communicate(timeout=budgets.PROGRAM_SECONDS)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "ERROR" not in err
 
 
 def test_address_without_token_is_refused(night: Growing, capsys: pytest.CaptureFixture[str]) -> None:
