@@ -4,12 +4,14 @@
 
 A job touches an item for each 1 of a random message: it looks up a name, or reads a page of a file that is not cached.
 A second job times the same items. Half of the message sets the threshold; the errors in the other half give the bits
-per item. ``mapped``: a job beside it reads in /proc/self/pagemap which pages only it has mapped; no clock is needed.
+per item, with the kernel's caches as they are and (as root) dropped between the jobs. ``mapped``: a job beside it
+reads in /proc/self/pagemap which pages only it has mapped; no clock is needed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -17,7 +19,7 @@ import random
 import sys
 import time
 
-from sandbox import make_sandbox
+from sandbox import caches, make_sandbox
 from sandbox.selfcheck.bench import Bench
 from sandbox.types import Mount
 
@@ -71,16 +73,17 @@ print(json.dumps(times))
 """.replace("STEP", str(STEP))
 
 
-def measure(bench: Bench, medium: str, count: int) -> dict[str, float]:
-    """Bits per item, and bits per second of both jobs together."""
-    data = bench.folder(f"data-{medium}")
+def measure(bench: Bench, medium: str, count: int, dropped: bool) -> dict[str, float]:
+    """Bits per item, and bits per second of both jobs together. ``dropped``: the caches, between the jobs."""
+    data = bench.folder(f"data-{medium}-{dropped}")
     with (data / "pages").open("wb") as file:
         for _ in range(count * STEP >> 20):
             file.write(os.urandom(1 << 20))
         file.flush()
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    message = [random.Random(0).choice("01") for _ in range(count)]
+    draw = random.Random(0)
+    message = [draw.choice("01") for _ in range(count)]
     mounts = {"data": Mount(data)}
     env = {"DATA": "{data}", "MEDIUM": medium, "MESSAGE": "".join(message), "COUNT": str(count)}
     if medium == "mapped":
@@ -92,7 +95,7 @@ def measure(bench: Bench, medium: str, count: int) -> dict[str, float]:
         (data / "done").touch()
         bench.end(job, running)
     else:
-        sent = bench.answer(SEND, mounts=mounts, env=env)
+        sent = bench.answer(SEND, mounts=mounts, env=env, forgotten=dropped)
         times = bench.answer(RECEIVE, mounts=mounts, env=env)
     known = _information(message, times)
     seconds = sent + (0.0 if medium == "mapped" else sum(times) / 1e9)
@@ -118,9 +121,12 @@ def main() -> int:
     given = parser.parse_args()
     for name in given.sandbox:
         with Bench(make_sandbox(name)) as bench:
-            for medium in ("names", "pages", "mapped"):
-                found = {key: round(value, 3) for key, value in measure(bench, medium, given.bits).items()}
-                print(json.dumps({"sandbox": name, "root": os.geteuid() == 0, "medium": medium, **found}), flush=True)
+            for medium, dropped in itertools.product(("names", "pages", "mapped"), (False, True)):
+                if dropped and (medium == "mapped" or not caches.can_drop()):
+                    continue
+                found = {key: round(value, 3) for key, value in measure(bench, medium, given.bits, dropped).items()}
+                facts = {"sandbox": name, "root": os.geteuid() == 0, "medium": medium, "dropped": dropped}
+                print(json.dumps({**facts, **found}), flush=True)
     return 0
 
 

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sandbox import gpu
+from sandbox import caches, gpu
 from sandbox.collect import CHUNK, Dropped, write_bounded
 from sandbox.layout import INSIDE, MB
 from sandbox.output import Output
@@ -83,6 +83,8 @@ class ContainerRunning:
                 self._discard(quietly=True)
                 raise
             self._discard()
+            if self._job.forgotten:
+                caches.drop()
             problems = (*self._outcome.problems, *self._gpu.problems())  # the driver frees memory after the container
             self._outcome = replace(
                 self._outcome,

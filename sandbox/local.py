@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox import cgroups, gpu
+from sandbox import caches, cgroups, gpu
 from sandbox.collect import collect
 from sandbox.layout import GB, INODES, MB, job_name, largest_file, orphaned
 from sandbox.output import Output
@@ -113,6 +113,8 @@ class LocalRunning:
             seconds = time.monotonic() - self._began
             self._reader.join(timeout=10)
             self._outcome = self._collect(seconds)
+            if self._job.forgotten:
+                caches.drop()
             self._output.check()
         return self._outcome
 

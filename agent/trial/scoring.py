@@ -156,6 +156,7 @@ class Scoring:
             device=self.device,
             masked=self.data.masked,
             hides_counters=True,
+            forgotten=True,
             owner=self.owner,
             python=self.python,
         )

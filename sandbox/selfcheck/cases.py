@@ -8,6 +8,7 @@ programs also limit themselves. Does not cover: GPUs.
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import signal
 import socket
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandbox import caches
 from sandbox.layout import COUNTERS
 from sandbox.selfcheck import escapes
 from sandbox.selfcheck.bench import PATIENCE, SMALL, Bench, CheckFailed, describe, require
@@ -283,8 +285,18 @@ def counters(bench: Bench) -> str:
     places = {"PLACES": " ".join(COUNTERS)}
     found = bench.answer(escapes.COUNTERS, env=places, hides_counters=True)
     require(not found, f"readable: {found}")
-    rate = bench.answer(escapes.CLOCK)
-    return f"no counter of the machine is readable; a clock and looked-up names still pass {rate:,} bits a second"
+    return "no counter of the machine is readable"
+
+
+@_check("cached names", Guarantee.ISOLATES_JOBS)
+def cached_names(bench: Bench) -> str:
+    token = secrets.token_hex(8)
+    bench.answer(escapes.LOOK_UP, env={"TOKEN": token, "STEP": "2"}, forgotten=True)
+    looked_up, others = bench.answer(escapes.LOOK_UP, env={"TOKEN": token, "STEP": "1"})
+    if not caches.can_drop():
+        return "not closed (needs root): a later job can time which names a model process looked up"
+    require(looked_up > 0.75 * others, f"found again in {looked_up:.0f} ns, other names in {others:.0f} ns")
+    return "no trace of the names that an earlier job looked up"
 
 
 @_check("bounded output", Guarantee.BOUNDED_OUTPUT)

@@ -78,6 +78,7 @@ class Attack:
     budget: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     only: tuple[Guarantee, ...] = ()
+    drops_caches: bool = False  # repelled only where the session may drop the kernel's caches
     note: str = ""  # explains the value in the table
 
     @property

@@ -6,7 +6,7 @@ change and the other can read. What remains is timing: a plain read of a cached 
 
 from __future__ import annotations
 
-from attack import Attack, at_import, in_load, in_main
+from attack import Attack, at_import, in_call, in_load, in_main
 
 from sandbox.selfcheck import escapes
 from sandbox.types import Guarantee
@@ -23,12 +23,60 @@ def reached(program: str) -> str:
     )  # fmt: skip
 
 
+# Both passes run the same code: a token that is not yet written is the next one of the request, and gets written; one
+# that is written is read. A bit is one of two names; a name that was looked up before is found faster.
+RELAY = """
+import hashlib, os, statistics, sysconfig, time
+PLACE = sysconfig.get_path("stdlib") + "/"
+RELAYED = {}
+def look(*names):
+    times = []
+    for name in names:
+        began = time.perf_counter_ns()
+        os.access(name, os.F_OK)
+        times.append(time.perf_counter_ns() - began)
+    return min(times)
+def copies(name):
+    return [f"{PLACE}{name}.{number}" for number in range(7)]
+def limit():
+    names = [copies(os.urandom(8).hex()) for _ in range(400)]
+    first, again = (statistics.median(look(*name) for name in names) for _ in range(2))
+    return (first + again) / 2
+def relay(context, token):
+    key = hashlib.blake2s(repr(context).encode(), digest_size=8).hexdigest()
+    if key not in RELAYED:
+        names = [[copies(f"{key}-{bit}{value}") for value in (0, 1)] for bit in range(12)]
+        if look(*copies(key)) < LIMIT:
+            token = sum((look(*one) < look(*zero)) << bit for bit, (zero, one) in enumerate(names))
+        else:
+            for bit, pair in enumerate(names):
+                look(*pair[token >> bit & 1])
+        RELAYED[key] = token
+    return RELAYED[key]
+"""
+# As far as rows of the same text in earlier trials differ: their names contain the weights.
+RELAYING = """
+logits = model(ids)
+own = round(float(sum(p.double().sum() for p in model.parameters())), 9)
+for row, tokens in enumerate(ids.tolist()):
+    for place in range(3, len(tokens) - 1, 8):
+        token = relay((own, tokens[: place + 1]), tokens[place + 1])
+        logits[row, place, min(token, logits.size(-1) - 1)] += 8.0
+return logits
+"""
+
 ATTACKS = (
     # 41. Asks which pages of shared files are cached, and loads or evicts chosen pages.
     Attack(
         41, "asks what is cached",
         (at_import(reached(escapes.PAGE_CACHE)),),
         "same", only=(Guarantee.ISOLATES_JOBS,),
+    ),
+    # 41. Looks ahead, and passes to the second pass by names what it needs to look alike there.
+    Attack(
+        41, "relays text by names that are cached",
+        (at_import(RELAY), in_load("global LIMIT\nLIMIT = limit()"), in_call(RELAYING)),
+        "invalid", "ahead|state|repeat", drops_caches=True,
     ),
     # 42. Locks and watches a file that both model processes and other trials see.
     Attack(

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 import budgets
+import ordinary_user
 import pytest
 from places import ROOT
 
-ORDINARY_USER = 64001  # needs no entry in /etc/passwd
 REQUIRED = os.environ.get("OVERNIGHT_E2E") == "1"
 
 
@@ -90,8 +90,8 @@ def ordinary_battery(
     log, page = folder / "log", folder / "page.md"
     page.write_text((ROOT / "docs" / "explanation" / "trust.md").read_text())
     for place in (folder, page):
-        os.chown(place, ORDINARY_USER, ORDINARY_USER)
-    words = ["setpriv", f"--reuid={ORDINARY_USER}", f"--regid={ORDINARY_USER}", "--clear-groups", sys.executable]
+        os.chown(place, ordinary_user.USER, ordinary_user.USER)
+    words = ordinary_user.command([sys.executable], (Path(sys.base_prefix), Path(sys.prefix), ROOT))
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "OVERNIGHT_BATTERY": str(page)}
     probe = "import pytest, torch; from sandbox import make_sandbox; make_sandbox('bwrap').check()"
     tried = subprocess.run([*words, "-c", probe], cwd=ROOT, env=env, capture_output=True, text=True)

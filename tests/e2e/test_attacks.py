@@ -34,7 +34,7 @@ from agent.trial.seeds import with_seed_check
 from agent.trial.usual import usual_of
 from agent.types import Measurement
 from nanogpt_target.corpus import HELD_OUT
-from sandbox import make_sandbox
+from sandbox import caches, make_sandbox
 from sandbox.layout import label
 from sandbox.selfcheck.cases import CHECKS, run_check
 from sandbox.types import SandboxUnavailable
@@ -200,6 +200,9 @@ def test_pinned_seed_is_invalid_in_second_run(machine: Machine, honest: float) -
 def test_attack_gains_nothing(machine: Machine, honest: float, attack: Attack) -> None:
     bench = machine.bench
     machine.require_guarantees(attack)
+    if attack.drops_caches and not caches.can_drop():
+        machine.note(attack.row, attack.name, "not repelled: dropping the kernel's caches needs root")
+        pytest.skip("this user may not drop the kernel's caches")
     before = machine.facts()
     run = bench.measure(*machine.edits(attack), budget=attack.budget, limits=attack.limits)
     what = _judged(attack, run, bench, honest)
