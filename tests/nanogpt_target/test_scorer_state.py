@@ -16,7 +16,9 @@ from pathlib import Path
 import budgets
 import numpy as np
 import pytest
+from conftest import ONE_THREAD
 
+from nanogpt_target.__main__ import score
 from nanogpt_target.channel import ModelGone, ModelSide, Rejected, ScorerSide, make_files
 from nanogpt_target.look_ahead import steady
 from nanogpt_target.prepare import Prepared
@@ -153,3 +155,11 @@ def test_scorer_ends_when_session_is_killed(
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_scorer_that_cannot_write_blames_no_model(
+    tiny_code: Path, trained: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "missing" / "log_p.npy"
+    with pytest.raises(RuntimeError, match="(?s)the scorer failed: .*No such file"):  # a session repeats the run
+        score(tiny_code, trained, prepared, "validation", ONE_THREAD, budgets.SCORING_SECONDS, log_p=nowhere)
