@@ -17,7 +17,7 @@
     late = null;
     const fresh = new DOMParser().parseFromString(await text(location.pathname), "text/html").querySelector("main");
     const old = document.querySelector("main");
-    const key = (part) => part.closest("tr")?.id || part.querySelector(".number")?.textContent || "";
+    const key = (part) => [part.className, part.closest("tr, section")?.id, part.closest(".edit")?.querySelector(".number").textContent].join();
     const known = new Map([...old.querySelectorAll("details")].map((part) => [key(part), part.open]));
     for (const part of fresh.querySelectorAll("details")) if (known.has(key(part))) part.open = known.get(key(part));
     const fields = ["words", "outcome", "source"].map((id) => [id, document.getElementById(id)?.value ?? ""]);
