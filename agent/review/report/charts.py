@@ -147,7 +147,8 @@ def gain_chart(night: Night, width: int = 960, height: int = 300) -> str:
 
 def curve_chart(curve: Sequence[Point], parent: Sequence[Point], width: int = 330, height: int = 150) -> str:
     """Draw the training loss over the budget, beside the parent's, without the steep start."""
-    own, other = ([p for p in points if p.progress >= CUT] or points for points in (curve, parent))
+    early = any(points and points[-1].progress < CUT for points in (curve, parent))
+    own, other = ([p for p in points if early or p.progress >= CUT] for points in (curve, parent))
     losses = [p.loss for p in (*own, *other)]
     if not losses:
         return ""
