@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from agent.cli.options import Commands, add_command
 from agent.cli.output import show
 from agent.cli.runs import existing, load, repo_of
+
+if TYPE_CHECKING:
+    from agent.review.data.pair import Pair
+    from agent.rundir.directory import RunDirectory
 
 
 def add(commands: Commands) -> None:
@@ -15,10 +21,16 @@ def add(commands: Commands) -> None:
 
 def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) -> int:
     """Compare two attempts of a run: values and changed lines."""
-    from agent.review.data.pair import diff_json, pair_of
+    from agent.review.data.pair import diff_json
     from agent.review.terminal.diff import compare_view
 
-    state, settings = load(existing(runs, tag))
-    repo = repo_of(settings, target)
-    pair = pair_of(state, repo, a, b)
-    return show(json, lambda: diff_json(pair), lambda: compare_view(pair))
+    found = pair(existing(runs, tag), a, b, target)
+    return show(json, lambda: diff_json(found), lambda: compare_view(found))
+
+
+def pair(directory: RunDirectory, a: str, b: str, target: str | None) -> Pair:
+    """Two attempts side by side; ``target`` replaces the recorded folder of the target."""
+    from agent.review.data.pair import pair_of
+
+    state, settings = load(directory)
+    return pair_of(state, repo_of(settings, target), a, b)

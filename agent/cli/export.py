@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.options import Commands, add_command
 from agent.cli.output import say
-from agent.cli.runs import existing, load
+from agent.cli.runs import existing, folder_of_runs, load
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 
 if TYPE_CHECKING:
+    from agent.review.data.export_files import Session
     from agent.types import Param
 
 FILES = ("optuna", "parquet")
@@ -25,19 +26,21 @@ def add(commands: Commands) -> None:
 
 
 def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
-    """Print the attempts of a run as tsv, csv or json, or write a study of Optuna or a Parquet file."""
+    """Print the attempts of a run as tsv, csv or json, or write a study of Optuna or a Parquet file.
+
+    ``tag`` may name a comparison: its sessions are the studies, or the rows of one table.
+    """
     from agent.review.data.export import export as text_of
     from agent.text import count
 
-    state, settings = load(existing(runs, tag))
+    sessions, settings = _sessions(tag, runs)
+    state = sessions[0].state
     if format in FILES:
-        from agent.review.data.export_files import write_file
-
-        if output is None:
-            raise UsageError(f"--format {format} writes a file: add --output FILE.")
-        write_file(state, format, output, _space(settings))
-        say(f"{output}: {count(len(state.finished), 'attempt')} as {format}")
-        return 0
+        return _write(sessions, settings, format, output)
+    if sessions[0].columns:
+        raise UsageError(
+            f"{tag} is a comparison: --format {' or '.join(FILES)}, or `overnight compare --tag {tag} --csv`."
+        )
     text = text_of(state, format)
     if output is None:
         sys.stdout.write(text)
@@ -48,6 +51,41 @@ def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
         raise EnvironmentProblem(f"cannot write {output}: {error.strerror}.") from error
     say(f"{output}: {count(len(state.finished), 'attempt')} as {format}")
     return 0
+
+
+def _write(sessions: Sequence[Session], settings: Mapping[str, Any], format: str, output: Path | None) -> int:
+    from agent.review.data.export_files import write_file
+    from agent.text import count
+
+    if output is None:
+        raise UsageError(f"--format {format} writes a file: add --output FILE.")
+    write_file(sessions, format, output, _space(settings))
+    attempts = sum(len(session.state.finished) for session in sessions)
+    of = f" of {count(len(sessions), 'session')}" if len(sessions) > 1 else ""
+    say(f"{output}: {count(attempts, 'attempt')}{of} as {format}")
+    return 0
+
+
+def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[str, Any]]:
+    """A run, or the sessions of a comparison that have begun; and the settings of one of them."""
+    from agent.compare.plan import read_plan
+    from agent.review.data.export_files import Session
+    from agent.rundir.directory import RunDirectory
+
+    root = folder_of_runs(runs)
+    plan = read_plan(root, tag) if tag else None
+    if plan is None:
+        state, settings = load(existing(runs, tag))
+        return [Session(state)], settings
+    cells = [(method, seed, RunDirectory(root, plan.name(method, seed))) for method, seed in plan.cells]
+    begun = [
+        Session(load(directory)[0], {"comparison": plan.tag, "method": method, "seed": seed})
+        for method, seed, directory in cells
+        if directory.settings.exists()
+    ]
+    if not begun:
+        raise UsageError(f"no session of comparison {tag} has begun. `overnight compare --tag {tag}` runs them.")
+    return begun, {"run": plan.settings}
 
 
 def _space(settings: Mapping[str, Any]) -> Sequence[Param]:

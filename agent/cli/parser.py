@@ -18,6 +18,7 @@ from agent.cli import (
     judge,
     llm,
     log,
+    mcp,
     prepare,
     promote,
     replay,
@@ -33,8 +34,8 @@ from agent.cli import list as list_command
 from agent.cli.options import Parser
 
 MODULES = (
-    demo, init, trust, prepare, run, list_command, status, watch, serve, log, show, diff, report, branch, export, ideas,
-    replay, promote, compare, judge, llm, clean, doctor,
+    demo, init, trust, prepare, run, list_command, status, watch, serve, mcp, log, show, diff, report, branch, export,
+    ideas, replay, promote, compare, judge, llm, clean, doctor,
 )  # fmt: skip
 EPILOG = """exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 missing or broken environment
 (Docker, model server, disk), 130 interrupted. Data goes to stdout, progress to stderr."""

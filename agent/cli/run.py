@@ -88,12 +88,17 @@ def _more(tag: str, done: int) -> str:
 
 def stop(tag: str, now: bool, runs: str) -> int:
     """End a session after its running trial."""
-    directory = existing(runs, tag)
+    say(ask_to_stop(existing(runs, tag), now))
+    return 0
+
+
+def ask_to_stop(directory: RunDirectory, now: bool) -> str:
+    """Ask a session to end; what it will do. Raises ``UsageError`` if no session runs."""
+    tag = directory.tag
     if not directory.running():
         raise UsageError(f"run {tag} is not running. `overnight resume {tag}` continues it.")
     directory.ask_to_stop(now)
-    say(f"run {tag} ends {'at once' if now else 'after its running trial'}")
-    return 0
+    return f"run {tag} ends {'at once' if now else 'after its running trial'}"
 
 
 def finish(directory: RunDirectory) -> int:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from agent.cli.options import Commands, add_command
 from agent.cli.output import show
 from agent.cli.runs import existing, load
 from agent.errors import UsageError
+
+if TYPE_CHECKING:
+    from agent.review.data.attempt import Details
+    from agent.rundir.directory import RunDirectory
 
 
 def add(commands: Commands) -> None:
@@ -15,15 +21,20 @@ def add(commands: Commands) -> None:
 
 def show_attempt(tag: str | None, number: int, json: bool, runs: str) -> int:
     """Show one attempt: diff, reason, loss curve, failure."""
-    from agent.review.data.attempt import details_of, show_json
+    from agent.review.data.attempt import show_json
     from agent.review.terminal.show import show_view
 
-    directory = existing(runs, tag)
+    found = details(existing(runs, tag), number)
+    return show(json, lambda: show_json(found), lambda: show_view(found))
+
+
+def details(directory: RunDirectory, number: int) -> Details:
+    """Everything about one attempt. Raises ``UsageError`` if the run has no such trial."""
+    from agent.review.data.attempt import details_of
+
     state, _ = load(directory)
     record = state.of_trial(number)
     if record is None:
         valid = f"it has 1 to {len(state.records)}" if state.records else "it has none yet"
         raise UsageError(f"run {directory.tag} has no trial {number}: {valid}.")
-    path = directory.path
-    details = details_of(record, state, path)
-    return show(json, lambda: show_json(details), lambda: show_view(details))
+    return details_of(record, state, directory.path)

@@ -90,6 +90,15 @@ def make_plan(methods: str | None, seeds: int | None, tag: str, config: Path | N
     return plan
 
 
+def read_plan(root: Path, tag: str) -> Plan | None:
+    """The plan of an existing comparison; None if ``tag`` is none."""
+    place = RunDirectory(root, tag).path / "compare.toml"
+    if not place.is_file():
+        return None
+    saved = read_toml(place)
+    return Plan(tag, tuple(saved["methods"]), int(saved["seeds"]), saved["settings"])
+
+
 def _new(given: Mapping[str, Any]) -> dict[str, Any]:
     own = load_target(Path(given["target"]))[1]
     return {**{name: value for name, value in own.items() if name not in OWN}, **given}

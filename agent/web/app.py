@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from agent.web.pages import Pages
 
-LOOK = 0.5  # seconds between looks at the files
+LOOK = 0.25  # seconds between looks at the files
 GRACE = 10  # longest wait for open requests at the end, in seconds
 COOKIE = "overnight_token"
 

@@ -72,19 +72,15 @@ class Pages:
             return render_page(
                 "live.html", condition=condition(state, running), doing="", rows=[], picture="", share=None
             )
-        rows = [(name, words) for name, words in _rows(activity, gpu, now - seen) if words]
-        run = state.started[-1] if state.started else None
+        own, best = _curve(activity), curve_of(directory.path, state.runs.get(state.incumbent, ()))
+        rows = [(name, words) for name, words in _rows(activity, best, gpu, now - seen) if words]
         doing = f"trial {activity.trial}" if activity.trial else "the baseline"
         return render_page(
             "live.html",
             condition=condition(state, running),
             doing=f"{doing}: {activity.phase}" if activity.phase else "",
             rows=rows,
-            picture=charts.curve_chart(
-                _curve(activity), curve_of(directory.path, state.runs.get(state.incumbent, ())), 560, 180
-            )
-            if run
-            else "",
+            picture=charts.curve_chart(own, best, 400, 170) if state.started else "",
             share=activity.progress,
         )
 
@@ -98,12 +94,14 @@ def _curve(activity: Activity) -> list[Point]:
     return [Point(end * (k + 1) / len(losses), loss, k) for k, loss in enumerate(losses)]
 
 
-def _rows(activity: Activity, gpu: str, quiet: float) -> list[tuple[str, str]]:
-    speed = activity.tokens_per_second
+def _rows(activity: Activity, best: list[Point], gpu: str, quiet: float) -> list[tuple[str, str]]:
+    speed, reached = activity.tokens_per_second, activity.progress or 0.0
+    there = next((point.loss for point in reversed(best) if point.progress <= reached), None)
     return [
         ("run", activity.role),
         ("step", str(activity.step or "")),
         ("loss", "" if activity.loss is None else f"{activity.loss:.4f}"),
+        ("best's loss", "" if activity.loss is None or there is None else f"{there:.4f}"),
         ("tokens/s", "" if speed is None else f"{speed:,.0f}"),
         ("in this phase", text.duration(activity.seconds)),
         ("left", "" if activity.seconds_left is None else text.duration(activity.seconds_left)),

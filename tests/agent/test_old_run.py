@@ -7,37 +7,24 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from places import TESTS
+from old_run import LOG, STATUS, old_run
 from sessions import state_of
-from targets import git
 
 from agent.rundir.directory import RunDirectory
-from agent.trust import trust_run
 
-FIXTURE = TESTS / "fixtures" / "run_of_0_1"
 LIVE = {"heartbeat", "wall_seconds", "split"}  # depend on the moment of the call, or gained parts since
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """The old run beside a clone of its target."""
-    target, runs = tmp_path / "target", tmp_path / "runs"
-    target.mkdir()
-    git(target, "init", "-q", "-b", "main")
-    git(target, "fetch", "-q", str(FIXTURE / "target.bundle"), "+refs/*:refs/*", "--update-head-ok")
-    git(target, "reset", "-q", "--hard")
-    shutil.copytree(FIXTURE / "night", runs / "night")
-    settings = runs / "night" / "run.toml"
-    settings.write_text(settings.read_text().replace("/somewhere", str(tmp_path)))
-    trust_run(runs / "night", RunDirectory(runs, "night").read_settings()["run"])  # it was started elsewhere
-    return runs
+    return old_run(tmp_path)
 
 
 def overnight(runs: Path, *words: str) -> str:
@@ -55,14 +42,14 @@ def test_list_and_status_of_old_run(runs: Path) -> None:
     assert "night" in overnight(runs, "list")
     found, before = (
         json.loads(overnight(runs, "status", "night", "--json")),
-        json.loads((FIXTURE / "status.json").read_text()),
+        json.loads(STATUS.read_text()),
     )
     assert {key for key in before.keys() - LIVE if not same(found[key], before[key])} == set()
 
 
 def test_log_and_show_of_old_run(runs: Path) -> None:
     found = json.loads(overnight(runs, "log", "night", "--all", "--json"))
-    before = json.loads((FIXTURE / "log.json").read_text())
+    before = json.loads(LOG.read_text())
     assert len(found) == len(before)
     for now, then in zip(found, before, strict=True):
         assert {key for key in then if not same(now[key], then[key])} == set()

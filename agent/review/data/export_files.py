@@ -1,9 +1,10 @@
-"""The record of a run as a file of other tools: a study of Optuna, or Parquet."""
+"""The records of runs as a file of other tools: studies of Optuna, or Parquet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,21 @@ if TYPE_CHECKING:
 MOST_DIFF = 2000  # characters of a diff in a study: its database has a limit for each attribute
 
 
-def write_file(state: State, kind: str, file: Path, params: Sequence[Param] = ()) -> None:
+@dataclass(frozen=True)
+class Session:
+    """A session to be written."""
+
+    state: State
+    columns: Mapping[str, str | int] = field(default_factory=dict)  # of a comparison: what tells it from the others
+
+
+def write_file(sessions: Sequence[Session], kind: str, file: Path, params: Sequence[Param] = ()) -> None:
     """Write ``file``, which must not exist.
 
     Args:
-        kind: "optuna": a study, in SQLite, or in Optuna's journal where ``file`` ends in .log. "parquet": one row for
-            each finished attempt, with the columns of csv.
+        sessions: One run, or the sessions of a comparison.
+        kind: "optuna": a study for each session, in SQLite, or in Optuna's journal where ``file`` ends in .log.
+            "parquet": one row for each finished attempt, with the columns of csv, after those of its session.
         params: The search space; without it, the values that occurred are the bounds.
 
     Raises:
@@ -35,18 +45,22 @@ def write_file(state: State, kind: str, file: Path, params: Sequence[Param] = ()
         raise UsageError(f"--output {file} exists. Choose another file.")
     if not file.parent.is_dir():
         raise UsageError(f"--output {file}: there is no folder {file.parent}.")
-    {"optuna": _optuna, "parquet": _parquet}[kind](state, file, params)
+    {"optuna": _optuna, "parquet": _parquet}[kind](sessions, file, params)
 
 
-def _parquet(state: State, file: Path, _params: Sequence[Param]) -> None:
+def _parquet(sessions: Sequence[Session], file: Path, _params: Sequence[Param]) -> None:
     with _needs("parquet needs pyarrow: pip install 'overnight[train]'"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    rows = [attempt_json(attempt_of(record)) for record in state.finished]
+    rows = [
+        {**session.columns, **attempt_json(attempt_of(record))}
+        for session in sessions
+        for record in session.state.finished
+    ]
     pq.write_table(pa.Table.from_pylist(rows), file)
 
 
-def _optuna(state: State, file: Path, params: Sequence[Param]) -> None:
+def _optuna(sessions: Sequence[Session], file: Path, params: Sequence[Param]) -> None:
     with _needs("optuna needs Optuna: pip install 'overnight[hpo]'"):
         import optuna
         from optuna.storages import JournalStorage
@@ -55,14 +69,17 @@ def _optuna(state: State, file: Path, params: Sequence[Param]) -> None:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study = optuna.create_study(
-            storage=storage, study_name=state.session.tag or "run", direction=state.session.goal
-        )
-        study.set_user_attr("metric", state.session.metric)
-        study.set_user_attr("proposer", state.session.proposer)
-        distributions = _distributions(state.finished, params)
-        for record in state.finished:
-            study.add_trial(_trial(record, distributions))
+        for session in sessions:
+            state = session.state
+            about = {"metric": state.session.metric, "proposer": state.session.proposer, **session.columns}
+            study = optuna.create_study(
+                storage=storage, study_name=state.session.tag or "run", direction=state.session.goal
+            )
+            for name, value in about.items():
+                study.set_user_attr(name, value)
+            distributions = _distributions(state.finished, params)
+            for record in state.finished:
+                study.add_trial(_trial(record, distributions))
     finally:
         optuna.logging.set_verbosity(verbosity)
 

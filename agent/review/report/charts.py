@@ -53,8 +53,8 @@ def progress_chart(night: Night, width: int = 960, height: int = 400) -> str:
     for run in night.calibration:
         mark = svg.add(root, "circle", cls="calibration", cx=x(0), cy=y(_within(run.value or 0.0, low, high)), r=3)
         svg.tip(mark, f"baseline, {run.role} run\n{metric} {text.number(run.value, run.self_reported)}")
-    if summary.failures:
-        svg.add(root, "text", "failed", cls="tick axis", x=box.left - 6, y=box.bottom + LANE - 5, text_anchor="end")
+    if any(attempt.value is None for attempt in marked):
+        svg.add(root, "text", "none", cls="tick axis", x=box.left - 6, y=box.bottom + LANE - 5, text_anchor="end")
     reached = {step.trial: step.value for step in night.steps}
     for attempt in sorted(marked, key=lambda a: a.decision == "keep"):  # kept ones on top
         _attempt(root, attempt, reached.get(attempt.trial, attempt.value), metric, (low, high), x, y, box)
@@ -84,8 +84,11 @@ def _attempt(
     link = svg.add(root, "a", href=f"#trial-{attempt.trial}")
     if attempt.value is None or value is None:
         mid, r = box.bottom + LANE - 9, 3
-        cross = f"M{at - r:.1f} {mid - r}L{at + r:.1f} {mid + r}M{at - r:.1f} {mid + r}L{at + r:.1f} {mid - r}"
-        mark = svg.add(link, "path", cls="fail", d=cross)
+        if attempt.record.failed:
+            d = f"M{at - r:.1f} {mid - r}L{at + r:.1f} {mid + r}M{at - r:.1f} {mid + r}L{at + r:.1f} {mid - r}"
+        else:  # stopped, since it was certain to lose
+            d = f"M{at - r:.1f} {mid}h{2 * r}"
+        mark = svg.add(link, "path", cls="fail" if attempt.record.failed else "stopped", d=d)
         svg.tip(mark, f"{head}\n{subject}")
         return
     words = f"{metric} {text.number(attempt.value, attempt.self_reported)}   {text.gain(attempt.gain, attempt.gain_se)}"
@@ -144,7 +147,8 @@ def gain_chart(night: Night, width: int = 960, height: int = 300) -> str:
 
 def curve_chart(curve: Sequence[Point], parent: Sequence[Point], width: int = 330, height: int = 150) -> str:
     """Draw the training loss over the budget, beside the parent's, without the steep start."""
-    own, other = ([p for p in points if p.progress >= CUT] or points for points in (curve, parent))
+    early = any(points and points[-1].progress < CUT for points in (curve, parent))
+    own, other = ([p for p in points if early or p.progress >= CUT] for points in (curve, parent))
     losses = [p.loss for p in (*own, *other)]
     if not losses:
         return ""
@@ -173,7 +177,7 @@ def share_bar(parts: Mapping[str, float], words: Mapping[str, str], width: int =
     left = 0.0
     for k, (name, size) in enumerate(parts.items()):
         extent = width * size / total
-        part = svg.add(root, "rect", cls=f"part p{k % 6}", x=left, y=0, width=max(0.0, extent - 2), height=height)
+        part = svg.add(root, "rect", cls=f"part p{k % 7}", x=left, y=0, width=max(0.0, extent - 2), height=height)
         svg.tip(part, f"{name}: {words[name]}")
         left += extent
     return svg.render(root)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from agent.rundir.directory import replace_file
 TEMPLATES = Path(__file__).with_name("templates")
 
 
+@cache  # to compile a template takes as long as to render it for a hundred trials
 def renderer(name: str, live: bool = False) -> Callable[[dict[str, Any]], str]:
     """Return a template as a function of its values.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from nights import write_night
+from targets import make_bowl
 
 from agent.cli.entry import main
 from agent.ledger.journal import read
@@ -60,3 +62,45 @@ def test_wrong_output_names_the_option(
     assert main(["export", "jun12", "--runs", str(runs), "--format", "optuna", *words]) == 2
     assert "--output" in capsys.readouterr().err
     assert there.read_text() == "mine"
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A comparison of two methods and two seeds, of which the last session has not begun; and its runs."""
+    folder = tmp_path_factory.mktemp("compared")
+    bowl, runs = make_bowl(folder / "bowl"), folder / "runs"
+    words = ["--target", str(bowl), "--runs", str(runs), "--tag", "cmp", "--sandbox", "process", "--device", "cpu"]
+    assert main(["compare", *words, "--methods", "cma-es,random", "--seeds", "2", "--trials", "3"]) == 0
+    shutil.rmtree(runs / "cmp-random-s1")
+    return folder, runs
+
+
+def test_each_session_of_comparison_is_one_study(compared: tuple[Path, Path]) -> None:
+    folder, runs = compared
+    file = folder / "studies.db"
+    assert main(["export", "cmp", "--runs", str(runs), "--format", "optuna", "--output", str(file)]) == 0
+    studies = {s.study_name: s for s in optuna.get_all_study_summaries(f"sqlite:///{file}")}
+    assert studies.keys() == {"cmp-cma-es-s0", "cmp-cma-es-s1", "cmp-random-s0"}
+    assert {s.user_attrs["method"] for s in studies.values()} == {"cma-es", "random"}
+    for name in studies:
+        study = optuna.load_study(study_name=name, storage=f"sqlite:///{file}")
+        state = fold(read(runs / name / "ledger.jsonl"))
+        assert [trial.params for trial in study.trials] == [dict(r.proposal.params or {}) for r in state.finished]
+        assert study.user_attrs["seed"] == int(name[-1])
+        assert set(study.trials[0].distributions) == {"RATE", "DEPTH"}
+
+
+def test_parquet_of_comparison_names_method_and_seed(compared: tuple[Path, Path]) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    folder, runs = compared
+    file = folder / "all.parquet"
+    assert main(["export", "cmp", "--runs", str(runs), "--format", "parquet", "--output", str(file)]) == 0
+    rows = pq.read_table(file).to_pylist()
+    found = [(row["comparison"], row["method"], row["seed"], row["trial"]) for row in rows]
+    sessions = [("cma-es", 0), ("random", 0), ("cma-es", 1)]
+    assert found == [("cmp", method, seed, trial) for method, seed in sessions for trial in (1, 2, 3)]
+
+
+def test_text_format_of_comparison_is_refused(compared: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "cmp", "--runs", str(compared[1]), "--format", "tsv"]) == 2
+    assert "--csv" in capsys.readouterr().err

@@ -255,3 +255,15 @@ def test_source_strip_has_every_trial(tmp_path):
     assert sorted(sources) == sorted({r.proposal.source for r in state.finished})
     assert strip.count("<rect") == 40
     assert "Source by trial" in write_report(tmp_path).read_text()
+
+
+def test_stopped_trial_is_not_drawn_as_failure(tmp_path):
+    night = write_night(tmp_path / "jun12", 30, failures=0.3, unran=0.0)
+    ledger = night / "ledger.jsonl"
+    whole = ledger.read_text()
+    failures = write_report(night).read_text().count('class="fail"')
+    ledger.write_text(re.sub('"status": "(crash|oom|diverged|timeout|invalid)"', '"status": "stopped"', whole))
+    stopped = write_report(night).read_text()
+    assert failures > 0
+    assert stopped.count('class="stopped"') == failures
+    assert 'class="fail"' not in stopped

@@ -1,5 +1,7 @@
 """The report in a real Chromium: no errors in its console; clicking, typing, hovering and printing work."""
 
+import json
+
 import pytest
 from browser import CHROMIUM, Browser
 from nights import write_night
@@ -179,3 +181,26 @@ def test_key_and_buttons_do_not_overlap_on_phone(page):
     )
     page.resize(1280, 900)
     assert bottom <= top
+
+
+def test_long_diff_folds_and_no_diff_scrolls(browser, tmp_path):
+    night = write_night(tmp_path / "jun12", 60)
+    ledger = night / "ledger.jsonl"
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    kept = {line["trial"] for line in lines if line["event"] == "moved"}
+    for line in lines:
+        if line["event"] == "asked" and line["trial"] == min(kept):
+            line["proposal"]["diff"] += "".join(f"+row_{k} = '{'x' * (900 if k == 0 else 50)}'\n" for k in range(200))
+    ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    browser.open(write_report(night))
+    assert browser.run("document.querySelectorAll('.edit .long').length") == 1
+    browser.run("document.querySelector('.edit .long').open = true")
+    scrolls = "[...document.querySelectorAll('.edit pre')].filter(p => p.scrollHeight > p.clientHeight + 1)"
+    assert browser.run(f"{scrolls}.length") == 0
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_link_opens_the_environment(page):
+    assert page.run("document.querySelector('#environment details').open") is False
+    page.run("document.querySelector('nav a[href=\"#environment\"]').click()")
+    assert page.run("document.querySelector('#environment details').open") is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import budgets
 import pytest
 from browser import CHROMIUM, Browser
 from live_page import Growing, serving
+from nights import write_night
+
+from agent.rundir.directory import RunDirectory
 
 pytest.importorskip("starlette")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
@@ -57,3 +61,23 @@ def test_page_continues_after_a_restart_of_the_server(tmp_path: Path) -> None:
         port = address.rstrip("/").rpartition(":")[2]
         with serving(night.path.parent, "--port", port):
             until(browser, f"{ROWS} > {before} && document.querySelector('#connection').hidden", "the new rows")
+
+
+def test_running_trial_draws_its_loss_beside_the_best(tmp_path: Path) -> None:
+    path = write_night(tmp_path / "jun12", 30, ended=False)
+    directory = RunDirectory(tmp_path, "jun12")
+    losses = [6.0 - 0.02 * k for k in range(150)]
+    beat = {"time": 4e9, "phase": "training", "trial": 30, "loss": losses[-1], "losses": losses, "progress": 0.6}
+    with directory.lock(), serving(path.parent) as address, Browser(390, 844) as browser:
+        directory.progress.write_text(json.dumps(beat))
+        browser.prefer("dark")
+        browser.open(address + "run/jun12")
+        until(browser, "document.querySelectorAll('#live .curve .loss').length == 2", "both curves")
+        reach = "document.querySelector('#live .curve .{}').getBBox().width"
+        own, best = (browser.run(reach.format(name)) for name in ("own", "parent"))
+        assert own < 0.6 * best, "the curve of the run under way ends where its run is"
+        assert browser.run("getComputedStyle(document.documentElement).colorScheme") == "dark"
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+        browser.open(address)
+        assert browser.run("document.querySelector('.scroll').scrollWidth <= innerWidth"), "the list fits a phone"
+        assert browser.complaints == []

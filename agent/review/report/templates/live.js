@@ -3,7 +3,6 @@
   const live = document.getElementById("live");
   const own = live.dataset.tag;  // "" on the list of runs
   const state = document.getElementById("connection");
-  let late = null;  // a refresh that is due
 
   const text = async (path) => {
     const answer = await fetch(path, { cache: "no-store" });
@@ -14,10 +13,9 @@
 
   // replace <main>, and keep what the reader has opened, typed and chosen
   const refresh = async () => {
-    late = null;
     const fresh = new DOMParser().parseFromString(await text(location.pathname), "text/html").querySelector("main");
     const old = document.querySelector("main");
-    const key = (part) => part.closest("tr")?.id || part.querySelector(".number")?.textContent || "";
+    const key = (part) => [part.className, part.closest("tr, section")?.id, part.closest(".edit")?.querySelector(".number").textContent].join();
     const known = new Map([...old.querySelectorAll("details")].map((part) => [key(part), part.open]));
     for (const part of fresh.querySelectorAll("details")) if (known.has(key(part))) part.open = known.get(key(part));
     const fields = ["words", "outcome", "source"].map((id) => [id, document.getElementById(id)?.value ?? ""]);
@@ -30,7 +28,19 @@
     if (head && (place || down)) { head.click(); if (down) head.click(); }
     if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
   };
-  const soon = () => { late ??= setTimeout(() => refresh().catch(() => {}), 500); };
+  // at once; while one refresh runs, any number of events cause one more
+  let working = false, again = false;
+  const soon = async () => {
+    again = true;
+    if (working) return;
+    working = true;
+    while (again) {
+      again = false;
+      await refresh().catch(() => {});
+      await new Promise((done) => setTimeout(done, 500));
+    }
+    working = false;
+  };
 
   const follow = () => {
     const source = new EventSource("/events");

@@ -66,7 +66,7 @@
     stretched.setAttribute("clip-path", "url(#" + clip.parentNode.id + ")");
     const marks = [...chart.querySelectorAll("circle, a > path")].map((mark) => {
       const at = mark.getAttribute("d")?.match(/-?[\d.]+/g) ?? [mark.getAttribute("cx"), mark.getAttribute("cy")];
-      return [mark, Number(at[0]), Number(at[1]), mark.classList.contains("fail")];
+      return [mark, Number(at[0]), Number(at[1]), /fail|stopped/.test(mark.getAttribute("class"))];
     });
     const fixed = chart.querySelectorAll(".grid, .tick:not(.axis)");
     const fresh = add(chart, "g", {});
@@ -153,7 +153,8 @@
     row.scrollIntoView({ block: "center" });
   };
   addEventListener("hashchange", open);
-  addEventListener("beforeprint", () => { for (const edit of document.querySelectorAll("details.edit")) edit.open = true; });
+  for (const link of document.querySelectorAll('a[href="#environment"]')) link.addEventListener("click", () => { $("environment").querySelector("details").open = true; });
+  addEventListener("beforeprint", () => { for (const edit of document.querySelectorAll("details.edit, .long, #environment details")) edit.open = true; });
 
   const table = $("table");
   if (!table) return;
