@@ -66,6 +66,7 @@ class Settings:
     hours: float | None = setting(None, "end after this number of hours", END)
     until: str = setting("", "end at this time of day, such as 07:30", END)
     train_hours: float | None = setting(None, "end after this number of hours spent training", END)
+    gpu_hours: float | None = setting(None, "end after this number of hours of runs on GPUs, scoring included", END)
     max_tokens_total: int | None = setting(None, "end after this number of the model's tokens, read and written", END)
     max_cost: float | None = setting(None, "end when the model's tokens have cost this much; needs the prices", END)
     price_in: float = setting(0.0, "price of a million tokens that the model reads", END)
@@ -73,7 +74,10 @@ class Settings:
     breaker: int = setting(10, "stop after this number of consecutive trials with the same failure; 0: never", END)
     llm_base_url: str = setting("http://127.0.0.1:8000/v1", "OpenAI-compatible model server", MODEL)
     llm_model: str = setting("", "model name; default: the only model of the server", MODEL)
-    llm_timeout: float = setting(600.0, "timeout of one reply in seconds", MODEL)
+    llm_timeout: float = setting(
+        600.0, "seconds until the first token of a reply; until its end, if the server does not stream", MODEL
+    )
+    llm_token_timeout: float = setting(120.0, "seconds between two tokens of a reply; at most llm_timeout", MODEL)
     llm_temperature: float = setting(0.7, "sampling temperature; retries of repeated ideas use a higher one", MODEL)
     on_llm_failure: str = setting(
         "wait", "if the model server fails: wait for it, continue with cma-es (centaur only), or stop",
@@ -86,6 +90,10 @@ class Settings:
     llm_sleep: str = setting(
         "auto", "vLLM's sleep mode while a trial trains; auto: if the server may share the training GPU",
         MODEL, ("auto", "on", "off"),
+    )  # fmt: skip
+    on_sleep_failure: str = setting(
+        "split", "if the model server answers otherwise after waking or keeps memory, and a restart does not help: "
+        "split the GPU's memory with it, or wait", MODEL, ("split", "wait"),
     )  # fmt: skip
     ask_ahead: str = setting(
         "auto", "ask for the next idea while a trial trains; auto: if the model server is on another host",
@@ -204,7 +212,8 @@ def _typed(value: Any, kind: type, where: str) -> Any:
 
 def check_settings(settings: Settings) -> None:
     """Raises ``UsageError`` for values that no session accepts; names the option."""
-    for name in ("trials", "hours", "train_hours", "llm_timeout", "max_tokens_total", "max_cost"):
+    bounds = ("trials", "hours", "train_hours", "gpu_hours", "llm_timeout", "llm_token_timeout")
+    for name in (*bounds, "max_tokens_total", "max_cost"):
         value = getattr(settings, name)
         if value is not None and value <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be more than 0.")

@@ -78,6 +78,16 @@ def memory(device: Device) -> Memory | None:
     return Memory(used / MIB_PER_GB, total / MIB_PER_GB)
 
 
+def held_gb(device: Device, root: int | None = None) -> float | None:
+    """The GPU memory in units of 2**30 bytes that the process ``root`` and its descendants hold.
+
+    Where nvidia-smi lists none of them, or without ``root``: the memory in use on the GPU. None without a GPU.
+    """
+    listed = _listed_mb(device, root) if root else None
+    used = _used_mb(device) if listed is None else listed
+    return None if used is None else used / MIB_PER_GB
+
+
 def holders(device: Device) -> list[str]:
     """The processes on a GPU: name, process id and memory of each."""
     rows = (line.split(", ") for line in _query(device, "compute-apps=pid,process_name,used_memory").splitlines())
@@ -151,10 +161,8 @@ class MemoryWatch:
             self._over.wait(SAMPLE_SECONDS)
 
     def _held_mb(self, root: int | None) -> float:
-        own = {root, *descendants(root)} if root else set()
-        listed = [used for pid, used in _processes(self._device) if pid in own]
-        if listed:
-            return sum(listed)
+        if root and (listed := _listed_mb(self._device, root)) is not None:
+            return listed
         used = _used_mb(self._device)
         return 0.0 if used is None or self._before is None else used - self._before
 
@@ -190,6 +198,13 @@ def _processes(device: Device) -> list[tuple[int, float]]:
         except ValueError:  # [N/A]: not reported
             continue
     return found
+
+
+def _listed_mb(device: Device, root: int) -> float | None:
+    """The MiB that nvidia-smi lists for a process and its descendants; None if it lists none of them."""
+    own = {root, *descendants(root)}
+    listed = [used for pid, used in _processes(device) if pid in own]
+    return sum(listed) if listed else None
 
 
 def _used_mb(device: Device) -> float | None:

@@ -53,16 +53,20 @@ def serve(
         UsageError, EnvironmentProblem: a wrong option or a missing program, before anything starts.
         OvernightError: the server does not stay up; quotes the decisive line of its log.
     """
-    from agent.llm.server import ServerSupervisor, check_address, find_vllm, make_plan, stop_signals
+    from agent.llm.control import Control
+    from agent.llm.server import SPLIT_SHARE, ServerSupervisor, check_address, find_vllm, make_plan, stop_signals
     from sandbox.gpu import gpus
 
     program = find_vllm(vllm)
     check_address(host, port)
     on_gpu = bool(gpus())
-    plan = make_plan(
-        program, model, host, port, on_gpu, on_gpu if sleep is None else sleep, gpu_memory_utilization, max_model_len,
-        log or Path(cache).expanduser() / "llm" / f"vllm-{port}.log", extra,
-    )  # fmt: skip
+    log = log or Path(cache).expanduser() / "llm" / f"vllm-{port}.log"
+    given, sleeps = gpu_memory_utilization, on_gpu if sleep is None else sleep
+    shares = {sleeps: given, False: given if not sleeps else min(given or 1.0, SPLIT_SHARE)}
+    plan, split = (
+        make_plan(program, model, host, port, on_gpu, mode, shares[mode], max_model_len, log, extra)
+        for mode in (sleeps, False)
+    )
     with stop_signals() as stop:
-        ServerSupervisor(plan, stop, say).run()
+        ServerSupervisor(plan, split, Control(Path(cache), port), stop, say).run()
     return 130 if stop[0] == signal.SIGINT else 0

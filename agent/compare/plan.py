@@ -26,7 +26,8 @@ OWN = (
     "detach",
     "memory",
 )  # set by the comparison, or without meaning in it
-MOVABLE = ("runs", "cache", "llm_base_url", "llm_timeout")  # may change when a comparison continues
+# may change when a comparison continues
+MOVABLE = ("runs", "cache", "llm_base_url", "llm_timeout", "llm_token_timeout")
 
 
 @dataclass(frozen=True)

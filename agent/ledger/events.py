@@ -150,6 +150,13 @@ class Lost(_OfTrial, frozen=True, kw_only=True, tag="lost"):
     reason: str = ""
 
 
+class ServerProblem(_Event, frozen=True, kw_only=True, tag="server_problem"):
+    """The model server that sleeps during runs was wrong after a sleep or a wake; see ``llm.sleeping_server``."""
+
+    problem: str
+    action: str  # restarted; split: without sleep mode from now on; waiting; noted: it goes on
+
+
 class Resumed(_Event, frozen=True, kw_only=True, tag="resumed"):
     """A session goes on after an interruption."""
 
@@ -177,6 +184,7 @@ Event: TypeAlias = (
     | Weighed
     | Published
     | Lost
+    | ServerProblem
     | Resumed
     | Ended
 )

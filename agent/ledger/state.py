@@ -25,6 +25,7 @@ from agent.ledger.events import (
     Repaired,
     Resumed,
     RunStarted,
+    ServerProblem,
     SessionStarted,
     Stacked,
     Told,
@@ -53,6 +54,7 @@ class State:
     told: frozenset[int] = frozenset()  # trials whose outcome the proposer knows
     moved: Mapping[int, str] = field(default_factory=dict)  # trial → accepted commit
     lost: int = 0  # number of lost runs
+    server_problems: tuple[ServerProblem, ...] = ()  # of the model server that sleeps during runs
     resumed: int = 0  # number of resumes
     ended: str | None = None  # why the session ended
     last_time: float = 0.0  # of the last event
@@ -133,6 +135,7 @@ class StateBuilder:
         self.keeps: list[int] = []
         self.open: dict[int, None] = {}
         self.stacks: list[Stacked] = []
+        self.server_problems: list[ServerProblem] = []
         self.weights: dict[int, Weight] = {}
 
     def apply(self, event: Event) -> None:
@@ -196,6 +199,8 @@ class StateBuilder:
             case Lost():
                 self._close_run(event.trace)
                 self.lost += 1
+            case ServerProblem():
+                self.server_problems.append(event)
             case Resumed():
                 self._resume(event, since)
             case Ended():
@@ -283,6 +288,7 @@ class StateBuilder:
             "keeps": tuple(self.keeps),
             "open": tuple(self.open),
             "stacks": tuple(self.stacks),
+            "server_problems": tuple(self.server_problems),
             "weights": dict(self.weights),
         }
         return State(**{**vars(self), **frozen})
@@ -301,6 +307,6 @@ def lost_in_a_row(events: Sequence[Event]) -> int:
     for event in reversed(events):
         if isinstance(event, Lost):
             count += 1
-        elif not isinstance(event, RunStarted):
+        elif not isinstance(event, RunStarted | ServerProblem):
             break
     return count

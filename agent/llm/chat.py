@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypedDict, Unpack
 
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
@@ -38,6 +38,7 @@ class Reply:
     choices: tuple[str, ...] = ()
     refusal: str = ""
     failures: tuple[str, ...] = ()  # one line per failed attempt
+    estimated: bool = False  # the server reports no usage: the tokens are estimated from the texts
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,26 @@ class Chat(Protocol):
 def estimate_tokens(messages: Sequence[Message]) -> int:
     """Tokens of a conversation, estimated from its bytes."""
     return sum(int(len(message["content"].encode()) / BYTES_PER_TOKEN) + 8 for message in messages)
+
+
+def with_estimated_usage(reply: Reply, messages: Sequence[Message]) -> Reply:
+    """The reply to ``messages`` with numbers of tokens estimated from its texts."""
+    written = [{"content": text} for text in (reply.reasoning, *(reply.choices or (reply.text,))) if text]
+    tokens_in, tokens_out = estimate_tokens(messages), estimate_tokens(written)
+    return replace(reply, tokens_in=tokens_in, tokens_out=tokens_out, estimated=True)
+
+
+def usage_of(replies: Sequence[Reply]) -> dict[str, float]:
+    """Sums over replies for ``Proposal.usage``. ``estimated``: how many have estimated tokens, if any do."""
+    estimated = sum(reply.estimated for reply in replies)
+    return {
+        "calls": len(replies),
+        "requests": sum(reply.attempts for reply in replies),
+        "tokens_in": sum(reply.tokens_in for reply in replies),
+        "tokens_out": sum(reply.tokens_out for reply in replies),
+        "seconds": round(sum(reply.seconds for reply in replies), 3),
+        **({"estimated": estimated} if estimated else {}),
+    }
 
 
 class Answers:

@@ -12,7 +12,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 from urllib.parse import urlsplit, urlunsplit
@@ -20,11 +20,12 @@ from urllib.parse import urlsplit, urlunsplit
 from agent.errors import ContextOverflow, ModelMisconfigured, UsageError
 from agent.llm import explanations
 from agent.llm.api_keys import KEY_VARIABLES, key_of_environment
-from agent.llm.chat import Message, ModelInfo, Options, Reply, estimate_tokens
+from agent.llm.chat import Message, ModelInfo, Options, Reply, estimate_tokens, with_estimated_usage
 from agent.llm.connection import Connection, RequestFailed
 from agent.llm.parameters import Parameters
 from agent.llm.responses import PROBE, enforced_forms, read_completion, read_models, window_of
 from agent.llm.retries import Retries, RetriesExhausted
+from agent.llm.streaming import STREAM, Limits, completion
 
 CONNECT_PATIENCE = 10.0  # seconds of retries for the first request to a server
 
@@ -60,7 +61,8 @@ class ChatModel:
         base_url: for example ``http://127.0.0.1:8000/v1``.
         model: its name on the server; None takes the only model of the server.
         api_key: default from ``OVERNIGHT_LLM_API_KEY`` or ``OPENAI_API_KEY``.
-        timeout: seconds for one request, reasoning included.
+        timeout: seconds until the first token of a reply, or until the end of a reply that is not streamed.
+        token_timeout: seconds between two tokens of a reply, at most ``timeout``.
         patience: seconds of retries for one request.
         connect_patience: seconds of retries for the list of models; None is ``CONNECT_PATIENCE``.
         max_attempts: bound on the attempts of one request.
@@ -73,6 +75,7 @@ class ChatModel:
         model: str | None = None,
         api_key: str | None = None,
         timeout: float = 600.0,
+        token_timeout: float = 120.0,
         *,
         patience: float = 900.0,
         connect_patience: float | None = None,
@@ -88,14 +91,13 @@ class ChatModel:
                 f"the API key holds characters that no HTTP header can carry; set {KEY_VARIABLES[0]} again"
             )
         self._model = model
+        self._limits = Limits(timeout, min(timeout, token_timeout))
         self._connection = Connection(self.base_url, self._key, timeout)
         self._retries = Retries(max_attempts, sleep, clock, rng or random.Random())
         self._patience = patience
         self._connect_patience = CONNECT_PATIENCE if connect_patience is None else connect_patience
-        self._requests = Parameters(
-            lambda body: read_completion(self._connection.post("/chat/completions", body)),
-            lambda text: log.warning("%s %s", self._connection, text),
-        )
+        self._requests = Parameters(self._post, lambda text: log.warning("%s %s", self._connection, text))
+        self._stream: Mapping[str, Any] = STREAM  # empty for a server that does not stream
         self._info: ModelInfo | None = None
         self._has_tokenizer = True  # until a request to /tokenize fails
 
@@ -114,11 +116,12 @@ class ChatModel:
         body = self._body(messages, **options)
         began, failures = self._retries.clock(), list[str]()
         try:
-            reply = self._call(lambda: self._requests.send(body), self._patience, failures)
+            reply = self._call(lambda: self._send(body), self._patience, failures)
         except RequestFailed as error:
             raise self._refused(error) from None
         seconds = self._retries.clock() - began
-        return replace(reply, seconds=seconds, attempts=len(failures) + 1, failures=tuple(failures))
+        reply = replace(reply, seconds=seconds, attempts=len(failures) + 1, failures=tuple(failures))
+        return reply if reply.tokens_in else with_estimated_usage(reply, messages)
 
     def describe(self) -> ModelInfo:
         """The model and its server, asked once and then remembered.
@@ -140,7 +143,7 @@ class ChatModel:
 
             def ask(needed: str, options: Options) -> Reply:
                 body = self._body([{"role": "user", "content": PROBE}], **options)
-                return self._call(lambda: self._requests.send(body, needed), self._patience)
+                return self._call(lambda: self._send(body, needed), self._patience)
 
             try:
                 forms = enforced_forms(ask, window)
@@ -176,6 +179,17 @@ class ChatModel:
         if "grammar" in given:
             body["structured_outputs"] = {"grammar": given["grammar"]}
         return {"model": model, "messages": [dict(message) for message in messages], **body}
+
+    def _send(self, body: dict[str, Any], needed: str = "") -> Reply:
+        return self._requests.send({**body, **self._stream}, needed)
+
+    def _post(self, body: dict[str, Any]) -> Reply:
+        answer, streamed = completion(self._connection, body, self._limits)
+        reply = read_completion(answer)
+        if self._stream and body.get("stream") and not streamed:
+            self._stream = {}
+            log.warning("%s does not stream: --llm-timeout bounds the whole of each reply", self._connection)
+        return reply
 
     def _call(self, request: Callable[[], T], patience: float, failures: list[str] | None = None) -> T:
         """``request`` with retries. Raises RequestFailed if waiting does not help, else ModelUnavailable."""

@@ -8,6 +8,8 @@ import os
 import re
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from agent.llm.api_keys import scrub
 from agent.llm.error_bodies import ErrorBody, read_error
 
 if TYPE_CHECKING:
+    from httpx2 import Response
     from openai import OpenAI
 
 
@@ -64,7 +67,7 @@ class Connection:
     Args:
         base_url: ends without a slash.
         key: API key, None for a server without keys.
-        timeout: of one request in seconds.
+        timeout: seconds without a byte of the answer after which a request fails.
     """
 
     def __init__(self, base_url: str, key: str | None, timeout: float) -> None:
@@ -96,12 +99,30 @@ class Connection:
         except (RequestFailed, ValueError, KeyError, TypeError):
             return ""
 
+    @contextmanager
+    def streamed(self, path: str, body: dict[str, Any]) -> Iterator[Response]:
+        """The response to a POST request, whose body has not been read. Raises RequestFailed, ModelMisconfigured."""
+        client = self._open()
+        from openai import Stream
+
+        kind = Stream[object]
+        with self._failures(), client.post(path, cast_to=object, body=body, stream=True, stream_cls=kind) as reply:
+            yield reply.response
+
     def _request(self, method: str, path: str, **options: Any) -> str:
+        client = self._open()
+        with self._failures():
+            return str(getattr(client, method)(path, cast_to=str, **options))
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn every exception of a request into RequestFailed."""
         from openai import APIStatusError
 
-        client = self._open()
         try:
-            return str(getattr(client, method)(path, cast_to=str, **options))
+            yield
+        except RequestFailed:
+            raise
         except APIStatusError as error:
             body = read_error(error.response.text)
             reason = f"HTTP {error.status_code}{f': {body.reason}' if body.reason else ''}"

@@ -19,6 +19,8 @@ _OPTIONAL = {
     "n": r"[`'\"]n[`'\"]|n ?(?:[:=<>!]|must|should|is not)|completion choices?|multiple (?:choices|completions)",
     "response_format": "response_?format|json_?schema|structured[ _-]?outputs?",
     "structured_outputs": "structured[ _-]?outputs?|grammar|guided",
+    "stream": "stream(?:ing)?",
+    "stream_options": "stream_options|include_usage",
 }
 _NEW_NAMES = {"max_tokens": "max_completion_tokens"}
 

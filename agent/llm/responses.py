@@ -25,27 +25,27 @@ def read_completion(body: str) -> Reply:
             raise RequestFailed(f"an error in place of a chat completion: {scrub(error.reason)}", status, error)
         choices = [(choice.get("message") or {}, choice.get("finish_reason")) for choice in data["choices"]]
         usage = data.get("usage") or {}
-        texts = tuple(_text(message.get("content")) for message, _ in choices)
+        texts = tuple(text_of(message.get("content")) for message, _ in choices)
         whole = [text if finish != "length" else "" for text, (_, finish) in zip(texts, choices, strict=True)]
         texts = tuple(whole) if any(text.strip() for text in whole) else texts  # half an answer may look like another
         best = next((i for i, text in enumerate(texts) if text.strip()), 0)
         message, finish = choices[best]
         return Reply(
             text=texts[best],
-            reasoning=_text(message.get("reasoning_content") or message.get("reasoning")),
+            reasoning=text_of(message.get("reasoning_content") or message.get("reasoning")),
             finish_reason=str(finish or "stop"),
             model=str(data.get("model") or ""),
             tokens_in=int(usage.get("prompt_tokens") or 0),
             tokens_out=int(usage.get("completion_tokens") or 0),
             choices=texts,
-            refusal=_text(message.get("refusal")),
+            refusal=text_of(message.get("refusal")),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise RequestFailed(f"an answer that is no chat completion: {scrub(body[:200])!r}", 200) from None
 
 
-def _text(content: Any) -> str:
-    """Content as a string; some servers send a list of parts."""
+def text_of(content: Any) -> str:
+    """The content of a message as a string; some servers send a list of parts."""
     if isinstance(content, list):
         return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""

@@ -23,8 +23,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
+from agent.llm import canary
 from agent.llm.api_keys import without_keys
-from agent.llm.sleep_mode import call
+from agent.llm.client import ChatModel
+from agent.llm.control import RESTART, SPLIT, Control, Served
+from agent.llm.sleep_mode import healthy
 from agent.text import decisive_line, duration
 from sandbox import gpu
 from sandbox.types import Device
@@ -32,12 +35,14 @@ from sandbox.types import Device
 VLLM = "OVERNIGHT_VLLM"  # names the executable where --vllm does not
 INSTALL = "python3 -m venv ~/vllm && ~/vllm/bin/pip install vllm"
 SLEEP_SHARE, SPLIT_SHARE = 0.9, 0.3  # of the GPU's memory: with sleep mode, and beside running trials
+KEPT_BACK = 0.05  # share of the rest for the driver and the CUDA context of a trial
 STRUCTURED = '{"backend": "xgrammar", "disable_any_whitespace": true}'  # else white space can fill an answer
 
 POLL = 0.2  # seconds between checks of the process
 HEALTH_EVERY = 5.0  # seconds between requests to /health
 UNHEALTHY = 60.0  # seconds without a good answer, then the server is restarted
 REPORT_EVERY = 15.0  # seconds between messages while the server loads
+CANARY_SECONDS = 30.0  # timeout of one answer to the canary
 STOP_SECONDS = 20.0  # between SIGTERM and SIGKILL
 STEADY = 120.0  # seconds of health that reset the count of quick crashes
 PAUSES = (1.0, 5.0, 30.0)  # seconds before the restarts after quick crashes; then the command fails
@@ -176,16 +181,20 @@ class ServerSupervisor:
 
     Args:
         plan: of the server.
+        split: plan without sleep mode, for a session whose server fails after waking.
+        control: by which sessions ask for restarts.
         stop: list of received stop signals, see ``stop_signals``.
         say: receives progress messages.
     """
 
-    def __init__(self, plan: Plan, stop: list[int], say: Callable[[str], None]) -> None:
-        self.plan, self.stop, self.say = plan, stop, say
+    def __init__(self, plan: Plan, split: Plan, control: Control, stop: list[int], say: Callable[[str], None]) -> None:
+        self.plan, self.split, self.control, self.stop, self.say = plan, split, control, stop, say
         self.log_start = 0  # byte of the log at which the current process begins
+        self.starts = 0  # number of times that the server became ready
+        self.canary: str | None = None  # answer at the first start
 
     def run(self) -> None:
-        """Start the server and restart it after crashes.
+        """Start the server; restart it after crashes and at the request of a session.
 
         Raises:
             OvernightError: the first start fails, or the server keeps crashing.
@@ -198,34 +207,52 @@ class ServerSupervisor:
         except OSError as error:
             raise EnvironmentProblem(f"cannot write {plan.log}: {error.strerror}. Name another --log.") from None
         self.say(introduction(plan))
-        ready_before, quick = False, 0
+        with self.control.held():
+            self._keep_running()
+        self.say("the model server has ended")
+
+    def _keep_running(self) -> None:
+        quick = 0
         while not self.stop:
-            if ready_before:
+            if self.starts:
                 self._await_memory()
             steady, reason = 0.0, ""
             with self._process() as process:
                 began = time.monotonic()
                 if self._await_health(process):
-                    if not ready_before:
-                        print(
-                            f"overnight run --llm-base-url {plan.root}/v1 --llm-model {shlex.quote(plan.name)}",
-                            flush=True,
-                        )
-                    self.say(f"{plan.name} answers, {duration(time.monotonic() - began)} after its start")
-                    ready_before, since = True, time.monotonic()
+                    self._announce(time.monotonic() - began)
+                    since = time.monotonic()
                     reason = self._await_failure(process)
                     steady = time.monotonic() - since
             if self.stop:
-                break
+                return
+            if reason in (RESTART, SPLIT):
+                self.plan, quick = self.split if reason == SPLIT else self.plan, 0
+                self.say(f"a session asked for a restart{' without sleep mode' if reason == SPLIT else ''}")
+                continue
             reason = reason or exit_reason(process.returncode, self._log_lines())
             quick = 0 if steady > STEADY else quick + 1
-            if not ready_before or quick > len(PAUSES):
-                times = f"crashed {quick} times in a row" if ready_before else "did not start"
-                raise OvernightError(f"the model server {times}: {reason}. Its log: {plan.log}")
+            if not self.starts or quick > len(PAUSES):
+                times = f"crashed {quick} times in a row" if self.starts else "did not start"
+                raise OvernightError(f"the model server {times}: {reason}. Its log: {self.plan.log}")
             pause = PAUSES[max(quick, 1) - 1]
             self.say(f"the model server crashed ({reason}); it restarts in {pause:g} s")
             self._sleep(pause)
-        self.say("the model server has ended")
+
+    def _announce(self, seconds: float) -> None:
+        """Record the answer to the canary at the first start; report that the server is ready."""
+        plan = self.plan
+        if not self.starts:
+            try:
+                chat = ChatModel(f"{plan.root}/v1", plan.name, timeout=CANARY_SECONDS, patience=0.0)
+                self.canary = canary.record(chat)
+            except OvernightError as error:
+                self.say(f"the server does not answer a fixed question, so sessions cannot check it by one: {error}")
+        self.starts += 1
+        self.control.publish(Served(os.getpid(), plan.root, self.starts, self.canary))
+        if self.starts == 1:
+            print(f"overnight run --llm-base-url {plan.root}/v1 --llm-model {shlex.quote(plan.name)}", flush=True)
+        self.say(f"{plan.name} answers, {duration(seconds)} after its start")
 
     @contextlib.contextmanager
     def _process(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -270,9 +297,11 @@ class ServerSupervisor:
         return False
 
     def _await_failure(self, process: subprocess.Popen[bytes]) -> str:
-        """Wait until the process ends, must stop ("") or has been unhealthy for too long (a reason)."""
+        """Wait until the process ends or must stop (""), was unhealthy for too long (a reason), or a session asks."""
         last_healthy = checked = time.monotonic()
         while not self._over(process):
+            if request := self.control.requested():
+                return request
             if (now := time.monotonic()) - checked > HEALTH_EVERY:
                 checked = now
                 if healthy(self.plan.root):
@@ -296,14 +325,6 @@ class ServerSupervisor:
             log.seek(max(self.log_start, self.plan.log.stat().st_size - TAIL))
             text = log.read().decode("utf-8", "replace")
         return [line for raw in text.splitlines() if (line := without_prefix(raw))]
-
-
-def healthy(root: str) -> bool:
-    """Whether the server at ``root`` answers /health."""
-    try:
-        return call(root, "GET", "/health", 10.0)[0] == 200
-    except OSError:
-        return False
 
 
 def introduction(plan: Plan) -> str:

@@ -10,12 +10,9 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Sequence
-from typing import Unpack
 from urllib.parse import urlsplit
 
 from agent.errors import EnvironmentProblem, ModelUnavailable
-from agent.llm.chat import Chat, Message, ModelInfo, Options, Reply
 
 CALL_SECONDS = 120.0  # timeout of one call: the weights of a large model move through the PCI bus
 PATIENCE = 60.0  # seconds of retries for falling asleep or waking up
@@ -39,6 +36,14 @@ def call(root: str, method: str, path: str, timeout: float) -> tuple[int, bytes]
         raise OSError(f"no HTTP answer ({error})") from error
     finally:
         connection.close()
+
+
+def healthy(root: str) -> bool:
+    """Whether the server at ``root`` answers /health."""
+    try:
+        return call(root, "GET", "/health", 10.0)[0] == 200
+    except OSError:
+        return False
 
 
 class Sleeper:
@@ -120,21 +125,3 @@ class Sleeper:
                 return problem
             time.sleep(pause)  # the first check follows at once: the change is usually done when the call returns
             pause = PAUSE
-
-
-class WakingChat:
-    """A chat model whose server is woken before each request."""
-
-    def __init__(self, chat: Chat, sleeper: Sleeper) -> None:
-        self.chat, self.sleeper = chat, sleeper
-
-    def complete(self, messages: Sequence[Message], **options: Unpack[Options]) -> Reply:
-        self.sleeper.awake()
-        return self.chat.complete(messages, **options)
-
-    def describe(self) -> ModelInfo:
-        self.sleeper.awake()  # the first call sends requests to the model
-        return self.chat.describe()
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        return self.chat.count_tokens(messages)

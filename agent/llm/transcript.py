@@ -21,7 +21,7 @@ def transcript(reply: Reply) -> str:
     facts = [
         f"model: {reply.model}",
         f"finish: {reply.finish_reason}",
-        f"tokens: {reply.tokens_in} in, {reply.tokens_out} out",
+        f"tokens: {reply.tokens_in} in, {reply.tokens_out} out{', estimated' if reply.estimated else ''}",
         f"seconds: {reply.seconds:.1f}",
         f"attempts: {reply.attempts}",
         *(f"failed: {failure}" for failure in reply.failures),

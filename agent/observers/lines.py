@@ -9,12 +9,13 @@ from agent.ledger import events
 from agent.ledger.events import Event
 from agent.ledger.state import State
 from agent.review.data.attempts import reason
+from agent.review.data.server import words_of
 from agent.types import Measurement, Record
 
 
 def log_line(event: Event, state: State) -> str:
     """A line of session.log: name of the event, trial, content."""
-    without = events.SessionStarted | events.Resumed | events.Ended
+    without = events.SessionStarted | events.ServerProblem | events.Resumed | events.Ended
     where = "" if isinstance(event, without) else f"trial {event.trial}"
     words = _words(event, state)
     return "  ".join(part for part in (f"{events.name_of(event):<11}", where, words) if part).rstrip()
@@ -79,6 +80,8 @@ def plain_line(event: Event, state: State) -> str:
                 return trial_line(record, metric, planned)
         case events.Repaired(proposal=proposal) if not proposal.ending:
             return f"trial {event.trial}  failed before training; the model repaired its edit"
+        case events.ServerProblem():
+            return words_of(event)
         case events.Resumed():
             within = planned and done <= planned
             return f"resumed after {f'{done} of {planned} trials' if within else text.count(done, 'trial')}"

@@ -18,9 +18,10 @@ from typing import Any
 
 from agent import text
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
-from agent.ledger.events import Asked, Event, Moved, Published
+from agent.ledger.events import Asked, Event, Moved, Published, ServerProblem
 from agent.ledger.state import State
 from agent.observers.protocol import Observer
+from agent.review.data.server import words_of
 from agent.review.data.summary import Summary, summarize
 
 VARIABLE = "OVERNIGHT_NOTIFY"
@@ -123,6 +124,8 @@ class Notifier(Observer):
             record = state.of_trial(event.trial)
             subject = text.line(record.proposal.subject, 100) if record else ""
             self._best = f"trial {event.trial}: {subject}\n{outcome(summarize(state))}"
+        elif isinstance(event, ServerProblem):
+            self._queue.put(("warning", "model server", words_of(event)))
         self._send_best()
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent import text
 from agent.errors import OvernightError
-from agent.ledger.events import Event, Lost
+from agent.ledger.events import Event, Lost, ServerProblem
 from agent.ledger.state import State
 from agent.llm.api_keys import scrub
 from agent.observers.lines import log_line
@@ -66,7 +66,7 @@ class SessionLog(Observer):
             handler.close()
 
     def event(self, event: Event, state: State) -> None:
-        level = logging.WARNING if isinstance(event, Lost) else logging.INFO
+        level = logging.WARNING if isinstance(event, Lost | ServerProblem) else logging.INFO
         self._logger.log(level, "%s", log_line(event, state))
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:

@@ -42,7 +42,7 @@ class Runs:
     def __init__(self, workers: Workers, directory: RunDirectory, recorder: Recorder, seed: int, smoke: float = 0.0):
         self.workers, self.smoke = workers, smoke  # bound of the smoke test of a new program, in seconds; 0: none
         self.orders: dict[Future[Measurement], Order] = {}
-        self._directory, self._recorder, self._seed = directory, recorder, seed
+        self._directory, self.recorder, self._seed = directory, recorder, seed
         self._lost = 0  # runs that were lost since the last that was measured
 
     @property
@@ -66,14 +66,14 @@ class Runs:
         shared = role in ("incumbent", "reserve")  # one run of the incumbent serves all open trials
         if not self.room or (shared and any(order.commit == commit for order in running)):
             return False
-        state, events = self._recorder.state, self._recorder.events
+        state, events = self.recorder.state, self.recorder.events
         earlier = sum(isinstance(event, RunStarted) and event.trial == trial for event in events)
         trace = f"trials/{trial:04d}/run-{earlier + 1}"
         used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
         smoke = 0.0 if used else self.smoke
         if seed is None:
             seed = next(seed for k in count() if (seed := session_seed(self._seed, k)) not in used)
-        self._recorder.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
+        self.recorder.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
         usual = usual_of(state.baseline_runs) if trial else UNKNOWN
         self._start(
             Order(trial, commit, role, seed, trace, state.resumed, on, watch=wanted.watch, smoke=smoke, usual=usual)
@@ -92,7 +92,7 @@ class Runs:
         def progress(phase: str, info: Mapping[str, object]) -> None:
             if order is next(iter(list(self.orders.values())), order):  # only the oldest run is shown
                 more = {"trial": order.trial, "role": order.role, "running": len(self.orders)}
-                self._recorder.progress(phase, {**info, **more})
+                self.recorder.progress(phase, {**info, **more})
 
         self.orders[self.workers.start(order, self._directory.path / order.trace, progress)] = order
 
@@ -112,17 +112,17 @@ class Runs:
         except (SandboxBroken, EnvironmentProblem, OSError) as error:
             self._lose(order, str(error))
             self._lost += 1
-            if (lost := lost_in_a_row(self._recorder.events)) >= RETRIES * self.workers.size:
+            if (lost := lost_in_a_row(self.recorder.events)) >= RETRIES * self.workers.size:
                 raise EnvironmentProblem(f"{lost} runs in a row were lost to the machine, the last: {error}") from error
             return
         self._lost = 0
-        checked = with_seed_check(run, self._recorder.state.runs.get(run.commit, ()))
-        self._recorder.write(Measured(trial=order.trial, measurement=checked))
-        prune_checkpoints(self._directory, self._recorder.state, order.trial, self.orders.values())
+        checked = with_seed_check(run, self.recorder.state.runs.get(run.commit, ()))
+        self.recorder.write(Measured(trial=order.trial, measurement=checked))
+        prune_checkpoints(self._directory, self.recorder.state, order.trial, self.orders.values())
 
     def _lose(self, order: Order, reason: str) -> None:
         if order.scored is None:
-            self._recorder.write(Lost(trial=order.trial, trace=order.trace, reason=reason))
+            self.recorder.write(Lost(trial=order.trial, trace=order.trace, reason=reason))
 
     def leave(self) -> None:
         """End all runs. The outcome of a run that has just ended is recorded."""
@@ -222,6 +222,7 @@ def wait(runs: Runs, ideas: Ideas) -> None:
     if not awaited:  # the end of the night came between two looks at the clock
         return
     done, _ = futures.wait(awaited, timeout=LOOK, return_when=futures.FIRST_COMPLETED)
+    runs.recorder.flush()
     if not runs.orders:
         ideas.waited += time.monotonic() - began
     for future in [future for future in runs.orders if future in done]:

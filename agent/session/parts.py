@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import UsageError
 from agent.judge.policy import Policy, default_calibration, policy_from
 from agent.llm.client import is_loopback
-from agent.llm.sleep_mode import Sleeper, WakingChat
+from agent.llm.sleeping_server import SleepingServer, WakingChat
 from agent.observers.notify import Notifier, make_notifier
 from agent.proposers.protocol import Proposer
 from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_calibration, check_settings, without_effect
@@ -33,7 +33,7 @@ class Parts(Workplace):
     policy: Policy
     calibration: int  # runs of the baseline before the first proposal
     notifier: Notifier | None = None
-    sleeper: Sleeper | None = None
+    sleeper: SleepingServer | None = None
     ahead: bool = False  # the model is asked while a trial trains
 
 
@@ -81,7 +81,9 @@ def session_policy(settings: Settings, say: Callable[[str], None]) -> Policy:
     return policy_from(settings.policy, keep_simpler=settings.keep_simpler, stop_hopeless=settings.stop_hopeless)
 
 
-def make_session_proposer(settings: Settings, target: Target, source: str, sleeper: Sleeper | None = None) -> Proposer:
+def make_session_proposer(
+    settings: Settings, target: Target, source: str, sleeper: SleepingServer | None = None
+) -> Proposer:
     """The proposer that the settings name, for a file with the text ``source``.
 
     Raises:
@@ -126,12 +128,15 @@ def _code_proposer(settings: Settings, target: Target, model: Chat | None) -> Pr
     return StandIn(code, lambda _: IdeasProposer(bank))
 
 
-def _model(settings: Settings, sleeper: Sleeper | None) -> Chat:
+def _model(settings: Settings, sleeper: SleepingServer | None) -> Chat:
     from agent.llm.client import ChatModel
 
     patience = MODEL_PATIENCE[settings.on_llm_failure]
     name = settings.llm_model or None
-    model: Chat = ChatModel(settings.llm_base_url, name, timeout=settings.llm_timeout, patience=patience)
+    model: Chat = ChatModel(
+        settings.llm_base_url, name, timeout=settings.llm_timeout, token_timeout=settings.llm_token_timeout,
+        patience=patience,
+    )  # fmt: skip
     model = WakingChat(model, sleeper) if sleeper is not None else model
     model.describe()  # raises if the server does not answer
     return model
@@ -161,7 +166,7 @@ def _centaur_options(settings: Settings) -> dict[str, Any]:
     return {"share": share, "screen": settings.screen, "on_failure": on_failure}
 
 
-def asks_ahead(settings: Settings, sleeper: Sleeper | None) -> bool:
+def asks_ahead(settings: Settings, sleeper: SleepingServer | None) -> bool:
     """Whether the model is asked while a trial trains.
 
     "auto": only if the server is on another machine, because a shared device would slow the trial down.

@@ -52,5 +52,6 @@ def _end(settings: Settings) -> str:
         f"after {settings.hours:g} h" if settings.hours else "",
         f"at {settings.until}" if settings.until else "",
         f"after {settings.train_hours:g} h of training" if settings.train_hours else "",
+        f"after {settings.gpu_hours:g} GPU-hours" if settings.gpu_hours else "",
     ]
     return ", or ".join(filter(None, bounds)) or "when it is stopped: overnight stop, or Ctrl-C"

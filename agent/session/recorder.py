@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,7 @@ class Recorder:
 
     def __init__(self, ledger: Ledger, view: Observer):
         self._ledger, self._view = ledger, view
+        self._posted: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._showing = threading.Lock()  # workers report progress from their own threads
 
     @property
@@ -26,8 +28,21 @@ class Recorder:
     def events(self) -> Sequence[Event]:
         return self._ledger.events
 
+    def post(self, event: Event) -> None:
+        """Keep an event of another thread until the next ``write`` or ``flush``."""
+        self._posted.put(event)
+
+    def flush(self) -> None:
+        """Write the events of other threads."""
+        while not self._posted.empty():
+            self._append(self._posted.get())
+
     def write(self, event: Event) -> None:
         """Append an event to the ledger, then show it."""
+        self.flush()
+        self._append(event)
+
+    def _append(self, event: Event) -> None:
         written = self._ledger.append(event)
         with self._showing:
             self._view.event(written, self.state)

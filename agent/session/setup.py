@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.judge.beliefs import Beliefs
-from agent.ledger.events import Resumed, SessionStarted
+from agent.ledger.events import Resumed, ServerProblem, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
 from agent.patch.normal_form import program_of
@@ -232,6 +232,8 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
     stacked = parts.policy.name == "stacked"
     commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
     smoke = smoke_seconds(parts.settings.smoke, parts.target.budget.startup_seconds)
+    if parts.sleeper is not None:
+        parts.sleeper.report = lambda found: recorder.post(ServerProblem(problem=found.text, action=found.action))
     runs = Runs(crew.workers, directory, recorder, parts.settings.seed, smoke)
     ideas = Ideas(parts.proposer, directory, recorder, parts.settings.on_llm_failure == "wait")
     ending = EndOfNight(parts.settings, crew.stopper, parts.target)

@@ -11,6 +11,7 @@ from statistics import median
 from agent import text
 from agent.errors import OvernightError
 from agent.ledger.state import State
+from agent.review.data.times import gpu_seconds
 from agent.rundir.stop import Stopper
 from agent.settings import Settings, parse_until
 from agent.target import Target
@@ -29,6 +30,7 @@ class Cost:
 
     trial: float
     training: float
+    run: float = 0.0  # the trial without the wait for the idea
 
 
 def expected_cost(state: State, target: Target | None = None) -> Cost:
@@ -45,7 +47,7 @@ def expected_cost(state: State, target: Target | None = None) -> Cost:
         known = target is not None and target.score == "trusted" and target.budget.kind == "seconds"
         run = training = target.budget.amount if target is not None and known else 0.0
     asking = median(record.asking for record in state.records) if state.records else 0.0
-    return Cost(run + asking, training)
+    return Cost(run + asking, training, run)
 
 
 def reason_to_end(
@@ -83,20 +85,26 @@ def reason_to_end(
         over, bound = _hours_over(settings.train_hours, what), f"of {_hours(settings.train_hours)}{what}"
         if reason := _over(left, cost.training, over, bound):
             return reason
+    if settings.gpu_hours is not None:
+        left, what = settings.gpu_hours * 3600 - gpu_seconds(state), " on GPUs"
+        over, bound = _hours_over(settings.gpu_hours, what), f"of {_hours(settings.gpu_hours)}{what}"
+        if reason := _over(left, cost.run, over, bound):
+            return reason
     return _model_over(state, settings)
 
 
 def _model_over(state: State, settings: Settings) -> str:
     """Why the model is asked no more; "" if it is."""
-    read, written = (
+    read, written, estimated = (
         sum(answer.usage.get(name, 0.0) for record in state.records for answer in record.proposals)
-        for name in ("tokens_in", "tokens_out")
+        for name in ("tokens_in", "tokens_out", "estimated")
     )
+    guessed = ", partly estimated" if estimated else ""
     if settings.max_tokens_total is not None and read + written >= settings.max_tokens_total:
-        return f"the model has used {read + written:,.0f} tokens of {settings.max_tokens_total:,}"
+        return f"the model has used {read + written:,.0f} tokens of {settings.max_tokens_total:,}{guessed}"
     spent = (read * settings.price_in + written * settings.price_out) / 1e6
     if settings.max_cost is not None and spent >= settings.max_cost:
-        return f"the model has cost {spent:.2f} of {settings.max_cost:g}"
+        return f"the model has cost {spent:.2f} of {settings.max_cost:g}{guessed}"
     return ""
 
 
@@ -178,7 +186,7 @@ class EndOfNight:
             return "stopped by the user"
         left = (self.until - datetime.now()).total_seconds() if self.until is not None else None
         one = expected_cost(state, self.target)
-        cost = Cost(one.trial * runs, one.training * runs)
+        cost = Cost(one.trial * runs, one.training * runs, one.run * runs)
         reason = reason_to_end(state, self.settings, cost, time.monotonic() - self.begun, left, trial)
         if not reason and (stuck := breaker(state, self.settings.breaker)):
             raise Stuck(stuck)

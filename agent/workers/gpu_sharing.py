@@ -12,7 +12,8 @@ from typing import Any
 
 from agent.errors import EnvironmentProblem
 from agent.llm.client import is_loopback, normal_base_url
-from agent.llm.sleep_mode import Sleeper
+from agent.llm.server import KEPT_BACK
+from agent.llm.sleeping_server import SleepingServer
 from agent.settings import NEED_MODEL, Settings
 from agent.target import Target
 from agent.trial.experiment import Experiment
@@ -21,7 +22,6 @@ from agent.types import Measurement, Progress
 from sandbox import gpu
 from sandbox.types import Device
 
-KEPT_BACK = 0.05  # share of the free memory for the driver and the CUDA context of the trial
 UNSHARED = 0.1  # a GPU with a smaller share of its memory in use has no model server on it
 
 
@@ -30,7 +30,7 @@ def shares_gpu(settings: Settings, device: Device) -> bool:
     return settings.proposer in NEED_MODEL and device.kind == "cuda" and is_loopback(settings.llm_base_url)
 
 
-def find_sleeper(settings: Settings, device: Device) -> Sleeper | None:
+def find_sleeper(settings: Settings, device: Device) -> SleepingServer | None:
     """The model server if it sleeps while trials run, else None.
 
     ``--llm-sleep`` decides. ``on``: always; ``off``: never; ``auto``: if the server has a sleep mode and may use
@@ -41,7 +41,8 @@ def find_sleeper(settings: Settings, device: Device) -> Sleeper | None:
     """
     if settings.llm_sleep == "off" or settings.proposer not in NEED_MODEL:
         return None
-    sleeper = Sleeper(normal_base_url(settings.llm_base_url))
+    url, cache = normal_base_url(settings.llm_base_url), Path(settings.cache)
+    sleeper = SleepingServer(url, cache, device, settings.on_sleep_failure == "split")
     if settings.llm_sleep == "auto" and not shares_gpu(settings, device):
         return None
     try:
@@ -57,7 +58,7 @@ def find_sleeper(settings: Settings, device: Device) -> Sleeper | None:
 
 
 def memory_for_trials(
-    target: Target, settings: Settings, device: Device, sleeper: Sleeper | None, say: Callable[[str], None]
+    target: Target, settings: Settings, device: Device, sleeper: SleepingServer | None, say: Callable[[str], None]
 ) -> Target:
     """The target, with ``vram_gb`` set to what a server without sleep leaves free. The server must be up."""
     if sleeper is not None or not shares_gpu(settings, device):
@@ -65,31 +66,40 @@ def memory_for_trials(
     memory = gpu.memory(device)
     if memory is None or memory.used_gb <= UNSHARED * memory.total_gb:
         return target
+    limited = beside_server(target, memory)
+    if limited is not target:
+        say(
+            f"{memory.used_gb:.1f} of the GPU's {memory.total_gb:.1f} GB are in use, and the model server does not "
+            f"sleep: a trial may use {limited.vram_gb:g} GB"
+        )
+    return limited
+
+
+def beside_server(target: Target, memory: gpu.Memory) -> Target:
+    """The target, with at most the free memory of the GPU as ``vram_gb``."""
     room = int(memory.free_gb * (1 - KEPT_BACK) * 10) / 10
-    if target.vram_gb is not None and target.vram_gb <= room:
-        return target
-    say(
-        f"{memory.used_gb:.1f} of the GPU's {memory.total_gb:.1f} GB are in use, and the model server does not sleep: "
-        f"a trial may use {room:g} GB"
-    )
-    return dataclasses.replace(target, vram_gb=room)
+    enough = target.vram_gb is not None and target.vram_gb <= room
+    return target if enough else dataclasses.replace(target, vram_gb=room)
 
 
 class SharedExperiment(Experiment):
     """Runs on a GPU without other users: the model server sleeps, and no other process holds memory."""
 
-    def __init__(self, *given: Any, sleeper: Sleeper | None = None, **named: Any) -> None:
+    def __init__(self, *given: Any, sleeper: SleepingServer | None = None, **named: Any) -> None:
         super().__init__(*given, **named)
-        self.sleeper = sleeper
+        self.sleeper, self._beside = sleeper, False  # beside: the target's memory fits beside the awake server
 
     def measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
         """As ``Experiment.measure``; EnvironmentProblem or SandboxBroken also if the GPU is not free."""
         if self.sleeper is not None:
             self.sleeper.asleep()
+            if self.sleeper.off and not self._beside and (memory := gpu.memory(self.device)) is not None:
+                self.target, self._beside = beside_server(self.target, memory), True
         gpu.check_free(self.device, self.target.vram_gb)
         run = super().measure(order, directory, progress)
         if self.sleeper is not None and order.scored is None:
             self.sleeper.check_slept()
+            self.sleeper.most_gb = max(self.sleeper.most_gb, run.peak_memory_gb or 0.0)
         return run
 
     def _hardware(self) -> dict[str, str]:

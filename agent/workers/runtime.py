@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.errors import EnvironmentProblem, UsageError
-from agent.llm.sleep_mode import Sleeper
+from agent.llm.sleeping_server import SleepingServer
 from agent.repo.repo import Repo, scrub_environment
 from agent.settings import EDIT_CODE, Settings
 from agent.target import Target, load_target, parse_budget
@@ -38,7 +38,7 @@ class Workplace:
     prepared: Data | None
 
     @property
-    def sleeper(self) -> Sleeper | None:
+    def sleeper(self) -> SleepingServer | None:
         """The model server that sleeps during runs; None without one."""
         return None
 
@@ -59,6 +59,8 @@ class Workplace:
                 f"--workers {workers}: the model server would wake up while another trial runs. Give the server "
                 f"its own GPU and add --llm-sleep off, or leave --workers out."
             )
+        if self.sleeper is not None:
+            self.sleeper.stop = stop_now
         self.sandbox.sweep(owner)
         sweep(owner)
         return [  # a Repo is bound to one git process and is not thread-safe

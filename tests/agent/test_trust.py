@@ -19,8 +19,9 @@ from agent.workers.runtime import workplace
 
 HARMLESS = {  # they change what is searched and when it ends, not where code runs or what the host shows
     "proposer", "budget", "device", "threads", "seed", "trials", "hours", "until", "train_hours", "breaker",
-    "max_tokens_total", "max_cost", "price_in", "price_out",
+    "gpu_hours", "max_tokens_total", "max_cost", "price_in", "price_out", "llm_token_timeout",
     "llm_timeout", "llm_temperature", "on_llm_failure", "on_llm_loop", "ask_ahead", "memory", "ideas", "repairs",
+    "on_sleep_failure",
     "smoke", "policy", "calibrate", "keep_simpler", "stop_hopeless", "centaur_share", "screen", "on_plateau", "workers",
     "notify_minutes",
 }  # fmt: skip

@@ -22,8 +22,11 @@ from conftest import ROOT, free_port, missing
 
 from agent.errors import ModelUnavailable
 from agent.llm.client import ChatModel
-from agent.llm.sleep_mode import Sleeper, WakingChat, call
+from agent.llm.control import RESTART, Control
+from agent.llm.sleep_mode import Sleeper, call
+from agent.llm.sleeping_server import Problem, SleepingServer, WakingChat
 from sandbox.supervisor import descendants
+from sandbox.types import Device
 
 HELLO = [{"role": "user", "content": "Say something."}]
 HOME = Path(os.environ.get("OVERNIGHT_CACHE", "~/.cache/overnight")).expanduser() / "e2e" / "vllm-0.32.0"
@@ -51,7 +54,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
         missing("no vLLM environment")
     words = [
         program, "llm", "serve", HOME / "tiny", "--vllm", HOME / "venv" / "bin" / "vllm", "--port", free_port(),
-        "--max-model-len", 8192, "--log", tmp_path / "vllm.log", "--", "--enforce-eager", "--dtype", "float32",
+        "--max-model-len", 8192, "--log", tmp_path / "vllm.log", "--cache", tmp_path, "--", "--enforce-eager",
+        "--dtype", "float32",
     ]  # fmt: skip
     with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
         command = subprocess.Popen(
@@ -96,12 +100,25 @@ def test_server_starts_sleeps_restarts_and_ends(served: Served) -> None:
     hasty = ChatModel(line[3], "tiny", timeout=2, max_attempts=1)
     with pytest.raises(ModelUnavailable):
         hasty.complete(HELLO, max_tokens=4)
-    assert WakingChat(model, sleeper).complete(HELLO, max_tokens=4).tokens_out == 4
+    server, problems = SleepingServer(line[3], served.folder, Device("cpu")), list[Problem]()
+    server.report = problems.append
+    chat = WakingChat(model, server)
+    control = Control(served.folder, int(line[3].rpartition(":")[2].removesuffix("/v1")))
+    before = control.served(server.root)
+    assert before is not None
+    assert before.canary
+    assert chat.complete(HELLO, max_tokens=4).tokens_out == 4
     assert sleeper.sleeping() is False
+    server.asleep()
+    before_restart = engine_of(served)
+    control.restart(server.root, RESTART, lambda: False)
+    assert engine_of(served) != before_restart
+    assert chat.complete(HELLO, max_tokens=4).tokens_out == 4
+    assert not problems, "vLLM answers the canary otherwise after sleep, wake and restart"
 
     first = engine_of(served)
     os.kill(first, signal.SIGKILL)
-    wait_for(served, lambda: served.said.count("tiny answers") == 2, "back after the engine was killed")
+    wait_for(served, lambda: served.said.count("tiny answers") == 3, "back after the engine was killed")
     assert model.complete(HELLO, max_tokens=4).tokens_out == 4
 
     before = descendants(served.command.pid)

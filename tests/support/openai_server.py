@@ -8,7 +8,7 @@ In a test:
 As a program: ``python tests/support/openai_server.py --port-file F --replies DIR``. DIR holds ``*.md`` (the text of a
 reply) and ``*.json`` (the fields of an Answer), sent in the order of their names. The server writes its port to F.
 
-The client's probe for structured outputs takes no reply from the script.
+The client's probe for structured outputs and the canary of a sleeping server take no reply from the script.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 PROBE = "Answer with the word yes."
+CANARY = "Count from one to twenty"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Answer:
     refusal: str | None = None
     choices: tuple[str, ...] = ()
     usage: bool = True
+    events: tuple[str | float, ...] = ()  # the stream in place of the reply: lines as sent, and seconds of silence
 
 
 @dataclass
@@ -68,6 +70,7 @@ class OpenAIServer:
         refuses: request parameters and the answers to requests that hold them.
         structured: the forms that the probe finds enforced: ``schema``, ``grammar``.
         sleeps: adds vLLM's sleep mode. /sleep and /wake_up answer with the status ``moving`` and need 200 to work.
+        streams: whether replies are streamed where requests ask for it; otherwise ``stream`` is ignored.
     """
 
     def __init__(
@@ -85,8 +88,14 @@ class OpenAIServer:
         sleeps: bool = False,
         listing: Answer | None = None,
         refuses: Mapping[str, Answer] | None = None,
+        streams: bool = True,
     ) -> None:
+        self.streams = streams
         self.sleeps, self.asleep, self.moving = sleeps, False, 200
+        self.canary = Answer("one, two, three")  # the answer to the canary, and the one after a wake
+        self.woken: Answer | None = None
+        self.next_canary = lambda: self.canary
+        self.at_sleep: Callable[[], object] = lambda: None  # called when the server falls asleep
         self.replies = [Answer(reply) if isinstance(reply, str) else reply for reply in replies]
         self.models = dict(models if models is not None else {"tiny": 32768})
         self.key, self.owned_by, self.version, self.tokenizer = key, owned_by, version, tokenizer
@@ -94,6 +103,7 @@ class OpenAIServer:
         self.at_end = at_end or Answer(status=410, message="the script is over")
         self.seen: list[Seen] = []
         self.stopped = threading.Event()
+        self.left = threading.Event()  # a client has closed its connection during a stream
         self._lock = threading.Lock()
         self._http = _Server(("127.0.0.1", port), _Handler)
         self._http.owner = self
@@ -108,8 +118,9 @@ class OpenAIServer:
 
     @property
     def chats(self) -> list[dict[str, Any]]:
-        """Bodies of the requests for chat completions, without probes."""
-        return [seen.body for seen in self.seen if seen.path.endswith("/chat/completions") and not is_probe(seen.body)]
+        """Bodies of the requests for chat completions, without probes and canaries."""
+        bodies = [seen.body for seen in self.seen if seen.path.endswith("/chat/completions")]
+        return [body for body in bodies if not is_probe(body) and not is_canary(body)]
 
     def __enter__(self) -> OpenAIServer:
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -176,6 +187,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path in ("/sleep?level=1", "/wake_up") and owner.sleeps:
             if owner.moving == 200:
                 owner.asleep = self.path != "/wake_up"
+                if owner.asleep:
+                    owner.at_sleep()
+                elif owner.woken:
+                    owner.canary = owner.woken
             self._send(owner.moving, {})
         else:
             self._error(404, "Not Found")
@@ -191,6 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(400, problem, kind="BadRequestError")
         elif refused := next((name for name in owner.refuses if name in body), None):
             self._answer(body, owner.refuses[refused])
+        elif is_canary(body):
+            self._answer(body, owner.next_canary())
         elif is_probe(body):
             self._completion(body, Answer(probed(body, owner.structured)))
         else:
@@ -214,6 +231,10 @@ class _Handler(BaseHTTPRequestHandler):
         texts: tuple[str | None, ...] = answer.choices or (answer.text,) * int(body.get("n") or 1)
         written = sum(len(text or "") // 4 for text in texts)
         usage = {"prompt_tokens": count(body), "completion_tokens": written, "total_tokens": count(body) + written}
+        if body.get("stream") and self.server.owner.streams and answer.raw is None:
+            lines = answer.events or streamed(answer, texts, usage if "stream_options" in body else None)
+            self._stream(lines, answer.break_after)
+            return
         data = {
             "id": "chatcmpl-1",
             "object": "chat.completion",
@@ -246,6 +267,31 @@ class _Handler(BaseHTTPRequestHandler):
             self._drop()
         else:
             self.wfile.write(payload)
+
+    def _stream(self, lines: Iterable[str | float], break_after: int | None) -> None:
+        """Send lines in chunks; after ``break_after`` bytes the connection breaks."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        left = break_after
+        for line in lines:
+            if not isinstance(line, str):
+                self.wfile.flush()
+                self.server.owner.stopped.wait(line)
+                continue
+            data = f"{line}\n\n".encode()
+            if left is not None and left < len(data):
+                self._drop()
+                return
+            left = None if left is None else left - len(data)
+            try:
+                self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+            except OSError:  # the client has left
+                self.server.owner.left.set()
+                self.close_connection = True
+                return
+        self.wfile.write(b"0\r\n\r\n")
 
     # parts
 
@@ -286,6 +332,31 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def streamed(answer: Answer, texts: Iterable[str | None], usage: Mapping[str, int] | None) -> Iterator[str]:
+    """The events of a reply in the form of vLLM."""
+    for index, text in enumerate(texts):
+        yield event({"role": "assistant", "content": ""}, index)
+        for name, value in (
+            ("reasoning_content", answer.reasoning), ("content", text), ("refusal", answer.refusal),
+        ):  # fmt: skip
+            for start in range(0, len(value or ""), 7):
+                yield event({name: (value or "")[start : start + 7]}, index)
+        yield event({}, index, answer.finish_reason)
+    if usage and answer.usage:
+        yield "data: " + json.dumps({"model": "tiny", "choices": [], "usage": usage})
+    yield "data: [DONE]"
+
+
+def event(delta: Mapping[str, str | None], index: int = 0, finish: str | None = None) -> str:
+    """One event of a stream."""
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    return "data: " + json.dumps({"model": "tiny", "choices": [choice]}, ensure_ascii=False)
+
+
+def is_canary(body: Mapping[str, Any]) -> bool:
+    return any(str(message.get("content")).startswith(CANARY) for message in body.get("messages", ()))
 
 
 def is_probe(body: Mapping[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 from agent.errors import ContextOverflow, ModelMisconfigured, NoEffect, PatchRejected
 from agent.ledger.events import Event
 from agent.llm.api_keys import scrub
-from agent.llm.chat import Chat, Message, Reply
+from agent.llm.chat import Chat, Message, Reply, usage_of
 from agent.llm.prompts import block, fill, one_line
 from agent.llm.transcript import no_answer, transcript
 from agent.patch.apply import apply_reply, unified_diff
@@ -299,11 +299,7 @@ class Conversation:
     def usage(self) -> dict[str, float]:
         """Sums over all rounds."""
         return {
-            "calls": len(self.calls),
-            "requests": sum(reply.attempts for reply in self.calls),
-            "tokens_in": sum(reply.tokens_in for reply in self.calls),
-            "tokens_out": sum(reply.tokens_out for reply in self.calls),
-            "seconds": round(sum(reply.seconds for reply in self.calls), 3),
+            **usage_of(self.calls),
             "repairs": self.rounds["repair"],
             "repeats": self.rounds["repeat"],
             "loops": self.rounds["loop"],

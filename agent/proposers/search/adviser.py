@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from agent.errors import ReplyRejected
-from agent.llm.chat import Chat, Message, Reply
+from agent.llm.chat import Chat, Message, Reply, usage_of
 from agent.llm.prompts import block as fenced
 from agent.llm.prompts import fill, one_line
 from agent.llm.transcript import no_answer, transcript
@@ -83,14 +83,7 @@ class Conversation:
 
     def record(self) -> tuple[str, str, dict[str, float]]:
         """The model, the conversation as Markdown, and the usage."""
-        usage = {
-            "calls": len(self.replies),
-            "requests": sum(reply.attempts for reply in self.replies),
-            "tokens_in": sum(reply.tokens_in for reply in self.replies),
-            "tokens_out": sum(reply.tokens_out for reply in self.replies),
-            "seconds": round(sum(reply.seconds for reply in self.replies), 3),
-            "repairs": self.repairs,
-        }
+        usage = {**usage_of(self.replies), "repairs": self.repairs}
         return self.replies[-1].model if self.replies else "", "\n".join(self.parts), usage
 
     def suggestion(self, params: Params, rationale: str = "") -> Suggestion:

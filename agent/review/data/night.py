@@ -13,6 +13,7 @@ from agent.review.data.attempts import Attempt, attempt_of
 from agent.review.data.branch import Step, steps_of, value_range
 from agent.review.data.runs import Overview, overview_of
 from agent.review.data.seed_pairs import SeedPairs, seed_pairs_of
+from agent.review.data.server import ServerHealth, server_health
 from agent.review.data.stacked import StackedEdit, stacked_edits
 from agent.review.data.summary import Summary
 from agent.review.data.tables import (
@@ -54,6 +55,7 @@ class Night:
     last_time: float  # of the last event, in seconds since the epoch
     lost: int  # runs lost to failures of the machine
     resumed: int
+    server: ServerHealth | None  # of the model server that sleeps during runs; None without a problem
     live: Live | None  # None unless a session runs
     asked: int  # trials, the open ones included
     attempts: tuple[Attempt, ...]  # finished trials, in order
@@ -110,6 +112,7 @@ def night_of(
         last_time=state.last_time,
         lost=state.lost,
         resumed=state.resumed,
+        server=server_health(state.server_problems),
         live=_live(state, overview.summary, now, last_sign) if running else None,
         asked=len(state.records),
         attempts=attempts,

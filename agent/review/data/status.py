@@ -4,11 +4,13 @@
 branch, baseline_runs, best_runs, test_baseline, test_best, test_gain, test_problem (why the test split has no value, or
 empty), noise_sd, noise_dof, reverted, stopped (an object: runs, the seconds that they trained, saved_seconds of
 training, and the check: runs that were predicted to lose and finished, and how many of these were kept, wrong),
-failures (by status), repaired (trials whose edit ran after a repair), runs, lost_runs, resumed, seconds (by phase,
-over all runs), wall_seconds (without the time in which no session ran), split (seconds by purpose, which
-add up to wall_seconds), ideas (tried, kept and open ideas of the bank; null where no proposal knows it), loops (trials
-in which the answers of the model were a loop), seconds_left (null if unknown), now (trial, role and since of the run
-under way; null), and heartbeat (seconds since the session last wrote anything; null where none runs).
+failures (by status), repaired (trials whose edit ran after a repair), runs, lost_runs, resumed, server_problems (of the
+model server that sleeps during runs: time, problem and action, which is restarted, split, waiting or noted), seconds
+(by phase, over all runs), gpu_hours (of all runs on GPUs, summed over workers), wall_seconds (without the time in which
+no session ran), split (seconds by purpose, which add up to wall_seconds), ideas (tried, kept and open ideas of the
+bank; null where no proposal knows it), loops (trials in which the answers of the model were a loop), seconds_left (null
+if unknown), now (trial, role and since of the run under way; null), and heartbeat (seconds since the session last wrote
+anything; null where none runs).
 """
 
 from __future__ import annotations
@@ -44,7 +46,12 @@ def status_json(night: Night) -> dict[str, Any]:
         "runs": summary.runs,
         "lost_runs": night.lost,
         "resumed": night.resumed,
+        "server_problems": [
+            {"time": found.time, "problem": text.line(found.problem, 400), "action": found.action}
+            for found in (night.server.problems if night.server else ())
+        ],
         "seconds": {phase: round(seconds, 1) for phase, seconds in summary.seconds.items()},
+        "gpu_hours": round(summary.gpu_seconds / 3600, 3),
         "wall_seconds": round(summary.wall_seconds, 1),
         "split": {part: round(seconds, 1) for part, seconds in summary.split.items()},
         "ideas": vars(night.ideas) if night.ideas else None,

@@ -12,7 +12,7 @@ from typing import Literal
 from agent.judge.gain import Gain, added, gain_of, gain_of_runs, on_shared_devices, without_screening_run
 from agent.judge.noise import noise_of, t_quantile
 from agent.ledger.state import State
-from agent.review.data.times import Stopped, phases, split, stopped_of, wall_seconds
+from agent.review.data.times import Stopped, gpu_seconds, phases, split, stopped_of, wall_seconds
 from agent.types import Measurement
 
 LARGE = 1_000_000  # degrees of freedom of a posterior
@@ -58,6 +58,7 @@ class Summary:
     repaired: int  # trials whose edit failed before training, and ran after a repair
     runs: int  # on the validation split
     seconds: Mapping[str, float]  # by phase, over all runs
+    gpu_seconds: float  # of all runs on GPUs: start-up, training and scoring
     wall_seconds: float  # without the time in which no session ran
     split: Mapping[str, float]  # ``wall_seconds`` by purpose
 
@@ -110,6 +111,7 @@ def summarize(state: State) -> Summary:
         repaired=sum(1 for r in state.finished if r.status == "ok" and r.repairs),
         runs=sum(1 for run in measured if run.role != "test"),
         seconds=spent,
+        gpu_seconds=gpu_seconds(state),
         wall_seconds=wall_seconds(state),
         split=split(state, spent),
     )

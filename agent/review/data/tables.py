@@ -74,13 +74,21 @@ def source_rows(attempts: Sequence[Attempt]) -> tuple[SourceRow, ...]:
 
 
 def usage_of(records: Iterable[Record]) -> dict[str, str | float]:
-    """Return the name of the model and the sums of its calls, tokens and seconds; {} if no model was used."""
+    """Return the name of the model and the sums of its calls, tokens and seconds; {} if no model was used.
+
+    Names of tokens say how many calls have estimated ones.
+    """
     total: Counter[str] = Counter()
     models: dict[str, None] = {}
     for proposal in (proposal for record in records for proposal in record.proposals if proposal.usage):
         total.update({name: amount for name, amount in proposal.usage.items() if math.isfinite(amount)})
         models |= {text.line(proposal.model, 60): None} if proposal.model else {}
-    sums = {text.line(name.replace("_", " "), 40): float(amount) for name, amount in total.items()}
+    guessed = total.pop("estimated", 0)
+    label = f" ({text.count(int(guessed), 'call')} estimated)" if guessed else ""
+    sums = {
+        text.line(name.replace("_", " "), 40) + (label if name.startswith("tokens") else ""): float(amount)
+        for name, amount in total.items()
+    }
     return {**({"model": ", ".join(models)} if models else {}), **sums}
 
 

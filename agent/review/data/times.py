@@ -56,6 +56,11 @@ def phases(runs: Iterable[Measurement]) -> dict[str, float]:
     return {p: total[p] for p in (*PHASES, *sorted(set(total) - set(PHASES))) if p in total}
 
 
+def gpu_seconds(state: State) -> float:
+    """Return the seconds of all runs on GPUs, summed over workers. Lost runs are not in it."""
+    return sum(phases(run for runs in state.runs.values() for run in runs if run.device != "cpu").values())
+
+
 def cost(record: Record) -> float:
     """Return the seconds that the runs of a trial took, those before a repair included."""
     runs = (*record.runs, *(run for repair in record.repairs for run in repair.runs))

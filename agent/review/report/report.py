@@ -16,6 +16,7 @@ from agent.review.data.attempt import Details, details_of, failure_lines
 from agent.review.data.attempts import Attempt
 from agent.review.data.diffs import Pieces, diff_lines, highlighted
 from agent.review.data.night import Night, night_of
+from agent.review.data.server import words_of
 from agent.review.report import charts, png, sections
 from agent.review.report.html import renderer, write_page
 from agent.review.report.pair_chart import pair_chart
@@ -149,6 +150,7 @@ def _fixed(night: Night) -> dict[str, Any]:
         "usage": night.usage,
         "ideas": night.ideas,
         "loops": night.loops,
+        "server": [words_of(found) for found in night.server.problems] if night.server else [],
         "time_bar": charts.share_bar(summary.split, words),
         "time_words": list(words.items()),
         "environment": night.environment,

@@ -58,6 +58,8 @@ def _rows(night: Night) -> Iterator[tuple[str, Text]]:
         yield "interrupted", Text(f"continue with: overnight resume {overview.tag}", "yellow")
     if night.lost or night.resumed:
         yield "interruptions", Text(f"{text.count(night.lost, 'run')} lost and repeated, resumed {night.resumed}×")
+    if night.server:
+        yield "model server", Text(night.server.words, "yellow")
     yield "setup", Text(" · ".join(night.setup))
     yield "branch", Text(night.branch)
 
@@ -123,7 +125,8 @@ def noise_words(summary: Summary) -> str:
 
 def spent_words(summary: Summary) -> str:
     training = text.duration(summary.seconds.get("training", 0.0))
-    return f"{text.duration(summary.wall_seconds)}, of which {training} training, in {text.count(summary.runs, 'run')}"
+    words = f"{text.duration(summary.wall_seconds)}, of which {training} training, in {text.count(summary.runs, 'run')}"
+    return words + (f"; {summary.gpu_seconds / 3600:.2f} GPU-hours" if summary.gpu_seconds else "")
 
 
 def time_text(summary: Summary) -> Text:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from openai_server import Answer, OpenAIServer, event
 from sessions import check_whole, start, state_of
 from targets import TRAIN, git, make_bowl
 
@@ -143,6 +144,25 @@ def test_ctrl_c_ends_after_the_running_trial(tmp_path: Path) -> None:
     state = state_of(directory)
     assert state.ended == "stopped by the user"
     check_whole(directory, target, len(state.records))
+
+
+def test_ctrl_c_ends_a_session_whose_model_streams(tmp_path: Path) -> None:
+    thinking = Answer(
+        events=tuple(piece for _ in range(20_000) for piece in (event({"reasoning_content": "so "}), 0.05))
+    )
+    with OpenAIServer([thinking]) as server:
+        command = program(
+            "run", "--target", make_bowl(tmp_path / "target"), "--runs", tmp_path / "runs", "--sandbox", "process",
+            "--policy", "greedy", "--calibrate", "1", "--llm-base-url", server.base_url, "--tag", "night",
+        )  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: process.poll() is not None or server.chats)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+        assert server.left.wait(PATIENCE), "the server still generates"
+    state = state_of(RunDirectory(tmp_path / "runs", "night"))
+    assert (state.ended, state.records) == ("stopped by the user", ())
 
 
 def test_resume_repeats_trial_after_second_ctrl_c(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from agent.ledger.events import (
     Repaired,
     Resumed,
     RunStarted,
+    ServerProblem,
     SessionStarted,
     Stacked,
     Told,
@@ -83,6 +84,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "weighed": st.builds(Weighed, edits=st.lists(WEIGHTS, max_size=3).map(tuple), **OF),
     "published": st.builds(Published, trials=TRIALS, commits=st.lists(TEXT, max_size=3).map(tuple), **OF),
     "lost": st.builds(Lost, trace=TEXT, reason=TEXT, **OF),
+    "server_problem": st.builds(ServerProblem, problem=TEXT, action=TEXT, **AT),
     "resumed": st.builds(Resumed, attempt=st.integers(0, 99), changes=st.just(msgspec.UNSET) | CHANGES, **AT),
     "ended": st.builds(Ended, reason=TEXT, **AT),
 }

@@ -15,6 +15,7 @@ from sessions import resume, start, state_of
 from targets import make_bowl
 
 from agent.cli.entry import main
+from agent.ledger.events import Ended, ServerProblem, SessionStarted, encode
 from agent.ledger.journal import Ledger, read
 from agent.ledger.recovery import GONE, read_state, salvage
 from agent.ledger.state import LedgerDamaged, State, fold
@@ -55,6 +56,17 @@ def test_trials_after_damaged_line_are_shown(night: tuple[Path, bytes, State], k
     assert (state.records[2].proposal.subject == GONE) == (kind == "asked")
     if kind == "measured":  # the verdict shows that it ran
         assert whole.records[2].status == state.records[2].status == "ok"
+
+
+def test_events_without_a_trial_are_shown_beside_damage() -> None:
+    events = [
+        SessionStarted(time=1.0),
+        ServerProblem(time=2.0, problem="p", action="noted"),
+        Ended(time=3.0, reason="e"),
+    ]
+    state, problems = salvage(b"".join(map(encode, events)) + b"{\n", "ledger.jsonl")
+    assert len(problems) == 1
+    assert ([found.problem for found in state.server_problems], state.ended) == (["p"], "e")
 
 
 @settings(deadline=None, max_examples=50)

@@ -12,7 +12,9 @@ from llm_client import ASK, KEY, Clock, clean_environment, client, dead_address,
 from openai_server import Answer, OpenAIServer
 
 from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable
+from agent.llm.chat import estimate_tokens
 from agent.llm.responses import read_completion
+from agent.llm.transcript import transcript
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 __all__ = ["clean_environment"]
@@ -68,9 +70,16 @@ def test_cut_off_choice_is_dropped_beside_a_whole_one() -> None:
     assert (alone.text, alone.finish_reason) == ("ha", "length")
 
 
-def test_usage_may_be_missing() -> None:
-    with OpenAIServer([Answer("x", usage=False)]) as server:
-        assert client(server).complete(ASK).tokens_in == 0
+@pytest.mark.parametrize("streams", [True, False])
+def test_missing_usage_is_estimated_and_marked(streams: bool) -> None:
+    answers = [Answer("x" * 350, reasoning="y" * 700, usage=used) for used in (False, True)]
+    with OpenAIServer(answers, streams=streams) as server:
+        guessed, counted = (client(server).complete(ASK) for _ in range(2))
+    assert guessed.estimated
+    assert (guessed.tokens_in, guessed.tokens_out) == (estimate_tokens(ASK), 316)
+    assert "estimated" in transcript(guessed)
+    assert not counted.estimated
+    assert "estimated" not in transcript(counted)
 
 
 def test_content_may_be_a_list_of_parts() -> None:

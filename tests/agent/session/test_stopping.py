@@ -45,6 +45,16 @@ def test_model_ends_session_at_its_tokens_or_cost() -> None:
     prices = {"price_in": 1.0, "price_out": 10.0}
     assert reason(state, max_cost=1.91, **prices) == ""
     assert "1.90" in reason(state, max_cost=1.9, **prices)
+    rough = replace(used, usage={**used.usage, "estimated": 1.0})
+    assert "estimated" in reason(State(records=(replace(record(1), proposal=rough),)), max_tokens_total=1_000_000)
+
+
+def test_session_ends_at_its_gpu_hours() -> None:
+    gpu = replace(run(1800, startup=900, scoring=900), device="GPU-a")
+    state = State(records=(record(1),), runs={"c": (gpu, replace(gpu, role="test"), run(99_999, "crash"))})
+    assert reason(state, gpu_hours=4.0) == ""
+    assert reason(state, gpu_hours=1.0) == "1 hour on GPUs is over"
+    assert "on GPUs" in reason(state, gpu_hours=1.5)
 
 
 class NoRequest:
@@ -87,7 +97,7 @@ def test_expected_cost_is_median_of_trials() -> None:
     runs = (run(300, startup=20, scoring=10), run(302, startup=24, scoring=12), run(9000, startup=22, scoring=11))
     failed = (run(1, "crash"), run(2, "crash"), replace(run(7), role="test"))
     state = State(records=(record(1, asking=5), record(2, asking=7), record(3, asking=400)), runs={"c": runs + failed})
-    assert expected_cost(state) == Cost(302 + 22 + 11 + 7, 302)
+    assert expected_cost(state) == Cost(302 + 22 + 11 + 7, 302, 302 + 22 + 11)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +110,7 @@ def test_expected_cost_before_first_run_is_budget(tmp_path: Path, toml: tuple[st
     assert expected_cost(State()) == Cost(0, 0)
 
 
-COST = Cost(trial=360, training=300)
+COST = Cost(trial=360, training=300, run=350)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +125,7 @@ COST = Cost(trial=360, training=300)
         ({"train_hours": 1.0}, 0, None,
          "4 min 00 s are left of 1 hour of training, and a trial takes about 5 min 00 s"),
         ({"train_hours": 1.1}, 0, None, ""),
+        ({"gpu_hours": 0.1}, 0, None, ""),  # the runs were on a CPU
         ({"hours": 2.0, "trials": 1}, 7000, None, "the one trial is done"),
         ({}, 1e9, None, ""),
     ],

@@ -5,6 +5,7 @@ The trial itself asks the server whether it sleeps. tests/e2e/test_llm_serve.py 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +13,30 @@ from typing import Any
 
 import pytest
 from openai_server import Answer, OpenAIServer
-from sessions import check_whole, nothing, resume, start, state_of
+from serve_place import Place, place
+from sessions import USUAL, check_whole, nothing, resume, start, state_of
 from targets import TRAIN, make_bowl
 
 from agent.cli.doctor import check
+from agent.cli.entry import main
 from agent.errors import EnvironmentProblem, ModelUnavailable, UsageError
 from agent.ledger.events import Lost
 from agent.ledger.journal import read
+from agent.llm import control
 from agent.llm import sleep_mode as sleeping
 from agent.llm.sleep_mode import Sleeper
+from agent.observers.notify import Notifier
 from agent.patch.apply import unified_diff
 from agent.repo.repo import Repo
-from agent.settings import Settings
+from agent.session import setup as launch
+from agent.settings import Settings, make_settings
 from agent.target import load_target
 from agent.workers.gpu_sharing import SharedExperiment, find_sleeper, memory_for_trials
 from agent.workers.runtime import workplace
 from sandbox import make_sandbox
 from sandbox.types import Device
 
+__all__ = ["place"]
 GPU = Device("cuda", "GPU-a")
 
 
@@ -113,6 +120,49 @@ with open({str(mark)!r}, "a+") as mark:
     assert "woke up" in lost[0]
     check_whole(directory, target, 2)
     assert mark.read_text() == "xxxx"
+
+
+class Sent(Notifier):
+    """A notifier that keeps its messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, str, str]] = []
+        super().__init__(lambda *message: bool(self.messages.append(message)) or True, "night", 600.0)
+
+
+@pytest.mark.parametrize("corrupt", ["once", "always"])
+def test_night_goes_on_when_the_server_is_corrupt_after_waking(
+    place: Place, corrupt: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model server runs under `overnight llm serve`, which restarts it; no idea is blamed."""
+    monkeypatch.setattr(control, "POLL", 0.1)
+    (place.folder / "corrupt").write_text(corrupt)
+    (place.folder / "replies").mkdir()
+    for number, answer in enumerate(replies(TRAIN)):
+        (place.folder / "replies" / f"{number}.md").write_text(str(answer.text))
+    place.await_output(place.start("--sleep"), "answers")
+    target, url, sent = make_bowl(place.folder / "target"), f"http://127.0.0.1:{place.port}/v1", Sent()
+    given = {
+        **USUAL, "target": str(target), "runs": str(place.folder / "runs"), "tag": "night", "cache": str(place.folder),
+        "llm_base_url": url, "proposer": "code", "policy": "greedy", "calibrate": 1, "trials": 2, "llm_sleep": "on",
+    }  # fmt: skip
+    directory = launch.start(make_settings(given, None), sent, nothing)
+    state = state_of(directory)
+    assert [record.status for record in state.records] == ["ok", "ok"]
+    assert state.lost == 0
+    actions = ["restarted"] if corrupt == "once" else ["restarted", "split"]
+    assert [found.action for found in state.server_problems] == actions
+    runs = ["night", "--runs", str(place.folder / "runs")]
+    shown = []
+    for words in (["status", *runs], ["status", *runs, "--json"], ["report", *runs]):
+        assert main(words) == 0
+        shown.append(capsys.readouterr().out)
+    assert [found["action"] for found in json.loads(shown[1])["server_problems"]] == actions
+    notified = [body for _, title, body in sent.messages if "model server" in title]
+    assert len(notified) == len(actions)
+    for text in (*shown[:2], Path(shown[2].strip()).read_text(), directory.log.read_text(), *notified):
+        assert "answers a fixed question otherwise" in " ".join(text.replace("│", "").split())
+    check_whole(directory, target, 2)
 
 
 def test_missing_sleep_mode_is_refused_only_with_on(tmp_path: Path) -> None:

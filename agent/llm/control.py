@@ -1,0 +1,137 @@
+"""How the sessions of this machine have ``overnight llm serve`` restart its server: files in the cache.
+
+``serve-PORT.lock`` is locked while the command runs. It writes ``serve-PORT.json`` each time its server is ready; a
+session asks for a restart with ``serve-PORT.restart``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from agent.errors import EnvironmentProblem, Interrupted, ModelUnavailable
+
+POLL = 0.5  # seconds between looks at a server that restarts
+LOCK_SECONDS = 5.0  # for the lock of a port
+LONGEST_START = 1800.0  # seconds for stopping the server and loading its weights again
+RESTART, SPLIT = "restart", "split"  # requests; the second restarts without sleep mode, with a share of the memory
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that ``overnight llm serve`` runs.
+
+    Attributes:
+        pid: process of the command.
+        root: address of the server, without ``/v1``.
+        starts: number of times that it became ready.
+        canary: its answer to ``agent.llm.canary`` when it was first ready; None if it has no fixed one.
+    """
+
+    pid: int
+    root: str
+    starts: int
+    canary: str | None
+
+
+class Control:
+    """The files of one port below the folder ``cache``."""
+
+    def __init__(self, cache: Path, port: int) -> None:
+        self._folder, self._name = cache.expanduser() / "llm", f"serve-{port}"
+
+    def _file(self, kind: str) -> Path:
+        return self._folder / f"{self._name}.{kind}"
+
+    # by the command
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock: the port is this command's. Raises EnvironmentProblem if it is another command's."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._file("lock").open("a") as lock:
+            deadline = time.monotonic() + LOCK_SECONDS  # a session holds it for an instant
+            while not _locked(lock):
+                if time.monotonic() > deadline:
+                    raise EnvironmentProblem(f"another `overnight llm serve` holds {lock.name}. Choose another --port.")
+                time.sleep(0.05)
+            for kind in ("json", "restart"):  # of an earlier command
+                self._file(kind).unlink(missing_ok=True)
+            yield
+
+    def publish(self, served: Served) -> None:
+        """Say that the server is ready."""
+        _replace(self._file("json"), json.dumps(asdict(served)))
+
+    def requested(self) -> str:
+        """The request of a session, once; "" without one."""
+        file = self._file("restart")
+        try:
+            wanted = file.read_text()
+            file.unlink()
+        except OSError:
+            return ""
+        return wanted if wanted in (RESTART, SPLIT) else ""
+
+    # by a session
+
+    def served(self, root: str) -> Served | None:
+        """The server at ``root``; None unless a running command keeps it, and its server was ready once."""
+        try:
+            with self._file("lock").open("r+") as lock:
+                if _locked(lock):
+                    return None  # no command holds it
+            served = Served(**json.loads(self._file("json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return served if _port(served.root) == _port(root) else None
+
+    def restart(self, root: str, how: str, stop: Callable[[], bool]) -> None:
+        """Have the server restarted, and wait until it is ready.
+
+        Args:
+            how: ``RESTART`` or ``SPLIT``.
+            stop: whether the user wants the session to end now.
+
+        Raises:
+            ModelUnavailable: the command has ended, or the server is not ready within ``LONGEST_START``.
+            Interrupted: the user wants the session to end.
+        """
+        before, deadline = self.served(root), time.monotonic() + LONGEST_START
+        if before is not None:
+            _replace(self._file("restart"), how)
+        while (now := self.served(root)) is not None and before is not None and time.monotonic() < deadline:
+            if now.starts > before.starts or now.pid != before.pid:
+                return
+            if stop():
+                raise Interrupted
+            time.sleep(POLL)
+        with suppress(OSError):
+            self._file("restart").unlink()
+        raise ModelUnavailable(f"the model server at {root} did not come back after a restart. Look at its log.")
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _port(root: str) -> str:
+    return root.rpartition(":")[2]
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file at once, for readers in other processes."""
+    part = file.with_name(f"{file.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)

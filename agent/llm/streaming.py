@@ -1,0 +1,167 @@
+"""Chat completions that arrive token by token, with time limits that follow the tokens."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent.llm.api_keys import scrub
+from agent.llm.connection import Connection, RequestFailed
+from agent.llm.responses import text_of
+
+if TYPE_CHECKING:
+    from httpx2 import Response
+
+TEXTS = ("content", "reasoning_content", "reasoning", "refusal")  # fields of a delta that hold generated text
+STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}  # the latter adds the usage
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Time limits of one request in seconds.
+
+    Attributes:
+        first: until the first token; until the end of a reply that is not streamed.
+        between: between two tokens of a streamed reply.
+    """
+
+    first: float
+    between: float
+
+
+def completion(connection: Connection, body: dict[str, Any], limits: Limits) -> tuple[str, bool]:
+    """Send a chat completion.
+
+    Returns:
+        The body of the whole completion, and whether it was streamed. A server may ignore ``stream``.
+
+    Raises:
+        RequestFailed: the server refuses the request, the stream breaks off, or a time limit passes.
+    """
+    if not body.get("stream"):
+        whole = {name: value for name, value in body.items() if name not in STREAM}
+        return connection.post("/chat/completions", whole), False
+    began = time.monotonic()
+    with (
+        connection.streamed("/chat/completions", body) as response,
+        tokens_in_time(response, limits, began) as token,
+    ):
+        return joined(lines_of(response.iter_bytes()), token)
+
+
+@contextmanager
+def tokens_in_time(response: Response, limits: Limits, began: float) -> Iterator[Callable[[], None]]:
+    """Shut down the connection of a response whose tokens stop. Yields the function to call at each token.
+
+    The read timeout of the HTTP library cannot do this: keep-alive comments reset it.
+
+    Raises:
+        RequestFailed: no token within the limits.
+    """
+    connected: socket.socket = response.extensions["network_stream"].get_extra_info("socket")
+    due, tokens = began + limits.first, 0
+    over, late = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while (left := due - time.monotonic()) > 0:
+            if over.wait(left):
+                return
+        late.set()
+        with suppress(OSError):
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)  # of TLS too: it wakes the reading thread
+
+    def token() -> None:
+        nonlocal due, tokens
+        due, tokens = time.monotonic() + limits.between, tokens + 1
+
+    watcher = threading.Thread(target=watch, daemon=True, name="tokens")
+    watcher.start()
+    try:
+        yield token
+    except Exception:
+        if not late.is_set():
+            raise
+    finally:
+        over.set()
+        watcher.join()
+    if late.is_set():
+        passed = f"{limits.between:g} s after {tokens} tokens" if tokens else f"{limits.first:g} s"
+        raise RequestFailed(f"timed out: no {'further' if tokens else 'first'} token within {passed}", 200)
+
+
+def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a body. Only line feeds count: JSON may hold the other line ends of Unicode."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    yield rest
+
+
+@dataclass
+class _Choice:
+    """One choice of a streamed completion, so far."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)  # by field of the message
+    finish: str | None = None
+
+    def add(self, part: dict[str, Any]) -> bool:
+        """Add a part of the choice; whether it holds text."""
+        delta = part.get("delta") or {}
+        found = {name: text for name in TEXTS if (text := text_of(delta.get(name)))}
+        for name, text in found.items():
+            self.texts.setdefault(name, []).append(text)
+        self.finish = part.get("finish_reason") or self.finish
+        return bool(found)
+
+    def whole(self) -> dict[str, Any]:
+        message = {name: "".join(parts) for name, parts in self.texts.items()}
+        return {"message": message, "finish_reason": self.finish}
+
+
+def joined(lines: Iterable[bytes], token: Callable[[], None]) -> tuple[str, bool]:
+    """The body of a completion from the lines of a stream of server-sent events, or from a body that is no stream.
+
+    Args:
+        lines: of the response.
+        token: is called for each part with text.
+
+    Returns:
+        The body, and whether it was streamed. An error event takes the place of the completion.
+
+    Raises:
+        RequestFailed: the stream ends before the reply, or an event is no part of a completion.
+    """
+    choices: dict[int, _Choice] = {}
+    facts: dict[str, Any] = {}
+    other, streamed, done = list[bytes](), False, False
+    for line in lines:
+        name, _, data = line.partition(b":")
+        if name not in (b"data", b"error"):  # a comment, which keeps the connection alive; or no stream at all
+            other.append(line)
+            continue
+        streamed = True
+        if done := data.strip() == b"[DONE]":
+            break
+        try:
+            event = json.loads(data)
+            if name == b"error" or event.get("error"):
+                return json.dumps(event if "error" in event else {"error": event}), True
+            facts |= {fact: event[fact] for fact in ("model", "usage") if event.get(fact)}
+            for part in event.get("choices") or ():
+                if choices.setdefault(int(part.get("index") or 0), _Choice()).add(part):
+                    token()
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            shown = scrub(data[:200].decode("utf-8", "replace").strip())
+            raise RequestFailed(f"an event that is no part of a chat completion: {shown!r}", 200) from None
+    if not streamed:
+        return b"\n".join(other).decode("utf-8", "replace"), False
+    if not done and not (choices and all(choice.finish for choice in choices.values())):  # [DONE] may be missing
+        raise RequestFailed("the reply broke off: the stream ended before its last token", 200)
+    return json.dumps({**facts, "choices": [choices[index].whole() for index in sorted(choices)]}), True
