@@ -2,7 +2,9 @@
 
 The objective is a quadratic bowl in the unit cube with noise: few parameters matter much, some interact, one category
 is best. A run that needs too much memory fails, and high learning rates diverge. The optimum of ``near`` is close to
-the defaults, that of ``far`` is distant, and ``rugged`` is ``near`` with ripples. Each seed is another instance.
+the defaults, that of ``far`` is distant, and ``rugged`` is ``near`` with ripples. ``scaling`` is no bowl: a scaling law
+of size and tokens for a fixed time, with learning rates whose best values depend on batch and width, and which cost
+more above than below. Each seed is another instance.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from agent.types import Param, Value
 NOISE = 0.0005
 FLOOR = 0.97
 MEMORY_GB = 76.0
-KINDS = ("near", "far", "rugged")
-_DISTANCE = {"near": 0.12, "far": 0.3, "rugged": 0.12}  # standard deviation of the optimum from the defaults
+KINDS = ("near", "far", "rugged", "scaling")
+_DISTANCE = {"near": 0.12, "far": 0.3, "rugged": 0.12, "scaling": 0.12}  # sd of the optimum from the defaults
 
 
 def paper_space() -> SearchSpace:
@@ -76,6 +78,8 @@ class Objective:
 
     def true(self, params: Mapping[str, Value]) -> float:
         """The value without noise, also where a run fails."""
+        if self.kind == "scaling":
+            return self._scaling_law(params)
         x = self.space.to_unit(params)
         numeric = [i for i in range(len(x)) if i not in self._categories]
         off = (x - self.optimum)[numeric]
@@ -88,6 +92,30 @@ class Objective:
             p = self.space.params[i]
             value += float(penalties[p.choices.index(params[p.name])])
         return value
+
+    def _scaling_law(self, params: Mapping[str, Value]) -> float:
+        """Loss after 300 s on a device of 990 TFLOP/s; the optimum of an instance shifts the best rates."""
+        p = {name: float(value) for name, value in params.items() if name != "WINDOW_PATTERN"}
+        shift = dict(zip(self.space.names, self.optimum - self.space.to_unit(self.space.defaults), strict=True))
+        depth, width, batch = p["DEPTH"], p["DEPTH"] * p["ASPECT_RATIO"], p["TOTAL_BATCH_SIZE"]
+        window = 2048 - 256 * str(params["WINDOW_PATTERN"]).count("S")
+        flops = 72 * depth * width**2 + 12 * depth * width * window
+        used = 0.5 * p["DEVICE_BATCH_SIZE"] / (p["DEVICE_BATCH_SIZE"] + 16) * width / (width + 192)
+        tokens = 300 * 9.9e14 * used * p["HEAD_DIM"] / (p["HEAD_DIM"] + 24) / flops
+        loss = 0.78 + 0.10 * (depth * width**2 / 2.1e6) ** -0.35 + 0.09 * (tokens / 4e8) ** -0.35
+        loss += 0.008 * (batch / tokens * 800) ** 0.8 + 0.002 * (2048 - window) / 1024
+        loss += 0.003 * abs(math.log2(p["ASPECT_RATIO"] / 64) - 4 * shift["ASPECT_RATIO"]) ** 1.5
+        scale = 0.5 * math.log2(batch / 2**19) - 0.5 * math.log2(width / 512)
+        rates = {"MATRIX_LR": 0.003, "EMBEDDING_LR": 0.0012, "UNEMBEDDING_LR": 0.0012, "SCALAR_LR": 0.0005}
+        defaults = self.space.defaults
+        for name, weight in rates.items():
+            off = math.log2(p[name] / float(defaults[name])) - 6 * shift[name] - scale
+            loss += weight * (off**2 if off < 0 else math.expm1(off) * off)
+        decay = math.log2((p["WEIGHT_DECAY"] + 0.02) * p["MATRIX_LR"] / 0.0088) - 6 * shift["WEIGHT_DECAY"]
+        loss += 0.002 * (abs(decay) - 0.5 if abs(decay) > 1 else decay**2 / 2)
+        loss += 0.04 * (p["WARMDOWN_RATIO"] - 0.55 - shift["WARMDOWN_RATIO"]) ** 2
+        loss += 0.012 * abs(p["WARMUP_RATIO"] - max(shift["WARMUP_RATIO"], 0.0))
+        return float(loss + 0.02 * p["FINAL_LR_FRAC"])
 
     def memory(self, params: Mapping[str, Value]) -> float:
         """Peak memory in GB, for weights and activations. The defaults need 45."""

@@ -228,7 +228,8 @@ class Hparams(Method):
         advice = self.adviser.advise(ask, "hparams", POINTS, state=progress(self, self.surrogate))
         options = [params for params, _ in advice.points]
         failures = FailureModel(self.space, self.observations, self.space.to_unit(self.baseline))
-        worth = np.log(np.maximum(failures.success_probability([self.space.to_unit(p) for p in options]), 1e-12))
+        points = [self.space.to_unit(params) for params in options]
+        worth = np.log(np.maximum(failures.success_probability(points), 1e-12))
         if len(self.successes) >= JUDGED:
-            worth = worth + self.surrogate.outlook(options).log_improvement()
+            worth = worth + self.surrogate.outlook(points).log_improvement()
         return advice.talk.suggestion(*advice.points[int(np.argmax(worth))])

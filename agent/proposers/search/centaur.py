@@ -106,10 +106,11 @@ class Centaur(CmaGp):
         if not self.screen:
             return advice.talk.suggestion(*advice.points[0])
         options = [*(params for params, _ in advice.points), own.params]
-        success = self.failures().success_probability([self.space.to_unit(params) for params in options])
+        points = [self.space.to_unit(params) for params in options]
+        success = self.failures().success_probability(points)
         worth = np.log(np.maximum(success, 1e-12))
         worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * (success[:-1] < self.needed())
-        outlook = self.surrogate.outlook(options) if len(self.successes) >= JUDGED else None
+        outlook = self.surrogate.outlook(points) if len(self.successes) >= JUDGED else None
         if self.share is not None:
             worth[-1] = -np.inf
         elif outlook is None:

@@ -63,9 +63,7 @@ class Gaussian(CMA):  # type: ignore[misc]
 
     def sample(self, random: np.random.Generator, count: int) -> Points:
         """Samples [count, d] in the unit cube; coordinates outside are reflected at its border."""
-        x = self.mean + random.standard_normal((count, len(self.mean))) @ self._factor().T
-        folded = np.abs(x) % 2.0
-        return np.asarray(np.where(folded > 1.0, 2.0 - folded, folded))
+        return reflected(self.mean + random.standard_normal((count, len(self.mean))) @ self._factor().T)
 
     def clip_injected(self, x: Unit) -> Unit:
         """``x`` [d] moved towards the mean to Mahalanobis distance √d + 2d / (d + 2) at most (Hansen 2011, eq. 4)."""
@@ -73,6 +71,12 @@ class Gaussian(CMA):  # type: ignore[misc]
         length = float(np.linalg.norm(np.linalg.solve(self._factor(), x - self.mean)))
         limit = math.sqrt(d) + 2 * d / (d + 2)
         return x if length <= limit else np.asarray(self.mean + (x - self.mean) * (limit / length))
+
+
+def reflected(x: Points) -> Points:
+    """``x`` with coordinates outside the unit cube reflected at its border."""
+    folded = np.abs(x) % 2.0
+    return np.asarray(np.where(folded > 1.0, 2.0 - folded, folded))
 
 
 class Categories:
@@ -104,6 +108,8 @@ class Categories:
 class CmaEs(Method):
     """Samples that are likely to fail are drawn again."""
 
+    finalists = CANDIDATES  # new points of an ask that are compared as they would run
+
     def __init__(self, space: SearchSpace, seed: int = 0, baseline: Params | None = None) -> None:
         super().__init__(space, seed, baseline)
         self.home = space.to_unit(self.baseline)
@@ -129,6 +135,10 @@ class CmaEs(Method):
         if self._categorical:
             points[:, self._categorical] = (self.categories.sample(random, CANDIDATES) + 0.5) / self._counts
         return points
+
+    def options(self, ask: int) -> Points:
+        """The points [m, dimensions] of which one is evaluated, in order: the first new ones compete."""
+        return self.candidates(ask)
 
     def choose(self, fresh: Sequence[Params]) -> tuple[int, str]:
         """Index of the candidate to evaluate, and its source. All of ``fresh`` are new and different."""
@@ -156,16 +166,18 @@ class CmaEs(Method):
 
     def propose(self, ask: int) -> Suggestion:
         fresh: dict[Key, dict[str, Value]] = {}
-        for x in self.candidates(ask):
+        for x in self.options(ask):
             params = self.space.from_unit(x)
             key = self.space.key(params)
             if key not in self.seen:
                 fresh.setdefault(key, params)
+            if len(fresh) == self.finalists:
+                break
         if not fresh:
             return Suggestion(self.unseen(lambda: self.baseline, ask, tries=0), "cma")
-        options = list(fresh.values())
-        index, source = self.choose(options)
-        return Suggestion(options[index], source)
+        found = list(fresh.values())
+        index, source = self.choose(found)
+        return Suggestion(found[index], source)
 
     def asked(self, suggestion: Suggestion, ask: int) -> None:
         """Find the sample behind the suggestion. The samples of an ask can be drawn again, so none is stored."""

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 _SQRT5 = math.sqrt(5.0)
 _JITTER = 1e-8
-CLIP = 20.0  # values are clipped at this multiple of the distance from the best to the median
+LINEAR, CLIP = 3.0, 20.0  # values are compressed and clipped above these multiples of the distance from best to median
 
 _lock = RLock()
 
@@ -93,6 +93,8 @@ class GaussianProcess:
     def __init__(
         self, x: Array, y: Array, groups: NDArray[np.int64], runs: Array | None = None, kernel: Kernel | None = None
     ) -> None:
+        from scipy.linalg import cho_solve
+
         self.groups = groups
         self.x = x
         self._centre = float(np.mean(y))
@@ -103,7 +105,7 @@ class GaussianProcess:
         k = self.kernel.between(x, x, groups)
         k[np.diag_indices_from(k)] += self.kernel.noise / runs + _JITTER * self.kernel.variance
         self._lower = np.linalg.cholesky(k)
-        self._alpha = np.linalg.solve(self._lower.T, np.linalg.solve(self._lower, z))
+        self._alpha = cho_solve((self._lower, True), z)
 
     @property
     def noise(self) -> float:
@@ -112,8 +114,10 @@ class GaussianProcess:
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean [m] and standard deviation [m] of the noise-free function at ``x`` [m, f]."""
+        from scipy.linalg import solve_triangular
+
         cross = self.kernel.between(x, self.x, self.groups)
-        half = np.linalg.solve(self._lower, cross.T)
+        half = solve_triangular(self._lower, cross.T, lower=True)
         variance = np.maximum(self.kernel.variance - np.sum(half * half, axis=0), 1e-12)
         return self._centre + self._scale * (cross @ self._alpha), self._scale * np.sqrt(variance)
 
@@ -125,6 +129,7 @@ def fit(x: Array, z: Array, groups: NDArray[np.int64], runs: Array, steps: int =
 
     Source: length scales that grow with √d: Hvarfner, Hellsten and Nardi (2024), arXiv 2402.02229.
     """
+    from scipy.linalg.lapack import dpotri
     from scipy.optimize import minimize
 
     count = int(groups.max()) + 1
@@ -142,8 +147,8 @@ def fit(x: Array, z: Array, groups: NDArray[np.int64], runs: Array, steps: int =
             lower = np.linalg.cholesky(full)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(theta)
-        inverse_lower = np.linalg.solve(lower, np.eye(len(z)))
-        inverse = inverse_lower.T @ inverse_lower
+        half = dpotri(lower, lower=1)[0]  # the lower triangle of the inverse of K
+        inverse = half + np.tril(half, -1).T
         alpha = inverse @ z
         weight = 0.5 * (inverse - np.outer(alpha, alpha))  # d loss / d K
         slope = weight * (variance * 5.0 / 3.0 * (1.0 + _SQRT5 * r) * np.exp(-_SQRT5 * r))
@@ -179,11 +184,15 @@ def log_expected_improvement(best: float, mean: Array, deviation: Array) -> Arra
 
 
 def compress(y: Array) -> Array:
-    """Values above the median on a logarithmic scale, clipped: outliers carry little information about the optimum."""
-    middle = float(np.median(y))
-    unit = middle - float(np.min(y)) or 1.0
-    excess = np.clip(y, middle, middle + CLIP * unit) - middle
-    return np.where(y > middle, middle + unit * np.log1p(excess / unit), y)
+    """Values far above the best on a logarithmic scale, clipped: outliers carry little information about the optimum.
+
+    The unit is the distance from the best value to the median. Values up to ``LINEAR`` units above the best are kept: a
+    bend among good values would hide the curvature at the optimum.
+    """
+    low = float(np.min(y))
+    unit = float(np.median(y)) - low or 1.0
+    above = np.minimum((y - low) / unit, CLIP)
+    return np.where(above > LINEAR, low + unit * LINEAR * (1.0 + np.log(np.maximum(above / LINEAR, 1.0))), y)
 
 
 def _squares(x: Array) -> Array:

@@ -10,12 +10,14 @@ import numpy as np
 from agent.proposers.search.base import Method, Observation, best_and_latest
 from agent.proposers.search.failure_model import features
 from agent.proposers.search.gp import Array, GaussianProcess, Kernel, compress, log_expected_improvement, one_thread
-from agent.space.space import Params, Unit
+from agent.space.space import Unit
 
-FIRST = 25  # successes before the process screens the samples of CMA-ES
+FIRST = 15  # successes before the process screens points
 JUDGED = 8  # successes before it compares points of a model
 REFIT = 10  # successes between two fits of the length scales
 LARGEST = 400  # observations in the process
+
+Posterior = tuple[GaussianProcess, float, Unit]  # the process, and as ``best`` and ``top`` of ``Outlook``
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Outlook:
     mean: Array  # [m]
     deviation: Array  # [m], of the value without noise
     best: float  # smallest predicted value of a success
+    top: Unit  # [dimensions], the success with that value
     noise: float  # standard deviation of one run
+    scales: Array  # length scales [dimensions], in sides of the cube
 
     def log_improvement(self, bonus: Array | float = 0.0) -> Array:
         """log of the expected improvement [m], with means lower by ``bonus`` [m] deviations."""
@@ -41,14 +45,17 @@ class Surrogate:
         repeats = [len(p.choices) if p.kind == "categorical" else 1 for p in params]
         self._groups = np.repeat(np.arange(len(repeats)), repeats)  # the parameter [f] behind each feature
         self._fitted: tuple[int, Kernel] | None = None  # successes at the last fit, and its result
+        self._now: tuple[tuple[int, int], Posterior] | None = None  # results and asks, and what follows from them
 
-    def outlook(self, points: Sequence[Params]) -> Outlook:
-        """What to expect of ``points``, after at least two successes."""
-        space = self._method.space
+    def outlook(self, points: Sequence[Unit]) -> Outlook:
+        """What to expect of ``points`` [m, dimensions], after at least two successes."""
+        at = (len(self._method.observations), self._method.asks)
         with one_thread():
-            process, best = self._posterior()
-            mean, deviation = process.predict(features(space, [space.to_unit(params) for params in points]))
-        return Outlook(mean, deviation, best, process.noise)
+            if self._now is None or self._now[0] != at:
+                self._now = at, self._posterior()
+            process, best, top = self._now[1]
+            mean, deviation = process.predict(features(self._method.space, points))
+        return Outlook(mean, deviation, best, top, process.noise, process.kernel.scales)
 
     def influential(self) -> list[str]:
         """The parameters in the order of their influence on the result, the strongest first."""
@@ -59,16 +66,17 @@ class Surrogate:
             scales = self._kernel(good).scales
         return [self._method.space.names[i] for i in np.argsort(scales, kind="stable")]
 
-    def _posterior(self) -> tuple[GaussianProcess, float]:
-        """The process over all successes and open asks, and the smallest predicted value of a success."""
+    def _posterior(self) -> Posterior:
+        """The process over all successes and open asks, and the success with the smallest predicted value."""
         good, waiting = self._method.successes, self._method.open.values()
         known = best_and_latest(good, LARGEST)
         process = self._process(known, self._kernel(good))
-        best = float(np.min(process.predict(process.x)[0]))
+        predicted = process.predict(process.x)[0]
+        top = int(np.argmin(predicted))
         if waiting:  # an open ask counts as evaluated with its predicted value: the next ask moves away from it
             points = [self._method.space.to_unit(suggestion.params) for suggestion in waiting]
             process = self._process(known, process.kernel, points)
-        return process, best
+        return process, float(predicted[top]), known[top].x
 
     def _kernel(self, good: Sequence[Observation]) -> Kernel:
         """Fitted at every REFIT-th success: a resume fits to the same observations."""

@@ -16,9 +16,9 @@ from benchmarks.objectives import Objective, paper_space
 
 
 def test_compress_keeps_good_values_and_order():
-    y = np.array([1.0, 1.1, 1.2, 1.3, 1.5, 2.0])
+    y = np.array([1.0, 1.1, 1.2, 1.3, 1.5, 2.0])  # best to median: 0.25
     squeezed = compress(y)
-    assert squeezed[:3].tolist() == [1.0, 1.1, 1.2]
+    assert squeezed[:5].tolist() == y[:5].tolist()
     assert (np.diff(squeezed) > 0).all()
     assert squeezed[-1] < y[-1]
 
@@ -33,6 +33,18 @@ def test_outliers_do_not_hide_the_minimum(absurd):
     mean, _ = process.predict(grid)
     assert grid[np.argmin(mean), 0] == pytest.approx(0.4, abs=0.05)
     assert np.ptp(compress(y)) < 5 * np.ptp(y[:36])
+
+
+def test_variations_step_further_along_long_scales():
+    search = CmaGp(paper_space())
+    scales = np.ones(search.space.dimensions)
+    scales[5], scales[6] = 0.2, 5.0
+    centre = np.full(search.space.dimensions, 0.5)
+    points = search.variations(0, centre, scales)
+    assert (points >= 0.0).all()
+    assert (points <= 1.0).all()
+    spread = np.abs(points - centre).mean(axis=0)
+    assert spread[5] < spread[4] < spread[6]
 
 
 def threads_now() -> set[int]:
