@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.options import Commands, add_command
+from agent.cli.options import Commands, add_command, add_fields
 from agent.cli.output import say
 from agent.cli.runs import existing, load
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 
 if TYPE_CHECKING:
+    from agent.rundir.directory import RunDirectory
     from agent.types import Param
 
 FILES = ("optuna", "parquet")
@@ -22,14 +25,18 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "export", export, "newest runs")
     parser.add_argument("--format", choices=("tsv", "csv", "json", *FILES), default="tsv", help="default: tsv")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: stdout; needed for optuna and parquet")
+    add_fields(parser, ["track"])
 
 
-def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
-    """Print the attempts of a run as tsv, csv or json, or write a study of Optuna or a Parquet file."""
+def export(tag: str | None, format: str, output: Path | None, runs: str, track: str = "") -> int:
+    """Print the attempts of a run as tsv, csv or json, write a study of Optuna or a Parquet file, or send a tracker."""
     from agent.review.data.export import export as text_of
     from agent.text import count
 
-    state, settings = load(existing(runs, tag))
+    directory = existing(runs, tag)
+    if track:
+        return _send(directory, track, runs)
+    state, settings = load(directory)
     if format in FILES:
         from agent.review.data.export_files import write_file
 
@@ -47,6 +54,23 @@ def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {output}: {error.strerror}.") from error
     say(f"{output}: {count(len(state.finished), 'attempt')} as {format}")
+    return 0
+
+
+def _send(directory: RunDirectory, setting: str, runs: str) -> int:
+    """Send a run to trackers that hold it in part or not at all."""
+    from agent.observers.trackers.follow import send_run
+    from agent.observers.trackers.track import parse_tracks
+    from agent.text import count
+
+    for track in parse_tracks(setting, runs):
+        with contextlib.redirect_stdout(io.StringIO()):  # the libraries print; stdout is for data
+            held, problem = send_run(directory.path, track)
+        if problem:
+            raise EnvironmentProblem(
+                f"{track}: {problem}. It holds {count(held, 'trial')} so far; the command adds the rest."
+            )
+        say(f"{track} holds {count(held, 'trial')}, the baseline included")
     return 0
 
 
