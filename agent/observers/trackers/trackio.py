@@ -14,7 +14,7 @@ ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRA
 
 
 def open_tracker(place: str, session: About) -> Trackio:
-    os.environ["TRACKIO_DIR"] = place  # read at import
+    os.environ |= {"TRACKIO_DIR": place, "HF_HUB_OFFLINE": "1"}  # read at import
     for name in ELSEWHERE:
         os.environ.pop(name, None)
     return Trackio(session)

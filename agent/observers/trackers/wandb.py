@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at import
 
 import wandb
 
@@ -63,6 +66,7 @@ class WandB:
             host="", x_disable_meta=True, x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
         )  # fmt: skip  # nothing about this machine, its code or its environment
         return wandb.init(
-            dir=str(self._folder), id=id, name=name, group=self._session.id, job_type=kind, config=dict(config),
-            notes=notes, reinit="create_new", settings=settings,
+            project=os.environ.get("WANDB_PROJECT") or "overnight", dir=str(self._folder), id=id, name=name,
+            group=self._session.id, job_type=kind, config=dict(config), notes=notes, reinit="create_new",
+            settings=settings,
         )  # fmt: skip
