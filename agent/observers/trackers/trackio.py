@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.observers.trackers.entries import About, Entry
@@ -36,17 +36,13 @@ class Trackio:
 
     def trial(self, entry: Entry) -> None:
         texts = {"name": entry.name, "diff": entry.diff, "rationale": entry.rationale}
-        run = self._init(entry.id + PART, {**texts, **entry.labels, **entry.params})
-        for point in entry.curve:
-            run.log({"loss": point.loss, "progress": point.progress}, step=point.step)
-        run.log(dict(entry.figures), step=entry.curve[-1].step + 1 if entry.curve else 0)
-        run.finish()
+        rows = [({"loss": point.loss, "progress": point.progress}, point.step) for point in entry.curve]
+        rows.append((dict(entry.figures), entry.curve[-1].step + 1 if entry.curve else 0))
+        self._write(entry.id + PART, {**texts, **entry.labels, **entry.params}, rows)
         _storage().rename_run(PROJECT, entry.id + PART, entry.id)  # raises if nothing was written
 
     def point(self, step: int, time: float, figures: Mapping[str, float]) -> None:
-        run = self._init(self._session.id, self._session.settings)
-        run.log({**figures, "time": time}, step=step)
-        run.finish()
+        self._write(self._session.id, self._session.settings, [({**figures, "unix_time": time}, step)])
         if self._last() != step:
             raise OSError("the point was not written")
 
@@ -57,13 +53,16 @@ class Trackio:
         found = _storage().get_max_step_for_run(PROJECT, self._session.id)
         return -1 if found is None else int(found)
 
-    def _init(self, name: str, config: Mapping[str, Any]) -> Any:
+    def _write(self, name: str, config: Mapping[str, Any], rows: Sequence[tuple[dict[str, float], int]]) -> None:
         import trackio
 
-        return trackio.init(
+        trackio.init(
             PROJECT, name, self._session.id, config=dict(config), resume="allow", embed=False, auto_log_gpu=False,
             auto_log_cpu=False,
         )  # fmt: skip
+        for figures, step in rows:
+            trackio.log(figures, step)
+        trackio.finish()
 
 
 def _names() -> list[str]:

@@ -51,7 +51,7 @@ class WandB:
     def point(self, step: int, time: float, figures: Mapping[str, float]) -> None:
         if self._series is None:
             self._series = self._init(self._session.id, self._session.tag, "session", self._session.settings, "")
-        self._series.log({**figures, "time": time}, step=step)
+        self._series.log({**figures, "unix_time": time}, step=step)
 
     def close(self) -> None:
         if self._series is not None:
