@@ -7,6 +7,7 @@ gives the same entries as a live one.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,11 +108,16 @@ def _system(record: Record) -> dict[str, float]:
     figures = {f"seconds_{phase}": seconds for phase, seconds in phases(record.runs).items()}
     if memory := [run.peak_memory_gb for run in record.runs if run.peak_memory_gb is not None]:
         figures["peak_memory_gb"] = max(memory)
-    figures |= {text.line(name, 50): value for run in record.runs[:1] for name, value in run.metrics.items()}
+    figures |= {_name(name): value for run in record.runs[:1] for name, value in run.metrics.items()}
     for proposal in record.proposals:
         for name, count in proposal.usage.items():
             figures[f"model_{name}"] = figures.get(f"model_{name}", 0.0) + count
     return {f"system/{name}": float(value) for name, value in figures.items()}
+
+
+def _name(name: str) -> str:
+    """The name of a figure that the edited code may have chosen, in characters that every tracker accepts."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:50]
 
 
 def _increasing(points: list[Point]) -> tuple[Point, ...]:

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from agent.observers.trackers.entries import about, entry_of, point_of
 from agent.observers.trackers.track import Track, Tracker
 
 LOOK = 1.0  # seconds between looks at the ledger
+MOST_TRIES = 3  # of one trial, by a tracker that answers: then it is left out until the next start
 LONGEST_PAUSE = 60.0  # seconds between attempts to reach a tracker
 AT_EXIT = 20.0  # seconds that a tracker may take once the session has ended
 
@@ -45,38 +47,45 @@ class Follower:
     def __init__(
         self, directory: Path, track: Track, pause: Callable[[float], bool], report: Callable[[int | str], None]
     ):
-        self.problem = ""  # why nothing more is sent
+        self.problem = ""  # the last one
+        self.stopped = False  # whether nothing more is sent
         self.held = 0  # trials that the tracker holds, the baseline included
         self._directory, self._track, self._pause, self._report = directory, track, pause, report
         self._tail = LedgerTail(directory / "ledger.jsonl", self._apply)
         self._tracker: Tracker | None = None
         self._point = 0  # number of the next point of the session's series
+        self._tries: Counter[int] = Counter()  # of each trial, by a tracker that answered
 
     def look(self) -> None:
         """Send what was added to the ledger."""
         self._tail.look()
 
-    def finish(self) -> None:
-        """Send the finished trials whose outcome the proposer has not received, and close the tracker."""
+    def send_rest(self) -> None:
+        """Send the finished trials whose outcome the proposer never received, since the session was killed."""
         state = self._tail.builder.state()
         for record in state.finished:
             if record.number not in state.told:
-                self._send(record.number, state)
+                self._attempt(lambda number=record.number: self._write(number, state))  # type: ignore[misc]
+
+    def finish(self) -> None:
+        """Close the tracker."""
         self._attempt(self._close)
+
+    @property
+    def missing(self) -> int:
+        """Number of trials that the tracker refused, or that it does not hold yet."""
+        return len(self._tail.builder.told) - self.held
 
     def _apply(self, builder: StateBuilder, event: Event) -> None:
         builder.apply(event)
         if isinstance(event, Told):
-            self._send(event.trial, builder.state)
+            self._attempt(lambda: self._write(event.trial, builder.state()))
             self._point += 1
-
-    def _send(self, number: int, state: Callable[[], State] | State) -> None:
-        self._attempt(lambda: self._write(number, state() if callable(state) else state))
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do ``work``, again after each failure, until it succeeds or there is no time left."""
         seconds = 1.0
-        while not self.problem:
+        while not self.stopped:
             try:
                 work()
                 return
@@ -84,16 +93,16 @@ class Follower:
                 with suppress(Exception):
                     self._close()
                 self._tracker = None  # what it holds is asked again: a request that failed may have been carried out
-                problem = text.line(scrub(f"{type(error).__name__}: {error}"), 300)
-                self._report(problem)
-            if not self._pause(seconds):
-                self.problem = problem
+                self.problem = text.line(scrub(f"{type(error).__name__}: {error}"), 300)
+                self._report(self.problem)
+            self.stopped = not self._pause(seconds)
             seconds = min(LONGEST_PAUSE, 2 * seconds)
 
     def _write(self, number: int, state: State) -> None:
         if self._tracker is None:
             self._tracker = self._track.open(about(state))
-        if number not in self._tracker.held:
+        if number not in self._tracker.held and self._tries[number] < MOST_TRIES:
+            self._tries[number] += 1
             self._tracker.trial(entry_of(number, state, self._directory))
             self._tracker.held.add(number)
         if self._tracker.points == self._point:
@@ -116,11 +125,18 @@ def send_run(directory: Path, track: Track) -> tuple[int, str]:
     Raises:
         UsageError: the session of the run sends it at this moment.
     """
+
+    def pause(seconds: float) -> bool:
+        again = seconds < 2**MOST_TRIES  # so that a trial that is refused does not hold up the others
+        time.sleep(seconds if again else 0)
+        return again
+
     with _alone(directory, track, wait=False):
-        follower = Follower(directory, track, lambda _seconds: False, lambda _news: None)
+        follower = Follower(directory, track, pause, lambda _news: None)
         follower.look()
+        follower.send_rest()
         follower.finish()
-    return follower.held, follower.problem
+    return follower.held, follower.problem if follower.stopped or follower.missing > 0 else ""
 
 
 @contextmanager
@@ -159,7 +175,7 @@ def main() -> None:
     with _alone(directory, track := Track(tool, place), wait=True):
         follower = Follower(directory, track, lambda seconds: not over.wait(seconds), report)
         last = False
-        while not last and not follower.problem:
+        while not last and not follower.stopped:
             last = over.wait(LOOK)  # one more look after the end
             follower.look()
         follower.finish()

@@ -131,6 +131,21 @@ def test_cut_off_event_files_are_completed(night: RunDirectory, tmp_path: Path) 
     assert Read(folder).values == before["."]
 
 
+def test_trial_that_cannot_be_written_does_not_hold_up_others(night: RunDirectory, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    track, state = Track("tensorboard", str(tmp_path / "board")), state_of(night)
+    folder = tmp_path / "board" / about(state).id
+    folder.mkdir(parents=True)
+    (folder / "0002").touch()  # in the place of its folder
+    held, problem = send_run(night.path, track)
+    assert held == 6
+    assert "FileExistsError" in problem
+    assert len(Read(folder).series("session/trials")) == 7
+    (folder / "0002").unlink()
+    assert send_run(night.path, track) == (7, "")
+    assert Read(folder).count["session/trials", 6] == 1
+
+
 def test_mlflow_holds_runs_under_a_parent(night: RunDirectory, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     from mlflow import MlflowClient
@@ -215,6 +230,8 @@ def test_entries_hold_no_keys_and_increasing_steps(night: RunDirectory) -> None:
     lines = night.ledger.read_text().replace("Move along the best direction so far.", "use sk-abcdefgh12345678")
     night.ledger.write_text(lines)
     curve = next(night.path.glob("trials/0001/run-1/curve.jsonl"))
+    ledger = night.ledger.read_text().replace('"steps": 900', '"steps %$": 900')
+    night.ledger.write_text(ledger)
     rows = [json.loads(row) for row in curve.read_text().splitlines()]
     curve.write_text("\n".join(json.dumps({**row, "step": row["step"] % 100}) for row in rows))
     state = state_of(night)
@@ -223,6 +240,7 @@ def test_entries_hold_no_keys_and_increasing_steps(night: RunDirectory) -> None:
     steps = [point.step for point in entries[1].curve]
     assert steps == sorted(set(steps))
     assert len({entry.id for entry in entries}) == 7
+    assert entries[0].figures["system/steps___"] == 900
 
 
 def test_points_follow_the_ledger(night: RunDirectory) -> None:
