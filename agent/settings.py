@@ -33,13 +33,16 @@ USED_BY: Mapping[str, frozenset[str]] = {  # setting: the only proposers that us
     "screen": frozenset({"centaur"}),
 }
 RUN, END, MODEL, ACCEPT, SEARCH, SCALE, NOTIFY = (  # groups of options in --help
-    "what to run", "when to end", "model", "acceptance", "search", "scale", "notification",
+    "what to run", "when to end", "model", "acceptance", "search", "scale", "notification and trackers",
 )  # fmt: skip
 
 
-def setting(default: Any, text: str, group: str, choices: tuple[str, ...] = ()) -> Any:
-    """A field of ``Settings`` with its help text, its group in --help and its valid values."""
-    return field(default=default, metadata={"help": text, "group": group, "choices": choices})
+def setting(default: Any, text: str, group: str, choices: tuple[str, ...] = (), several: str = "") -> Any:
+    """A field of ``Settings`` with its help text, its group in --help and its valid values.
+
+    ``several`` is the form of one value of an option that may be repeated; commas separate them in the setting.
+    """
+    return field(default=default, metadata={"help": text, "group": group, "choices": choices, "several": several})
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,11 @@ class Settings:
     )
     notify: str = setting("", "notify of end, problems and new bests: env (OVERNIGHT_NOTIFY), or a file", NOTIFY)
     notify_minutes: float = setting(10.0, "minutes without the model server before a notification", NOTIFY)
+    track: str = setting(
+        "", "tracker that receives each trial: tensorboard, mlflow, wandb or trackio, with a folder or the URI of an "
+        "MLflow server (default: a folder beside the runs); several: repeat it, or use commas",
+        NOTIFY, several="TOOL[:URI]",
+    )  # fmt: skip
 
 
 def make_settings(

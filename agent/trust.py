@@ -18,7 +18,7 @@ from agent.errors import UsageError, system_problem
 CONFIG = "XDG_CONFIG_HOME"  # names the folder of configuration files; default: ~/.config
 PROTECTED = frozenset(  # settings that [run] sets only in a trusted target.toml
     {"tag", "target", "sandbox", "image", "runs", "cache", "detach", "llm_base_url", "llm_model", "llm_sleep",
-     "ray_address", "notify", "python", "notes"}
+     "ray_address", "notify", "track", "python", "notes"}
 )  # fmt: skip
 
 

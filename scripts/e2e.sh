@@ -22,6 +22,7 @@ timed "Docker engine and images" scripts/docker-engine.sh up
 timed "model server" scripts/vllm-server.sh install
 timed "browser" scripts/chromium.sh
 timed "Ray" scripts/ray.sh "$PYTHON"
+timed "trackers" scripts/trackers.sh "$PYTHON"
 
 # The default options of pytest in this project ignore these tests.
 OVERNIGHT_E2E=1 timed "tests" "$PYTHON" -m pytest -o addopts= --strict-markers -p no:cacheprovider -ra --durations=0 \

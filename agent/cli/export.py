@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.options import Commands, add_command
+from agent.cli.options import Commands, add_command, add_fields
 from agent.cli.output import say
 from agent.cli.runs import existing, folder_of_runs, load
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 
 if TYPE_CHECKING:
     from agent.review.data.export_files import Session
+    from agent.rundir.directory import RunDirectory
     from agent.types import Param
 
 FILES = ("optuna", "parquet")
@@ -23,16 +26,19 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "export", export, "newest runs")
     parser.add_argument("--format", choices=("tsv", "csv", "json", *FILES), default="tsv", help="default: tsv")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: stdout; needed for optuna and parquet")
+    add_fields(parser, ["track"])
 
 
-def export(tag: str | None, format: str, output: Path | None, runs: str) -> int:
-    """Print the attempts of a run as tsv, csv or json, or write a study of Optuna or a Parquet file.
+def export(tag: str | None, format: str, output: Path | None, runs: str, track: str = "") -> int:
+    """Print the attempts of a run as tsv, csv or json, write a study of Optuna or a Parquet file, or send a tracker.
 
     ``tag`` may name a comparison: its sessions are the studies, or the rows of one table.
     """
     from agent.review.data.export import export as text_of
     from agent.text import count
 
+    if track:
+        return _send(existing(runs, tag), track, runs)
     sessions, settings = _sessions(tag, runs)
     state = sessions[0].state
     if format in FILES:
@@ -86,6 +92,23 @@ def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[st
     if not begun:
         raise UsageError(f"no session of comparison {tag} has begun. `overnight compare --tag {tag}` runs them.")
     return begun, {"run": plan.settings}
+
+
+def _send(directory: RunDirectory, setting: str, runs: str) -> int:
+    """Send a run to trackers that hold it in part or not at all."""
+    from agent.observers.trackers.follow import send_run
+    from agent.observers.trackers.track import parse_tracks
+    from agent.text import count
+
+    for track in parse_tracks(setting, runs):
+        with contextlib.redirect_stdout(io.StringIO()):  # the libraries print; stdout is for data
+            held, problem = send_run(directory.path, track)
+        if problem:
+            raise EnvironmentProblem(
+                f"{track}: {problem}. It holds {count(held, 'trial')} so far; the command adds the rest."
+            )
+        say(f"{track} holds {count(held, 'trial')}, the baseline included")
+    return 0
 
 
 def _space(settings: Mapping[str, Any]) -> Sequence[Param]:

@@ -29,6 +29,14 @@ SHARED: Mapping[str, tuple[str, dict[str, Any]]] = {  # name for ``add_command``
 }
 
 
+class Listed(argparse.Action):
+    """Joins the values of an option that is given several times with commas."""
+
+    def __call__(self, _parser: Any, namespace: argparse.Namespace, value: Any, _flag: str | None = None) -> None:
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, f"{before},{value}" if before else value)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one ``UsageError`` instead of a long usage text."""
 
@@ -97,4 +105,6 @@ def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ki
         text += f": {', '.join(choices)}"
     default = f"{field.default:g}" if kind is float and field.default is not None else field.default
     text += f" (default: {default})" if default not in (None, "") else ""
+    if form := field.metadata["several"]:
+        options["action"], metavar = Listed, form
     group.add_argument(f"--{flag}", type=kind, metavar=metavar, help=text, **options)

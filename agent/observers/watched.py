@@ -12,9 +12,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from agent import text
-from agent.ledger.events import Event, NotAnEvent, decode
-from agent.ledger.recovery import apply_sound
+from agent.ledger.events import Event
 from agent.ledger.state import State, StateBuilder
+from agent.ledger.tail import LedgerTail
 from agent.observers.activity import Activity, follow, later
 from agent.observers.heartbeat import read_heartbeat
 from agent.observers.panel import night_panel
@@ -35,28 +35,22 @@ class Watched:
 
     def __init__(self, directory: RunDirectory):
         self.directory = directory
-        self.damage: list[str] = []  # one text for each ledger line that cannot be read
-        self._builder, self._read, self._lines = StateBuilder(), 0, 0
+        self._tail = LedgerTail(directory.ledger, self._take)
         self._last = Activity()
         self._gpu: tuple[float, str] = (float("-inf"), "")
 
     def state(self) -> State:
         """The fold of the readable ledger lines."""
-        try:
-            with self.directory.ledger.open("rb") as file:
-                file.seek(self._read)
-                data = file.read()
-        except OSError:
-            return self._builder.state()
-        data = data[: data.rfind(b"\n") + 1]
-        if torn(data):  # an unreadable last line is damage only once another line follows
-            data = data[: data.rfind(b"\n", 0, -1) + 1]
-        self.damage += apply_sound(data, str(self.directory.ledger), self._lines + 1, self._builder, self._take)
-        self._read, self._lines = self._read + len(data), self._lines + data.count(b"\n")
-        return self._builder.state()
+        self._tail.look()
+        return self._tail.builder.state()
 
-    def _take(self, event: Event) -> None:
-        self._builder.apply(event)
+    @property
+    def damage(self) -> list[str]:
+        """One text for each ledger line that cannot be read."""
+        return self._tail.damage
+
+    def _take(self, builder: StateBuilder, event: Event) -> None:
+        builder.apply(event)
         self._last = follow(self._last, event)
 
     def activity(self, state: State, now: float) -> tuple[float, Activity]:
@@ -111,18 +105,6 @@ class Watched:
     def _log(self, count: int, width: int) -> list[Text]:
         lines = tail(self.directory.log, count) if count else []
         return [text.safe(re.sub(r"^\S+ (\S{8})\S* INFO", r"\1", line), "dim", width - 4) for line in lines]
-
-
-def torn(data: bytes) -> bool:
-    """Whether the last of some complete lines is cut off."""
-    try:
-        if data:
-            decode(data[data.rfind(b"\n", 0, -1) + 1 : -1])
-    except NotAnEvent:
-        return False
-    except ValueError:
-        return True
-    return False
 
 
 def gpu_words(device: str) -> str:

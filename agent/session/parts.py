@@ -11,6 +11,7 @@ from agent.judge.policy import Policy, default_calibration, policy_from
 from agent.llm.client import is_loopback
 from agent.llm.sleeping_server import SleepingServer, WakingChat
 from agent.observers.notify import Notifier, make_notifier
+from agent.observers.trackers.track import Track, parse_tracks
 from agent.proposers.protocol import Proposer
 from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_calibration, check_settings, without_effect
 from agent.target import Target
@@ -33,6 +34,7 @@ class Parts(Workplace):
     policy: Policy
     calibration: int  # runs of the baseline before the first proposal
     notifier: Notifier | None = None
+    tracks: tuple[Track, ...] = ()
     sleeper: SleepingServer | None = None
     ahead: bool = False  # the model is asked while a trial trains
 
@@ -53,6 +55,8 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     for sentence in without_effect(settings):
         say(sentence)
     notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
+    tracks = parse_tracks(settings.track, settings.runs)
+    settings = dataclasses.replace(settings, track=",".join(map(str, tracks)))  # a resume may start in another folder
     place = checked_place(settings, say)
     source = place.repo.read(place.repo.head(), place.target.path)
     sleeper = find_sleeper(settings, place.device)
@@ -65,6 +69,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
         policy=policy,
         calibration=max(calibration, 1),
         notifier=notifier,
+        tracks=tracks,
         sleeper=sleeper,
         ahead=asks_ahead(settings, sleeper),
     )

@@ -216,9 +216,11 @@ def run(parts: Parts, crew: Crew, directory: RunDirectory, ledger: Ledger, shown
     from agent.observers.heartbeat import Heartbeat
     from agent.observers.protocol import Observers
     from agent.observers.session_log import SessionLog
+    from agent.observers.trackers.beside import Trackers
 
     notifiers = [parts.notifier] if parts.notifier else []
-    view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), *notifiers)
+    trackers = Trackers(parts.tracks, directory.path)
+    view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), *notifiers, trackers)
     session = _session(parts, crew, directory, Recorder(ledger, view), load(directory))
     with contextlib.closing(parts.repo), crew.stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # it was written before there were observers

@@ -27,7 +27,7 @@ INSIDE = {  # within one package: who may import whom
 }
 HEAVY = {
     "torch", "docker", "openai", "optuna", "sklearn", "git", "cmaes", "tokenizers", "ray", "smac", "scipy", "starlette",
-    "uvicorn", "mcp",
+    "uvicorn", "mcp", "tensorboard", "mlflow", "wandb", "trackio",
 }  # fmt: skip
 
 

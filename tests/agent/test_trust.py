@@ -28,7 +28,7 @@ HARMLESS = {  # they change what is searched and when it ends, not where code ru
 RUN_KEYS = {
     "sandbox": '"process"', "image": '"evil:latest"', "llm_base_url": '"http://evil.example/v1"', "llm_model": '"m"',
     "runs": '"/tmp/runs"', "cache": '"/tmp/cache"', "notify": '"file"', "ray_address": '"evil:6379"',
-    "target": '"../other"',
+    "target": '"../other"', "track": '"mlflow:http://evil.example"',
 }  # fmt: skip
 
 

@@ -33,4 +33,5 @@ TEST_SECONDS = {
     "test_kills.py": 1800,
     "test_stacked_kills.py": 900,
     "test_ray.py": 1800,
+    "test_trackers.py": 1800,
 }

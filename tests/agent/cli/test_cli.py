@@ -86,7 +86,7 @@ def test_help_of_run_has_groups_and_examples(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     text = capsys.readouterr().out
-    groups = ["what to run", "when to end", "model", "acceptance", "search", "scale", "notification"]
+    groups = ["what to run", "when to end", "model", "acceptance", "search", "scale", "notification and trackers"]
     places = [text.index(f"\n{group}:\n") for group in groups]
     assert places == sorted(places)
     assert text.count("\n  overnight run ") >= 2

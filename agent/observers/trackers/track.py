@@ -1,0 +1,91 @@
+"""The setting ``track``: which trackers receive a session, and where."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from agent.errors import EnvironmentProblem, UsageError
+from agent.observers.trackers.entries import About, Entry
+from agent.toml import check_choice
+
+TOOLS = ("tensorboard", "mlflow", "wandb", "trackio")  # each is a package, an extra, and a module beside this one
+REMOTE = ("mlflow",)  # tools whose place may be the address of a server or a database
+
+
+class Tracker(Protocol):
+    """One session in a tracker. Its constructor takes the place, and the session as ``About``; any method may raise.
+
+    What a tracker holds decides what it still needs: it is asked again after every error and every start.
+    """
+
+    held: set[int]  # trials that it holds as a whole
+    points: int  # points of the session's series that it holds
+
+    def trial(self, entry: Entry) -> None:
+        """Store one trial. A part of it that an earlier attempt left behind is replaced."""
+
+    def point(self, step: int, time: float, figures: Mapping[str, float]) -> None:
+        """Append to the session's series. ``step``: number of the point, from 0; ``time``: seconds since the epoch."""
+
+    def close(self) -> None:
+        """Finish what is open."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """One tracker of the setting."""
+
+    tool: str
+    place: str  # an absolute folder, or the address of a server or a database
+
+    def __str__(self) -> str:
+        return f"{self.tool}:{self.place}"
+
+    def open(self, session: About) -> Tracker:
+        module = importlib.import_module(f"agent.observers.trackers.{self.tool}")
+        tracker: Tracker = module.open_tracker(self.place, session)
+        return tracker
+
+
+def parse_tracks(setting: str, runs: str) -> tuple[Track, ...]:
+    """The trackers of the setting ``track``, each of which is installed.
+
+    Args:
+        setting: ``TOOL`` or ``TOOL:URI``, several with commas.
+        runs: folder of the run directories; a tool without a URI uses the folder of its name in there.
+
+    Raises:
+        UsageError: an unknown tool, or an address with a password.
+        EnvironmentProblem: the package of a tool is missing.
+    """
+    tracks = tuple(_parse(word.strip(), runs) for word in setting.split(",") if word.strip())
+    tools = [track.tool for track in tracks]
+    if len(set(tools)) < len(tools):
+        raise UsageError(f"--track {setting}: each tool can be named once.")
+    return tracks
+
+
+def _parse(word: str, runs: str) -> Track:
+    tool, _, uri = word.partition(":")
+    check_choice(tool, TOOLS, "--track")
+    spec = importlib.util.find_spec(tool)
+    if spec is None or spec.origin is None:  # a folder of that name is no package
+        raise EnvironmentProblem(f"--track {tool}: {tool} is not installed. Run: pip install 'overnight[{tool}]'")
+    uri = uri or str(Path(runs) / tool)
+    if "://" not in uri:
+        return Track(tool, str(Path(uri).expanduser().resolve()))
+    if tool not in REMOTE:
+        raise UsageError(f"--track {word}: {tool} is written to a folder. Name the folder, or leave it out.")
+    parts = urlsplit(uri)
+    if parts.password or (parts.username and parts.scheme.startswith("http")):
+        raise UsageError(
+            f"--track {tool}: settings are readable by others, so the address may not hold a password. Set "
+            f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment."
+        )
+    return Track(tool, uri)
