@@ -65,7 +65,7 @@ class Settings:
     runs: str = setting("runs", "folder of the run directories", RUN)
     cache: str = setting("~/.cache/overnight", "folder of prepared data", RUN)
     detach: bool = setting(False, "run in the background; continues after logout", RUN)
-    trials: int | None = setting(None, "end after this number of trials", END)
+    trials: int | None = setting(None, "end after this number of trials; 0: one run of the baseline", END)
     hours: float | None = setting(None, "end after this number of hours", END)
     until: str = setting("", "end at this time of day, such as 07:30", END)
     train_hours: float | None = setting(None, "end after this number of hours spent training", END)
@@ -220,7 +220,7 @@ def _typed(value: Any, kind: type, where: str) -> Any:
 
 def check_settings(settings: Settings) -> None:
     """Raises ``UsageError`` for values that no session accepts; names the option."""
-    bounds = ("trials", "hours", "train_hours", "gpu_hours", "llm_timeout", "llm_token_timeout")
+    bounds = ("hours", "train_hours", "gpu_hours", "llm_timeout", "llm_token_timeout")
     for name in (*bounds, "max_tokens_total", "max_cost"):
         value = getattr(settings, name)
         if value is not None and value <= 0:

@@ -10,8 +10,8 @@ from typing import Any
 from agent.ledger.events import Event, Told
 from agent.ledger.state import State
 from agent.observers.protocol import Observer
+from agent.repo.create import make_repository
 from agent.rundir.directory import RunDirectory
-from agent.scaffold.project import make_repository
 from agent.session import setup as launch
 from agent.settings import make_settings
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from sandbox import gpu, layout, stdlib
 from sandbox.container import OUT, ContainerRunning
 from sandbox.layout import GB, INODES, INSIDE
+from sandbox.packages import install_command
 from sandbox.types import Guarantee, Job, Mount, Running, SandboxBroken, SandboxUnavailable
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class DockerSandbox:
             import docker
         except ImportError:
             raise SandboxUnavailable(
-                "the Python package docker is not installed. pip install 'overnight[docker]'"
+                f"the Python package docker is not installed. {install_command('overnight[docker]')}"
             ) from None
         try:
             self._api.inspect_image(self.image)

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from agent.cli.options import Commands, add_command
 from agent.cli.output import console, show
 from agent.settings import Settings
+from sandbox.packages import install_command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -120,13 +120,16 @@ def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path 
         yield Finding("python of trials", bool(has.python), has.python or f"{python} does not start", "", True)
     git = _output("git", "--version")
     yield Finding("git", bool(git), git or "not found", "install git", True)
-    install = f"{quote(python)} -m pip install"
-    yield Finding("torch", bool(has.torch), has.torch or "not installed", f"{install} torch safetensors")
+    unused = target is not None and target.score == "stdout" and "torch" not in names
+    lacks = "not installed" + (": the target does not import it" if unused else "")
+    wanted = "torch safetensors" if target is None or target.score != "stdout" else "torch"
+    mend = "" if unused else install_command(wanted, python, has.pip)
+    yield Finding("torch", bool(has.torch), has.torch or lacks, mend)
     gpu = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
     yield Finding("gpu", bool(gpu), gpu or "none (trials train on the CPU)", "install the NVIDIA driver")
     if gpu and has.torch:
         build = "a build for GPUs" if has.cuda else "a build for the CPU: trials would not use the GPU"
-        yield Finding("torch for the GPU", has.cuda, build, f"{install} --force-reinstall torch")
+        yield Finding("torch for the GPU", has.cuda, build, install_command("--force-reinstall torch", python, has.pip))
     if names:
         lacking = f"{python} lacks {', '.join(has.missing)}" if has.missing else f"all found: {', '.join(names)}"
         mend = "install them there, or name the interpreter of your project: --python PATH"

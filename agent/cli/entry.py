@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         extra = EXTRAS.get(error.name or "")
         if extra is None:
             raise
-        return _fail(f"{error.name} is not installed. Run: pip install 'overnight[{extra}]'", 3)
+        from sandbox.packages import install_command
+
+        return _fail(f"{error.name} is not installed. Run: {install_command(f'overnight[{extra}]')}", 3)
     except Exception as error:
         library = type(error).__module__.partition(".")[0]
         if library not in LIBRARIES:

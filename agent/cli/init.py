@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 
@@ -23,19 +27,18 @@ def add(commands: Commands) -> None:
 
 def init(directory: Path, preset: str | None, project: Path | None) -> int:
     """Make a git repository with the nanoGPT target, or a target.toml for an existing project."""
+    place = quote(str(directory))
     if project is not None:
-        from agent.rundir.directory import NOTES
-        from agent.scaffold.project import adopt
-
         if preset:
             raise UsageError("--preset belongs to the nanoGPT target. Remove --preset or --from.")
-        return adopt(directory, project, NOTES)
+        notes, proposer = adopt(directory, project)
+        print(directory / "target.toml")
+        next_step = f"next     overnight run --target {place} --proposer {proposer} --trials 0"
+        print("\n".join([*notes, next_step]), file=sys.stderr, flush=True)
+        return 0
     preset = make_target(directory, preset)
     print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
-    place = quote(str(directory))
-    print(
-        f"First, two runs without a model: overnight run --target {place} --proposer cma-es --policy greedy --trials 1"
-    )
+    print(f"First, one run: overnight run --target {place} --proposer cma-es --trials 0")
     print(
         f"Then: overnight run --target {place} --llm-base-url URL --hours 8, with your notes for the model in notes.md"
     )
@@ -52,19 +55,89 @@ def make_target(directory: Path, preset: str | None) -> str:
         UsageError: ``directory`` is a file or not empty.
         EnvironmentProblem: the folder cannot be written, or git fails.
     """
+    from agent.repo.create import make_repository
     from agent.rundir.directory import NOTES
-    from agent.scaffold.project import make_repository
     from agent.trial.trusted_target import write_preset
 
+    with _new_folder(directory):
+        preset = write_preset(preset, directory)
+        (directory / "notes.md").write_text(NOTES, encoding="utf-8")
+    make_repository(directory, f"Start from preset {preset}")
+    return preset
+
+
+def adopt(directory: Path, project: Path) -> tuple[list[str], str]:
+    """Write ``directory/target.toml`` for ``project``; no file is overwritten.
+
+    Args:
+        directory: the project itself, if it is in a git repository; otherwise a new folder, which receives a copy of
+            the project as a git repository.
+        project: a folder, or the script in it.
+
+    Returns:
+        Notes on what a person must check or do, and options for a proposer that works.
+
+    Raises:
+        UsageError: there is no script, more than one could be meant, or files would be overwritten.
+        EnvironmentProblem: a folder cannot be written, or git fails.
+    """
+    from agent.repo.create import copy_files, files_of, ignored_of, make_repository
+    from agent.scaffold.project import describe, find_script
+    from agent.trial.imports import modules_of
+
+    folder = project.parent if project.is_file() else project
+    if not folder.is_dir():
+        raise UsageError(f"--from {project}: no such file or folder.")
+    for existing in {folder / "target.toml", directory / "target.toml"}:
+        if existing.exists():
+            raise UsageError(f"{existing} exists and is not overwritten. Start with `overnight run`.")
+    names = files_of(folder)
+    script = find_script(project)
+    text, notes = describe(script, modules_of(script), ignored_of(folder))
+    proposer = "cma-es" if "[[hyperparameters]]" in text else "code --llm-base-url URL"
+    if directory.resolve() != folder.resolve():
+        with _new_folder(directory):
+            large = copy_files(folder, names, directory)
+            notes += [f"check    {name}: above 20 MB, not copied; use [target] mounts" for name in large]
+            _write(directory, text)
+        make_repository(directory, f"Copy {folder.resolve().name}")
+        return notes, proposer
+    if names is None:
+        raise UsageError(
+            f"{folder} is not in a git repository. Run git init, git add and git commit there, or name a new folder "
+            f"for a copy: overnight init {folder.resolve().name}-night --from {quote(str(project))}"
+        )
+    _write(directory, text)
+    git, files = f"git -C {quote(str(directory))}", "target.toml notes.md"
+    return [*notes, f"then     {git} add {files} && {git} commit -m 'Add target.toml' {files}"], proposer
+
+
+def _write(directory: Path, text: str) -> None:
+    from agent.rundir.directory import NOTES
+    from agent.trust import protected_keys, trust
+
+    with _writing(directory):
+        (directory / "target.toml").write_text(text, encoding="utf-8")
+        if not (directory / "notes.md").exists():
+            (directory / "notes.md").write_text(NOTES, encoding="utf-8")
+    if protected_keys(directory, tomllib.loads(text)):
+        trust(directory)
+
+
+@contextmanager
+def _new_folder(directory: Path) -> Iterator[None]:
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file. Name a new folder.")
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty. Name a new folder.")
-    try:
+    with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        preset = write_preset(preset, directory)
+        yield
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise EnvironmentProblem(f"cannot write {directory}: {error.strerror}.") from error
-    (directory / "notes.md").write_text(NOTES, encoding="utf-8")
-    make_repository(directory, f"Start from preset {preset}")
-    return preset
+        raise EnvironmentProblem(f"cannot write {error.filename or directory}: {error.strerror}.") from error

@@ -75,7 +75,7 @@ def _nothing_left(directory: RunDirectory, changes: Mapping[str, Any]) -> str:
     """Why a resume would do nothing; "" if it would do anything. It needs neither sandbox nor model server."""
     state, settings = load(directory)
     planned, done = changes.get("trials", state.session.trials), len(state.finished)
-    if not changes.keys() <= {"trials"} or state.ended is None or state.open or not planned or done < planned:
+    if not changes.keys() <= {"trials"} or state.ended is None or state.open or planned is None or done < planned:
         return ""
     if repo_of(settings, None).ref(f"refs/heads/autoresearch/{directory.tag}") != state.head:
         return ""  # the branch waits
@@ -116,6 +116,6 @@ def finish(directory: RunDirectory) -> int:
     say(f"run {tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     branch = f"git -C {quote(str(settings['run']['target']))} log autoresearch/{tag}"
     done = len(state.finished)
-    resume = _more(tag, done) if done >= (state.session.trials or done + 1) else f"overnight resume {tag}"
+    resume = _more(tag, done) if state.session.trials in range(done + 1) else f"overnight resume {tag}"
     say(f"{resume} · overnight log {tag} · overnight report {tag} · {branch}")
     return 130 if state.ended == AT_ONCE else 0

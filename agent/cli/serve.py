@@ -6,6 +6,7 @@ from agent.cli.options import Commands, add_command
 from agent.cli.output import say
 from agent.cli.runs import folder_of_runs
 from agent.errors import EnvironmentProblem, UsageError
+from sandbox.packages import install_command
 
 
 def add(commands: Commands) -> None:
@@ -20,7 +21,7 @@ def serve(host: str, port: int, token: str, runs: str) -> int:
     try:
         from agent.web import app
     except ImportError:
-        raise EnvironmentProblem("the live page needs Starlette: pip install 'overnight[web]'.") from None
+        raise EnvironmentProblem(f"the live page needs Starlette: {install_command('overnight[web]')}") from None
     if not app.is_loopback(host) and not token:
         raise UsageError(f"--host {host}: others can reach this address. Add --token SECRET.")
     folder = folder_of_runs(runs)

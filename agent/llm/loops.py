@@ -16,7 +16,8 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 def repeats_itself(reply: Reply) -> bool:
     """Whether the end of a reply, reasoning included, is a loop: most of its n-grams occur again and again."""
-    tokens = _TOKEN.findall(f"{reply.reasoning}\n{reply.text}")[-TAIL:]
+    found = _TOKEN.findall(f"{reply.reasoning}\n{reply.text}")[-TAIL:]
+    tokens = ["0" if token.isdigit() else token for token in found]  # small models count: step 1, step 2, step 3
     grams = [tuple(tokens[at : at + NGRAM]) for at in range(len(tokens) - NGRAM + 1)]
     return len(tokens) >= SHORTEST and len(set(grams)) < MOST_DISTINCT * len(grams)
 

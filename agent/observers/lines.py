@@ -67,7 +67,7 @@ def plain_line(event: Event, state: State) -> str:
     metric, planned, done = text.line(state.session.metric), state.session.trials, len(state.finished)
     match event:
         case events.SessionStarted():
-            bound = text.count(planned, "trial") if planned else "no bound on trials"
+            bound = "no bound on trials" if planned is None else text.count(planned, "trial")
             return f"run {text.line(event.tag)}: {text.line(event.proposer)}, {bound}"
         case events.Measured(trial=0, measurement=run) if run.role == "test":
             return f"baseline on the test split  {_value(run, metric).removeprefix(f'{metric} ')}"

@@ -57,7 +57,7 @@ class Baseline:
     def _calibrate(self, state: State) -> bool:
         for kind in self._uncalibrated(state):
             running = sum(order.on == kind for order in self.runs.orders.values())
-            if _runs_on(state, kind) + running < self.calibration and not self.ending.before(state, 1):
+            if _runs_on(state, kind) + running < self.calibration and not self.ending.before(state, 0):
                 return self.runs.measure(0, MeasureNext(state.baseline, "calibrate", "calibration"), kind)
         return False
 

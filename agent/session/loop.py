@@ -70,7 +70,8 @@ class Session:
             return ""
         if self.ideas.problem:
             raise self.ideas.problem
-        return self.ending.before(state, state.open[0] if state.open else len(state.records) + 1)
+        trial = state.open[0] if state.open else len(state.records) + 1
+        return self.ending.before(state, trial if 0 in state.told else 0)
 
     def advance(self, state: State) -> None:
         """Take the first step that is possible; where none is, wait for a run or an idea."""

@@ -76,7 +76,12 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
 
 
 def session_policy(settings: Settings, say: Callable[[str], None]) -> Policy:
-    """The policy that the settings name; ``confirm`` in place of ``stacked`` where edits cannot be added up."""
+    """The policy that the settings name; ``confirm`` in place of ``stacked`` where edits cannot be added up.
+
+    Without trials, ``greedy``: one run of the baseline is enough. A resume takes the policy of the settings.
+    """
+    if settings.trials == 0:
+        return policy_from("greedy")
     searches = settings.proposer not in EDIT_CODE or settings.on_plateau or settings.on_llm_loop == "cma"
     if settings.policy == "stacked" and searches:
         say("--policy stacked: points of a search method set every value, so each runs alone, under policy confirm.")

@@ -37,10 +37,11 @@ def _lines(parts: Parts, place: str, has_notes: bool) -> Iterator[tuple[str, str
     bound = f"{target.budget} of training" if target.score == "trusted" else f"at most {target.budget}"
     yield "one run", bound
     yield "baseline", text.count(parts.calibration, "run")
-    yield "policy", f"{parts.policy.name}: at least one run per trial that can be measured"
+    if settings.trials != 0:
+        yield "policy", f"{parts.policy.name}: at least one run per trial that can be measured"
     yield "ends", _end(settings)
     seconds = target.budget.wall_seconds if target.budget.kind == "seconds" else 0.0
-    if settings.trials and seconds:
+    if settings.trials is not None and seconds:
         most = "" if target.score == "trusted" else "at most "
         whole = seconds * (parts.calibration + settings.trials)
         yield "training", f"{most}{text.duration(whole)} with one run per trial"
@@ -48,6 +49,7 @@ def _lines(parts: Parts, place: str, has_notes: bool) -> Iterator[tuple[str, str
 
 def _end(settings: Settings) -> str:
     bounds = [
+        "after the baseline" if settings.trials == 0 else "",
         f"after {text.count(settings.trials, 'trial')}" if settings.trials else "",
         f"after {settings.hours:g} h" if settings.hours else "",
         f"at {settings.until}" if settings.until else "",

@@ -68,7 +68,10 @@ def reason_to_end(
         until_left: seconds until ``settings.until``; None without.
         trial: number; by default the next one.
     """
-    if settings.trials is not None and (trial or len(state.finished) + 1) > settings.trials:
+    number = len(state.finished) + 1 if trial is None else trial
+    if settings.trials is not None and number > settings.trials:
+        if settings.trials == 0:
+            return "the baseline is measured"
         return "the one trial is done" if settings.trials == 1 else f"all {settings.trials} trials done"
     if settings.hours is not None:
         left = settings.hours * 3600 - elapsed

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from agent.scaffold.guesses import modules_of
 
 _PROBE = r"""
 import importlib.util, json, re, sys
@@ -28,7 +27,8 @@ def version(name):
         return ""
 missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
 torch = importlib.util.find_spec("torch")
-print(json.dumps([sys.version.split()[0], version("torch") if torch else "", cuda(torch), missing]))
+pip = importlib.util.find_spec("pip") is not None
+print(json.dumps([sys.version.split()[0], version("torch") if torch else "", cuda(torch), missing, pip]))
 """
 
 
@@ -40,16 +40,17 @@ class Installed:
     torch: str = ""  # version; "" without PyTorch
     cuda: bool = False  # PyTorch is a build for GPUs
     missing: tuple[str, ...] = ()  # of the names that were asked for
+    pip: bool = True
 
 
 def probe(python: str, names: Iterable[str] = ()) -> Installed:
     """Ask an interpreter for its PyTorch, and for the modules ``names``."""
     try:
         done = subprocess.run([python, "-I", "-c", _PROBE, *names], capture_output=True, text=True, timeout=60)
-        version, torch, cuda, missing = json.loads(done.stdout)
+        version, torch, cuda, missing, pip = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return Installed("")
-    return Installed(version, torch, cuda, tuple(missing))
+    return Installed(version, torch, cuda, tuple(missing), pip)
 
 
 def imports_of(script: Path) -> list[str]:
@@ -58,6 +59,19 @@ def imports_of(script: Path) -> list[str]:
     names = dict.fromkeys(name for tree in trees for name in _names(tree))
     beside = {path.stem for path in script.parent.iterdir()}
     return [name for name in names if name not in sys.stdlib_module_names and name not in beside]
+
+
+def modules_of(script: Path) -> dict[Path, ast.Module]:
+    """The modules beside ``script`` that it imports; files that do not parse are left out."""
+    found: dict[Path, ast.Module] = {}
+    with contextlib.suppress(OSError, ValueError, SyntaxError):
+        for node in ast.walk(ast.parse(script.read_bytes())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for path in (script.parent / f"{name.replace('.', '/')}.py" for name in names):
+                with contextlib.suppress(OSError, ValueError, SyntaxError):
+                    found[path] = ast.parse(path.read_bytes())
+    return found
 
 
 def _names(node: ast.AST) -> Iterator[str]:

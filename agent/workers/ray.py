@@ -38,6 +38,7 @@ from agent.workers.ray_node import (
     warm_up,
     write_files,
 )
+from sandbox.packages import install_command
 from sandbox.types import SandboxBroken
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def _connect(address: str, size: int, site: Site) -> Any:
         importlib.import_module("ray.util.scheduling_strategies")
     except ImportError:
         raise EnvironmentProblem(
-            "--ray-address needs Ray, which is not installed. Do: pip install 'overnight[ray]'"
+            f"--ray-address needs Ray, which is not installed. Run: {install_command('overnight[ray]')}"
         ) from None
     quiet = {"log_to_driver": False, "logging_level": "error"}
     answered = False

@@ -20,6 +20,7 @@ from agent.proposers.search.base import Method, Suggestion, loss
 from agent.space.axes import Axis, Choices, Real, Whole
 from agent.space.space import Params, SearchSpace
 from agent.types import Value
+from sandbox.packages import install_command
 
 try:
     from ConfigSpace import (
@@ -34,7 +35,7 @@ try:
     from smac.model.random_forest.random_forest import RandomForest
     from smac.runhistory import RunHistory, StatusType
 except ModuleNotFoundError as error:
-    raise EnvironmentProblem("smac needs SMAC3: pip install 'overnight[smac]'") from error
+    raise EnvironmentProblem(f"smac needs SMAC3: {install_command('overnight[smac]')}") from error
 
 FIRST = 25  # most points of the scrambled Sobol design: SMAC's share of 100 trials
 REDRAWS = 50

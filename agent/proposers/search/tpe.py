@@ -18,11 +18,12 @@ from agent.proposers.search.base import Method, Suggestion, loss
 from agent.space.axes import Whole, axis_of
 from agent.space.space import Params, SearchSpace
 from agent.types import Param, Value
+from sandbox.packages import install_command
 
 try:
     import optuna
 except ModuleNotFoundError as error:
-    raise EnvironmentProblem("tpe and random need Optuna: pip install 'overnight[hpo]'") from error
+    raise EnvironmentProblem(f"tpe and random need Optuna: {install_command('overnight[hpo]')}") from error
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

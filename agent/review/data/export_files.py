@@ -13,6 +13,7 @@ from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.state import State
 from agent.review.data.attempts import attempt_json, attempt_of
 from agent.types import Param, Record, Value
+from sandbox.packages import install_command
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -49,7 +50,7 @@ def write_file(sessions: Sequence[Session], kind: str, file: Path, params: Seque
 
 
 def _parquet(sessions: Sequence[Session], file: Path, _params: Sequence[Param]) -> None:
-    with _needs("parquet needs pyarrow: pip install 'overnight[train]'"):
+    with _needs("parquet needs pyarrow", "overnight[train]"):
         import pyarrow as pa
         import pyarrow.parquet as pq
     rows = [
@@ -61,7 +62,7 @@ def _parquet(sessions: Sequence[Session], file: Path, _params: Sequence[Param]) 
 
 
 def _optuna(sessions: Sequence[Session], file: Path, params: Sequence[Param]) -> None:
-    with _needs("optuna needs Optuna: pip install 'overnight[hpo]'"):
+    with _needs("optuna needs Optuna", "overnight[hpo]"):
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -130,8 +131,8 @@ def _distribution(values: list[Value], param: Param | None) -> BaseDistribution:
 
 
 @contextmanager
-def _needs(message: str) -> Iterator[None]:
+def _needs(message: str, packages: str) -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise EnvironmentProblem(f"--format {message}.") from None
+        raise EnvironmentProblem(f"--format {message}: {install_command(packages)}") from None

@@ -16,6 +16,7 @@ from typing import Any
 from agent import text
 from agent.errors import EnvironmentProblem
 from agent.rundir.directory import replace_file
+from sandbox.packages import install_command
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -35,7 +36,7 @@ def renderer(name: str, live: bool = False) -> Callable[[dict[str, Any]], str]:
         import jinja2
         from markupsafe import Markup
     except ImportError:
-        raise EnvironmentProblem("the report needs Jinja2: pip install 'overnight[report]'.") from None
+        raise EnvironmentProblem(f"the report needs Jinja2: {install_command('overnight[report]')}") from None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

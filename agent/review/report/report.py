@@ -23,6 +23,7 @@ from agent.review.report.pair_chart import pair_chart
 from agent.review.report.parameter_charts import parameter_charts
 from agent.review.report.search_charts import search_charts
 from agent.review.report.stacked_chart import stacked_chart
+from sandbox.packages import install_command
 
 MOST_BYTES = 3 << 20
 DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # characters of kept diffs, of other diffs
@@ -46,7 +47,7 @@ def write_report(run_dir: Path) -> Path:
     try:
         png.draw_progress(night, run_dir / "progress.png")
     except ImportError:
-        log.warning("no progress.png: it needs matplotlib (pip install 'overnight[report]').")
+        log.warning("no progress.png: it needs matplotlib: %s", install_command("overnight[report]"))
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {run_dir / 'progress.png'}: {error.strerror}.") from error
     return place

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 from openai_server import OpenAIServer
-from sessions import start
+from sessions import start, state_of
 from targets import TOML, git, make_bowl
 
 from agent.cli.entry import main
@@ -35,6 +36,23 @@ def test_dry_run_prints_plan_and_starts_nothing(target: Path, capsys: pytest.Cap
     assert "1 trial" in lines["ends"]
     assert not (target.parent / "runs").exists()
     assert git(target, "for-each-ref") == before
+
+
+def test_first_command_of_init_costs_one_run(target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path / "copy"), "--from", str(target / "train.py")]) == 2
+    (target / "target.toml").unlink()
+    assert main(["init", str(tmp_path / "copy"), "--from", str(target)]) == 0
+    command = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("next "))
+    words = [*shlex.split(command)[2:], "--runs", str(tmp_path / "runs"), "--sandbox", "process", "--tag", "first"]
+    assert main(words) == 0
+    state = state_of(RunDirectory(tmp_path / "runs", "first"))
+    assert (state.ended, len(state.baseline_runs), state.records) == ("the baseline is measured", 1, ())
+    resume = ["resume", "first", "--runs", str(tmp_path / "runs")]
+    assert main(resume) == 0
+    assert "no trial is left" in capsys.readouterr().err
+    assert main([*resume, "--trials", "2"]) == 0
+    state = state_of(RunDirectory(tmp_path / "runs", "first"))
+    assert (state.session.policy, len(state.baseline_runs), len(state.finished)) == ("confirm", 4, 2)
 
 
 def test_dry_run_refuses_what_run_refuses(target: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,10 @@ import pytest
 from sessions import start, state_of
 from targets import git, make_bowl
 
+from agent.cli.init import adopt
 from agent.errors import EnvironmentProblem, UsageError
 from agent.repo.refs import RunRefs
 from agent.repo.repo import RefMoved, Repo
-from agent.scaffold.project import adopt
 from agent.session.setup import check_repository
 
 
@@ -146,7 +146,7 @@ def test_refusal_of_git_is_not_called_missing_repository(tmp_path: Path) -> None
     with (target / ".git" / "config").open("a") as config:
         config.write("[core\n  x\n")
     with pytest.raises(EnvironmentProblem, match="bad config line"):
-        adopt(target, target, "")
+        adopt(target, target)
     with pytest.raises(UsageError, match="bad config line") as caught:
         Repo(target).head()
     assert "commit" not in str(caught.value)

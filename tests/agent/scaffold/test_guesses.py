@@ -1,4 +1,4 @@
-"""Bounds of hyperparameters, time budgets and data folders that are guessed from a script."""
+"""Bounds of hyperparameters, edits of the seed and data folders that are guessed from a script."""
 
 import ast
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scaffold.guesses import bounds, hyperparameters_of, mounts_of, seconds_of, seed_edits, seed_key_of
+from agent.scaffold.guesses import bounds, hyperparameters_of, mounts_of, seed_edits
 from agent.space.space import SearchSpace
 from agent.types import Value
 
@@ -68,16 +68,6 @@ def test_bounds_make_valid_space(tmp_path_factory: pytest.TempPathFactory, value
     assert space.params[0].default == value
 
 
-@pytest.mark.parametrize(
-    ("constant", "seconds"),
-    [("TIME_BUDGET = 300", 600), ("MAX_MINUTES = 5", 600), ("train_hours = 0.5", 3600), ("MAX_SECONDS = 10", 70),
-     ("LIMIT_TIME = 'long'", None)],
-)  # fmt: skip
-def test_budget_is_twice_the_constant(constant: str, seconds: float | None) -> None:
-    found = seconds_of(ast.parse(constant))
-    assert (found and found[0]) == seconds
-
-
 PATHS = """
 CACHE = os.path.join(os.path.expanduser("~"), ".cache", "autoresearch")
 data = os.path.join(CACHE, "data")
@@ -92,7 +82,7 @@ loop = loop / "x"
 
 def test_mounts_are_home_or_ignored_folders() -> None:
     ignored = ["data/tiny/train.bin", "out/ckpt.pt"]
-    assert mounts_of(ast.parse(PATHS), ignored) == ["data/tiny", "~/sets/c4", "~/.cache/autoresearch"]
+    assert mounts_of(ast.parse(PATHS), ignored) == ["data/tiny", "~/.cache/autoresearch", "~/sets/c4"]
 
 
 READ = 'int(os.environ.get("OVERNIGHT_SEED", "42"))'
@@ -116,10 +106,3 @@ READ = 'int(os.environ.get("OVERNIGHT_SEED", "42"))'
 )
 def test_edit_that_reads_the_seed(line: str, edited: str | None) -> None:
     assert seed_edits(f"x = 1\n{line}\n") == ([] if edited is None else [f"2: {edited}"])
-
-
-def test_seed_option_or_variable_is_found() -> None:
-    assert seed_key_of("p.add_argument('--random-seed', type=int)") == 'seed_arg = "--random-seed"'
-    assert seed_key_of('s = os.environ["MY_SEED"]') == 'seed_env = "MY_SEED"'
-    assert seed_key_of('s = os.getenv("SEED", 1)') == 'seed_env = "SEED"'
-    assert seed_key_of("SEED = 42") == ""

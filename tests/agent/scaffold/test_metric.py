@@ -1,11 +1,11 @@
 """Which printed number is taken for the metric, and what its pattern reads from real output."""
 
 import ast
-import re
 
 import pytest
 
 from agent.scaffold.metric import find_metric
+from agent.trial.metric_line import is_not_finite, metric_token, read_number
 
 RESULTS = "def evaluate():\n    return {'loss': a, 'eval_accuracy': b}\n"
 
@@ -46,7 +46,9 @@ def test_metric_and_pattern_of_script(source: str, name: str, goal: str, printed
     metric = find_metric(ast.parse(source))
     assert metric is not None
     assert (metric.name, metric.goal) == (name, goal)
-    assert re.findall(metric.pattern, printed, re.M)[-1] == value
+    token = metric_token(printed, metric.pattern)
+    assert token is not None
+    assert read_number(token) == float(value) if value.lower() != "nan" else is_not_finite(token)
 
 
 @pytest.mark.parametrize("source", ["x = 1", 'print("hello")', 'print(f"step {k}")', 'print(f"total_seconds: {t}")',
@@ -57,8 +59,10 @@ def test_script_without_metric(source: str) -> None:
     assert find_metric(ast.parse(source)) is None
 
 
-@pytest.mark.parametrize("printed", ["loss 1.25e-3x", "loss 1.2.3", "loss tensor(0.5)"])
-def test_pattern_captures_whole_token(printed: str) -> None:
+@pytest.mark.parametrize("printed", ["loss 1.25e-3x", "loss 1.2.3", "loss tensor(0.5)", "loss 1,003.34"])
+def test_pattern_never_reads_part_of_token(printed: str) -> None:
     metric = find_metric(ast.parse('print("loss", x)'))
     assert metric is not None
-    assert re.findall(metric.pattern, printed) == [printed.split()[1]]
+    token = metric_token(printed, metric.pattern)
+    assert token is not None
+    assert read_number(token) is None

@@ -122,7 +122,7 @@ def test_files_are_never_overwritten(project: Path, tmp_path: Path) -> None:
             "import torch\ntorch.manual_seed(7)\n",
             ['line 2: torch.manual_seed(int(os.environ.get("OVERNIGHT_SEED"', "os"],
         ),
-        ("data = os.path.expanduser('~/no/such/set')\n", ["[target] mounts: ~/no/such/set", "--proposer code"]),
+        ("data = os.path.expanduser('~/no/such/set')\n", ["[[hyperparameters]]", "--proposer code"]),
     ],
 )
 def test_notes_list_guesses_and_gaps(
@@ -133,14 +133,6 @@ def test_notes_list_guesses_and_gaps(
     err = capsys.readouterr().err
     for note in notes:
         assert note in err
-
-
-def test_uncommitted_script_is_reported(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(project, {"README": ""})
-    commit(project)
-    write(project, {"train.py": SCRIPT})
-    assert main(["init", str(project), "--from", str(project)]) == 0
-    assert "check    train.py" in capsys.readouterr().err
 
 
 def test_project_is_read_and_not_run(project: Path, tmp_path: Path) -> None:
@@ -160,17 +152,10 @@ def test_imported_modules_are_searched_too(project: Path, tmp_path: Path) -> Non
     write(project, {
         "train.py": "from engine import fit\nimport latin, old\nLR = 0.1\nfit(LR)\n",
         "engine.py": "def fit(lr):\n    print(f'val_loss: {lr}')\n",
-        "latin.py": "# -*- coding: latin-1 -*-\nNAME = 'été'\nTIME_BUDGET = 90\n".encode("latin-1"),
+        "latin.py": "# -*- coding: latin-1 -*-\nNAME = 'été'\n".encode("latin-1"),
         "old.py": "print 'hello'\n",
     })  # fmt: skip
     assert main(["init", str(tmp_path / "copy"), "--from", str(project)]) == 0
     target, _ = load_target(tmp_path / "copy")
-    assert (target.metric, target.budget.amount) == ("val_loss", 180)
+    assert target.metric == "val_loss"
     assert "line 2 of engine.py" in (tmp_path / "copy" / "target.toml").read_text()
-
-
-def test_seed_option_of_script_is_used(project: Path, tmp_path: Path) -> None:
-    source = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--seed', type=int, default=1)\n"
-    write(project, {"train.py": f"{source}print('val_loss:', p.parse_args().seed)\n"})
-    assert main(["init", str(tmp_path / "copy"), "--from", str(project)]) == 0
-    assert load_target(tmp_path / "copy")[0].seed_arg == "--seed"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from asking import FASTER, LOST, SOURCE, ask, context, record, said
+from places import ROOT, TESTS
 
+from agent.errors import PatchRejected
 from agent.llm.chat import Reply
 from agent.llm.loops import repeats_itself
 from agent.llm.scripted import ScriptedModel
@@ -120,6 +122,20 @@ def test_second_reply_at_the_token_limit_is_a_loop() -> None:
 
 def test_loop_in_reasoning_is_noticed() -> None:
     assert repeats_itself(Reply("", reasoning="wait, no. " * 200))
+    assert repeats_itself(Reply("".join(f"step {k}\n" for k in range(100))))
     assert not repeats_itself(Reply(FASTER))
     assert not repeats_itself(Reply("yes " * 20))
     assert not repeats_itself(Reply(Path(repeats_itself.__code__.co_filename).read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "loop"),
+    [("counting", True), ("numbered_blocks", True), ("repeated_headers", True), ("copied_format", False),
+     ("word_salad", False)],
+)  # fmt: skip
+def test_reply_of_small_real_model(name: str, loop: bool) -> None:
+    """Replies of a model with 270 million weights to the code prompt, at most 400 tokens each."""
+    text = (TESTS / "fixtures" / "replies" / f"{name}.md").read_text()
+    assert repeats_itself(Reply(text)) == loop
+    with pytest.raises(PatchRejected):
+        apply_reply((ROOT / "nanogpt_target" / "train.py").read_text(), text)
