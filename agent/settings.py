@@ -56,7 +56,7 @@ class Settings:
     sandbox: str = setting("auto", "isolation of trials", RUN, ("auto", "docker", "bwrap", "process"))
     image: str = setting("overnight-train:latest", "Docker image of trials", RUN)
     python: str = setting("", "Python interpreter of trials; default: target.toml, else Overnight's own", RUN)
-    device: str = setting("auto", "training device: auto, cpu, cuda, or the UUID of a GPU", RUN)
+    device: str = setting("auto", "training device: auto, cpu, cuda, rocm, mps, or the UUID of a GPU", RUN)
     threads: int = setting(0, "CPU threads per trial; 0: all cores", RUN)
     smoke: str = setting(
         "auto", "smoke test of each new program before its first run: auto, off, or its bound in seconds", RUN

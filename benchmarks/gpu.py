@@ -33,6 +33,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.scoring import SHARE_GPU
 from benchmarks.trainer import PEAKS, fixed_batch, flops_per_token, load_trainer, stepper, timed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,8 +85,12 @@ class Bench:
         """The prepared data."""
         from nanogpt_target.prepare import prepare
 
-        data = tomllib.loads((self.target / "target.toml").read_text())["data"]
-        return prepare(data, self.cache)
+        return prepare(self.toml["data"], self.cache)
+
+    @property
+    def toml(self) -> Values:
+        """The target.toml."""
+        return tomllib.loads((self.target / "target.toml").read_text())
 
     def run(self, name: str, budget: str, seed: int, edit: tuple[str, str] | None = None) -> tuple[Values, Path]:
         """Train once; the summary with ``startup``, and the folder with the code and ``out``."""
@@ -160,8 +165,7 @@ def part_train(bench: Bench) -> Values:
     run, folder = bench.run("train", bench.size.train, 1)
     scored = bench.score(folder, 1, folder / ANSWERS)
     _write(folder / "scored.json", scored)
-    tokens = bench.data.tokens["validation"]
-    peak = _peak()
+    tokens, peak, seconds = bench.data.tokens["validation"], _peak(), bench.toml["budget"].get("seconds")
     mfu = run["tokens_per_second"] * _flops(bench) / peak if peak else None
     return {
         "steps": run["steps"],
@@ -174,6 +178,10 @@ def part_train(bench: Bench) -> Values:
         "peak memory, GB": run["memory_gb"],
         "val_bpb": scored["value"],
         "scoring, s": scored["wall"],
+        "scoring without start-up, s": scored["scoring"],
+        "of which the model's answers, s": scored["answers"],
+        "scoring, share of the preset's budget": scored["scoring"] / seconds if seconds else None,
+        "goal of that share": SHARE_GPU,
         "validation tokens": tokens,
         "scoring, s per million tokens": scored["wall"] / tokens * 1e6,
         "GPU memory before and after, GB": [before, bench.memory()],

@@ -26,7 +26,7 @@ from nanogpt_target.channel import Rejected
 from nanogpt_target.look_ahead import CUTS
 from nanogpt_target.prepare import prepare
 from nanogpt_target.presets import write_target
-from nanogpt_target.scorer import BATCH_BYTES, Ask, Score, read_split, score
+from nanogpt_target.scorer import BATCH_BYTES, Ask, Read, Score, read_split, score
 
 Model = Callable[[np.ndarray], np.ndarray]  # ids [B, T] to float32 [B, T, V]
 SHARES = (0.002, 0.001, 0.0005, 0.0002)
@@ -62,6 +62,12 @@ def trained(folder: Path, cache: Path, tokens: int, seed: int) -> Model:
         return found.copy()
 
     return answer
+
+
+def reads(answer: np.ndarray) -> Read:
+    """What reads consecutive positions of an answer [B, T, V]."""
+    flat = answer.reshape(-1, answer.shape[-1])
+    return lambda position, out: np.copyto(out, flat[position : position + len(out)])
 
 
 def following(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -115,7 +121,7 @@ def main() -> None:
 
     def judge(a: Model, b: Model, seed: int, reference: np.ndarray | None = None) -> Score:
         def asks(model: Model) -> Ask:
-            return lambda ids, out: np.copyto(out, model(ids))
+            return lambda ids: reads(model(ids))
 
         return score(rows, sizes, decoys, asks(a), asks(b), batch, np.random.default_rng(seed), reference)
 

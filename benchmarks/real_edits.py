@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.attention.flex_attention
-from numpy.typing import NDArray
 
 from agent.cli.init import make_target
 from agent.curves import read_curve
@@ -36,6 +35,7 @@ from agent.proposers.ideas.bank import Idea, load_bank
 from agent.settings import make_settings
 from agent.trial.seeds import session_seed
 from agent.workers.runtime import workplace
+from benchmarks.peeking import reads
 from nanogpt_target import harness, scorer  # noqa: F401
 from nanogpt_target.look_ahead import CUTS, LN2
 from nanogpt_target.prepare import release, stage_before
@@ -73,8 +73,8 @@ def train_and_score(prepared: Path) -> None:
     load = runpy.run_path("train.py", run_name="__main__")["load"]
     model = load(".", "cpu")
 
-    def ask(ids: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-        out[:] = model(torch.from_numpy(ids)).float().numpy()
+    def ask(ids: np.ndarray) -> scorer.Read:
+        return reads(model(torch.from_numpy(ids)).float().numpy())
 
     rows, token_bytes, _ = scorer.read_split(prepared, "validation")
     ids, targets, vocab = rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64), len(token_bytes)

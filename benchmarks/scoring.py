@@ -5,8 +5,8 @@
 Each round trains the preset for its time budget and scores the checkpoint. Process starts and model loading are listed
 apart. The share by the clock includes other load on the machine. The share by the processor is processor time / (budget
 × threads): the share by the clock on an idle machine with busy cores.
-For the GPU nothing runs: bytes follow from shapes; times follow from the measured speed of this machine's memory and
-softmax, and from assumed speeds of the bus and of GPU memory.
+For the GPU preset, a model with constant logits is scored at its sizes. That measures copies, softmax and messages on
+this machine. The time of the bus is computed. ``python -m benchmarks.gpu`` measures the whole on a GPU.
 """
 
 from __future__ import annotations
@@ -19,25 +19,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nanogpt_target import __main__ as once
 from nanogpt_target.channel import ScorerSide, make_files
 from nanogpt_target.look_ahead import CUTS, SUSPECTS
-from nanogpt_target.prepare import prepare
+from nanogpt_target.prepare import Prepared, prepare
 from nanogpt_target.presets import PACKAGE, PRESETS, write_target
-from nanogpt_target.scorer import REPEATED_ROWS, batch_rows, log_probabilities
+from nanogpt_target.scorer import REPEATED_ROWS, batch_rows
 
-BUS = 12e9  # bytes/s from a GPU into memory that is not pinned, assumed (PCIe 4.0 x16 has 32e9 at most)
-GPU_MEMORY = 2e12  # bytes/s of a data centre GPU, assumed
-ROW_BYTES = 64 << 20  # of logits, one row of the GPU preset
-GOAL_TOKENS = 20e6  # of both passes
+BUS = 12e9  # bytes/s out of a GPU, assumed; PCIe 4.0 x16 has at most 32e9
 SHARE_CPU, SHARE_GPU = 0.25, 0.05  # goals: scoring as a share of the training budget
 
 
@@ -91,78 +86,73 @@ def processor_of_start(code: Path, checkpoint: Path, env: Mapping[str, str]) -> 
     return processor_of_children() - before
 
 
-def volume(spec: dict[str, Any]) -> dict[str, float]:
-    """Rows of both passes, with their tokens and the bytes of their logits."""
+def volume(spec: Mapping[str, int]) -> dict[str, int]:
+    """Rows of both passes, with their tokens and the bytes of their logits; ``read``: bytes that the scorer reads."""
     length, vocab = spec["sequence_length"], spec["vocab_size"]
     rows = spec["validation_tokens"] // length
-    batch = batch_rows(rows, length, vocab)
-    asked = rows + CUTS + SUSPECTS + min(rows, max(batch, REPEATED_ROWS))
-    return {"rows": asked, "tokens": asked * length, "bytes": asked * length * vocab * 4.0}
+    again, other = min(rows, max(batch_rows(rows, length, vocab), REPEATED_ROWS)), CUTS + SUSPECTS
+    whole, row = rows + again + other, length * vocab * 4
+    return {"rows": whole, "tokens": whole * length, "bytes": whole * row, "read": (rows + again + other // 2) * row}
 
 
-def speed_of_softmax(vocab: int) -> float:
-    """Logits per second of the scorer's softmax on all processors."""
-    logits = np.random.default_rng(0).normal(size=(4096, vocab)).astype(np.float32)
-    targets = np.zeros(len(logits), np.int64)
-    times = []
-    for _ in range(3):
-        part = logits.copy()
-        began = time.perf_counter()
-        log_probabilities(part, targets)
-        times.append(time.perf_counter() - began)
-    return float(logits.size / min(times))
+CONSTANT = """import torch
+
+def load(checkpoint, device):
+    logits = torch.randn(1, {length}, {vocab}, generator=torch.Generator().manual_seed(0))
+    return lambda ids: logits.expand(len(ids), -1, -1)
+"""
 
 
-def speed_of_copies() -> float:
-    """Bytes per second of a copy that is larger than the cache, as a row of logits on a GPU is."""
-    source, copy = np.ones(ROW_BYTES, np.uint8), np.zeros(ROW_BYTES, np.uint8)
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        np.copyto(copy, source)
-        times.append(time.perf_counter() - began)
-    return ROW_BYTES / min(times)
+def without_forward(spec: Mapping[str, int]) -> tuple[dict[str, float], float]:
+    """Seconds and processor seconds of scoring a model with constant logits, at the sizes of a preset.
+
+    Forward passes and the way out of a GPU are missing; all else is that of a session on a GPU.
+    """
+    length, vocab, tokens = spec["sequence_length"], spec["vocab_size"], spec["validation_tokens"]
+    rows = tokens // length
+    with tempfile.TemporaryDirectory() as folder:
+        data, code, random = Path(folder) / "data", Path(folder) / "code", np.random.default_rng(0)
+        for name, count in (("validation", rows), ("train", 64)):
+            data.mkdir(exist_ok=True)
+            random.integers(vocab, size=(count, length + 1)).astype(np.uint16).tofile(data / f"{name}.bin")
+        np.save(data / "token_bytes.npy", np.full(vocab, 4, np.int32))
+        (data / "manifest.json").write_text(json.dumps({"sequence_length": length, "train_shards": ["train.bin"]}))
+        write_target("demo", Path(folder) / "target")
+        once.make_code(Path(folder) / "target", code)
+        (code / "train.py").write_text(CONSTANT.format(length=length, vocab=vocab))
+        earlier = Path(folder) / "log_p.npy"
+        np.save(earlier, np.full((rows, length), -12.0, np.float16))
+        prepared = Prepared(data, "", vocab, length, {"validation": tokens}, ())
+        env = {"OVERNIGHT_DEVICE": "cpu"}
+        start = processor_of_start(code, data, env)
+        before = processor_of_children()
+        found = once.score(code, data, prepared, "validation", env, 900, seed=1, reference=earlier)
+        processor = processor_of_children() - before - start
+    if found["status"] != "ok":
+        raise SystemExit(f"scoring ended with {found['status']}: {found['reason']}")
+    return found["seconds"], processor
 
 
-def shared_memory(tokens: float, vocab: int, softmax: float, copies: float) -> dict[str, float]:
-    """Bytes of logits, and seconds of each step of the path through host memory."""
-    size = tokens * vocab * 4
-    return {
-        "bytes": size,
-        "bus": size / BUS,  # out of the GPU
-        "copies": 2 * size / copies,  # into shared memory, and out of it
-        "softmax": size / 4 / softmax,
-    }
-
-
-def computed() -> None:
-    """Print the costs of the GPU preset through shared memory and through a path within the GPU."""
+def gpu_preset() -> None:
+    """Print the cost of the GPU preset: measured here but for the bus, which is computed, and forward passes."""
     toml = tomllib.loads((PACKAGE / "presets" / "gpu.toml").read_text())
-    vocab, budget = toml["data"]["vocab_size"], toml["budget"]["seconds"]
-    softmax, copies = speed_of_softmax(vocab), speed_of_copies()
+    size, budget = volume(toml["data"]), toml["budget"]["seconds"]
+    seconds, processor = without_forward(toml["data"])
+    bus = size["bytes"] / BUS
     print(
-        f"\nGPU, computed and not measured: logits of {vocab:,} floats a token; bus {BUS / 1e9:.0f} GB/s (assumed), "
-        f"copies {copies / 1e9:.1f} GB/s on one and softmax {softmax / 1e6:.0f} million logits/s on "
-        f"{len(os.sched_getaffinity(0))} processors (here)"
+        f"\npreset gpu, load {os.getloadavg()[0]:.1f}, {size['rows']} rows, {size['tokens']:,} tokens, "
+        f"{size['bytes'] / 1e9:.0f} GB of logits, {size['read'] / 1e9:.0f} GB of them read: without forward passes "
+        f"{seconds['scoring']:.1f} s by the clock and {processor:.1f} s by the processor, on "
+        f"{len(os.sched_getaffinity(0))} processors; the bus at {BUS / 1e9:.0f} GB/s (assumed) {bus:.1f} s; together "
+        f"{(seconds['scoring'] + bus) / budget:.1%} of {budget} s (goal: under {SHARE_GPU:.0%}, with forward passes)"
     )
-    for name, tokens in (("preset gpu", volume(toml["data"])["tokens"]), ("goal", GOAL_TOKENS)):
-        steps = shared_memory(tokens, vocab, softmax, copies)
-        total = steps["bus"] + steps["copies"] + steps["softmax"]
-        inside = 3 * steps["bytes"] / GPU_MEMORY  # written once and read twice; forward passes are in neither
-        print(
-            f"  {name}, {tokens:,.0f} tokens, {steps['bytes'] / 1e9:,.0f} GB: by shared memory "
-            f"bus {steps['bus']:.0f} s, copies {steps['copies']:.0f} s, softmax {steps['softmax']:.0f} s, "
-            f"together {total:.0f} s = {total / budget:.0%} of {budget} s; "
-            f"by CUDA IPC (not built) at {GPU_MEMORY / 1e12:.0f} TB/s {inside:.1f} s = {inside / budget:.1%} "
-            f"(goal {SHARE_GPU:.0%})"
-        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring")
     parser.add_argument("--preset", choices=[name for name in PRESETS if name != "gpu"], default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of the CPU preset; 0: only the GPU preset")
     parser.add_argument("--seconds", type=float, default=15.0, help="training budget of a round")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/overnight/data"))
     given = parser.parse_args()
@@ -170,7 +160,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_target(given.preset, Path(folder))
         cache, earlier = given.cache.expanduser(), Path(folder) / "log_p.npy"
-        one_round(Path(folder), cache, given.threads, given.seconds, earlier)  # the first run has no reference
+        if given.rounds:  # the first run has no reference
+            one_round(Path(folder), cache, given.threads, given.seconds, earlier)
         for k in range(given.rounds):
             found = one_round(Path(folder), cache, given.threads, given.seconds, earlier)
             clock.append(found["scoring"] / given.seconds)
@@ -187,7 +178,7 @@ def main() -> None:
             f"median {statistics.median(clock):.0%} by the clock, {statistics.median(processor):.0%} by the processor "
             f"(goal: under {SHARE_CPU:.0%})"
         )
-    computed()
+    gpu_preset()
 
 
 if __name__ == "__main__":

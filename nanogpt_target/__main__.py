@@ -146,7 +146,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a value of the block")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/overnight/data"))
     parser.add_argument("--out", type=Path, help="keep the checkpoint and the curves in this new folder")

@@ -51,7 +51,9 @@ def make_files(folder: Path, rows: int, length: int, vocab: int) -> None:
     for name, size in _sizes(rows, length, vocab).items():
         file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(file, 0, size)  # a write to a full disk would end in a signal later
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file, 0, size)  # a write to a full disk would end in a signal later
+            os.truncate(file, size)
             os.fchmod(file, 0o666 if name in WRITABLE else 0o644)  # the model process may run as another user
         finally:
             os.close(file)
@@ -71,12 +73,13 @@ class ScorerSide:
     """
 
     def __init__(self, folder: Path, rows: int, length: int, vocab: int, load_seconds: float = float("inf")):
-        self._folder, self._bytes = folder, rows * length * vocab * 4
+        self._row_bytes = vocab * 4
         self._files: dict[str, int] = {}
         self._sequence = READY
         self._load_seconds = load_seconds
         self._began = self._ready = float("inf")  # monotonic times: import of train.py, model loaded
         self._answers: list[float] = []  # seconds per answer
+        self.startup = 0.0  # seconds until the model process was ready
         self._started = False
         for name in _sizes(rows, length, vocab):
             self._files[name] = os.open(folder / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -86,8 +89,8 @@ class ScorerSide:
         (folder / "header.new").chmod(0o644)  # the model process may run as another user
         (folder / "header.new").rename(folder / "header.json")
 
-    def ask(self, ids: np.ndarray, deadline: float, out: np.ndarray) -> None:
-        """Send ``ids`` int64 [rows, T] and read the answer into ``out`` float32 [rows, T, V].
+    def ask(self, ids: np.ndarray, deadline: float) -> None:
+        """Send ``ids`` int64 [rows, T] and wait for the answer, which ``read`` copies.
 
         Raises:
             TimeoutError: no answer before ``deadline`` (monotonic).
@@ -95,8 +98,10 @@ class ScorerSide:
             Rejected: the answer has another form, or the model process truncated a file.
         """
         if self._sequence == READY:
+            opened = time.monotonic()
             self._await(deadline)
             self._ready = time.monotonic()
+            self.startup = self._ready - opened
         asked = time.monotonic()
         self._sequence = max(0, self._sequence) + 1
         os.pwrite(self._files["ids"], np.ascontiguousarray(ids, np.int64).tobytes(), 0)
@@ -105,10 +110,21 @@ class ScorerSide:
         self._answers.append(time.monotonic() - asked)
         if code != OK:
             raise Rejected(_REASONS.get(code, "the model process answered with an unknown code"))
-        view = out.reshape(-1).data.cast("B")
+
+    def read(self, position: int, out: np.ndarray) -> None:
+        """Copy the logits of consecutive positions of the last answer; several threads may call this at once.
+
+        Args:
+            position: the first one, in rows × T.
+            out: float32 [N, V].
+
+        Raises:
+            Rejected: the model process truncated the file.
+        """
+        view, start = out.reshape(-1).data.cast("B"), position * self._row_bytes
         done = 0
-        while done < self._bytes:
-            got = os.preadv(self._files["logits"], [view[done:]], done)
+        while done < len(view):
+            got = os.preadv(self._files["logits"], [view[done:]], start + done)
             if got == 0:
                 raise Rejected("the model process cut its answer short")
             done += got
@@ -196,7 +212,7 @@ class ModelSide:
         header = json.loads((folder / "header.json").read_text())
         self.shape: tuple[int, int, int] = (header["rows"], header["length"], header["vocab"])
         self._ids = np.memmap(folder / "ids", np.int64, "r", shape=self.shape[:2])
-        self._logits = np.memmap(folder / "logits", np.float32, "r+", shape=self.shape)
+        self.logits = np.memmap(folder / "logits", np.float32, "r+", shape=self.shape)
         self._asked = (folder / "asked").open("rb", buffering=0)
         self._answered = (folder / "answered").open("r+b", buffering=0)
         self._sequence = READY
@@ -215,9 +231,8 @@ class ModelSide:
                 return np.array(self._ids)
             time.sleep(PAUSE)
 
-    def answer(self, logits: np.ndarray) -> None:
-        """Send ``logits`` float32 [rows, T, V]."""
-        np.copyto(self._logits, logits)
+    def answer(self) -> None:
+        """Send what is in ``logits`` float32 [rows, T, V]."""
         self._send(OK)
 
     def complain(self, code: int) -> None:

@@ -55,6 +55,8 @@ def fast_bf16(device: torch.device) -> bool:
     """Whether matrix products are faster in bf16 than in float32: on GPUs, and on CPUs with bf16 instructions."""
     if device.type == "cuda":
         return True
+    if device.type == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)  # the first with bf16 on an Apple GPU
     has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in old PyTorch
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
@@ -174,7 +176,7 @@ class Run:
         now = _now()
         part = int(self.progress * EVENTS_PER_RUN)
         due = now - self._last_event > 1 / EVENTS_PER_SECOND or self.step == 1 or part > self._last_part
-        if not due and self.device.type == "cuda" and self.step % 10:
+        if not due and self.device.type != "cpu" and self.step % 10:
             self._last_loss = loss
             return
         value = self._finite(loss)
@@ -273,7 +275,10 @@ def _hash_weights(model: nn.Module) -> str:
 def _memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)  # Linux counts in kB
+    if device.type == "mps":
+        return round(torch.mps.driver_allocated_memory() / 1e9, 3)  # now; there is no peak
+    unit = 1e9 if sys.platform == "darwin" else 1e6  # Linux counts in kB
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 3)
 
 
 def _take_compiled(place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -19,8 +20,10 @@ README = """# A target for Overnight
 
 
 def choose_preset() -> str:
-    """``gpu`` if the NVIDIA driver shows a GPU, else ``cpu``."""
-    return "gpu" if any(Path("/proc/driver/nvidia/gpus").glob("*")) or Path("/dev/nvidia0").exists() else "cpu"
+    """``gpu`` if the driver of NVIDIA or AMD shows a GPU, else ``cpu``."""
+    nvidia = any(Path("/proc/driver/nvidia/gpus").glob("*")) or Path("/dev/nvidia0").exists()
+    amd = Path("/dev/kfd").exists() and shutil.which("amd-smi")  # the device alone exists for graphics cards too
+    return "gpu" if nvidia or amd else "cpu"
 
 
 def write_target(preset: str, directory: Path) -> list[Path]:

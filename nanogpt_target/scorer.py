@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,10 +35,11 @@ from nanogpt_target.channel import ModelGone, Rejected, ScorerSide
 from nanogpt_target.look_ahead import CUTS, LN2, check_noise, compare, draw, steady
 
 BATCH_BYTES = 8 << 20  # logits in one message: fits the cache of a CPU
-CHUNK = 1 << 18  # logits in one softmax call: they stay in the cache
+PIECE = 1 << 18  # logits in one softmax call: they stay in the cache of a processor
 REPEATED_ROWS = 64  # least number of rows asked twice in pass A: they show the model's own noise
 
-Ask = Callable[[np.ndarray, np.ndarray], None]  # from int64 [B, T] into float32 [B, T, V]
+Read = Callable[[int, np.ndarray], None]  # from a position, of B × T, into float32 [N, V]
+Ask = Callable[[np.ndarray], Read]  # int64 [B, T]
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,13 @@ class Score:
     log_p: np.ndarray  # float64 [N, T], nats: every target in pass A
 
 
-_softmax = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="softmax")
+_processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
+_workers = ThreadPoolExecutor(_processors, thread_name_prefix="softmax")
+_scratch = threading.local()
 
 
 def log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Log-softmax at the targets, on all processors. No bit depends on the number of rows.
+    """Log-softmax at the targets. No bit depends on the number of rows.
 
     Args:
         logits: float32 [N, V]; overwritten.
@@ -69,12 +72,6 @@ def log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Raises:
         Rejected: a logit is not finite.
     """
-    step = max(1, CHUNK // logits.shape[1])
-    parts = [slice(start, start + step) for start in range(0, len(targets), step)]
-    return np.concatenate(list(_softmax.map(lambda part: _log_probabilities(logits[part], targets[part]), parts)))
-
-
-def _log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     highest = logits.max(axis=1)  # max keeps NaN and inf
     if not (np.isfinite(highest).all() and np.isfinite(logits.min())):
         raise Rejected("logits are not finite")
@@ -86,38 +83,45 @@ def _log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.asarray(chosen - highest.astype(np.float64) - np.log(total))
 
 
-def run(ids: np.ndarray, targets: np.ndarray, ask: Ask, batch: int, vocab: int) -> np.ndarray:
-    """Ask for logits in batches; the softmax of one batch runs while the model computes the next.
+def run(
+    ids: np.ndarray, targets: np.ndarray, ask: Ask, batch: int, vocab: int, ends: np.ndarray | None = None
+) -> np.ndarray:
+    """Ask for logits in batches; each processor copies pieces of an answer that fit its cache, and takes their softmax.
 
     Args:
         ids: int64 [N, T].
         targets: int64 [N, T].
-        ask: writes the logits of int64 [batch, T] into float32 [batch, T, V].
+        ask: sends int64 [batch, T]; returns what reads the answer.
         batch: rows per request; rows of the first batch fill up the last one.
         vocab: V.
+        ends: int64 [N], positions of each row that are read; by default T.
 
     Returns:
-        Log-probability of each target in nats, float64 [N, T].
+        Log-probability of each target in nats, float64 [N, T]; 0 at positions that are not read.
     """
-    found = np.empty(ids.shape, np.float64)
-    buffers = [np.empty((batch, ids.shape[1], vocab), np.float32) for _ in range(2)]
-    pending: list[tuple[int, Future[np.ndarray]]] = []
+    found, length, step = np.zeros(ids.shape, np.float64), ids.shape[1], max(1, PIECE // vocab)
+    ends = np.full(len(ids), length) if ends is None else ends
+    for start in range(0, len(ids), batch):
+        read = ask(ids[np.arange(start, start + batch) % len(ids)])
 
-    def finish() -> None:
-        start, values = pending.pop()
-        keep = min(batch, len(ids) - start)
-        found[start : start + keep] = values.result().reshape(batch, -1)[:keep]
+        def take(row: int, first: int, start: int = start, read: Read = read) -> None:
+            last = min(first + step, int(ends[row]))
+            logits = _buffer(step * vocab)[: (last - first) * vocab].reshape(-1, vocab)
+            read((row - start) * length + first, logits)
+            found[row, first:last] = log_probabilities(logits, targets[row, first:last])
 
-    with ThreadPoolExecutor(1) as pool:
-        for start in range(0, len(ids), batch):
-            part = np.arange(start, start + batch) % len(ids)
-            ask(ids[part], buffers[0])
-            if pending:
-                finish()
-            logits = buffers[0].reshape(-1, vocab)
-            pending.append((start, pool.submit(log_probabilities, logits, targets[part].reshape(-1))))
-            buffers.reverse()
-        finish()
+        rows = range(start, min(start + batch, len(ids)))
+        pieces = [(row, first) for row in rows for first in range(0, int(ends[row]), step)]
+        for done in wait([_workers.submit(take, *piece) for piece in pieces]).done:
+            done.result()
+    return found
+
+
+def _buffer(size: int) -> np.ndarray:
+    """Memory of this thread, float32 [size]."""
+    if getattr(_scratch, "memory", np.empty(0)).size != size:
+        _scratch.memory = np.empty(size, np.float32)
+    found: np.ndarray = _scratch.memory
     return found
 
 
@@ -161,7 +165,7 @@ def score(
     counted = weights > 0
     gain = None if reference is None or reference.shape != a.shape else np.where(counted, a - reference, 0.0)
     sample = draw(ids, decoys, vocab, random, gain)
-    b = run(sample.ids, targets[sample.rows], ask_b, batch, vocab)
+    b = run(sample.ids, targets[sample.rows], ask_b, batch, vocab, sample.cuts)  # the rest is compared with nothing
     compare(a[sample.rows], b, sample, weights[sample.rows], noise)
     fair = np.where(sample.fair, weights[sample.rows], 0)
     for rows_of in (slice(batch), slice(None)):  # the first requests to the fresh process, then all
@@ -199,8 +203,9 @@ class _Channels:
     def open(self) -> None:
         self.sides.append(ScorerSide(self.folders[len(self.sides)], *self.shape, self.load_seconds))
 
-    def ask(self, ids: np.ndarray, out: np.ndarray) -> None:
-        self.sides[-1].ask(ids, self.deadline, out)
+    def ask(self, ids: np.ndarray) -> Read:
+        self.sides[-1].ask(ids, self.deadline)
+        return self.sides[-1].read
 
     def switch(self) -> None:
         """End pass A; wait until the host has removed the first model process; open the second channel."""
@@ -253,8 +258,9 @@ def score_channels(
     finally:
         for side in channels.sides:
             side.close()
-    total, scoring = time.monotonic() - began, sum(side.answering for side in channels.sides)
-    seconds = {"startup": total - scoring, "scoring": scoring, "total": total}
+    total, startup = time.monotonic() - began, sum(side.startup for side in channels.sides)
+    answers = sum(side.answering for side in channels.sides)  # the rest of scoring is copies and softmax
+    seconds = {"startup": startup, "scoring": total - startup, "answers": answers, "total": total}
     return {
         "status": "ok",
         "reason": "",

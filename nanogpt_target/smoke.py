@@ -43,6 +43,8 @@ def branch(seconds: float) -> bool:
     """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # by an edit, on import: CUDA does not survive a fork
         return False
+    if sys.platform == "darwin":  # Apple's libraries do not survive it either
+        return False
     harness.emit(event="smoke")
     sys.stderr.flush()
     child = os.fork()

@@ -49,7 +49,7 @@ class ContainerRunning:
         self._began = self._ended = time.monotonic()
         self._reader = threading.Thread(target=self._follow, daemon=True)
         self._reader.start()
-        if job.device.kind == "cuda":
+        if job.device.kind != "cpu":
             self._gpu.follow(self._root, self.kill)
 
     @cached_property

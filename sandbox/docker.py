@@ -235,6 +235,7 @@ class DockerSandbox:
             log_config=LogConfig(type="none"),
             auto_remove=True,
             device_requests=gpus if job.device.kind == "cuda" else None,
+            **(_amd_devices() if job.device.kind == "rocm" else {}),
         )
         return config | {"MaskedPaths": [*_ALWAYS_MASKED, *masked, *counters], "CgroupnsMode": self._cgroup_namespace}
 
@@ -287,8 +288,17 @@ def _mounts(job: Job, library: tuple[str, Path] | None, marks: Mapping[str, str]
 
 def _processors() -> str | None:
     """The session's CPUs, if it is restricted to some: the engine would give a container all of them."""
-    own = sorted(os.sched_getaffinity(0))
-    return ",".join(map(str, own)) if len(own) < (os.cpu_count() or 1) else None
+    own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return ",".join(map(str, own)) if 0 < len(own) < (os.cpu_count() or 1) else None
+
+
+def _amd_devices(dev: Path = Path("/dev")) -> dict[str, Any]:
+    """The device files of AMD GPUs, and the groups that may open them; HIP_VISIBLE_DEVICES picks one."""
+    nodes = [node for node in (dev / "kfd", *sorted((dev / "dri").glob("renderD*"))) if node.exists()]
+    return {
+        "devices": [f"{node}:{node}:rw" for node in nodes],
+        "group_add": sorted({node.stat().st_gid for node in nodes}),
+    }
 
 
 def _remove(api: APIClient, identifier: str) -> None:

@@ -1,19 +1,23 @@
 """The GPU of a job: its device files, the job's GPU memory, and whether that memory is free afterwards.
 
 Covers: a job sees only its own GPU; a job over its limit of GPU memory is killed; memory that stays allocated is
-reported. Does not cover: no control group limits GPU memory, so the host samples nvidia-smi. Between two samples a job
-can exceed its limit.
+reported. Does not cover: no control group limits GPU memory, so the host samples nvidia-smi or amd-smi. Between two
+samples a job can exceed its limit. The GPU of an Apple computer shares the main memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox import amd
 from sandbox.supervisor import descendants
 from sandbox.types import Device, SandboxBroken
 
@@ -26,7 +30,7 @@ _SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-caps")
 
 
 def nodes(device: Device, information: Path = Path("/proc/driver/nvidia/gpus"), dev: Path = Path("/dev")) -> list[Path]:
-    """The device files for a job on this GPU: the driver's and the GPU's own.
+    """The device files for a job on this NVIDIA GPU: the driver's and the GPU's own.
 
     Raises:
         SandboxBroken: this machine does not have the GPU.
@@ -55,6 +59,16 @@ def gpus() -> dict[str, str]:
     return {uuid.strip(): model.strip() for uuid, _, model in (line.partition(",") for line in lines)}
 
 
+def devices() -> list[Device]:
+    """The GPUs of this machine: NVIDIA's, then AMD's."""
+    return [*(Device("cuda", uuid, model=model) for uuid, model in gpus().items()), *amd.devices()]
+
+
+def has_apple_gpu() -> bool:
+    """Whether this machine is a Mac with Apple silicon."""
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
 @dataclass(frozen=True)
 class Memory:
     """Memory of one GPU over all processes, in units of 2**30 bytes."""
@@ -68,14 +82,15 @@ class Memory:
 
 
 def memory(device: Device) -> Memory | None:
-    """The memory of a GPU; None without a GPU or without nvidia-smi."""
-    if device.kind != "cuda":
-        return None
-    try:
-        used, total = (float(word) for word in _query(device, "gpu=memory.used,memory.total").split(","))
-    except ValueError:
-        return None
-    return Memory(used / MIB_PER_GB, total / MIB_PER_GB)
+    """The memory of a GPU; None without a GPU or without its driver's tool."""
+    found = None
+    if device.kind == "rocm":
+        found = amd.memory_mb(device)
+    elif device.kind == "cuda":
+        with contextlib.suppress(ValueError):
+            used, total = (float(word) for word in _query(device, "gpu=memory.used,memory.total").split(","))
+            found = used, total
+    return None if found is None else Memory(found[0] / MIB_PER_GB, found[1] / MIB_PER_GB)
 
 
 def held_gb(device: Device, root: int | None = None) -> float | None:
@@ -90,6 +105,8 @@ def held_gb(device: Device, root: int | None = None) -> float | None:
 
 def holders(device: Device) -> list[str]:
     """The processes on a GPU: name, process id and memory of each."""
+    if device.kind == "rocm":
+        return [f"{name} (process {pid}, {used or 0:.0f} MiB)" for pid, name, used in amd.processes(device)]
     rows = (line.split(", ") for line in _query(device, "compute-apps=pid,process_name,used_memory").splitlines())
     return [f"{Path(row[1]).name} (process {row[0]}, {row[2]} MiB)" for row in rows if len(row) == 3]
 
@@ -113,17 +130,17 @@ def check_free(device: Device, needed_gb: float | None = None) -> None:
             who = holders(device)
             raise SandboxBroken(
                 f"{now.free_gb:.1f} of the GPU's {now.total_gb:.1f} GB are free, and a trial may use {needed:.1f}. "
-                f"{'Held by ' + ', '.join(who) if who else 'nvidia-smi lists no process that holds the rest'}: "
+                f"{'Held by ' + ', '.join(who) if who else 'no process is listed that holds the rest'}: "
                 f"end these processes, or lower vram_gb in target.toml"
             )
         time.sleep(0.2)
 
 
 class MemoryWatch:
-    """Samples the GPU memory of a job before, during and after it. Does nothing without a GPU or nvidia-smi.
+    """Samples the GPU memory of a job before, during and after it. Does nothing without a GPU or its driver's tool.
 
-    The job's memory is what nvidia-smi lists for its processes. Where nvidia-smi lists none of them (inside a
-    container), all memory allocated since the job started counts as the job's.
+    The job's memory is what the tool lists for its processes. Where it lists none of them (inside a container), all
+    memory allocated since the job started counts as the job's.
     """
 
     def __init__(self, device: Device, limit_gb: float | None = None) -> None:
@@ -180,7 +197,7 @@ class MemoryWatch:
             return found
         deadline = time.monotonic() + PATIENCE
         while (used := _used_mb(self._device)) is not None and used > self._before + SLACK_MB:
-            if _query(self._device, "compute-apps=pid"):
+            if amd.processes(self._device) if self._device.kind == "rocm" else _query(self._device, "compute-apps=pid"):
                 break
             if time.monotonic() > deadline:
                 return [*found, f"left {used - self._before:.0f} MB of the GPU's memory in use"]
@@ -189,7 +206,9 @@ class MemoryWatch:
 
 
 def _processes(device: Device) -> list[tuple[int, float]]:
-    """Processes on this GPU and the MiB that each holds, where nvidia-smi reports it."""
+    """Processes on this GPU and the MiB that each holds, where the driver's tool reports it."""
+    if device.kind == "rocm":
+        return [(pid, used) for pid, _, used in amd.processes(device) if used is not None]
     found = []
     for line in _query(device, "compute-apps=pid,used_memory").splitlines():
         pid, _, used = line.partition(",")
@@ -208,6 +227,8 @@ def _listed_mb(device: Device, root: int) -> float | None:
 
 
 def _used_mb(device: Device) -> float | None:
+    if device.kind == "rocm":
+        return now[0] if (now := amd.memory_mb(device)) is not None else None
     try:
         return float(_query(device, "gpu=memory.used")) if device.kind == "cuda" else None
     except ValueError:

@@ -22,6 +22,7 @@ INSIDE = "/overnight"  # parent of a job's mounts in bwrap and Docker
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UNPRIVILEGED = 64537  # user and group of all jobs of root where a user namespace maps too few users
 _FIRST_USER, _USERS = 1 << 30, 1 << 24  # otherwise each job has a user from this range
+PROC = Path("/proc")  # not on macOS
 GB = 1024**3
 MB = 1024**2
 INODES = 200_000  # files in a job's file system in memory: names need memory too
@@ -92,7 +93,7 @@ def environment(job: Job, places: Mapping[str, str], temporary: str) -> dict[str
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
-        "CUDA_VISIBLE_DEVICES": (job.device.uuid or "0") if job.device.kind == "cuda" else "",
+        "CUDA_VISIBLE_DEVICES": job.device.visible,
     }
     if job.device.threads > 0:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -126,17 +127,27 @@ def label(owner: str) -> str:
 def identity(pid: int | None = None) -> str:
     """``PID-STARTTIME``, unique per process since boot. ``pid``: this process by default."""
     pid = pid or os.getpid()
+    if not (PROC / "self").exists():  # a later process with the same id looks alike
+        return f"{pid}-{'alive' if _exists(pid) else 'gone'}"
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return f"{pid}-gone"
     return f"{pid}-{fields[19]}"
 
 
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
 def alive(mark: str) -> bool:
     """Whether the process with this identity still runs on this machine."""
     pid = mark.partition("-")[0]
-    return pid.isdigit() and identity(int(pid)) == mark
+    return pid.isdigit() and not mark.endswith("-gone") and identity(int(pid)) == mark
 
 
 def job_name(owner: str) -> str:

@@ -9,17 +9,21 @@ unreviewed code.
 
 from __future__ import annotations
 
+import ctypes
+
 from sandbox import cgroups, layout, local
 from sandbox.types import Guarantee, Job, Running
 
 
 class ProcessSandbox:
-    """Needs only Linux."""
+    """Needs Linux or macOS. macOS cannot find daemons that detach themselves from the job."""
 
     name = "process"
 
     def __init__(self) -> None:
-        held = {Guarantee.KILLS_TREE, Guarantee.BOUNDED_OUTPUT, Guarantee.CLEAN_ENVIRONMENT, Guarantee.LIMITS_MEMORY}
+        held = {Guarantee.BOUNDED_OUTPUT, Guarantee.CLEAN_ENVIRONMENT, Guarantee.LIMITS_MEMORY}
+        if hasattr(ctypes.CDLL(None), "prctl"):
+            held.add(Guarantee.KILLS_TREE)
         if "pids" in cgroups.controllers():
             held.add(Guarantee.LIMITS_PROCESSES)
         self.guarantees = frozenset(held)

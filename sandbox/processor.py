@@ -13,6 +13,11 @@ from sandbox.supervisor import descendants
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
+
+
 class ProcessorTime:
     """Samples the processes below a root process."""
 

@@ -10,7 +10,7 @@ limit can be exceeded for a moment; files in the job's private /tmp and /dev/shm
 """
 
 # Imports delay the start of every job: no pathlib here.
-# ruff: noqa: PTH115, PTH116, PTH208
+# ruff: noqa: PTH112, PTH115, PTH116, PTH208
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ from typing import Any
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 SMALLEST = 4096  # bytes counted for any file: its directory entry needs space too
 UNCOUNTABLE = sys.maxsize
-SAMPLE_SECONDS = 0.1  # between samples of memory and disk
+HAS_PROC = os.path.isdir("/proc/self")  # not on macOS
+SAMPLE_SECONDS = 0.1 if HAS_PROC else 1.0  # between samples of memory and disk; ps takes longer
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+
+
+def prctl(option: int, value: int) -> None:
+    """Set an attribute of this process, on Linux. Elsewhere there is none, and daemons can outlive their job."""
+    if (call := getattr(ctypes.CDLL(None), "prctl", None)) is not None:
+        call(option, value)
 
 
 def descendants(root: int | None = None) -> list[int]:
     """All processes below ``root``, by default below this process."""
     parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat") as file:
-                    fields = file.read().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(name))
+    for pid, parent in _parents() if HAS_PROC else [row[:2] for row in _listed()]:
+        parents.setdefault(parent, []).append(pid)
     found, todo = [], [root or os.getpid()]
     while todo:
         children = parents.get(todo.pop(), [])
@@ -49,11 +51,38 @@ def descendants(root: int | None = None) -> list[int]:
     return found
 
 
+def _parents() -> list[tuple[int, int]]:
+    """Each process of this machine with its parent."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    found.append((int(name), int(file.read().rpartition(")")[2].split()[1])))
+            except OSError:
+                continue
+    return found
+
+
+def _listed() -> list[tuple[int, int, int]]:
+    """Each process with its parent and its bytes of memory, as ps lists them; ps itself is left out."""
+    reader, writer = os.pipe()
+    words = ["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "rss="]
+    lister = os.posix_spawnp("ps", words, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1)])
+    os.close(writer)
+    with open(reader) as lines:
+        rows = [tuple(map(int, line.split())) for line in lines]
+    os.waitpid(lister, 0)
+    return [(pid, parent, kilobytes * 1024) for pid, parent, kilobytes in rows if pid != lister]
+
+
 def resident(pids: list[int]) -> int:
     """Bytes of memory of these processes: private, their share of shared memory, and unlinked files in memory (memfd).
 
     Pages of files on disk do not count.
     """
+    if not HAS_PROC:
+        return sum(size for pid, _, size in _listed() if pid in pids)
     total = sum(_memory(pid) for pid in pids)
     return total + sum(size for _, name, size in unlinked(pids) if name.startswith("/memfd:"))
 
@@ -151,7 +180,7 @@ def _start(config: dict[str, Any]) -> int:
         return child
     try:
         os.setsid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         for file in config["groups"]:
             with open(file, "w") as group:
                 group.write(str(os.getpid()))
@@ -199,7 +228,7 @@ class Watch:
 def main() -> int:
     config = json.loads(sys.argv[1])
     os.set_inheritable(config["status"], False)  # the job must not write the result
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     wake = wake_by_signals()
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
@@ -224,7 +253,7 @@ def main() -> int:
     kill_all()
     result = {
         "status": signal.SIGKILL if status is None else status,
-        "peak": max(watch.peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024),
+        "peak": max(watch.peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * MAXRSS_UNIT),
         "memory": watch.out_of_memory,
         "problems": problems,
     }

@@ -66,10 +66,21 @@ class Limits:
 class Device:
     """The processor that a job computes on."""
 
-    kind: str = "cpu"  # "cpu" or "cuda"
+    kind: str = "cpu"  # cpu, cuda (NVIDIA), rocm (AMD) or mps (Apple)
     uuid: str = ""  # the GPU; empty: the first one
     threads: int = 0  # CPU threads; 0: the job decides
     model: str = ""  # the GPU's name as its driver reports it
+    number: str = ""  # of an AMD GPU, as HIP counts them
+
+    @property
+    def torch(self) -> str:
+        """PyTorch's name of the device: builds for ROCm use the name cuda."""
+        return "cuda" if self.kind == "rocm" else self.kind
+
+    @property
+    def visible(self) -> str:
+        """CUDA_VISIBLE_DEVICES of the job, which HIP reads too."""
+        return {"cuda": self.uuid or "0", "rocm": self.number or "0"}.get(self.kind, "")
 
     @property
     def type(self) -> str:

@@ -110,6 +110,8 @@ def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path 
     from agent.target import load_target
     from agent.trial.imports import imports_of, probe
     from agent.workers.runtime import with_python
+    from sandbox import amd
+    from sandbox.gpu import has_apple_gpu
 
     target = with_python(load_target(folder)[0], python) if folder is not None else None
     python = (target.python if target else python) or sys.executable
@@ -126,7 +128,10 @@ def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path 
     mend = "" if unused else install_command(wanted, python, has.pip)
     yield Finding("torch", bool(has.torch), has.torch or lacks, mend)
     gpu = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
-    yield Finding("gpu", bool(gpu), gpu or "none (trials train on the CPU)", "install the NVIDIA driver")
+    gpu = gpu or "; ".join(f"{device.model} (--device rocm, untried)" for device in amd.devices())
+    none = "an Apple GPU (--device mps, untried)" if has_apple_gpu() else "none (trials train on the CPU)"
+    mend = "" if has_apple_gpu() else "install the NVIDIA driver, or ROCm with amd-smi"
+    yield Finding("gpu", bool(gpu), gpu or none, mend)
     if gpu and has.torch:
         build = "a build for GPUs" if has.cuda else "a build for the CPU: trials would not use the GPU"
         yield Finding("torch for the GPU", has.cuda, build, install_command("--force-reinstall torch", python, has.pip))

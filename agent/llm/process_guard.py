@@ -9,14 +9,13 @@ or 128 plus the number of the signal that ended it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
 import sys
 import time
 
-from sandbox.supervisor import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, kill_all, reap, wake_by_signals
+from sandbox.supervisor import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, kill_all, prctl, reap, wake_by_signals
 
 CHECK_EVERY = 5.0  # seconds between checks of the parent; signals wake the guard at once
 HIDDEN_VARIABLES = ("PYTHONPATH", "PYTHONHOME")  # the command may have a Python environment of its own
@@ -24,7 +23,6 @@ HIDDEN_VARIABLES = ("PYTHONPATH", "PYTHONHOME")  # the command may have a Python
 
 def main() -> int:
     parent, patience, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
-    prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     wake = wake_by_signals()
     terminated: list[int] = []
@@ -54,7 +52,7 @@ def _execute(command: list[str]) -> None:
     """Replace the child by the command, which gets SIGTERM if the guard itself is killed."""
     try:
         os.setsid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(command[0], command, {k: v for k, v in os.environ.items() if k not in HIDDEN_VARIABLES})

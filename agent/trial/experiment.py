@@ -240,7 +240,7 @@ class Experiment:
         )
 
     def _hardware(self) -> dict[str, str]:
-        return {"OVERNIGHT_DEVICE": self.device.kind, "OVERNIGHT_THREADS": str(self.device.threads)}
+        return {"OVERNIGHT_DEVICE": self.device.torch, "OVERNIGHT_THREADS": str(self.device.threads)}
 
 
 def _seed_words(target: Target, seed: int) -> list[str]:

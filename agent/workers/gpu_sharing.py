@@ -27,7 +27,7 @@ UNSHARED = 0.1  # a GPU with a smaller share of its memory in use has no model s
 
 def shares_gpu(settings: Settings, device: Device) -> bool:
     """Whether the model server may use the GPU that trains: every server on this machine counts as using it."""
-    return settings.proposer in NEED_MODEL and device.kind == "cuda" and is_loopback(settings.llm_base_url)
+    return settings.proposer in NEED_MODEL and device.torch == "cuda" and is_loopback(settings.llm_base_url)
 
 
 def find_sleeper(settings: Settings, device: Device) -> SleepingServer | None:
@@ -105,5 +105,5 @@ class SharedExperiment(Experiment):
     def _hardware(self) -> dict[str, str]:
         """Also the GPU memory that a trial may use; the harness limits PyTorch to it."""
         limit = self.target.vram_gb
-        bound = {} if limit is None or self.device.kind != "cuda" else {"OVERNIGHT_VRAM_GB": f"{limit:g}"}
+        bound = {} if limit is None or self.device.torch != "cuda" else {"OVERNIGHT_VRAM_GB": f"{limit:g}"}
         return {**super()._hardware(), **bound}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import socket
 import threading
 import time
@@ -28,6 +27,7 @@ from agent.types import Measurement
 from agent.workers.gpu_sharing import SharedExperiment
 from sandbox import make_sandbox
 from sandbox.gpu import gpus
+from sandbox.processor import processors
 from sandbox.types import Device, Guarantee, Sandbox, SandboxBroken, SandboxUnavailable
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def _device(site: Site) -> Device:
     except (ValueError, IndexError):
         raise EnvironmentProblem("nvidia-smi does not list the GPU that Ray reserved for the run.") from None
     (node,) = (n for n in ray.nodes() if n["NodeID"] == ray.get_runtime_context().get_node_id())
-    threads = site.threads or max(1, len(os.sched_getaffinity(0)) // max(1, len(here)))
+    threads = site.threads or max(1, processors() // max(1, len(here)))
     return Device("cuda", uuid, threads, accelerator(node["Resources"]))
 
 

@@ -21,9 +21,12 @@ from agent.trial.workspace import sweep
 from agent.trust import is_trusted
 from agent.workers.gpu_sharing import SharedExperiment
 from agent.workers.local import LocalWorkers, Workers
-from sandbox import make_sandbox, missing, protects
-from sandbox.gpu import gpus
+from sandbox import NAMES, make_sandbox, missing, protects
+from sandbox.gpu import devices, has_apple_gpu
+from sandbox.processor import processors
 from sandbox.types import Device, Sandbox, SandboxUnavailable
+
+REACH = {"rocm": ("docker", "process"), "mps": ("process",)}  # sandboxes whose jobs reach a GPU; others: all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +95,10 @@ class Workplace:
         self.check_beside(workers)
         if workers == 1 or self.device.kind == "cpu":
             return [self.device] * workers
-        others = {uuid: model for uuid, model in gpus().items() if uuid != self.device.uuid}
+        others = [found for found in devices() if found.kind == self.device.kind and found.uuid != self.device.uuid]
         if len(others) + 1 < workers:
             raise UsageError(f"--workers {workers}: each needs its own GPU; this machine has {len(others) + 1}.")
-        named = list(others.items())[: workers - 1]
-        more = (dataclasses.replace(self.device, uuid=uuid, model=model) for uuid, model in named)
+        more = (dataclasses.replace(found, threads=self.device.threads) for found in others[: workers - 1])
         return [self.device, *more]
 
 
@@ -130,6 +132,11 @@ def checked_place(settings: Settings, say: Callable[[str], None]) -> Workplace:
     unasked = chosen.get("proposer") == settings.proposer and not is_trusted(folder)
     needs_all = unasked or settings.proposer in EDIT_CODE
     sandbox = find_sandbox(settings, say, needs_all, own_python=bool(target.python))
+    if sandbox.name not in (able := REACH.get(device.kind, NAMES)):
+        raise EnvironmentProblem(
+            f"--device {device.kind}: jobs in the sandbox {sandbox.name} cannot use this GPU. Use --sandbox "
+            f"{' or '.join(able)}, or --device cpu."
+        )
     return Workplace(settings, target, repo, sandbox, device, None)
 
 
@@ -225,22 +232,30 @@ def find_sandbox(settings: Settings, say: Callable[[str], None], needs_all: bool
 
 
 def find_device(settings: Settings) -> Device:
-    """One GPU by its UUID, or the CPU."""
-    threads = settings.threads or len(os.sched_getaffinity(0))
-    if settings.device == "cpu":
+    """One GPU, or the CPU. ``auto``: the first GPU of NVIDIA or AMD, else the CPU.
+
+    Raises:
+        UsageError: a device that Ray cannot give.
+        EnvironmentProblem: this machine does not have the device.
+    """
+    threads, wanted = settings.threads or processors(), settings.device
+    if wanted == "cpu":
         return Device("cpu", threads=threads)
-    if settings.ray_address and settings.device != "auto":  # this machine may have no GPU
-        if settings.device != "cuda":
-            raise UsageError(f"--device {settings.device}: with --ray-address Ray picks the GPUs. Use --device cuda.")
+    if settings.ray_address and wanted != "auto":  # this machine may have no GPU
+        if wanted != "cuda":
+            raise UsageError(f"--device {wanted}: with --ray-address Ray picks the GPUs. Use --device cuda.")
         return Device("cuda", threads=settings.threads)
-    found = gpus()
-    if settings.device in ("auto", "cuda"):
-        if found:
-            uuid, model = next(iter(found.items()))
-            return Device("cuda", uuid, threads, model)
-        if settings.device == "cuda":
-            raise EnvironmentProblem("--device cuda: nvidia-smi lists no GPU. Use --device cpu, or repair the driver.")
+    if wanted == "mps":
+        if not has_apple_gpu():
+            raise EnvironmentProblem("--device mps: this is no Mac with Apple silicon. Use --device cpu.")
+        return Device("mps", threads=threads, model="Apple GPU")
+    found = devices()
+    fitting = [device for device in found if wanted in ("auto", device.kind, device.uuid)]
+    if fitting:
+        return dataclasses.replace(fitting[0], threads=threads)
+    if wanted == "auto":
         return Device("cpu", threads=threads)
-    if settings.device not in found:
-        raise EnvironmentProblem(f"--device {settings.device}: no such GPU. Found: {', '.join(found) or 'none'}.")
-    return Device("cuda", settings.device, threads, found[settings.device])
+    if tool := {"cuda": "nvidia-smi", "rocm": "amd-smi"}.get(wanted):
+        raise EnvironmentProblem(f"--device {wanted}: {tool} lists no GPU. Use --device cpu, or repair the driver.")
+    known = ", ".join(device.uuid for device in found)
+    raise EnvironmentProblem(f"--device {wanted}: no such GPU. Found: {known or 'none'}.")

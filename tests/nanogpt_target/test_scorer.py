@@ -11,21 +11,19 @@ import numpy as np
 import pytest
 from conftest import ONE_THREAD, MakeCode
 
+from benchmarks.peeking import reads
 from nanogpt_target import __main__ as once
 from nanogpt_target.channel import Rejected
 from nanogpt_target.look_ahead import CUTS, SUSPECTS, draw
 from nanogpt_target.prepare import Prepared
-from nanogpt_target.scorer import Ask, Score, log_probabilities, read_split, score
+from nanogpt_target.scorer import Ask, Read, Score, log_probabilities, read_split, score
 
 SECONDS = budgets.SCORING_SECONDS
 Model = Callable[[np.ndarray], np.ndarray]  # ids [B, T] to float32 [B, T, V]
 
 
 def asks(model: Model) -> Ask:
-    def ask(ids: np.ndarray, out: np.ndarray) -> None:
-        out[...] = model(ids)
-
-    return ask
+    return lambda ids: reads(model(ids))
 
 
 def judge(
@@ -60,6 +58,28 @@ def plainly(prepared: Prepared, model: Model) -> float:
     logp = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     nats = -np.take_along_axis(logp, targets[..., None], axis=-1)[..., 0][sizes[targets] > 0].sum()
     return float(nats / math.log(2) / sizes[targets].sum())
+
+
+def test_second_pass_reads_logits_before_the_cuts_only(prepared: Prepared) -> None:
+    rows, sizes, decoys = read_split(prepared.directory, "validation")
+    model, taken = bigram(prepared), [0, 0]
+
+    def counting(side: int) -> Ask:
+        def ask(ids: np.ndarray) -> Read:
+            read = reads(model(ids))
+
+            def count(position: int, out: np.ndarray) -> None:
+                taken[side] += len(out)
+                read(position, out)
+
+            return count
+
+        return ask
+
+    found = score(rows, sizes, decoys, counting(0), counting(1), 8, np.random.default_rng(0))
+    length = rows.shape[1] - 1
+    assert taken[0] == (2 * len(rows)) * length, "rows are asked twice"
+    assert 0.4 < taken[1] / (found.rows_b * length) < 0.6
 
 
 def test_score_equals_plain_computation(prepared: Prepared) -> None:

@@ -43,15 +43,15 @@ def scorer_side(folder: Path, load_seconds: float = float("inf")) -> ScorerSide:
 
 def test_channel_has_no_text_before_model_loads(tmp_path: Path) -> None:
     scorer = scorer_side(tmp_path)
-    ids, out = np.ones((2, 4), np.int64), np.empty((2, 4, 8), np.float32)
+    ids = np.ones((2, 4), np.int64)
     with pytest.raises(TimeoutError):
-        scorer.ask(ids, 0.0, out)
+        scorer.ask(ids, 0.0)
     assert not any((tmp_path / "ids").read_bytes())
     assert not scorer.asked
     model = ModelSide(tmp_path)
     model._alive.close()  # the process ends while it loads
     with pytest.raises(ModelGone):
-        scorer.ask(ids, float("inf"), out)
+        scorer.ask(ids, float("inf"))
     assert not any((tmp_path / "ids").read_bytes())
     scorer.close()
 
@@ -65,7 +65,7 @@ def test_killed_model_process_is_noticed(tmp_path: Path) -> None:
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as model:
         with pytest.raises(ModelGone):
-            scorer.ask(np.ones((2, 4), np.int64), float("inf"), np.empty((2, 4, 8), np.float32))
+            scorer.ask(np.ones((2, 4), np.int64), float("inf"))
         assert model.wait() == -signal.SIGKILL
     assert scorer.asked
     scorer.close()
@@ -87,7 +87,7 @@ def test_loading_has_its_own_bound(tmp_path: Path) -> None:
     scorer = scorer_side(tmp_path, load_seconds=0.05)
     model = ModelSide(tmp_path)  # about to import train.py, never ready
     with pytest.raises(TimeoutError, match="loading the model took"):
-        scorer.ask(np.ones((2, 4), np.int64), soon(), np.empty((2, 4, 8), np.float32))
+        scorer.ask(np.ones((2, 4), np.int64), soon())
     scorer.close()
     assert model.shape == (2, 4, 8)
 
@@ -100,12 +100,12 @@ def test_slow_first_answer_counts_as_loading(tmp_path: Path) -> None:
         for seconds in (0.5, 0.0, 0.0):
             model.next()
             time.sleep(seconds)
-            model.answer(np.zeros((2, 4, 8), np.float32))
+            model.answer()
 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(answer)
         for _ in range(3):
-            scorer.ask(np.ones((2, 4), np.int64), soon(), np.empty((2, 4, 8), np.float32))
+            scorer.ask(np.ones((2, 4), np.int64), soon())
     with pytest.raises(TimeoutError, match="loading the model took"):
         scorer.check_load()
     scorer.close()

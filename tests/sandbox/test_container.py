@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.container import _frames, _Stream
+from sandbox.docker import _amd_devices
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:
@@ -46,3 +48,14 @@ def test_archive_survives_any_chunking(content: bytes, size: int) -> None:
         source = archive.extractfile(first)
         assert source is not None
         assert source.read() == content
+
+
+def test_amd_devices_come_with_their_groups(tmp_path: Path) -> None:
+    (tmp_path / "dri").mkdir()
+    for name in ("kfd", "dri/renderD128", "dri/card0"):
+        (tmp_path / name).touch()
+    nodes = [f"{tmp_path}/{name}" for name in ("kfd", "dri/renderD128")]
+    assert _amd_devices(tmp_path) == {
+        "devices": [f"{node}:{node}:rw" for node in nodes],
+        "group_add": [tmp_path.stat().st_gid],
+    }

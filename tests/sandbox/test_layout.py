@@ -33,6 +33,8 @@ def test_environment_inherits_nothing(job: Job, monkeypatch: pytest.MonkeyPatch)
 def test_environment_names_the_jobs_gpu(job: Job) -> None:
     env = layout.environment(replace(job, device=Device("cuda", "GPU-1", 4)), {}, "/tmp")
     assert (env["CUDA_VISIBLE_DEVICES"], env["OMP_NUM_THREADS"]) == ("GPU-1", "4")
+    env = layout.environment(replace(job, device=Device("rocm", "c2ff74a0", number="3")), {}, "/tmp")
+    assert env["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 @pytest.mark.parametrize(

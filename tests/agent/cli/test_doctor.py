@@ -80,6 +80,18 @@ def test_cpu_build_beside_gpu_is_named(
         assert "install" in checks["torch for the GPU"].mend
 
 
+def test_amd_gpu_is_found(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    static = '[{"gpu": 0, "asic": {"market_name": "AMD Instinct MI300X"}}]'
+    program(
+        tmp_path / "amd-smi",
+        f'case $1 in list) echo \'[{{"gpu": 0, "uuid": "a-b", "hip_id": 0}}]\';; *) echo \'{static}\';; esac',
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert found(words, capsys)["gpu"].found == "AMD Instinct MI300X (--device rocm, untried)"
+
+
 def test_imports_of_target_are_checked(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = make_bowl(tmp_path / "whole", f"import numpy\n{TRAIN}")
     assert found([*words, "--target", str(whole)], capsys)["imports"].ok
