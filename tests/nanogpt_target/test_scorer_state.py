@@ -161,5 +161,5 @@ def test_scorer_that_cannot_write_blames_no_model(
     tiny_code: Path, trained: Path, prepared: Prepared, tmp_path: Path
 ) -> None:
     nowhere = tmp_path / "missing" / "log_p.npy"
-    with pytest.raises(RuntimeError, match="(?s)the scorer failed: .*No such file"):  # a session repeats the run
+    with pytest.raises(RuntimeError, match=r"(?s)the scorer failed: .*No such file"):  # a session repeats the run
         score(tiny_code, trained, prepared, "validation", ONE_THREAD, budgets.SCORING_SECONDS, log_p=nowhere)
