@@ -101,8 +101,8 @@ class Tools:
         from agent.review.data.attempt import show_json
 
         found = details(existing(self._runs, tag), trial)
-        curves = {name: tuple(thin(list(getattr(found, name)), CURVE_POINTS)) for name in ("curve", "parent_curve")}
-        return show_json(dataclasses.replace(found, **curves))
+        own, parent = (tuple(thin(list(curve), CURVE_POINTS)) for curve in (found.curve, found.parent_curve))
+        return show_json(dataclasses.replace(found, curve=own, parent_curve=parent))
 
     def diff(self, a: str | int, b: str | int, tag: str | None = None) -> Any:
         """Compare two attempts: values, gain, changed lines. a and b: number of a trial, baseline, or head."""

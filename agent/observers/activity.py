@@ -27,6 +27,7 @@ class Activity:
     seconds: float = 0.0  # since the phase began
     seconds_left: float | None = None
     losses: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)  # of the budget, 0 to 1, one for each loss
     running: int = 1  # runs in progress, this one included
     note: str = ""
 
@@ -62,8 +63,9 @@ def advance(activity: Activity, phase: str, info: Mapping[str, Any]) -> None:
         activity.seconds_left = found.get("seconds_left")
     if "loss" in found:
         activity.losses.append(found["loss"])
-        if len(activity.losses) > LOSSES:
-            activity.losses = activity.losses[::2]  # half the resolution, the same shape
+        activity.shares.append(activity.progress or 0.0)
+        if len(activity.losses) > LOSSES:  # half the resolution, the same shape
+            activity.losses, activity.shares = activity.losses[::2], activity.shares[::2]
 
 
 def later(activity: Activity, seconds: float) -> Activity:

@@ -53,7 +53,8 @@ class Heartbeat(Observer):
         now = time.monotonic()
         if now - self._written >= INTERVAL:
             self._written = now
-            activity = {**asdict(self._activity), "losses": [round(v, 4) for v in self._activity.losses]}
+            activity = asdict(self._activity)
+            activity |= {name: [round(v, 4) for v in activity[name]] for name in ("losses", "shares")}
             with suppress(OSError):  # a full disk: the next write tries again
                 replace_file(self._path, json.dumps({"time": round(time.time(), 3), **activity}))
 

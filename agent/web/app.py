@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent.web.pages import Pages
+from agent.web.pages import Pages, Stamp
 
 LOOK = 0.25  # seconds between looks at the files
 GRACE = 10  # longest wait for open requests at the end, in seconds
@@ -83,17 +83,16 @@ def is_loopback(host: str) -> bool:
 
 
 async def _changes(pages: Pages, request: Request, ending: Callable[[], bool]) -> AsyncIterator[str]:
-    """One event for each run that changed: its tag, and whether its ledger did."""
-    known = await run_in_threadpool(pages.stamps)
+    """One event for each run at first, and for each that changed: its tag, and the stamp of its ledger as text."""
+    known: dict[str, Stamp] = {}
     yield "retry: 1000\n\n"
     while not ending() and not await request.is_disconnected():
-        await asyncio.sleep(LOOK)
         found = await run_in_threadpool(pages.stamps)
         for tag, stamp in found.items():
-            before = known.get(tag, (0, 0))
-            if stamp != before:
-                yield f"data: {json.dumps({'tag': tag, 'ledger': stamp[0] != before[0]})}\n\n"
+            if stamp != known.get(tag):
+                yield f"data: {json.dumps({'tag': tag, 'ledger': str(stamp[0])})}\n\n"
         known = found
+        await asyncio.sleep(LOOK)
 
 
 def _found(page: str | None) -> Response:

@@ -11,6 +11,7 @@ from threading import Lock
 
 from agent import text
 from agent.curves import Point, curve_of
+from agent.ledger.state import State
 from agent.observers.activity import Activity
 from agent.observers.watched import Watched
 from agent.review.data.run_index import overview
@@ -51,7 +52,7 @@ class Pages:
         with self._lock:
             known = self._pages.get(tag)
             if known is None or known[0] != stamp:
-                known = stamp, report_page(directory.path, live=True)[1]
+                known = stamp, report_page(directory.path, str(stamp))[1]
                 self._pages[tag] = known
                 while len(self._pages) > KEPT:
                     self._pages.pop(next(iter(self._pages)))
@@ -72,7 +73,7 @@ class Pages:
             return render_page(
                 "live.html", condition=condition(state, running), doing="", rows=[], picture="", share=None
             )
-        own, best = _curve(activity), curve_of(directory.path, state.runs.get(state.incumbent, ()))
+        own, best = _curve(activity), _incumbent_curve(directory, state)
         rows = [(name, words) for name, words in _rows(activity, best, gpu, now - seen) if words]
         doing = f"trial {activity.trial}" if activity.trial else "the baseline"
         return render_page(
@@ -89,9 +90,15 @@ class Pages:
 
 
 def _curve(activity: Activity) -> list[Point]:
-    """The loss of the run under way, by share of the budget. Reports come at equal intervals of time."""
-    losses, end = activity.losses, activity.progress or 0.0
-    return [Point(end * (k + 1) / len(losses), loss, k) for k, loss in enumerate(losses)]
+    """The loss of the run under way, by share of the budget."""
+    points = zip(activity.shares, activity.losses, strict=False)
+    return [Point(share, loss, k) for k, (share, loss) in enumerate(points)]
+
+
+def _incumbent_curve(directory: RunDirectory, state: State) -> list[Point]:
+    """The loss of the incumbent, under the seed of the run under way if it has such a run."""
+    seed = state.started[-1].seed if state.started else None
+    return curve_of(directory.path, sorted(state.runs.get(state.incumbent, ()), key=lambda run: run.seed != seed))
 
 
 def _rows(activity: Activity, best: list[Point], gpu: str, quiet: float) -> list[tuple[str, str]]:

@@ -53,11 +53,11 @@ def write_report(run_dir: Path) -> Path:
     return place
 
 
-def report_page(run_dir: Path, live: bool = False) -> tuple[Night, str]:
+def report_page(run_dir: Path, live: str = "") -> tuple[Night, str]:
     """Return a run and its page.
 
     Args:
-        live: Whether a server sends the page and keeps it up to date.
+        live: Stamp of the ledger, where a server sends the page and keeps it up to date.
 
     Raises:
         UsageError: This is not the directory of a run.
@@ -79,10 +79,10 @@ def _read_run(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _page(night: Night, kept: Sequence[Details], run_dir: Path, live: bool) -> str:
+def _page(night: Night, kept: Sequence[Details], run_dir: Path, live: str) -> str:
     """The whole page. Diffs are cut until it fits into ``MOST_BYTES``."""
-    render = renderer("report.html", live)
-    fixed, latest, html = _fixed(night), night.attempts[-charts.MOST_MARKS :], ""
+    render = renderer("report.html", bool(live))
+    fixed, latest, html = {**_fixed(night), "live": live}, night.attempts[-charts.MOST_MARKS :], ""
     curves = [charts.curve_chart(details.curve, details.parent_curve) for details in kept]
     for kept_limit, other_limit in _limits(latest):
         edits = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.observers.activity import Activity, advance
+from agent.observers.activity import LOSSES, Activity, advance
 from agent.observers.protocol import Observer, Observers
 from agent.observers.session_log import SessionLog
 
@@ -69,3 +69,11 @@ def test_hostile_progress_values_are_ignored() -> None:
     }
     advance(activity, "training", hostile)
     assert (activity.trial, activity.loss, activity.step, activity.progress, activity.running) == (3, 2.0, 5, None, 1)
+
+
+def test_each_loss_has_its_share_of_the_budget() -> None:
+    activity = Activity("training")
+    for step in range(1, 1001):
+        advance(activity, "training", {"loss": 4.0 - step / 1000, "progress": step / 1000, "step": step})
+    assert len(activity.losses) == len(activity.shares) <= LOSSES
+    assert all(abs(4.0 - loss - share) < 1e-9 for loss, share in zip(activity.losses, activity.shares, strict=True))

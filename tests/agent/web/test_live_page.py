@@ -68,6 +68,7 @@ def test_running_trial_draws_its_loss_beside_the_best(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path, "jun12")
     losses = [6.0 - 0.02 * k for k in range(150)]
     beat = {"time": 4e9, "phase": "training", "trial": 30, "loss": losses[-1], "losses": losses, "progress": 0.6}
+    beat["shares"] = [0.6 * (k + 1) / len(losses) for k in range(len(losses))]
     with directory.lock(), serving(path.parent) as address, Browser(390, 844) as browser:
         directory.progress.write_text(json.dumps(beat))
         browser.prefer("dark")

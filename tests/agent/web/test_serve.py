@@ -79,9 +79,13 @@ def test_live_part_shows_the_run_under_way(address: str, night: Growing) -> None
 def test_event_names_the_run_that_grew(address: str, night: Growing) -> None:
     with urllib.request.urlopen(address + "events", timeout=budgets.ANSWER_SECONDS) as stream:
         assert stream.readline().startswith(b"retry:")
+        data = (json.loads(line[5:]) for line in stream if line.startswith(b"data:"))
+        before = next(data)
+        assert f'data-stamp="{before["ledger"]}"' in ask(address, "run/jun12")[1]
         night.grow(3)
-        line = next(line for line in stream if line.startswith(b"data:"))
-    assert json.loads(line.removeprefix(b"data:")) == {"tag": "jun12", "ledger": True}
+        after = next(data)
+    assert after["tag"] == before["tag"] == "jun12"
+    assert after["ledger"] != before["ledger"]
 
 
 @pytest.mark.parametrize("path", ["run/none", "run/none/live", "run/..%2f..%2fetc", "ledger.jsonl"])

@@ -4,6 +4,8 @@
   const own = live.dataset.tag;  // "" on the list of runs
   const state = document.getElementById("connection");
 
+  const stamps = new Map([[own, live.dataset.stamp]]);  // of the ledgers that the page shows
+
   const text = async (path) => {
     const answer = await fetch(path, { cache: "no-store" });
     if (!answer.ok) throw new Error(answer.status);
@@ -36,7 +38,7 @@
     working = true;
     while (again) {
       again = false;
-      await refresh().catch(() => {});
+      await refresh().catch(() => stamps.clear());  // the next event tries again
       await new Promise((done) => setTimeout(done, 500));
     }
     working = false;
@@ -44,12 +46,13 @@
 
   const follow = () => {
     const source = new EventSource("/events");
-    source.onopen = () => { state.hidden = true; soon(); panel().catch(() => {}); };
+    source.onopen = () => { state.hidden = true; };
     source.onerror = () => { state.hidden = false; };
     source.onmessage = (event) => {
       const { tag, ledger } = JSON.parse(event.data);
       if (own && tag !== own) return;
-      if (ledger) soon();
+      if (ledger !== stamps.get(tag)) soon();
+      stamps.set(tag, ledger);
       panel().catch(() => {});
     };
   };

@@ -12,10 +12,32 @@
     remember(root.dataset.theme);
   });
 
-  // tips: the titles of marks, shown without delay and on keyboard focus
+  // tips: the titles of marks, shown without delay and on keyboard focus; two listeners for thousands of marks
   const tip = $("tip");
   const words = new WeakMap();
-  const SVG = "http://www.w3.org/2000/svg";
+  const hide = () => { tip.hidden = true; };
+  const wordsOf = (mark) => {
+    const title = mark.closest?.(".chart") && mark.querySelector(":scope > title");
+    if (title) {
+      words.set(mark, title.textContent);
+      mark.setAttribute("aria-label", title.textContent);
+      title.remove();  // else the browser shows it, too
+    }
+    return words.get(mark);
+  };
+  const show = (mark, x, y) => {
+    const found = wordsOf(mark);
+    if (!found) { hide(); return; }
+    tip.textContent = found;
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    tip.style.left = Math.max(8, Math.min(innerWidth - box.width - 8, x + 12)) + "px";
+    tip.style.top = (y + 18 + box.height > innerHeight ? y - box.height - 10 : y + 14) + "px";
+  };
+  document.addEventListener("pointermove", (event) => show(event.target, event.clientX, event.clientY));
+  document.addEventListener("focusin", (event) => { const box = event.target.getBoundingClientRect(); show(event.target, box.right, box.top); });
+  document.addEventListener("focusout", hide);
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
   // everything inside of <main>; a live page calls it again whenever it has replaced <main>
   let attached = new AbortController();
@@ -23,29 +45,10 @@
   attached.abort();
   attached = new AbortController();
   const addEventListener = (kind, work, options) => window.addEventListener(kind, work, { signal: attached.signal, capture: options === true });
-  const hide = () => { tip.hidden = true; };
-  const show = (mark, x, y) => {
-    tip.textContent = words.get(mark);
-    tip.hidden = false;
-    const box = tip.getBoundingClientRect();
-    tip.style.left = Math.max(8, Math.min(innerWidth - box.width - 8, x + 12)) + "px";
-    tip.style.top = (y + 18 + box.height > innerHeight ? y - box.height - 10 : y + 14) + "px";
-  };
-  for (const title of document.querySelectorAll(".chart title")) {
-    const mark = title.parentNode;
-    words.set(mark, title.textContent);
-    mark.setAttribute("aria-label", title.textContent);
-    title.remove();
-    mark.addEventListener("pointermove", (event) => show(mark, event.clientX, event.clientY));
-    mark.addEventListener("pointerleave", hide);
-    mark.addEventListener("focus", () => { const box = mark.getBoundingClientRect(); show(mark, box.right, box.top); });
-    mark.addEventListener("blur", hide);
-  }
-  addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
   // zoom by dragging or by the buttons: marks keep their size, lines are stretched, ticks are recomputed
   const add = (parent, name, attributes, words) => {
-    const child = parent.appendChild(document.createElementNS(SVG, name));
+    const child = parent.appendChild(document.createElementNS("http://www.w3.org/2000/svg", name));
     for (const [key, value] of Object.entries(attributes)) child.setAttribute(key, value);
     if (words !== undefined) child.textContent = words;
     return child;
@@ -159,16 +162,17 @@
   const table = $("table");
   if (!table) return;
   const body = table.tBodies[0];
-  const rows = [...body.rows].map((row) => ({ row, text: row.lastElementChild.textContent.toLowerCase() }));
+  const rows = [...body.rows], texts = new Map();
+  const textOf = (row) => texts.get(row) ?? texts.set(row, row.lastElementChild.textContent.toLowerCase()).get(row);
 
   // filter
   const filter = () => {
     const parts = $("words").value.toLowerCase().split(/\s+/).filter(Boolean);
     const outcome = $("outcome").value, source = $("source").value;
     let count = 0;
-    for (const { row, text } of rows) {
+    for (const row of rows) {
       const fits = (!outcome || row.dataset.outcome === outcome) && (!source || row.dataset.source === source)
-        && parts.every((part) => text.includes(part));
+        && parts.every((part) => textOf(row).includes(part));
       row.hidden = !fits;
       count += fits;
     }
@@ -184,7 +188,7 @@
     const numeric = head.firstElementChild.dataset.kind === "number";
     const down = head.getAttribute("aria-sort") === "ascending";
     const key = (row) => { const cell = row.cells[index]; return numeric ? cell.dataset.sort : cell.textContent.trim().toLowerCase(); };
-    const sorted = rows.map(({ row }) => [key(row), row]);
+    const sorted = rows.map((row) => [key(row), row]);
     sorted.sort(([a], [b]) => {
       if (a === "" || b === "") return (a === "") - (b === "");
       return (numeric ? a - b : a < b ? -1 : a > b ? 1 : 0) * (down ? -1 : 1);
