@@ -53,7 +53,7 @@ class Follower:
         self._directory, self._track, self._pause, self._report = directory, track, pause, report
         self._tail = LedgerTail(directory / "ledger.jsonl", self._apply)
         self._tracker: Tracker | None = None
-        self._point = 0  # number of the next point of the session's series
+        self._points: list[tuple[float, dict[str, float]]] = []  # the session's series: some trackers begin it again
         self._tries: Counter[int] = Counter()  # of each trial, by a tracker that answered
 
     def look(self) -> None:
@@ -79,8 +79,9 @@ class Follower:
     def _apply(self, builder: StateBuilder, event: Event) -> None:
         builder.apply(event)
         if isinstance(event, Told):
-            self._attempt(lambda: self._write(event.trial, builder.state()))
-            self._point += 1
+            state = builder.state()
+            self._points.append((state.last_time, point_of(state)))
+            self._attempt(lambda: self._write(event.trial, state))
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Do ``work``, again after each failure, until it succeeds or there is no time left."""
@@ -105,8 +106,8 @@ class Follower:
             self._tries[number] += 1
             self._tracker.trial(entry_of(number, state, self._directory))
             self._tracker.held.add(number)
-        if self._tracker.points == self._point:
-            self._tracker.point(self._point, state.last_time, point_of(state))
+        while (step := self._tracker.points) < len(self._points):
+            self._tracker.point(step, *self._points[step])
             self._tracker.points += 1
         self.held = len(self._tracker.held)
         self._report(self.held)

@@ -8,8 +8,10 @@ import shutil
 import socket
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from nights import write_night
@@ -23,8 +25,8 @@ from agent.ledger.events import Told
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.llm.api_keys import scrub
-from agent.observers.trackers.entries import about, entry_of, point_of
-from agent.observers.trackers.follow import send_run
+from agent.observers.trackers.entries import About, Entry, about, entry_of, point_of
+from agent.observers.trackers.follow import Follower, send_run
 from agent.observers.trackers.track import Track, parse_tracks
 from agent.review.data.summary import summarize
 from agent.rundir.directory import RunDirectory
@@ -144,6 +146,44 @@ def test_trial_that_cannot_be_written_does_not_hold_up_others(night: RunDirector
     (folder / "0002").unlink()
     assert send_run(night.path, track) == (7, "")
     assert Read(folder).count["session/trials", 6] == 1
+
+
+@dataclass
+class Forgetful:
+    """A tracker that begins its series again at each opening, as that of wandb does, and fails once."""
+
+    fails: list[int]
+    trials: set[int] = field(default_factory=set)
+    held: set[int] = field(default_factory=set)
+    points: int = 0
+    steps: list[int] = field(default_factory=list)
+
+    def open(self, _session: About) -> Forgetful:
+        self.held, self.points, self.steps = set(self.trials), 0, []
+        return self
+
+    def trial(self, entry: Entry) -> None:
+        if entry.number in self.fails:
+            self.fails.remove(entry.number)
+            raise ConnectionError("it went away")
+        self.trials.add(entry.number)
+
+    def point(self, step: int, time: float, figures: Mapping[str, float]) -> None:
+        assert figures["trials"] == step
+        self.steps.append(step)
+
+    def close(self) -> None:
+        return
+
+
+def test_series_is_whole_after_a_failure(night: RunDirectory) -> None:
+    tracker = Forgetful(fails=[4])
+    news: list[int | str] = []
+    follower = Follower(night.path, cast(Track, tracker), lambda _seconds: True, news.append)
+    follower.look()
+    assert tracker.trials == set(range(7))
+    assert tracker.steps == list(range(7))
+    assert news == [1, 2, 3, 4, "ConnectionError: it went away", 5, 6, 7]
 
 
 def test_mlflow_holds_runs_under_a_parent(night: RunDirectory, tmp_path: Path) -> None:
