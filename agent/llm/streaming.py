@@ -91,8 +91,9 @@ def tokens_in_time(response: Response, limits: Limits, began: float) -> Iterator
         over.set()
         watcher.join()
     if late.is_set():
-        passed = f"{limits.between:g} s after {tokens} tokens" if tokens else f"{limits.first:g} s"
-        raise RequestFailed(f"timed out: no {'further' if tokens else 'first'} token within {passed}", 200)
+        first = f"no first token within {limits.first:g} s (--llm-timeout)"
+        later = f"no further token within {limits.between:g} s (--llm-token-timeout), after {tokens}"
+        raise RequestFailed(f"timed out: {later if tokens else first}", 200)
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.ledger.events import Asked, Event, Lost, RunStarted, Told
+from agent.ledger.events import Asked, Event, Lost, RunStarted, ServerProblem, Told
+from agent.review.data.server import words_of
 
 LOSSES = 400  # most points of the loss curve
 
@@ -41,6 +42,8 @@ def follow(activity: Activity, event: Event) -> Activity:
             return Activity("model", event.trial + 1, note=activity.note)
         case Asked():
             return replace(activity, note="")  # the problem in the note is over
+        case ServerProblem():
+            return replace(activity, note=words_of(event))
         case Lost():
             return replace(activity, note=f"a run was lost to the machine: {event.reason}")
     return activity

@@ -38,10 +38,13 @@ def test_reply_may_take_longer_than_the_limit_between_tokens() -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ((FOREVER,), "no first token within 0.5 s"),
+        ((FOREVER,), "no first token within 0.5 s (--llm-timeout)"),
         ((event({"role": "assistant", "content": ""}), FOREVER), "no first token"),
         ((": keep-alive", 0.2) * 1000, "no first token"),
-        ((event({"content": "a"}), event({"content": "b"}), FOREVER), "no further token within 0.5 s after 2 tokens"),
+        (
+            (event({"content": "a"}), event({"content": "b"}), FOREVER),
+            "no further token within 0.5 s (--llm-token-timeout), after 2",
+        ),
         ((event({"content": "a"}), *((": keep-alive", 0.2) * 1000)), "no further token"),
         ((event({"content": "a"}), *((event({}), 0.2) * 1000)), "no further token"),
     ],
