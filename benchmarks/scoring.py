@@ -79,10 +79,14 @@ def processor_of_start(code: Path, checkpoint: Path, env: Mapping[str, str]) -> 
     for _ in "ab":
         with tempfile.TemporaryDirectory() as channel:
             make_files(Path(channel), 1, 1, 1)
+            reader = os.open(
+                Path(channel) / "alive", os.O_RDONLY | os.O_NONBLOCK
+            )  # a pipe: the model waits for a reader
             ScorerSide(Path(channel), 1, 1, 1).close()  # the model loads and ends
             own = {"OVERNIGHT_CHECKPOINT": str(checkpoint), "OVERNIGHT_CHANNEL": channel}
             server = [sys.executable, "-m", "nanogpt_target.model_server"]
             subprocess.run(server, cwd=code, env={**os.environ, **env, **own}, check=True)
+            os.close(reader)
     return processor_of_children() - before
 
 
