@@ -45,7 +45,7 @@ MIXED = SearchSpace(
     ],
     ["DEPTH * ROWS <= 512"],
 )
-TRIALS = 29  # screening by a Gaussian process starts after 25 successes
+TRIALS = 29  # screening by a Gaussian process starts after 15 successes
 
 
 def loss(params: Mapping[str, Value]) -> float:
