@@ -68,7 +68,7 @@ def forked(work: Callable[[], object], folder: Path, env: Mapping[str, str]) -> 
         os._exit(status)
 
 
-def train_and_score(prepared: Path) -> None:
+def train_and_score(prepared: Path, splits: Sequence[str]) -> None:
     """Run train.py of the working directory, then score its checkpoint as pass A of the trusted scorer does."""
     load = runpy.run_path("train.py", run_name="__main__")["load"]
     model = load(".", "cpu")
@@ -76,14 +76,20 @@ def train_and_score(prepared: Path) -> None:
     def ask(ids: np.ndarray) -> scorer.Read:
         return reads(model(torch.from_numpy(ids)).float().numpy())
 
-    rows, token_bytes, _ = scorer.read_split(prepared, "validation")
+    for split in splits:
+        Path(f"{split}.value").write_text(repr(score(prepared, split, ask)))
+
+
+def score(prepared: Path, split: str, ask: scorer.Ask) -> float:
+    """Bits per byte."""
+    rows, token_bytes, _ = scorer.read_split(prepared, split)
     ids, targets, vocab = rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64), len(token_bytes)
     batch = max(1, min(len(rows), CUTS, scorer.BATCH_BYTES // (ids.shape[1] * vocab * 4)))
     order = np.random.default_rng(0).permutation(len(ids))
     found = np.empty(ids.shape, np.float64)
     found[order] = scorer.run(ids[order], targets[order], ask, batch, vocab)
     size = token_bytes[targets]
-    Path("value").write_text(repr(float(-found[size > 0].sum()) / LN2 / int(size.sum())))
+    return float(-found[size > 0].sum()) / LN2 / int(size.sum())
 
 
 class Bench:
@@ -107,8 +113,8 @@ class Bench:
                 return None
         return text
 
-    def run(self, keys: Keys, seed: int) -> dict[str, Any]:
-        """One run; the value is None if training or scoring failed."""
+    def run(self, keys: Keys, seed: int, splits: Sequence[str] = ("validation",)) -> dict[str, Any]:
+        """One run; the value, of the last split, is None if training or scoring failed."""
         with tempfile.TemporaryDirectory() as name:
             code, data = Path(name) / "code", Path(name) / "data"
             code.mkdir()
@@ -124,11 +130,13 @@ class Bench:
                 "OVERNIGHT_DEVICE": "cpu",
                 "OVERNIGHT_THREADS": "1",
             }
-            status = forked(lambda: train_and_score(self.prepared.directory), code, env)
-            value = float((code / "value").read_text()) if status == 0 else None
+            status = forked(lambda: train_and_score(self.prepared.directory, splits), code, env)
+            values = [float((code / f"{split}.value").read_text()) for split in splits if status == 0]
+            summary = json.loads((code / "summary.json").read_text()) if status == 0 else {}
             log = "" if status == 0 else (code / "log").read_text()[-300:]
             curve = [(point.progress, point.loss) for point in read_curve(code / "curve.jsonl", most=64)]
-        return {"keys": keys, "seed": seed, "value": value, "status": status, "log": log, "curve": curve}
+        found = {"keys": keys, "seed": seed, "value": values[-1] if values else None, "status": status, "log": log}
+        return {**found, "curve": curve, "initial_hash": summary.get("initial_hash", ""), "values": values}
 
 
 def combinations(bench: Bench, keys: Sequence[str], count: int) -> list[Keys]:
