@@ -71,15 +71,17 @@ class Pages:
             gpu = watched.gpu(state) if running else ""
         if not running:
             return render_page(
-                "live.html", condition=condition(state, running), doing="", rows=[], picture="", share=None
+                "live.html", condition=condition(state, running), doing="", subject="", rows=[], picture="", share=None
             )
         own, best = _curve(activity), _incumbent_curve(directory, state)
         rows = [(name, words) for name, words in _rows(activity, best, gpu, now - seen) if words]
+        record = state.of_trial(activity.trial) if activity.trial else None
         doing = f"trial {activity.trial}" if activity.trial else "the baseline"
         return render_page(
             "live.html",
             condition=condition(state, running),
             doing=f"{doing}: {activity.phase}" if activity.phase else "",
+            subject=text.line(record.proposal.subject) if record else "",
             rows=rows,
             picture=charts.curve_chart(own, best, 400, 170) if state.started else "",
             share=activity.progress,

@@ -11,6 +11,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from live_page import Growing, serving
 from nights import write_night
+from sessions import state_of
 
 from agent.rundir.directory import RunDirectory
 
@@ -66,6 +67,7 @@ def test_page_continues_after_a_restart_of_the_server(tmp_path: Path) -> None:
 def test_running_trial_draws_its_loss_beside_the_best(tmp_path: Path) -> None:
     path = write_night(tmp_path / "jun12", 30, ended=False)
     directory = RunDirectory(tmp_path, "jun12")
+    subject = state_of(directory).records[-1].proposal.subject
     losses = [6.0 - 0.02 * k for k in range(150)]
     beat = {"time": 4e9, "phase": "training", "trial": 30, "loss": losses[-1], "losses": losses, "progress": 0.6}
     beat["shares"] = [0.6 * (k + 1) / len(losses) for k in range(len(losses))]
@@ -76,6 +78,7 @@ def test_running_trial_draws_its_loss_beside_the_best(tmp_path: Path) -> None:
         until(browser, "document.querySelectorAll('#live .curve .loss').length == 2", "both curves")
         reach = "document.querySelector('#live .curve .{}').getBBox().width"
         own, best = (browser.run(reach.format(name)) for name in ("own", "parent"))
+        assert subject in browser.run("document.querySelector('#live').textContent")
         assert own < 0.6 * best, "the curve of the run under way ends where its run is"
         assert browser.run("getComputedStyle(document.documentElement).colorScheme") == "dark"
         assert browser.run("document.documentElement.scrollWidth <= innerWidth")
