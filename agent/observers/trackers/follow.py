@@ -128,7 +128,7 @@ def send_run(directory: Path, track: Track) -> tuple[int, str]:
     """
 
     def pause(seconds: float) -> bool:
-        again = seconds < 2**MOST_TRIES  # so that a trial that is refused does not hold up the others
+        again = seconds < 1 << MOST_TRIES  # so that a trial that is refused does not hold up the others
         time.sleep(seconds if again else 0)
         return again
 
