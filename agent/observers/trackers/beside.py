@@ -29,14 +29,14 @@ class Trackers(Observer):
     def __init__(self, tracks: Sequence[Track], directory: Path):
         self._tracks, self._directory = tracks, directory.resolve()
         self._children: list[_Child] = []
-        self._told = 0
+        self._settled = 0
 
     def __enter__(self) -> Trackers:
         self._children = [_Child(track, self._directory) for track in self._tracks]
         return self
 
     def event(self, event: Event, state: State) -> None:
-        self._told = len(state.told)
+        self._settled = len(state.told)
 
     def __exit__(self, *_: object) -> None:
         deadline = time.monotonic() + AT_EXIT + 1  # the process ends itself after AT_EXIT
@@ -44,10 +44,10 @@ class Trackers(Observer):
             child.session_ended()
         for child in self._children:
             child.end(deadline)
-            if (missing := self._told - child.held) > 0:
+            if (missing := self._settled - child.held) > 0:
                 log.warning(
                     "%s lacks %d of %d trials, the baseline included. `overnight export %s --track %s` sends them.",
-                    child.tool, missing, self._told, self._directory.name, child.track,
+                    child.tool, missing, self._settled, self._directory.name, child.track,
                 )  # fmt: skip
 
 
