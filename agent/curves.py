@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from agent.types import LARGEST_VALUE, Measurement
 
@@ -16,7 +17,10 @@ MAX_BYTES = 4 << 20
 class Point:
     progress: float  # share of the budget, 0 to 1
     loss: float  # training loss
-    step: int
+    step: int = 0  # 0: not recorded
+
+
+_DECODER = msgspec.json.Decoder(Point, strict=False)
 
 
 def read_curve(path: Path, most: int | None = None) -> list[Point]:
@@ -33,12 +37,11 @@ def read_curve(path: Path, most: int | None = None) -> list[Point]:
     points: list[Point] = []
     for line in data.splitlines():
         try:
-            item = json.loads(line)
-            point = Point(float(item["progress"]), float(item["loss"]), int(item.get("step", len(points) + 1)))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            point = _DECODER.decode(line)
+        except (ValueError, RecursionError):
             continue
         if abs(point.loss) <= LARGEST_VALUE and 0 <= point.progress <= 1:
-            points.append(point)
+            points.append(point if point.step else replace(point, step=len(points) + 1))
     return points if most is None else thin(points, most)
 
 

@@ -39,3 +39,8 @@ class Growing:
         self.left -= len(taken)
         with (self.path / "ledger.jsonl").open("a") as file:
             file.writelines(taken)
+
+    def grow_trial(self) -> None:
+        """Add the lines up to the end of the next trial."""
+        rest = self._lines[len(self._lines) - self.left :]
+        self.grow(next((k for k, line in enumerate(rest, 1) if '"told"' in line), len(rest)))

@@ -82,7 +82,11 @@ def _read_run(path: Path) -> dict[str, Any]:
 def _page(night: Night, kept: Sequence[Details], run_dir: Path, live: str) -> str:
     """The whole page. Diffs are cut until it fits into ``MOST_BYTES``."""
     render = renderer("report.html", bool(live))
-    fixed, latest, html = {**_fixed(night), "live": live}, night.attempts[-charts.MOST_MARKS :], ""
+    fixed, latest, html = (
+        {**_fixed(night), "live": live, "folder": run_dir.name},
+        night.attempts[-charts.MOST_MARKS :],
+        "",
+    )
     curves = [charts.curve_chart(details.curve, details.parent_curve) for details in kept]
     for kept_limit, other_limit in _limits(latest):
         edits = [

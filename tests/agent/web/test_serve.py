@@ -9,10 +9,12 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import budgets
 import pytest
 from live_page import Growing, serving
+from nights import write_night
 
 from agent.cli.entry import main
 from agent.rundir.directory import RunDirectory
@@ -56,6 +58,12 @@ def test_page_of_a_run_is_its_report(address: str) -> None:
     assert "connect-src 'self'" in page
     assert HOSTILE not in page
     assert headers["cache-control"] == "no-store"
+
+
+def test_page_of_renamed_run_follows_its_folder(tmp_path: Path) -> None:
+    write_night(tmp_path / "renamed", 3, tag="jun12")
+    with serving(tmp_path) as found:
+        assert 'data-tag="renamed"' in ask(found, "run/renamed")[1]
 
 
 def test_page_follows_the_ledger(address: str, night: Growing) -> None:

@@ -2,6 +2,10 @@
 (() => {
   const $ = (id) => document.getElementById(id);
 
+  // the upper part is drawn first; without all heights, links and the scroll bar would miss their places
+  const whole = () => document.documentElement.classList.remove("fresh");
+  if (location.hash) whole(); else requestAnimationFrame(() => setTimeout(whole));
+
   // theme: the system's, until the button is used
   const root = document.documentElement;
   const remember = (value) => { try { localStorage.setItem("overnight-theme", value); } catch { /* no storage for files */ } };
