@@ -231,8 +231,9 @@ class _Handler(BaseHTTPRequestHandler):
         texts: tuple[str | None, ...] = answer.choices or (answer.text,) * int(body.get("n") or 1)
         written = sum(len(text or "") // 4 for text in texts)
         usage = {"prompt_tokens": count(body), "completion_tokens": written, "total_tokens": count(body) + written}
+        name = str(body["model"])
         if body.get("stream") and self.server.owner.streams and answer.raw is None:
-            lines = answer.events or streamed(answer, texts, usage if "stream_options" in body else None)
+            lines = answer.events or streamed(answer, texts, usage if "stream_options" in body else None, name)
             self._stream(lines, answer.break_after)
             return
         data = {
@@ -334,25 +335,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_RDWR)
 
 
-def streamed(answer: Answer, texts: Iterable[str | None], usage: Mapping[str, int] | None) -> Iterator[str]:
+def streamed(answer: Answer, texts: Iterable[str | None], usage: Mapping[str, int] | None, model: str) -> Iterator[str]:
     """The events of a reply in the form of vLLM."""
     for index, text in enumerate(texts):
-        yield event({"role": "assistant", "content": ""}, index)
-        for name, value in (
-            ("reasoning_content", answer.reasoning), ("content", text), ("refusal", answer.refusal),
-        ):  # fmt: skip
+        yield event({"role": "assistant", "content": ""}, index, model=model)
+        for name, value in (("reasoning_content", answer.reasoning), ("content", text), ("refusal", answer.refusal)):
             for start in range(0, len(value or ""), 7):
-                yield event({name: (value or "")[start : start + 7]}, index)
-        yield event({}, index, answer.finish_reason)
+                yield event({name: (value or "")[start : start + 7]}, index, model=model)
+        yield event({}, index, answer.finish_reason, model)
     if usage and answer.usage:
-        yield "data: " + json.dumps({"model": "tiny", "choices": [], "usage": usage})
+        yield "data: " + json.dumps({"model": model, "choices": [], "usage": usage})
     yield "data: [DONE]"
 
 
-def event(delta: Mapping[str, str | None], index: int = 0, finish: str | None = None) -> str:
+def event(delta: Mapping[str, str | None], index: int = 0, finish: str | None = None, model: str = "tiny") -> str:
     """One event of a stream."""
     choice = {"index": index, "delta": delta, "finish_reason": finish}
-    return "data: " + json.dumps({"model": "tiny", "choices": [choice]}, ensure_ascii=False)
+    return "data: " + json.dumps({"model": model, "choices": [choice]}, ensure_ascii=False)
 
 
 def is_canary(body: Mapping[str, Any]) -> bool:
