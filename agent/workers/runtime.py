@@ -249,7 +249,7 @@ def find_device(settings: Settings) -> Device:
         if not has_apple_gpu():
             raise EnvironmentProblem("--device mps: this is no Mac with Apple silicon. Use --device cpu.")
         return Device("mps", threads=threads, model="Apple GPU")
-    found = devices()
+    found = [device for device in devices() if device.kind == "cuda" or not settings.ray_address]
     fitting = [device for device in found if wanted in ("auto", device.kind, device.uuid)]
     if fitting:
         return dataclasses.replace(fitting[0], threads=threads)

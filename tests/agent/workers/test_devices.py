@@ -31,6 +31,7 @@ def test_find_device(monkeypatch: pytest.MonkeyPatch) -> None:
         find_device(Settings(device="GPU-c"))
     here[:] = [AMD]
     assert find_device(Settings(device="auto")).kind == "rocm"
+    assert find_device(Settings(device="auto", ray_address="head:6379")).kind == "cpu", "Ray reserves no AMD GPU"
     with pytest.raises(EnvironmentProblem, match="nvidia-smi"):
         find_device(Settings(device="cuda"))
     here.clear()
