@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from agent.cli.parser import build_parser, commands_of
@@ -97,7 +98,9 @@ def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
 
 
 def _print_anywhere() -> None:
-    """Replace characters that the terminal's encoding lacks, instead of failing."""
+    """Replace characters that the terminal's encoding lacks; print nowhere where a stream is closed (``>&-``)."""
+    nowhere = Path(os.devnull).open("w")  # noqa: SIM115 -- open until the process ends
+    sys.stdout, sys.stderr = (stream or nowhere for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -17,15 +17,15 @@ _REASONS = (
 )  # fmt: skip
 # The words of vLLM, SGLang, LM Studio, llama.cpp, Ollama, TGI, OpenRouter, Gemini, Anthropic and Cohere.
 _OVERFLOW = re.compile(
-    r"context[ _]length|context (?:window|size|limit)|context the overflows|exceed_context|\bn_ctx\b|n_keep"
-    r"|max_(?:model|seq)_len|maximum (?:model|input|prompt|sequence) length"
+    r"context[ _]length|context (?:window|size|limit)|max(?:imum)? context|context the overflows|exceed_context"
+    r"|\bn_ctx\b|n_keep|max_(?:model|seq)_len|maximum (?:model|input|prompt|sequence) length"
     r"|(?:prompt|input|request|messages?) (?:is |are )?too (?:long|large)|too many (?:input |prompt )?tokens"
     r"|`?\binputs`?(?: tokens)?\b.{0,30} must (?:be|have)|exceeds? the maximum number of (?:input )?tokens"
     r"|reduce the length of",
     re.IGNORECASE,
 )
 _WINDOW = re.compile(
-    r"(?:context[ _](?:length|size|window|limit)|(?:maximum|model) (?:input |model )?length|n_ctx"
+    r"(?:context[ _](?:length|size|window|limit)|max(?:imum)? context|(?:maximum|model) (?:input |model )?length|n_ctx"
     r"|max_(?:model|seq)_len)(?: (?:is|of|only|limit))*[ :=(]*(\d{2,9})"
     r"|must (?:be <=|have less than) (\d{2,9})|(\d{2,9}) maximum|number of (?:input )?tokens allowed \((\d{2,9})"
     r"|cannot exceed (\d{2,9})",
@@ -71,7 +71,7 @@ def read_error(body: str) -> ErrorBody:
 
 def _parsed(text: str) -> Any:
     """``text`` as JSON; the title of an HTML page; else the text itself."""
-    text = text.strip()
+    text = text.strip().removeprefix("\ufeff")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -95,7 +95,7 @@ def _reason(value: Any, depth: int = 8) -> str:
     parts = list(dict.fromkeys(filter(None, (_reason(lower.get(key), depth - 1) for key in _REASONS))))
     if parts and isinstance(lower.get("loc"), list | tuple):  # FastAPI names the parameter here
         parts.insert(0, ".".join(str(part) for part in lower["loc"] if part != "body"))
-    return ": ".join(parts)
+    return ": ".join(filter(None, parts))
 
 
 def _find(value: Any, name: str, depth: int = 8) -> str | int | None:

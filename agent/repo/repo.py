@@ -89,8 +89,11 @@ class Repo:
         try:
             return self._run("rev-parse", "--verify", "HEAD^{commit}")
         except EnvironmentProblem as error:
-            unborn = "Needed a single revision" in str(error)
-            advice = " A target needs a first commit: git add, git commit." if unborn else ""
+            advice = ""
+            if sha := self._try("rev-parse", "--verify", "--quiet", "HEAD"):
+                advice = f" The object of commit {sha[:12]} is missing or damaged: git fsck lists what else is."
+            elif "Needed a single revision" in str(error):
+                advice = " A target needs a first commit: git add, git commit."
             raise UsageError(f"{error}{advice}") from None
 
     def resolve(self, revision: str) -> str | None:
@@ -383,7 +386,8 @@ def _differs(path: Path, kept: bytes) -> bool:
 
 def _complaint(text: str | None) -> str:
     """The decisive line of git's stderr, without its full stop."""
-    lines = [line.strip().removeprefix("stderr: ").strip("'. ") for line in (text or "").splitlines() if line.strip()]
+    plain = (text or "").strip().removeprefix("stderr: '").removesuffix("'")  # GitPython puts it in quotes
+    lines = [line.strip(". ") for line in plain.splitlines() if line.strip()]
     return next((line for line in lines if "fatal: " in line or "error: " in line), lines[0] if lines else "no message")
 
 

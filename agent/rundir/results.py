@@ -62,7 +62,8 @@ def _rows(table: csv.DictReader[str], where: str) -> list[Row]:
     metric = next((name for name in names[1:2] if name not in COLUMNS), "val_bpb")
     missing = [name for name in ("commit", metric, "memory_gb", "status") if name not in names]
     if missing:
-        raise UsageError(f"{where}: line 1 must name the columns {', '.join(COLUMNS)}; it lacks {', '.join(missing)}.")
+        needed = f"line 1 must name the columns {', '.join(COLUMNS)}, with tabs between"
+        raise UsageError(f"{where}: {needed}; it lacks {', '.join(missing)}.")
     rows = [_row(where, table.line_num, fields, metric) for fields in table]
     if all(row.value is None for row in rows):
         raise UsageError(f"{where} holds no run that worked.")

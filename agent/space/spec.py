@@ -53,7 +53,7 @@ class Locator:
 def load(path: Path, source: str | None = None) -> SearchSpace:
     """``SearchSpace.from_toml``."""
     path = path / "target.toml" if path.is_dir() else path
-    text = _read(path)
+    text = _read(path).removeprefix("\ufeff")
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

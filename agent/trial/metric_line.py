@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _BEFORE = re.compile(r"(?:\d[\d.,_]*(?:[eE][-+]?)?|(?<![\w.])[-+.])$", re.ASCII)  # of a number that is cut at its left
-_AFTER = re.compile(r"[\w.+-]+", re.ASCII)
+_AFTER = re.compile(  # the rest of 8.96e-03, 3/4, 12:30, 1.#QNAN, 1.2×10^-3
+    r"(?:[\w.+-]|[/:](?=\d)|#(?=[A-Z]))+| ?[×·*x] ?10(?!\d)\S*", re.ASCII
+)
 _COMMA = re.compile(r",\d[\w.,]*", re.ASCII)  # the rest of 1,003.34
 _SPACE = re.compile(r"(?:['\u00a0\u2009\u202f]\d{3})+(?!\d)[\d.]*|(?: \d{3})+\.\d+")  # the rest of 1 003.34
 _NO_VALUE = {"FAILED", "FAIL", "ERROR", "N/A", "NA", "NONE", "NULL"}

@@ -192,6 +192,8 @@ def check_utf8(source: str, path: str) -> None:
             )
     if "\0" in source:
         raise UsageError(f"{path} holds null bytes: it is binary or UTF-16. Convert it to UTF-8 and commit.")
+    if "\r" in source and "\n" not in source:
+        raise UsageError(f"{path} ends its lines with carriage returns alone. Convert them to line feeds and commit.")
 
 
 def find_sandbox(settings: Settings, say: Callable[[str], None], needs_all: bool, own_python: bool = False) -> Sandbox:

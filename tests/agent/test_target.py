@@ -94,3 +94,4 @@ def read_or_refuse(folder: Path, data: bytes) -> None:
 def test_byte_order_mark_of_target_toml_is_skipped(tmp_path: Path) -> None:
     folder = make_bowl(tmp_path / "target", toml="\ufeff" + TOML)
     assert load_target(folder)[0].name == "bowl"
+    assert SearchSpace.from_toml(folder).params

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent.llm.chat import Reply
 from agent.llm.loops import hash_of, repeats_itself
 from agent.patch.apply import form_of
@@ -17,10 +19,18 @@ def answer_of(reply: Reply, applied: bool) -> Answer:
     return Answer(form_of(reply.text), applied, hash_of(reply), "loop" if repeats_itself(reply) else cut)
 
 
-def why_loop(answer: Answer, context: Context) -> str:
-    """Why an answer that cannot be used counts as a loop; "" if it does not."""
+def why_loop(answer: Answer, in_trial: Sequence[Answer], context: Context) -> str:
+    """Why an answer that cannot be used counts as a loop; "" if it does not.
+
+    Args:
+        answer: the last one of the trial.
+        in_trial: the earlier ones of the trial.
+        context: with the earlier trials.
+    """
     if answer.problem == "loop":
         return "the reply repeats itself"
+    if answer.problem and any(other.problem == "loop" for other in in_trial):
+        return "the reply after a loop reaches the token limit"
     earlier = [record for record in context.history if record.proposal.answers][-LOOK_BACK:]
     equal = [r.number for r in earlier if any(other.hash == answer.hash for other in r.proposal.answers)]
     if equal:

@@ -101,7 +101,7 @@ class CodeProposer:
             except Unusable as problem:
                 answer = answer_of(reply, problem.round == "repeat")
                 talk.answers.append(answer)
-                loop = why_loop(answer, context)
+                loop = why_loop(answer, talk.answers[:-1], context)
                 try:
                     if loop and not talk.rounds["loop"]:
                         reply = talk.sample_otherwise()

@@ -96,7 +96,6 @@ def test_wrong_target_toml_names_table_and_key(
 @pytest.mark.parametrize(
     "words",
     [
-        ["--trials", "0"],
         ["--max-tokens-total", "0"],
         ["--max-cost", "5"],
         ["--hours", "0"],
@@ -136,6 +135,7 @@ def test_wrong_value_names_the_option(fails: Fails, target: Path, words: list[st
         (["--hours", "nan"], "hours = nan"),
         (["--train-hours", "inf"], "train_hours = inf"),
         (["--threads", "-1"], "threads = -1"),
+        (["--trials", "-1"], "trials = -1"),
         (["--policy", "lucky"], "policy = 'lucky'"),
         (["--proposer", "cma"], "proposer = 'cma'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,13 @@ def test_any_terminal_encoding_prints(runs: Path, command: str, encoding: str) -
     done = overnight(*command.split(), "--runs", runs, PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+def test_closed_stream_is_no_error(runs: Path, closed: str) -> None:
+    words = [sys.executable, "-m", "agent.cli", "list", "--runs", str(runs)]
+    done = subprocess.run(["bash", "-c", f"{shlex.join(words)} {closed}"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_missing_git_is_one_message(runs: Path) -> None:

@@ -31,6 +31,7 @@ TGI = "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 409
         ({"error": True, "message": "why"}, "why"),
         ({"error": {"message": "why"}, "message": "why"}, "why"),
         ({"errors": [{"message": "why"}]}, "why"),
+        ({"detail": [{"loc": ["body"], "msg": "why"}]}, "why"),
         ({"Message": "why"}, "why"),
         ({"detail": "why"}, "why"),
         ({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}, "seed: Extra inputs"),
@@ -56,6 +57,7 @@ def test_reason_is_found_in_json(body: object, reason: str) -> None:
         ("<!DOCTYPE html><p>No <b>title</b></p>", "No title"),
         ("", ""),
         ('{"error": "half', '{"error": "half'),
+        ('\ufeff{"error": "why"}', "why"),
         ("\x1b[31mred\u202e", "red\\u202e"),
     ],
 )
@@ -93,6 +95,7 @@ def test_deep_and_long_bodies_are_cut() -> None:
         ("the request exceeds the available context size (2048 tokens), try increasing it", 2048),
         ({"error": {"message": "too long", "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 4}}, 4),
         ({"error": "input length exceeds maximum context length"}, None),
+        ({"msg": "input length 9000 exceeds model maximum context 8192"}, 8192),
         ({"error": "the input length exceeds the context length"}, None),
         ({"error": TGI, "error_type": "validation"}, 4096),
         ({"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000"}, 1024),

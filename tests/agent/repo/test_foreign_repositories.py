@@ -29,6 +29,15 @@ def test_sha256_repository_runs_session(tmp_path: Path, monkeypatch: pytest.Monk
         repo.need(["f" * 64], "night")
 
 
+def test_missing_commit_object_is_not_called_first_commit(tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target")
+    head = git(target, "rev-parse", "HEAD")
+    (target / ".git" / "objects" / head[:2] / head[2:]).unlink()
+    with pytest.raises(UsageError, match=rf"{head[:12]}.*git fsck") as found:
+        Repo(target).head()
+    assert "first commit" not in str(found.value)
+
+
 def test_sparse_checkout_is_clean(tmp_path: Path) -> None:
     origin = make_bowl(tmp_path / "origin")
     (origin / "docs").mkdir()

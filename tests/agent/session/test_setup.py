@@ -84,6 +84,7 @@ def test_context_excludes_placeholder_of_notes(tmp_path: Path, added: str | None
         (b"# -*- coding: latin-1 -*-\n# M\xfcller\n", r"train\.py:2.*latin-1"),
         (b"x = '\xff'\n", r"train\.py:1"),
         (TRAIN.encode("utf-16"), r"train\.py"),
+        (TRAIN.replace("\n", "\r").encode(), "carriage return"),
     ],
 )
 def test_source_in_other_encoding_is_refused(tmp_path: Path, data: bytes, place: str) -> None:

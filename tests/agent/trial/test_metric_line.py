@@ -29,6 +29,8 @@ def read(folder: Path, text: str, pattern: str) -> float | str:
         ("0.98.", 0.98), ("0.98,", 0.98), ("1_000", "invalid"), ("1,003.34", "invalid"), ("0,98", "invalid"),
         ("1.2.3", "invalid"), ("0x1F", "invalid"), ("3.2k", "invalid"), ("1e999", "diverged"),
         ("1 003.34", "invalid"), ("1\u202f003.34", "invalid"), ("1'003.34", "invalid"), ("3 seconds", 3.0),
+        ("3/4", "invalid"), ("12:30", "invalid"), ("1.2×10^-3", "invalid"), ("1.2 x 10^-3", "invalid"),
+        ("1.#QNAN", "invalid"), ("2: saved", 2.0), ("0.5 / 8", 0.5),
     ],
 )  # fmt: skip
 def test_whole_token_is_read(tmp_path: Path, pattern: str, token: str, expected: float | str) -> None:

@@ -120,6 +120,15 @@ def test_second_reply_at_the_token_limit_is_a_loop() -> None:
     assert model.requests[0].messages == model.requests[1].messages
 
 
+def test_babble_after_a_loop_is_not_repaired() -> None:
+    """A small model whose reply loops writes words at random, up to the token limit, once its sampling is other."""
+    salad = Reply((TESTS / "fixtures" / "replies" / "word_salad.md").read_text(), finish_reason="length")
+    loop = Reply((TESTS / "fixtures" / "replies" / "repeated_headers.md").read_text(), finish_reason="length")
+    proposal, model = ask([loop, salad, FASTER], repairs=2)
+    assert len(model.requests) == 2
+    assert (proposal.ending, "token limit" in proposal.loop) == ("model_failed", True)
+
+
 def test_loop_in_reasoning_is_noticed() -> None:
     assert repeats_itself(Reply("", reasoning="wait, no. " * 200))
     assert repeats_itself(Reply("".join(f"step {k}\n" for k in range(100))))
