@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.options import Commands, add_command, add_settings
 from agent.cli.output import live_view, say
-from agent.cli.runs import existing, load, repo_of
+from agent.cli.runs import existing, is_replay, load, repo_of
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,10 +87,11 @@ def _more(tag: str, done: int) -> str:
 
 
 def stop(tag: str, now: bool, runs: str) -> int:
-    """End a session after its running trial."""
-    directory = existing(runs, tag)
+    """End a session, replay or promotion after its running trial."""
+    directory = existing(runs, tag, replays=True)
     if not directory.running():
-        raise UsageError(f"run {tag} is not running. `overnight resume {tag}` continues it.")
+        more = "The same command" if is_replay(directory) else f"`overnight resume {tag}`"
+        raise UsageError(f"run {tag} is not running. {more} continues it.")
     directory.ask_to_stop(now)
     say(f"run {tag} ends {'at once' if now else 'after its running trial'}")
     return 0

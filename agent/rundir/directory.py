@@ -148,6 +148,12 @@ def find_runs(root: Path) -> list[str]:
     return [p.name for p in sorted(found, key=lambda p: (p / "run.toml").stat().st_mtime)]
 
 
+def find_replays(root: Path) -> list[str]:
+    """Names of the folders of replays and promotions, the latest write last. They have a ledger and no run.toml."""
+    found = [p for p in root.glob("*/ledger.jsonl") if not p.with_name("run.toml").exists()]
+    return [p.parent.name for p in sorted(found, key=lambda p: p.stat().st_mtime)]
+
+
 def new_tag(root: Path, prefix: str = "", *beside: str) -> str:
     """A new tag, the date with a number if needed, that is unused in ``root`` and in its folders ``beside``."""
     day = prefix + datetime.now().strftime("%b%d").lower()

@@ -60,8 +60,7 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     notes = notes_of(settings)
     parts = assemble(settings, say)
     check_repository(parts.repo, settings.tag)
-    data = parts.prepared.hash if parts.prepared else ""
-    memory = gather(settings.memory, Path(settings.runs), parts.target, data, parts.repo, say)
+    memory = gather(settings.memory, Path(settings.runs), parts.target, parts.data_hash, parts.repo, say)
     with at_work(parts, directory) as crew:
         directory.create(record_of(parts), notes)
         save(memory, directory)
@@ -171,7 +170,7 @@ def check_same(state: State, parts: Parts) -> None:
         raise UsageError(
             f"the run has policy {policies[0]}, and a resume cannot change it to {policies[1]}: their runs differ."
         )
-    if state.session.data != (parts.prepared.hash if parts.prepared else ""):
+    if state.session.data != parts.data_hash:
         raise UsageError(
             "the prepared data differs from that of the run, so values could not be compared. Start a new run."
         )
@@ -275,7 +274,7 @@ def session_event(parts: Parts, directory: RunDirectory) -> SessionStarted:
         target=target.name,
         path=target.path,
         self_reported=target.score == "stdout",
-        data=parts.prepared.hash if parts.prepared else "",
+        data=parts.data_hash,
         program=program_of(parts.repo.read(parts.repo.head(), target.path)),
         memory=load(directory).runs,
     )

@@ -38,6 +38,11 @@ class Workplace:
     prepared: Data | None
 
     @property
+    def data_hash(self) -> str:
+        """Hash of the prepared data; "" for a target that prepares its own."""
+        return self.prepared.hash if self.prepared else ""
+
+    @property
     def sleeper(self) -> Sleeper | None:
         """The model server that sleeps during runs; None without one."""
         return None
