@@ -57,7 +57,7 @@ def test_trials_after_damaged_line_are_shown(night: tuple[Path, bytes, State], k
         assert whole.records[2].status == state.records[2].status == "ok"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**9))
 def test_salvage_survives_any_damage(night: tuple[Path, bytes, State], seed: int) -> None:
     _, data, whole = night
