@@ -66,7 +66,8 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
     """The repository of a run's target; ``target`` (option ``--target``) replaces the recorded folder."""
-    from agent.repo.repo import Repo, scrub_environment
+    from agent.repo.git import scrub_environment
+    from agent.repo.repo import Repo
 
     scrub_environment()
     folder = Path(target or str(settings["run"]["target"]))

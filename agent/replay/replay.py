@@ -20,7 +20,8 @@ from agent.replay.outcomes import Result, minimal_branch, result_in, result_of
 from agent.replay.plan import Cost, Plan, cost_of
 from agent.replay.steps import Step, named, steps_of_branch, steps_of_run
 from agent.replay.work import Work, first_event, working
-from agent.repo.repo import Repo, scrub_environment
+from agent.repo.git import scrub_environment
+from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, find_runs
 from agent.rundir.results import values_of_results
 from agent.settings import check_own_run, check_threads, make_settings

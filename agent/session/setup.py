@@ -23,6 +23,7 @@ from agent.proposers.block import BlockProposer
 from agent.proposers.memory import Memory
 from agent.repo.refs import RunRefs
 from agent.repo.repo import Repo
+from agent.repo.worktree import dirty, filtered
 from agent.rundir.directory import NOTES, RunDirectory, environment, new_tag
 from agent.rundir.stop import Stopper
 from agent.session.baseline import Baseline
@@ -119,14 +120,14 @@ def check_repository(repo: Repo, tag: str) -> None:
     Raises:
         UsageError: names the file or the ref.
     """
-    if dirty := repo.dirty():
+    if changed := dirty(repo):
         raise UsageError(
-            f"the target has uncommitted changes ({', '.join(map(str, dirty[:3]))}). The baseline is a commit: "
+            f"the target has uncommitted changes ({', '.join(map(str, changed[:3]))}). The baseline is a commit: "
             f"git commit or git stash them."
         )
-    if filtered := repo.filtered():
+    if converted := filtered(repo):
         raise UsageError(
-            f"{filtered[0]} is stored by git in another form (a filter or an encoding in .gitattributes, such as Git "
+            f"{converted[0]} is stored by git in another form (a filter or an encoding in .gitattributes, such as Git "
             f"LFS), and trials would see that form. Keep such files outside of the target and name their folder in "
             f"`mounts`, or remove the attribute and commit."
         )

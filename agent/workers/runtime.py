@@ -10,7 +10,8 @@ from pathlib import Path
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.llm.sleep_mode import Sleeper
-from agent.repo.repo import Repo, scrub_environment
+from agent.repo.git import scrub_environment
+from agent.repo.repo import Repo
 from agent.settings import EDIT_CODE, Settings
 from agent.target import Target, load_target, parse_budget
 from agent.trial.compile_cache import FILE, Compiled
