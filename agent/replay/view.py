@@ -75,7 +75,7 @@ def plan_words(plan: Plan, cost: Cost) -> str:
 def replay_shown(result: Result) -> Shown:
     plan, star, noise = result.plan, result.plan.self_reported, result.noise
     rounds = "exactly as recorded" if plan.exact else f"{text.count(plan.rounds, 'run')} of each commit"
-    columns = ("step", "trial", "recorded", "replayed", "runs", "recorded gain", "replayed gain")
+    columns = ("step", "trial", "recorded", "replayed", "recorded gain", "replayed gain", "runs")
     tables = [Table(columns, tuple(_row(finding, star) for finding in result.findings))]
     if result.ablations:
         lost = tuple(
@@ -102,8 +102,8 @@ def _row(finding: Finding, star: bool) -> Row:
     step = finding.step
     cells = (
         str(step.number), str(step.trial) if step.trial else text.MISSING, text.number(step.recorded, star),
-        text.number(finding.value, star), str(finding.n), text.gain(step.gain, step.gain_se),
-        text.gain(finding.gain, finding.se),
+        text.number(finding.value, star), text.gain(step.gain, step.gain_se), text.gain(finding.gain, finding.se),
+        str(finding.n),
     )  # fmt: skip
     return Row(cells, finding.outcome, f"{step.commit[:9]} {step.subject}", finding.reason)
 
