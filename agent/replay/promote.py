@@ -183,9 +183,8 @@ def _settings(request: Request, target: Target, baseline: Step, repo: Repo, say:
         if space is not None:
             full = {**space.read(source), **values}
             if broken := next((c for c in space.constraints if not c.holds(full)), None):
-                raise UsageError(
-                    f"--set {_words(values)}: `{broken.text}` does not hold. Set its other values as well."
-                )
+                words = " ".join(f"{name}={value}" for name, value in values.items())
+                raise UsageError(f"--set {words}: `{broken.text}` does not hold. Set its other values as well.")
         for budget in budgets:
             found.append((Setting(str(budget), values), dataclasses.replace(target, budget=budget)))
     return found
@@ -232,10 +231,6 @@ def _value(space: SearchSpace, name: str, text: str, say: Say) -> Value:
     if problem:
         say(f"warning: {problem}, the bounds of the search.")
     return int(value) if kind == "int" else float(value) if kind == "float" else axis.exact(value)
-
-
-def _words(values: Mapping[str, Value]) -> str:
-    return " ".join(f"{name}={value}" for name, value in values.items())
 
 
 class _Builder:

@@ -191,6 +191,19 @@ def test_no_time_left_is_incomplete_and_continues(promoted: Promoted) -> None:
     assert promoted(*words)["complete"]
 
 
+def test_smaller_budget_is_allowed_and_said(
+    night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--budget", "5s", "--max-hours", "1e-9", "--name", "small", "--sandbox", "process", "--device", "cpu"]
+    assert main(["promote", "night", *words, "--runs", str(night[1])]) == 130
+    assert "--budget 5s is smaller" in capsys.readouterr().err
+
+
+def test_branch_without_ledger_is_refused(night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["promote", "main", "--budget", "40s", "--runs", str(night[1])]) == 2
+    assert "'main' is not a run" in capsys.readouterr().err
+
+
 def test_edit_that_the_setting_replaces_has_no_effect(promoted: Promoted) -> None:
     data = promoted("--set", "DEPTH=8", "--seeds", "2", "--name", "replaced")
     assert "no effect" in {f["outcome"] for f in data["settings"][0]["findings"]}
