@@ -10,10 +10,11 @@ from rich.console import Console, RenderableType
 
 from agent.ledger.journal import read
 from agent.ledger.state import fold
-from agent.replay.page import write_replay
 from agent.replay.progress import ReplayProgress
 from agent.replay.replay import Request, prepare, run
-from agent.replay.view import replay_view
+from agent.replay.shown import terminal as drawn
+from agent.replay.shown import write
+from agent.replay.view import replay_shown
 from agent.review.data.night import night_of
 from agent.review.report.report import write_report
 from agent.review.terminal.log import log_table
@@ -40,8 +41,9 @@ def replayed(tag: str, runs: Path) -> RenderableType:
     """What the replay of a run prints, and its page; a replay that is done is not done again."""
     replay = prepare(Request(tag), runs, print)
     result = run(replay, ReplayProgress(Console(stderr=True), replay.plan.metric, replay.cost.runs))
-    write_replay(result, replay.directory.path / "replay.html")
-    return replay_view(result)
+    shown = replay_shown(result)
+    write(shown, replay.directory.path / "replay.html")
+    return drawn(shown)
 
 
 def main() -> int:

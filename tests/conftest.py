@@ -7,6 +7,10 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("overnight", deadline=None)  # no time may fail a test
+settings.load_profile("overnight")
 
 
 def pytest_configure() -> None:

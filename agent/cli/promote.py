@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +48,20 @@ def promote(
 
     from agent.replay.progress import ReplayProgress
     from agent.replay.promote import Request, prepare, run
-    from agent.replay.promote_view import plan_words, promote_json, promote_view, write_promotion
-    from agent.rundir.directory import replace_file
+    from agent.replay.promote_view import plan_words, promote_json, promote_shown
+    from agent.replay.shown import terminal, write
 
     request = Request(tag, edits, values, budget, seeds, ablate, max_hours, name, settings)
     prepared = prepare(request, Path(runs), say)
-    say(plan_words(prepared))
-    if prepared.most and not yes and not confirmed():
+    plan, cost = prepared.plan, prepared.cost
+    say(plan_words(plan, cost))
+    if cost.runs and not yes and not confirmed():
         return 130
-    view = ReplayProgress(Console(stderr=True, highlight=False), prepared.plan.metric, prepared.most)
-    result = run(prepared, view)
-    show(json, lambda: promote_json(result), lambda: promote_view(result), paged=False)
-    folder = prepared.directory.path
-    replace_file(folder / "promote.json", jsonlib.dumps(promote_json(result), indent=1, ensure_ascii=False))
-    page = folder / "promote.html"
-    say_page(lambda: write_promotion(result, page), page)
+    result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
+    shown = promote_shown(result)
+    show(json, lambda: promote_json(result), lambda: terminal(shown), paged=False)
+    page = prepared.directory.path / "promote.html"
+    say_page(lambda: write(shown, page), page)
     if not result.complete:
         say("stopped early. The same command continues.")
         return 130

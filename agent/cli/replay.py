@@ -49,10 +49,10 @@ def replay(
     """
     from rich.console import Console
 
-    from agent.replay.page import write_replay
     from agent.replay.progress import ReplayProgress
     from agent.replay.replay import Request, prepare, run
-    from agent.replay.view import plan_words, replay_json, replay_view
+    from agent.replay.shown import terminal, write
+    from agent.replay.view import plan_words, replay_json, replay_shown
 
     request = Request(what, seeds, exact, ablate, name, results, settings)
     prepared = prepare(request, Path(runs), say)
@@ -61,9 +61,10 @@ def replay(
     if cost.runs and not yes and not confirmed():
         return 130
     result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
-    show(json, lambda: replay_json(result), lambda: replay_view(result), paged=False)
+    shown = replay_shown(result)
+    show(json, lambda: replay_json(result), lambda: terminal(shown), paged=False)
     page = prepared.directory.path / "replay.html"
-    say_page(lambda: write_replay(result, page), page)
+    say_page(lambda: write(shown, page), page)
     if not result.complete:
         say("interrupted. The same command continues.")
         return 130

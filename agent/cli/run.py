@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.options import Commands, add_command, add_settings
 from agent.cli.output import live_view, say
-from agent.cli.runs import existing, load, repo_of
+from agent.cli.runs import existing, is_replay, load, repo_of
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def _more(tag: str, done: int) -> str:
 
 
 def stop(tag: str, now: bool, runs: str) -> int:
-    """End a session after its running trial."""
-    say(ask_to_stop(existing(runs, tag), now))
+    """End a session, replay or promotion after its running trial."""
+    say(ask_to_stop(existing(runs, tag, replays=True), now))
     return 0
 
 
@@ -96,7 +96,8 @@ def ask_to_stop(directory: RunDirectory, now: bool) -> str:
     """Ask a session to end; what it will do. Raises ``UsageError`` if no session runs."""
     tag = directory.tag
     if not directory.running():
-        raise UsageError(f"run {tag} is not running. `overnight resume {tag}` continues it.")
+        more = "The same command" if is_replay(directory) else f"`overnight resume {tag}`"
+        raise UsageError(f"run {tag} is not running. {more} continues it.")
     directory.ask_to_stop(now)
     return f"run {tag} ends {'at once' if now else 'after its running trial'}"
 

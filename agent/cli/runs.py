@@ -25,20 +25,33 @@ def folder_of_runs(runs: str) -> Path:
     raise UsageError(f"--runs {runs}: no such folder. Name the folder that `overnight run` wrote to.")
 
 
-def existing(runs: str, tag: str | None) -> RunDirectory:
-    """The run with this tag; the newest run if ``tag`` is None."""
+def existing(runs: str, tag: str | None, replays: bool = False) -> RunDirectory:
+    """The run with this tag; the newest run if ``tag`` is None.
+
+    Args:
+        replays: also find replays and promotions; without a tag, one that is running comes before the newest run.
+    """
     import difflib
 
-    from agent.rundir.directory import RunDirectory, find_runs
+    from agent.rundir.directory import RunDirectory, find_replays, find_runs
 
-    known = find_runs(folder_of_runs(runs))
-    if tag is None and not known:
+    folder = folder_of_runs(runs)
+    known = find_runs(folder)
+    others = find_replays(folder) if replays else []
+    if tag is None:
+        running = (name for name in others if RunDirectory(folder, name).running())
+        tag = next(running, known[-1] if known else None)
+    if tag is None:
         raise UsageError(f"there are no runs in {runs}. `overnight demo` makes one.")
-    tag = tag or known[-1]
-    if tag not in known:
-        close = difflib.get_close_matches(tag, known, n=3, cutoff=0.3) or known[-3:]
+    if tag not in (*known, *others):
+        close = difflib.get_close_matches(tag, [*known, *others], n=3, cutoff=0.3) or known[-3:]
         raise UsageError(f"no run {tag!r} in {runs}." + (f" Nearest: {', '.join(close)}." if close else ""))
-    return RunDirectory(Path(runs), tag)
+    return RunDirectory(folder, tag)
+
+
+def is_replay(directory: RunDirectory) -> bool:
+    """Whether this is the folder of a replay or promotion, not of a run."""
+    return not directory.settings.exists()
 
 
 def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
@@ -53,7 +66,8 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
     """The repository of a run's target; ``target`` (option ``--target``) replaces the recorded folder."""
-    from agent.repo.repo import Repo, scrub_environment
+    from agent.repo.git import scrub_environment
+    from agent.repo.repo import Repo
 
     scrub_environment()
     folder = Path(target or str(settings["run"]["target"]))

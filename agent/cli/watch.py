@@ -1,6 +1,6 @@
-"""``overnight watch [TAG]``: a live view of a session, from another terminal.
+"""``overnight watch [TAG]``: a live view of a session, replay or promotion, from another terminal.
 
-It only reads files of the run directory, so the session never notices the watcher.
+It only reads files of the directory, so what is watched never notices the watcher.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from agent.cli.options import Commands, add_command
 from agent.cli.output import say
-from agent.cli.runs import existing
+from agent.cli.runs import existing, is_replay
 
 REFRESH = 0.5  # seconds
 QUIT = ("q", "Q", "\x03", "\x1b")
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
 
 
 def watch(tag: str | None, runs: str) -> int:
-    """Show a session live; q quits and the session continues.
+    """Show a session, replay or promotion live; q quits and it continues.
 
     Draws once where stdout is no terminal.
     """
@@ -33,9 +33,10 @@ def watch(tag: str | None, runs: str) -> int:
     from rich.live import Live
 
     from agent.observers.watched import Watched
+    from agent.replay.watched import WatchedReplay
 
-    directory = existing(runs, tag)
-    watched = Watched(directory)
+    directory = existing(runs, tag, replays=True)
+    watched = WatchedReplay(directory) if is_replay(directory) else Watched(directory)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     if console.is_terminal and not console.is_dumb_terminal and directory.running():
         screen = Live(console=console, screen=True, auto_refresh=False)

@@ -35,9 +35,9 @@ class _OfTrial(_Event, frozen=True, kw_only=True):
 class SessionStarted(_Event, frozen=True, kw_only=True, tag="session"):
     """The first event: what the session works on. Fields that an older ledger lacks take their default."""
 
-    kind: str | UnsetType = UNSET  # "replay" in the ledger of a replay, as are the next three fields
-    what: str | UnsetType = UNSET  # name of the replayed run or branch
-    commits: tuple[str, ...] | UnsetType = UNSET  # that the replay measures
+    kind: str | UnsetType = UNSET  # "replay" or "promote" in their ledgers, as are the next three fields
+    what: str | UnsetType = UNSET  # name of the run or branch that is trained again
+    commits: tuple[str, ...] | UnsetType = UNSET  # that are measured
     exact: bool | UnsetType = UNSET  # whether the replay follows the recorded schedules
     tag: str = ""
     baseline: str = ""  # commit of the unchanged target
@@ -57,6 +57,12 @@ class SessionStarted(_Event, frozen=True, kw_only=True, tag="session"):
     data: str = ""  # hash of the prepared data
     program: str = ""  # normal form of the edited file at the baseline; "" if it is not Python
     memory: tuple[str, ...] = ()  # earlier runs of which the proposer knows the attempts
+
+
+class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
+    """What a replay or promotion measures, and with what its results are compared. The latest event counts."""
+
+    plan: Mapping[str, Any]  # JSON form of ``agent.replay.plan.Plan`` or ``agent.replay.promotion.Promotion``
 
 
 class Asked(_OfTrial, frozen=True, kw_only=True, tag="asked"):
@@ -172,6 +178,7 @@ class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
 
 Event: TypeAlias = (
     SessionStarted
+    | Planned
     | Asked
     | Repaired
     | Candidate
@@ -188,6 +195,7 @@ Event: TypeAlias = (
     | Resumed
     | Ended
 )
+OfSession: TypeAlias = SessionStarted | Planned | ServerProblem | Resumed | Ended  # events without a trial
 EVENTS: Mapping[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Event)}
 
 _decode = msgspec.json.Decoder(Event).decode

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.ledger.events import Asked, Ended, Event, Resumed, ServerProblem, SessionStarted, decode
+from agent.ledger.events import Asked, Event, OfSession, decode
 from agent.ledger.journal import parse
 from agent.ledger.state import LedgerDamaged, State, StateBuilder, fold
 from agent.types import Proposal, Record
@@ -71,10 +71,7 @@ def apply_sound(data: bytes, name: str, first: int, builder: StateBuilder, apply
 
 def _make_room(builder: StateBuilder, event: Event) -> None:
     """Add a placeholder for each trial whose ``asked`` line is lost, so that later trials keep their numbers."""
-    if (
-        isinstance(event, SessionStarted | ServerProblem | Resumed | Ended)
-        or event.trial - len(builder.records) > 1_000_000
-    ):
+    if isinstance(event, OfSession) or event.trial - len(builder.records) > 1_000_000:
         return
     wanted = event.trial - 1 if isinstance(event, Asked) else event.trial
     while len(builder.records) < wanted:

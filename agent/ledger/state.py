@@ -21,6 +21,7 @@ from agent.ledger.events import (
     Lost,
     Measured,
     Moved,
+    Planned,
     Published,
     Repaired,
     Resumed,
@@ -64,6 +65,7 @@ class State:
     open: tuple[int, ...] = ()  # trials with neither a verdict nor an ending
     stacks: tuple[Stacked, ...] = ()  # policy stacked: runs that carry several edits, oldest first
     weights: Mapping[int, Weight] = field(default_factory=dict)  # policy stacked: latest by trial
+    plan: Mapping[str, Any] | None = None  # of a replay or promotion
 
     @property
     def baseline(self) -> str:
@@ -137,6 +139,7 @@ class StateBuilder:
         self.stacks: list[Stacked] = []
         self.server_problems: list[ServerProblem] = []
         self.weights: dict[int, Weight] = {}
+        self.plan: Mapping[str, Any] | None = None
 
     def apply(self, event: Event) -> None:
         """Fold one event.
@@ -168,6 +171,8 @@ class StateBuilder:
         match event:
             case SessionStarted():
                 self.session = event
+            case Planned():
+                self.plan = event.plan
             case Asked():
                 self._ask(event, since)
             case Repaired():

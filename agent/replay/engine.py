@@ -53,14 +53,19 @@ class Engine:
         self._on = workers.types[0] if len(workers.types) > 1 else ""  # values of two types cannot be compared
         self._lock = Lock()  # protects the view: workers report progress from their threads
 
-    def run(self, jobs: Sequence[Job]) -> None:
+    def run(self, jobs: Sequence[Job], rounds: int | None = None) -> None:
         """Make the runs that are missing.
+
+        Args:
+            jobs: each with all its planned runs.
+            rounds: only so many runs of each job; None: all.
 
         Raises:
             Interrupted: a stop was requested.
             EnvironmentProblem: RETRIES runs in a row were lost to the machine.
         """
-        for number in range(max((len(job.runs) for job in jobs), default=0)):
+        most = max((len(job.runs) for job in jobs), default=0)
+        for number in range(most if rounds is None else min(most, rounds)):
             flying: dict[Future[Measurement], _Flying] = {}
             waiting = deque(job for job in jobs if number < len(job.runs))
             try:

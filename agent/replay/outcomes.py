@@ -6,14 +6,15 @@ Gains over the commit before are compared, not values: values differ between mac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
 from agent.judge.gain import difference
 from agent.judge.noise import Noise, pooled_noise, repeated_values, standard_error, t_quantile
-from agent.replay.plan import Plan
+from agent.ledger.state import State
+from agent.replay.plan import Plan, Runs, planned, runs_left
 from agent.replay.steps import Step
 from agent.types import Goal, Measurement
 
@@ -21,7 +22,6 @@ Outcome = Literal[
     "reproduced", "not reproduced", "cannot tell", "baseline", "holds", "does not hold", "cannot be left out"
 ]
 Judge = Callable[[Step, float | None, float | None, int], tuple[Outcome, str]]  # step, gain, standard error, dof
-Runs = Mapping[str, Sequence[Measurement]]  # replayed runs by commit
 LEVEL = 0.95  # of the one-sided intervals
 
 
@@ -51,6 +51,7 @@ class Result:
     ablations: tuple[Finding, ...] = ()  # of the edits whose cut was measured so far
     minimal: Finding | None = None  # the branch without the edits that do not hold, against the whole branch
     complete: bool = False
+    left: int = 0  # runs that are planned and missing
     differs: tuple[str, ...] = ()  # what differs between recorded and replayed runs, if ``plan.exact``
 
     @property
@@ -62,17 +63,24 @@ class Result:
         return whole and all(finding.outcome != "not reproduced" for finding in self.findings if finding.step.number)
 
 
-def result_of(plan: Plan, runs: Runs, minimal: Step | None = None, complete: bool = False) -> Result:
-    """The result of a plan after ``runs``; ``minimal`` is the branch without the edits that do not hold."""
+def result_in(state: State) -> Result | None:
+    """The result of the replay that a ledger records; None before it has a plan."""
+    plan = planned(state, Plan)
+    return result_of(plan, state.runs, bool(state.ended)) if plan else None
+
+
+def result_of(plan: Plan, runs: Runs, complete: bool = False) -> Result:
+    """The result of a plan after ``runs``."""
     noise = noise_of(plan, runs)
+    left = sum(runs_left(plan.all_jobs, runs).values())
     if plan.exact:
-        return Result(plan, exact_findings(plan, runs), noise, complete=complete)
+        return Result(plan, exact_findings(plan, runs), noise, complete=complete, left=left)
     found, whole = findings(plan, runs, noise), total(plan, runs, noise)
     head = values_of(runs.get(plan.steps[-1].commit, ()))
     tested = None
-    if minimal and minimal.commit in runs:
-        tested = finding(minimal, runs[minimal.commit], head, plan, noise, _as_good)
-    return Result(plan, found, noise, whole, ablations_of(plan, runs, noise), tested, complete)
+    if plan.rest and plan.rest.commit in runs:
+        tested = finding(plan.rest, runs[plan.rest.commit], head, plan, noise, _as_good)
+    return Result(plan, found, noise, whole, ablations_of(plan, runs, noise), tested, complete, left)
 
 
 def noise_of(plan: Plan, runs: Runs) -> Noise:

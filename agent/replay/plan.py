@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
 
+import msgspec
+
+from agent.ledger.state import State
 from agent.replay.exact import trace_of, traced
 from agent.replay.steps import Step
 from agent.trial.seeds import session_seed
 from agent.types import Goal, Measurement
 
 FIRST = 1_000_000  # index of the first seed: they differ from those of all recorded runs; all steps share them
+Runs = Mapping[str, Sequence[Measurement]]  # by commit
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class Plan:
     ablate: bool = False
     cuts: tuple[Cut, ...] = ()  # one for each kept edit, if ``ablate`` is set
     same_budget: bool = True  # the recorded runs have this budget, so their noise and their seconds count
-    source: Path | None = None  # directory of the recorded run, which holds its schedule traces
+    rest: Step | None = None  # the branch without the edits that do not hold, once they are known
+    source: str = ""  # directory of the recorded run, which holds its schedule traces; "" without one
     seed: int = 0
     self_reported: bool = False
 
@@ -63,14 +70,28 @@ class Plan:
         return tuple(map(self.job, self.steps))
 
     @property
-    def ablation_jobs(self) -> tuple[Job, ...]:
-        return tuple(self.job(cut.without) for cut in self.cuts if cut.without)
+    def all_jobs(self) -> tuple[Job, ...]:
+        """The jobs of the steps, of the cuts and of the branch without the edits that do not hold."""
+        more = [*(cut.without for cut in self.cuts), self.rest]
+        return (*self.jobs, *(self.job(step) for step in more if step))
 
     def job(self, step: Step) -> Job:
         if self.exact:
-            recorded = traced(step, self.source)[: self.rounds]
-            return Job(step, tuple(Run(run.seed, trace_of(self.source, run)) for run in recorded))
+            recorded = traced(step, self.folder)[: self.rounds]
+            return Job(step, tuple(Run(run.seed, trace_of(self.folder, run)) for run in recorded))
         return Job(step, tuple(Run(session_seed(self.seed, FIRST + k)) for k in range(self.rounds)))
+
+    @property
+    def folder(self) -> Path | None:
+        return Path(self.source) if self.source else None
+
+
+def planned(state: State, kind: type[T]) -> T | None:
+    """The plan in a ledger; None if it holds none of this kind."""
+    try:
+        return None if state.plan is None else msgspec.convert(state.plan, kind)
+    except msgspec.ValidationError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -82,11 +103,27 @@ class Cost:
     seconds: float | None  # estimated from recorded runs; None if no recorded run has this budget
 
 
-def cost_of(plan: Plan, done: Mapping[str, Sequence[Measurement]], workers: int) -> Cost:
-    """Estimate what is left of a plan; ``done`` are the runs of an earlier attempt, by commit."""
-    jobs = {job.step.commit: job for job in (*plan.jobs, *plan.ablation_jobs)}  # a cut may be an earlier commit
-    left = [max(0, len(job.runs) - len(done.get(commit, ()))) for commit, job in jobs.items()]
+def cost_of(plan: Plan, done: Runs, workers: int) -> Cost:
+    """Estimate what is left of a plan; ``done`` are the runs of an earlier attempt."""
     recorded = [run for step in plan.steps for run in step.runs] if plan.same_budget else []
     seconds = [sum(run.seconds.values()) for run in (*recorded, *(run for runs in done.values() for run in runs))]
-    total = sum(left) * fmean(seconds) / workers if seconds else None
-    return Cost(sum(left), sum(1 for count in left if count), total)
+    each = fmean(seconds) if seconds else None
+    return total_cost([(job, each) for job in plan.all_jobs], done, workers)
+
+
+def total_cost(jobs: Sequence[tuple[Job, float | None]], done: Runs, workers: int) -> Cost:
+    """What is left of some jobs, each with the seconds of one run."""
+    each = {job.step.commit: seconds for job, seconds in jobs}
+    left = {commit: runs for commit, runs in runs_left((job for job, _ in jobs), done).items() if runs}
+    known = [runs * seconds for commit, runs in left.items() if (seconds := each[commit]) is not None]
+    return Cost(sum(left.values()), len(left), sum(known) / workers if len(known) == len(left) else None)
+
+
+def runs_left(jobs: Iterable[Job], done: Runs) -> dict[str, int]:
+    """Missing runs by commit; jobs may share a commit. A commit that failed is not run again."""
+    left = {}
+    for job in jobs:
+        found = done.get(job.step.commit, ())
+        failed = any(run.value is None for run in found)
+        left[job.step.commit] = 0 if failed else max(0, len(job.runs) - len(found))
+    return left

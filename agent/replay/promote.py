@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from agent.errors import Interrupted, UsageError
-from agent.ledger.events import Ended
-from agent.ledger.journal import Ledger, read
+from agent.errors import UsageError
+from agent.ledger.journal import read
 from agent.ledger.state import fold
 from agent.replay.ablation import cuts_of, without
-from agent.replay.engine import Engine, View
-from agent.replay.promotion import PAIRS, Comparison, Finding, Promotion, Setting, Stage, findings, held
-from agent.replay.replay import Say, begin, first_event, recorded
+from agent.replay.engine import View
+from agent.replay.plan import Cost, total_cost
+from agent.replay.promotion import (
+    PAIRS,
+    REPLACED,
+    TOGETHER,
+    WHOLE,
+    Comparison,
+    Promotion,
+    Result,
+    Setting,
+    Stage,
+    findings,
+    result_in,
+    result_of,
+)
+from agent.replay.replay import Say, recorded
 from agent.replay.steps import Step
+from agent.replay.work import Work, first_event, working
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, find_runs
-from agent.rundir.stop import Stopper
 from agent.space.block import render_block
 from agent.space.space import SearchSpace
 from agent.target import Budget, Target, parse_budget
 from agent.types import Value
-from agent.workers.runtime import Workplace, find_workers
+from agent.workers.runtime import Workplace
 
 ROUNDS = 8  # seeds at most
-WHOLE, TOGETHER = -1, -2  # numbers of the whole branch, and of the edits that hold, together
 SLOWER = 4  # start-up and scoring may take so many times longer than the target allows
 STAGE = 1000  # added to the number of a step for each setting, in refs and folders
 
@@ -59,30 +69,12 @@ class Prepared:
     steps: tuple[Step, ...]  # of the run, the baseline first
     places: tuple[Workplace, ...]  # one for each stage
     directory: RunDirectory
-    most: int  # runs
-    seconds: float | None  # of training at most, where all budgets are in seconds
+    cost: Cost  # at most; of training only
     max_hours: float | None = None
 
     @property
     def repo(self) -> Repo:
         return self.places[0].repo
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a promotion has found so far."""
-
-    plan: Promotion
-    found: tuple[tuple[Finding, ...], ...]  # for each stage
-    complete: bool = False
-
-    @property
-    def held(self) -> tuple[int, ...]:
-        """Trials of the edits that are a gain at every setting."""
-        stages = [
-            {f.comparison.edit.trial for f in found if f.comparison.edit.number > 0 and held(f)} for found in self.found
-        ]
-        return tuple(sorted(trial for trial in set.intersection(*stages) if trial is not None)) if stages else ()
 
 
 def prepare(request: Request, runs: Path, say: Say) -> Prepared:
@@ -99,6 +91,7 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     if request.tag not in find_runs(runs):
         raise UsageError(f"{request.tag!r} is not a run in {runs}. `overnight list` shows them.")
     _, steps, place = recorded(request.tag, runs, request.settings, say)
+    steps = tuple(dataclasses.replace(step, runs=()) for step in steps)
     if len(steps) == 1:
         raise UsageError(f"run {request.tag} kept no edit: there is nothing to promote.")
     chosen = _chosen(request.edits, steps)
@@ -117,21 +110,11 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     )  # fmt: skip
     directory = RunDirectory(runs, request.name or f"promote-{request.tag}")
     done = fold(read(directory.ledger), str(directory.ledger)).runs
-    left = [
-        max(0, plan.rounds - len(done.get(step.commit, ())))
-        for stage in stages
-        for step in _open_steps(stage.comparisons)
-    ]
-    each = [
-        target.target.budget
-        for target, stage in zip(places, stages, strict=True)
-        for _ in _open_steps(stage.comparisons)
-    ]
-    timed = all(budget.kind == "seconds" for budget in each)
-    seconds = (
-        sum(n * budget.amount for n, budget in zip(left, each, strict=True)) / place.settings.workers if timed else None
-    )
-    return Prepared(plan, steps, tuple(places), directory, sum(left), seconds, request.max_hours)
+    budgets = [at.target.budget for at in places]
+    seconds = [budget.amount if budget.kind == "seconds" else None for budget in budgets]
+    jobs = [(job, each) for stage, each in zip(stages, seconds, strict=True) for job in plan.jobs(stage.comparisons)]
+    cost = total_cost(jobs, done, place.settings.workers)
+    return Prepared(plan, steps, tuple(places), directory, cost, request.max_hours)
 
 
 def run(prepared: Prepared, view: AbstractContextManager[View]) -> Result:
@@ -142,59 +125,30 @@ def run(prepared: Prepared, view: AbstractContextManager[View]) -> Result:
         EnvironmentProblem: the machine failed several times in a row.
     """
     directory, plan = prepared.directory, prepared.plan
-    directory.path.mkdir(parents=True, exist_ok=True)
-    (directory.path / ".gitignore").write_text("*\n")
-    stopper = Stopper(directory)
-    until = time.monotonic() + 3600 * prepared.max_hours if prepared.max_hours else None
     commits = [plan.stages[0].comparisons[0].before.commit]
     commits += [c.after.commit for stage in plan.stages for c in stage.comparisons]
-    with directory.lock(), Ledger(directory.ledger) as ledger:
-        begin(ledger, first_event(directory, prepared.places[0], "promote", plan.what, commits), directory.path)
-        with stopper.listening(), view as shown, contextlib.suppress(Interrupted):
-            stop = lambda: bool(stopper.asked()) or (until is not None and time.monotonic() > until)  # noqa: E731
-            engines = _Engines(prepared, ledger, shown, stop, stopper.now)
-            for index, stage in enumerate(plan.stages):
-                engines.decide(index, stage)
-            plan = _with_together(prepared, result_of(plan, ledger))
-            for index, stage in enumerate(plan.stages):
-                engines.decide(index, stage)
-            ledger.append(Ended(reason="all comparisons done"))
-        return result_of(_with_together(prepared, result_of(prepared.plan, ledger)), ledger)
+    first = first_event(directory, prepared.places[0], "promote", plan.what, commits)
+    with working(directory, first, view, prepared.max_hours) as work:
+        _measure(plan, prepared.places, work)
+        _measure(_with_together(prepared, result_of(plan, work.runs)), prepared.places, work)
+    state = fold(read(directory.ledger), str(directory.ledger))
+    return result_in(state) or result_of(plan, state.runs)
 
 
-def result_of(plan: Promotion, ledger: Ledger) -> Result:
-    state = ledger.state
-    found = tuple(findings(stage, state.runs, plan.rounds, plan.goal) for stage in plan.stages)
-    return Result(plan, found, bool(state.ended))
+def _measure(plan: Promotion, places: Sequence[Workplace], work: Work) -> None:
+    """Make one more run of both sides of every undecided comparison, up to the number of seeds."""
+    work.plan(plan)
+    for stage, place in zip(plan.stages, places, strict=True):
 
+        def undecided(stage: Stage = stage) -> list[Comparison]:
+            found = findings(stage, work.runs, plan.rounds, plan.goal)
+            return [finding.comparison for finding in found if not finding.decided]
 
-class _Engines:
-    """Runs the comparisons of a stage until all of them are decided."""
-
-    def __init__(
-        self, prepared: Prepared, ledger: Ledger, view: View, stop: Callable[[], bool], stop_now: Callable[[], bool]
-    ):
-        self._prepared, self._ledger, self._view, self._stop, self._stop_now = prepared, ledger, view, stop, stop_now
-
-    def decide(self, index: int, stage: Stage) -> None:
-        """Make one more run of both sides of every undecided comparison, up to the number of seeds."""
-        prepared, plan = self._prepared, self._prepared.plan
-        owner = str(prepared.directory.path.resolve())
-        for step in _open_steps(stage.comparisons):
-            name = f"refs/autoresearch/{prepared.directory.tag}/{step.number:04d}"
-            prepared.repo.move(name, step.commit, prepared.repo.ref(name))
-        with contextlib.closing(find_workers(prepared.places[index], owner, self._stop_now)) as workers:
-            engine = Engine(prepared.directory, self._ledger, workers, self._view, self._stop)
-            for rounds in range(1, plan.rounds + 1):
-                found = findings(stage, self._ledger.state.runs, plan.rounds, plan.goal)
-                left = _open_steps([finding.comparison for finding in found if not finding.decided])
-                engine.run([plan.job(step, rounds) for step in left])
-
-
-def _open_steps(comparisons: Sequence[Comparison]) -> list[Step]:
-    """The commits of the comparisons that can be measured, each once."""
-    sides = (step for c in comparisons if not c.obstacle for step in (c.before, c.after))
-    return list({step.commit: step for step in sides}.values())
+        if undecided():
+            work.keep(place.repo, [step for comparison in stage.comparisons for step in comparison.sides])
+            with work.engine(place) as engine:
+                for rounds in range(1, plan.rounds + 1):
+                    engine.run(plan.jobs(undecided()), rounds)
 
 
 # --- what is compared -----------------------------------------------------------------------------------------------
@@ -229,9 +183,8 @@ def _settings(request: Request, target: Target, baseline: Step, repo: Repo, say:
         if space is not None:
             full = {**space.read(source), **values}
             if broken := next((c for c in space.constraints if not c.holds(full)), None):
-                raise UsageError(
-                    f"--set {_words(values)}: `{broken.text}` does not hold. Set its other values as well."
-                )
+                words = " ".join(f"{name}={value}" for name, value in values.items())
+                raise UsageError(f"--set {words}: `{broken.text}` does not hold. Set its other values as well.")
         for budget in budgets:
             found.append((Setting(str(budget), values), dataclasses.replace(target, budget=budget)))
     return found
@@ -280,10 +233,6 @@ def _value(space: SearchSpace, name: str, text: str, say: Say) -> Value:
     return int(value) if kind == "int" else float(value) if kind == "float" else axis.exact(value)
 
 
-def _words(values: Mapping[str, Value]) -> str:
-    return " ".join(f"{name}={value}" for name, value in values.items())
-
-
 class _Builder:
     """Makes the commits of one setting."""
 
@@ -296,7 +245,8 @@ class _Builder:
         text = self.text(step.commit)
         message = f"At {self.setting}: {step.subject}\n\nFor a promotion of commit {step.commit[:12]}.\n"
         commit = self.repo.build(step.commit, {path: text}, message, self.repo.commit(step.commit).when)
-        return Step(STAGE * self._stage + step.number % STAGE, commit, step.subject, step.trial)
+        subject = f"{step.subject}, at {self.setting}"
+        return Step(STAGE * self._stage + step.number % STAGE, commit, subject, step.trial)
 
     def text(self, commit: str) -> str:
         """Raises UsageError: an edit has removed a hyperparameter of the setting."""
@@ -310,7 +260,7 @@ class _Builder:
         except UsageError as error:
             return Comparison(edit, before, after, f"the setting does not apply: {error}")
         same = self.text(before.commit) == self.text(after.commit)
-        return Comparison(edit, old, new, "the setting replaces all that it changes" if same else "")
+        return Comparison(edit, old, new, REPLACED if same else "")
 
 
 def _comparisons(

@@ -1,4 +1,4 @@
-"""The result of a promotion on a terminal, as JSON and as a page.
+"""The result of a promotion as tables and as JSON.
 
 ``promote_json`` is schema ``overnight.promote/1``: schema, what, metric, goal, budget (of the night), seeds, ablate,
 self_reported, complete, held (trials of the edits that are a gain at every setting) and settings: one object per
@@ -11,24 +11,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from agent import text
-from agent.replay.promote import TOGETHER, WHOLE, Prepared, Result
-from agent.replay.promotion import Finding
+from agent.replay.plan import Cost
+from agent.replay.promotion import TOGETHER, WHOLE, Finding, Promotion, Result
+from agent.replay.shown import Chart, Row, Shown, Table
 from agent.review.report import svg
-from agent.review.report.html import render_page, write_page
 
 SCHEMA = "overnight.promote/1"
-STYLES = {
-    "holds": "green", "shrinks": "yellow", "reverses": "red", "fails": "red", "no effect": "dim",
-    "cannot tell": "yellow",
-}  # fmt: skip
 NAMES = {WHOLE: "whole branch", TOGETHER: "held together"}
 
 
@@ -59,38 +50,36 @@ def _row(finding: Finding) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plan_words(prepared: Prepared) -> str:
+def plan_words(plan: Promotion, cost: Cost) -> str:
     """What a promotion is about to run, in one line."""
-    plan = prepared.plan
     settings = "; ".join(str(stage.setting) for stage in plan.stages)
-    time = "" if prepared.seconds is None else f", at most {text.duration(prepared.seconds)} of training"
-    return text.line(f"{plan.what} at {settings}: at most {text.count(prepared.most, 'run')}{time}")
+    time = "" if cost.seconds is None else f", at most {text.duration(cost.seconds)} of training"
+    return text.line(f"{plan.what} at {settings}: at most {text.count(cost.runs, 'run')}{time}")
 
 
-def promote_view(result: Result) -> RenderableType:
-    parts: list[RenderableType] = []
-    for stage, found in zip(result.plan.stages, result.found, strict=True):
-        table = Table(
-            title=str(stage.setting), title_justify="left", title_style="bold", box=None, pad_edge=False,
-            padding=(0, 2, 0, 0), header_style="bold",
-        )  # fmt: skip
-        for name in ("trial", "gain at night", "gain here", "pairs", ""):
-            table.add_column(name, no_wrap=True)
-        table.add_column("edit")
-        for f in found:
-            edit = f.comparison.edit
-            table.add_row(
-                str(edit.trial or ""),
-                text.gain(edit.gain, edit.gain_se),
-                text.gain(f.gain, f.se),
-                str(f.pairs),
-                Text(f.outcome, style=STYLES[f.outcome]),
-                Text.assemble(
-                    text.safe(edit.subject), ("  " + text.line(f.reason), "dim"), no_wrap=True, overflow="ellipsis"
-                ),
-            )
-        parts += [table, Text()]
-    return Group(*parts, Text(headline(result), style="bold"))
+def promote_shown(result: Result) -> Shown:
+    plan = result.plan
+    columns = ("trial", "gain at night", "gain here", "pairs")
+    return Shown(
+        title=f"Promotion of {plan.what}",
+        about=(f"night: {plan.budget}", f"up to {text.count(plan.rounds, 'seed')}", plan.metric),
+        headline=headline(result),
+        tables=tuple(
+            Table(columns, tuple(map(_shown_row, found)), str(stage.setting), "edit")
+            for stage, found in zip(plan.stages, result.found, strict=True)
+        ),
+        chart=Chart(
+            "Gain of each edit", lambda width: _chart(result, width),
+            (("parent", "at night"), ("", "at each setting; two standard errors")),
+        ),
+        self_reported=plan.self_reported,
+    )  # fmt: skip
+
+
+def _shown_row(finding: Finding) -> Row:
+    edit = finding.comparison.edit
+    gains = text.gain(edit.gain, edit.gain_se), text.gain(finding.gain, finding.se)
+    return Row((str(edit.trial or ""), *gains, str(finding.pairs)), finding.outcome, edit.subject, finding.reason)
 
 
 def headline(result: Result) -> str:
@@ -107,22 +96,6 @@ def headline(result: Result) -> str:
     return ". ".join(sentences) + ("." if result.complete else ". Not complete yet.")
 
 
-def write_promotion(result: Result, place: Path) -> None:
-    """Raises EnvironmentProblem if ``place`` cannot be written."""
-    plan = result.plan
-    page = render_page(
-        "promote.html",
-        plan=plan,
-        about=[f"night: {plan.budget}", f"up to {text.count(plan.rounds, 'seed')}", plan.metric],
-        headline=headline(result),
-        stages=list(zip(plan.stages, result.found, strict=True)),
-        chart=_chart(result),
-        narrow=_chart(result, 420),
-        legend=text.LEGEND if plan.self_reported else "",
-    )
-    write_page(place, page)
-
-
 def _gains(result: Result) -> Iterator[tuple[str, list[tuple[float | None, float | None, str]]]]:
     """For each edit its gain, standard error and outcome: at night first, then at each setting."""
     for row, finding in enumerate(result.found[0]):
@@ -132,7 +105,7 @@ def _gains(result: Result) -> Iterator[tuple[str, list[tuple[float | None, float
         yield f"{edit.trial or ''} {edit.subject}".strip(), gains
 
 
-def _chart(result: Result, width: int = 960) -> str:
+def _chart(result: Result, width: int) -> str:
     """Gain of each edit at night and at each setting, with two standard errors."""
     rows = list(_gains(result))
     ends = [v + s * 2 * (se or 0.0) for _, gains in rows for v, se, _ in gains if v is not None for s in (-1, 1)]

@@ -1,17 +1,17 @@
-"""What a finished promotion wrote to promote.json, for ``overnight branch --only-held``."""
+"""The edits that held in a finished promotion, for ``overnight branch --only-held``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent import text
 from agent.errors import UsageError
-
-FILE = "promote.json"  # in the folder of a promotion
+from agent.ledger.journal import read
+from agent.ledger.state import fold
+from agent.replay.promotion import TOGETHER, WHOLE, Finding, Setting, result_in
+from agent.rundir.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,32 @@ def held_in(runs: Path, name: str, tag: str) -> Held:
     Raises:
         UsageError: there is none, it is of another run or not complete, or no edit held.
     """
-    path = runs / name / FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        complete, held, settings = data["complete"], data["held"], data["settings"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    directory = RunDirectory(runs, name)
+    state = fold(read(directory.ledger), str(directory.ledger))
+    result = result_in(state)
+    if result is None:
         raise UsageError(
-            f"--only-held: {path} is not the result of a promotion. Make one: overnight promote {tag} --set NAME=VALUE."
-        ) from error
-    if data.get("what") != tag:
-        raise UsageError(f"--only-held: {path} is a promotion of {data.get('what')}, not of {tag}.")
-    if not complete:
-        raise UsageError(f"--only-held: {path} is not complete. Repeat its `overnight promote`: it continues.")
-    if not held:
+            f"--only-held: {directory.path} is no promotion. Make one: overnight promote {tag} --set NAME=VALUE."
+        )
+    if result.plan.what != tag:
+        raise UsageError(f"--only-held: {directory.path} is a promotion of {result.plan.what}, not of {tag}.")
+    if not result.complete:
+        raise UsageError(
+            f"--only-held: {directory.path} is not complete. Repeat its `overnight promote`: it continues."
+        )
+    if not result.held:
         raise UsageError(f"--only-held: no edit of {tag} held at every setting of {name}.")
-    notes = {
-        trial: " ".join(_gain(s, f) for s in settings for f in s["findings"] if f["trial"] == trial) for trial in held
-    }
-    whole = [f"{_gain(s, f)}" for s in settings for f in s["findings"] if f["edit"] == "held together"]
-    whole = whole or [_gain(s, f) for s in settings for f in s["findings"] if f["edit"] == "whole branch"]
-    return Held(notes, "measured together: " + " ".join(whole) if whole else "one edit holds; it was measured alone.")
+    rows = [
+        (stage.setting, finding)
+        for stage, found in zip(result.plan.stages, result.found, strict=True)
+        for finding in found
+    ]
+    notes = {trial: " ".join(_gain(s, f) for s, f in rows if f.comparison.edit.trial == trial) for trial in result.held}
+    wholes = [[_gain(s, f) for s, f in rows if f.comparison.edit.number == number] for number in (TOGETHER, WHOLE)]
+    whole = " ".join(wholes[0] or wholes[1])
+    return Held(notes, f"measured together: {whole}" if whole else "one edit holds; it was measured alone.")
 
 
-def _gain(setting: Mapping[str, Any], finding: Mapping[str, Any]) -> str:
-    values = ", ".join([*(f"{name}={value}" for name, value in setting["values"].items()), setting["budget"]])
-    gain = text.gain(finding["gain"], finding["gain_se"])
-    return f"At {values} the gain is {gain} ({finding['outcome']}, {text.count(finding['pairs'], 'pair')})."
+def _gain(setting: Setting, finding: Finding) -> str:
+    gain = text.gain(finding.gain, finding.se)
+    return f"At {setting} the gain is {gain} ({finding.outcome}, {text.count(finding.pairs, 'pair')})."

@@ -16,14 +16,15 @@ Sources:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median, variance
 from typing import Literal
 
 from agent.judge.gain import difference
 from agent.judge.noise import t_quantile
-from agent.replay.plan import Job, Run
+from agent.ledger.state import State
+from agent.replay.plan import Job, Run, Runs, planned, runs_left
 from agent.replay.steps import Step
 from agent.trial.seeds import session_seed
 from agent.types import Goal, Measurement, Value
@@ -34,6 +35,8 @@ LEVEL = 0.95  # of the one-sided intervals after the last seed
 EARLY = 0.995  # the same before it
 PRIOR = 2  # degrees of freedom of the median variance
 PAIRS = 2  # before the first decision
+REPLACED = "the setting replaces all that it changes"
+WHOLE, TOGETHER = -1, -2  # numbers of the whole branch, and of the edits that hold, together
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Comparison:
     before: Step
     after: Step
     obstacle: str = ""  # why it cannot be measured
+
+    @property
+    def sides(self) -> tuple[Step, ...]:
+        return () if self.obstacle else (self.before, self.after)
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,14 @@ class Promotion:
     self_reported: bool = False
     ablate: bool = False
 
-    def job(self, step: Step, rounds: int) -> Job:
-        return Job(step, tuple(Run(session_seed(self.seed, FIRST + k)) for k in range(rounds)))
+    def jobs(self, comparisons: Iterable[Comparison]) -> list[Job]:
+        """Both sides of each comparison, with all their runs."""
+        runs = tuple(Run(session_seed(self.seed, FIRST + k)) for k in range(self.rounds))
+        return [Job(step, runs) for step in {step.commit: step for c in comparisons for step in c.sides}.values()]
+
+    @property
+    def all_jobs(self) -> list[Job]:
+        return self.jobs(comparison for stage in self.stages for comparison in stage.comparisons)
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,35 @@ class Finding:
     decided: bool = True  # more seeds would not change the outcome
 
 
-Runs = Mapping[str, Sequence[Measurement]]  # by commit
+@dataclass(frozen=True)
+class Result:
+    """What a promotion has found so far."""
+
+    plan: Promotion
+    found: tuple[tuple[Finding, ...], ...]  # for each stage
+    complete: bool = False
+    left: int = 0  # runs at most until every comparison is decided
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Trials of the edits that are a gain at every setting."""
+        stages = [
+            {f.comparison.edit.trial for f in found if f.comparison.edit.number > 0 and held(f)} for found in self.found
+        ]
+        return tuple(sorted(trial for trial in set.intersection(*stages) if trial is not None)) if stages else ()
+
+
+def result_in(state: State) -> Result | None:
+    """The result of the promotion that a ledger records; None before it has a plan."""
+    plan = planned(state, Promotion)
+    return result_of(plan, state.runs, bool(state.ended)) if plan else None
+
+
+def result_of(plan: Promotion, runs: Runs, complete: bool = False) -> Result:
+    """The result of a plan after ``runs``."""
+    found = tuple(findings(stage, runs, plan.rounds, plan.goal) for stage in plan.stages)
+    jobs = plan.jobs(f.comparison for stage in found for f in stage if not f.decided)
+    return Result(plan, found, complete, sum(runs_left(jobs, runs).values()))
 
 
 def findings(stage: Stage, runs: Runs, rounds: int, goal: Goal) -> tuple[Finding, ...]:
@@ -121,7 +162,9 @@ def _differences(comparison: Comparison, runs: Runs, goal: Goal) -> list[float]:
 
 def _finding(comparison: Comparison, pairs: list[float], usual: float, runs: Runs, rounds: int) -> Finding:
     if comparison.obstacle:
-        return Finding(comparison, "no effect", comparison.obstacle)
+        return Finding(
+            comparison, "no effect" if comparison.obstacle == REPLACED else "cannot tell", comparison.obstacle
+        )
     n = len(pairs)
     if failure := _failure(runs.get(comparison.before.commit, ())):
         return Finding(comparison, "cannot tell", f"what it builds on: {failure}", pairs=n)

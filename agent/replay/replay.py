@@ -10,27 +10,26 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from agent.errors import Interrupted, UsageError
-from agent.ledger.events import Ended, Lost, Resumed, SessionStarted
-from agent.ledger.journal import Ledger, read
+from agent.errors import UsageError
+from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.replay.ablation import cuts_of, minimal_step
 from agent.replay.engine import Engine, View
 from agent.replay.exact import differences, recorded_schedule
-from agent.replay.outcomes import Result, minimal_branch, result_of
+from agent.replay.outcomes import Result, minimal_branch, result_in, result_of
 from agent.replay.plan import Cost, Plan, cost_of
 from agent.replay.steps import Step, named, steps_of_branch, steps_of_run
-from agent.repo.repo import Repo, scrub_environment
+from agent.replay.work import Work, first_event, working
+from agent.repo.git import scrub_environment
+from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, find_runs
 from agent.rundir.results import values_of_results
-from agent.rundir.stop import Stopper
 from agent.settings import check_own_run, check_threads, make_settings
 from agent.target import Target, load_target
 from agent.types import Goal
-from agent.workers.runtime import Workplace, find_workers, workplace
+from agent.workers.runtime import Workplace, workplace
 
 Say = Callable[[str], None]
-IDENTITY = ("what", "baseline", "commits", "budget", "data", "exact")  # cannot change when a replay continues
 ROUNDS = 3  # runs of each step without --seeds
 
 
@@ -103,92 +102,34 @@ def run(replay: Replay, view: AbstractContextManager[View]) -> Result:
         EnvironmentProblem: the machine failed several times in a row.
     """
     plan, place, directory = replay.plan, replay.place, replay.directory
-    directory.path.mkdir(parents=True, exist_ok=True)
-    (directory.path / ".gitignore").write_text("*\n")
-    stopper = Stopper(directory)
-    with directory.lock(), Ledger(directory.ledger) as ledger:
-        commits = [step.commit for step in plan.steps]
-        begin(ledger, first_event(directory, place, "replay", plan.what, commits, plan.exact), directory.path)
-        with stopper.listening(), view as shown, contextlib.suppress(Interrupted):
-            with contextlib.closing(find_workers(place, str(directory.path.resolve()), stopper.now)) as workers:
-                engine = Engine(directory, ledger, workers, shown, lambda: bool(stopper.asked()))
-                engine.run(plan.jobs)
-                if plan.ablate:
-                    _ablate(replay, engine, ledger)
-            ledger.append(Ended(reason="all steps done"))
-        result = _result(plan, place.repo, ledger.state)
-        differs = differences(plan.steps, plan.source, ledger.state.runs, directory.path) if plan.exact else ()
-        return dataclasses.replace(result, differs=tuple(differs))
+    first = first_event(directory, place, "replay", plan.what, [step.commit for step in plan.steps], plan.exact)
+    with working(directory, first, view) as work, work.engine(place) as engine:
+        work.plan(plan)
+        engine.run(plan.jobs)
+        if plan.ablate:
+            _ablate(plan, place.repo, work, engine)
+    state = fold(read(directory.ledger), str(directory.ledger))
+    result = result_in(state) or result_of(plan, state.runs)
+    differs = differences(plan.steps, plan.folder, state.runs, directory.path) if plan.exact else ()
+    return dataclasses.replace(result, differs=tuple(differs))
 
 
-def _result(plan: Plan, repo: Repo, state: State) -> Result:
-    result = result_of(plan, state.runs, complete=bool(state.ended))
-    rest = minimal_step(repo, plan.steps, result.ablations, plan.path) if plan.ablate else None
-    return result_of(plan, state.runs, rest, result.complete) if rest else result
-
-
-def _ablate(replay: Replay, engine: Engine, ledger: Ledger) -> None:
+def _ablate(plan: Plan, repo: Repo, work: Work, engine: Engine) -> None:
     """Measure the branch without each edit, then without all edits that do not hold, and make that branch."""
-    plan, repo = replay.plan, replay.place.repo
 
-    def keep(name: str, commit: str) -> None:
-        repo.move(name, commit, repo.ref(name))
-
-    def measure(steps: Sequence[Step]) -> None:
-        for step in steps:
-            keep(f"refs/autoresearch/{replay.directory.tag}/{step.number:04d}", step.commit)
+    def measure(*steps: Step) -> None:
+        work.keep(repo, steps)
         engine.run([plan.job(step) for step in steps])
 
-    measure([cut.without for cut in plan.cuts if cut.without])
-    ablations = result_of(plan, ledger.state.runs).ablations
-    if rest := minimal_step(repo, plan.steps, ablations, plan.path):
-        measure([rest])
-        minimal = result_of(plan, ledger.state.runs, rest).minimal
+    measure(*(cut.without for cut in plan.cuts if cut.without))
+    if rest := minimal_step(repo, plan.steps, result_of(plan, work.runs).ablations, plan.path):
+        plan = dataclasses.replace(plan, rest=rest)
+        work.plan(plan)
+        measure(rest)
+        minimal = result_of(plan, work.runs).minimal
         if minimal is not None and minimal.outcome == "reproduced":
-            keep(f"refs/heads/{minimal_branch(plan.what)}", rest.commit)
-
-
-def first_event(
-    directory: RunDirectory, place: Workplace, kind: str, what: str, commits: Sequence[str], exact: bool = False
-) -> SessionStarted:
-    """What a replay or a promotion works on; ``commits`` begin with the baseline."""
-    return SessionStarted(
-        kind=kind,
-        tag=directory.tag,
-        metric=place.target.metric,
-        goal=place.target.goal,
-        sandbox=place.sandbox.name,
-        device=place.device.uuid or place.device.kind,
-        self_reported=place.target.score == "stdout",
-        what=what,
-        baseline=commits[0],
-        commits=tuple(commits),
-        budget=str(place.target.budget),
-        data=data_hash(place),
-        exact=exact,
-    )
-
-
-def begin(ledger: Ledger, event: SessionStarted, path: Path) -> None:
-    """Write the first event, or check that the ledger belongs to the same work; runs of a dead process are lost.
-
-    Raises:
-        UsageError: the directory ``path`` holds other work.
-    """
-    if not ledger.events:
-        ledger.append(event)
-        return
-    state = ledger.state
-    if different := [name for name in IDENTITY if getattr(state.session, name) != getattr(event, name)]:
-        found = f"{path} holds a {event.kind} with other {' and '.join(different)}"
-        raise UsageError(f"{found}. Name a new one: --name NAME.")
-    ledger.append(Resumed(attempt=state.resumed + 1))
-    for started in state.started:
-        ledger.append(Lost(trial=0, trace=started.trace, reason=f"the {event.kind} was killed"))
-
-
-def data_hash(place: Workplace) -> str:
-    return place.prepared.hash if place.prepared else ""
+            branch = f"refs/heads/{minimal_branch(plan.what)}"
+            repo.move(branch, rest.commit, repo.ref(branch))
 
 
 def _name(request: Request) -> str:
@@ -214,7 +155,7 @@ def _of_run(request: Request, runs: Path, say: Say) -> tuple[Plan, Workplace]:
     same = request.exact or str(place.target.budget) == state.session.budget
     if not same:
         say("the budget differs from the recorded one: gains may differ, and the recorded noise is not used.")
-    return _plan(request, place, steps, same, source.path), place
+    return _plan(request, place, steps, same, str(source.path)), place
 
 
 def recorded(tag: str, runs: Path, settings: Mapping[str, Any], say: Say) -> tuple[State, tuple[Step, ...], Workplace]:
@@ -238,7 +179,7 @@ def recorded(tag: str, runs: Path, settings: Mapping[str, Any], say: Say) -> tup
     if not Path(str(given["target"])).is_dir():
         raise UsageError(f"the target of this run, {given['target']}, does not exist. Name its folder with --target.")
     place = workplace(make_settings(given, None), say)
-    if (data := data_hash(place)) != state.session.data:
+    if (data := place.data_hash) != state.session.data:
         raise UsageError(f"the prepared data ({data[:12]}) differs from that of the run: values cannot be compared.")
     return state, named(steps, place.repo, tag), place
 
@@ -266,7 +207,7 @@ def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> 
             raise UsageError(what + _nearest(request.what, names))
         steps = steps_of_branch(repo, target, request.what, _published(request.results, target.goal))
     place = workplace(make_settings({**request.settings, "runs": str(runs)}, None, settings), say)
-    return _plan(request, place, steps, False, None), place
+    return _plan(request, place, steps, False, ""), place
 
 
 def _nearest(word: str, names: Sequence[str]) -> str:
@@ -282,7 +223,7 @@ def _published(results: Path | None, goal: Goal) -> Mapping[str, float]:
     return values_of_results(results.read_text(errors="replace"), str(results), goal)
 
 
-def _plan(request: Request, place: Workplace, steps: Sequence[Step], same: bool, source: Path | None) -> Plan:
+def _plan(request: Request, place: Workplace, steps: Sequence[Step], same: bool, source: str) -> Plan:
     target: Target = place.target
     return Plan(
         what=request.what,

@@ -1,4 +1,4 @@
-"""The result of a replay on a terminal and as JSON.
+"""The result of a replay as tables and as JSON.
 
 ``replay_json`` is schema ``overnight.replay/1``: schema, what, exact, rounds, budget, metric, goal, self_reported,
 complete, reproduced, noise_sd (null), noise_dof, total (null, or an object like those in steps), steps (one object per
@@ -12,19 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from agent import text
 from agent.replay.outcomes import Finding, Result, minimal_branch
 from agent.replay.plan import Cost, Plan
+from agent.replay.shown import Chart, Row, Shown, Table
+from agent.review.report import svg
 
 SCHEMA = "overnight.replay/1"
-STYLES = {
-    "reproduced": "green", "not reproduced": "red", "cannot tell": "yellow", "baseline": "dim",
-    "holds": "green", "does not hold": "red", "cannot be left out": "dim",
-}  # fmt: skip
 
 
 def replay_json(result: Result) -> dict[str, Any]:
@@ -78,48 +72,40 @@ def plan_words(plan: Plan, cost: Cost) -> str:
     return text.line(f"{plan.what}: {runs}{more}; budget {plan.budget}; {time}")
 
 
-def replay_view(result: Result) -> RenderableType:
-    star = result.plan.self_reported
-    table = _table("step", "trial", "recorded", "replayed", "runs", "recorded gain", "replayed gain")
-    for finding in result.findings:
-        step = finding.step
-        table.add_row(
-            str(step.number),
-            str(step.trial) if step.trial else text.MISSING,
-            text.number(step.recorded, star),
-            text.number(finding.value, star),
-            str(finding.n),
-            text.gain(step.gain, step.gain_se),
-            text.gain(finding.gain, finding.se),
-            Text(finding.outcome, style=STYLES[finding.outcome]),
-            _commit(f"{step.commit[:9]} {step.subject}", finding.reason),
-        )
-    parts: list[RenderableType] = [table, Text(), Text(headline(result), style="bold")]
-    parts += [Text(line, style="yellow") for line in map(text.line, result.differs)]
+def replay_shown(result: Result) -> Shown:
+    plan, star, noise = result.plan, result.plan.self_reported, result.noise
+    rounds = "exactly as recorded" if plan.exact else f"{text.count(plan.rounds, 'run')} of each commit"
+    columns = ("step", "trial", "recorded", "replayed", "recorded gain", "replayed gain", "runs")
+    tables = [Table(columns, tuple(_row(finding, star) for finding in result.findings))]
     if result.ablations:
-        lost = _table("left out", "value without", "lost without")
-        for found in result.ablations:
-            value, loss = text.number(found.value, star), text.gain(found.gain, found.se)
-            need = Text(found.outcome, style=STYLES[found.outcome])
-            lost.add_row(str(found.step.number), value, loss, need, _commit(found.step.subject, found.reason))
-        parts += [Text(), lost]
-    parts += [Text(minimal_words(result))] if result.minimal else []
-    parts += [Text(text.LEGEND, style="dim")] if star else []
-    return Group(*parts)
+        lost = tuple(
+            Row((str(f.step.number), text.number(f.value, star), text.gain(f.gain, f.se)), f.outcome, f.step.subject,
+                f.reason)
+            for f in result.ablations
+        )  # fmt: skip
+        title = "Each edit left out; positive: the branch loses without it"
+        tables.append(Table(("left out", "value without", "gain lost without"), lost, title))
+    spread = "" if noise.sd is None else f" (sd {text.number(noise.sd)} between runs, {noise.dof} degrees of freedom)"
+    key = (("parent", "recorded"), ("", f"replayed, with two standard errors{spread}"))
+    return Shown(
+        title=f"Replay of {plan.what}",
+        about=(rounds, plan.budget, plan.metric),
+        headline=headline(result),
+        tables=tuple(tables),
+        chart=Chart("Recorded and replayed", lambda width: replay_chart(result, width), key),
+        notes=(*result.differs, *([minimal_words(result)] if result.minimal else [])),
+        self_reported=star,
+    )
 
 
-def _table(*numbers: str) -> Table:
-    """Columns of numbers, then the outcome, then the commit, which is shortened on a narrow terminal."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in numbers:
-        table.add_column(name, justify="left" if "gain" in name else "right", no_wrap="gain" not in name)
-    table.add_column("", no_wrap=True)
-    table.add_column("commit")
-    return table
-
-
-def _commit(words: str, reason: str) -> Text:
-    return Text.assemble(text.safe(words), ("  " + text.line(reason), "dim"), no_wrap=True, overflow="ellipsis")
+def _row(finding: Finding, star: bool) -> Row:
+    step = finding.step
+    cells = (
+        str(step.number), str(step.trial) if step.trial else text.MISSING, text.number(step.recorded, star),
+        text.number(finding.value, star), text.gain(step.gain, step.gain_se), text.gain(finding.gain, finding.se),
+        str(finding.n),
+    )  # fmt: skip
+    return Row(cells, finding.outcome, f"{step.commit[:9]} {step.subject}", finding.reason)
 
 
 def headline(result: Result) -> str:
@@ -146,3 +132,34 @@ def minimal_words(result: Result) -> str:
     if minimal.outcome != "reproduced":
         return f"Without the {edits} that do not hold: {gain}. No branch was made."
     return f"{minimal_branch(result.plan.what)}: without {edits} that do not hold, {gain}."
+
+
+def replay_chart(result: Result, width: int) -> str:
+    """Recorded and replayed value of each step; the bars are two standard errors of the replayed mean."""
+    findings, metric, sd = result.findings, text.line(result.plan.metric), result.noise.sd or 0.0
+    values = [v for f in findings for v in (f.step.recorded, f.value) if v is not None]
+    if not values:
+        return ""
+    low, high = min(values) - 2 * sd, max(values) + 2 * sd
+    pad = 0.06 * (high - low) or abs(high) * 0.01 or 0.5
+    height = 360 if width > 500 else 330
+    root = svg.canvas(width, height, f"{metric} by step, recorded and replayed")
+    box = svg.Box(58, 26, width - 14, height - 30)
+    last = max(len(findings) - 1, 1)
+    x = svg.linear(-0.4, last + 0.4, box.left, box.right)
+    y = svg.linear(low - pad, high + pad, box.bottom, box.top)
+    numbers = [v for v in svg.ticks(0, last, width // 90) if v == int(v)]
+    svg.axes(root, box, (x, numbers), (y, svg.ticks(low - pad, high + pad, 6)))
+    svg.add(root, "text", metric, cls="tick axis", x=box.left, y=14)
+    svg.add(root, "text", "step", cls="tick axis", x=box.right, y=14, text_anchor="end")
+    recorded = [(x(f.step.number), y(f.step.recorded)) for f in findings if f.step.recorded is not None]
+    svg.add(root, "path", cls="loss parent", d=svg.line(recorded))
+    measured = [(f, f.value) for f in findings if f.value is not None]
+    svg.add(root, "path", cls="loss own", d=svg.line([(x(f.step.number), y(value)) for f, value in measured]))
+    for f, value in measured:
+        at, reach = x(f.step.number), 2 * sd / f.n**0.5
+        svg.add(root, "path", cls="loss own", d=f"M{at:.1f} {y(value - reach):.1f}V{y(value + reach):.1f}")
+        mark = svg.add(root, "circle", cls="keep", cx=at, cy=y(value), r=4.5)
+        words = f"recorded {text.number(f.step.recorded)}, replayed {text.number(value)} in {text.count(f.n, 'run')}"
+        svg.tip(mark, f"step {f.step.number}: {f.outcome}\n{words}\n{text.line(f.step.subject, 90)}")
+    return svg.render(root)

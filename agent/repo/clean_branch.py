@@ -57,7 +57,7 @@ def make_branch(
     path = state.session.path
     edits = _picked(state, pick)
     name = name or f"autoresearch/{tag}-clean"
-    if not repo.is_branch_name(name):
+    if not _is_branch_name(repo, name):
         raise UsageError(f"--name {name!r}: git does not accept this branch name (git help check-ref-format).")
     if repo.resolve(name):
         raise UsageError(f"{name} exists. Choose another --name.")
@@ -65,7 +65,7 @@ def make_branch(
     if base is None:
         raise UsageError(f"--onto {onto}: no commit of {repo.top}.")
     repo.need((base, *(sha for record in edits for sha in (record.parent, record.candidate) if sha)), tag)
-    author = repo.identity()
+    author = _identity(repo)
     date = int(time.time() if when is None else when)
     head, text = base, repo.read(base, path)
     for record in edits:
@@ -152,3 +152,19 @@ def _gain(verdict: Verdict | None) -> str:
     if verdict is None or verdict.gain is None:
         return "unknown"
     return f"{verdict.gain:.4f}" + (f" ± {verdict.gain_se:.4f}" if verdict.gain_se else "")
+
+
+def _identity(repo: Repo) -> tuple[str, str]:
+    """Name and email of the user. Raises ``UsageError`` if git's configuration lacks them."""
+    name, mail = (repo.git.attempt("config", "--get", f"user.{part}") for part in ("name", "email"))
+    if not name or not mail:
+        raise UsageError(
+            'git has no user.name or user.email. Run: git config --global user.name "Your Name" && '
+            "git config --global user.email you@example.org"
+        )
+    return name, mail
+
+
+def _is_branch_name(repo: Repo, name: str) -> bool:
+    """Whether git accepts the name unchanged: not ``a b``, ``-x`` or ``@{-1}``."""
+    return repo.git.attempt("check-ref-format", "--branch", name) == name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.repo.repo import RefMoved, Repo
+from agent.repo.worktree import checked_out
 
 REFS = "refs/autoresearch"
 
@@ -67,7 +68,7 @@ class RunRefs:
         now = self.repo.ref(name)
         if now == head:
             return ""
-        if where := self.repo.checked_out(self.branch):
+        if where := checked_out(self.repo, self.branch):
             return f"branch {self.branch} is checked out in {where}; it moves once another branch is checked out there"
         if now is not None and now not in known:
             return f"branch {self.branch} was moved to {now[:12]} by hand; once you rename it, the run makes a new one"

@@ -1,4 +1,4 @@
-"""The directory of one run: file paths, settings, lock, stop file, results.tsv."""
+"""The directory of one run: file paths, settings, lock, stop file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from typing import IO, Any
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.state import State
-from agent.rundir.results import TSV_HEADER, result_line
 from agent.toml import dump_toml, read_toml
-from agent.types import Goal, Record
 
 NOTES = """# Notes for the model
 
@@ -107,15 +105,6 @@ class RunDirectory:
     def forget_stop(self) -> None:
         self._stop.unlink(missing_ok=True)
 
-    def append_result(self, record: Record, goal: Goal = "minimize") -> None:
-        """Append to results.tsv in autoresearch format, where a failed run has the value 0.000000."""
-        new = not self.results.exists()
-        with self.results.open("a", encoding="utf-8") as file:
-            file.write((TSV_HEADER if new else "") + result_line(record, goal))
-
-    def rewrite_results(self, records: list[Record], goal: Goal = "minimize") -> None:
-        replace_file(self.results, TSV_HEADER + "".join(result_line(record, goal) for record in records))
-
 
 def _locked(file: IO[str], seconds: float = 1.0) -> bool:
     """Acquire the lock, retrying for ``seconds``.
@@ -146,6 +135,12 @@ def find_runs(root: Path) -> list[str]:
         return []
     found = [p for p in root.iterdir() if (p / "run.toml").is_file()]
     return [p.name for p in sorted(found, key=lambda p: (p / "run.toml").stat().st_mtime)]
+
+
+def find_replays(root: Path) -> list[str]:
+    """Names of the folders of replays and promotions, the latest write last. They have a ledger and no run.toml."""
+    found = [p for p in root.glob("*/ledger.jsonl") if not p.with_name("run.toml").exists()]
+    return [p.parent.name for p in sorted(found, key=lambda p: p.stat().st_mtime)]
 
 
 def new_tag(root: Path, prefix: str = "", *beside: str) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import UsageError
+from agent.rundir.directory import replace_file
 from agent.types import Goal, Record
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
@@ -103,6 +105,17 @@ def number_or_none(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def append_result(path: Path, record: Record, goal: Goal = "minimize") -> None:
+    """Append a finished trial to the list, which is made with the first."""
+    new = not path.exists()
+    with path.open("a", encoding="utf-8") as file:
+        file.write((TSV_HEADER if new else "") + result_line(record, goal))
+
+
+def rewrite_results(path: Path, records: Iterable[Record], goal: Goal = "minimize") -> None:
+    replace_file(path, TSV_HEADER + "".join(result_line(record, goal) for record in records))
 
 
 def result_line(record: Record, goal: Goal = "minimize") -> str:

@@ -24,6 +24,7 @@ from agent.ledger.events import Asked, Lost, Measured, Repaired, RunStarted, Tol
 from agent.ledger.state import RETRIES, State, lost_in_a_row
 from agent.proposers.protocol import Context, Proposer
 from agent.rundir.directory import RunDirectory
+from agent.rundir.results import append_result, rewrite_results
 from agent.session.recorder import Recorder
 from agent.trial.order import Order
 from agent.trial.outputs import forget_checkpoints
@@ -205,13 +206,13 @@ class Ideas:
         if 0 in state.told:
             told = [state.of_trial(event.trial) for event in self._recorder.events if isinstance(event, Told)]
             records = [record or state.baseline_record for record in told]
-            self._directory.rewrite_results(records, state.session.goal)
+            rewrite_results(self._directory.results, records, state.session.goal)
 
     def tell(self, record: Record) -> None:
         """Report the outcome of a trial to the proposer and in results.tsv. Its checkpoints are not needed any more."""
         self._proposer.tell(record)
         self._recorder.write(Told(trial=record.number))
-        self._directory.append_result(record, self._recorder.state.session.goal)
+        append_result(self._directory.results, record, self._recorder.state.session.goal)
         forget_checkpoints(self._directory, record.number, ())
 
 

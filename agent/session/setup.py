@@ -23,6 +23,7 @@ from agent.proposers.block import BlockProposer
 from agent.proposers.memory import Memory
 from agent.repo.refs import RunRefs
 from agent.repo.repo import Repo
+from agent.repo.worktree import dirty, filtered
 from agent.rundir.directory import NOTES, RunDirectory, environment, new_tag
 from agent.rundir.stop import Stopper
 from agent.session.baseline import Baseline
@@ -60,8 +61,7 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     notes = notes_of(settings)
     parts = assemble(settings, say)
     check_repository(parts.repo, settings.tag)
-    data = parts.prepared.hash if parts.prepared else ""
-    memory = gather(settings.memory, Path(settings.runs), parts.target, data, parts.repo, say)
+    memory = gather(settings.memory, Path(settings.runs), parts.target, parts.data_hash, parts.repo, say)
     with at_work(parts, directory) as crew:
         directory.create(record_of(parts), notes)
         save(memory, directory)
@@ -120,14 +120,14 @@ def check_repository(repo: Repo, tag: str) -> None:
     Raises:
         UsageError: names the file or the ref.
     """
-    if dirty := repo.dirty():
+    if changed := dirty(repo):
         raise UsageError(
-            f"the target has uncommitted changes ({', '.join(map(str, dirty[:3]))}). The baseline is a commit: "
+            f"the target has uncommitted changes ({', '.join(map(str, changed[:3]))}). The baseline is a commit: "
             f"git commit or git stash them."
         )
-    if filtered := repo.filtered():
+    if converted := filtered(repo):
         raise UsageError(
-            f"{filtered[0]} is stored by git in another form (a filter or an encoding in .gitattributes, such as Git "
+            f"{converted[0]} is stored by git in another form (a filter or an encoding in .gitattributes, such as Git "
             f"LFS), and trials would see that form. Keep such files outside of the target and name their folder in "
             f"`mounts`, or remove the attribute and commit."
         )
@@ -171,7 +171,7 @@ def check_same(state: State, parts: Parts) -> None:
         raise UsageError(
             f"the run has policy {policies[0]}, and a resume cannot change it to {policies[1]}: their runs differ."
         )
-    if state.session.data != (parts.prepared.hash if parts.prepared else ""):
+    if state.session.data != parts.data_hash:
         raise UsageError(
             "the prepared data differs from that of the run, so values could not be compared. Start a new run."
         )
@@ -279,7 +279,7 @@ def session_event(parts: Parts, directory: RunDirectory) -> SessionStarted:
         target=target.name,
         path=target.path,
         self_reported=target.score == "stdout",
-        data=parts.prepared.hash if parts.prepared else "",
+        data=parts.data_hash,
         program=program_of(parts.repo.read(parts.repo.head(), target.path)),
         memory=load(directory).runs,
     )

@@ -1,11 +1,14 @@
 """The pages of the server: the list of runs, a run's report that stays up to date, and what it does now.
 
+A replay or promotion has a page too: its plan, the runs that are done, and what they say so far.
+
 They are rendered from the files of the run directories, which the server only reads. A session never notices it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -14,12 +17,15 @@ from agent.curves import Point, curve_of
 from agent.ledger.state import State
 from agent.observers.activity import Activity
 from agent.observers.watched import Watched
+from agent.replay.recorded import Recorded, read_recorded
+from agent.replay.shown import Shown, page
+from agent.replay.watched import under_way
 from agent.review.data.run_index import overview
 from agent.review.data.runs import condition
 from agent.review.report import charts
 from agent.review.report.html import render_page
 from agent.review.report.report import report_page
-from agent.rundir.directory import RunDirectory, find_runs
+from agent.rundir.directory import RunDirectory, find_replays, find_runs
 
 Stamp = tuple[int, int]  # of a run: changes with its ledger, changes with what it does now
 KEPT = 20  # pages of runs in memory
@@ -36,15 +42,17 @@ class Pages:
 
     def stamps(self) -> dict[str, Stamp]:
         """What changes with each run."""
-        return {tag: _stamp(RunDirectory(self._root, tag)) for tag in find_runs(self._root)}
+        return {tag: _stamp(RunDirectory(self._root, tag)) for tag in self._tags()}
 
     def runs(self) -> str:
-        """The list of runs, the newest first."""
+        """The list of runs, and of replays and promotions, the newest first."""
         rows = overview(self._root, lambda _problem: None)[::-1]
-        return render_page("runs.html", live=True, rows=rows, folder=str(self._root))
+        replays = [read_recorded(RunDirectory(self._root, name)) for name in reversed(find_replays(self._root))]
+        replays = [replay for replay in replays if replay.shown]
+        return render_page("runs.html", live=True, rows=rows, replays=replays, folder=str(self._root))
 
     def run(self, tag: str) -> str | None:
-        """The report of a run; None if there is no such run."""
+        """The report of a run, or the page of a replay or promotion; None if there is no such directory."""
         directory = self._directory(tag)
         if directory is None:
             return None
@@ -52,17 +60,19 @@ class Pages:
         with self._lock:
             known = self._pages.get(tag)
             if known is None or known[0] != stamp:
-                known = stamp, report_page(directory.path, str(stamp))[1]
+                known = stamp, _page(directory, stamp)
                 self._pages[tag] = known
                 while len(self._pages) > KEPT:
                     self._pages.pop(next(iter(self._pages)))
         return known[1]
 
     def now(self, tag: str) -> str | None:
-        """What a run does now, as a fragment of its page; None if there is no such run."""
+        """What a run does now, as a fragment of its page; None if there is no such directory."""
         directory = self._directory(tag)
         if directory is None:
             return None
+        if not directory.settings.exists():
+            return _replay_now(read_recorded(directory))
         with self._lock:
             watched = self._watched.setdefault(tag, Watched(directory))
             state = watched.state()
@@ -70,25 +80,52 @@ class Pages:
             seen, activity = watched.activity(state, now)
             gpu = watched.gpu(state) if running else ""
         if not running:
-            return render_page(
-                "live.html", condition=condition(state, running), doing="", subject="", rows=[], picture="", share=None
-            )
+            return _fragment(condition(state, running))
         own, best = _curve(activity), _incumbent_curve(directory, state)
-        rows = [(name, words) for name, words in _rows(activity, best, gpu, now - seen) if words]
         record = state.of_trial(activity.trial) if activity.trial else None
         doing = f"trial {activity.trial}" if activity.trial else "the baseline"
-        return render_page(
-            "live.html",
-            condition=condition(state, running),
-            doing=f"{doing}: {activity.phase}" if activity.phase else "",
+        return _fragment(
+            condition(state, running),
+            f"{doing}: {activity.phase}" if activity.phase else "",
+            [(name, words) for name, words in _rows(activity, best, gpu, now - seen) if words],
             subject=text.line(record.proposal.subject) if record else "",
-            rows=rows,
             picture=charts.curve_chart(own, best, 400, 170) if state.started else "",
             share=activity.progress,
         )
 
+    def _tags(self) -> list[str]:
+        return [*find_runs(self._root), *find_replays(self._root)]
+
     def _directory(self, tag: str) -> RunDirectory | None:
-        return RunDirectory(self._root, tag) if tag in find_runs(self._root) else None
+        return RunDirectory(self._root, tag) if tag in self._tags() else None
+
+
+def _page(directory: RunDirectory, stamp: int) -> str:
+    if directory.settings.exists():
+        return report_page(directory.path, str(stamp))[1]
+    found = read_recorded(directory)
+    return page(found.shown or Shown(found.what, ("getting ready",)), directory.tag, str(stamp))
+
+
+def _replay_now(found: Recorded) -> str:
+    doing = f"{found.done} of at most {text.count(found.done + found.left, 'run')}"
+    if found.condition != "running":
+        return _fragment(found.condition, doing)
+    rows = [("in progress", line) for line in under_way(found, time.time())]
+    return _fragment(found.condition, doing, rows, share=found.done / max(1, found.done + found.left))
+
+
+def _fragment(
+    condition: str,
+    doing: str = "",
+    rows: Sequence[tuple[str, str]] = (),
+    subject: str = "",
+    picture: str = "",
+    share: float | None = None,
+) -> str:
+    return render_page(
+        "live.html", condition=condition, doing=doing, subject=subject, rows=rows, picture=picture, share=share
+    )
 
 
 def _curve(activity: Activity) -> list[Point]:

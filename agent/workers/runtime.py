@@ -10,7 +10,8 @@ from pathlib import Path
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.llm.sleeping_server import SleepingServer
-from agent.repo.repo import Repo, scrub_environment
+from agent.repo.git import scrub_environment
+from agent.repo.repo import Repo
 from agent.settings import EDIT_CODE, Settings
 from agent.target import Target, load_target, parse_budget
 from agent.trial.compile_cache import FILE, Compiled
@@ -39,6 +40,11 @@ class Workplace:
     sandbox: Sandbox
     device: Device
     prepared: Data | None
+
+    @property
+    def data_hash(self) -> str:
+        """Hash of the prepared data; "" for a target that prepares its own."""
+        return self.prepared.hash if self.prepared else ""
 
     @property
     def sleeper(self) -> SleepingServer | None:

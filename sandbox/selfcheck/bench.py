@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import make_sandbox
-from sandbox.selfcheck.escapes import BEAT
+from sandbox.selfcheck.programs import BEAT
 from sandbox.types import Job, Limits, Mount, Outcome, Running, Sandbox
 
 PATIENCE = 120.0  # seconds; a program that takes longer hangs

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sandbox import caches
 from sandbox.layout import COUNTERS
-from sandbox.selfcheck import escapes
+from sandbox.selfcheck import escapes, exhaustion, programs, side_channels
 from sandbox.selfcheck.bench import PATIENCE, SMALL, Bench, CheckFailed, describe, require
 from sandbox.types import Collect, Guarantee, Limits, Mount, Sandbox, SandboxBroken, SandboxUnavailable
 
@@ -95,7 +95,7 @@ def end_by_signal(bench: Bench) -> str:
 
 @_check("killed from outside")
 def killed_from_outside(bench: Bench) -> str:
-    job = bench.job("import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n" + escapes.BEAT)
+    job = bench.job("import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n" + programs.BEAT)
     running = bench.start(job)
     running.kill()
     running.kill()
@@ -108,7 +108,7 @@ def killed_from_outside(bench: Bench) -> str:
 @_check("outputs")
 def outputs(bench: Bench) -> str:
     wanted = {"good": 64, "large": 8, "link": 64, "second": 64, "pipe": 64, "folder": 64, "absent": 64}
-    ran = bench.run(escapes.OUTPUTS, collect=tuple(Collect(n, size) for n, size in wanted.items()))
+    ran = bench.run(programs.OUTPUTS, collect=tuple(Collect(n, size) for n, size in wanted.items()))
     found = sorted(p.name for p in ran.directory.glob("*")) if ran.directory.exists() else []
     require(found == ["good"] == sorted(ran.outcome.collected), f"collected {found}; {describe(ran.outcome)}")
     require((ran.directory / "good").read_text() == "fine", "the copy differs")
@@ -120,7 +120,7 @@ def outputs(bench: Bench) -> str:
 
 @_check("outputs after a kill")
 def outputs_after_kill(bench: Bench) -> str:
-    program = "import os\nopen(os.environ['OUT'] + '/part', 'w').write('x')\n" + escapes.BEAT
+    program = "import os\nopen(os.environ['OUT'] + '/part', 'w').write('x')\n" + programs.BEAT
     job = bench.job(program, collect=(Collect("part", 9),))
     running = bench.start(job)
     running.kill()
@@ -133,7 +133,7 @@ def outputs_after_kill(bench: Bench) -> str:
 def late_files(bench: Bench) -> str:
     source, data = bench.folder("source"), bench.folder("data")
     (source / "shard").write_text("late")
-    job = bench.job(escapes.WAIT_FOR_FILE, mounts={"data": Mount(data)}, env={"DATA": "{data}"})
+    job = bench.job(programs.WAIT_FOR_FILE, mounts={"data": Mount(data)}, env={"DATA": "{data}"})
     running = bench.start(job)
     os.link(source / "shard", data / "shard")
     require(bench.end(job, running).answer == "late", "the job did not see a file that was added later")
@@ -147,7 +147,7 @@ def shared_memory(bench: Bench) -> str:
         channel = Path(name)
         channel.chmod(0o777)
         mounts = {"channel": Mount(channel, readonly=False)}
-        job = bench.job(escapes.DOUBLE, mounts=mounts, env={"CHANNEL": "{channel}"})
+        job = bench.job(programs.DOUBLE, mounts=mounts, env={"CHANNEL": "{channel}"})
         running = bench.start(job)
         (channel / "question").write_text("7")
         ran = bench.end(job, running)
@@ -200,7 +200,7 @@ def orphans(bench: Bench) -> str:
 
 @_check("kills the whole tree", Guarantee.KILLS_TREE)
 def kills_daemons(bench: Bench) -> str:
-    outcome = bench.run(escapes.DAEMON, env={"BEAT": escapes.BEAT}).outcome
+    outcome = bench.run(programs.DAEMON, env={"BEAT": programs.BEAT}).outcome
     require(outcome.exit_code == 0, describe(outcome))
     bench.require_stopped("daemon")
     return "a detached daemon ended with its job"
@@ -208,7 +208,7 @@ def kills_daemons(bench: Bench) -> str:
 
 @_check("limits memory", Guarantee.LIMITS_MEMORY)
 def limits_memory(bench: Bench) -> str:
-    for program in (escapes.EAT_MEMORY, escapes.EAT_MEMORY_TOGETHER):
+    for program in (exhaustion.EAT_MEMORY, exhaustion.EAT_MEMORY_TOGETHER):
         outcome = bench.run(program, limits=replace(SMALL, memory_gb=0.25)).outcome
         require(outcome.out_of_memory, f"700 MB could be used under a limit of 256 MiB: {describe(outcome)}")
     return "700 MB exceeded a limit of 256 MiB, in one process and in several"
@@ -217,7 +217,7 @@ def limits_memory(bench: Bench) -> str:
 @_check("limits processes", Guarantee.LIMITS_PROCESSES)
 def limits_processes(bench: Bench) -> str:
     most = 40
-    count = bench.answer(escapes.FORK, limits=replace(SMALL, processes=most))
+    count = bench.answer(exhaustion.FORK, limits=replace(SMALL, processes=most))
     require(0 < count < most, f"{count} processes were started under a limit of {most}")
     return f"{count} of 200 processes were started under a limit of {most}"
 
@@ -226,7 +226,7 @@ def limits_processes(bench: Bench) -> str:
 def limits_disk(bench: Bench) -> str:
     limits = Limits(memory_gb=0.5, disk_gb=0.06, processes=64, output_mb=1.0)
     for where, unlink in (("OUT", ""), ("OUT", "1"), ("TMPDIR", "")):
-        ran = bench.run(escapes.FILL, limits=limits, env={"WHERE": where, "UNLINK": unlink})
+        ran = bench.run(exhaustion.FILL, limits=limits, env={"WHERE": where, "UNLINK": unlink})
         written = ran.answer
         fits = isinstance(written, int) and 8 <= written < 512
         require(fits, f"{written} MiB were written to {where} under a limit of 61 MiB: {describe(ran.outcome)}")
@@ -261,21 +261,21 @@ def read_only(bench: Bench) -> str:
 
 @_check("marks no file", Guarantee.READ_ONLY_CODE)
 def marks_no_file(bench: Bench) -> str:
-    marked = bench.answer(escapes.MARK)
+    marked = bench.answer(side_channels.MARK)
     require(not marked, f"could change: {marked[:10]}")
     return "no time stamp, mode, attribute or lock of a file outside the job could be changed"
 
 
 @_check("page cache", Guarantee.ISOLATES_JOBS)
 def page_cache(bench: Bench) -> str:
-    allowed = bench.answer(escapes.PAGE_CACHE)
+    allowed = bench.answer(side_channels.PAGE_CACHE)
     require(not allowed, f"allowed: {allowed}")
     return "no system call tells or changes what is cached"
 
 
 @_check("locks", Guarantee.ISOLATES_JOBS)
 def locks(bench: Bench) -> str:
-    found = bench.answer(escapes.LOCKS)
+    found = bench.answer(side_channels.LOCKS)
     require(not found, f"possible: {found}")
     return "no lock, lease or watch on files that other jobs see"
 
@@ -283,7 +283,7 @@ def locks(bench: Bench) -> str:
 @_check("counters", Guarantee.ISOLATES_JOBS)
 def counters(bench: Bench) -> str:
     places = {"PLACES": " ".join(COUNTERS)}
-    found = bench.answer(escapes.COUNTERS, env=places, hides_counters=True)
+    found = bench.answer(side_channels.COUNTERS, env=places, hides_counters=True)
     require(not found, f"readable: {found}")
     return "no counter of the machine is readable"
 
@@ -291,8 +291,8 @@ def counters(bench: Bench) -> str:
 @_check("cached names", Guarantee.ISOLATES_JOBS)
 def cached_names(bench: Bench) -> str:
     token = secrets.token_hex(8)
-    bench.answer(escapes.LOOK_UP, env={"TOKEN": token, "STEP": "2"}, forgotten=True)
-    looked_up, others = bench.answer(escapes.LOOK_UP, env={"TOKEN": token, "STEP": "1"})
+    bench.answer(side_channels.LOOK_UP, env={"TOKEN": token, "STEP": "2"}, forgotten=True)
+    looked_up, others = bench.answer(side_channels.LOOK_UP, env={"TOKEN": token, "STEP": "1"})
     if not caches.can_drop():
         return "not closed (needs root): a later job can time which names a model process looked up"
     require(looked_up > 0.75 * others, f"found again in {looked_up:.0f} ns, other names in {others:.0f} ns")
@@ -301,7 +301,7 @@ def cached_names(bench: Bench) -> str:
 
 @_check("bounded output", Guarantee.BOUNDED_OUTPUT)
 def bounded_output(bench: Bench) -> str:
-    ran = bench.run(escapes.PRINT, limits=replace(SMALL, output_mb=1.0))
+    ran = bench.run(exhaustion.PRINT, limits=replace(SMALL, output_mb=1.0))
     size = ran.log.stat().st_size if ran.log.exists() else 0
     require(ran.outcome.output_truncated and size < 1.2e6, f"{size} bytes of 8 MB were kept under a limit of 1 MiB")
     require("the end" in ran.outcome.log_tail, f"the last line is missing: {ran.outcome.log_tail[-100:]!r}")

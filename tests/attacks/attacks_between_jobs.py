@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from attack import Attack, at_import, in_call, in_load, in_main
 
-from sandbox.selfcheck import escapes
+from sandbox.selfcheck import side_channels
 from sandbox.types import Guarantee
 
 
 def reached(program: str) -> str:
-    """Code that runs a program of ``escapes`` and fails with what the program could do."""
+    """Code that runs a program of ``sandbox.selfcheck`` and fails with what the program could do."""
     lines = program.strip().splitlines()
     assert lines[-1].startswith("print(json.dumps("), lines[-1]
     found = lines[-1].removeprefix("print(json.dumps(").removesuffix("))")
@@ -69,7 +69,7 @@ ATTACKS = (
     # 41. Asks which pages of shared files are cached, and loads or evicts chosen pages.
     Attack(
         41, "asks what is cached",
-        (at_import(reached(escapes.PAGE_CACHE)),),
+        (at_import(reached(side_channels.PAGE_CACHE)),),
         "same", only=(Guarantee.ISOLATES_JOBS,),
     ),
     # 41. Looks ahead, and passes to the second pass by names what it needs to look alike there.
@@ -81,13 +81,13 @@ ATTACKS = (
     # 42. Locks and watches a file that both model processes and other trials see.
     Attack(
         42, "locks shared files",
-        (in_load(reached(escapes.LOCKS)),),
+        (in_load(reached(side_channels.LOCKS)),),
         "same", only=(Guarantee.ISOLATES_JOBS,),
     ),
     # 51. Changes times, modes, attributes or contents of files that outlive the job.
     Attack(
         51, "marks files of the host",
-        (in_main(reached(escapes.MARK)),),
+        (in_main(reached(side_channels.MARK)),),
         "same", only=(Guarantee.READ_ONLY_CODE,),
     ),
 )  # fmt: skip

@@ -6,7 +6,7 @@ from attack import Attack, at_import, at_save, in_call, in_load, in_main, lookin
 from attacks_between_jobs import reached
 
 from sandbox.layout import COUNTERS
-from sandbox.selfcheck import escapes
+from sandbox.selfcheck import escapes, side_channels
 from sandbox.types import Guarantee
 
 GRANDCHILD = """
@@ -27,7 +27,7 @@ ATTACKS = (
     Attack(
         41, "reads counters of the machine",
         (at_import("import os\nos.environ['PLACES'] = " + repr(" ".join(COUNTERS))),
-         at_import(reached(escapes.COUNTERS))),
+         at_import(reached(side_channels.COUNTERS))),
         "same", only=(Guarantee.ISOLATES_JOBS,),
     ),
     # 43. A detached grandchild of the model process holds the channel's files open and computes.

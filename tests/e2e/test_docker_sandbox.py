@@ -19,7 +19,7 @@ from sandbox.layout import label
 from sandbox.selfcheck import escapes
 from sandbox.selfcheck.bench import SMALL, Bench
 from sandbox.selfcheck.cases import CHECKS, Check, run_check
-from sandbox.selfcheck.escapes import BEAT
+from sandbox.selfcheck.programs import BEAT
 from sandbox.types import Collect, Device, Guarantee, SandboxBroken, SandboxUnavailable
 
 

@@ -19,7 +19,7 @@ def trained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(codec="utf-8")))
 def test_encoding_preserves_bytes_and_text(trained_file: Path, text: str) -> None:
     coder = tokenizer.load(trained_file)

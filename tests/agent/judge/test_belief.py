@@ -222,7 +222,7 @@ def test_forgotten_seed_leaves_estimates_usable() -> None:
 RUNS = st.lists(st.tuples(st.integers(0, 6), st.floats(-1e100, 1e100), st.booleans()), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(runs=RUNS, keep=st.booleans())
 def test_any_finite_values_give_finite_estimates(runs: list[tuple[int, float, bool]], keep: bool) -> None:
     belief = Belief([(k, -3.0 + 0.01 * k) for k in SEEDS])

@@ -148,7 +148,7 @@ def test_published_run_decides_only_if_clear(value: float, decision: str | None)
     assert (found.decision if isinstance(found, Verdict) else None) == decision
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values=st.dictionaries(st.tuples(st.booleans(), st.integers(0, 20)), st.floats(-1e29, 1e29), max_size=30))
 def test_every_trial_ends_with_finite_figures(values: dict[tuple[bool, int], float]) -> None:
     verdict = Trial(lambda commit, seed: values.get((commit == "new", seed), 3.0)).play()

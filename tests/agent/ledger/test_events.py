@@ -23,6 +23,7 @@ from agent.ledger.events import (
     Measured,
     Moved,
     NotAnEvent,
+    Planned,
     Published,
     Repaired,
     Resumed,
@@ -72,6 +73,7 @@ WEIGHTS = st.builds(
 )  # fmt: skip
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "session": st.builds(SessionStarted, tag=TEXT, baseline=TEXT, metric=TEXT, trials=st.none() | st.integers(0), **AT),
+    "planned": st.builds(Planned, plan=st.dictionaries(TEXT, VALUE), **AT),
     "asked": st.builds(Asked, started=st.none() | NUMBER, waited=st.none() | NUMBER, proposal=PROPOSALS, **OF),
     "repaired": st.builds(Repaired, waited=NUMBER, proposal=PROPOSALS, **OF),
     "candidate": st.builds(Candidate, commit=TEXT, ref=TEXT, parent=TEXT, **OF),

@@ -69,7 +69,7 @@ def test_events_without_a_trial_are_shown_beside_damage() -> None:
     assert ([found.problem for found in state.server_problems], state.ended) == (["p"], "e")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**9))
 def test_salvage_survives_any_damage(night: tuple[Path, bytes, State], seed: int) -> None:
     _, data, whole = night

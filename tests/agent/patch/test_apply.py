@@ -201,7 +201,7 @@ texts = st.lists(st.sampled_from(["a", "b", "    c", "", "d = 1"]), max_size=20)
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts, texts, st.booleans())
 def test_unified_diff_round_trip(before: str, after: str, crlf: bool) -> None:
     if crlf:
@@ -309,7 +309,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     st.lists(st.sampled_from(PIECES) | st.text(max_size=12), max_size=25).map("".join),
     st.sampled_from([FILE, "", "x = (", "\r"]),

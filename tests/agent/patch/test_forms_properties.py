@@ -32,7 +32,7 @@ def lines_of(content: str) -> list[str]:
     return [line.rstrip() for line in content.splitlines()]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(files, files, st.data())
 def test_block_is_applied_exactly_or_rejected(before: list[str], new: list[str], data: st.DataObject) -> None:
     begin = data.draw(st.integers(0, len(before) - 1))
@@ -52,7 +52,7 @@ def test_block_is_applied_exactly_or_rejected(before: list[str], new: list[str],
         assert lines_of(result) == lines_of(text(after))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 60), st.integers(2, 30), st.booleans())
 def test_two_blocks_are_applied_exactly_or_rejected(first: int, gap: int, named: bool) -> None:
     before = FILE.splitlines()
@@ -70,7 +70,7 @@ def test_two_blocks_are_applied_exactly_or_rejected(first: int, gap: int, named:
 EDITS = st.sampled_from([("DEPTH = 4", "DEPTH = 8"), ("gelu", "relu"), ("import math\n", "import math\nimport os\n")])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(EDITS, min_size=1, max_size=3, unique=True), st.booleans(), st.sampled_from(["", "py", "train.py"]))
 def test_whole_file_gives_the_edited_file(edits: list[tuple[str, str]], crlf: bool, info: str) -> None:
     after = FILE
@@ -80,7 +80,7 @@ def test_whole_file_gives_the_edited_file(edits: list[tuple[str, str]], crlf: bo
     assert edited(before, f"Sure:\n```{info}\n{after}```\nDone.") == wanted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 62), st.integers(1, 30))
 def test_file_without_a_definition_is_never_applied(at: int, count: int) -> None:
     lines = FILE.splitlines()

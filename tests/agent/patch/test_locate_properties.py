@@ -33,14 +33,14 @@ def placed(before: list[str], reply: str) -> list[str]:
     return [line.text if isinstance(line, Line) else line for line in place(before, found[0].hunks if found else [])]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(files, files)
 def test_correct_diff_gives_the_edited_file(before: list[str], after: list[str]) -> None:
     if before != after:
         assert placed(before, diff(before, after)) == after
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(small, small)
 def test_fenced_correct_diff_gives_the_edited_file(before: list[str], after: list[str]) -> None:
     if before != after:
@@ -52,7 +52,7 @@ def unique(before: list[str], hunk: Hunk) -> bool:
     return bool(old) and sum(before[at : at + len(old)] == old for at in range(len(before) - len(old) + 1)) == 1
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(small, small, st.integers(0, 3), st.booleans())
 def test_hunk_without_numbers_is_placed_by_text(before: list[str], after: list[str], context: int, bare: bool) -> None:
     if before == after:
@@ -69,7 +69,7 @@ def test_hunk_without_numbers_is_placed_by_text(before: list[str], after: list[s
     assert result == after or not all(unique(before, hunk) for hunk in hunks)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(small, small, st.integers(-9, 9))
 def test_shifted_numbers_do_not_move_unique_hunks(before: list[str], after: list[str], by: int) -> None:
     if before == after:
@@ -99,7 +99,7 @@ hunks_of_anything = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(files, hunks_of_anything)
 def test_any_hunks_are_disjoint_or_rejected(before: list[str], hunks: list[Hunk]) -> None:
     with contextlib.suppress(NotPlaced):

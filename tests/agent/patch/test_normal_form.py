@@ -103,7 +103,7 @@ def test_unparsable_source_is_a_syntax_error(source: str) -> None:
             function(source)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text("xyz=()+-*/ \n:0123456789.'\"", max_size=40))
 def test_comment_does_not_change_the_form(source: str) -> None:
     try:

@@ -18,8 +18,9 @@ from agent.replay.exact import header_differences, header_of
 from agent.replay.outcomes import Finding, Result, compare, noise_of
 from agent.replay.plan import Cut, Plan, cost_of
 from agent.replay.progress import ReplayProgress
+from agent.replay.shown import terminal
 from agent.replay.steps import Step
-from agent.replay.view import plan_words, replay_view
+from agent.replay.view import plan_words, replay_shown
 from agent.types import Measurement
 
 gains = st.floats(-1, 1, allow_nan=False)
@@ -101,7 +102,7 @@ def test_table_shows_whole_numbers_on_narrow_terminal(width: int) -> None:
     step = Step(1, "0123456789" * 4, "MATRIX_LR 0.04 → 0.05, and a long list of others", 7, 2.7529, 0.0365, 0.0163)
     finding = Finding(step, "reproduced", "better in the replay too", 2.7782, 3, 0.0393, 0.01)
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(replay_view(Result(plan_of(step), (finding,), Noise(0.01, 5))))
+    console.print(terminal(replay_shown(Result(plan_of(step), (finding,), Noise(0.01, 5)))))
     words = console.export_text().split()
     assert {"2.7529", "2.7782", "+0.0365", "0.0163", "+0.0393", "0.0100", "reproduced"} <= set(words)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,70 @@ def test_ablation_compares_with_the_branch(promoted: Promoted) -> None:
     assert sorted(outcomes[edit] for edit in (1, 2)) == ["holds", "reverses"]
 
 
+@pytest.fixture(scope="module")
+def half_done(night: tuple[Path, Path, State], tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """The ledger of a promotion that was killed during its sixth run, and nothing else of its folder."""
+    words = ["promote", "night", "--set", "SIZE=2", "--seeds", "4", "--name", "half", "--runs", str(night[1])]
+    seen = []
+
+    def kill(when: str, what: str) -> bool:
+        seen.append(when + what)
+        return seen.count("beforemeasured") > 5
+
+    assert killed(lambda: main([*words, "--sandbox", "process", "--device", "cpu"]), kill)
+    directory = RunDirectory(tmp_path_factory.mktemp("half"), "half")
+    directory.path.mkdir()
+    shutil.copy(night[1] / "half" / "ledger.jsonl", directory.ledger)
+    return directory
+
+
+def test_watch_shows_progress_from_the_ledger(half_done: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    with half_done.lock():
+        assert main(["watch", "--runs", str(half_done.path.parent)]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert [
+        word for word in ("half running", "5 of at most", "SIZE=2, 20s", "gain at night", " ± ") if word not in words
+    ] == []
+    assert main(["watch", "half", "--runs", str(half_done.path.parent)]) == 0
+    assert "interrupted" in capsys.readouterr().out
+
+
+def test_live_page_shows_promotion_under_way(half_done: RunDirectory) -> None:
+    pages = pytest.importorskip("agent.web.pages").Pages(half_done.path.parent)
+    assert 'href="/run/half"' in pages.runs()
+    page = pages.run("half")
+    assert page is not None
+    assert [
+        word for word in ("Promotion of night", "SIZE=2", "cannot tell", 'data-tag="half"') if word not in page
+    ] == []
+    assert "half" in pages.stamps()
+    with half_done.lock():
+        now = pages.now("half")
+        assert "5 of at most" in now
+        assert "in progress" in now
+        assert "at SIZE=2" in now
+    assert "interrupted" in pages.now("half")
+
+
+def test_report_writes_page_of_promotion(half_done: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "half", "--runs", str(half_done.path.parent)]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert page == half_done.path / "promote.html"
+    assert "Promotion of night" in page.read_text()
+
+
+def test_request_to_stop_ends_one_promotion_only(
+    night: tuple[Path, Path, State], promoted: Promoted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--set", "SIZE=2", "--seeds", "2", "--name", "stopped")
+    promoted(*words, "--max-hours", "1e-9", status=130)
+    directory = RunDirectory(night[1], "stopped")
+    with directory.lock():
+        assert main(["stop", "stopped", "--runs", str(night[1])]) == 0
+    assert directory.stop_asked() == "after"
+    assert promoted(*words)["complete"]
+
+
 def test_resume_after_sigkill_completes_promotion(night: tuple[Path, Path, State], promoted: Promoted) -> None:
     words = ["promote", "night", "--set", "SIZE=2", "--seeds", "2", "--name", "killed", "--runs", str(night[1])]
     seen = []
@@ -124,6 +189,19 @@ def test_no_time_left_is_incomplete_and_continues(promoted: Promoted) -> None:
     words = ("--set", "SIZE=2", "--seeds", "2", "--name", "short")
     assert not promoted(*words, "--max-hours", "1e-9", status=130)["complete"]
     assert promoted(*words)["complete"]
+
+
+def test_smaller_budget_is_allowed_and_said(
+    night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--budget", "5s", "--max-hours", "1e-9", "--name", "small", "--sandbox", "process", "--device", "cpu"]
+    assert main(["promote", "night", *words, "--runs", str(night[1])]) == 130
+    assert "--budget 5s is smaller" in capsys.readouterr().err
+
+
+def test_branch_without_ledger_is_refused(night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["promote", "main", "--budget", "40s", "--runs", str(night[1])]) == 2
+    assert "'main' is not a run" in capsys.readouterr().err
 
 
 def test_edit_that_the_setting_replaces_has_no_effect(promoted: Promoted) -> None:

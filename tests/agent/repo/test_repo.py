@@ -11,8 +11,10 @@ import pytest
 from targets import git, make_bowl
 
 from agent.errors import UsageError
+from agent.repo.git import scrub_environment
 from agent.repo.refs import RunRefs
-from agent.repo.repo import RefMoved, Repo, scrub_environment
+from agent.repo.repo import RefMoved, Repo
+from agent.repo.worktree import dirty
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_hooks_and_filters_never_run(target: Path, tmp_path: Path) -> None:
     assert refs.mirror(commit, frozenset()) == ""
     repo.export(commit, tmp_path / "out")
     assert "x = 2" in repo.diff(repo.head(), commit)
-    assert repo.dirty() == []
+    assert dirty(repo) == []
     assert not trap.exists()
 
 
@@ -151,7 +153,7 @@ def test_move_refuses_unexpected_old_value(target: Path) -> None:
 
 
 def test_move_names_the_held_lock(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.repo.repo.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("agent.repo.git.LOCK_SECONDS", 0.2)
     repo = Repo(target)
     lock = target / ".git" / "refs" / "autoresearch" / "night" / "head.lock"
     lock.parent.mkdir(parents=True)
@@ -195,7 +197,7 @@ def test_uncommitted_file_is_named(target: Path) -> None:
 def test_dirty_lists_changed_tracked_files(target: Path) -> None:
     repo = Repo(target)
     (target / "new.txt").write_text("untracked")
-    assert repo.dirty() == []
+    assert dirty(repo) == []
     (target / "train.py").write_text("x = 1\n")
     (target / "target.toml").unlink()
-    assert sorted(map(str, repo.dirty())) == ["target.toml", "train.py"]
+    assert sorted(map(str, dirty(repo))) == ["target.toml", "train.py"]

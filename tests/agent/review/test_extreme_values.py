@@ -19,7 +19,7 @@ from agent.ledger.state import fold
 from agent.types import LARGEST_VALUE, Measurement
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([1.7e308, -1.7e308, 1e155, 1e30, -1e30])
-HARD = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HARD = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ from nights import write_night
 
 from agent.judge.noise import Noise
 from agent.replay.outcomes import Finding, Result
-from agent.replay.page import write_replay
 from agent.replay.plan import Plan
+from agent.replay.shown import write
 from agent.replay.steps import Step
+from agent.replay.view import replay_shown
 from agent.review.report.report import write_report
 
 pytest.importorskip("jinja2")
@@ -159,7 +160,7 @@ def test_replay_page_fits_the_width(browser, tmp_path, width):
     step = Step(1, "0123456789" * 4, subject, 7, 2.7529, 0.0365, 0.0163)
     finding = Finding(step, "not reproduced", "worse than before it by more than the noise", 2.7782, 3, -0.0393, 0.01)
     plan = Plan("night", (step,), 3, "minimize", "val_bpb", "train.py", "65536 tokens")
-    write_replay(Result(plan, (finding,) * 3, Noise(0.01, 5), None), tmp_path / "replay.html")
+    write(replay_shown(Result(plan, (finding,) * 3, Noise(0.01, 5), None)), tmp_path / "replay.html")
     browser.complaints.clear()
     browser.open(tmp_path / "replay.html")
     browser.resize(width, 800)

@@ -24,7 +24,6 @@ from agent.ledger.events import name_of
 from agent.ledger.journal import read
 from agent.llm import retries
 from agent.patch.apply import unified_diff
-from agent.repo import repo
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.session.parts import MODEL_PATIENCE
@@ -146,7 +145,7 @@ def lock(target: Path, name: str) -> Path:
 def test_stale_ref_lock_is_named_and_resume_continues(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repo, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("agent.repo.git.LOCK_SECONDS", 0.2)
     held: list[Path] = []
     with monkeypatch.context() as patch:
         at(patch, "before", "judged", 1, lambda: held.append(lock(target, "refs/autoresearch/night/head")))

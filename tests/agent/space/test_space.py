@@ -99,7 +99,7 @@ def test_params_are_read_from_toml_and_block(space):
     assert space.valid(space.defaults) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(cube)
 def test_every_cube_point_is_valid_and_round_trips(space, x):
     params = space.from_unit(x)

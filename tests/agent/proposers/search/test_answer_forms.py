@@ -28,7 +28,7 @@ def expression(rule: str) -> re.Pattern[str]:
     return re.compile("|".join(options))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(-3000, 30_000), st.integers(1, 40_000), st.integers(-50_000, 80_000))
 def test_grammar_bounds_whole_numbers(low: int, width: int, tried: int) -> None:
     pattern = expression(number_rule("v", Param("N", "int", low, low, low + width)))
