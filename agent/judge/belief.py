@@ -59,7 +59,6 @@ class Estimate:
     se: float  # posterior standard deviation
     promise: float  # expected gain if the edit were kept exactly when it is a gain
     promise_of_new: float  # the same for an edit that has not run yet
-    doubt: float = 0.0  # expected share of false keeps on the branch, were the edit kept too
     shares: float = 1.0  # probability that the edit shares the effects of seeds
 
 
@@ -99,7 +98,6 @@ class Belief:
         self._seeds: dict[int, int] = {}  # seed: index of its effect in the state
         self._open: dict[int, _Open] = {}
         self._effects, self._sharing = Effects(), Sharing()
-        self._doubts: list[float] = []  # of each kept edit: probability that it is no gain
         sd = self._sd
         self._filters.add(np.full(len(sd), fmean(values)), (WIDE * sd) ** 2)
         self._filters.add(np.zeros(len(sd)), (SLOPE * sd) ** 2)
@@ -169,8 +167,6 @@ class Belief:
     def close(self, trial: int, kept: bool) -> None:
         """Decide an edit; a kept one becomes part of the level. Its mixture enters by its first two moments."""
         filters, edit = self._filters, self._open[trial]
-        if kept and (probability := self.estimate(trial).probability) > 0.5:  # a tie kept for its code claims no gain
-            self._doubts.append(1 - probability)
         if not edit.wild:  # a wild loss is outside the mixture, and says nothing about other edits
             found = self._posterior(edit)
             weights = self._weights({trial: found})
@@ -202,15 +198,14 @@ class Belief:
         """The posterior of an open edit, averaged over the filters."""
         found = self._posterior(self._open[trial])
         weights = self._weights({trial: found})
-        gain, probability = float(weights @ found.gain), float(weights @ found.probability)
+        gain = float(weights @ found.gain)
         variance = float(weights @ (found.variance + found.gain**2)) - gain**2
         return Estimate(
-            probability=probability,
+            probability=float(weights @ found.probability),
             gain=gain,
             se=math.sqrt(max(variance, 0.0)),
             promise=float(weights @ found.promise),
             promise_of_new=float(weights @ self._effects.promise(self._sd)),
-            doubt=fmean([*self._doubts, 1 - probability]),
             shares=float(self._by_share(trial, weights) @ SHARES),
         )
 

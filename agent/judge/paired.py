@@ -1,13 +1,8 @@
 """The sequential test of the policy ``confirm``: keep, drop, or make the run that tells most.
 
-An edit is kept once it is a gain with a probability of 80 %, and at most 5 % of the edits kept so far, itself included,
-are expected to gain nothing: certain gains pay for a less certain one. It is dropped once a new idea promises more than
-it still does. Until then the next run is the one, of the candidate or of the incumbent, that reduces the uncertainty of
-the gain most.
-
-Source:
-    M. A. Newton, A. Noueiry, D. Sarkar, P. Ahlquist, Detecting differential gene expression with a semiparametric
-    hierarchical mixture method, Biostatistics 5(2), 2004 (the direct posterior probability approach).
+An edit is kept once the probability that it is a gain reaches 90 % (97 % after a single run). It is dropped once the
+gain that it still promises is smaller than what a new idea promises. Until then the next run is the one, of the
+candidate or of the incumbent, that reduces the uncertainty of the gain most.
 """
 
 from __future__ import annotations
@@ -18,11 +13,10 @@ from typing import Literal
 
 from agent.judge.belief import Belief, Estimate
 
-KEEP = 0.8  # least probability of a gain that keeps an edit
+KEEP = 0.9  # probability of a gain that keeps an edit
 KEEP_COSTLY = 0.99  # the same for an edit that needs much more memory
-FALSE = 0.05  # expected share of the kept edits without a gain, up to which an edit is kept
+KEEP_AFTER_ONE = 0.97  # the same after one run, which edits that depend on their seed could pass by chance
 CALIBRATION = 5  # runs of the baseline before the first edit
-FRESH = 1.25  # a new idea's promise counts so many times: a further run of an old one often calls for yet another
 MAX_RUNS = 8  # per trial, of candidate and incumbent together
 WINDOW = 8  # seeds in use at a time
 KEEPS_PER_SEED = 4  # keeps after which the window of seeds moves on by one, so that a night does not fit its seeds
@@ -58,9 +52,9 @@ def decide(
     """The decision on an open trial or its next run, and the estimate behind the decision."""
     found = belief.estimate(evidence.trial)
     if evidence.candidate:
-        if found.probability > keep and found.doubt < FALSE:
+        if found.probability > (keep if evidence.runs > 1 else max(keep, KEEP_AFTER_ONE)):
             return "keep", found
-        if found.promise < FRESH * found.promise_of_new or evidence.runs >= MAX_RUNS:
+        if found.promise < found.promise_of_new or evidence.runs >= MAX_RUNS:
             return "revert", found
     runs = [Next("candidate", seed) for seed in seeds if seed not in evidence.candidate]
     if evidence.candidate:

@@ -146,31 +146,6 @@ def test_wild_loss_is_blamed_on_its_edit() -> None:
     assert abs(belief.level[0] - before) < 0.005
 
 
-def test_doubt_is_mean_over_kept_edits_and_this_one() -> None:
-    belief, *noise = session(0.9)
-    doubts = []
-    for trial, effect in enumerate((0.1, 0.05, 0.03)):
-        belief.open(1)
-        for seed in (0, 1)[: 2 - trial % 2]:
-            run(belief, (noise[0], noise[1]), 0.9, seed, effect)
-        found = belief.estimate(1)
-        doubts.append(1 - found.probability)
-        assert found.doubt == pytest.approx(sum(doubts) / len(doubts))
-        belief.close(1, kept=True)
-        noise[1].update({seed: shared + effect for seed, shared in noise[1].items()})
-
-
-def test_tie_kept_for_its_code_raises_no_doubt() -> None:
-    belief, *noise = session(0.9)
-    belief.open(1)
-    run(belief, (noise[0], noise[1]), 0.9, 0, -0.02)
-    assert belief.estimate(1).probability < 0.5
-    belief.close(1, kept=True)
-    belief.open(1)
-    found = belief.estimate(1)
-    assert found.doubt == pytest.approx(1 - found.probability)
-
-
 @pytest.mark.parametrize("sizes", [10, 30, 55, 5000])
 @pytest.mark.parametrize("rho", [0.0, 0.9])
 def test_huge_gain_is_believed_after_two_runs(rho: float, sizes: float) -> None:

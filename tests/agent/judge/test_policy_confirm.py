@@ -120,7 +120,7 @@ def test_maximise_mirrors_minimise() -> None:
 
 
 def test_much_more_memory_needs_more_certainty() -> None:
-    cheap, costly = (Trial(gaining(0.04, 0.012), memory=gb).play() for gb in (1.0, 2.0))
+    cheap, costly = (Trial(gaining(0.03, 0.012), memory=gb).play() for gb in (1.0, 2.0))
     assert cheap.decision == "keep"
     assert costly.decision == "revert" or costly.n > cheap.n
 
