@@ -70,7 +70,7 @@ def tokens_in_time(response: Response, limits: Limits, began: float) -> Iterator
 
     def watch() -> None:
         while (left := due - time.monotonic()) > 0:
-            if over.wait(left):
+            if over.wait(min(left, limits.between)):  # the first token may bring ``due`` nearer
                 return
         late.set()
         with suppress(OSError):

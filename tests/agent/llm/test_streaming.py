@@ -57,6 +57,13 @@ def test_stream_without_tokens_ends_and_is_retried(lines: tuple[str | float, ...
     assert words in reply.failures[0]
 
 
+def test_limit_between_tokens_may_be_shorter_than_the_first() -> None:
+    with OpenAIServer([Answer(events=(event({"content": "a"}), FOREVER)), "now"]) as server:
+        reply = client(server, timeout=FOREVER, token_timeout=0.5).complete(ASK)
+    assert (reply.text, reply.attempts) == ("now", 2)
+    assert "--llm-token-timeout" in reply.failures[0]
+
+
 def test_abandoned_stream_closes_its_connection() -> None:
     endless = [piece for k in range(5000) for piece in ("event: ping", 0.05)]
     with OpenAIServer([Answer(events=(event({"content": "a"}), *endless)), "now"]) as server:
