@@ -18,6 +18,7 @@ from agent.errors import UsageError
 from agent.rundir.directory import replace_file
 from agent.types import Goal, Record
 
+STATUSES = ("keep", "discard", "crash")
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 TSV_HEADER = "\t".join(COLUMNS) + "\n"
 
@@ -77,6 +78,8 @@ def _row(where: str, line: int, fields: dict[str, Any], metric: str) -> Row:
     value = None if status == "crash" else number_or_none(fields.get(metric))
     if value is None and status == "keep":
         raise UsageError(f"{where}, line {line}: {metric} of a kept run is {fields.get(metric)!r}, which is no number.")
+    if value and status not in STATUSES:
+        raise UsageError(f"{where}, line {line}: unknown status {status!r}; the list may hold {', '.join(STATUSES)}.")
     return Row(
         line=line,
         commit=str(fields.get("commit") or "").strip(),

@@ -56,6 +56,7 @@ def test_zero_noise_keeps_every_gain(published: Path) -> None:
         (HEAD + "a\tbig\t1\tkeep\tx\n", "line 2: val_bpb .*'big'"),
         (HEAD + "a\t1.0\t1\tkeep\tx\nb\tnan\t1\tkeep\tx\n", "line 3: val_bpb .*'nan'"),
         (HEAD + "a\t0.000000\t0\tcrash\tx\n", "results.tsv"),
+        (HEAD + "a\t1.0\t1\tkept\tx\n", "line 2: unknown status 'kept'"),
         ("\x00\xff binary", "line 1"),
     ],
 )
