@@ -98,7 +98,7 @@ def _terminal_table(table: Table) -> RichTable:
     for row in table.rows:
         what = Text.assemble(text.safe(row.what), ("  " + text.line(row.reason), "dim"))
         what.no_wrap, what.overflow = True, "ellipsis"
-        drawn.add_row(*row.cells, Text(row.outcome, style=row.style), what)
+        drawn.add_row(*map(text.safe, row.cells), text.safe(row.outcome, row.style), what)
     return drawn
 
 
