@@ -62,7 +62,8 @@ PROGRAM = """
 import importlib, pathlib, pkgutil, tempfile
 assert not pathlib.Path("/proc/self").exists() and not pathlib.Path("/dev/shm").exists()
 import agent, nanogpt_target, sandbox
-skipped = ("agent.web", "agent.workers.ray", "agent.proposers.search", "nanogpt_target.presets.", "__main__")
+skipped = ("agent.web", "agent.workers.ray", "agent.proposers.search", "agent.observers.trackers.",
+           "nanogpt_target.presets.", "__main__")
 for package in (agent, sandbox, nanogpt_target):
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not any(part in found.name for part in skipped):
