@@ -1,4 +1,4 @@
-"""Gain of each recipe of the idea bank on preset demo: python -m benchmarks.ideas [--seeds 3] [--workers 2] [KEY…]
+"""Gain of each recipe of the idea bank: python -m benchmarks.ideas [--preset demo] [--seeds 3] [--workers 2] [KEY…]
 
 Every recipe is one edit of the unchanged baseline. Baseline and edit run under the same seeds. The gain is the mean
 of the paired differences; its standard error follows from their scatter. A row is printed as soon as it is known.
@@ -81,13 +81,16 @@ def rows(bench: Bench, ideas: list[Idea], seeds: list[int], workers: int) -> Ite
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("keys", nargs="*", metavar="KEY", help="default: all recipes")
+    parser.add_argument("--preset", choices=("demo", "cpu"), default="demo")
+    parser.add_argument("--budget", help="default: that of the preset; 131072tokens is equal work on a busy machine")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        make_target(root / "target", "demo")
+        make_target(root / "target", given.preset)
         settings = {"target": str(root / "target"), "threads": 1, "device": "cpu", "sandbox": "bwrap"}
+        settings |= {"budget": given.budget} if given.budget else {}
         place = workplace(make_settings({**settings, "proposer": "random"}, None), lambda _text: None)
         bank = [idea for idea in load_bank(root / "target") if idea.recipe]
         ideas = [idea for idea in bank if not given.keys or idea.key in given.keys]
