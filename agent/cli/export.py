@@ -38,6 +38,8 @@ def export(tag: str | None, format: str, output: Path | None, runs: str, track: 
     from agent.text import count
 
     if track:
+        if output is not None or format != "tsv":
+            raise UsageError("--track sends a run to trackers: leave out --format and --output.")
         return _send(existing(runs, tag), track, runs)
     sessions, settings = _sessions(tag, runs)
     state = sessions[0].state

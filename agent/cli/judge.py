@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "judge", judge, "json")
     parser.add_argument("file", type=Path, metavar="FILE.tsv")
     parser.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")
-    parser.add_argument("--policy", default="confirm", help="confirm, margin or greedy (default: confirm)")
+    parser.add_argument("--policy", default="confirm", choices=("confirm", "margin", "greedy"), help="default: confirm")
 
 
 def judge(file: Path, noise_sd: float, policy: str, json: bool) -> int:

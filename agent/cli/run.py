@@ -96,7 +96,7 @@ def ask_to_stop(directory: RunDirectory, now: bool) -> str:
     """Ask a session to end; what it will do. Raises ``UsageError`` if no session runs."""
     tag = directory.tag
     if not directory.running():
-        more = "The same command" if is_replay(directory) else f"`overnight resume {tag}`"
+        more = "The command that started it" if is_replay(directory) else f"`overnight resume {tag}`"
         raise UsageError(f"run {tag} is not running. {more} continues it.")
     directory.ask_to_stop(now)
     return f"run {tag} ends {'at once' if now else 'after its running trial'}"
