@@ -94,7 +94,10 @@ def _decide(best: Row, row: Row, noise_sd: float, policy: Policy) -> tuple[str, 
     verdict = judge_history(History("minimize", "best", "new", before, now, Noise(noise_sd, KNOWN)), policy)
     gain = (best.value or 0.0) - (row.value or 0.0)
     if isinstance(verdict, MeasureNext):
-        return "undecided", gain, f"one run cannot decide: {verdict.reason}"
+        reason = (
+            f"one run cannot decide: {verdict.reason}" if gain > 0 else "not better in one run, which decides nothing"
+        )
+        return "undecided", gain, reason
     return verdict.decision, gain, verdict.reason
 
 

@@ -52,8 +52,7 @@ class Repo:
     """A target: a folder in a git repository.
 
     Raises:
-        UsageError: the folder is not in a repository, or the repository is bare.
-        EnvironmentProblem: git is not installed.
+        UsageError, EnvironmentProblem: as ``Git``.
     """
 
     def __init__(self, folder: Path):

@@ -59,6 +59,8 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     settings = dataclasses.replace(settings, track=",".join(map(str, tracks)))  # a resume may start in another folder
     place = checked_place(settings, say)
     source = place.repo.read(place.repo.head(), place.target.path)
+    if settings.gpu_hours and place.device.kind == "cpu":
+        say(f"--gpu-hours {settings.gpu_hours:g} has no effect: runs train on the CPU.")
     sleeper = find_sleeper(settings, place.device)
     proposer = make_session_proposer(settings, place.target, source, sleeper)
     place = with_data(place, say)

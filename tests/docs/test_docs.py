@@ -125,4 +125,4 @@ def test_examples_of_ask_and_tell_run(capsys: pytest.CaptureFixture[str]) -> Non
     for code in re.findall(r"(?ms)^```python\n(.*?)^```", page):
         exec(code, names)
     assert "'RATE'" in capsys.readouterr().out
-    assert {told.source for told in names["method"].observations} == {"cma", "gp", "llm"}  # type: ignore[attr-defined]
+    assert {point.source for point in names["method"].observations} == {"cma", "gp", "llm"}  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpu_tools import gpu_tool
 
 from sandbox import amd, gpu
 from sandbox.types import Device, SandboxBroken
@@ -56,12 +57,7 @@ class Smi:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         self.folder = folder
-        program = folder / "bin" / "amd-smi"
-        program.parent.mkdir()
-        program.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\ncat {folder}/$1\n')
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-        monkeypatch.setattr(gpu, "PATIENCE", 0.5)
+        gpu_tool(folder, monkeypatch, "amd-smi", f'echo "$@" >> {folder}/calls\ncat {folder}/$1')
         self.reply(list=LIST, static=STATIC, metric=metric(300), process=NOTHING)
 
     def reply(self, **entries: Any) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gpu_tools import gpu_tool
 
 from sandbox import gpu
 from sandbox.selfcheck.bench import PATIENCE, SMALL, Bench, describe
@@ -51,12 +52,8 @@ def test_missing_gpu_is_a_broken_sandbox(machine: tuple[Path, Path]) -> None:
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose files ``used`` and ``apps`` hold the output of nvidia-smi."""
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\ncase "$1" in *=memory.used*) cat {tmp_path}/used;; *) cat {tmp_path}/apps;; esac\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    monkeypatch.setattr(gpu, "PATIENCE", 0.5)
+    script = f'case "$1" in *=memory.used*) cat {tmp_path}/used;; *) cat {tmp_path}/apps;; esac'
+    gpu_tool(tmp_path, monkeypatch, "nvidia-smi", script)
     (tmp_path / "apps").write_text("")
     return tmp_path
 

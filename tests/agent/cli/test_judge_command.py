@@ -96,6 +96,7 @@ def test_answers_name_reference_and_are_counted(tmp_path: Path, capsys: pytest.C
     answers = ["baseline", "clear", "within the noise", "worth a second run", "not better"]
     assert [row["answer"] for row in rows] == answers
     assert [row["over"] for row in rows] == [None, 2, 3, 4, 5]
+    assert rows[4]["reason"].startswith("not better")
     assert main(["judge", str(path), "--noise-sd", "0.0008"]) == 0
     last = capsys.readouterr().out
     assert "of 4 published keeps: 1 clear, 1 worth a second run, 1 within the noise, 1 not better" in last

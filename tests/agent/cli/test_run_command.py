@@ -62,6 +62,12 @@ def test_dry_run_refuses_what_run_refuses(target: Path, capsys: pytest.CaptureFi
     assert "train.py" in capsys.readouterr().err
 
 
+def test_limit_on_gpu_hours_without_gpu_is_named(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--proposer", "cma-es", "--dry-run", "--device", "cpu", "--gpu-hours", "1")
+    assert main(options(target, *words)) == 0
+    assert "--gpu-hours 1 has no effect" in "".join(capsys.readouterr())
+
+
 @pytest.mark.parametrize("place", ["target", "elsewhere"])
 def test_notes_reach_first_prompt(target: Path, place: str) -> None:
     folder = target if place == "target" else target.parent
