@@ -157,6 +157,7 @@ def _system(size: int, folders: tuple[str, ...] = ()) -> list[str]:
             argv += ["--symlink", str(place.readlink()), name]
         elif place.is_dir():
             argv += ["--ro-bind", name, name]
+    argv += _ancestors(_FILES[0])
     for name in _FILES:
         argv += ["--ro-bind-try", name, name]
     argv += ["--proc", "/proc", "--dev", "/dev"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import venv
+from pathlib import Path
 
 import pytest
 from places import ROOT
@@ -32,6 +33,12 @@ def test_each_job_has_its_unprivileged_user(bwrap_bench: Bench) -> None:
     else:
         assert all(owner >= layout.UNPRIVILEGED for owner in owners)
         assert owners[0] != owners[1] or set(owners) == {layout.UNPRIVILEGED}
+
+
+@pytest.mark.skipif(not Path("/etc/ld.so.cache").exists(), reason="no cache of shared libraries")
+def test_job_reads_the_cache_of_shared_libraries(bwrap_bench: Bench) -> None:
+    """Triton asks ldconfig for libcuda.so; without the cache, no kernel compiles."""
+    assert bwrap_bench.answer("import json; print(json.dumps(len(open('/etc/ld.so.cache', 'rb').read()) > 0))") is True
 
 
 def test_missing_bubblewrap_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
