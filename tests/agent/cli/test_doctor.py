@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def test_checks_are_reported_with_fixes(words: list[str], capsys: pytest.Capture
     assert first.startswith("this machine can run: ")
     assert "process" in first
     assert "no model server" in second
+
+
+def test_isolation_is_reported_as_untested_without_a_sandbox(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(shutil.which("git") or "").parent / "none"))
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    checks = found([*words, "--sandbox"], capsys, status=3)  # there is no git either
+    assert not checks["isolation"].ok
+    assert "bubblewrap" in checks["isolation"].mend
 
 
 def finding(name: str, ok: bool) -> Finding:
