@@ -1,4 +1,4 @@
-"""Proves the GPU path in one command: python -m benchmarks.gpu --out DIR [--minutes 8] [--dry-run]
+"""Proves the GPU path in one command: python -m benchmarks.gpu --out DIR [--minutes 12] [--parts LIST] [--dry-run]
 
 Parts, in order of value. Each runs in its own process with a time limit, and none needs another one to succeed,
 except that all use the data of the first:
@@ -9,8 +9,10 @@ except that all use the data of the first:
     steps     step time with real batches over that with one fixed batch, and MFU of a step
     answers   the checkpoint scored twice under other seeds: how much one model's log-probabilities vary in bf16
     tests     tests/gpu
-    noise     rounds of one seed each, 20 s a run: the baseline and three edits; noise between seeds and of pairs
-    session   six trials of CMA-ES in the sandbox process, 10 s a run, and the memory that is in use afterwards
+    session   three recipes of the idea bank in the best sandbox of the machine, 10 s a run; the memory used afterwards
+    noise     the baseline, the same code again and three edits under equal seeds: noise between seeds and of pairs.
+              The runs have a budget in steps, so that several can share the GPU: 200 steps of 32,768 tokens
+    doctor    ``overnight doctor --sandbox``: what it finds, and the tests of the sandbox's isolation
 
 After each part DIR/gpu.json and DIR/gpu.md (tables for docs/measurements.md) are written, so that a run that is cut off
 keeps what it has. ``--dry-run`` does the same on a CPU with preset demo and budgets of a few steps.
@@ -27,7 +29,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -37,7 +40,9 @@ from benchmarks.scoring import SHARE_GPU
 from benchmarks.trainer import PEAKS, fixed_batch, flops_per_token, load_trainer, stepper, timed
 
 ROOT = Path(__file__).resolve().parents[1]
-EDITS = {  # one changed constant, one changed formula, one new set of parameters
+AGAIN = "none: the same code again"
+EDITS = {  # nothing, one changed constant, one changed formula, one new set of parameters
+    AGAIN: ("", ""),
     "MATRIX_LR 0.04 → 0.06": ("MATRIX_LR = 0.04", "MATRIX_LR = 0.06"),
     "gelu for squared relu": ("self.down(F.relu(self.up(x)).square())", "self.down(F.gelu(self.up(x)))"),
     "DEPTH one more": ("DEPTH = ", "DEPTH = 1 + "),
@@ -60,14 +65,18 @@ class Size:
     rounds: int  # of step times
     edits: int  # of EDITS
     accept: tuple[str, ...]  # options of the session
+    small: tuple[str, ...] = ()  # assignments for the runs of ``noise``
+    at_once: int = 1  # of these runs
     validation: int | None = None  # tokens; None: those of the preset
 
 
 GPU = Size(
-    "gpu", "cuda", "seconds:30", "seconds:20", "10s", seeds=4, trials=6, rounds=40, edits=3, accept=("--calibrate", "2")
-)
+    "gpu", "cuda", "seconds:30", "steps:200", "10s", seeds=3, trials=3, rounds=40, edits=4,
+    accept=("--policy", "greedy", "--calibrate", "1"),
+    small=("TOTAL_BATCH_SIZE=2**15", "DEVICE_BATCH_SIZE=16"), at_once=6,
+)  # fmt: skip
 DRY = Size(
-    "demo", "cpu", "steps:3", "steps:2", "2steps", seeds=2, trials=1, rounds=2, edits=0,
+    "demo", "cpu", "steps:3", "steps:2", "2steps", seeds=2, trials=1, rounds=2, edits=1,
     accept=("--policy", "greedy", "--calibrate", "1"), validation=4096,
 )  # fmt: skip
 
@@ -92,18 +101,19 @@ class Bench:
         """The target.toml."""
         return tomllib.loads((self.target / "target.toml").read_text())
 
-    def run(self, name: str, budget: str, seed: int, edit: tuple[str, str] | None = None) -> tuple[Values, Path]:
+    def run(
+        self, name: str, budget: str, seed: int, edit: tuple[str, str] = ("", ""), values: Sequence[str] = ()
+    ) -> tuple[Values, Path]:
         """Train once; the summary with ``startup``, and the folder with the code and ``out``."""
         from nanogpt_target import __main__ as once
 
         folder = self.runs / name
         shutil.rmtree(folder, ignore_errors=True)
-        once.make_code(self.target, folder / "code")
-        if edit is not None:
-            source = (folder / "code" / "train.py").read_text()
-            if edit[0] not in source:
-                raise RuntimeError(f"train.py has no {edit[0]!r}")
-            (folder / "code" / "train.py").write_text(source.replace(*edit, 1))
+        once.make_code(self.target, folder / "code", values)
+        source = (folder / "code" / "train.py").read_text()
+        if edit[0] not in source:
+            raise RuntimeError(f"train.py has no {edit[0]!r}")
+        (folder / "code" / "train.py").write_text(source.replace(*edit, 1))
         found = once.train(folder / "code", self.data, folder / "work", budget, seed, self.env)
         if found["exit"] != 0:
             raise RuntimeError(f"{name}: training ended with exit code {found['exit']}")
@@ -255,24 +265,38 @@ def part_answers(bench: Bench) -> Values:
 
 
 def part_tests(bench: Bench) -> Values:
-    words = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-rs", "tests/gpu"]
+    words = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-rsf", "-W", "ignore", "tests/gpu"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    print(done.stdout, done.stderr, flush=True)
     lines = (done.stdout + done.stderr).strip().splitlines()
     if done.returncode not in (0, 5):  # 5: no test was collected, where there is no GPU
-        raise RuntimeError("tests/gpu failed: " + " | ".join(lines[-15:]))
+        raise RuntimeError(" | ".join(line for line in lines if line.startswith(("FAILED", "E  "))))
     return {"tests/gpu": lines[-1]}
 
 
 def part_noise(bench: Bench) -> Values:
-    """Each round adds one seed; what is complete is written, so that a cut-off part keeps its rounds."""
-    values: dict[str, list[float]] = {name: [] for name in ("baseline", *list(EDITS)[: bench.size.edits])}
+    """Seeds that all programs have finished are written, so that a cut-off part keeps them."""
+    size = bench.size
+    edits = {"baseline": ("", ""), **dict(list(EDITS.items())[: size.edits])}
+    values: dict[tuple[str, int], float] = {}
     found: Values = {}
-    for seed in range(1, bench.size.seeds + 1):
-        for name in values:
-            _, folder = bench.run("noise", bench.size.noise, seed, EDITS.get(name))
-            values[name].append(bench.score(folder, 1)["value"])
-        found = {"seeds": seed, "val_bpb": values, **_spreads(values)}
-        _write(bench.out / "noise.json", found)
+
+    def measure(name: str, seed: int) -> tuple[str, int, float]:
+        _, folder = bench.run(f"noise-{list(edits).index(name)}-{seed}", size.noise, seed, edits[name], size.small)
+        value = bench.score(folder, 1)["value"]
+        shutil.rmtree(folder)
+        return name, seed, value
+
+    with ThreadPoolExecutor(size.at_once) as pool:
+        jobs = [pool.submit(measure, name, seed) for seed in range(1, size.seeds + 1) for name in edits]
+        for job in as_completed(jobs):
+            name, seed, value = job.result()
+            values[name, seed] = value
+            print(name, seed, value, flush=True)
+            whole = [one for one in range(1, size.seeds + 1) if all((each, one) in values for each in edits)]
+            by_name = {each: [values[each, one] for one in whole] for each in edits}
+            found = {"seeds": len(whole), "val_bpb": by_name, **_spreads(by_name)}
+            _write(bench.out / "noise.json", found)
     return found
 
 
@@ -290,6 +314,9 @@ def _spreads(values: Mapping[str, list[float]]) -> Values:
 
 
 def part_session(bench: Bench) -> Values:
+    from sandbox import make_sandbox
+    from sandbox.types import SandboxUnavailable
+
     size, runs = bench.size, bench.out / "work" / "sessions"
     shutil.rmtree(runs, ignore_errors=True)
     target = bench.out / "work" / "repository"
@@ -298,26 +325,44 @@ def part_session(bench: Bench) -> Values:
     git = ["git", "-C", str(target), "-c", "user.name=User", "-c", "user.email=user@localhost"]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Begin"]):
         subprocess.run([*git, *words], check=True)
+    try:
+        sandbox = make_sandbox("auto").name
+    except SandboxUnavailable:
+        sandbox = "process"
     before, began = bench.memory(), time.monotonic()
     words = [
-        sys.executable, "-m", "agent.cli", "run", "--target", str(target), "--proposer", "cma-es",
-        "--sandbox", "process", "--device", size.device, "--budget", size.session, "--trials", str(size.trials),
-        *size.accept, "--tag", "gpu", "--runs", str(runs), "--cache", str(bench.cache),
+        "run", "--target", str(target), "--proposer", "ideas", "--sandbox", sandbox, "--device", size.device,
+        "--budget", size.session, "--trials", str(size.trials), *size.accept, "--tag", "gpu", "--runs", str(runs),
+        "--cache", str(bench.cache), "--hours", "0.08",
     ]  # fmt: skip
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"the session ended with exit status {done.returncode}: {done.stderr[-2000:]}")
+    done = _overnight(*words)
     took = time.monotonic() - began
-    words = [sys.executable, "-m", "agent.cli", "status", "gpu", "--json", "--runs", str(runs)]
-    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    status = json.loads(shown.stdout)
+    (bench.out / "ledger.jsonl").write_bytes((runs / "gpu" / "ledger.jsonl").read_bytes())
+    if done.returncode != 0:
+        logs = "".join(each.read_text() for each in sorted((runs / "gpu").rglob("train.log")))
+        (bench.out / "session-trials.log").write_text(logs)
+        raise RuntimeError(f"the session ended with exit status {done.returncode}: {done.stderr[-2000:]}")
+    status = json.loads(_overnight("status", "gpu", "--json", "--runs", str(runs)).stdout)
     return {
+        "sandbox": sandbox,
         "seconds": took,
         "trials": status.get("trials"),
         "kept": status.get("kept"),
         "failed": status.get("failures"),
         "GPU memory before and after, GB": [before, bench.memory()],
     }
+
+
+def part_doctor(bench: Bench) -> Values:
+    done = _overnight("doctor", "--sandbox", "--json", "--runs", str(bench.out), "--cache", str(bench.cache))
+    if not done.stdout:
+        raise RuntimeError(done.stderr[-2000:])
+    findings = json.loads(done.stdout)["findings"]
+    return {each["name"]: f"{'ok' if each['ok'] else 'no'}: {each['found']}" for each in findings}
+
+
+def _overnight(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "agent.cli", *words], cwd=ROOT, capture_output=True, text=True)
 
 
 def _peak() -> float | None:
@@ -343,8 +388,9 @@ PARTS: Mapping[str, tuple[Callable[[Bench], Values], float]] = {  # with the sec
     "steps": (part_steps, 100),
     "answers": (part_answers, 90),
     "tests": (part_tests, 120),
-    "noise": (part_noise, 200),
-    "session": (part_session, 200),
+    "session": (part_session, 300),
+    "noise": (part_noise, 300),
+    "doctor": (part_doctor, 60),
 }
 
 
@@ -399,8 +445,9 @@ def _write(place: Path, found: Values) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, default=12.0)
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts to run, in this order (default: %(default)s)")
     parser.add_argument("--part", choices=PARTS, help="run one part here; for the processes of this script")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -408,8 +455,12 @@ def main() -> int:
     if given.part:
         _write(out / f"{given.part}.json", PARTS[given.part][0](Bench(out, size)))
         return 0
+    parts = given.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"--parts: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     end, results = time.monotonic() + 60 * given.minutes * (SLOWER if given.dry_run else 1), {}
-    for name, (_, seconds) in PARTS.items():
+    for name in parts:
+        seconds = PARTS[name][1]
         seconds *= SLOWER if given.dry_run else 1
         left = end - time.monotonic()
         if left < 5:

@@ -9,6 +9,8 @@ VERSION="${2:-3.12}"
 NAMES=(
     msgspec GitPython gitdb smmap unidiff rich markdown-it-py mdurl pygments tomli-w jinja2 markupsafe
     cmaes psutil pytest pluggy iniconfig packaging hypothesis sortedcontainers
+    docker requests urllib3 charset-normalizer openai httpx2 httpcore2 truststore h11 anyio idna certifi sniffio distro jiter
+    pydantic pydantic-core annotated-types typing-inspection typing-extensions
 )
 PYTHON="$ROOT/.venv/bin/python"
 [ -x "$PYTHON" ] || PYTHON=python3

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sandboxes import working
 
-from sandbox import gpu, make_sandbox
+from sandbox import gpu
 from sandbox.selfcheck.bench import Bench, describe
 from sandbox.types import Device, Limits
 
@@ -23,9 +24,7 @@ os._exit(0)
 
 @pytest.mark.parametrize("name", ["bwrap", "docker"])
 def test_28_gpu_memory_is_free_after_job(name: str) -> None:
-    place = make_sandbox(name)
-    if not place.guarantees:
-        pytest.skip(f"{name} does not work here")
+    place = working(name)
     device = Device("cuda")
     before = gpu._used_mb(device)
     with Bench(place) as bench:
