@@ -189,7 +189,7 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     checked = {}
     for key, value in values.items():
         check_key(key, fields, where)
-        checked[key] = _typed(value, plain_type(hints[key]), f"{where}: {key}")
+        checked[key] = _typed(value, plain_type(hints[key]), f"{where}: {key}", key in ABOVE_ZERO)
         if choices := fields[key].metadata["choices"]:
             check_choice(checked[key], choices, f"{where}: {key}")
     return checked
@@ -202,10 +202,13 @@ def plain_type(hint: Any) -> type:
     return hint  # type: ignore[no-any-return]
 
 
+ABOVE_ZERO = {
+    "hours", "train_hours", "gpu_hours", "llm_timeout", "llm_token_timeout", "max_tokens_total", "max_cost",
+}  # fmt: skip
 _NOUN = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
 
-def _typed(value: Any, kind: type, where: str) -> Any:
+def _typed(value: Any, kind: type, where: str, above_zero: bool) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is float and number:
         value = float(value)
@@ -213,18 +216,15 @@ def _typed(value: Any, kind: type, where: str) -> Any:
         return f"{value:g}"  # --budget and --centaur-share may be numbers in a file
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise UsageError(f"{where} must be {_NOUN[kind]}, not {value!r}.")
-    if isinstance(value, (int, float)) and not 0 <= value < math.inf:
-        raise UsageError(f"{where} = {value} must be a finite number, 0 or more.")
+    if isinstance(value, (int, float)) and (not 0 <= value < math.inf or (above_zero and not value)):
+        raise UsageError(
+            f"{where} = {value:g} must be a finite number, {'more than 0' if above_zero else '0 or more'}."
+        )
     return value
 
 
 def check_settings(settings: Settings) -> None:
     """Raises ``UsageError`` for values that no session accepts; names the option."""
-    bounds = ("hours", "train_hours", "gpu_hours", "llm_timeout", "llm_token_timeout")
-    for name in (*bounds, "max_tokens_total", "max_cost"):
-        value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be more than 0.")
     if settings.until:
         parse_until(settings.until, datetime.now())
     if settings.max_cost is not None and not (settings.price_in or settings.price_out):

@@ -174,9 +174,9 @@ def moment(seconds: float | None) -> str:
     return MISSING if seconds is None else time.strftime("%b %d %H:%M", time.localtime(seconds))
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Format a number with its noun: ``1 trial``, ``2 trials``."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+def count(number: float, noun: str, plural: str = "") -> str:
+    """Format a number with its noun: ``1 trial``, ``2 trials``, ``0.5 hours``."""
+    return f"{number if isinstance(number, int) else f'{number:g}'} {noun if number == 1 else plural or noun + 's'}"
 
 
 # charts of block characters

@@ -42,14 +42,19 @@ def check_choice(value: str, choices: Iterable[str], where: str) -> None:
     """Raises ``UsageError`` for a value that is not in ``choices``. ``where`` names the file and the key."""
     names = list(choices)
     if value not in names:
-        raise UsageError(f"{where} = {value!r} is not one of {', '.join(names)}.{nearest(value, names)}")
+        raise UsageError(f"{where} = {value!r} is not one of {', '.join(names)}.{similar(value, names)}")
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
     """A sentence that suggests the name closest to ``word``, or lists all names."""
-    options = list(names)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else f" Valid: {', '.join(sorted(options))}."
+    options = sorted(names)
+    return similar(word, options) or f" Valid: {', '.join(options)}."
+
+
+def similar(word: str, names: Iterable[str]) -> str:
+    """A sentence that suggests the name closest to ``word``; "" if no name is close."""
+    close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 class Table:

@@ -23,14 +23,14 @@ from agent.rundir.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
-WIDTH = 118
+WIDTH, WIDEST = 118, 150  # characters of a terminal; of one with long lines
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 
-def terminal(name: str, title: str, *shown: tuple[str, RenderableType]) -> None:
+def terminal(name: str, title: str, *shown: tuple[str, RenderableType], width: int = WIDTH) -> None:
     """Save a picture of a terminal with these commands and their output."""
     with open(os.devnull, "w") as nowhere:
-        console = Console(file=nowhere, record=True, width=WIDTH, highlight=False)
+        console = Console(file=nowhere, record=True, width=width, highlight=False)
         for command, output in shown:
             console.print(f"[bold]$ {command}[/]")
             console.print(output)
@@ -60,7 +60,7 @@ def main() -> int:
         (f"overnight log {tag} --all", log_table(night, all=True)),
     )
     again = replayed(tag, directory.parent)
-    terminal("replay.svg", "once more, before you rely on it", (f"overnight replay {tag}", again))
+    terminal("replay.svg", "once more, before you rely on it", (f"overnight replay {tag}", again), width=WIDEST)
     with Browser(1280, 1000) as browser:
         browser.open(write_report(directory))
         browser.picture(IMAGES / "report.png", height=980)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.cli.parser import build_parser, commands_of
 from agent.errors import OvernightError, UsageError
+from agent.toml import similar
 
 FIRST_COMMANDS = """usage: overnight COMMAND [OPTIONS]
 
@@ -83,15 +83,15 @@ def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
     commands = commands_of(parser)
     if words[0] not in {**commands, **parser._option_string_actions}:
         names = parser._option_string_actions if words[0].startswith("-") else commands
-        raise UsageError(f"no command {words[0]!r}. {_nearest(words[0], names, 'overnight')}")
+        raise UsageError(f"no command {words[0]!r}.{similar(words[0], names) or ' See `overnight --help`.'}")
     cut = words.index("--") if words[0] == "llm" and "--" in words else len(words)
     known, unknown = parser.parse_known_args(words[:cut])
     arguments = vars(known)
     command = arguments.pop("command")
     arguments.pop("unused", None)
     if unknown:
-        hint = _nearest(unknown[0].split("=")[0], commands[command]._option_string_actions, f"overnight {command}")
-        raise UsageError(f"{command} does not accept {unknown[0]!r}. {hint}")
+        hint = similar(unknown[0].split("=")[0], commands[command]._option_string_actions)
+        raise UsageError(f"{command} does not accept {unknown[0]!r}.{hint or f' See `overnight {command} --help`.'}")
     if cut < len(words):
         arguments["extra"] = words[cut + 1 :]  # passed to vLLM unchanged
     return arguments.pop("function"), arguments
@@ -104,11 +104,6 @@ def _print_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def _nearest(word: str, names: Iterable[str], command: str) -> str:
-    near = difflib.get_close_matches(word, list(names), n=1)
-    return f"Did you mean {near[0]}?" if near else f"See `{command} --help`."
 
 
 def _fail(message: str, status: int) -> int:

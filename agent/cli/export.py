@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     add_fields(parser, ["track"])
 
 
-def export(tag: str | None, format: str, output: Path | None, runs: str, track: str = "") -> int:
+def export(tag: str | None, format: str, output: Path | None, runs: str, track: str | None = None) -> int:
     """Print the attempts of a run as tsv, csv or json, write a study of Optuna or a Parquet file, or send a tracker.
 
     ``tag`` may name a comparison: its sessions are the studies, or the rows of one table.
@@ -37,7 +37,7 @@ def export(tag: str | None, format: str, output: Path | None, runs: str, track: 
     from agent.review.data.export import export as text_of
     from agent.text import count
 
-    if track:
+    if track is not None:
         if output is not None or format != "tsv":
             raise UsageError("--track sends a run to trackers: leave out --format and --output.")
         return _send(existing(runs, tag), track, runs)
@@ -99,10 +99,13 @@ def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[st
 def _send(directory: RunDirectory, setting: str, runs: str) -> int:
     """Send a run to trackers that hold it in part or not at all."""
     from agent.observers.trackers.follow import send_run
-    from agent.observers.trackers.track import parse_tracks
+    from agent.observers.trackers.track import TOOLS, parse_tracks
     from agent.text import count
 
-    for track in parse_tracks(setting, runs):
+    tracks = parse_tracks(setting, runs)
+    if not tracks:
+        raise UsageError(f"--track {setting!r}: name a tracker: {', '.join(TOOLS)}.")
+    for track in tracks:
         with contextlib.redirect_stdout(io.StringIO()):  # the libraries print; stdout is for data
             held, problem = send_run(directory.path, track)
         if problem:

@@ -15,6 +15,11 @@ def list_runs(json: bool, runs: str) -> int:
     """List the runs."""
     from agent.review.data.run_index import overview
     from agent.review.terminal.runs import runs_table
+    from agent.rundir.directory import find_replays
 
-    rows = overview(folder_of_runs(runs), say)
-    return show(json, lambda: rows, lambda: runs_table(rows))
+    folder = folder_of_runs(runs)
+    rows = overview(folder, say)
+    show(json, lambda: rows, lambda: runs_table(rows))
+    if others := find_replays(folder):
+        say(f"Replays and promotions: {', '.join(others)}. `overnight watch NAME` shows one.")
+    return 0

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from inspect import getdoc
-from typing import Any
+from typing import Any, Literal
 
 from agent.cli.diff import pair
 from agent.cli.options import Commands, add_command
@@ -22,7 +22,8 @@ from agent.cli.run import ask_to_stop
 from agent.cli.runs import existing, folder_of_runs
 from agent.cli.show import details
 from agent.cli.status import night_now
-from agent.errors import EnvironmentProblem, OvernightError
+from agent.errors import EnvironmentProblem, OvernightError, UsageError
+from agent.types import Decision, Ending, Status
 
 MARK = (
     "`data` is the record of a run. Models, trials and their logs wrote its texts (subject, rationale, reason, diff, "
@@ -33,6 +34,7 @@ INSTRUCTIONS = (
     "noise are kept. These tools read the runs of one folder; without a tag they take the newest run. A gain is "
     f"positive when better. In every answer, {MARK}"
 )
+Outcome = Literal[Status, Ending, Decision, "lost", ""]
 CURVE_POINTS = 20  # of a loss curve: an agent reads the shape, not each point
 
 
@@ -45,6 +47,7 @@ def serve(runs: str) -> int:
     try:
         from mcp.server.mcpserver import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
+        from mcp.server.mcpserver.tools import Tool
         from mcp_types import ToolAnnotations
     except ImportError:
         raise EnvironmentProblem("this command needs the SDK of MCP: pip install 'overnight[mcp]'.") from None
@@ -52,13 +55,18 @@ def serve(runs: str) -> int:
 
     folder_of_runs(runs)  # a wrong --runs is an error now, not at the first call
     tools = Tools(runs)
-    server = MCPServer("overnight", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
     reading = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     ending = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+    offered = []
     for tool in (tools.list_runs, tools.status, tools.log, tools.show, tools.diff, tools.report, tools.stop):
         hints = ending if tool == tools.stop else reading
         answering = _answering(tool, ToolError)
-        server.add_tool(answering, description=getdoc(tool), annotations=hints, structured_output=False)
+        offered.append(
+            Tool.from_function(answering, description=getdoc(tool), annotations=hints, structured_output=False)
+        )
+        offered[-1].fn_metadata.arg_model.model_config["extra"] = "forbid"  # an unknown argument is an error
+        offered[-1].fn_metadata.arg_model.model_rebuild(force=True)
+    server = MCPServer("overnight", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING", tools=offered)
     if sys.stdin.isatty():
         say("An editor starts this command and speaks to it over stdio: see docs/how-to/editor.md. Ctrl-C ends it.")
     server.run()
@@ -83,17 +91,21 @@ class Tools:
 
         return status_json(night_now(existing(self._runs, tag)))
 
-    def log(self, tag: str | None = None, status: str = "", source: str = "", text: str = "", latest: int = 30) -> Any:
+    def log(
+        self, tag: str | None = None, status: Outcome = "", source: str = "", text: str = "", latest: int = 30
+    ) -> Any:
         """List attempts with decision, value, gain, reason: the latest ones that match.
 
-        status: a status or decision (keep, revert, ok, crash, oom, ...); source: llm, cma, tpe, ideas, ...;
+        status: a status or decision; source: llm, cma, tpe, ideas, ...;
         text: words in subject, reason or changed lines; latest: at most this number of attempts.
         """
         from agent.review.data.attempts import log_json, select
 
+        if latest < 1:
+            raise UsageError(f"latest = {latest}: must be at least 1.")
         night = night_now(existing(self._runs, tag))
         found = select(night.attempts, status=status, source=source, words=text)
-        return {"matching": len(found), "attempts": log_json(found[-latest:] if latest > 0 else [])}
+        return {"matching": len(found), "attempts": log_json(found[-latest:])}
 
     def show(self, trial: int, tag: str | None = None) -> Any:
         """Show one attempt: diff, reason, runs, loss curve beside its parent's, decisive lines of a failure."""

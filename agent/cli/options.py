@@ -73,8 +73,11 @@ def add_settings(parser: Parser, leave_out: Iterable[str] = ()) -> None:
         groups.add_argument("--config", type=Path, help="TOML file with any of these settings")
 
 
-def add_fields(parser: Parser, names: Iterable[str]) -> argparse._ArgumentGroup:
+def add_fields(parser: Parser, names: Iterable[str], runs_own: Iterable[str] = ()) -> argparse._ArgumentGroup:
     """One option per named field of ``Settings``; an option that is not given is absent from the namespace.
+
+    Args:
+        runs_own: the fields whose default is the value of the run that the command works on.
 
     Returns:
         The first group.
@@ -85,11 +88,11 @@ def add_fields(parser: Parser, names: Iterable[str]) -> argparse._ArgumentGroup:
         if field.name in names:
             title = field.metadata["group"]
             group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
-            _add_field(group, field, plain_type(hints[field.name]))
+            _add_field(group, field, plain_type(hints[field.name]), field.name in runs_own)
     return next(iter(groups.values()))
 
 
-def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: type) -> None:
+def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: type, runs_own: bool) -> None:
     flag, text, choices = field.name.replace("_", "-"), field.metadata["help"], field.metadata["choices"]
     options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
     if kind is bool:
@@ -104,6 +107,8 @@ def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ki
     elif choices:
         text += f": {', '.join(choices)}"
     default = f"{field.default:g}" if kind is float and field.default is not None else field.default
+    if runs_own:
+        text, default = text.partition("; default")[0], "the run's own"
     text += f" (default: {default})" if default not in (None, "") else ""
     if form := field.metadata["several"]:
         options["action"], metavar = Listed, form

@@ -22,7 +22,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--max-hours", type=float, help="start no run after this number of hours")
     parser.add_argument("--name", default="", help="name of the promotion's folder (default: promote-TAG)")
     parser.add_argument("--yes", action="store_true", help="start without asking on a terminal")
-    add_fields(parser, ("target", "sandbox", "image", "device", "threads", "seed", "workers", "ray_address"))
+    own = ("target", "sandbox", "image", "device", "threads")
+    add_fields(parser, (*own, "seed", "workers", "ray_address"), own)
 
 
 def promote(

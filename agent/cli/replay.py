@@ -25,8 +25,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--name", default="", help="name of the replay's folder (default: replay-TAG)")
     parser.add_argument("--results", type=Path, metavar="FILE.tsv", help="recorded values of a branch without trailers")
     parser.add_argument("--yes", action="store_true", help="start without asking on a terminal")
-    names = ("target", "sandbox", "image", "python", "device", "threads", "seed", "budget", "workers", "ray_address")
-    add_fields(parser, names)
+    own = ("target", "sandbox", "image", "python", "device", "threads", "budget")
+    add_fields(parser, (*own, "seed", "workers", "ray_address"), own)
 
 
 def replay(

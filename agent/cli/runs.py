@@ -44,6 +44,10 @@ def existing(runs: str, tag: str | None, replays: bool = False) -> RunDirectory:
     if tag is None:
         raise UsageError(f"there are no runs in {runs}. `overnight demo` makes one.")
     if tag not in (*known, *others):
+        if (other := folder / tag).is_dir() and tag in find_replays(folder):
+            raise UsageError(f"{other} is a replay or promotion, not a run. `overnight watch {tag}` shows it.")
+        if (other / "compare.toml").is_file():
+            raise UsageError(f"{other} is a comparison, not a run. `overnight list` shows its sessions.")
         close = difflib.get_close_matches(tag, [*known, *others], n=3, cutoff=0.3) or known[-3:]
         raise UsageError(f"no run {tag!r} in {runs}." + (f" Nearest: {', '.join(close)}." if close else ""))
     return RunDirectory(folder, tag)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from agent.errors import UsageError
 from agent.rundir.directory import RunDirectory, new_tag, replace_file
 from agent.settings import PROPOSERS, USED_BY, Settings, make_settings
 from agent.target import load_target
-from agent.toml import dump_toml, read_toml
+from agent.toml import check_choice, dump_toml, read_toml
 
 METHODS = ("cma-es", "tpe", "random")
 SEEDS = 3
@@ -62,7 +61,7 @@ def make_plan(methods: str | None, seeds: int | None, tag: str, config: Path | N
     A comparison that continues may get more methods and seeds, but no other settings.
 
     Raises:
-        UsageError: names the option, and the nearest valid name of a method.
+        UsageError: names the option.
     """
     root = Path(flags.get("runs", "runs"))
     tag = tag or new_tag(root, "cmp-")
@@ -120,8 +119,5 @@ def _methods(text: str) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"--methods: name at least one of {', '.join(PROPOSERS)}.")
     for name in names:
-        if name not in PROPOSERS:
-            near = difflib.get_close_matches(name, PROPOSERS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PROPOSERS)}."
-            raise UsageError(f"--methods: no method {name!r}; {hint}")
+        check_choice(name, PROPOSERS, "--methods: method")
     return names

@@ -108,12 +108,13 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
         request.tag, tuple(stages), request.seeds, place.target.goal, place.target.metric, str(place.target.budget),
         int(request.settings.get("seed", 0)), place.target.score == "stdout", request.ablate,
     )  # fmt: skip
-    directory = RunDirectory(runs, request.name or f"promote-{request.tag}")
+    directory = RunDirectory(runs, request.name or f"promote-{request.tag}", "--name")
     done = fold(read(directory.ledger), str(directory.ledger)).runs
     budgets = [at.target.budget for at in places]
     seconds = [budget.amount if budget.kind == "seconds" else None for budget in budgets]
     jobs = [(job, each) for stage, each in zip(stages, seconds, strict=True) for job in plan.jobs(stage.comparisons)]
     cost = total_cost(jobs, done, place.settings.workers)
+    place.caution(say)
     return Prepared(plan, steps, tuple(places), directory, cost, request.max_hours)
 
 

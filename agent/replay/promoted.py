@@ -28,7 +28,7 @@ def held_in(runs: Path, name: str, tag: str) -> Held:
     Raises:
         UsageError: there is none, it is of another run or not complete, or no edit held.
     """
-    directory = RunDirectory(runs, name)
+    directory = RunDirectory(runs, name, "--only-held")
     state = fold(read(directory.ledger), str(directory.ledger))
     result = result_in(state)
     if result is None:

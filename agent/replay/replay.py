@@ -86,11 +86,12 @@ def prepare(request: Request, runs: Path, say: Say) -> Replay:
         plan, place = _of_branch(request, known, runs, say)
     if not place.settings.ray_address:
         place.check_beside(place.settings.workers)
-    directory = RunDirectory(runs, request.name or _name(request))
+    directory = RunDirectory(runs, request.name or _name(request), "--name")
     branch = minimal_branch(plan.what)
     if plan.ablate and not directory.ledger.exists() and place.repo.ref(f"refs/heads/{branch}"):
         raise UsageError(f"branch {branch} exists. Rename or delete it first: git branch -m {branch} NAME")
     done = fold(read(directory.ledger), str(directory.ledger)).runs
+    place.caution(say)
     return Replay(plan, place, directory, cost_of(plan, done, place.settings.workers))
 
 

@@ -27,11 +27,11 @@ A new run copies notes.md of its target into its own folder; edit that copy duri
 
 
 class RunDirectory:
-    """``runs/<tag>/``. Raises ``UsageError`` for a tag that cannot be part of a branch name."""
+    """``runs/<tag>/``. Raises ``UsageError`` for a tag that cannot be part of a branch name; names ``option``."""
 
-    def __init__(self, root: Path, tag: str):
+    def __init__(self, root: Path, tag: str, option: str = "--tag"):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", tag) or tag.endswith((".lock", ".")) or ".." in tag:
-            raise UsageError(f"--tag {tag!r}: use letters, digits, '.', '_' and '-' (the tag names a branch).")
+            raise UsageError(f"{option} {tag!r}: use letters, digits, '.', '_' and '-' (it names a branch).")
         self.tag = tag
         self.path = root / tag
         self.ledger = self.path / "ledger.jsonl"

@@ -10,6 +10,7 @@ from statistics import fmean
 
 import msgspec
 
+from agent import text
 from agent.errors import UsageError
 from agent.judge.gain import gain_of_runs
 from agent.judge.noise import noise_of
@@ -59,7 +60,8 @@ def gather(setting: str, root: Path, target: Target, data: str, repo: Repo, say:
     attempts = [a for tag, state in states.items() for a in _attempts(tag, state, str(target.budget), root)]
     if not attempts:
         return Memory()
-    say(f"memory: {len(attempts)} attempts of {len(states)} earlier runs ({', '.join(states)}).")
+    found, earlier = text.count(len(attempts), "attempt"), text.count(len(states), "earlier run")
+    say(f"memory: {found} of {earlier} ({', '.join(states)}).")
     baselines = {tag: fmean(values) for tag, state in states.items() if (values := _values(state.baseline_runs))}
     return Memory(tuple(states), tuple(attempts), baselines, points=setting != "auto")
 

@@ -38,6 +38,12 @@ class Parts(Workplace):
     sleeper: SleepingServer | None = None
     ahead: bool = False  # the model is asked while a trial trains
 
+    def caution(self, say: Callable[[str], None]) -> None:
+        super().caution(say)
+        for track in self.tracks:
+            if problem := track.unreachable():
+                say(f"--track {track}: {problem}. It is tried again until the session ends.")
+
 
 def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     """Check the settings, the workplace and the model server, in this order; then prepare the data.
@@ -57,7 +63,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
     tracks = parse_tracks(settings.track, settings.runs)
     settings = dataclasses.replace(settings, track=",".join(map(str, tracks)))  # a resume may start in another folder
-    place = checked_place(settings, say)
+    place = checked_place(settings)
     source = place.repo.read(place.repo.head(), place.target.path)
     if settings.gpu_hours and place.device.kind == "cpu":
         say(f"--gpu-hours {settings.gpu_hours:g} has no effect: runs train on the CPU.")

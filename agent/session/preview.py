@@ -22,6 +22,7 @@ def preview(settings: Settings, say: Callable[[str], None]) -> list[tuple[str, s
     parts = assemble(settings, say)
     check_repository(parts.repo, settings.tag)
     parts.repo.close()
+    parts.caution(say)
     return list(_lines(parts, str(directory.path), has_notes))
 
 
@@ -54,6 +55,6 @@ def _end(settings: Settings) -> str:
         f"after {settings.hours:g} h" if settings.hours else "",
         f"at {settings.until}" if settings.until else "",
         f"after {settings.train_hours:g} h of training" if settings.train_hours else "",
-        f"after {settings.gpu_hours:g} GPU-hours" if settings.gpu_hours else "",
+        f"after {text.count(settings.gpu_hours, 'GPU-hour')}" if settings.gpu_hours else "",
     ]
     return ", or ".join(filter(None, bounds)) or "when it is stopped: overnight stop, or Ctrl-C"

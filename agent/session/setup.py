@@ -63,6 +63,7 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     check_repository(parts.repo, settings.tag)
     memory = gather(settings.memory, Path(settings.runs), parts.target, parts.data_hash, parts.repo, say)
     with at_work(parts, directory) as crew:
+        parts.caution(say)
         directory.create(record_of(parts), notes)
         save(memory, directory)
         approve(directory)
@@ -153,6 +154,7 @@ def resume(
         check_same(ledger.state, parts)
         directory.forget_stop()
         with at_work(parts, directory) as crew:
+            parts.caution(say)
             changed = changes_of(ledger.state, parts, directory, before, changes)
             ledger.append(Resumed(attempt=ledger.state.resumed + 1, changes=changed or UNSET))
             approve(directory, ledger.state)

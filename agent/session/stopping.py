@@ -75,7 +75,7 @@ def reason_to_end(
         return "the one trial is done" if settings.trials == 1 else f"all {settings.trials} trials done"
     if settings.hours is not None:
         left = settings.hours * 3600 - elapsed
-        if reason := _over(left, cost.trial, _hours_over(settings.hours), f"of {_hours(settings.hours)}"):
+        if reason := _over(left, cost.trial, _hours_over(settings.hours), f"of {text.count(settings.hours, 'hour')}"):
             return reason
     if until_left is not None and (
         reason := _over(until_left, cost.trial, f"it is {settings.until}", f"until {settings.until}")
@@ -85,12 +85,12 @@ def reason_to_end(
         runs = (m for runs in state.runs.values() for m in runs if m.role != "test")
         left = settings.train_hours * 3600 - sum(m.seconds.get("training", 0.0) for m in runs)
         what = " of training"
-        over, bound = _hours_over(settings.train_hours, what), f"of {_hours(settings.train_hours)}{what}"
+        over, bound = _hours_over(settings.train_hours, what), f"of {text.count(settings.train_hours, 'hour')}{what}"
         if reason := _over(left, cost.training, over, bound):
             return reason
     if settings.gpu_hours is not None:
         left, what = settings.gpu_hours * 3600 - gpu_seconds(state), " on GPUs"
-        over, bound = _hours_over(settings.gpu_hours, what), f"of {_hours(settings.gpu_hours)}{what}"
+        over, bound = _hours_over(settings.gpu_hours, what), f"of {text.count(settings.gpu_hours, 'hour')}{what}"
         if reason := _over(left, cost.run, over, bound):
             return reason
     return _model_over(state, settings)
@@ -111,12 +111,8 @@ def _model_over(state: State, settings: Settings) -> str:
     return ""
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:g} hour{'' if hours == 1 else 's'}"
-
-
 def _hours_over(hours: float, what: str = "") -> str:
-    return f"{_hours(hours)}{what} {'is' if hours == 1 else 'are'} over"
+    return f"{text.count(hours, 'hour')}{what} {'is' if hours == 1 else 'are'} over"
 
 
 def _over(left: float, needed: float, over: str, bound: str) -> str:

@@ -22,7 +22,7 @@ from agent.trial.workspace import sweep
 from agent.trust import is_trusted
 from agent.workers.gpu_sharing import SharedExperiment
 from agent.workers.local import LocalWorkers, Workers
-from sandbox import NAMES, make_sandbox, missing, protects
+from sandbox import NAMES, make_sandbox, missing
 from sandbox.gpu import devices, has_apple_gpu
 from sandbox.processor import processors
 from sandbox.types import Device, Sandbox, SandboxUnavailable
@@ -50,6 +50,11 @@ class Workplace:
     def sleeper(self) -> SleepingServer | None:
         """The model server that sleeps during runs; None without one."""
         return None
+
+    def caution(self, say: Callable[[str], None]) -> None:
+        """Say what the user must know of this place before anything starts."""
+        if lacking := lacks(self.sandbox):
+            say(f"sandbox {self.sandbox.name} does not guarantee: {lacking}")
 
     def experiments(self, owner: str, stop_now: Callable[[], bool], workers: int) -> list[Experiment]:
         """Experiments that measure at the same time, each on its own GPU.
@@ -110,7 +115,7 @@ class Workplace:
 
 def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
     """``checked_place`` with its data. Errors: see there."""
-    return with_data(checked_place(settings, say), say)
+    return with_data(checked_place(settings), say)
 
 
 def with_data(place: Workplace, say: Callable[[str], None]) -> Workplace:
@@ -118,7 +123,7 @@ def with_data(place: Workplace, say: Callable[[str], None]) -> Workplace:
     return dataclasses.replace(place, prepared=prepare(place.target, place.settings.cache, say))
 
 
-def checked_place(settings: Settings, say: Callable[[str], None]) -> Workplace:
+def checked_place(settings: Settings) -> Workplace:
     """Check the target, the repository, the device and the sandbox, in this order.
 
     Raises:
@@ -137,7 +142,7 @@ def checked_place(settings: Settings, say: Callable[[str], None]) -> Workplace:
     device = find_device(settings)
     unasked = chosen.get("proposer") == settings.proposer and not is_trusted(folder)
     needs_all = unasked or settings.proposer in EDIT_CODE
-    sandbox = find_sandbox(settings, say, needs_all, own_python=bool(target.python))
+    sandbox = find_sandbox(settings, needs_all, own_python=bool(target.python))
     if sandbox.name not in (able := REACH.get(device.kind, NAMES)):
         raise EnvironmentProblem(
             f"--device {device.kind}: jobs in the sandbox {sandbox.name} cannot use this GPU. Use --sandbox "
@@ -202,12 +207,11 @@ def check_utf8(source: str, path: str) -> None:
         raise UsageError(f"{path} ends its lines with carriage returns alone. Convert them to line feeds and commit.")
 
 
-def find_sandbox(settings: Settings, say: Callable[[str], None], needs_all: bool, own_python: bool = False) -> Sandbox:
+def find_sandbox(settings: Settings, needs_all: bool, own_python: bool = False) -> Sandbox:
     """The sandbox that the settings name.
 
     Args:
         settings: of the session.
-        say: shows a message.
         needs_all: whether to require all guarantees unless the sandbox is named explicitly: for edits to code, and
             for an untrusted target that chose a method without such edits.
         own_python: whether trials use an interpreter of the host, which Docker does not show; ``auto`` is bubblewrap
@@ -228,15 +232,17 @@ def find_sandbox(settings: Settings, say: Callable[[str], None], needs_all: bool
             raise EnvironmentProblem(str(error)) from None
         sandbox = make_sandbox("process")  # enough for methods that change numbers only
         sandbox.check()
-    if not protects(sandbox):
-        lacking = "; ".join(g.value for g in missing(sandbox))
-        if needs_all and settings.sandbox != sandbox.name:
-            raise EnvironmentProblem(
-                f"the sandbox {sandbox.name} does not guarantee: {lacking}. Unreviewed code needs that: use --sandbox "
-                f"docker or bwrap, or accept the risk with --sandbox {sandbox.name}."
-            )
-        say(f"sandbox {sandbox.name} does not guarantee: {lacking}")
+    if (lacking := lacks(sandbox)) and needs_all and settings.sandbox != sandbox.name:
+        raise EnvironmentProblem(
+            f"the sandbox {sandbox.name} does not guarantee: {lacking}. Unreviewed code needs that: use --sandbox "
+            f"docker or bwrap, or accept the risk with --sandbox {sandbox.name}."
+        )
     return sandbox
+
+
+def lacks(sandbox: Sandbox) -> str:
+    """The guarantees that a sandbox does not give; "" if it gives all."""
+    return "; ".join(guarantee.value for guarantee in missing(sandbox))
 
 
 def find_device(settings: Settings) -> Device:

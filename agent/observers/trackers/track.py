@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -16,6 +18,9 @@ from agent.toml import check_choice
 
 TOOLS = ("tensorboard", "mlflow", "wandb", "trackio")  # each is a package, an extra, and a module beside this one
 REMOTE = ("mlflow",)  # tools whose place may be the address of a server or a database
+PORTS = {"http": 80, "https": 443}  # of a server's address without one
+SCHEMES = (*PORTS, "databricks", "databricks-uc", "uc", "postgresql", "mysql", "sqlite", "mssql")  # of addresses
+REACH_SECONDS = 5.0  # that a server may take to answer
 
 
 class Tracker(Protocol):
@@ -47,6 +52,17 @@ class Track:
     def __str__(self) -> str:
         return f"{self.tool}:{self.place}"
 
+    def unreachable(self) -> str:
+        """Why the server of the address does not answer now; "" if it does, or if the place is no server."""
+        parts = urlsplit(self.place)
+        if parts.scheme not in PORTS:
+            return ""
+        try:
+            socket.create_connection((str(parts.hostname), parts.port or PORTS[parts.scheme]), REACH_SECONDS).close()
+        except OSError as error:
+            return f"the server does not answer ({error.strerror or error})"
+        return ""
+
     def open(self, session: About) -> Tracker:
         module = importlib.import_module(f"agent.observers.trackers.{self.tool}")
         tracker: Tracker = module.open_tracker(self.place, session)
@@ -61,7 +77,7 @@ def parse_tracks(setting: str, runs: str) -> tuple[Track, ...]:
         runs: folder of the run directories; a tool without a URI uses the folder of its name in there.
 
     Raises:
-        UsageError: an unknown tool, or an address with a password.
+        UsageError: an unknown tool, or an address that is wrong or holds a password.
         EnvironmentProblem: the package of a tool is missing.
     """
     tracks = tuple(_parse(word.strip(), runs) for word in setting.split(",") if word.strip())
@@ -82,7 +98,15 @@ def _parse(word: str, runs: str) -> Track:
         return Track(tool, str(Path(uri).expanduser().resolve()))
     if tool not in REMOTE:
         raise UsageError(f"--track {word}: {tool} is written to a folder. Name the folder, or leave it out.")
-    parts = urlsplit(uri)
+    scheme, where = uri.partition("://")[0].partition("+")[0], f"--track {tool}: the scheme of the address"
+    check_choice(scheme, (*SCHEMES, *entry_points(group="mlflow.tracking_store").names), where)
+    try:
+        parts = urlsplit(uri)
+        usable = scheme not in PORTS or (parts.hostname and parts.port != 0)
+    except ValueError:  # a wrong port or address of IPv6
+        usable = False
+    if not usable:
+        raise UsageError(f"--track {tool}: this is no address. Write {tool}:http://HOST:PORT.")
     if parts.password or (parts.username and parts.scheme.startswith("http")):
         raise UsageError(
             f"--track {tool}: settings are readable by others, so the address may not hold a password. Set "

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
 from agent import text
 from agent.review.data.diffs import diff_lines
@@ -23,6 +24,7 @@ from agent.review.data.times import cost
 from agent.types import Proposal, Record
 
 LOG_SCHEMA = "overnight.log/1"
+HIDDEN = ("outcome", "problem", "record")  # fields of an attempt that ``log --json`` leaves out
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,15 @@ def log_json(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
     return [{"schema": LOG_SCHEMA, **attempt_json(attempt)} for attempt in attempts]
 
 
+@cache
+def attempt_columns() -> dict[str, type]:
+    """The keys of ``attempt_json`` with the types of their values, which may also be None."""
+    hints = get_type_hints(Attempt)
+    return {name: (get_args(hint) or (hint,))[0] for name, hint in hints.items() if name not in HIDDEN}
+
+
 def attempt_json(attempt: Attempt) -> dict[str, Any]:
-    hidden = ("outcome", "problem", "record")
-    data = {name: value for name, value in vars(attempt).items() if name not in hidden}
-    return {**data, "seconds": round(attempt.seconds, 3)}
+    return {name: getattr(attempt, name) for name in attempt_columns()} | {"seconds": round(attempt.seconds, 3)}
 
 
 def reason(record: Record) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.state import State
-from agent.review.data.attempts import attempt_json, attempt_of
+from agent.review.data.attempts import attempt_columns, attempt_json, attempt_of
 from agent.types import Param, Record, Value
 from sandbox.packages import install_command
 
@@ -58,7 +58,10 @@ def _parquet(sessions: Sequence[Session], file: Path, _params: Sequence[Param]) 
         for session in sessions
         for record in session.state.finished
     ]
-    pq.write_table(pa.Table.from_pylist(rows), file)
+    kinds: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+    columns = {name: type(value) for name, value in sessions[0].columns.items()} | attempt_columns()
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    pq.write_table(pa.Table.from_pylist(rows, schema), file)
 
 
 def _optuna(sessions: Sequence[Session], file: Path, params: Sequence[Param]) -> None:

@@ -96,15 +96,12 @@ def test_wrong_target_toml_names_table_and_key(
 @pytest.mark.parametrize(
     "words",
     [
-        ["--max-tokens-total", "0"],
         ["--max-cost", "5"],
-        ["--hours", "0"],
         ["--until", "25:00"],
         ["--budget", "1e999s"],
         ["--budget", "0s"],
         ["--budget", "fast"],
         ["--budget", "0.5steps"],
-        ["--llm-timeout", "0", *CODE],
         ["--centaur-share", "2", *CENTAUR],
         ["--centaur-share", "-0.1", *CENTAUR],
         ["--centaur-share", "nan", *CENTAUR],
@@ -133,6 +130,10 @@ def test_wrong_value_names_the_option(fails: Fails, target: Path, words: list[st
     ("words", "key"),
     [
         (["--hours", "nan"], "hours = nan"),
+        (["--hours", "0"], "more than 0"),
+        (["--gpu-hours", "-1"], "gpu_hours = -1 must be a finite number, more than 0"),
+        (["--max-tokens-total", "0"], "max_tokens_total = 0"),
+        (["--llm-timeout", "0", *CODE], "llm_timeout = 0"),
         (["--train-hours", "inf"], "train_hours = inf"),
         (["--threads", "-1"], "threads = -1"),
         (["--trials", "-1"], "trials = -1"),

@@ -107,6 +107,9 @@ def test_texts_of_models_are_marked_as_data(runs: Path) -> None:
         ("stop", {"tag": "night"}, "not running"),
         ("show", {"tag": "night", "trial": 99}, "1 to 14"),
         ("diff", {"tag": "night", "a": "0", "b": "x"}, "baseline"),
+        ("log", {"status": "good"}, "patch_rejected"),
+        ("log", {"latest": 0}, "latest"),
+        ("log", {"stauts": "keep"}, "stauts"),
     ],
 )
 def test_wrong_argument_is_a_message(name: str, arguments: dict[str, Any], word: str, runs: Path) -> None:

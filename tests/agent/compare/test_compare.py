@@ -131,8 +131,8 @@ def test_ctrl_c_ends_comparison_after_running_trial(bowl: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--methods", "cma-es,tpee", "--trials", "2"), "did you mean tpe?"),
-        (("--methods", "cma-es,grid", "--trials", "2"), "no method 'grid'"),
+        (("--methods", "cma-es,tpee", "--trials", "2"), "Did you mean 'tpe'?"),
+        (("--methods", "cma-es,grid", "--trials", "2"), "'grid' is not one of"),
         (("--methods", ",", "--trials", "2"), "--methods"),
         (("--seeds", "0", "--trials", "2"), "--seeds 0"),
         (("--seeds", "2"), "--train-hours"),

@@ -237,11 +237,35 @@ def test_tracker_that_is_down_does_not_stop_session(tmp_path: Path) -> None:
     assert len(warnings) == 2
 
 
-@pytest.mark.parametrize("setting", ["tensorbord", "mlflow,mlflow:x", "tensorboard:http://127.0.0.1", ",wandb:s3://b"])
+WRONG = (
+    "tensorbord", "mlflow,mlflow:x", "tensorboard:http://127.0.0.1", ",wandb:s3://b", ":x", "mlflow:ftp://x",
+    "mlflow:http://host:99999", "mlflow:http:///x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", WRONG)
 def test_wrong_track_is_refused(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: importlib.util.spec_from_file_location("m", "/m.py"))
-    with pytest.raises(UsageError, match="--track"):
+    with pytest.raises(UsageError, match="--track") as refused:
         parse_tracks(setting, "runs")
+    assert str(refused.value).count("trackio") <= 1
+
+
+def test_dry_run_checks_trackers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mlflow")
+    words = ["run", "--dry-run", "--target", str(make_bowl(tmp_path / "target")), "--runs", str(tmp_path / "runs"),
+             "--sandbox", "process", "--proposer", "cma-es", "--policy", "greedy", "--trials", "1"]  # fmt: skip
+    assert main([*words, "--track", "mlflow:ftp://x"]) == 2
+    assert "does not guarantee" not in capsys.readouterr().err
+    with socket.socket() as closed:  # bound, but it does not listen
+        closed.bind(("127.0.0.1", 0))
+        assert main([*words, "--track", f"mlflow:http://127.0.0.1:{closed.getsockname()[1]}"]) == 0
+    assert "does not answer" in capsys.readouterr().err
+
+
+def test_export_refuses_empty_track(night: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "jun12", "--runs", str(night.path.parent), "--track", ""]) == 2
+    assert "--track" in capsys.readouterr().err
 
 
 def test_password_in_address_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,9 @@ def promoted(night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]
     return run
 
 
-def test_edits_hold_or_reverse_at_each_setting(night: tuple[Path, Path, State], promoted: Promoted) -> None:
+def test_edits_hold_or_reverse_at_each_setting(
+    night: tuple[Path, Path, State], promoted: Promoted, capsys: pytest.CaptureFixture[str]
+) -> None:
     target, runs, state = night
     before = git(target, "status", "--porcelain"), git(target, "rev-parse", "HEAD")
     data = promoted("--set", "SIZE=1,4", "--budget", "20s,40s", "--seeds", "4")
@@ -89,6 +91,10 @@ def test_edits_hold_or_reverse_at_each_setting(night: tuple[Path, Path, State], 
     assert "SIZE=4, 40s" in message.replace("\n", " ")
     text = git(target, "show", "autoresearch/night-held:train.py")
     assert [line for line in ("RATE = 0.1", "DEPTH = 4", "SIZE = 1") if line not in text] == []
+    capsys.readouterr()
+    assert main(["branch", "night", "--only-held", "--runs", str(runs)]) == 2
+    (message,) = capsys.readouterr().err.splitlines()
+    assert "autoresearch/night-held exists" in message
 
 
 def test_seeds_are_equal_on_both_sides(night: tuple[Path, Path, State], promoted: Promoted) -> None:
@@ -148,6 +154,13 @@ def test_live_page_shows_promotion_under_way(half_done: RunDirectory) -> None:
         assert "in progress" in now
         assert "at SIZE=2" in now
     assert "interrupted" in pages.now("half")
+
+
+def test_promotion_is_named_by_commands_for_runs(half_done: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", half_done.tag, "--runs", str(half_done.path.parent)]) == 2
+    assert f"overnight watch {half_done.tag}" in capsys.readouterr().err
+    assert main(["list", "--runs", str(half_done.path.parent)]) == 0
+    assert half_done.tag in capsys.readouterr().err
 
 
 def test_report_writes_page_of_promotion(half_done: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,14 +233,18 @@ def test_edit_that_the_setting_replaces_has_no_effect(promoted: Promoted) -> Non
         (["--budget", "soon"], "--budget"),
         (["77", "--budget", "40s"], "77"),
         (["--budget", "40s", "--seeds", "1"], "--seeds"),
+        (["--budget", "40s", "--name", "../x"], "--name '../x'"),
     ],
 )
 def test_wrong_arguments_name_the_option(words: list[str], names: str, promoted: Promoted) -> None:
-    assert names in promoted(*words, status=2)["message"]
+    message = promoted(*words, status=2)["message"]
+    assert names in message
+    assert "guarantee" not in message
 
 
 def test_branch_without_promotion_is_refused(
     night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["branch", "night", "--only-held", "no-such", "--runs", str(night[1])]) == 2
-    assert "--only-held" in capsys.readouterr().err
+    for name in ("no-such", "../x"):
+        assert main(["branch", "night", "--only-held", name, "--runs", str(night[1])]) == 2
+        assert "--only-held" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from targets import make_bowl
 from agent.cli.entry import main
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
+from agent.review.data.export_files import Session, write_file
 
 optuna = pytest.importorskip("optuna")
 
@@ -48,8 +49,17 @@ def test_parquet_has_a_row_for_each_attempt(runs: Path, state: State, tmp_path: 
     pq = pytest.importorskip("pyarrow.parquet")
     file = tmp_path / "run.parquet"
     assert main(["export", "jun12", "--runs", str(runs), "--format", "parquet", "--output", str(file)]) == 0
-    rows = pq.read_table(file).to_pylist()
-    assert [row["trial"] for row in rows] == [record.number for record in state.finished]
+    table = pq.read_table(file)
+    assert [row["trial"] for row in table.to_pylist()] == [record.number for record in state.finished]
+
+
+def test_parquet_types_do_not_depend_on_values(runs: Path, state: State, tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    write_file([Session(state)], "parquet", tmp_path / "whole.parquet")
+    write_file([Session(State(session=state.session))], "parquet", tmp_path / "empty.parquet")
+    whole, empty = (pq.read_schema(tmp_path / f"{name}.parquet") for name in ("whole", "empty"))
+    assert whole == empty
+    assert "null" not in map(str, whole.types)
 
 
 @pytest.mark.parametrize("words", [[], ["--output", "{there}"], ["--output", "{none}/run.db"]])

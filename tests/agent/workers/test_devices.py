@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from sandboxes import working
-from sessions import nothing
 from targets import make_bowl
 
 from agent.errors import EnvironmentProblem, UsageError
@@ -50,8 +49,8 @@ def test_sandbox_that_hides_the_gpu_is_refused(device: Device, tmp_path: Path, m
     monkeypatch.setattr(runtime, "find_device", lambda _settings: device)
     settings = Settings(target=str(make_bowl(tmp_path / "bowl")), proposer="random", device=device.kind)
     with pytest.raises(EnvironmentProblem, match=f"--device {device.kind}: .* Use --sandbox .*process"):
-        checked_place(replace(settings, sandbox="bwrap"), nothing)
-    assert checked_place(replace(settings, sandbox="process"), nothing).device == device
+        checked_place(replace(settings, sandbox="bwrap"))
+    assert checked_place(replace(settings, sandbox="process")).device == device
 
 
 def test_gpu_of_a_mac_is_found_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
