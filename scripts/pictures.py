@@ -11,10 +11,11 @@ from rich.console import Console, RenderableType
 from agent.ledger.journal import read
 from agent.ledger.state import fold
 from agent.replay.progress import ReplayProgress
-from agent.replay.replay import Request, prepare, run
+from agent.replay.replay import Request, prepare
+from agent.replay.run import run
 from agent.replay.shown import terminal as drawn
 from agent.replay.shown import write
-from agent.replay.view import replay_shown
+from agent.replay.view import shown_of
 from agent.review.data.night import night_of
 from agent.review.report.report import write_report
 from agent.review.terminal.log import log_table
@@ -41,7 +42,7 @@ def replayed(tag: str, runs: Path) -> RenderableType:
     """What the replay of a run prints, and its page; a replay that is done is not done again."""
     replay = prepare(Request(tag), runs, print)
     result = run(replay, ReplayProgress(Console(stderr=True), replay.plan.metric, replay.cost.runs))
-    shown = replay_shown(result)
+    shown = shown_of(result)
     write(shown, replay.directory.path / "replay.html")
     return drawn(shown)
 

@@ -143,8 +143,7 @@ MODULES = {
     "log": "agent.review.data.attempts",
     "show": "agent.review.data.attempt",
     "diff": "agent.review.data.pair",
-    "replay": "agent.replay.view",
-    "promote": "agent.replay.promote_view",
+    "replay promote": "agent.replay.view",
     "compare": "agent.compare.view",
 }
 
@@ -152,10 +151,11 @@ MODULES = {
 def schemas() -> str:
     """The --json output of each command, from the docstring of its module."""
     parts = []
-    for name, module in MODULES.items():
+    for names, module in MODULES.items():
         text = import_module(module).__doc__ or ""
         schema = text[text.index("``", text.index("\n")) :].strip()
-        parts.append(f"## `overnight {name} --json`\n\n{schema.replace('``', '`')}\n")
+        heading = " and ".join(f"`overnight {name} --json`" for name in names.split())
+        parts.append(f"## {heading}\n\n{schema.replace('``', '`')}\n")
     text = import_module("agent.review.data.export").__doc__ or ""
     parts.append(f"## `overnight export --format json`\n\n{text[text.index('``') :].strip().replace('``', '`')}\n")
     return "\n".join(parts)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.options import Commands, add_command, add_fields
-from agent.cli.output import confirmed, say, say_page, show
+from agent.cli.output import say
 
 
 def add(commands: Commands) -> None:
@@ -45,26 +45,12 @@ def promote(
     Returns:
         130 if interrupted; else 0.
     """
-    from rich.console import Console
-
-    from agent.replay.progress import ReplayProgress
-    from agent.replay.promote import Request, prepare, run
-    from agent.replay.promote_view import plan_words, promote_json, promote_shown
-    from agent.replay.shown import terminal, write
+    from agent.cli.replay import train_again
+    from agent.replay.promote import Request, prepare
 
     request = Request(tag, edits, values, budget, seeds, ablate, max_hours, name, settings)
-    prepared = prepare(request, Path(runs), say)
-    plan, cost = prepared.plan, prepared.cost
-    say(plan_words(plan, cost))
-    if cost.runs and not yes and not confirmed():
-        return 130
-    result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
-    shown = promote_shown(result)
-    show(json, lambda: promote_json(result), lambda: terminal(shown), paged=False)
-    page = prepared.directory.path / "promote.html"
-    say_page(lambda: write(shown, page), page)
-    if not result.complete:
-        say("stopped early. The same command continues.")
+    result = train_again(prepare(request, Path(runs), say), yes, json)
+    if result is None:
         return 130
     if held := result.held:
         say(f"overnight branch {tag} --only-held makes a branch of the {len(held)} that hold.")

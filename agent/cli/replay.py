@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.cli.options import Commands, add_command, add_fields
 from agent.cli.output import confirmed, say, say_page, show
+
+if TYPE_CHECKING:
+    from agent.replay.outcomes import Result
+    from agent.replay.run import Prepared
 
 
 def add(commands: Commands) -> None:
@@ -47,25 +51,33 @@ def replay(
     Returns:
         130 if interrupted; 1 with ``check`` if the branch does not reproduce; else 0.
     """
+    from agent.replay.replay import Request, prepare
+
+    request = Request(what, seeds, exact, ablate, name, results, settings)
+    result = train_again(prepare(request, Path(runs), say), yes, json)
+    if result is None:
+        return 130
+    return 1 if check and not result.reproduced else 0
+
+
+def train_again(prepared: Prepared, yes: bool, json: bool) -> Result | None:
+    """Run a prepared replay or promotion and show its result; None if it was declined or is not complete."""
     from rich.console import Console
 
     from agent.replay.progress import ReplayProgress
-    from agent.replay.replay import Request, prepare, run
+    from agent.replay.run import run
     from agent.replay.shown import terminal, write
-    from agent.replay.view import plan_words, replay_json, replay_shown
+    from agent.replay.view import plan_words, result_json, shown_of
 
-    request = Request(what, seeds, exact, ablate, name, results, settings)
-    prepared = prepare(request, Path(runs), say)
     plan, cost = prepared.plan, prepared.cost
     say(plan_words(plan, cost))
     if cost.runs and not yes and not confirmed():
-        return 130
+        return None
     result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
-    shown = replay_shown(result)
-    show(json, lambda: replay_json(result), lambda: terminal(shown), paged=False)
-    page = prepared.directory.path / "replay.html"
+    shown = shown_of(result)
+    show(json, lambda: result_json(result), lambda: terminal(shown), paged=False)
+    page = prepared.directory.path / f"{plan.kind}.html"
     say_page(lambda: write(shown, page), page)
     if not result.complete:
-        say("interrupted. The same command continues.")
-        return 130
-    return 1 if check and not result.reproduced else 0
+        say("stopped early. The same command continues.")
+    return result if result.complete else None

@@ -33,7 +33,7 @@ def watch(tag: str | None, runs: str) -> int:
     from rich.live import Live
 
     from agent.observers.watched import Watched
-    from agent.replay.watched import WatchedReplay
+    from agent.replay.recorded import WatchedReplay
 
     directory = existing(runs, tag, replays=True)
     watched = WatchedReplay(directory) if is_replay(directory) else Watched(directory)

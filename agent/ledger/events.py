@@ -62,7 +62,7 @@ class SessionStarted(_Event, frozen=True, kw_only=True, tag="session"):
 class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
     """What a replay or promotion measures, and with what its results are compared. The latest event counts."""
 
-    plan: Mapping[str, Any]  # JSON form of ``agent.replay.plan.Plan`` or ``agent.replay.promotion.Promotion``
+    plan: Mapping[str, Any]  # JSON form of ``agent.replay.plan.Plan``
 
 
 class Asked(_OfTrial, frozen=True, kw_only=True, tag="asked"):

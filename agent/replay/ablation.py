@@ -7,44 +7,30 @@ from collections.abc import Sequence, Set
 from itertools import pairwise
 
 from agent.patch.merge3 import merge
-from agent.replay.outcomes import Finding
-from agent.replay.plan import Cut
+from agent.replay.plan import OBSTACLE, Comparison
 from agent.replay.steps import Step
 from agent.repo.repo import Repo
 
-NUMBERS = 1000  # added to the number of a step for the commit without it
-MINIMAL = 2000
+BUILT = 1000  # commits that were built for a replay have numbers from here on: this and the number of the edit, ...
+MINIMAL = 2000  # ... or, without all edits that do not hold, this
 
 
-def cuts_of(repo: Repo, kept: Sequence[Step], path: str) -> tuple[Cut, ...]:
-    """For each kept edit the head of the branch without it; ``kept`` begins with the baseline."""
+def cuts_of(repo: Repo, kept: Sequence[Step], path: str) -> tuple[Comparison, ...]:
+    """For each kept edit the head of the branch without it, and the head; ``kept`` begins with the baseline."""
     return tuple(_cut(repo, kept, step, path) for step in kept[1:])
 
 
-def _cut(repo: Repo, kept: Sequence[Step], step: Step, path: str) -> Cut:
-    head = kept[-1].commit
-    before, after, now = (repo.read(c, path) for c in (kept[step.number - 1].commit, step.commit, head))
+def _cut(repo: Repo, kept: Sequence[Step], step: Step, path: str) -> Comparison:
+    head = kept[-1]
+    before, after, now = (repo.read(c.commit, path) for c in (kept[step.number - 1], step, head))
     text = merge(base=after, ours=now, theirs=before)
     if text is None or text == now or not _parses(text, path):
-        return Cut(step, None)
+        return Comparison(step, head, head, OBSTACLE)
     commit = next((earlier.commit for earlier in kept if repo.read(earlier.commit, path) == text), None)
     if commit is None:
         message = f"Leave out: {step.subject}\n\nFor an ablation: the branch without commit {step.commit[:12]}.\n"
-        commit = repo.build(head, {path: text}, message, repo.commit(head).when)
-    return Cut(step, Step(NUMBERS + step.number, commit, f"without: {step.subject}"))
-
-
-def minimal_step(repo: Repo, kept: Sequence[Step], ablations: Sequence[Finding], path: str) -> Step | None:
-    """The branch rebuilt from its baseline without the edits that do not hold.
-
-    Returns:
-        None if edits are still to be measured, if all or none would be left out, or if the rest does not merge.
-    """
-    out = {found.step.number for found in ablations if found.outcome == "does not hold"}
-    if not out or len(ablations) < len(kept) - 1 or len(out) == len(kept) - 1:
-        return None
-    head = without(repo, kept, out, path)
-    return Step(MINIMAL, head, "without the edits that do not hold") if head else None
+        commit = repo.build(head.commit, {path: text}, message, repo.commit(head.commit).when)
+    return Comparison(step, Step(BUILT + step.number, commit, f"without: {step.subject}"), head)
 
 
 def without(repo: Repo, kept: Sequence[Step], out: Set[int], path: str) -> str | None:

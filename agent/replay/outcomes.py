@@ -1,92 +1,175 @@
-"""What a replay found: pure functions of the recorded and the replayed runs. See docs/explanation/replay.md.
+"""What a replay or promotion found: pure functions of its plan and its runs. See docs/explanation/replay.md.
 
-Gains over the commit before are compared, not values: values differ between machines. With the noise estimated by s on
-ν degrees of freedom, the gain g between means of n and m runs has the interval g ± t(0.95, ν) · s · sqrt(1/n + 1/m).
+Each question is about a gain g. With its standard error se on ν degrees of freedom, the interval g ± t(level, ν) · se
+is compared with 0 and with the recorded gain. There are two estimates of se.
+
+A replay pools the noise s between runs of one commit: se = s · sqrt(1/n + 1/m) between means of n and m runs.
+
+A promotion uses the differences d_1 … d_n of pairs of runs under equal seeds. Their variance is moderated: with v the
+median variance of the comparisons at a setting and s² that of one comparison,
+
+    s̃² = (PRIOR · v + (n - 1) · s²) / (PRIOR + n - 1),  se = s̃ / sqrt(n),  PRIOR + n - 1 degrees of freedom,
+
+so that two pairs which agree by chance do not count as certain. A comparison stops early only beyond a stricter level,
+so that repeated looks hardly raise the error of the last one (Haybittle-Peto).
+
+Sources:
+    G. K. Smyth, Linear models and empirical Bayes methods, 2004, doi 10.2202/1544-6115.1027 (moderated variance).
+    R. Peto et al., British Journal of Cancer 34, 1976, doi 10.1038/bjc.1976.220 (stopping early).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, median, variance
 from typing import Literal
 
 from agent.judge.gain import difference
 from agent.judge.noise import Noise, pooled_noise, repeated_values, standard_error, t_quantile
 from agent.ledger.state import State
-from agent.replay.plan import Plan, Runs, planned, runs_left
-from agent.replay.steps import Step
+from agent.replay.plan import Comparison, Plan, Runs, Stage, planned, runs_left
+from agent.replay.steps import TOGETHER, WHOLE, Step
 from agent.types import Goal, Measurement
 
 Outcome = Literal[
-    "reproduced", "not reproduced", "cannot tell", "baseline", "holds", "does not hold", "cannot be left out"
-]
-Judge = Callable[[Step, float | None, float | None, int], tuple[Outcome, str]]  # step, gain, standard error, dof
-LEVEL = 0.95  # of the one-sided intervals
+    "reproduced", "not reproduced", "cannot tell", "baseline",
+    "holds", "does not hold", "cannot be left out", "shrinks", "reverses", "fails", "no effect",
+]  # fmt: skip
+LEVEL = 0.95  # of the one-sided intervals after the last seed
+EARLY = 0.995  # the same before it
+PRIOR = 2  # degrees of freedom of the median variance
+PAIRS = 2  # before the first decision
+REPLACED = "the setting replaces all that it changes"
+SMALLER = "gains less than at night"
+FEW = "within the noise of so few runs"
+NO_NOISE = "the noise is unknown: use --seeds 3"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the replayed runs say about a step."""
+    """What the runs say about one comparison. Gains are in units of the metric; positive is better."""
 
-    step: Step
+    edit: Step  # as recorded
     outcome: Outcome
     reason: str
-    value: float | None = None  # mean of the replayed runs
-    n: int = 0  # replayed runs with a value
-    gain: float | None = None  # replayed; positive is better. In an ablation: what the edit gains the whole branch
+    gain: float | None = None
     se: float | None = None  # standard error of ``gain``
-    shift: float | None = None  # replayed minus recorded value
-    commit: str | None = None  # measured commit, in an ablation the head without the step
+    n: int = 0  # runs of the new side with a value; of a promotion, pairs
+    value: float | None = None  # mean of these runs; of a cut, of the branch without the edit
+    shift: float | None = None  # ``value`` minus the recorded value
+    decided: bool = True  # more seeds would not change the outcome
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a run, or there cannot be one."""
+        return self.n > 0 or self.outcome != "cannot tell"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a replay has found so far."""
+    """What was found so far."""
 
     plan: Plan
-    findings: tuple[Finding, ...]
+    found: tuple[tuple[Finding, ...], ...]  # for each stage
     noise: Noise
-    total: Finding | None = None  # the last step against the baseline
-    ablations: tuple[Finding, ...] = ()  # of the edits whose cut was measured so far
-    minimal: Finding | None = None  # the branch without the edits that do not hold, against the whole branch
     complete: bool = False
-    left: int = 0  # runs that are planned and missing
+    left: int = 0  # runs at most until every comparison is decided
     differs: tuple[str, ...] = ()  # what differs between recorded and replayed runs, if ``plan.exact``
+
+    @property
+    def steps(self) -> tuple[Finding, ...]:
+        """The baseline and the edits of a replay."""
+        return tuple(f for f in self.found[0] if f.edit.number >= 0)
+
+    @property
+    def total(self) -> Finding | None:
+        """The whole branch of a replay against its baseline; None before both have a value."""
+        return next((f for f in self.found[0] if f.edit.number == WHOLE and f.gain is not None), None)
+
+    @property
+    def ablations(self) -> tuple[Finding, ...]:
+        """The edits whose cut was measured, or cannot be made."""
+        return tuple(f for found in self.found[1:] for f in found if f.edit.number > 0 and f.measured)
+
+    @property
+    def minimal(self) -> Finding | None:
+        """The branch without the edits that do not hold, against the whole branch."""
+        return next((f for found in self.found[1:] for f in found if f.edit.number == TOGETHER and f.measured), None)
+
+    @property
+    def dropped(self) -> set[int]:
+        """Numbers of the edits that do not hold; none while an edit is undecided."""
+        edits = [finding for finding in self.found[-1] if finding.edit.number > 0]
+        if self.plan.kind == "replay":
+            return {f.edit.number for f in edits if f.outcome == "does not hold" and all(e.measured for e in edits)}
+        decided = all(finding.decided for found in self.found for finding in found)
+        return {finding.edit.number for finding in edits if decided and finding.edit.trial not in self.held}
 
     @property
     def reproduced(self) -> bool:
         """No step failed to reproduce, and the whole branch is better than its baseline; with ``exact``, all bits."""
         if self.plan.exact:
-            return all(finding.outcome == "reproduced" for finding in self.findings)
+            return all(finding.outcome == "reproduced" for finding in self.steps)
         whole = self.total is not None and self.total.outcome == "reproduced"
-        return whole and all(finding.outcome != "not reproduced" for finding in self.findings if finding.step.number)
+        return whole and all(finding.outcome != "not reproduced" for finding in self.steps[1:])
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Trials of the edits that are a gain at every setting of a promotion."""
+        stages = [{f.edit.trial for f in found if f.edit.number > 0 and held(f)} for found in self.found]
+        return tuple(sorted(trial for trial in set.intersection(*stages) if trial is not None)) if stages else ()
+
+
+def held(finding: Finding) -> bool:
+    """Whether an edit is a gain at a setting, be it a smaller one than at night."""
+    return finding.outcome == "holds" or finding.reason == SMALLER
 
 
 def result_in(state: State) -> Result | None:
-    """The result of the replay that a ledger records; None before it has a plan."""
-    plan = planned(state, Plan)
+    """The result that a ledger records; None before it has a plan."""
+    plan = planned(state)
     return result_of(plan, state.runs, bool(state.ended)) if plan else None
 
 
 def result_of(plan: Plan, runs: Runs, complete: bool = False) -> Result:
     """The result of a plan after ``runs``."""
     noise = noise_of(plan, runs)
-    left = sum(runs_left(plan.all_jobs, runs).values())
-    if plan.exact:
-        return Result(plan, exact_findings(plan, runs), noise, complete=complete, left=left)
-    found, whole = findings(plan, runs, noise), total(plan, runs, noise)
-    head = values_of(runs.get(plan.steps[-1].commit, ()))
-    tested = None
-    if plan.rest and plan.rest.commit in runs:
-        tested = finding(plan.rest, runs[plan.rest.commit], head, plan, noise, _as_good)
-    return Result(plan, found, noise, whole, ablations_of(plan, runs, noise), tested, complete, left)
+    found = tuple(findings(plan, stage, runs, noise) for stage in plan.stages)
+    left = [c for stage, part in zip(plan.stages, found, strict=True) for c in undecided(stage.comparisons, part)]
+    return Result(plan, found, noise, complete, sum(runs_left(plan.jobs(left), runs).values()))
+
+
+def undecided(comparisons: Sequence[Comparison], found: Sequence[Finding]) -> list[Comparison]:
+    """The comparisons that more runs may change."""
+    return [comparison for comparison, finding in zip(comparisons, found, strict=True) if not finding.decided]
 
 
 def noise_of(plan: Plan, runs: Runs) -> Noise:
-    """Noise pooled over commits and device types: of replayed runs, and of recorded ones under the same budget."""
-    recorded = [step.runs for step in plan.steps] if plan.same_budget else []
+    """Noise pooled over commits and device types: of new runs, and of recorded ones under the same budget."""
+    recorded = [step.runs for step in plan.recorded] if plan.same_budget else []
     return pooled_noise(values for group in (*runs.values(), *recorded) for values in repeated_values(group))
+
+
+def findings(plan: Plan, stage: Stage, runs: Runs, noise: Noise) -> tuple[Finding, ...]:
+    """One finding for each comparison of a stage."""
+    if stage.question == "setting":
+        return _promoted(plan, stage, runs)
+    if plan.exact:
+        return _exact(plan, runs)
+    found: list[Finding] = []
+    latest: list[float] = []  # values of the last step that has any
+    for comparison in stage.comparisons:
+        before = values_of(runs.get(comparison.before.commit, ()))
+        if stage.question == "steps" and comparison.edit.number >= 0:
+            found.append(_replayed(comparison, runs, latest, plan.goal, noise))
+            latest = values_of(runs.get(comparison.after.commit, ())) or latest
+        elif stage.question == "steps" or comparison.edit.number == TOGETHER:
+            found.append(_replayed(comparison, runs, before, plan.goal, noise))
+        else:
+            found.append(_cut(comparison, runs, plan.goal, noise))
+    return tuple(found)
 
 
 def values_of(runs: Sequence[Measurement]) -> list[float]:
@@ -98,42 +181,39 @@ def _gain(before: Sequence[float], after: Sequence[float], goal: Goal) -> float 
     return difference(fmean(before), fmean(after), goal) if before and after else None
 
 
-def margin(se: float | None, dof: int) -> float:
+def margin(se: float | None, dof: int, level: float = LEVEL) -> float:
     """Half width of the one-sided interval of a gain."""
-    return t_quantile(LEVEL, dof) * se if se and dof else 0.0
+    return t_quantile(level, dof) * se if se and dof else 0.0
 
 
-def findings(plan: Plan, runs: Runs, noise: Noise) -> tuple[Finding, ...]:
-    """One finding per step. Each step is compared with the last step before it that has a value."""
-    found: list[Finding] = []
-    before: list[float] = []
-    for step in plan.steps:
-        mine = runs.get(step.commit, ())
-        found.append(finding(step, mine, before, plan, noise, compare if step.number else _baseline))
-        before = values_of(mine) or before
-    return tuple(found)
+def _failure(runs: Sequence[Measurement]) -> str:
+    """Why a commit has no value; "" if no run of it failed."""
+    return next((f"{run.status}: {run.reason}" for run in runs if run.value is None), "")
 
 
-def finding(
-    step: Step, runs: Sequence[Measurement], before: Sequence[float], plan: Plan, noise: Noise, judge: Judge
-) -> Finding:
-    """Compare the replayed runs of a step with the values ``before``."""
-    if not runs:
-        return Finding(step, "cannot tell", "was not run")
-    values = values_of(runs)
-    if not values:
-        return Finding(step, "not reproduced", f"{runs[-1].status}: {runs[-1].reason}")
-    gain, se = _gain(before, values, plan.goal), standard_error(noise, len(values), len(before))
-    shift = None if step.recorded is None else fmean(values) - step.recorded
-    outcome, reason = judge(step, gain, se, noise.dof)
-    if outcome == "baseline" and shift is not None:
-        spread = f", {abs(shift) / noise.sd:.1f} standard deviations of a run" if noise.sd else ""
-        reason = f"{shift:+.4f} against the record{spread}"
-    return Finding(step, outcome, reason, fmean(values), len(values), gain, se, shift)
+# --- replay ---------------------------------------------------------------------------------------------------------
 
 
-def _baseline(_step: Step, _gain: float | None, _se: float | None, _dof: int) -> tuple[Outcome, str]:
-    return "baseline", "no recorded value"
+def _replayed(comparison: Comparison, runs: Runs, before: Sequence[float], goal: Goal, noise: Noise) -> Finding:
+    """Compare the runs of a step with the values ``before``."""
+    edit, mine = comparison.edit, runs.get(comparison.after.commit, ())
+    if not mine:
+        return Finding(edit, "cannot tell", "was not run", decided=False)
+    if not (values := values_of(mine)):
+        return Finding(edit, "not reproduced", _failure(mine), decided=False)
+    gain, se = _gain(before, values, goal), standard_error(noise, len(values), len(before))
+    shift = None if edit.recorded is None else fmean(values) - edit.recorded
+    if edit.number == 0:
+        outcome: Outcome = "baseline"
+        spread = f", {abs(shift or 0.0) / noise.sd:.1f} standard deviations of a run" if noise.sd else ""
+        reason = "no recorded value" if shift is None else f"{shift:+.4f} against the record{spread}"
+    elif edit.number == TOGETHER:
+        worse = gain is None or gain + margin(se, noise.dof) < 0
+        outcome = "not reproduced" if worse else "reproduced"
+        reason = "worse than the whole branch" if worse else "no worse than the whole branch"
+    else:
+        outcome, reason = compare(edit, gain, se, noise.dof)
+    return Finding(edit, outcome, reason, gain, se, len(values), fmean(values), shift, decided=False)
 
 
 def compare(step: Step, gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
@@ -145,37 +225,55 @@ def compare(step: Step, gain: float | None, se: float | None, dof: int) -> tuple
     if gain is None:
         return "cannot tell", "no step before it has a value"
     if se is None:
-        return "cannot tell", "one run on each side, and the noise is unknown: use --seeds 3"
+        return "cannot tell", f"one run on each side, and {NO_NOISE}"
     low, high = gain - margin(se, dof), gain + margin(se, dof)
     if low > 0:
-        smaller = step.gain is not None and high < step.gain - (step.gain_se or 0.0)
-        return "reproduced", "better in the replay too" + (", but by less than recorded" if smaller else "")
+        return "reproduced", "better in the replay too" + (", but by less than recorded" if _less(high, step) else "")
     if high <= 0:
         return "not reproduced", "no better in the replay"
     if step.gain is not None and high < step.gain - margin(step.gain_se, max(dof, 1)):
         return "not reproduced", "less than the record allows, and possibly zero"
-    return "cannot tell", "within the noise of so few runs"
+    return "cannot tell", FEW
 
 
-def total(plan: Plan, runs: Runs, noise: Noise) -> Finding | None:
-    """The last step that has a value, compared with the baseline."""
-    first = plan.steps[0]
-    last = next((s for s in reversed(plan.steps[1:]) if values_of(runs.get(s.commit, ()))), None)
-    before = values_of(runs.get(first.commit, ()))
-    if last is None or not before:
-        return None
-    ends = [[end.recorded] if end.recorded is not None else [] for end in (first, last)]
-    whole = replace(last, gain=_gain(ends[0], ends[1], plan.goal), gain_se=None, subject="the whole branch")
-    return finding(whole, runs[last.commit], before, plan, noise, compare)
+def _less(high: float, edit: Step) -> bool:
+    """Whether all of an interval lies below the recorded gain and its standard error."""
+    return edit.gain is not None and high < edit.gain - (edit.gain_se or 0.0)
 
 
-# --- exact ----------------------------------------------------------------------------------------------------------
+def _cut(comparison: Comparison, runs: Runs, goal: Goal, noise: Noise) -> Finding:
+    """Whether the branch needs an edit: the head against the branch without the edit."""
+    edit = comparison.edit
+    if comparison.obstacle:
+        return Finding(edit, "cannot be left out", comparison.obstacle)
+    cut, whole = (runs.get(step.commit, ()) for step in comparison.sides)
+    if not cut:
+        return Finding(edit, "cannot tell", "was not run", decided=False)
+    if not (values := values_of(cut)):
+        return Finding(edit, "holds", f"without it: {_failure(cut)}", decided=False)
+    gain = _gain(values, values_of(whole), goal)
+    se = standard_error(noise, len(values), len(values_of(whole)))
+    outcome, reason = _need(gain, se, noise.dof)
+    return Finding(edit, outcome, reason, gain, se, len(values), fmean(values), decided=False)
 
 
-def exact_findings(plan: Plan, runs: Runs) -> tuple[Finding, ...]:
+def _need(gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
+    """Whether the branch needs an edit that gains so much."""
+    if gain is None:
+        return "cannot tell", "the whole branch has no value"
+    if gain <= 0:
+        return "does not hold", "the branch is no worse without it"
+    if se is None:
+        return "cannot tell", NO_NOISE
+    if gain - margin(se, dof) > 0:
+        return "holds", "the branch is worse without it"
+    return "cannot tell", FEW
+
+
+def _exact(plan: Plan, runs: Runs) -> tuple[Finding, ...]:
     """One finding per step: each run must give the bits of the recorded run with its seed."""
     found: list[Finding] = []
-    for step in plan.steps:
+    for step in plan.recorded:
         found.append(_exact_finding(step, runs.get(step.commit, ()), found[-1] if found else None, plan.goal))
     return tuple(found)
 
@@ -185,65 +283,74 @@ def _exact_finding(step: Step, replayed: Sequence[Measurement], before: Finding 
     pairs = [(recorded.get(run.seed), run.value) for run in replayed]
     if followed := [old for old, _ in pairs if old is not None]:
         step = replace(step, recorded=fmean(followed))  # the mean of the followed runs only
-    if before is not None and before.step.recorded is not None and step.recorded is not None:
-        step = replace(step, gain=_gain([before.step.recorded], [step.recorded], goal))
+    if before is not None and before.edit.recorded is not None and step.recorded is not None:
+        step = replace(step, gain=difference(before.edit.recorded, step.recorded, goal))
     step, values = replace(step, gain_se=None), values_of(replayed)
     value = fmean(values) if values else None
     gain = _gain([before.value], values, goal) if before and before.value is not None else None
     shift = next((new - old for old, new in pairs if old is not None and new is not None), None)
     same = sum(1 for old, new in pairs if old == new)
-    failed = next((run for run in replayed if run.value is None), None)
     outcome: Outcome = "not reproduced"
     if not pairs:
         outcome, reason = "cannot tell", "no recorded run has kept its schedule trace"
-    elif failed:
-        reason = f"{failed.status}: {failed.reason}"
+    elif failure := _failure(replayed):
+        reason = failure
     elif same == len(pairs):
         outcome, reason = "reproduced", "bit for bit" if same == 1 else f"bit for bit, in {same} runs"
     else:
         reason = f"{same} of {len(pairs)} runs have the same bits"
-    return Finding(step, outcome, reason, value, len(values), gain, shift=shift)
+    return Finding(step, outcome, reason, gain, None, len(values), value, shift, decided=False)
 
 
-# --- ablation -------------------------------------------------------------------------------------------------------
+# --- promotion ------------------------------------------------------------------------------------------------------
 
 
-def ablations_of(plan: Plan, runs: Runs, noise: Noise) -> tuple[Finding, ...]:
-    """A finding for each edit whose cut was measured, or cannot be made."""
-    whole = values_of(runs.get(plan.steps[-1].commit, ()))
-    found = []
-    for cut in plan.cuts:
-        if cut.without is None:
-            reason = "later edits build on it, or nothing is left of it"
-            found.append(Finding(cut.edit, "cannot be left out", reason))
-        elif measured := runs.get(commit := cut.without.commit):
-            without = finding(cut.without, measured, whole, plan, noise, _need)
-            if not without.n:
-                without = replace(without, outcome="holds", reason=f"without it: {without.reason}")
-            loss = None if without.gain is None else -without.gain
-            found.append(replace(without, step=cut.edit, commit=commit, gain=loss))
-    return tuple(found)
+def _promoted(plan: Plan, stage: Stage, runs: Runs) -> tuple[Finding, ...]:
+    pairs = [_differences(comparison, runs, plan.goal) for comparison in stage.comparisons]
+    known = [variance(found) for found in pairs if len(found) > 1]
+    usual = median(known) if known else 0.0
+    return tuple(
+        _at_setting(comparison, found, usual, runs, plan.rounds)
+        for comparison, found in zip(stage.comparisons, pairs, strict=True)
+    )
 
 
-def _need(_step: Step, gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
-    """Whether the branch needs an edit; ``gain`` is that of the branch without it."""
-    if gain is None:
-        return "cannot tell", "the whole branch has no value"
-    if gain >= 0:
-        return "does not hold", "the branch is no worse without it"
-    if se is None:
-        return "cannot tell", "the noise is unknown: use --seeds 3"
-    if gain + margin(se, dof) < 0:
-        return "holds", "the branch is worse without it"
-    return "cannot tell", "within the noise of so few runs"
+def _differences(comparison: Comparison, runs: Runs, goal: Goal) -> list[float]:
+    """The gain under each seed that both sides have a value for."""
+    before, after = (
+        {run.seed: run.value for run in runs.get(step.commit, ())} for step in (comparison.before, comparison.after)
+    )
+    both = [(before[seed], after[seed]) for seed in before if seed in after]
+    return [difference(old, new, goal) for old, new in both if old is not None and new is not None]
 
 
-def _as_good(_step: Step, gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
-    if gain is None or gain + margin(se, dof) < 0:
-        return "not reproduced", "worse than the whole branch"
-    return "reproduced", "no worse than the whole branch"
+def _at_setting(comparison: Comparison, pairs: list[float], usual: float, runs: Runs, rounds: int) -> Finding:
+    edit, n = comparison.edit, len(pairs)
+    if comparison.obstacle:
+        return Finding(edit, "no effect" if comparison.obstacle == REPLACED else "cannot tell", comparison.obstacle)
+    if failure := _failure(runs.get(comparison.before.commit, ())):
+        return Finding(edit, "cannot tell", f"what it builds on: {failure}", n=n)
+    if failure := _failure(runs.get(comparison.after.commit, ())):
+        return Finding(edit, "fails", failure, n=n)
+    if n < PAIRS:
+        return Finding(edit, "cannot tell", "too few runs", fmean(pairs) if pairs else None, n=n, decided=False)
+    if not any(pairs):
+        return Finding(edit, "no effect", "equal values under every seed", 0.0, 0.0, n)
+    dof, gain = PRIOR + n - 1, fmean(pairs)
+    se = math.sqrt((PRIOR * usual + (n - 1) * variance(pairs)) / dof / n)
+    last = n >= rounds
+    reach = margin(se, dof, LEVEL if last else EARLY)
+    outcome, reason = _carries_over(gain - reach, gain + reach, edit)
+    apart = gain - reach > 0 or gain + reach <= 0  # an interval around 0 may still become one below it
+    return Finding(edit, outcome, reason, gain, se, n, decided=last or apart)
 
 
-def minimal_branch(what: str) -> str:
-    """``autoresearch/TAG-minimal``, after the last part of what was replayed."""
-    return f"autoresearch/{what.rpartition('..')[2].rpartition('/')[2] or 'branch'}-minimal"
+def _carries_over(low: float, high: float, edit: Step) -> tuple[Outcome, str]:
+    """Compare the interval of a gain with 0 and with the gain of the night."""
+    if high <= 0:
+        return "reverses", "worse at this setting" if high < 0 else "no better at this setting"
+    if _less(high, edit):
+        return "shrinks", SMALLER if low > 0 else f"{SMALLER}, possibly nothing"
+    if low > 0:
+        return "holds", "better at this setting too"
+    return "cannot tell", FEW

@@ -1,24 +1,26 @@
-"""What a replay runs: a frozen plan of steps, each with the seeds and schedules of its runs."""
+"""What a replay or promotion measures: a frozen plan of comparisons, each between two commits at one setting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
-from typing import TypeVar
+from typing import Any, Literal
 
 import msgspec
 
+from agent.judge.gain import difference
 from agent.ledger.state import State
 from agent.replay.exact import trace_of, traced
-from agent.replay.steps import Step
+from agent.replay.steps import TOGETHER, WHOLE, Step
 from agent.trial.seeds import session_seed
-from agent.types import Goal, Measurement
+from agent.types import Goal, Measurement, Value
 
-FIRST = 1_000_000  # index of the first seed: they differ from those of all recorded runs; all steps share them
+# index of the first seed: no recorded run had it; all commits share the seeds
+FIRST = {"replay": 1_000_000, "promote": 2_000_000}
+OBSTACLE = "later edits build on it, or nothing is left of it"
 Runs = Mapping[str, Sequence[Measurement]]  # by commit
-T = TypeVar("T")
+Question = Literal["steps", "cuts", "setting"]
 
 
 @dataclass(frozen=True)
@@ -38,60 +40,134 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A kept edit and the head of the branch without it."""
+class Comparison:
+    """What does ``after`` gain over ``before``?"""
 
-    edit: Step
-    without: Step | None  # None if the edit cannot be taken out: later edits build on it
+    edit: Step  # as recorded; number WHOLE is the whole branch, TOGETHER the edits that hold, together
+    before: Step
+    after: Step
+    obstacle: str = ""  # why it cannot be measured
+
+    @property
+    def sides(self) -> tuple[Step, ...]:
+        return () if self.obstacle else (self.before, self.after)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A size to promote to."""
+
+    budget: str
+    values: Mapping[str, Value] = field(default_factory=dict)  # of the hyperparameter block
+
+    def __str__(self) -> str:
+        return ", ".join([*(f"{name}={value}" for name, value in self.values.items()), self.budget])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Comparisons at one setting that ask the same question.
+
+    ``steps``: does each edit of a replay gain what is recorded? ``cuts``: does the branch need each edit? ``setting``:
+    does each edit gain at another setting?
+    """
+
+    setting: Setting
+    comparisons: tuple[Comparison, ...]
+    question: Question = "setting"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a replay measures, and how the results are compared."""
+    """Everything that a replay or promotion measures, and how the results are compared."""
 
-    what: str  # tag of the replayed run, or the branch or range
-    steps: tuple[Step, ...]  # the baseline first
-    rounds: int  # runs of each step
+    what: str  # tag of the run, or the branch or range
+    rounds: int  # runs of each commit; of a promotion, at most
     goal: Goal
     metric: str
-    path: str  # of the edited file
-    budget: str
+    budget: str  # of a replay; of the night that is promoted
+    stages: tuple[Stage, ...] = ()
     exact: bool = False  # follow the recorded seeds and schedules
     ablate: bool = False
-    cuts: tuple[Cut, ...] = ()  # one for each kept edit, if ``ablate`` is set
     same_budget: bool = True  # the recorded runs have this budget, so their noise and their seconds count
-    rest: Step | None = None  # the branch without the edits that do not hold, once they are known
     source: str = ""  # directory of the recorded run, which holds its schedule traces; "" without one
     seed: int = 0
     self_reported: bool = False
 
     @property
-    def jobs(self) -> tuple[Job, ...]:
-        return tuple(map(self.job, self.steps))
+    def kind(self) -> str:
+        return "promote" if self.stages[0].question == "setting" else "replay"
 
     @property
-    def all_jobs(self) -> tuple[Job, ...]:
-        """The jobs of the steps, of the cuts and of the branch without the edits that do not hold."""
-        more = [*(cut.without for cut in self.cuts), self.rest]
-        return (*self.jobs, *(self.job(step) for step in more if step))
+    def minimal_branch(self) -> str:
+        """``autoresearch/TAG-minimal``, after the last part of what is replayed."""
+        return f"autoresearch/{self.what.rpartition('..')[2].rpartition('/')[2] or 'branch'}-minimal"
 
-    def job(self, step: Step) -> Job:
-        if self.exact:
-            recorded = traced(step, self.folder)[: self.rounds]
-            return Job(step, tuple(Run(run.seed, trace_of(self.folder, run)) for run in recorded))
-        return Job(step, tuple(Run(session_seed(self.seed, FIRST + k)) for k in range(self.rounds)))
+    @property
+    def recorded(self) -> tuple[Step, ...]:
+        """The steps of a replay with their recorded runs, the baseline first."""
+        return tuple(c.after for c in self.stages[0].comparisons if c.edit.number >= 0)
 
     @property
     def folder(self) -> Path | None:
         return Path(self.source) if self.source else None
 
+    def jobs(self, comparisons: Iterable[Comparison]) -> list[Job]:
+        """Both sides of each comparison, with all their runs."""
+        steps: dict[str, Step] = {}
+        for step in (step for comparison in comparisons for step in comparison.sides):
+            steps.setdefault(step.commit, step)
+        return [Job(step, self._runs(step)) for step in steps.values()]
 
-def planned(state: State, kind: type[T]) -> T | None:
-    """The plan in a ledger; None if it holds none of this kind."""
+    @property
+    def all_jobs(self) -> list[Job]:
+        return self.jobs(comparison for stage in self.stages for comparison in stage.comparisons)
+
+    def _runs(self, step: Step) -> tuple[Run, ...]:
+        if self.exact:
+            recorded = traced(step, self.folder)[: self.rounds]
+            return tuple(Run(run.seed, trace_of(self.folder, run)) for run in recorded)
+        return tuple(Run(session_seed(self.seed, FIRST[self.kind] + k)) for k in range(self.rounds))
+
+
+def stages_of_replay(
+    steps: Sequence[Step], goal: Goal, budget: str, cuts: Sequence[Comparison], exact: bool = False
+) -> tuple[Stage, ...]:
+    """Each step against the one before it and the head against the baseline; then the cuts, if there are any."""
+    bare = [step.bare for step in steps]
+    found = [Comparison(bare[k], bare[max(k - 1, 0)] if k else step, step) for k, step in enumerate(steps)]
+    if len(steps) > 1 and not exact:
+        first, last = bare[0], bare[-1]
+        gain = None
+        if first.recorded is not None and last.recorded is not None:
+            gain = difference(first.recorded, last.recorded, goal)
+        whole = replace(last, number=WHOLE, subject="the whole branch", gain=gain, gain_se=None)
+        found.append(Comparison(whole, first, last))
+    stages = (Stage(Setting(budget), tuple(found), "steps"),)
+    return (*stages, Stage(Setting(budget), tuple(cuts), "cuts")) if cuts else stages
+
+
+def planned(state: State) -> Plan | None:
+    """The plan in a ledger; None if it holds none."""
     try:
-        return None if state.plan is None else msgspec.convert(state.plan, kind)
-    except msgspec.ValidationError:
+        return None if state.plan is None else msgspec.convert(_with_stages(state.plan), Plan)
+    except (msgspec.ValidationError, LookupError):
         return None
+
+
+def _with_stages(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A plan of version 0.1 listed the steps and cuts of a replay in place of comparisons."""
+    if "steps" not in plan:
+        return plan
+    steps = msgspec.convert(plan["steps"], tuple[Step, ...])
+    head, cuts = steps[-1], []
+    for cut in plan["cuts"]:
+        without = msgspec.convert(cut["without"] or head, Step)
+        cuts.append(Comparison(msgspec.convert(cut["edit"], Step), without, head, "" if cut["without"] else OBSTACLE))
+    if plan["rest"]:
+        rest = msgspec.convert(plan["rest"], Step)
+        cuts.append(Comparison(replace(rest, number=TOGETHER), head, rest))
+    return {**plan, "stages": stages_of_replay(steps, plan["goal"], plan["budget"], cuts, plan["exact"])}
 
 
 @dataclass(frozen=True)
@@ -100,27 +176,28 @@ class Cost:
 
     runs: int  # at most: a commit that fails is run once
     commits: int
-    seconds: float | None  # estimated from recorded runs; None if no recorded run has this budget
+    seconds: float | None  # estimated; None if the length of a run is unknown
 
 
-def cost_of(plan: Plan, done: Runs, workers: int) -> Cost:
-    """Estimate what is left of a plan; ``done`` are the runs of an earlier attempt."""
-    recorded = [run for step in plan.steps for run in step.runs] if plan.same_budget else []
-    seconds = [sum(run.seconds.values()) for run in (*recorded, *(run for runs in done.values() for run in runs))]
-    each = fmean(seconds) if seconds else None
-    return total_cost([(job, each) for job in plan.all_jobs], done, workers)
+def cost_of(plan: Plan, seconds: Sequence[float | None], done: Runs, workers: int) -> Cost:
+    """What is left of a plan.
 
-
-def total_cost(jobs: Sequence[tuple[Job, float | None]], done: Runs, workers: int) -> Cost:
-    """What is left of some jobs, each with the seconds of one run."""
-    each = {job.step.commit: seconds for job, seconds in jobs}
-    left = {commit: runs for commit, runs in runs_left((job for job, _ in jobs), done).items() if runs}
-    known = [runs * seconds for commit, runs in left.items() if (seconds := each[commit]) is not None]
-    return Cost(sum(left.values()), len(left), sum(known) / workers if len(known) == len(left) else None)
+    Args:
+        plan: What is run.
+        seconds: Of one run in each stage; None: unknown.
+        done: Runs of an earlier attempt.
+        workers: Runs at the same time.
+    """
+    each: dict[str, float | None] = {}
+    for stage, known in zip(plan.stages, seconds, strict=True):
+        each |= {job.step.commit: known for job in plan.jobs(stage.comparisons) if job.step.commit not in each}
+    left = {commit: runs for commit, runs in runs_left(plan.all_jobs, done).items() if runs}
+    times = [runs * time for commit, runs in left.items() if (time := each[commit]) is not None]
+    return Cost(sum(left.values()), len(left), sum(times) / workers if len(times) == len(left) else None)
 
 
 def runs_left(jobs: Iterable[Job], done: Runs) -> dict[str, int]:
-    """Missing runs by commit; jobs may share a commit. A commit that failed is not run again."""
+    """Missing runs by commit. A commit that failed is not run again."""
     left = {}
     for job in jobs:
         found = done.get(job.step.commit, ())

@@ -1,11 +1,10 @@
-"""``overnight promote``: train the kept edits of a run at larger settings, each beside what it builds on."""
+"""``overnight promote``: the kept edits of a run at larger settings, each beside what it builds on."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,18 @@ from typing import Any
 from agent.errors import UsageError
 from agent.ledger.journal import read
 from agent.ledger.state import fold
-from agent.replay.ablation import cuts_of, without
-from agent.replay.engine import View
-from agent.replay.plan import Cost, total_cost
-from agent.replay.promotion import (
-    PAIRS,
-    REPLACED,
-    TOGETHER,
-    WHOLE,
-    Comparison,
-    Promotion,
-    Result,
-    Setting,
-    Stage,
-    findings,
-    result_in,
-    result_of,
-)
+from agent.replay.ablation import cuts_of
+from agent.replay.outcomes import PAIRS, REPLACED
+from agent.replay.plan import Comparison, Plan, Setting, Stage, cost_of
 from agent.replay.replay import Say, recorded
-from agent.replay.steps import Step
-from agent.replay.work import Work, first_event, working
+from agent.replay.run import Prepared
+from agent.replay.steps import TOGETHER, WHOLE, Step
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, find_runs
 from agent.space.block import render_block
 from agent.space.space import SearchSpace
 from agent.target import Budget, Target, parse_budget
 from agent.types import Value
-from agent.workers.runtime import Workplace
 
 ROUNDS = 8  # seeds at most
 SLOWER = 4  # start-up and scoring may take so many times longer than the target allows
@@ -61,22 +45,6 @@ class Request:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A checked promotion with the place where it runs. Nothing has been run yet."""
-
-    plan: Promotion
-    steps: tuple[Step, ...]  # of the run, the baseline first
-    places: tuple[Workplace, ...]  # one for each stage
-    directory: RunDirectory
-    cost: Cost  # at most; of training only
-    max_hours: float | None = None
-
-    @property
-    def repo(self) -> Repo:
-        return self.places[0].repo
-
-
 def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     """Check a request, and build the commits of every setting.
 
@@ -91,65 +59,47 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     if request.tag not in find_runs(runs):
         raise UsageError(f"{request.tag!r} is not a run in {runs}. `overnight list` shows them.")
     _, steps, place = recorded(request.tag, runs, request.settings, say)
-    steps = tuple(dataclasses.replace(step, runs=()) for step in steps)
+    steps = tuple(step.bare for step in steps)
     if len(steps) == 1:
         raise UsageError(f"run {request.tag} kept no edit: there is nothing to promote.")
     chosen = _chosen(request.edits, steps)
-    stages, places = [], []
-    for number, (setting, target) in enumerate(_settings(request, place.target, steps[0], place.repo, say), start=1):
-        builder = _Builder(place.repo, target, setting, number)
-        stages.append(Stage(setting, _comparisons(builder, steps, chosen, request.ablate)))
-        places.append(dataclasses.replace(place, target=target))
-        if not place.settings.ray_address:
-            places[-1].check_beside(place.settings.workers)
+    builders = [
+        _Builder(place.repo, target, setting, number)
+        for number, (setting, target) in enumerate(_settings(request, place.target, steps[0], place.repo, say), start=1)
+    ]
+    stages = tuple(Stage(b.setting, _comparisons(b, steps, chosen, request.ablate)) for b in builders)
     if not any(c.obstacle == "" for stage in stages for c in stage.comparisons):
         raise UsageError(f"promote: no edit can be measured: {stages[0].comparisons[0].obstacle}.")
-    plan = Promotion(
-        request.tag, tuple(stages), request.seeds, place.target.goal, place.target.metric, str(place.target.budget),
-        int(request.settings.get("seed", 0)), place.target.score == "stdout", request.ablate,
-    )  # fmt: skip
+    places = tuple(dataclasses.replace(place, target=builder.target) for builder in builders)
+    if not place.settings.ray_address:
+        for at in places:
+            at.check_beside(place.settings.workers)
+    plan = Plan(
+        what=request.tag,
+        rounds=request.seeds,
+        goal=place.target.goal,
+        metric=place.target.metric,
+        budget=str(place.target.budget),
+        stages=stages,
+        ablate=request.ablate,
+        seed=int(request.settings.get("seed", 0)),
+        self_reported=place.target.score == "stdout",
+    )
     directory = RunDirectory(runs, request.name or f"promote-{request.tag}", "--name")
     done = fold(read(directory.ledger), str(directory.ledger)).runs
     budgets = [at.target.budget for at in places]
     seconds = [budget.amount if budget.kind == "seconds" else None for budget in budgets]
-    jobs = [(job, each) for stage, each in zip(stages, seconds, strict=True) for job in plan.jobs(stage.comparisons)]
-    cost = total_cost(jobs, done, place.settings.workers)
     place.caution(say)
-    return Prepared(plan, steps, tuple(places), directory, cost, request.max_hours)
-
-
-def run(prepared: Prepared, view: AbstractContextManager[View]) -> Result:
-    """Make the runs that are missing; an interrupted promotion gives an incomplete result.
-
-    Raises:
-        UsageError: the directory holds another promotion.
-        EnvironmentProblem: the machine failed several times in a row.
-    """
-    directory, plan = prepared.directory, prepared.plan
-    commits = [plan.stages[0].comparisons[0].before.commit]
-    commits += [c.after.commit for stage in plan.stages for c in stage.comparisons]
-    first = first_event(directory, prepared.places[0], "promote", plan.what, commits)
-    with working(directory, first, view, prepared.max_hours) as work:
-        _measure(plan, prepared.places, work)
-        _measure(_with_together(prepared, result_of(plan, work.runs)), prepared.places, work)
-    state = fold(read(directory.ledger), str(directory.ledger))
-    return result_in(state) or result_of(plan, state.runs)
-
-
-def _measure(plan: Promotion, places: Sequence[Workplace], work: Work) -> None:
-    """Make one more run of both sides of every undecided comparison, up to the number of seeds."""
-    work.plan(plan)
-    for stage, place in zip(plan.stages, places, strict=True):
-
-        def undecided(stage: Stage = stage) -> list[Comparison]:
-            found = findings(stage, work.runs, plan.rounds, plan.goal)
-            return [finding.comparison for finding in found if not finding.decided]
-
-        if undecided():
-            work.keep(place.repo, [step for comparison in stage.comparisons for step in comparison.sides])
-            with work.engine(place) as engine:
-                for rounds in range(1, plan.rounds + 1):
-                    engine.run(plan.jobs(undecided()), rounds)
+    return Prepared(
+        plan=plan,
+        steps=steps,
+        commits=(stages[0].comparisons[0].before.commit, *(c.after.commit for s in stages for c in s.comparisons)),
+        places=places,
+        together=tuple(builder.together for builder in builders),
+        directory=directory,
+        cost=cost_of(plan, seconds, done, place.settings.workers),
+        max_hours=request.max_hours,
+    )
 
 
 # --- what is compared -----------------------------------------------------------------------------------------------
@@ -263,6 +213,11 @@ class _Builder:
         same = self.text(before.commit) == self.text(after.commit)
         return Comparison(edit, old, new, REPLACED if same else "")
 
+    def together(self, head: str, kept: Sequence[Step]) -> Comparison:
+        """Compare the head of the edits that hold with the baseline."""
+        edit = dataclasses.replace(_branch(kept, TOGETHER, "the edits that hold, together"), commit=head)
+        return self.compare(edit, kept[0], Step(STAGE - 1, head, edit.subject))
+
 
 def _comparisons(
     builder: _Builder, steps: Sequence[Step], chosen: Sequence[Step], ablate: bool
@@ -273,9 +228,9 @@ def _comparisons(
         cuts = cuts_of(builder.repo, steps, path)
         numbers = {step.number for step in chosen}
         found = [
-            builder.compare(cut.edit, dataclasses.replace(cut.without, number=500 + cut.edit.number), head)
-            if cut.without
-            else Comparison(cut.edit, head, head, "later edits build on it, or nothing is left of it")
+            cut
+            if cut.obstacle
+            else builder.compare(cut.edit, dataclasses.replace(cut.before, number=500 + cut.edit.number), head)
             for cut in cuts
             if cut.edit.number in numbers
         ]
@@ -292,25 +247,3 @@ def _branch(steps: Sequence[Step], number: int, subject: str) -> Step:
     gain = sum(g for g in gains if g is not None) if None not in gains else None
     se = sum(e**2 for e in errors if e is not None) ** 0.5 if None not in errors else None
     return Step(number, steps[-1].commit, subject, gain=gain, gain_se=se)
-
-
-def _with_together(prepared: Prepared, result: Result) -> Promotion:
-    """The plan with the edits that hold, together, at every setting; unchanged where all or none of them hold."""
-    plan, steps, path = result.plan, prepared.steps, prepared.places[0].target.path
-    decided = all(finding.decided for found in result.found for finding in found)
-    kept = [steps[0], *(step for step in steps[1:] if step.trial in result.held)]
-    measured = {c.edit.trial for c in plan.stages[0].comparisons}
-    if not decided or not 1 < len(kept) < len(steps) or not {step.trial for step in steps[1:]} <= measured:
-        return plan
-    out = {step.number for step in steps[1:] if step not in kept}
-    head = without(prepared.repo, steps, out, path)
-    if head is None:
-        return plan
-    together = dataclasses.replace(_branch(kept, TOGETHER, "the edits that hold, together"), commit=head)
-    rest = Step(STAGE - 1, head, together.subject)
-    stages = []
-    for number, (stage, place) in enumerate(zip(plan.stages, prepared.places, strict=True), start=1):
-        builder = _Builder(prepared.repo, place.target, stage.setting, number)
-        comparison = builder.compare(together, steps[0], rest)
-        stages.append(dataclasses.replace(stage, comparisons=(*stage.comparisons, comparison)))
-    return dataclasses.replace(plan, stages=tuple(stages))

@@ -10,7 +10,9 @@ from agent import text
 from agent.errors import UsageError
 from agent.ledger.journal import read
 from agent.ledger.state import fold
-from agent.replay.promotion import TOGETHER, WHOLE, Finding, Setting, result_in
+from agent.replay.outcomes import Finding, result_in
+from agent.replay.plan import Setting
+from agent.replay.steps import TOGETHER, WHOLE
 from agent.rundir.directory import RunDirectory
 
 
@@ -29,9 +31,8 @@ def held_in(runs: Path, name: str, tag: str) -> Held:
         UsageError: there is none, it is of another run or not complete, or no edit held.
     """
     directory = RunDirectory(runs, name, "--only-held")
-    state = fold(read(directory.ledger), str(directory.ledger))
-    result = result_in(state)
-    if result is None:
+    result = result_in(fold(read(directory.ledger), str(directory.ledger)))
+    if result is None or result.plan.kind != "promote":
         raise UsageError(
             f"--only-held: {directory.path} is no promotion. Make one: overnight promote {tag} --set NAME=VALUE."
         )
@@ -43,17 +44,13 @@ def held_in(runs: Path, name: str, tag: str) -> Held:
         )
     if not result.held:
         raise UsageError(f"--only-held: no edit of {tag} held at every setting of {name}.")
-    rows = [
-        (stage.setting, finding)
-        for stage, found in zip(result.plan.stages, result.found, strict=True)
-        for finding in found
-    ]
-    notes = {trial: " ".join(_gain(s, f) for s, f in rows if f.comparison.edit.trial == trial) for trial in result.held}
-    wholes = [[_gain(s, f) for s, f in rows if f.comparison.edit.number == number] for number in (TOGETHER, WHOLE)]
+    rows = [(s.setting, f) for s, found in zip(result.plan.stages, result.found, strict=True) for f in found]
+    notes = {trial: " ".join(_gain(s, f) for s, f in rows if f.edit.trial == trial) for trial in result.held}
+    wholes = [[_gain(s, f) for s, f in rows if f.edit.number == number] for number in (TOGETHER, WHOLE)]
     whole = " ".join(wholes[0] or wholes[1])
     return Held(notes, f"measured together: {whole}" if whole else "one edit holds; it was measured alone.")
 
 
 def _gain(setting: Setting, finding: Finding) -> str:
     gain = text.gain(finding.gain, finding.se)
-    return f"At {setting} the gain is {gain} ({finding.outcome}, {text.count(finding.pairs, 'pair')})."
+    return f"At {setting} the gain is {gain} ({finding.outcome}, {text.count(finding.n, 'pair')})."

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from agent import text
 from agent.ledger.recovery import read_state
-from agent.ledger.state import State
-from agent.replay import outcomes, promotion
-from agent.replay.promote_view import promote_shown
-from agent.replay.shown import Shown
-from agent.replay.view import replay_shown
+from agent.replay.outcomes import result_in
+from agent.replay.shown import Shown, terminal
+from agent.replay.view import shown_of
 from agent.review.data.runs import condition
+from agent.review.terminal.runs import condition_text
 from agent.rundir.directory import RunDirectory
 
 
@@ -24,17 +32,22 @@ class Recorded:
     condition: str  # running, ended or interrupted
     started: float | None  # seconds since the epoch
     done: int  # runs
-    left: int  # runs that may follow
+    left: int = 0  # runs that may follow
     under_way: tuple[tuple[str, float], ...] = ()  # what each run trains, and when the run started
     shown: Shown | None = None  # None before there is a plan
     damage: tuple[str, ...] = ()  # a text for each line of the ledger that cannot be read
 
+    def in_progress(self, now: float) -> Iterator[str]:
+        """One line for each run in progress."""
+        for name, since in self.under_way:
+            yield f"{text.line(name, 90)} · {text.duration(now - since)}"
+
 
 def read_recorded(directory: RunDirectory) -> Recorded:
     state, damage = read_state(directory.ledger)
-    running = directory.running()
+    running, result = directory.running(), result_in(state)
     kind, what = (word if isinstance(word, str) else "" for word in (state.session.kind, state.session.what))
-    left, names, shown = _found(state, kind)
+    names = {job.step.commit: job.step.subject for job in result.plan.all_jobs} if result else {}
     under_way = [(names.get(run.commit, run.commit[:9]), run.time) for run in state.started] if running else []
     return Recorded(
         tag=directory.tag,
@@ -43,20 +56,33 @@ def read_recorded(directory: RunDirectory) -> Recorded:
         condition=condition(state, running),
         started=state.began,
         done=sum(map(len, state.runs.values())),
-        left=left,
+        left=result.left if result else 0,
         under_way=tuple(under_way),
-        shown=shown,
+        shown=shown_of(result) if result else None,
         damage=tuple(damage),
     )
 
 
-def _found(state: State, kind: str) -> tuple[int, dict[str, str], Shown | None]:
-    """Runs that are left, the names of the commits, and the tables."""
-    found: tuple[outcomes.Result | promotion.Result, Shown]
-    if kind == "promote" and (promoted := promotion.result_in(state)):
-        found = promoted, promote_shown(promoted)
-    elif kind == "replay" and (replayed := outcomes.result_in(state)):
-        found = replayed, replay_shown(replayed)
-    else:
-        return 0, {}, None
-    return found[0].left, {job.step.commit: job.step.subject for job in found[0].plan.all_jobs}, found[1]
+class WatchedReplay:
+    """Draws the present state of a replay or promotion: its ledger, read anew for every picture."""
+
+    def __init__(self, directory: RunDirectory):
+        self.directory = directory
+        self.damage: tuple[str, ...] = ()  # one text for each ledger line that cannot be read
+
+    def picture(self, _width: int, height: int) -> RenderableType:
+        """The panel for a terminal of ``height`` lines; 0: drawn once, nothing can be pressed."""
+        found = read_recorded(self.directory)
+        self.damage = found.damage
+        bar = Table.grid(padding=(0, 2))
+        words = f"{found.done} of at most {text.count(found.done + found.left, 'run')}"
+        bar.add_row(ProgressBar(total=max(1, found.done + found.left), completed=found.done, width=32), Text(words))
+        parts: list[RenderableType] = [bar, *(Text(line, style="cyan") for line in found.in_progress(time.time()))]
+        parts += [Text(), terminal(found.shown)] if found.shown else [Text("getting ready")]
+        running = found.condition == "running"
+        foot = " q quits, the runs continue " if running and height else ""
+        title = Text.assemble(" overnight ", text.safe(found.tag, "bold"), " ", condition_text(found.condition), " ")
+        return Panel(
+            Group(*parts), title=title, title_align="left", subtitle=Text(foot, style="dim") if foot else None,
+            subtitle_align="right", border_style="dim", padding=(0, 1),
+        )  # fmt: skip

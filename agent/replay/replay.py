@@ -1,4 +1,4 @@
-"""``overnight replay``: check the request and plan the runs, then run the plan."""
+"""``overnight replay``: check the request and plan the runs."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import contextlib
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from agent.errors import UsageError
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
-from agent.replay.ablation import cuts_of, minimal_step
-from agent.replay.engine import Engine, View
-from agent.replay.exact import differences, recorded_schedule
-from agent.replay.outcomes import Result, minimal_branch, result_in, result_of
-from agent.replay.plan import Cost, Plan, cost_of
-from agent.replay.steps import Step, named, steps_of_branch, steps_of_run
-from agent.replay.work import Work, first_event, working
+from agent.replay.ablation import MINIMAL, cuts_of
+from agent.replay.exact import recorded_schedule
+from agent.replay.plan import Comparison, Plan, Runs, cost_of, stages_of_replay
+from agent.replay.run import Prepared
+from agent.replay.steps import TOGETHER, Step, named, steps_of_branch, steps_of_run
 from agent.repo.git import scrub_environment
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, find_runs
 from agent.rundir.results import values_of_results
 from agent.settings import check_own_run, check_threads, make_settings
-from agent.target import Target, load_target
+from agent.target import load_target
 from agent.types import Goal
 from agent.workers.runtime import Workplace, workplace
 
@@ -50,17 +48,7 @@ class Request:
         return self.seeds if self.seeds is not None else 1 if self.exact else ROUNDS
 
 
-@dataclasses.dataclass(frozen=True)
-class Replay:
-    """A checked plan with the place where it runs. Nothing has been run yet."""
-
-    plan: Plan
-    place: Workplace
-    directory: RunDirectory
-    cost: Cost  # of what an earlier attempt has left
-
-
-def prepare(request: Request, runs: Path, say: Say) -> Replay:
+def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     """Check a request and plan its runs.
 
     Raises:
@@ -79,58 +67,39 @@ def prepare(request: Request, runs: Path, say: Say) -> Replay:
                 raise UsageError(f"--exact cannot be combined with {option}.")
     known = find_runs(runs)
     if request.what in known:
-        plan, place = _of_run(request, runs, say)
+        steps, place, same, source = _of_run(request, runs, say)
     elif request.exact:
         raise UsageError(f"--exact needs the schedule traces of a run, and {request.what!r} is not a run in {runs}.")
     else:
-        plan, place = _of_branch(request, known, runs, say)
+        steps, place = _of_branch(request, known, runs, say)
+        same, source = False, ""
     if not place.settings.ray_address:
         place.check_beside(place.settings.workers)
     directory = RunDirectory(runs, request.name or _name(request), "--name")
-    branch = minimal_branch(plan.what)
-    if plan.ablate and not directory.ledger.exists() and place.repo.ref(f"refs/heads/{branch}"):
-        raise UsageError(f"branch {branch} exists. Rename or delete it first: git branch -m {branch} NAME")
+    plan = _plan(request, place, steps, same, source)
+    if plan.ablate and not directory.ledger.exists() and place.repo.ref(f"refs/heads/{plan.minimal_branch}"):
+        raise UsageError(
+            f"branch {plan.minimal_branch} exists. Rename or delete it first: git branch -m {plan.minimal_branch} NAME"
+        )
     done = fold(read(directory.ledger), str(directory.ledger)).runs
+    count = len(plan.stages)
+    cost = cost_of(plan, [seconds_of_run(plan, done)] * count, done, place.settings.workers)
+    commits = tuple(step.commit for step in steps)
     place.caution(say)
-    return Replay(plan, place, directory, cost_of(plan, done, place.settings.workers))
+    together = (None, lambda head, _kept: _together(steps[-1].bare, head))
+    return Prepared(plan, tuple(steps), commits, (place,) * count, together[:count], directory, cost)
 
 
-def run(replay: Replay, view: AbstractContextManager[View]) -> Result:
-    """Make the runs that are missing; an interrupted replay gives an incomplete result.
-
-    Raises:
-        UsageError: the directory holds another replay.
-        EnvironmentProblem: the machine failed several times in a row.
-    """
-    plan, place, directory = replay.plan, replay.place, replay.directory
-    first = first_event(directory, place, "replay", plan.what, [step.commit for step in plan.steps], plan.exact)
-    with working(directory, first, view) as work, work.engine(place) as engine:
-        work.plan(plan)
-        engine.run(plan.jobs)
-        if plan.ablate:
-            _ablate(plan, place.repo, work, engine)
-    state = fold(read(directory.ledger), str(directory.ledger))
-    result = result_in(state) or result_of(plan, state.runs)
-    differs = differences(plan.steps, plan.folder, state.runs, directory.path) if plan.exact else ()
-    return dataclasses.replace(result, differs=tuple(differs))
+def _together(head: Step, rest: str) -> Comparison:
+    subject = "without the edits that do not hold"
+    return Comparison(Step(TOGETHER, rest, subject), head, Step(MINIMAL, rest, subject))
 
 
-def _ablate(plan: Plan, repo: Repo, work: Work, engine: Engine) -> None:
-    """Measure the branch without each edit, then without all edits that do not hold, and make that branch."""
-
-    def measure(*steps: Step) -> None:
-        work.keep(repo, steps)
-        engine.run([plan.job(step) for step in steps])
-
-    measure(*(cut.without for cut in plan.cuts if cut.without))
-    if rest := minimal_step(repo, plan.steps, result_of(plan, work.runs).ablations, plan.path):
-        plan = dataclasses.replace(plan, rest=rest)
-        work.plan(plan)
-        measure(rest)
-        minimal = result_of(plan, work.runs).minimal
-        if minimal is not None and minimal.outcome == "reproduced":
-            branch = f"refs/heads/{minimal_branch(plan.what)}"
-            repo.move(branch, rest.commit, repo.ref(branch))
+def seconds_of_run(plan: Plan, done: Runs) -> float | None:
+    """Mean duration of the recorded runs under the same budget and of those that are done."""
+    recorded = [run for step in plan.recorded for run in step.runs] if plan.same_budget else []
+    seconds = [sum(run.seconds.values()) for run in (*recorded, *(run for runs in done.values() for run in runs))]
+    return fmean(seconds) if seconds else None
 
 
 def _name(request: Request) -> str:
@@ -142,7 +111,8 @@ def _name(request: Request) -> str:
 # --- plans ----------------------------------------------------------------------------------------------------------
 
 
-def _of_run(request: Request, runs: Path, say: Say) -> tuple[Plan, Workplace]:
+def _of_run(request: Request, runs: Path, say: Say) -> tuple[Sequence[Step], Workplace, bool, str]:
+    """The steps, where they run, whether under the recorded budget, and the directory of the run."""
     if request.results is not None:
         raise UsageError(f"--results: run {request.what} has recorded values in its ledger. Leave --results out.")
     settings, training_steps = dict(request.settings), 0
@@ -156,7 +126,7 @@ def _of_run(request: Request, runs: Path, say: Say) -> tuple[Plan, Workplace]:
     same = request.exact or str(place.target.budget) == state.session.budget
     if not same:
         say("the budget differs from the recorded one: gains may differ, and the recorded noise is not used.")
-    return _plan(request, place, steps, same, str(source.path)), place
+    return steps, place, same, str(source.path)
 
 
 def recorded(tag: str, runs: Path, settings: Mapping[str, Any], say: Say) -> tuple[State, tuple[Step, ...], Workplace]:
@@ -192,7 +162,7 @@ def _with_steps_budget(place: Workplace, steps: int) -> Workplace:
     return dataclasses.replace(place, target=dataclasses.replace(place.target, budget=budget))
 
 
-def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> tuple[Plan, Workplace]:
+def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> tuple[Sequence[Step], Workplace]:
     folder = Path(str(request.settings.get("target", ".")))
     if not (folder / "target.toml").is_file():
         raise UsageError(
@@ -208,7 +178,7 @@ def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> 
             raise UsageError(what + _nearest(request.what, names))
         steps = steps_of_branch(repo, target, request.what, _published(request.results, target.goal))
     place = workplace(make_settings({**request.settings, "runs": str(runs)}, None, settings), say)
-    return _plan(request, place, steps, False, ""), place
+    return steps, place
 
 
 def _nearest(word: str, names: Sequence[str]) -> str:
@@ -225,18 +195,17 @@ def _published(results: Path | None, goal: Goal) -> Mapping[str, float]:
 
 
 def _plan(request: Request, place: Workplace, steps: Sequence[Step], same: bool, source: str) -> Plan:
-    target: Target = place.target
+    target = place.target
+    cuts = cuts_of(place.repo, [step.bare for step in steps], target.path) if request.ablate else ()
     return Plan(
         what=request.what,
-        steps=tuple(steps),
         rounds=request.rounds,
         goal=target.goal,
         metric=target.metric,
-        path=target.path,
         budget=str(target.budget),
         exact=request.exact,
         ablate=request.ablate,
-        cuts=cuts_of(place.repo, steps, target.path) if request.ablate else (),
+        stages=stages_of_replay(steps, target.goal, str(target.budget), cuts, request.exact),
         same_budget=same,
         source=source,
         seed=int(request.settings.get("seed", 0)),

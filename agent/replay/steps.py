@@ -20,6 +20,7 @@ from agent.target import Target
 from agent.types import Measurement
 
 MAIN = ("main", "master", "origin/main", "origin/master")
+WHOLE, TOGETHER = -1, -2  # numbers of the whole branch, and of the edits that hold, together
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Step:
     gain: float | None = None  # over the step before; positive is better
     gain_se: float | None = None  # standard error of ``gain``
     runs: tuple[Measurement, ...] = ()  # recorded runs on the validation split
+
+    @property
+    def bare(self) -> Step:
+        """Without its recorded runs."""
+        return replace(self, runs=())
 
 
 def steps_of_run(state: State) -> tuple[Step, ...]:

@@ -1,58 +1,149 @@
-"""A replay or promotion at work in its directory: lock, ledger, requests to stop, and the engine on its workers."""
+"""A replay or promotion at work in its directory: lock, ledger, requests to stop, and runs on workers.
+
+Every run is recorded in the ledger, so that a killed replay continues.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Protocol
 
-from agent.errors import Interrupted, UsageError
-from agent.ledger.events import Ended, Lost, Planned, Resumed, SessionStarted
+from agent.errors import EnvironmentProblem, Interrupted, UsageError
+from agent.ledger.events import Ended, Lost, Measured, Planned, Resumed, RunStarted, SessionStarted
 from agent.ledger.journal import Ledger
-from agent.replay.engine import Engine, View
-from agent.replay.plan import Runs
+from agent.ledger.state import RETRIES, lost_in_a_row
+from agent.replay.plan import Job, Plan, Runs
 from agent.replay.steps import Step
-from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.rundir.stop import Stopper
-from agent.types import to_json
+from agent.trial.order import Order
+from agent.trial.outputs import CHECKPOINT
+from agent.types import Measurement, to_json
+from agent.workers.local import Workers
 from agent.workers.runtime import Workplace, find_workers
+from sandbox.types import SandboxBroken
 
 IDENTITY = ("kind", "what", "baseline", "commits", "budget", "data", "exact")  # cannot change when the work continues
 
 
+class View(Protocol):
+    """Receives the progress of a replay. ``run`` counts from 1 to ``runs``."""
+
+    def begins(self, step: Step, run: int, runs: int) -> None: ...
+    def progress(self, phase: str, info: Mapping[str, Any]) -> None: ...
+    def measured(self, step: Step, run: int, runs: int, found: Measurement) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Flying:
+    """A run under way: run ``number`` of a job, counted from 0."""
+
+    job: Job
+    number: int
+    trace: str
+
+
 class Work:
-    """What a plan needs while it runs."""
+    """Makes runs. All state is in the ledger."""
 
     def __init__(self, directory: RunDirectory, ledger: Ledger, view: View, stopper: Stopper, max_hours: float | None):
         self._directory, self._ledger, self._view, self._stopper = directory, ledger, view, stopper
         self._end = time.monotonic() + 3600 * max_hours if max_hours else None
+        self._lock = Lock()  # protects the view: workers report progress from their threads
 
     @property
-    def runs(self) -> Runs:
+    def done(self) -> Runs:
         return self._ledger.state.runs
 
-    def plan(self, plan: Any) -> None:
+    def plan(self, plan: Plan) -> None:
         """Record the plan, so that watchers need nothing but the ledger."""
         if (data := to_json(plan)) != self._ledger.state.plan:
             self._ledger.append(Planned(plan=data))
 
-    def keep(self, repo: Repo, steps: Sequence[Step]) -> None:
-        """Name the commits of steps, so that git keeps them."""
-        for step in steps:
-            name = f"refs/autoresearch/{self._directory.tag}/{step.number:04d}"
-            repo.move(name, step.commit, repo.ref(name))
+    def run(self, place: Workplace, jobs: Callable[[], Sequence[Job]], rounds: int) -> None:
+        """Make the runs that are missing.
 
-    @contextlib.contextmanager
-    def engine(self, place: Workplace) -> Iterator[Engine]:
+        Round k makes the k-th run of every job before round k + 1 starts, so that a slow drift of the machine affects
+        all commits alike.
+
+        Args:
+            place: where the runs are made.
+            jobs: called before each round; each job with all its planned runs.
+            rounds: runs of each job.
+
+        Raises:
+            Interrupted: a stop was requested.
+            EnvironmentProblem: RETRIES runs in a row were lost to the machine.
+        """
         owner = str(self._directory.path.resolve())
         with contextlib.closing(find_workers(place, owner, self._stopper.now)) as workers:
-            yield Engine(self._directory, self._ledger, workers, self._view, self._stop)
+            for number in range(rounds):
+                self._round(workers, jobs(), number)
 
-    def _stop(self) -> bool:
-        return bool(self._stopper.asked()) or (self._end is not None and time.monotonic() > self._end)
+    def _round(self, workers: Workers, jobs: Sequence[Job], number: int) -> None:
+        flying: dict[Future[Measurement], _Flying] = {}
+        waiting = deque(job for job in jobs if number < len(job.runs))
+        try:
+            while waiting or flying:
+                while waiting and len(flying) < workers.size:
+                    self._start(workers, waiting.popleft(), number, flying)
+                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                    if not self._finish(future, run := flying.pop(future)):
+                        waiting.append(run.job)
+        finally:
+            for future, run in flying.items():  # recorded, so that a continued replay does not repeat them
+                with suppress(Interrupted, EnvironmentProblem):
+                    self._finish(future, run)
+
+    def _start(self, workers: Workers, job: Job, number: int, flying: dict[Future[Measurement], _Flying]) -> None:
+        """Start run ``number``, unless it exists. A commit that failed is not run again."""
+        step, runs = job.step, job.runs
+        done = self.done.get(step.commit, ())
+        if len(done) > number or any(run.value is None for run in done):
+            return
+        if self._stopper.asked() or (self._end is not None and time.monotonic() > self._end):
+            raise Interrupted
+        tries = sum(isinstance(event, RunStarted) and event.commit == step.commit for event in self._ledger.events)
+        trace = f"trials/{step.number:04d}/run-{tries + 1}"
+        run = runs[len(done)]
+        with self._lock:
+            self._view.begins(step, len(done) + 1, len(runs))
+        self._ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=run.seed, trace=trace))
+        on = workers.types[0] if len(workers.types) > 1 else ""  # values of two types cannot be compared
+        order = Order(0, step.commit, "replay", run.seed, trace, on=on, schedule=run.schedule)
+        future = workers.start(order, self._directory.path / trace, self._progress)
+        flying[future] = _Flying(job, len(done), trace)
+
+    def _finish(self, future: Future[Measurement], run: _Flying) -> bool:
+        """Record the end of a run; False if it was lost to the machine and is to be repeated."""
+        try:
+            found = future.result()
+        except (Interrupted, SandboxBroken, EnvironmentProblem) as error:
+            interrupted = isinstance(error, Interrupted)
+            reason = "interrupted" if interrupted else str(error)
+            self._ledger.append(Lost(trial=0, trace=run.trace, reason=reason))
+            if interrupted:
+                raise
+            if lost_in_a_row(self._ledger.events) >= RETRIES:
+                words = f"{RETRIES} runs in a row failed on this machine, the last: {error}"
+                raise EnvironmentProblem(words) from error
+            return False
+        self._ledger.append(Measured(trial=0, measurement=found))
+        with self._lock:
+            self._view.measured(run.job.step, run.number + 1, len(run.job.runs), found)
+        (self._directory.path / run.trace / CHECKPOINT[0].name).unlink(missing_ok=True)
+        return True
+
+    def _progress(self, phase: str, info: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._view.progress(phase, info)
 
 
 @contextlib.contextmanager
@@ -62,7 +153,9 @@ def working(
     """Open the directory and its ledger. A request to stop ends the block early, without an error.
 
     Args:
+        directory: of the replay or promotion.
         first: the first event of the ledger.
+        view: receives the progress.
         max_hours: no run starts after this time.
 
     Raises:
@@ -74,30 +167,9 @@ def working(
         _begin(ledger, first, directory)
         directory.forget_stop()
         stopper = Stopper(directory)
-        with stopper.listening(), view as shown, contextlib.suppress(Interrupted):
+        with stopper.listening(), view as shown, suppress(Interrupted):
             yield Work(directory, ledger, shown, stopper, max_hours)
             ledger.append(Ended(reason="all runs done"))
-
-
-def first_event(
-    directory: RunDirectory, place: Workplace, kind: str, what: str, commits: Sequence[str], exact: bool = False
-) -> SessionStarted:
-    """What a replay or a promotion works on; ``commits`` begin with the baseline."""
-    return SessionStarted(
-        kind=kind,
-        tag=directory.tag,
-        metric=place.target.metric,
-        goal=place.target.goal,
-        sandbox=place.sandbox.name,
-        device=place.device.uuid or place.device.kind,
-        self_reported=place.target.score == "stdout",
-        what=what,
-        baseline=commits[0],
-        commits=tuple(commits),
-        budget=str(place.target.budget),
-        data=place.data_hash,
-        exact=exact,
-    )
 
 
 def _begin(ledger: Ledger, event: SessionStarted, directory: RunDirectory) -> None:

@@ -19,7 +19,6 @@ from agent.observers.activity import Activity
 from agent.observers.watched import Watched
 from agent.replay.recorded import Recorded, read_recorded
 from agent.replay.shown import Shown, page
-from agent.replay.watched import under_way
 from agent.review.data.run_index import overview
 from agent.review.data.runs import condition
 from agent.review.report import charts
@@ -111,7 +110,7 @@ def _replay_now(found: Recorded) -> str:
     doing = f"{found.done} of at most {text.count(found.done + found.left, 'run')}"
     if found.condition != "running":
         return _fragment(found.condition, doing)
-    rows = [("in progress", line) for line in under_way(found, time.time())]
+    rows = [("in progress", line) for line in found.in_progress(time.time())]
     return _fragment(found.condition, doing, rows, share=found.done / max(1, found.done + found.left))
 
 

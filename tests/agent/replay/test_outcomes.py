@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from agent.errors import UsageError
 from agent.judge.noise import Noise
 from agent.replay.exact import header_differences, header_of
 from agent.replay.outcomes import Finding, Result, compare, noise_of
-from agent.replay.plan import Cut, Plan, cost_of
+from agent.replay.plan import OBSTACLE, Comparison, Cost, Plan, cost_of, stages_of_replay
 from agent.replay.progress import ReplayProgress
+from agent.replay.replay import seconds_of_run
 from agent.replay.shown import terminal
 from agent.replay.steps import Step
-from agent.replay.view import plan_words, replay_shown
+from agent.replay.view import plan_words, shown_of
 from agent.types import Measurement
 
 gains = st.floats(-1, 1, allow_nan=False)
@@ -56,8 +58,13 @@ def test_outcome_with_unknown_noise_cannot_be_told() -> None:
     assert compare(Step(1, "c", "s", gain=0.1), 0.1, None, 0)[0] == "cannot tell"
 
 
-def plan_of(*steps: Step, **fields: object) -> Plan:
-    return replace(Plan("night", steps, 3, "minimize", "val_bpb", "train.py", "65536 tokens"), **fields)  # type: ignore[arg-type]
+def plan_of(*steps: Step, cuts: Sequence[Comparison] = ()) -> Plan:
+    budget = "65536 tokens"
+    return Plan("night", 3, "minimize", "val_bpb", budget, stages_of_replay(steps, "minimize", budget, cuts))
+
+
+def cost(plan: Plan, done: Mapping[str, Sequence[Measurement]], workers: int = 1) -> Cost:
+    return cost_of(plan, [seconds_of_run(plan, done)] * len(plan.stages), done, workers)
 
 
 def test_recorded_noise_counts_only_under_same_budget() -> None:
@@ -77,14 +84,15 @@ def test_noise_is_pooled_within_device_types() -> None:
 def test_cost_is_estimated_from_recorded_seconds() -> None:
     steps = [Step(k, str(k), "s", runs=(run_of(str(k), 1.0, seconds=600.0),)) for k in range(3)]
     plan = plan_of(*steps)
-    cost = cost_of(plan, {}, 1)
-    assert (cost.runs, cost.commits, cost.seconds) == (9, 3, 5400.0)
-    assert cost_of(plan, {}, 3).seconds == 1800.0
-    assert cost_of(plan, {"0": [run_of("0", 1.0)] * 3}, 1).runs == 6
-    assert cost_of(replace(plan, same_budget=False), {}, 1).seconds is None
-    cuts = (Cut(steps[1], None), Cut(steps[2], Step(1002, "1", "without the last edit: the commit before it")))
-    assert cost_of(replace(plan, cuts=cuts), {}, 1).runs == 9
-    assert "1 h 30 min" in plan_words(plan, cost)
+    found = cost(plan, {})
+    assert (found.runs, found.commits, found.seconds) == (9, 3, 5400.0)
+    assert cost(plan, {}, 3).seconds == 1800.0
+    assert cost(plan, {"0": [run_of("0", 1.0)] * 3}).runs == 6
+    assert cost(replace(plan, same_budget=False), {}).seconds is None
+    head, last = steps[2].bare, Step(1002, "1", "without the last edit: the commit before it")
+    cuts = (Comparison(steps[1].bare, head, head, OBSTACLE), Comparison(head, last, head))
+    assert cost(plan_of(*steps, cuts=cuts), {}).runs == 9
+    assert "1 h 30 min" in plan_words(plan, found)
 
 
 def test_progress_shows_value_of_the_followed_run() -> None:
@@ -100,9 +108,9 @@ def test_progress_shows_value_of_the_followed_run() -> None:
 @pytest.mark.parametrize("width", [80, 118])
 def test_table_shows_whole_numbers_on_narrow_terminal(width: int) -> None:
     step = Step(1, "0123456789" * 4, "MATRIX_LR 0.04 → 0.05, and a long list of others", 7, 2.7529, 0.0365, 0.0163)
-    finding = Finding(step, "reproduced", "better in the replay too", 2.7782, 3, 0.0393, 0.01)
+    finding = Finding(step, "reproduced", "better in the replay too", 0.0393, 0.01, 3, 2.7782)
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(terminal(replay_shown(Result(plan_of(step), (finding,), Noise(0.01, 5)))))
+    console.print(terminal(shown_of(Result(plan_of(step), ((finding,),), Noise(0.01, 5)))))
     words = console.export_text().split()
     assert {"2.7529", "2.7782", "+0.0365", "0.0163", "+0.0393", "0.0100", "reproduced"} <= set(words)
 

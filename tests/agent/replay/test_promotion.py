@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.replay.promotion import PAIRS, Comparison, Finding, Setting, Stage, findings, held
+from agent.replay.outcomes import PAIRS, Finding, held, result_of
+from agent.replay.plan import Comparison, Plan, Setting, Stage
 from agent.replay.steps import Step
 from agent.types import Measurement
 
@@ -25,9 +26,15 @@ def runs_of(commit: str, values: list[float | None]) -> tuple[Measurement, ...]:
 
 
 def finding(before: list[float | None], after: list[float | None], rounds: int = 8, edit: Step = EDIT) -> Finding:
-    stage = Stage(Setting("10s"), (Comparison(edit, BEFORE, AFTER),))
-    (found,) = findings(stage, {"b": runs_of("b", before), "a": runs_of("a", after)}, rounds, "minimize")
-    return found
+    comparison = Comparison(edit, BEFORE, AFTER)
+    return findings((comparison,), {"b": runs_of("b", before), "a": runs_of("a", after)}, rounds)[0]
+
+
+def findings(
+    comparisons: tuple[Comparison, ...], runs: dict[str, tuple[Measurement, ...]], rounds: int
+) -> tuple[Finding, ...]:
+    plan = Plan("night", rounds, "minimize", "val_bpb", "10s", (Stage(Setting("10s"), comparisons),))
+    return result_of(plan, runs).found[0]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +53,7 @@ def test_gains_of_pairs_give_the_outcome(gains: list[float], outcome: str) -> No
     found = finding([*values], [v - g for v, g in zip(values, gains, strict=True)], rounds=4)
     assert found.outcome == outcome, found.reason
     assert found.gain == pytest.approx(fmean(gains))
-    assert found.pairs == 4
+    assert found.n == 4
 
 
 def test_smaller_gain_above_zero_still_holds_for_the_branch() -> None:
@@ -80,14 +87,14 @@ def test_loss_within_noise_is_not_decided_early() -> None:
 
 def test_two_alike_pairs_use_the_variance_of_others() -> None:
     other = Comparison(EDIT, Step(1002, "c", ""), Step(1003, "d", ""))
-    stage = Stage(Setting("10s"), (Comparison(EDIT, BEFORE, AFTER), other, other))
+    comparisons = (Comparison(EDIT, BEFORE, AFTER), other, other)
     runs = {
         "b": runs_of("b", [3.0, 3.0]),
         "a": runs_of("a", [2.99, 2.9899999]),
         "c": runs_of("c", [3.0, 3.0]),
         "d": runs_of("d", [2.9, 3.2]),
     }
-    first, *_ = findings(stage, runs, 8, "minimize")
+    first, *_ = findings(comparisons, runs, 8)
     assert not first.decided
 
 

@@ -8,10 +8,10 @@ from nights import write_night
 
 from agent.judge.noise import Noise
 from agent.replay.outcomes import Finding, Result
-from agent.replay.plan import Plan
+from agent.replay.plan import Plan, stages_of_replay
 from agent.replay.shown import write
 from agent.replay.steps import Step
-from agent.replay.view import replay_shown
+from agent.replay.view import shown_of
 from agent.review.report.report import write_report
 
 pytest.importorskip("jinja2")
@@ -158,9 +158,10 @@ def test_print_opens_every_kept_edit(page):
 def test_replay_page_fits_the_width(browser, tmp_path, width):
     subject = "MATRIX_LR 0.04 → 0.05, WARMUP_RATIO 0.1 → 0.02, and 7 more"
     step = Step(1, "0123456789" * 4, subject, 7, 2.7529, 0.0365, 0.0163)
-    finding = Finding(step, "not reproduced", "worse than before it by more than the noise", 2.7782, 3, -0.0393, 0.01)
-    plan = Plan("night", (step,), 3, "minimize", "val_bpb", "train.py", "65536 tokens")
-    write(replay_shown(Result(plan, (finding,) * 3, Noise(0.01, 5), None)), tmp_path / "replay.html")
+    finding = Finding(step, "not reproduced", "worse than before it by more than the noise", -0.0393, 0.01, 3, 2.7782)
+    budget = "65536 tokens"
+    plan = Plan("night", 3, "minimize", "val_bpb", budget, stages_of_replay((step,), "minimize", budget, ()))
+    write(shown_of(Result(plan, ((finding,) * 3,), Noise(0.01, 5))), tmp_path / "replay.html")
     browser.complaints.clear()
     browser.open(tmp_path / "replay.html")
     browser.resize(width, 800)

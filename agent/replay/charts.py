@@ -1,0 +1,82 @@
+"""The charts of replays and promotions, as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agent import text
+from agent.replay.outcomes import Result
+from agent.review.report import svg
+
+
+def value_chart(result: Result, width: int) -> str:
+    """Recorded and replayed value of each step; the bars are two standard errors of the replayed mean."""
+    findings, metric, sd = result.steps, text.line(result.plan.metric), result.noise.sd or 0.0
+    values = [v for f in findings for v in (f.edit.recorded, f.value) if v is not None]
+    if not values:
+        return ""
+    low, high = min(values) - 2 * sd, max(values) + 2 * sd
+    pad = 0.06 * (high - low) or abs(high) * 0.01 or 0.5
+    height = 360 if width > 500 else 330
+    root = svg.canvas(width, height, f"{metric} by step, recorded and replayed")
+    box = svg.Box(58, 26, width - 14, height - 30)
+    last = max(len(findings) - 1, 1)
+    x = svg.linear(-0.4, last + 0.4, box.left, box.right)
+    y = svg.linear(low - pad, high + pad, box.bottom, box.top)
+    numbers = [v for v in svg.ticks(0, last, width // 90) if v == int(v)]
+    svg.axes(root, box, (x, numbers), (y, svg.ticks(low - pad, high + pad, 6)))
+    svg.add(root, "text", metric, cls="tick axis", x=box.left, y=14)
+    svg.add(root, "text", "step", cls="tick axis", x=box.right, y=14, text_anchor="end")
+    recorded = [(x(f.edit.number), y(f.edit.recorded)) for f in findings if f.edit.recorded is not None]
+    svg.add(root, "path", cls="loss parent", d=svg.line(recorded))
+    measured = [(f, f.value) for f in findings if f.value is not None]
+    svg.add(root, "path", cls="loss own", d=svg.line([(x(f.edit.number), y(value)) for f, value in measured]))
+    for f, value in measured:
+        at, reach = x(f.edit.number), 2 * sd / f.n**0.5
+        svg.add(root, "path", cls="loss own", d=f"M{at:.1f} {y(value - reach):.1f}V{y(value + reach):.1f}")
+        mark = svg.add(root, "circle", cls="keep", cx=at, cy=y(value), r=4.5)
+        words = f"recorded {text.number(f.edit.recorded)}, replayed {text.number(value)} in {text.count(f.n, 'run')}"
+        svg.tip(mark, f"step {f.edit.number}: {f.outcome}\n{words}\n{text.line(f.edit.subject, 90)}")
+    return svg.render(root)
+
+
+def gain_chart(result: Result, width: int) -> str:
+    """Gain of each edit at night and at each setting, with two standard errors."""
+    rows = list(_gains(result))
+    ends = [v + s * 2 * (se or 0.0) for _, gains in rows for v, se, _ in gains if v is not None for s in (-1, 1)]
+    if not ends:
+        return ""
+    names = ["night", *(str(stage.setting) for stage in result.plan.stages)]
+    line, top = 22, 26
+    height = top + len(rows) * (len(names) * 13 + line) + 30
+    root = svg.canvas(width, height, "gain of each edit at night and at each setting")
+    box = svg.Box(14, top, width - 14, height - 30)
+    low, high = min(0.0, *ends), max(0.0, *ends)
+    pad = 0.05 * (high - low) or 0.1
+    x = svg.linear(low - pad, high + pad, box.left, box.right)
+    svg.axes(root, box, (x, svg.ticks(low - pad, high + pad, width // 140)), (lambda y: y, []))
+    svg.add(root, "path", cls="loss parent", d=svg.line([(x(0), box.top), (x(0), box.bottom)]))
+    y = top + 14.0
+    for name, gains in rows:
+        svg.add(root, "text", text.line(name, width // 8), cls="tick axis", x=box.left, y=y)
+        for setting, (gain, se, outcome) in zip(names, gains, strict=True):
+            y += 13
+            if gain is None:
+                continue
+            style = "parent" if setting == "night" else "own"
+            reach = 2 * (se or 0.0)
+            svg.add(root, "path", cls=f"loss {style}", d=svg.line([(x(gain - reach), y), (x(gain + reach), y)]))
+            kind = "keep" if outcome in ("holds", "at night") else "revert"
+            mark = svg.add(root, "circle", cls=kind, cx=x(gain), cy=y, r=4)
+            svg.tip(mark, f"{setting}: {text.gain(gain, se)}\n{outcome}")
+        y += line
+    return svg.render(root)
+
+
+def _gains(result: Result) -> Iterator[tuple[str, list[tuple[float | None, float | None, str]]]]:
+    """For each edit its gain, standard error and outcome: at night first, then at each setting."""
+    for row, finding in enumerate(result.found[0]):
+        edit = finding.edit
+        gains: list[tuple[float | None, float | None, str]] = [(edit.gain, edit.gain_se, "at night")]
+        gains += [(found[row].gain, found[row].se, found[row].outcome) for found in result.found]
+        yield f"{edit.trial or ''} {edit.subject}".strip(), gains

@@ -1,0 +1,118 @@
+"""Runs a checked plan: of ``overnight replay`` or of ``overnight promote``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from agent.ledger.events import SessionStarted
+from agent.ledger.journal import read
+from agent.ledger.state import fold
+from agent.replay.ablation import BUILT, without
+from agent.replay.exact import differences
+from agent.replay.outcomes import Result, result_in, result_of, undecided
+from agent.replay.plan import Comparison, Cost, Job, Plan, runs_left
+from agent.replay.steps import Step
+from agent.replay.work import View, Work, working
+from agent.repo.repo import Repo
+from agent.rundir.directory import RunDirectory
+from agent.workers.runtime import Workplace
+
+Together = Callable[[str, Sequence[Step]], Comparison]  # from the head of the edits that hold, and their steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A checked plan with the places where it runs. Nothing has been run yet."""
+
+    plan: Plan
+    steps: tuple[Step, ...]  # of the branch, the baseline first
+    commits: tuple[str, ...]  # that identify the work, the baseline first
+    places: tuple[Workplace, ...]  # one for each stage
+    together: tuple[Together | None, ...]  # for each stage, if the edits that hold are measured together there
+    directory: RunDirectory
+    cost: Cost  # of what an earlier attempt has left
+    max_hours: float | None = None
+
+    @property
+    def repo(self) -> Repo:
+        return self.places[0].repo
+
+
+def run(prepared: Prepared, view: AbstractContextManager[View]) -> Result:
+    """Make the runs that are missing; an interrupted replay gives an incomplete result.
+
+    Raises:
+        UsageError: the directory holds another replay.
+        EnvironmentProblem: the machine failed several times in a row.
+    """
+    directory, plan = prepared.directory, prepared.plan
+    with working(directory, _first_event(prepared), view, prepared.max_hours) as work:
+        _measure(plan, prepared, work)
+        grown = _with_together(prepared, result_of(plan, work.done))
+        _measure(grown, prepared, work)
+        _make_minimal(prepared.repo, result_of(grown, work.done))
+    state = fold(read(directory.ledger), str(directory.ledger))
+    result = result_in(state) or result_of(plan, state.runs)
+    differs = differences(plan.recorded, plan.folder, state.runs, directory.path) if plan.exact else ()
+    return dataclasses.replace(result, differs=tuple(differs))
+
+
+def _first_event(prepared: Prepared) -> SessionStarted:
+    plan, place = prepared.plan, prepared.places[0]
+    return SessionStarted(
+        kind=plan.kind,
+        tag=prepared.directory.tag,
+        metric=plan.metric,
+        goal=plan.goal,
+        sandbox=place.sandbox.name,
+        device=place.device.uuid or place.device.kind,
+        self_reported=plan.self_reported,
+        what=plan.what,
+        baseline=prepared.commits[0],
+        commits=prepared.commits,
+        budget=str(place.target.budget),
+        data=place.data_hash,
+        exact=plan.exact,
+    )
+
+
+def _measure(plan: Plan, prepared: Prepared, work: Work) -> None:
+    """Make one more run of both sides of every undecided comparison, up to the number of rounds."""
+    work.plan(plan)
+    for number, (stage, place) in enumerate(zip(plan.stages, prepared.places, strict=True)):
+
+        def jobs(number: int = number) -> list[Job]:
+            comparisons = plan.stages[number].comparisons
+            return plan.jobs(undecided(comparisons, result_of(plan, work.done).found[number]))
+
+        if any(runs_left(jobs(), work.done).values()):
+            for step in (side for comparison in stage.comparisons for side in comparison.sides if side.number >= BUILT):
+                name = f"refs/autoresearch/{prepared.directory.tag}/{step.number:04d}"  # git keeps commits with refs
+                prepared.repo.move(name, step.commit, prepared.repo.ref(name))
+            work.run(place, jobs, plan.rounds)
+
+
+def _with_together(prepared: Prepared, result: Result) -> Plan:
+    """The plan with the edits that hold, together; unchanged where all or none of them hold, or some were not asked."""
+    plan, steps, out = result.plan, prepared.steps, result.dropped
+    asked = {finding.edit.number for finding in result.found[-1]} >= {step.number for step in steps[1:]}
+    if not asked or not 0 < len(out) < len(steps) - 1:
+        return plan
+    head = without(prepared.repo, steps, out, prepared.places[0].target.path)
+    if head is None:
+        return plan
+    kept = [step for step in steps if step.number not in out]
+    stages = [
+        dataclasses.replace(stage, comparisons=(*stage.comparisons, together(head, kept))) if together else stage
+        for stage, together in zip(plan.stages, prepared.together, strict=True)
+    ]
+    return dataclasses.replace(plan, stages=tuple(stages))
+
+
+def _make_minimal(repo: Repo, result: Result) -> None:
+    """Make the branch without the edits that do not hold, if it is as good as the whole branch."""
+    if (minimal := result.minimal) is not None and minimal.outcome == "reproduced":
+        branch = f"refs/heads/{result.plan.minimal_branch}"
+        repo.move(branch, minimal.edit.commit, repo.ref(branch))
