@@ -44,7 +44,7 @@ def download(
     with _data_errors(dataset):
         from huggingface_hub import HfApi
         from huggingface_hub.hf_api import RepoFile
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
         hub = HfApi(endpoint)

@@ -138,7 +138,9 @@ def test_busy_hub_is_retried(hub: Hub, tmp_path: Path) -> None:
     assert fetch(hub, tmp_path, "b.jsonl")[0].read_bytes() == DATA["b.jsonl"]
 
 
-@pytest.mark.parametrize("lie", [{"lfs": {"oid": "0" * 64, "size": 1, "pointerSize": 1}}, {"size": 50 << 20, "lfs": None}])
+@pytest.mark.parametrize(
+    "lie", [{"lfs": {"oid": "0" * 64, "size": 1, "pointerSize": 1}}, {"size": 50 << 20, "lfs": None}]
+)
 def test_file_with_wrong_hash_is_deleted(hub: Hub, tmp_path: Path, lie: dict[str, Any]) -> None:
     hub.lie = lie
     with pytest.raises(DataError, match="size or hash"):
