@@ -1,28 +1,18 @@
-"""Runs small programs in a sandbox, within a time limit.
-
-    python -m sandbox.selfcheck.bench SANDBOX IMAGE OWNER FOLDER hang|end
-
-starts one job as a session would, so that a check can kill that session.
-"""
+"""Runs small programs in a sandbox, within a time limit."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
-import os
 import secrets
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox import make_sandbox
-from sandbox.selfcheck.programs import BEAT
 from sandbox.types import Job, Limits, Mount, Outcome, Running, Sandbox
 
 PATIENCE = 120.0  # seconds; a program that takes longer hangs
@@ -138,16 +128,6 @@ class Bench:
         time.sleep(0.5)  # BEAT writes every 0.02 s
         require(path.read_text() == before, "a process of the job is still alive")
 
-    def session(self, what: str) -> subprocess.Popen[str]:
-        """A process that starts a job as a session would. ``what``: ``hang`` or ``end``."""
-        words = [self.sandbox.name, getattr(self.sandbox, "image", ""), self.owner, str(self.shared), what]
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "sandbox.selfcheck.bench", *words],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
-
 
 def describe(outcome: Outcome) -> str:
     """How a job ended, in one line."""
@@ -160,23 +140,3 @@ def require(held: bool, otherwise: str) -> None:
     """Raise ``CheckFailed`` with the message ``otherwise`` unless the condition held."""
     if not held:
         raise CheckFailed(otherwise)
-
-
-def main(name: str, image: str, owner: str, shared: str, what: str) -> None:
-    """Start a job that writes until it is killed (``hang``), or one that ends (``end``), and relay its output."""
-    sandbox = make_sandbox(name, image=image) if image else make_sandbox(name)
-    code = Path(shared).with_name("session")
-    code.mkdir(exist_ok=True)
-    code.chmod(0o755)
-    (code / "p.py").write_text(BEAT if what == "hang" else "print('done')")
-    mounts = {"code": Mount(code), "shared": Mount(Path(shared), readonly=False)}
-    job = Job(("{python}", "p.py"), mounts, "code", {"SHARED": "{shared}"}, SMALL, owner=owner)
-    running = sandbox.start(job)
-    while (lines := running.read(timeout=60)) is not None:
-        for line in lines:
-            print(line, flush=True)
-    running.finish()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,19 +1,15 @@
 """The checks that every sandbox passes. Each guarantee has at least one check that tries to break it.
 
-Covers: the interface of ``sandbox.types`` and all guarantees. A check of a guarantee that the sandbox does not declare
-is skipped. So checks that could harm the machine (memory, processes, disk) run only where a limit is declared; their
-programs also limit themselves. Does not cover: GPUs.
+Covers: all guarantees. A check of a guarantee that the sandbox does not declare is skipped. So checks that could harm
+the machine (memory, processes, disk) run only where a limit is declared; their programs also limit themselves. Does not
+cover: GPUs.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import select
-import signal
 import socket
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,8 +17,8 @@ from pathlib import Path
 
 from sandbox import caches
 from sandbox.layout import COUNTERS
-from sandbox.selfcheck import escapes, exhaustion, programs, side_channels
-from sandbox.selfcheck.bench import PATIENCE, SMALL, Bench, CheckFailed, describe, require
+from sandbox.selfcheck import escapes, exhaustion, side_channels
+from sandbox.selfcheck.bench import SMALL, Bench, CheckFailed, describe, require
 from sandbox.types import Collect, Guarantee, Limits, Mount, Sandbox, SandboxBroken, SandboxUnavailable
 
 
@@ -65,7 +61,7 @@ def run_check(sandbox: Sandbox, check: Check) -> Result:
         return Result(check.name, False, str(error))
 
 
-def _check(name: str, guarantee: Guarantee | None = None) -> Callable[[Callable[[Bench], str]], Callable[[Bench], str]]:
+def _check(name: str, guarantee: Guarantee) -> Callable[[Callable[[Bench], str]], Callable[[Bench], str]]:
     """Register a function as a check."""
 
     def register(run: Callable[[Bench], str]) -> Callable[[Bench], str]:
@@ -75,132 +71,9 @@ def _check(name: str, guarantee: Guarantee | None = None) -> Callable[[Callable[
     return register
 
 
-# The interface.
-
-
-@_check("exit code")
-def exit_code(bench: Bench) -> str:
-    ran = bench.run("import sys; print('[1]'); sys.exit(3)")
-    require((ran.outcome.exit_code, ran.outcome.signal) == (3, None), describe(ran.outcome))
-    require(ran.answer == [1], "the output is missing")
-    return "exit status 3 was reported"
-
-
-@_check("end by signal")
-def end_by_signal(bench: Bench) -> str:
-    outcome = bench.run("import os; os.kill(os.getpid(), 11)").outcome
-    require((outcome.exit_code, outcome.signal) == (None, signal.SIGSEGV), describe(outcome))
-    return "a segmentation fault was reported as signal 11"
-
-
-@_check("killed from outside")
-def killed_from_outside(bench: Bench) -> str:
-    job = bench.job("import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\n" + programs.BEAT)
-    running = bench.start(job)
-    running.kill()
-    running.kill()
-    outcome = bench.end(job, running).outcome
-    require(outcome.signal == signal.SIGKILL, describe(outcome))
-    bench.require_stopped()
-    return "a job that ignores signals was killed"
-
-
-@_check("outputs")
-def outputs(bench: Bench) -> str:
-    wanted = {"good": 64, "large": 8, "link": 64, "second": 64, "pipe": 64, "folder": 64, "absent": 64}
-    ran = bench.run(programs.OUTPUTS, collect=tuple(Collect(n, size) for n, size in wanted.items()))
-    found = sorted(p.name for p in ran.directory.glob("*")) if ran.directory.exists() else []
-    require(found == ["good"] == sorted(ran.outcome.collected), f"collected {found}; {describe(ran.outcome)}")
-    require((ran.directory / "good").read_text() == "fine", "the copy differs")
-    text = " ".join(ran.outcome.problems)
-    silent = [name for name in ("large", "link", "second", "pipe", "folder") if f"{name}:" not in text]
-    require(not silent, f"{silent} were dropped without a word: {text}")
-    return "one file was collected; links, a pipe, a folder and a large file were dropped"
-
-
-@_check("outputs after a kill")
-def outputs_after_kill(bench: Bench) -> str:
-    program = "import os\nopen(os.environ['OUT'] + '/part', 'w').write('x')\n" + programs.BEAT
-    job = bench.job(program, collect=(Collect("part", 9),))
-    running = bench.start(job)
-    running.kill()
-    ran = bench.end(job, running)
-    require("part" in ran.outcome.collected, describe(ran.outcome))
-    return "the output of a killed job was collected"
-
-
-@_check("files added later")
-def late_files(bench: Bench) -> str:
-    source, data = bench.folder("source"), bench.folder("data")
-    (source / "shard").write_text("late")
-    job = bench.job(programs.WAIT_FOR_FILE, mounts={"data": Mount(data)}, env={"DATA": "{data}"})
-    running = bench.start(job)
-    os.link(source / "shard", data / "shard")
-    require(bench.end(job, running).answer == "late", "the job did not see a file that was added later")
-    return "the job saw a file that was linked into a mount later"
-
-
-@_check("channel in memory")
-def shared_memory(bench: Bench) -> str:
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="overnight-check-", dir=memory if memory.is_dir() else None) as name:
-        channel = Path(name)
-        channel.chmod(0o777)
-        mounts = {"channel": Mount(channel, readonly=False)}
-        job = bench.job(programs.DOUBLE, mounts=mounts, env={"CHANNEL": "{channel}"})
-        running = bench.start(job)
-        (channel / "question").write_text("7")
-        ran = bench.end(job, running)
-        answer = channel / "answer"
-        require(answer.exists() and answer.read_text() == "14", describe(ran.outcome))
-    return "request and reply went through a writable mount"
-
-
-@_check("peak memory")
-def peak_memory(bench: Bench) -> str:
-    outcome = bench.run("x = b'x' * 300_000_000; print(len(x))").outcome
-    peak = outcome.peak_memory_gb
-    require(peak is not None and 0.25 < peak < 1.1, f"300 MB measured as {peak} GB; {describe(outcome)}")
-    return f"300 MB measured as {peak} GB"
-
-
-@_check("nothing left behind")
-def nothing_left(bench: Bench) -> str:
-    session = bench.session("end")
-    out, _ = session.communicate(timeout=PATIENCE)
-    require(session.returncode == 0 and "done" in out, f"the session ended with status {session.returncode}")
-    left = bench.sandbox.sweep(bench.owner)
-    require(left == 0, f"a job that had ended left {left} objects behind")
-    return "a job that ended left nothing"
-
-
-@_check("orphans")
-def orphans(bench: Bench) -> str:
-    with bench.session("hang") as session:
-        try:
-            assert session.stdout is not None
-            ready = select.select([session.stdout], [], [], PATIENCE)[0]
-            require(bool(ready) and session.stdout.readline() == "ready\n", "the session started no job")
-        finally:
-            session.kill()
-    beat = bench.shared / "beat"
-    for _ in range(int(PATIENCE)):  # the job of a killed session ends a moment later
-        before = beat.read_text() if beat.exists() else ""
-        time.sleep(1.0)
-        if (beat.read_text() if beat.exists() else "") == before:
-            break
-    bench.sandbox.sweep(bench.owner)
-    bench.require_stopped()
-    require(bench.sandbox.sweep(bench.owner) == 0, "a second sweep removed what the first one left")
-    return "the job of a killed session ended, and a sweep removed the rest"
-
-
-# The guarantees.
-
-
 @_check("kills the whole tree", Guarantee.KILLS_TREE)
 def kills_daemons(bench: Bench) -> str:
-    outcome = bench.run(programs.DAEMON, env={"BEAT": programs.BEAT}).outcome
+    outcome = bench.run(escapes.DAEMON, env={"BEAT": escapes.BEAT}).outcome
     require(outcome.exit_code == 0, describe(outcome))
     bench.require_stopped("daemon")
     return "a detached daemon ended with its job"
@@ -310,13 +183,17 @@ def bounded_output(bench: Bench) -> str:
     return "8 MB of output were cut to 1 MiB, with the last line and without escape sequences"
 
 
-@_check("bounded files", Guarantee.BOUNDED_OUTPUT)
-def bounded_files(bench: Bench) -> str:
-    program = "import os; open(os.environ['OUT'] + '/big', 'wb').truncate(1 << 28)"
-    ran = bench.run(program, collect=(Collect("big", 1000),))
-    require("big:" in " ".join(ran.outcome.problems), describe(ran.outcome))
-    require(not ran.outcome.collected and not (ran.directory / "big").exists(), "a file over its bound was collected")
-    return "a file over its bound was dropped"
+@_check("outputs", Guarantee.BOUNDED_OUTPUT)
+def outputs(bench: Bench) -> str:
+    wanted = {"good": 64, "large": 8, "link": 64, "second": 64, "pipe": 64, "folder": 64, "absent": 64}
+    ran = bench.run(exhaustion.OUTPUTS, collect=tuple(Collect(n, size) for n, size in wanted.items()))
+    found = sorted(p.name for p in ran.directory.glob("*")) if ran.directory.exists() else []
+    require(found == ["good"] == sorted(ran.outcome.collected), f"collected {found}; {describe(ran.outcome)}")
+    require((ran.directory / "good").read_text() == "fine", "the copy differs")
+    text = " ".join(ran.outcome.problems)
+    silent = [name for name in ("large", "link", "second", "pipe", "folder") if f"{name}:" not in text]
+    require(not silent, f"{silent} were dropped without a word: {text}")
+    return "one file was collected; links, a pipe, a folder and a large file were dropped"
 
 
 @_check("masks files", Guarantee.MASKS_FILES)

@@ -1,4 +1,4 @@
-"""Programs that use more memory, processes, disk or output than a job may.
+"""Programs that use more memory, processes, disk or output than a job may, or leave outputs that are no plain files.
 
 They run inside a sandbox with the standard library alone, and print what they found as JSON in their last line.
 """
@@ -63,4 +63,16 @@ line = b"\x1b[31mred\x1b[0m \x1b]0;title\x07 " + b"x" * 60 + b"\n"
 for _ in range(8_000_000 // len(line)):
     os.write(1, line)
 os.write(2, b"\x1b[2J\x07the end\n")
+"""
+
+OUTPUTS = """
+import os
+os.chdir(os.environ["OUT"])
+for name, text in (("good", "fine"), ("large", "x" * 1000), ("first", "x"), ("unwanted", "x")):
+    with open(name, "w") as file:
+        file.write(text)
+os.symlink("/etc/passwd", "link")
+os.link("first", "second")
+os.mkfifo("pipe")
+os.mkdir("folder")
 """

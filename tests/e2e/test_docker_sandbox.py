@@ -13,13 +13,13 @@ from typing import Any
 
 import budgets
 import pytest
+from sandbox_interface import FORBIDDEN, INTERFACE, session
 
 from sandbox.docker import DockerSandbox
 from sandbox.layout import label
-from sandbox.selfcheck import escapes
 from sandbox.selfcheck.bench import SMALL, Bench
 from sandbox.selfcheck.cases import CHECKS, Check, run_check
-from sandbox.selfcheck.programs import BEAT
+from sandbox.selfcheck.escapes import BEAT
 from sandbox.types import Collect, Device, Guarantee, SandboxBroken, SandboxUnavailable
 
 
@@ -46,7 +46,7 @@ def test_declares_every_guarantee(sandbox: DockerSandbox) -> None:
     assert sandbox.guarantees == set(Guarantee)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name.replace(" ", "-"))
+@pytest.mark.parametrize("check", [*INTERFACE, *CHECKS], ids=lambda check: check.name.replace(" ", "-"))
 def test_sandbox_passes_check(sandbox: DockerSandbox, check: Check) -> None:
     result = run_check(sandbox, check)
     assert result.ok, result.detail
@@ -80,7 +80,7 @@ def test_model_trains_and_checkpoint_is_collected(bench: Bench) -> None:
 
 
 def test_unlisted_system_calls_are_denied(bench: Bench) -> None:
-    assert bench.answer(escapes.FORBIDDEN) == [[], "2"]
+    assert bench.answer(FORBIDDEN) == [[], "2"]
 
 
 def test_process_1_is_protected_from_the_job(bench: Bench) -> None:
@@ -168,10 +168,10 @@ def test_container_removed_outside_is_broken_sandbox(bench: Bench) -> None:
 
 
 def test_killed_session_leaves_no_container(bench: Bench) -> None:
-    with bench.session("hang") as session:
-        assert session.stdout is not None
-        assert session.stdout.readline() == "ready\n"
-        session.kill()
+    with session(bench, "hang") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
     for _ in range(budgets.PROGRAM_SECONDS):
         if not docker("ps", "-aq", "--filter", f"label=overnight.owner={label(bench.owner)}"):
             return

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
+from sandbox_interface import FORBIDDEN
 from sandboxes import working
 
 from sandbox import layout, seccomp
 from sandbox.bwrap import BwrapSandbox
-from sandbox.selfcheck import escapes
 from sandbox.selfcheck.bench import Bench
 from sandbox.types import SandboxUnavailable
 
 
 @pytest.mark.skipif(seccomp.program() is None, reason="no libseccomp")
 def test_unlisted_system_calls_are_denied(bwrap_bench: Bench) -> None:
-    assert bwrap_bench.answer(escapes.FORBIDDEN) == [[], "2"]
+    assert bwrap_bench.answer(FORBIDDEN) == [[], "2"]
 
 
 def test_each_job_has_its_unprivileged_user(bwrap_bench: Bench) -> None:

@@ -16,7 +16,7 @@ import pytest
 from sandbox.cgroups import controllers
 from sandbox.layout import label
 from sandbox.selfcheck.bench import SMALL, Bench
-from sandbox.selfcheck.programs import BEAT
+from sandbox.selfcheck.escapes import BEAT
 from sandbox.supervisor import resident
 from sandbox.types import Guarantee, Running, SandboxBroken
 

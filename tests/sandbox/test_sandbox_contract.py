@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sandbox_interface import INTERFACE
 from sandboxes import working
 
 from sandbox.selfcheck.cases import CHECKS, Check, run_check, run_checks
@@ -14,7 +15,7 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     return working(request.param)
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name.replace(" ", "-"))
+@pytest.mark.parametrize("check", [*INTERFACE, *CHECKS], ids=lambda check: check.name.replace(" ", "-"))
 def test_sandbox_passes_check(sandbox: Sandbox, check: Check) -> None:
     result = run_check(sandbox, check)
     if result.skipped:
@@ -23,11 +24,11 @@ def test_sandbox_passes_check(sandbox: Sandbox, check: Check) -> None:
 
 
 def test_every_guarantee_has_a_check() -> None:
-    assert {check.guarantee for check in CHECKS} == {None, *Guarantee}
+    assert {check.guarantee for check in CHECKS} == {*Guarantee}
 
 
 def test_check_names_are_unique() -> None:
-    assert len({check.name for check in CHECKS}) == len(CHECKS)
+    assert len({check.name for check in [*INTERFACE, *CHECKS]}) == len(INTERFACE) + len(CHECKS)
 
 
 class Useless:
@@ -58,7 +59,7 @@ class Failed:
 
 
 def test_useless_sandbox_fails_every_check() -> None:
-    quick = [check for check in CHECKS if check.name not in ("nothing left behind", "orphans")]
+    quick = [check for check in [*INTERFACE, *CHECKS] if check.name not in ("nothing left behind", "orphans")]
     assert [result.name for result in run_checks(Useless(), quick) if result.ok] == []
 
 
