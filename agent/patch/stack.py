@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.patch.merge3 import merge
+from agent.patch.normal_form import parsed
 
 _KNOWN = frozenset(dir(builtins)) | {"__file__", "__name__", "__doc__", "__class__"}
 
@@ -57,7 +58,7 @@ def stack(base: str, changes: Sequence[Change]) -> str | None:
 @lru_cache(maxsize=256)  # the same texts are merged again for each run
 def _names(source: str) -> _Names:
     """Raises SyntaxError."""
-    tree = ast.parse(source.removeprefix("\ufeff"))
+    tree = parsed(source)
     bound, used = set(_KNOWN), set()
     for node in ast.walk(tree):
         match node:

@@ -8,13 +8,14 @@ gone as well, and no scope may have fewer definitions: a function can be renamed
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 
 from agent.errors import PatchRejected
 from agent.patch.blocks import hunk_between, names_in
+from agent.patch.normal_form import parsed
 from agent.patch.parse import FileDiff, segments
 from agent.patch.reasoning import strip_reasoning
 from agent.text import visible
@@ -69,7 +70,7 @@ def _shares(old: Sequence[str], new: Sequence[str]) -> bool:
 
 
 def _check_whole(text: str, new: str, path: str) -> None:
-    partial = f"the code block is not clearly the whole {path}"
+    partial, lost = f"the code block is not clearly the whole {path}", set[str]()
     old_lines, new_lines = ({line.strip() for line in side.split("\n")} - {""} for side in (text, new))
     elided = next((s for s in new.split("\n") if s.strip() not in old_lines and _ELIDED.fullmatch(s)), None)
     if elided is not None:
@@ -79,20 +80,14 @@ def _check_whole(text: str, new: str, path: str) -> None:
         raise PatchRejected(f"{partial}: its last line is missing: {visible(last)}")
     if gone := next((line for line in sorted(old_lines - new_lines) if _MARKER.fullmatch(line)), None):
         raise PatchRejected(f"{partial}: the marker is missing: {visible(gone)}")
-    before, after = _parsed(text), _parsed(new)
-    if before is None:
-        raise PatchRejected(f"{path} is not Python; send a diff")
-    if after and (lost := _lost(before, after)):  # the patch module explains a syntax error
-        raise PatchRejected(f"{partial}: it lacks {', '.join(sorted(lost)[:5])}; keep them, or send a diff")
-
-
-def _parsed(text: str) -> ast.Module | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+        before = parsed(text)
+    except SyntaxError:
+        raise PatchRejected(f"{path} is not Python; send a diff") from None
+    with contextlib.suppress(SyntaxError):  # the patch module explains it
+        lost = _lost(before, parsed(new))
+    if lost:
+        raise PatchRejected(f"{partial}: it lacks {', '.join(sorted(lost)[:5])}; keep them, or send a diff")
 
 
 def _lost(before: ast.Module, after: ast.Module) -> set[str]:
