@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import ContextOverflow, ModelMisconfigured, NoEffect, PatchRejected
-from agent.ledger.events import Event
 from agent.llm.api_keys import scrub
 from agent.llm.chat import Chat, Message, Reply, usage_of
 from agent.llm.prompts import block, fill, one_line
@@ -34,7 +33,7 @@ from agent.proposers.code.history import in_noise
 from agent.proposers.code.loops import answer_of, why_loop
 from agent.proposers.code.prompt import SMALLEST_ANSWER, Material, Prompt, build_prompt, margin, user
 from agent.proposers.memory import effect_of
-from agent.proposers.protocol import Context
+from agent.proposers.protocol import Context, FromContext
 from agent.types import Answer, Ending, Proposal, Record
 
 OVERFLOWS = 3  # attempts to fit the prompt into an unknown context window
@@ -56,7 +55,7 @@ class Unusable(Exception):
         return "repeat" if self.ending in ("duplicate", "no_effect") else "repair"
 
 
-class CodeProposer:
+class CodeProposer(FromContext):
     """Asks a model for an edit of the one editable file.
 
     Args:
@@ -117,15 +116,6 @@ class CodeProposer:
             diff = unified_diff(context.source, text, context.path)
             return self._proposal(talk, reply, diff=diff, text=text, form=form)
 
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
-        return apply_reply(source, proposal.diff, path)
-
-    def tell(self, record: Record) -> None:
-        """Nothing to do: the next Context holds every record."""
-
-    def replay(self, events: Iterable[Event]) -> None:
-        """Nothing to restore: see ``tell``."""
-
     def _proposal(self, talk: Conversation, reply: Reply, **fields: Any) -> Proposal:
         header = read_header(reply.text)
         return Proposal(
@@ -136,7 +126,7 @@ class CodeProposer:
             rationale=header.rationale,
             category=header.category or "other",
             model=reply.model,
-            transcript=talk.transcript,
+            transcript=talk.context.transcript,
             usage=talk.usage,
             answers=tuple(talk.answers),
             ideas=self.material.use_of(header, talk.prompt.ideas, talk.context) if self.material else None,
@@ -277,23 +267,13 @@ class Conversation:
         return reply
 
     def _write(self, name: str, text: str) -> None:
-        if self.context.transcripts is not None:
-            self.context.transcripts.mkdir(parents=True, exist_ok=True)
-            without_keys: Callable[[str], str] = getattr(self.model, "scrub", scrub)
-            (self.context.transcripts / name).write_text(without_keys(text), encoding="utf-8", errors="replace")
+        without_keys: Callable[[str], str] = getattr(self.model, "scrub", scrub)
+        self.context.write(name, without_keys(text))
 
     @property
     def _earlier_calls(self) -> int:
         """A number above that of all requests of the trial in earlier conversations."""
         return 100 * (1 + len(self.context.failed.repairs)) if self.context.failed else 0
-
-    @property
-    def transcript(self) -> str:
-        """Directory of the transcripts, relative to the run directory; "" if there is none."""
-        directory, run = self.context.transcripts, self.context.run_directory
-        if directory is None:
-            return ""
-        return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
 
     @property
     def usage(self) -> dict[str, float]:
