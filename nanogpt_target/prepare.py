@@ -52,11 +52,6 @@ class Prepared:
     tokens: Mapping[str, int]  # by split
     masked: tuple[str, ...]  # what sandboxes hide: names in the folders of the standard library and of packages
 
-    @property
-    def meta(self) -> dict[str, int]:
-        """The sizes that a trial may read before its clock starts."""
-        return {"vocab_size": self.vocab_size, "sequence_length": self.sequence_length}
-
 
 def prepare(
     spec: Mapping[str, Any], cache: Path, progress: Callable[[str], None] | None = None, verify: bool = False
@@ -119,7 +114,8 @@ def unpack(key: str, digest: str, cache: Path, fetch: Callable[[], Mapping[str, 
 
 def stage_before(prepared: Prepared, data: Path) -> None:
     """Write what a trial may read before its clock starts: sizes, no text."""
-    (data / "meta.json").write_text(json.dumps(prepared.meta))
+    sizes = {"vocab_size": prepared.vocab_size, "sequence_length": prepared.sequence_length}
+    (data / "meta.json").write_text(json.dumps(sizes))
 
 
 def release(prepared: Prepared, data: Path) -> None:
