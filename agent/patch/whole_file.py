@@ -92,9 +92,9 @@ def _check_whole(text: str, new: str, path: str) -> None:
 
 def _lost(before: ast.Module, after: ast.Module) -> set[str]:
     """Names that ``before`` binds and ``after`` does not, unless the last use elsewhere is gone as well."""
-    kept, still_used = _bound(after), _uses(after)
+    kept, still_used = bound_names(after), _uses(after)
     lost = set()
-    for name, node in _bound(before).items():
+    for name, node in bound_names(before).items():
         scope, _, last = name.rpartition(".")
         if name in kept or (scope and scope not in kept):
             continue
@@ -115,7 +115,7 @@ def _sizes(tree: ast.Module) -> Counter[str]:
     return found
 
 
-def _bound(tree: ast.Module) -> dict[str, ast.stmt]:
+def bound_names(tree: ast.Module) -> dict[str, ast.stmt]:
     """The names bound at module level and the methods of classes, each with its statement."""
     found: dict[str, ast.stmt] = {}
     for node in tree.body:
