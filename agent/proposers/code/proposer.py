@@ -92,7 +92,7 @@ class CodeProposer(FromContext):
         Raises:
             ModelUnavailable: the model server fails, or the file does not fit its context window.
         """
-        talk = Conversation(self.model, context, self.temperature, self.plateau_after, self.enforce, self.material)
+        talk = Conversation(self, context)
         reply = talk.start()
         while True:
             try:
@@ -106,7 +106,7 @@ class CodeProposer(FromContext):
                         reply = talk.sample_otherwise()
                         continue
                     if not loop and talk.rounds[problem.round] < self.rounds[problem.round]:
-                        reply = talk.next_round(problem, reply, self.rounds["repair"])
+                        reply = talk.next_round(problem, reply)
                         continue
                 except ContextOverflow:  # no room for another round: the problem stays
                     pass
@@ -178,12 +178,8 @@ def _same_as(earlier: Record, context: Context) -> str:
 class Conversation:
     """The conversation of one ``ask``."""
 
-    model: Chat
+    proposer: CodeProposer
     context: Context
-    temperature: float
-    plateau_after: int
-    enforce: bool
-    material: Material | None = None
     rounds: Counter[str] = field(default_factory=Counter)
     answers: list[Answer] = field(default_factory=list)
     calls: list[Reply] = field(default_factory=list)
@@ -193,16 +189,20 @@ class Conversation:
 
     def start(self) -> Reply:
         """Send the prompt, with less history after each context overflow."""
-        info = self.model.describe()
+        info = self.proposer.model.describe()
         self.window = info.max_model_len
-        self.grammar = answer_grammar(self.context.path) if self.enforce and "grammar" in info.structured else None
+        self.grammar = (
+            answer_grammar(self.context.path) if self.proposer.enforce and "grammar" in info.structured else None
+        )
         for _ in range(OVERFLOWS):
-            self.prompt = build_prompt(self.context, self.model, self.window, self.plateau_after, self.material)
+            self.prompt = build_prompt(
+                self.context, self.proposer.model, self.window, self.proposer.plateau_after, self.proposer.material
+            )
             try:
                 return self._send("", *self._opening())
             except ContextOverflow as error:
                 problem = error
-                tried = self.model.count_tokens([user(self.prompt.text)]) + self.prompt.max_tokens
+                tried = self.proposer.model.count_tokens([user(self.prompt.text)]) + self.prompt.max_tokens
                 new = error.window is not None and error.window != self.window
                 self.window = error.window if new else tried * 3 // 4
         raise ModelMisconfigured(str(problem)) from None
@@ -218,11 +218,11 @@ class Conversation:
         self.rounds["loop"] += 1
         return self._send("loop", *self._opening())
 
-    def next_round(self, problem: Unusable, reply: Reply, repairs: int) -> Reply:
+    def next_round(self, problem: Unusable, reply: Reply) -> Reply:
         """Send the reason why a reply cannot be used."""
         self.rounds[problem.round] += 1
         template = problem.round
-        if problem.round == "repair" and 1 < self.rounds["repair"] == repairs:
+        if problem.round == "repair" and 1 < self.rounds["repair"] == self.proposer.rounds["repair"]:
             template = self._other_form(reply)
         remark = fill(template, reason=block(problem.reason, "text"), path=self.context.path)
         return self._send(f"{problem.round}-{self.rounds[problem.round]}", *self._follow_up(reply.text.strip(), remark))
@@ -237,7 +237,7 @@ class Conversation:
     def _other_form(self, reply: Reply) -> str:
         """The template that asks for the form of edit which this model has followed best."""
         file: list[Message] = [{"role": "assistant", "content": self.context.source}]
-        fits = 1.3 * self.model.count_tokens(file) < self.prompt.max_tokens
+        fits = 1.3 * self.proposer.model.count_tokens(file) < self.prompt.max_tokens
         earlier = (a for r in self.context.history if r.proposal.model == reply.model for a in r.proposal.answers)
         form = best_form([*earlier, *self.answers], fits)
         if form != "diff":
@@ -248,16 +248,16 @@ class Conversation:
         """Tokens left for an answer, at most as many as in the first round."""
         if self.window is None:
             return self.prompt.max_tokens
-        free = self.window - margin(self.window) - self.model.count_tokens(messages)
+        free = self.window - margin(self.window) - self.proposer.model.count_tokens(messages)
         return min(self.prompt.max_tokens, free)
 
     def _send(self, name: str, messages: list[Message], max_tokens: int) -> Reply:
         self._write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
         warmer = WARMER * self.rounds["repeat"] + OTHER_SAMPLING["temperature"] * self.rounds["loop"]
-        reply = self.model.complete(
+        reply = self.proposer.model.complete(
             messages,
             grammar=self.grammar,
-            temperature=min(WARMEST, self.temperature + warmer),
+            temperature=min(WARMEST, self.proposer.temperature + warmer),
             frequency_penalty=OTHER_SAMPLING["frequency_penalty"] if self.rounds["loop"] else None,
             seed=attempt_seed(self.context.seed, self.context.trial, self._earlier_calls + len(self.calls)),
             max_tokens=max_tokens,
@@ -267,7 +267,7 @@ class Conversation:
         return reply
 
     def _write(self, name: str, text: str) -> None:
-        without_keys: Callable[[str], str] = getattr(self.model, "scrub", scrub)
+        without_keys: Callable[[str], str] = getattr(self.proposer.model, "scrub", scrub)
         self.context.write(name, without_keys(text))
 
     @property
