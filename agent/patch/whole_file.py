@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 from agent.errors import PatchRejected
 from agent.patch.blocks import hunk_between, names_in
+from agent.patch.fences import segments
 from agent.patch.normal_form import parsed
-from agent.patch.parse import FileDiff, segments
+from agent.patch.parse import FileDiff
 from agent.patch.reasoning import strip_reasoning
 from agent.text import visible
 
