@@ -29,7 +29,8 @@ from pathlib import Path
 
 from agent.errors import PatchRejected
 from agent.patch.apply import edited, unified_diff
-from agent.patch.locate import place
+from agent.patch.disambiguate import splice
+from agent.patch.locate import locate
 from agent.patch.normal_form import same_program
 from agent.patch.parse import read_diffs
 from benchmarks.sloppy import FORMS, KINDS, PARTIAL, Draft, Kind, combination, draft
@@ -230,7 +231,7 @@ def show_time(seed: int) -> None:
         middle = time.perf_counter()
         lines = text.split("\n")[:-1]
         with contextlib.suppress(PatchRejected):
-            place(lines, diffs[0].hunks)
+            splice(0, len(lines), locate(lines, diffs[0].hunks))
         placing.append(time.perf_counter() - middle)
         reading.append(middle - start)
     for name, values in (("reading", reading), ("placing", placing)):

@@ -125,7 +125,7 @@ def score(
     log_p: Path | None = None,
     reference: Path | None = None,
 ) -> dict[str, Any]:
-    """Score a checkpoint; ``log_p``, ``reference``, ``seed`` and ``timeout`` are options of the scorer."""
+    """Score a checkpoint; for the other arguments, see ``nanogpt_target.scorer.Task``."""
     memory = Path("/dev/shm")
     with (
         tempfile.TemporaryDirectory() as folder,

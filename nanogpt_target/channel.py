@@ -135,12 +135,9 @@ class ScorerSide:
         loading = max(0.0, self._ready - self._began)  # 0 if the load ended before the first check
         return loading + max(0.0, self._answers[0] - statistics.median(self._answers))
 
-    def check_load(self) -> None:
-        """Raise ``TimeoutError`` if loading took too long."""
-        self._check_load(self.loading)
-
-    def _check_load(self, seconds: float) -> None:
-        if seconds > self._load_seconds:
+    def check_load(self, seconds: float | None = None) -> None:
+        """Raise ``TimeoutError`` if loading took too long; ``seconds``: so far, by default ``loading``."""
+        if (self.loading if seconds is None else seconds) > self._load_seconds:
             raise TimeoutError(f"loading the model took more than {self._load_seconds:g} s")
 
     @property
@@ -169,7 +166,7 @@ class ScorerSide:
                 self._ended()
                 if self._began > now and self._started:
                     self._began = now
-                self._check_load(now - self._began)
+                self.check_load(now - self._began)
             if looks % 64 == 63 and self._gone():
                 raise ModelGone("the model process ended before it had answered")
             looks += 1
@@ -220,7 +217,7 @@ class ModelSide:
     def next(self) -> np.ndarray | None:
         """The next request, int64 [rows, T]; None at the end."""
         if self._sequence == READY:
-            self._send(OK)
+            self.answer()
             self._sequence = 0
         while True:
             (number,) = struct.unpack("<q", os.pread(self._asked.fileno(), 8, 0))
@@ -231,12 +228,6 @@ class ModelSide:
                 return np.array(self._ids)
             time.sleep(PAUSE)
 
-    def answer(self) -> None:
-        """Send what is in ``logits`` float32 [rows, T, V]."""
-        self._send(OK)
-
-    def complain(self, code: int) -> None:
-        self._send(code)
-
-    def _send(self, code: int) -> None:
+    def answer(self, code: int = OK) -> None:
+        """Send what is in ``logits`` float32 [rows, T, V], or the code of a problem."""
         os.pwrite(self._answered.fileno(), struct.pack("<qq", self._sequence, code), 0)

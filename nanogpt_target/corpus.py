@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,16 +72,12 @@ def builtin(train_bytes: int = 0, root: Path | None = None) -> Splits:
     order = list(dict.fromkeys([*files, *tests]))
 
     def train() -> Iterator[str]:
-        size, seen = 0, set(apart)
-        for path in order:
+        size = 0
+        for text in _unseen(filter(None, map(_source, order)), apart):
+            yield text
+            size += len(text.encode())
             if train_bytes and size >= train_bytes:
                 return
-            text = _source(path)
-            digest = _digest(text)
-            if text and digest not in seen:
-                seen.add(digest)
-                size += len(text.encode())
-                yield text
 
     return Splits(
         train,
@@ -124,7 +120,7 @@ def from_files(path: Path, validation_bytes: int, test_bytes: int) -> Splits:
     Raises:
         DataError: there is no readable text, or there are too few documents for three splits.
     """
-    files = _files(path)
+    files = text_files(path)
     sizes: dict[bytes, int] = {}
     for text in _texts(files):
         sizes.setdefault(_digest(text), len(text.encode()))
@@ -145,15 +141,16 @@ def from_files(path: Path, validation_bytes: int, test_bytes: int) -> Splits:
             texts[split].append(text)
     apart = held["validation"] | held["test"]
 
-    def train() -> Iterator[str]:
-        seen = set(apart)
-        for text in _texts(files):
-            digest = _digest(text)
-            if digest not in seen:
-                seen.add(digest)
-                yield text
+    return Splits(lambda: _unseen(_texts(files), apart), texts["validation"], texts["test"])
 
-    return Splits(train, texts["validation"], texts["test"])
+
+def _unseen(texts: Iterable[str], apart: Collection[bytes]) -> Iterator[str]:
+    """The texts, each once, without those whose digest is in ``apart``."""
+    seen = set(apart)
+    for text in texts:
+        if (digest := _digest(text)) not in seen:
+            seen.add(digest)
+            yield text
 
 
 def _take(ranked: Iterator[bytes], sizes: dict[bytes, int], wanted: int, most: int) -> set[bytes]:
@@ -166,7 +163,8 @@ def _take(ranked: Iterator[bytes], sizes: dict[bytes, int], wanted: int, most: i
     return taken
 
 
-def _files(path: Path) -> list[Path]:
+def text_files(path: Path) -> list[Path]:
+    """The files of known formats at ``path``, a file or folder. Raises DataError if there is none."""
     if not path.exists():
         raise DataError(f"{path} does not exist.")
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -180,26 +178,24 @@ def _files(path: Path) -> list[Path]:
 
 def _texts(files: list[Path]) -> Iterator[str]:
     for file in files:
-        for text in _READERS[file.suffix](file):
-            if text.strip():
-                yield text
+        try:
+            yield from (text for text in _READERS[file.suffix](file) if text.strip())
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file} is not UTF-8 text ({error.reason}).") from None
 
 
 def _read_jsonl(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    text = json.loads(line)["text"]
-                except (ValueError, KeyError, TypeError, IndexError):
-                    text = None
-                if not isinstance(text, str):
-                    raise DataError(f'{path}, line {number}: not a JSON object with a string under the key "text".')
-                yield text.encode("utf-8", "replace").decode()  # JSON can contain a lone surrogate
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}).") from None
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                text = json.loads(line)["text"]
+            except (ValueError, KeyError, TypeError, IndexError):
+                text = None
+            if not isinstance(text, str):
+                raise DataError(f'{path}, line {number}: not a JSON object with a string under the key "text".')
+            yield text.encode("utf-8", "replace").decode()  # JSON can contain a lone surrogate
 
 
 def _read_parquet(path: Path) -> Iterator[str]:
@@ -222,22 +218,19 @@ def _read_parquet(path: Path) -> Iterator[str]:
 
 def _read_txt(path: Path) -> Iterator[str]:
     """Cut into documents of at least ``PIECE`` characters at empty lines, or at a line's end if they are too long."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            held: list[str] = []
-            size, whole = 0, True
-            while line := lines.readline(PIECE):
-                empty = whole and not line.strip()
-                whole = line.endswith("\n")
-                held.append(line)
-                size += len(line)
-                if size >= PIECE and (empty or size >= 4 * PIECE):
-                    yield _document(held)
-                    held, size = [], 0
-            if size:
+    with path.open(encoding="utf-8") as lines:
+        held: list[str] = []
+        size, whole = 0, True
+        while line := lines.readline(PIECE):
+            empty = whole and not line.strip()
+            whole = line.endswith("\n")
+            held.append(line)
+            size += len(line)
+            if size >= PIECE and (empty or size >= 4 * PIECE):
                 yield _document(held)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}).") from None
+                held, size = [], 0
+        if size:
+            yield _document(held)
 
 
 def _document(lines: list[str]) -> str:

@@ -58,7 +58,7 @@ def download(
             progress(f"{file.path}: {file.size / 1e6:,.1f} MB")
         with _data_errors(dataset):
             place = Path(hub.hf_hub_download(dataset, file.path, repo_type="dataset", local_dir=folder))
-        if place.stat().st_size != file.size or (file.lfs is not None and _sha256(place) != file.lfs.sha256):
+        if place.stat().st_size != file.size or (file.lfs is not None and sha256(place) != file.lfs.sha256):
             place.unlink()
             raise DataError(f"{place}: size or hash differs from the hub's. The file was deleted; try again.")
         places.append(place)
@@ -95,6 +95,7 @@ def _data_errors(dataset: str) -> Iterator[None]:
         ) from None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The hash of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

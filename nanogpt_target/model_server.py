@@ -44,9 +44,9 @@ def main() -> None:
         while (ids := side.next()) is not None:
             logits = model(torch.from_numpy(ids).to(device))
             if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != side.shape:
-                side.complain(WRONG_SHAPE)
+                side.answer(WRONG_SHAPE)
             elif not logits.is_floating_point():
-                side.complain(WRONG_TYPE)
+                side.answer(WRONG_TYPE)
             else:
                 shared.copy_(logits)
                 side.answer()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import itertools
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +23,9 @@ import numpy as np
 
 from nanogpt_target import corpus, hub, tokenizer
 from nanogpt_target.corpus import DataError, Splits
+from nanogpt_target.packing import encode, pack, sample, write_shards
 
 VERSION = 2
-SHARD_BYTES = 1 << 28
-TOKENIZER_CHARACTERS = 4_000_000  # training text of the tokenizer
 CHECKED_BYTES = 1 << 24  # files up to this size are hashed at every use, larger ones on request
 FEWEST_ROWS = {"train": 64, "validation": 4, "test": 4}
 DEFAULTS: Mapping[str, Any] = {
@@ -53,11 +51,6 @@ class Prepared:
     sequence_length: int
     tokens: Mapping[str, int]  # by split
     masked: tuple[str, ...]  # what sandboxes hide: names in the folders of the standard library and of packages
-
-    @property
-    def meta(self) -> dict[str, int]:
-        """The sizes that a trial may read before its clock starts."""
-        return {"vocab_size": self.vocab_size, "sequence_length": self.sequence_length}
 
 
 def prepare(
@@ -121,7 +114,8 @@ def unpack(key: str, digest: str, cache: Path, fetch: Callable[[], Mapping[str, 
 
 def stage_before(prepared: Prepared, data: Path) -> None:
     """Write what a trial may read before its clock starts: sizes, no text."""
-    (data / "meta.json").write_text(json.dumps(prepared.meta))
+    sizes = {"vocab_size": prepared.vocab_size, "sequence_length": prepared.sequence_length}
+    (data / "meta.json").write_text(json.dumps(sizes))
 
 
 def release(prepared: Prepared, data: Path) -> None:
@@ -171,10 +165,7 @@ def _origin(spec: Mapping[str, Any]) -> str:
         return sys.version
     if source.startswith("hub:"):
         return source
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise DataError(f"{path} does not exist.")
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = corpus.text_files(Path(source).expanduser())
     return json.dumps([[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
 
 
@@ -210,19 +201,19 @@ def _made(place: Path) -> Iterator[Path]:
 
 def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
     with _made(place) as scratch:
-        tokenizer.train(_sample(splits.train()), spec["vocab_size"], scratch / "tokenizer.json")
+        tokenizer.train(sample(splits.train()), spec["vocab_size"], scratch / "tokenizer.json")
         coder = tokenizer.load(scratch / "tokenizer.json")
         counts = tokenizer.token_bytes(coder)
         np.save(scratch / "token_bytes.npy", counts)
         length = spec["sequence_length"]
         tokens = {}
         for split, texts in (("validation", splits.validation), ("test", splits.test)):
-            rows = np.concatenate(list(_pack(_encode(coder, texts, counts), length)))
+            rows = np.concatenate(list(pack(encode(coder, texts, counts), length)))
             wanted = max(1, spec[f"{split}_tokens"] // length)
             rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:wanted])]  # from all documents
             tokens[split] = _enough(len(rows), split, length)
             rows.tofile(scratch / f"{split}.bin")
-        shards, count = _write_shards(_pack(_encode(coder, splits.train(), counts), length), length, scratch)
+        shards, count = write_shards(pack(encode(coder, splits.train(), counts), length), length, scratch)
         tokens["train"] = _enough(count, "train", length)
         manifest = {
             "version": VERSION,
@@ -232,85 +223,9 @@ def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
             "tokens": tokens,
             "masked": list(splits.masked),
             "train_shards": shards,
-            "files": {f.name: [f.stat().st_size, _sha256(f)] for f in sorted(scratch.iterdir())},
+            "files": {f.name: [f.stat().st_size, hub.sha256(f)] for f in sorted(scratch.iterdir())},
         }
         (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1))
-
-
-def _sample(texts: Iterator[str]) -> Iterator[str]:
-    left = TOKENIZER_CHARACTERS
-    for text in texts:
-        yield text[:left]
-        left -= len(text)
-        if left <= 0:
-            return
-
-
-def _encode(coder: Any, texts: Iterable[str], counts: np.ndarray) -> Iterator[np.ndarray]:
-    """Ids of each text, in chunks of about a million characters.
-
-    Raises:
-        DataError: the tokenizer lost a byte, which would make every score wrong.
-    """
-    held: list[str] = []
-    for text in itertools.chain(texts, [None]):
-        if text is not None:
-            held.append(text)
-        if held and (text is None or sum(map(len, held)) > 1_000_000 or len(held) >= 1000):
-            for original, ids in zip(held, tokenizer.encode(coder, held), strict=True):
-                if int(counts[ids].sum()) != len(original.encode()):
-                    raise DataError(f"the tokenizer lost bytes of a document that begins {original[:60]!r}.")
-                yield ids
-            held = []
-
-
-def _pack(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
-    """Pack documents into blocks of rows, uint16 [N, length + 1]. Every row and every document begins with BOS (0).
-
-    A document that does not fit continues in the next row. An incomplete last row is dropped.
-    """
-    bos = np.zeros(1, np.uint16)
-    pieces: list[np.ndarray] = []
-    size, room, made = 0, 0, False
-    for document in documents:
-        ids = document
-        while len(ids):
-            if room < 2:  # start a new row; BOS fills a single free place
-                pieces.append(bos[:room])
-                size += room
-                room = length + 1
-            part, ids = ids[: room - 1], ids[room - 1 :]
-            pieces += [bos, part]
-            size += len(part) + 1
-            room -= len(part) + 1
-        if size >= 1 << 22:
-            flat = np.concatenate(pieces)
-            whole = size // (length + 1) * (length + 1)
-            yield flat[:whole].reshape(-1, length + 1)
-            pieces, size, made = [flat[whole:]], size - whole, True
-    flat = np.concatenate([np.empty(0, np.uint16), *pieces])
-    whole = size // (length + 1) * (length + 1)
-    if whole or not made:
-        yield flat[:whole].reshape(-1, length + 1)
-
-
-def _write_shards(blocks: Iterator[np.ndarray], length: int, folder: Path) -> tuple[list[str], int]:
-    """Write the rows to shards; the names of the shards and the number of rows."""
-    most = max(1, SHARD_BYTES // (2 * (length + 1)))
-    names: list[str] = []
-    count, left = 0, 0
-    for block in blocks:
-        rows = block
-        while len(rows):
-            if left == 0:
-                names.append(f"train-{len(names):05d}.bin")
-                left = most
-            part, rows = rows[:left], rows[left:]
-            with (folder / names[-1]).open("ab") as file:
-                part.tofile(file)
-            left -= len(part)
-            count += len(part)
-    return names, count
 
 
 def _enough(rows: int, split: str, length: int) -> int:
@@ -347,14 +262,9 @@ def _damage(place: Path, full: bool) -> str:
         path = place / name
         if not path.exists() or path.stat().st_size != size:
             return f"{name} is missing or has another size"
-        if (full or size <= CHECKED_BYTES) and _sha256(path) != digest:
+        if (full or size <= CHECKED_BYTES) and hub.sha256(path) != digest:
             return f"{name} has another hash"
     return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

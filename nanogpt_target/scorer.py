@@ -1,6 +1,6 @@
 """The trusted scorer: a separate process that holds the tokens and their bytes, and computes softmax and sum.
 
-    python -m nanogpt_target.scorer --data DIR --split validation --channel-a DIR --channel-b DIR --result FILE
+    python -m nanogpt_target.scorer TASK-AS-JSON
 
 Pass A scores the full rows. Then its model process ends. Pass B asks a fresh process, which has run no line of train.py
 before, for a sample of the rows; in each, a suffix of training text replaces the text from a random cut on. The
@@ -9,7 +9,7 @@ before the cuts. A model that uses later tokens, other rows or earlier calls can
 
 The cuts cover all positions of a row: look-ahead at fixed positions is found if a row has at most CUTS positions.
 Look-ahead at a share p of the targets is missed with a probability of at most (1 - p) ** CUTS. Rare look-ahead pays
-only with a large gain per target. So with ``--reference``, the log-probabilities of an earlier run, SUSPECTS more cuts
+only with a large gain per target. So with ``reference``, the log-probabilities of an earlier run, SUSPECTS more cuts
 go to targets that this run predicts better, with weights proportional to the squared improvement.
 
 Bits per byte = -sum over targets of log2 p(target) / sum of their raw bytes. BOS targets have no bytes and do not
@@ -18,7 +18,6 @@ count.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -189,19 +188,34 @@ def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return rows, np.load(data / "token_bytes.npy"), np.array(shard[-1024:])
 
 
+@dataclass(frozen=True)
+class Task:
+    """What the process scores, and where its files are."""
+
+    data: str
+    split: str
+    channels: tuple[str, str]
+    between: str  # file created after pass A; pass B starts when the host removes it
+    result: str
+    log_p: str  # file for the log-probabilities of pass A
+    reference: str  # log-probabilities (.npy) of an earlier run on the same rows; "": none
+    timeout: float  # bound on both passes, in seconds
+    load_seconds: float  # bound on loading the model
+    seed: int | None  # of the cuts, for tests; None: random
+    parent: int  # process without which the scorer ends
+
+
 @dataclass
 class _Channels:
     """The channels to both model processes, used one after the other."""
 
-    folders: tuple[Path, Path]
+    task: Task
     shape: tuple[int, int, int]  # batch, length, vocab
     deadline: float  # monotonic
-    load_seconds: float
-    between: Path
     sides: list[ScorerSide] = field(default_factory=list)
 
     def open(self) -> None:
-        self.sides.append(ScorerSide(self.folders[len(self.sides)], *self.shape, self.load_seconds))
+        self.sides.append(ScorerSide(Path(self.task.channels[len(self.sides)]), *self.shape, self.task.load_seconds))
 
     def ask(self, ids: np.ndarray) -> Read:
         self.sides[-1].ask(ids, self.deadline)
@@ -211,37 +225,29 @@ class _Channels:
         """End pass A; wait until the host has removed the first model process; open the second channel."""
         self.sides[0].check_load()
         self.sides[0].close()
-        self.between.touch()
-        while self.between.exists():
+        between = Path(self.task.between)
+        between.touch()
+        while between.exists():
             if time.monotonic() > self.deadline:
                 raise TimeoutError
             time.sleep(0.002)
         self.open()
 
 
-def score_channels(
-    data: Path,
-    split: str,
-    folders: tuple[Path, Path],
-    between: Path,
-    timeout: float,
-    load_seconds: float,
-    seed: int | None,
-    reference: Path | None,
-) -> tuple[dict[str, object], np.ndarray | None]:
-    """Score a split through the channels in ``folders``; for the other arguments, see the options of ``main``.
+def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
+    """Score a split through the channels.
 
     Returns:
         The result as JSON (``status``: ok, invalid, crash or timeout; ``value`` or None; ``reason``; counts), and the
         log-probabilities of pass A if ok.
     """
     began = time.monotonic()
-    rows, token_bytes, decoys = read_split(data, split)
+    rows, token_bytes, decoys = read_split(Path(task.data), task.split)
     length, vocab = rows.shape[1] - 1, len(token_bytes)
     batch = batch_rows(len(rows), length, vocab)
-    random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if seed is None else seed)
-    channels = _Channels(folders, (batch, length, vocab), began + timeout, load_seconds, between)
-    earlier = None if reference is None else np.load(reference, allow_pickle=False).astype(np.float64)
+    random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if task.seed is None else task.seed)
+    channels = _Channels(task, (batch, length, vocab), began + task.timeout)
+    earlier = np.load(task.reference, allow_pickle=False).astype(np.float64) if task.reference else None
     try:
         channels.open()
         ask = channels.ask
@@ -253,7 +259,7 @@ def score_channels(
         asked = any(side.asked for side in channels.sides)
         return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": asked}, None
     except TimeoutError as error:
-        reason = str(error) or f"scoring took more than {timeout:g} s"
+        reason = str(error) or f"scoring took more than {task.timeout:g} s"
         return {"status": "timeout", "value": None, "reason": reason, "asked": True}, None
     finally:
         for side in channels.sides:
@@ -281,34 +287,16 @@ def end_with(parent: int) -> None:
     os._exit(1)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m nanogpt_target.scorer")
-    parser.add_argument("--split", choices=("validation", "test"), required=True)
-    for name in ("data", "channel-a", "channel-b", "result"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--log-p", type=Path, required=True, help="file for the log-probabilities of this run")
-    parser.add_argument(
-        "--between", type=Path, required=True, help="file created after pass A; pass B starts when the host removes it"
-    )
-    parser.add_argument("--timeout", type=float, required=True, help="bound on both passes, in seconds")
-    parser.add_argument("--load-seconds", type=float, required=True, help="bound on loading the model")
-    parser.add_argument("--seed", type=int, help="of the cuts, for tests; default: random")
-    parser.add_argument("--reference", type=Path, help="log-probabilities (.npy) of an earlier run on the same rows")
-    parser.add_argument("--parent", type=int, help="process without which the scorer ends")
-    given = parser.parse_args()
-    if given.parent:
-        threading.Thread(target=end_with, args=[given.parent], daemon=True).start()
-    found, log_p = score_channels(
-        given.data, given.split, (given.channel_a, given.channel_b), given.between, given.timeout, given.load_seconds,
-        given.seed, given.reference,
-    )  # fmt: skip
+def main() -> None:
+    task = Task(**json.loads(sys.argv[1]))
+    threading.Thread(target=end_with, args=[task.parent], daemon=True).start()
+    found, log_p = score_channels(task)
     if log_p is not None:
-        np.save(given.log_p, log_p.clip(-1e3, 0.0).astype(np.float16), allow_pickle=False)
-    scratch = given.result.with_suffix(".new")
+        np.save(task.log_p, log_p.clip(-1e3, 0.0).astype(np.float16), allow_pickle=False)
+    scratch = Path(task.result).with_suffix(".new")
     scratch.write_text(json.dumps(found))
-    scratch.rename(given.result)
-    return 0
+    scratch.rename(task.result)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

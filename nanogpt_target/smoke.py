@@ -88,7 +88,6 @@ class SmokeRun(harness.Run):
         torch.manual_seed(self._seed + 1)
         self._open()
         self._began = _now()
-        self._batches = _RandomTokens(self.meta, self._seed, self.device)  # type: ignore[assignment]
         self._diagnostics = Diagnostics(model, self.device)
 
     @property
@@ -99,8 +98,12 @@ class SmokeRun(harness.Run):
         return goes_on
 
     def batch(self, rows: int) -> tuple[Tensor, Tensor]:
-        take = super().batch
-        return self._diagnostics.batch(lambda: take(rows)) if self._diagnostics else take(rows)
+        def take() -> tuple[Tensor, Tensor]:
+            return next(self.warmup_batches(rows))
+
+        ids, targets = self._diagnostics.batch(take) if self._diagnostics else take()
+        self.tokens += ids.numel()
+        return ids, targets
 
     def _diagnose(self, work: Callable[[Diagnostics], None]) -> None:
         """Call ``work``; a program that cannot be diagnosed has no diagnostics."""
@@ -132,22 +135,6 @@ class SmokeRun(harness.Run):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-
-
-class _RandomTokens:
-    """Batches of random tokens with the interface of ``Batches``."""
-
-    def __init__(self, meta: harness.Meta, seed: int, device: torch.device):
-        self._meta, self._device = meta, device
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def next(self, rows: int) -> tuple[Tensor, Tensor]:
-        shape = (rows, self._meta.sequence_length + 1)
-        ids = torch.randint(self._meta.vocab_size, shape, generator=self._generator).to(self._device)
-        return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-
-    def close(self) -> None:
-        """Nothing runs in the background."""
 
 
 def _check_logits(checkpoint: Path, meta: harness.Meta, device: torch.device) -> None:

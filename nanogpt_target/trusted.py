@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from nanogpt_target.channel import WRITABLE, make_files
 from nanogpt_target.corpus import DataError
 from nanogpt_target.prepare import Prepared, prepare, release, stage_before, unpack
-from nanogpt_target.scorer import batch_rows
+from nanogpt_target.scorer import Task, batch_rows
 
 __all__ = ["FROZEN", "DataError", "prepare", "release", "run_scorer", "score", "stage", "unpack"]
 
@@ -91,32 +92,30 @@ def run_scorer(
     reference: Path | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """Run the scorer and its two model processes; ``log_p``, ``reference`` and ``seed`` are options of the scorer."""
+    """Run the scorer and its two model processes; for the other arguments, see ``Task``."""
     result, between = host.folder / "result.json", host.folder / "between"
     channels = [host.shared / side for side in ("a", "b")]
-    # -P: without it, `python -m` imports from the working directory first
-    argv = [
-        sys.executable,
-        "-P",
-        "-m",
-        "nanogpt_target.scorer",
-        "--data",
-        str(data.directory.resolve()),
-        "--split",
-        split,
-    ]
-    argv += ["--timeout", f"{host.seconds:g}", "--load-seconds", f"{host.load_seconds:g}", "--parent", str(os.getpid())]
-    paths = {"result": result, "between": between, "log-p": log_p, "channel-a": channels[0], "channel-b": channels[1]}
-    for name, given in {**paths, "reference": reference}.items():
-        argv += [f"--{name}", str(given.resolve())] if given is not None else []
-    argv += ["--seed", str(seed)] if seed is not None else []
+    task = Task(
+        data=str(data.directory.resolve()),
+        split=split,
+        channels=(str(channels[0].resolve()), str(channels[1].resolve())),
+        between=str(between.resolve()),
+        result=str(result.resolve()),
+        log_p=str(log_p.resolve()),
+        reference="" if reference is None else str(reference.resolve()),
+        timeout=host.seconds,
+        load_seconds=host.load_seconds,
+        seed=seed,
+        parent=os.getpid(),
+    )
     length, vocab = data.sequence_length, data.vocab_size
     for channel in channels:
         channel.mkdir()
         channel.chmod(0o755)  # the model process runs as another, unprivileged user
         make_files(channel, batch_rows(data.tokens[split] // length, length, vocab), length, vocab)
     scorer = subprocess.Popen(
-        argv,
+        # -P: without it, `python -m` imports from the working directory first
+        [sys.executable, "-P", "-m", "nanogpt_target.scorer", json.dumps(asdict(task))],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(PACKAGE.parent), os.getenv("PYTHONPATH"))))},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

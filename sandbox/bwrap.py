@@ -79,7 +79,7 @@ class BwrapSandbox:
         held = set(Guarantee)
         if "pids" not in cgroups.controllers() and (os.geteuid() == 0 or not _counts_by_namespace()):
             held.discard(Guarantee.LIMITS_PROCESSES)
-        if seccomp.program() is None:
+        if seccomp.load_library() is None:
             held.discard(Guarantee.ISOLATES_JOBS)
         self.guarantees = frozenset(held)
 

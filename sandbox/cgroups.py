@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.layout import GB, job_name, orphaned
+from sandbox.types import Limits
 
 _NEEDED = ("memory", "pids", "cpu")
 
@@ -54,21 +55,15 @@ def controllers() -> frozenset[str]:
     usable: set[str] = set()
     for controller, parent in _parents().items():
         try:
-            _remove(_make(parent, job_name("trial"), controller, memory=GB, processes=64, cpus=1.0))
+            _remove(_make(parent, job_name("trial"), controller, Limits(memory_gb=1.0, processes=64, cpus=1.0)))
         except OSError:
             continue
         usable.add(controller)
     return frozenset(usable)
 
 
-def create(name: str, *, memory: int, processes: int, cpus: float | None) -> Group | None:
-    """Make the group of one job.
-
-    Args:
-        name: of the group.
-        memory: limit in bytes, without swap.
-        processes: limit of processes and threads.
-        cpus: limit of CPU time per wall-clock time; None: no limit.
+def create(name: str, limits: Limits) -> Group | None:
+    """Make the group ``name`` of one job, with limits of memory (without swap), processes and CPU time.
 
     Returns:
         The group; None where no controller is usable.
@@ -78,9 +73,9 @@ def create(name: str, *, memory: int, processes: int, cpus: float | None) -> Gro
     """
     made: dict[Path, None] = {}
     try:
-        for controller in sorted(controllers() if cpus else controllers() - {"cpu"}):
+        for controller in sorted(controllers() if limits.cpus else controllers() - {"cpu"}):
             parent = _parents()[controller]
-            made[_make(parent, name, controller, memory=memory, processes=processes, cpus=cpus)] = None
+            made[_make(parent, name, controller, limits)] = None
     except OSError:
         for directory in made:
             _remove(directory)
@@ -95,33 +90,33 @@ def sweep(owner: str) -> int:
     return len(left)
 
 
-def _make(parent: Path, name: str, controller: str, *, memory: int, processes: int, cpus: float | None) -> Path:
+def _make(parent: Path, name: str, controller: str, limits: Limits) -> Path:
     directory = parent / name
     directory.mkdir(exist_ok=True)
     try:
-        for file, value in _settings(directory, controller, memory, processes, cpus):
-            (directory / file).write_text(value)
+        for file, value in _settings(directory, controller, limits):
+            file.write_text(value)
     except OSError:
         _remove(directory)
         raise
     return directory
 
 
-def _settings(
-    directory: Path, controller: str, memory: int, processes: int, cpus: float | None
-) -> list[tuple[str, str]]:
-    """Control files and their values. Swap settings are left out where the kernel does not have them."""
-    if controller == "pids":
-        return [("pids.max", str(processes))]
-    if controller == "cpu":
-        quota = int((cpus or 1.0) * 100_000)
-        one = [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", str(quota))]
-        return one if (directory / "cpu.cfs_quota_us").exists() else [("cpu.max", f"{quota} 100000")]
-    if (directory / "memory.limit_in_bytes").exists():
-        settings = [("memory.limit_in_bytes", str(memory)), ("memory.memsw.limit_in_bytes", str(memory))]
-    else:
-        settings = [("memory.max", str(memory)), ("memory.swap.max", "0"), ("memory.oom.group", "1")]
-    return [settings[0]] + [(file, value) for file, value in settings[1:] if (directory / file).exists()]
+def _settings(directory: Path, controller: str, limits: Limits) -> list[tuple[Path, str]]:
+    """The control files of version 1 or 2 that the kernel has, and their values. Raises OSError if it has none."""
+    memory, quota = str(int(limits.memory_gb * GB)), int((limits.cpus or 1.0) * 100_000)
+    values = {
+        "memory": {
+            "memory.limit_in_bytes": memory, "memory.memsw.limit_in_bytes": memory,
+            "memory.max": memory, "memory.swap.max": "0", "memory.oom.group": "1",
+        },
+        "pids": {"pids.max": str(limits.processes)},
+        "cpu": {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": str(quota), "cpu.max": f"{quota} 100000"},
+    }[controller]  # fmt: skip
+    found = [(directory / file, value) for file, value in values.items() if (directory / file).exists()]
+    if not found:
+        raise OSError(f"{directory} has no limits of {controller}")
+    return found
 
 
 def _remove(directory: Path) -> None:

@@ -7,7 +7,6 @@ copies of outputs. Does not cover: the isolation, which is the container's confi
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import signal
 import struct
@@ -15,13 +14,13 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sandbox import caches, gpu
-from sandbox.collect import CHUNK, Dropped, write_bounded
+from sandbox.collect import Dropped, write_bounded
 from sandbox.layout import INSIDE, MB
 from sandbox.output import Output
 from sandbox.processor import ProcessorTime
@@ -130,20 +129,14 @@ class ContainerRunning:
             self._over.set()
 
     def _stdout(self) -> Iterator[bytes]:
-        """The bytes of process 1's stdout, unpacked from the engine's own frames."""
-        buffer = bytearray()
-        while data := self._socket.recv(1 << 16):
-            buffer += data
-            while len(buffer) >= 8:
-                stream, size = struct.unpack(">BxxxL", buffer[:8])
-                if len(buffer) < 8 + size:
-                    break
-                piece = bytes(buffer[8 : 8 + size])
-                del buffer[: 8 + size]
-                if stream == 1:
-                    yield piece
-                else:
-                    self._stderr = (self._stderr + piece)[-4096:]
+        """The bytes of process 1's stdout."""
+        from docker.utils.socket import STDOUT, frames_iter
+
+        for stream, piece in frames_iter(self._socket, tty=False):
+            if stream == STDOUT:
+                yield piece
+            else:
+                self._stderr = (self._stderr + piece)[-4096:]
 
     def _out_of_memory(self) -> bool:
         """Whether the engine reports that memory ran out.
@@ -215,8 +208,8 @@ class ContainerRunning:
         except Exception as error:
             raise _stopped(error) from error
         try:
-            pieces = io.BufferedReader(_Stream(stream), CHUNK)
-            with tarfile.open(fileobj=pieces, mode="r|", bufsize=CHUNK) as archive:
+            file: Any = _Stream(stream)
+            with tarfile.open(fileobj=file, mode="r|") as archive:
                 member = archive.next()
                 source = archive.extractfile(member) if member is not None and member.isreg() else None
                 if member is None or source is None:
@@ -250,29 +243,21 @@ def _stopped(error: Exception) -> SandboxBroken:
     return SandboxBroken(f"the Docker engine stopped while a job ran: {error}")
 
 
-class _Stream(io.RawIOBase):
-    """The pieces of an archive as a file without seeking.
+@dataclass(frozen=True)
+class _Stream:
+    """The pieces of an archive as the file that tarfile reads: without seeking, in pieces of any size.
 
     Raises:
         SandboxBroken: the engine stopped.
     """
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._rest = pieces, memoryview(b"")
+    pieces: Iterator[bytes]
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            try:
-                self._rest = memoryview(next(self._pieces, b""))
-            except OSError as error:  # requests' exceptions are such
-                raise _stopped(error) from error
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+    def read(self, _size: int) -> bytes:
+        try:
+            return next(self.pieces, b"")
+        except OSError as error:  # requests' exceptions are such
+            raise _stopped(error) from error
 
 
 def _frames(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:

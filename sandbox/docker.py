@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Mapping
 from functools import cached_property
@@ -97,7 +98,7 @@ class DockerSandbox:
         return self._start(job, *self._hidden(job.masked))
 
     def sweep(self, owner: str) -> int:
-        wanted = {"label": [f"overnight.owner={layout.label(owner)}", f"overnight.host={layout.host()}"]}
+        wanted = {"label": [f"overnight.owner={layout.label(owner)}", f"overnight.host={socket.gethostname()}"]}
         removed = 0
         try:
             for container in filter(_orphaned, self._api.containers(all=True, filters=wanted)):
@@ -170,7 +171,7 @@ class DockerSandbox:
         marks = {
             "overnight.owner": layout.label(job.owner),
             "overnight.process": layout.identity(),
-            "overnight.host": layout.host(),
+            "overnight.host": socket.gethostname(),
         }
         config = self._api.create_container_config(
             self.image,

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import secrets
-import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -159,8 +158,3 @@ def orphaned(name: str, owner: str) -> bool:
     """Whether ``name`` is a ``job_name`` of this owner whose process has ended."""
     prefix = f"overnight-{label(owner)}-"
     return name.startswith(prefix) and not alive("-".join(name[len(prefix) :].split("-")[:2]))
-
-
-def host() -> str:
-    """The name of this machine."""
-    return socket.gethostname()

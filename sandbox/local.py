@@ -55,7 +55,7 @@ class LocalRunning:
         self._output = Output(int(limits.output_mb * MB), job.log)
         self._gpu, self._processor = gpu.MemoryWatch(job.device, limits.vram_gb), ProcessorTime()
         try:
-            self._group = cgroups.create(scratch.name, memory=memory, processes=limits.processes, cpus=limits.cpus)
+            self._group = cgroups.create(scratch.name, limits)
         except OSError as error:
             raise SandboxBroken(f"cannot make a control group: {error}") from error
         self._status, status = os.pipe()

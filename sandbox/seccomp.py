@@ -7,7 +7,6 @@ paths, and descriptors. As in Docker, several conditions on the same argument of
 from __future__ import annotations
 
 import ctypes
-import functools
 import json
 import os
 from collections.abc import Mapping
@@ -24,29 +23,41 @@ class _Compare(ctypes.Structure):
     _fields_ = (("arg", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
 
 
-@functools.cache
-def program() -> bytes | None:
-    """The compiled filter; None without libseccomp.
+def load_library() -> ctypes.CDLL | None:
+    """libseccomp; None if it is not installed."""
+    try:
+        return ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        return None
+
+
+def open_program() -> int | None:
+    """A descriptor from which the compiled filter can be read; None without libseccomp.
 
     Raises:
         OSError: libseccomp rejects the profile.
     """
-    try:
-        library = ctypes.CDLL("libseccomp.so.2")
-    except OSError:
+    if (library := load_library()) is None:
         return None
     library.seccomp_init.restype = ctypes.c_void_p
     profile = json.loads(PROFILE.read_text())
     context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(_ERRNO | profile["defaultErrnoRet"])))
     if not context:
         raise OSError("libseccomp cannot make a filter")
+    descriptor = os.memfd_create("seccomp")
     try:
         for rule in profile["syscalls"]:
             for name in rule["names"]:
                 _add(library, context, rule, name)
-        return _export(library, context)
+        if failed := library.seccomp_export_bpf(context, descriptor):
+            raise OSError(-failed, "libseccomp cannot compile the profile")
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except OSError:
+        os.close(descriptor)
+        raise
     finally:
         library.seccomp_release(context)
+    return descriptor
 
 
 def _add(library: ctypes.CDLL, context: ctypes.c_void_p, rule: Mapping[str, Any], name: str) -> None:
@@ -63,24 +74,3 @@ def _add(library: ctypes.CDLL, context: ctypes.c_void_p, rule: Mapping[str, Any]
         failed = library.seccomp_rule_add_array(context, ctypes.c_uint32(action), number, len(group), array)
         if failed:
             raise OSError(-failed, f"libseccomp rejects the rule for {name}")
-
-
-def _export(library: ctypes.CDLL, context: ctypes.c_void_p) -> bytes:
-    descriptor = os.memfd_create("seccomp")
-    with os.fdopen(descriptor, "rb") as file:
-        failed = library.seccomp_export_bpf(context, descriptor)
-        if failed:
-            raise OSError(-failed, "libseccomp cannot compile the profile")
-        file.seek(0)
-        return file.read()
-
-
-def open_program() -> int | None:
-    """A descriptor from which the compiled filter can be read; None without libseccomp."""
-    code = program()
-    if code is None:
-        return None
-    descriptor = os.memfd_create("seccomp")
-    os.write(descriptor, code)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor

@@ -54,7 +54,8 @@ def serve(
         OvernightError: the server does not stay up; quotes the decisive line of its log.
     """
     from agent.llm.control import Control
-    from agent.llm.server import SPLIT_SHARE, ServerSupervisor, check_address, find_vllm, make_plan, stop_signals
+    from agent.llm.server import ServerSupervisor, stop_signals
+    from agent.llm.server_plan import SPLIT_SHARE, check_address, find_vllm, make_plan
     from sandbox.gpu import gpus
 
     program = find_vllm(vllm)

@@ -9,11 +9,14 @@ import re
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment
+from urllib.request import (  # type: ignore[attr-defined]
+    getproxies_environment,
+    proxy_bypass_environment,
+)
 
 from agent.errors import ModelMisconfigured
 from agent.llm.api_keys import scrub
@@ -181,21 +184,15 @@ def proxy_for(base_url: str) -> Proxy | None:
 
 
 def covered_by_no_proxy(host: str, port: int | None) -> bool:
-    """Whether NO_PROXY names a host: ``*``, a name or a parent domain, an address or a network, each with a port."""
-    for word in re.split(r"[,\s]+", os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""):
-        entry, wanted = word.rpartition("://")[2].lower(), ""
-        if entry.count(":") == 1 or "]:" in entry:
-            entry, wanted = entry.rsplit(":", 1)
-        entry = entry.strip("[]").removeprefix("*.").removeprefix(".")
-        if not entry or wanted not in ("", str(port)):
-            continue
-        if entry == "*" or host == entry or host.endswith(f".{entry}"):
-            return True
-        try:
-            if ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False):
+    """Whether NO_PROXY names a host: as urllib reads it, with schemes and ``*.``; or an address or a network."""
+    words = re.split(r"[,\s]+", os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "")
+    entries = [word.rpartition("://")[2].removeprefix("*.") for word in words]
+    if proxy_bypass_environment(f"{host}:{port}", {"no": ",".join(entries)}):
+        return True
+    for entry in entries:
+        with suppress(ValueError):
+            if ipaddress.ip_address(host) in ipaddress.ip_network(re.sub(r"\[(.*)\].*", r"\1", entry), strict=False):
                 return True
-        except ValueError:
-            continue
     return False
 
 

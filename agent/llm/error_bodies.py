@@ -58,15 +58,10 @@ def read_error(body: str) -> ErrorBody:
     reason = line(_reason(data) or (json.dumps(data) if isinstance(data, dict | list) and data else ""), _LIMIT)
     code, kind, size = (_find(data, name) for name in ("code", "type", "n_ctx"))
     overflow = _OVERFLOW.search(f"{reason} {code} {kind}") is not None
-    found = _WINDOW.search(reason) if overflow else None
-    window = (
-        size
-        if isinstance(size, int)
-        else next((int(group) for group in found.groups() if group), None)
-        if found
-        else None
-    )
-    return ErrorBody(reason, str(code or ""), str(_find(data, "param") or ""), overflow, window)
+    if not isinstance(size, int):
+        found = _WINDOW.search(reason) if overflow else None
+        size = next((int(group) for group in (found.groups() if found else ()) if group), None)
+    return ErrorBody(reason, str(code or ""), str(_find(data, "param") or ""), overflow, size)
 
 
 def _parsed(text: str) -> Any:

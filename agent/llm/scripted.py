@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Unpack
 
-from agent.errors import ModelUnavailable, UsageError
+from agent.errors import ModelUnavailable
 from agent.llm.chat import Message, ModelInfo, Options, Reply, estimate_tokens
 
 Line = str | Reply | Exception | Callable[[Sequence[Message]], str]
@@ -51,14 +50,6 @@ class ScriptedModel:
         self._lines = iter(lines)
         self._info = ModelInfo(model, max_model_len, "scripted", "", frozenset(structured))
         self.requests: list[Request] = []
-
-    @classmethod
-    def from_directory(cls, directory: Path) -> ScriptedModel:
-        """A script with one reply per file ``*.md``, in the order of their names. Raises UsageError without files."""
-        files = sorted(directory.glob("*.md"))
-        if not files:
-            raise UsageError(f"{directory} holds no replies; write them to 01.md, 02.md, ...")
-        return cls([path.read_text(encoding="utf-8") for path in files])
 
     def complete(self, messages: Sequence[Message], **options: Unpack[Options]) -> Reply:
         self.requests.append(Request(tuple(messages), **options))

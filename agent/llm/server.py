@@ -1,42 +1,26 @@
-"""Starts, supervises and stops a vLLM server for the sessions of this machine (``overnight llm serve``).
-
-vLLM pins many packages, so it has its own Python environment; only its executable is needed here. The server listens
-on the loopback only, because its sleep mode needs vLLM's development endpoints, which do more than chat.
-"""
+"""Starts, supervises and stops a vLLM server for the sessions of this machine (``overnight llm serve``)."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import re
 import shlex
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 
-from agent.errors import EnvironmentProblem, OvernightError, UsageError
+from agent.errors import EnvironmentProblem, OvernightError
 from agent.llm import canary
 from agent.llm.api_keys import without_keys
 from agent.llm.client import ChatModel
 from agent.llm.control import RESTART, SPLIT, Control, Served
+from agent.llm.server_plan import Plan, introduction
 from agent.llm.sleep_mode import healthy
 from agent.text import decisive_line, duration
 from sandbox import gpu
-from sandbox.types import Device
-
-VLLM = "OVERNIGHT_VLLM"  # names the executable where --vllm does not
-INSTALL = "python3 -m venv ~/vllm && ~/vllm/bin/pip install vllm"
-SLEEP_SHARE, SPLIT_SHARE = 0.9, 0.3  # of the GPU's memory: with sleep mode, and beside running trials
-KEPT_BACK = 0.05  # share of the rest for the driver and the CUDA context of a trial
-STRUCTURED = '{"backend": "xgrammar", "disable_any_whitespace": true}'  # else white space can fill an answer
 
 POLL = 0.2  # seconds between checks of the process
 HEALTH_EVERY = 5.0  # seconds between requests to /health
@@ -47,118 +31,6 @@ STOP_SECONDS = 20.0  # between SIGTERM and SIGKILL
 STEADY = 120.0  # seconds of health that reset the count of quick crashes
 PAUSES = (1.0, 5.0, 30.0)  # seconds before the restarts after quick crashes; then the command fails
 TAIL = 1 << 16  # bytes at the end of the log that are searched for the reason of a crash
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Command line, environment and address of a server."""
-
-    argv: tuple[str, ...]
-    added: dict[str, str]  # variables on top of the environment
-    host: str
-    port: int
-    name: str  # of the model in requests
-    log: Path
-    device: Device
-    needs: float  # share of the GPU's memory
-    sleeps: bool
-
-    @property
-    def root(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-
-
-def find_vllm(given: str | None) -> str:
-    """Path of the executable: ``--vllm``, else OVERNIGHT_VLLM, else on PATH. Raises EnvironmentProblem."""
-    wanted = given or os.environ.get(VLLM) or "vllm"
-    found = shutil.which(str(Path(wanted).expanduser()))
-    if found is None:
-        raise EnvironmentProblem(
-            f"there is no program {wanted}. Install vLLM into its own environment: {INSTALL}; then name it with "
-            f"--vllm ~/vllm/bin/vllm, or in {VLLM}."
-        )
-    return str(Path(found).absolute())
-
-
-def check_address(host: str, port: int) -> None:
-    """Raises UsageError for an address outside the loopback, EnvironmentProblem for one in use."""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise UsageError(
-            f"--host {host}: the server has development endpoints, which must not be open to a network. Use 127.0.0.1. "
-            f"For the GPU of another host, run this command there and forward the port with ssh -L."
-        )
-    if not 0 < port < 65536:
-        raise UsageError(f"--port {port} is not a number from 1 to 65535.")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port, or stop what listens there."
-            ) from None
-
-
-def make_plan(
-    program: str,
-    model: str,
-    host: str,
-    port: int,
-    on_gpu: bool,
-    sleeps: bool,
-    share: float | None,
-    window: int | None,
-    log: Path,
-    extra: Sequence[str],
-) -> Plan:
-    """The command line of the server.
-
-    Args:
-        on_gpu: whether the machine has a GPU.
-        sleeps: whether sleep mode is enabled.
-        share: of the GPU's memory, from 0 to 1; None takes the default for ``sleeps``.
-        window: context window in tokens; None takes the model's own.
-        extra: options after ``--``; they override all others but the address.
-
-    Raises:
-        UsageError: ``extra`` holds an option that Overnight sets, or ``share`` is out of range.
-    """
-    own = {"--host", "--port", "--gpu-memory-utilization", "--max-model-len", "--enable-sleep-mode"}
-    if twice := next((w for w in extra if w.split("=")[0].replace("_", "-") in own), None):
-        hint = "use --sleep" if "sleep" in twice else "give it before the --"
-        raise UsageError(f"{twice}: overnight llm serve sets this option; {hint}.")
-    if share is not None and not 0 < share <= 1:
-        raise UsageError(f"--gpu-memory-utilization {share:g} is not between 0 and 1.")
-    share = share or (SLEEP_SHARE if sleeps else SPLIT_SHARE)
-    name = _value_of("--served-model-name", extra) or (Path(model).resolve().name if Path(model).is_dir() else model)
-    words = ["--served-model-name", name, "--seed", "0", "--structured-outputs-config", STRUCTURED]
-    words += ["--disable-uvicorn-access-log"]  # /health would fill the log
-    if on_gpu:
-        words += ["--gpu-memory-utilization", f"{share:g}"]
-    if window:
-        words += ["--max-model-len", str(window)]
-        if not on_gpu:  # vLLM 0.32 on a CPU crashes when it splits the prompt of a request with a seed
-            words += ["--max-num-batched-tokens", str(window)]
-    added = {"VLLM_NO_USAGE_STATS": "1", "PATH": f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    if sleeps:
-        words += ["--enable-sleep-mode"]
-        added["VLLM_SERVER_DEV_MODE"] = "1"  # enables the endpoints of sleep mode
-    argv = (program, "serve", model, *words, *extra, "--host", host, "--port", str(port))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
-    device = Device("cuda", visible) if on_gpu else Device("cpu")
-    return Plan(argv, added, host, port, name, log, device, share if on_gpu else 0.0, sleeps)
-
-
-def _value_of(flag: str, words: Sequence[str]) -> str:
-    for word, following in pairwise([*words, ""]):
-        key, _, value = word.partition("=")
-        if key.replace("_", "-") == flag:
-            return value or following
-    return ""
 
 
 @contextlib.contextmanager
@@ -325,19 +197,6 @@ class ServerSupervisor:
             log.seek(max(self.log_start, self.plan.log.stat().st_size - TAIL))
             text = log.read().decode("utf-8", "replace")
         return [line for raw in text.splitlines() if (line := without_prefix(raw))]
-
-
-def introduction(plan: Plan) -> str:
-    """The command of the server, and what runs without sleep mode means."""
-    text = f"{shlex.join(plan.argv)}\nlog: {plan.log}"
-    if plan.sleeps:
-        return text
-    if plan.device.kind == "cpu":
-        return f"{text}\nnvidia-smi lists no GPU: the server runs without sleep mode"
-    return (
-        f"{text}\nwithout sleep mode the server keeps {plan.needs:.0%} of the GPU's memory "
-        "(--gpu-memory-utilization), and trials get the rest"
-    )
 
 
 def exit_reason(code: int | None, lines: Sequence[str]) -> str:

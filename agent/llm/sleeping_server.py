@@ -18,7 +18,7 @@ from agent.errors import ModelMisconfigured, ModelUnavailable
 from agent.llm import canary
 from agent.llm.chat import Chat, Message, ModelInfo, Options, Reply
 from agent.llm.control import RESTART, SPLIT, Control
-from agent.llm.server import KEPT_BACK, SPLIT_SHARE
+from agent.llm.server_plan import KEPT_BACK, SPLIT_SHARE
 from agent.llm.sleep_mode import Sleeper, healthy
 from sandbox import gpu
 from sandbox.types import Device
@@ -41,7 +41,7 @@ class Problem:
     action: str
 
 
-class SleepingServer:
+class SleepingServer(Sleeper):
     """The model server at ``base_url``, which sleeps while trials run.
 
     Args:
@@ -59,8 +59,8 @@ class SleepingServer:
     """
 
     def __init__(self, base_url: str, cache: Path, device: Device, may_split: bool = True) -> None:
-        self._sleeper, self._device, self._may_split = Sleeper(base_url), device, may_split
-        self.root = self._sleeper.root
+        super().__init__(base_url)
+        self._device, self._may_split = device, may_split
         self._control = Control(cache, urlsplit(base_url).port or 80)
         self.chat: Chat | None = None
         self.report: Callable[[Problem], None] = lambda problem: None
@@ -73,10 +73,6 @@ class SleepingServer:
         self._restarted, self._good = False, 0  # good: wakes without a problem since the restart
         self._said: set[str] = set()  # actions that are reported once
 
-    def sleeping(self) -> bool | None:
-        """See ``Sleeper.sleeping``."""
-        return self._sleeper.sleeping()
-
     def asleep(self) -> None:
         """Put the server to sleep, and restart it if it holds more memory than at its first sleep.
 
@@ -85,14 +81,14 @@ class SleepingServer:
         """
         while not self.off:
             self._checked = False
-            self._sleeper.asleep()
+            super().asleep()
             if not (problem := self._growth()) or not self._restart(problem, "noted"):
                 return
 
     def check_slept(self) -> None:
         """See ``Sleeper.check_slept``."""
         if not self.off:
-            self._sleeper.check_slept()
+            super().check_slept()
 
     def awake(self) -> None:
         """Wake the server; after a sleep, restart it if it answers otherwise than when it came up.
@@ -104,7 +100,7 @@ class SleepingServer:
             return
         if "waiting" in self._said:
             time.sleep(RECHECK)
-        self._sleeper.awake()
+        super().awake()
         if self._checked or self.chat is None or not healthy(self.root):
             return  # a server that is down is left to the retries of the next request
         while problem := self._difference(self.chat):

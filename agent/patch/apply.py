@@ -10,11 +10,9 @@ not apply as a whole changes nothing.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import re
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import unified_diff as _diff_lines
@@ -26,7 +24,7 @@ from agent.patch.blocks import read_blocks
 from agent.patch.disambiguate import NotPlaced, Place, splice
 from agent.patch.explain import explain_no_diff, explain_not_placed
 from agent.patch.locate import locate
-from agent.patch.normal_form import BYTE_ORDER_MARK, same_program
+from agent.patch.normal_form import BYTE_ORDER_MARK, parsed, same_program
 from agent.patch.parse import FileDiff, Hunk, Line, read_diffs
 from agent.patch.reasoning import strip_reasoning
 from agent.patch.whole_file import read_whole_file
@@ -212,16 +210,14 @@ def _check_result(before: str, after: str, path: str) -> None:
     if not path.endswith(".py"):
         return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(after)
+        parsed(after)
     except SyntaxError as error:
-        lines = after.split("\n")
-        number = min(error.lineno or 1, len(lines))
-        quoted = f"\n{number:5d}: {visible(lines[number - 1])}"
-        raise NotPython(f"the edited {path} is not Python: {error.msg}, line {error.lineno}{quoted}") from None
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise NotPython(f"the edited {path} is not Python: {visible(str(error)) or type(error).__name__}") from None
+        where = ""
+        if error.lineno:
+            lines = after.split("\n")
+            number = min(error.lineno, len(lines))
+            where = f", line {error.lineno}\n{number:5d}: {visible(lines[number - 1])}"
+        raise NotPython(f"the edited {path} is not Python: {visible(error.msg)}{where}") from None
 
 
 def _same(before: str, after: str) -> bool:

@@ -23,17 +23,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from agent.patch.disambiguate import NotPlaced, Place, Places, resolve, splice
+from agent.patch.disambiguate import NotPlaced, Place, Places, resolve
 from agent.patch.parse import Hunk, Line
 from agent.patch.reindent import reindented
 
 _DOTS = re.compile(r"\s*(?:#|//)?\s*[\[(<{]?\s*(?:\.\.\.|…)[\w\s,.:;'’/…)>}\]-]*")
 _Search = Callable[["_Source", Hunk, bool], Iterator[Place]]
-
-
-def place(lines: Sequence[str], hunks: Sequence[Hunk]) -> list[str | Line]:
-    """``lines`` (without line ends) after the edit; an added line is a Line. Raises NotPlaced."""
-    return [lines[item] if isinstance(item, int) else item for item in splice(0, len(lines), locate(lines, hunks))]
 
 
 def locate(lines: Sequence[str], hunks: Sequence[Hunk]) -> Places:

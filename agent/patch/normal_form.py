@@ -14,6 +14,7 @@ import operator
 import re
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 BYTE_ORDER_MARK = "\ufeff"  # Python reads files with this mark; ast.parse refuses strings with it
 _SEED_NAME = re.compile(r"(?:^|_)(?:seeds?|random_state)$", re.IGNORECASE)
@@ -22,13 +23,10 @@ _SEED_CALLS = {
     "Random", "PRNGKey", "SeedSequence",
 }  # fmt: skip
 _MAX_FOLDED = 2**128  # larger numbers are not folded
-_OPERATIONS: dict[type[ast.operator], Callable[[int | float, int | float], object]] = {
+_OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], object]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
-}  # fmt: skip
-_BITS: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.LShift: operator.lshift, ast.RShift: operator.rshift, ast.BitAnd: operator.and_, ast.BitOr: operator.or_,
-    ast.BitXor: operator.xor,
+    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow, ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift, ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor,
 }  # fmt: skip
 
 
@@ -61,12 +59,20 @@ def tree_size(source: str) -> int:
     return sum(not isinstance(node, skipped) for node in ast.walk(_tree(source)))
 
 
-def _tree(source: str, seeds: bool = True) -> ast.AST:
-    """The syntax tree in normal form; without ``seeds``, all seeds are equal and calls that set seeds are gone."""
+def parsed(source: str) -> ast.Module:
+    """The syntax tree. Raises SyntaxError, also for a text that the parser cannot handle."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree: ast.AST = ast.parse(source.removeprefix(BYTE_ORDER_MARK))
+            return ast.parse(source.removeprefix(BYTE_ORDER_MARK))
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(f"not parsable: {error}") from None
+
+
+def _tree(source: str, seeds: bool = True) -> ast.AST:
+    """The syntax tree in normal form; without ``seeds``, all seeds are equal and calls that set seeds are gone."""
+    try:
+        tree: ast.AST = parsed(source)
         if not seeds:
             tree = _NoSeeds().visit(tree)
         keep_docstrings = any(_last_name(node) == "__doc__" for node in ast.walk(tree))
@@ -143,13 +149,8 @@ def _folded(kind: ast.operator, left: int | float, right: int | float) -> int | 
     if isinstance(left, int) and isinstance(kind, ast.Pow) and abs(left) > _MAX_FOLDED:
         return None
     try:
-        if type(kind) in _OPERATIONS:
-            value = _OPERATIONS[type(kind)](left, right)
-        elif type(kind) in _BITS and isinstance(left, int) and isinstance(right, int):
-            value = _BITS[type(kind)](left, right)
-        else:
-            return None
-    except (ArithmeticError, ValueError):
+        value = _OPERATIONS[type(kind)](left, right)
+    except (KeyError, ArithmeticError, ValueError, TypeError):  # TypeError: bits of a float
         return None
     if isinstance(value, float) or (isinstance(value, int) and abs(value) <= _MAX_FOLDED):
         return value

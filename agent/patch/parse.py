@@ -17,17 +17,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from unidiff.errors import UnidiffParseError
-from unidiff.patch import PatchSet
-
 from agent.errors import PatchRejected
+from agent.patch.fences import Segment, segments
 from agent.patch.reasoning import strip_reasoning
 
-_FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<ticks>`{3,}|~{3,})[ \t]*(?P<info>[^`~]*)$")
 _DIFF_INFO = {"diff", "patch", "udiff", "git", "git-diff", "unified-diff"}
 _COUNTED = re.compile(r"^@@ +-(\d{1,9})(?:,(\d{1,9}))? +\+(\d{1,9})(?:,(\d{1,9}))? +@@(.*)$")
 _NUMBERED = re.compile(r"^@@[\s.]*(?:-?\d[\d,]*)?[\s.]*(?:\+\d[\d,]*)?[\s.]*(?:@@)?")
@@ -91,16 +87,6 @@ class FileDiff:
     problems: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Segment:
-    """The lines inside one fence, or between fences."""
-
-    lines: list[str] = field(default_factory=list)
-    fenced: bool = False
-    info: str = ""
-    closed: bool = True
-
-
 def read_diffs(reply: str) -> list[FileDiff]:
     """All diffs of a reply in order. Raises PatchRejected for an ambiguous reply."""
     found: list[FileDiff] = []
@@ -112,43 +98,6 @@ def read_diffs(reply: str) -> list[FileDiff]:
     if sum(len(diff.hunks) for diff in found) > MAX_HUNKS:
         raise PatchRejected(f"the reply holds more than {MAX_HUNKS} hunks; send one small change")
     return [diff for diff in found if diff.hunks or diff.problems]
-
-
-# --- fences ---------------------------------------------------------------------------------------------------------
-
-
-def segments(text: str) -> Iterator[Segment]:
-    """The fenced and the other parts of a text, in order."""
-    part, indent, ticks = Segment(), "", ""
-    hunk_seen = False
-    for raw in text.removesuffix("\n").split("\n"):
-        line = raw.rstrip("\r")
-        fence = _FENCE.match(line)
-        if fence and part.fenced:
-            same = fence["ticks"][0] == ticks[0] and len(fence["ticks"]) >= len(ticks) and fence["indent"] == indent
-            fence = fence if same else None
-        elif fence and hunk_seen and fence["indent"] == " ":
-            fence = None  # a context line of a diff outside a fence
-        if fence is None:
-            part.lines.append(line)
-            hunk_seen = hunk_seen or line.startswith("@@")
-            continue
-        part.closed = not part.fenced or not fence["info"]
-        yield _dedented(part, indent)
-        opens = not part.fenced or bool(fence["info"])
-        indent, ticks = fence["indent"], fence["ticks"]
-        part = Segment(
-            fenced=opens, info=fence["info"].strip().lower().split(" ")[0] if opens else "", closed=not opens
-        )
-        hunk_seen = False
-    yield _dedented(part, indent)
-
-
-def _dedented(part: Segment, indent: str) -> Segment:
-    """The segment without the indentation of a fence in a list item."""
-    if part.fenced and indent and all(line.startswith(indent) for line in part.lines if line.strip()):
-        part.lines = [line[len(indent) :] for line in part.lines]
-    return part
 
 
 def _diff_in_json(segment: Segment) -> str | None:
@@ -318,22 +267,13 @@ def _read_hunk(header: str, body: list[str], fenced: bool) -> Hunk:
         old -= sign in " -"
         new -= sign in " +"
         at += 1
-    if at and not old and not new and _only_prose(body[at:], fenced) and _well_formed(counted[0], body[:at]):
+    if at and not old and not new and _only_prose(body[at:], fenced):
         return Hunk(_lines(body[:at]), start, new_start, True, section)
     hunk = Hunk(_without_layout(body), start, new_start, section=section, claimed=growth)
     cut = len(_lines(body)) - len(hunk.lines)
     if cut and hunk.lines and hunk.lines[-1].sign == "+" and growth == hunk.growth + cut:
         raise PatchRejected("a blank line at the end of a hunk may be an added line; begin every added line with +")
     return hunk
-
-
-def _well_formed(header: str, body: list[str]) -> bool:
-    """Whether unidiff reads the lines as exactly one hunk."""
-    try:
-        hunks = PatchSet("\n".join(["--- a/f", "+++ b/f", header, *body, ""]))[0]
-    except (UnidiffParseError, IndexError):
-        return False
-    return len(hunks) == 1 and len(hunks[0]) == len(body)
 
 
 def _only_prose(tail: list[str], fenced: bool) -> bool:

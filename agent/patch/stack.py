@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.patch.merge3 import merge
+from agent.patch.normal_form import parsed
+from agent.patch.whole_file import bound_names
 
 _KNOWN = frozenset(dir(builtins)) | {"__file__", "__name__", "__doc__", "__class__"}
 
@@ -57,7 +59,7 @@ def stack(base: str, changes: Sequence[Change]) -> str | None:
 @lru_cache(maxsize=256)  # the same texts are merged again for each run
 def _names(source: str) -> _Names:
     """Raises SyntaxError."""
-    tree = ast.parse(source.removeprefix("\ufeff"))
+    tree = parsed(source)
     bound, used = set(_KNOWN), set()
     for node in ast.walk(tree):
         match node:
@@ -73,15 +75,6 @@ def _names(source: str) -> _Names:
                 bound.add(name)
             case ast.MatchMapping(rest=str(name)):
                 bound.add(name)
-    return _Names(frozenset(_defined(tree.body)), frozenset(used - bound))
-
-
-def _defined(body: Iterable[ast.stmt]) -> Iterable[str]:
-    for node in body:
-        match node:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-            case ast.Assign(targets=targets):
-                yield from (target.id for target in targets if isinstance(target, ast.Name))
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                yield name
+    imported = (ast.Import, ast.ImportFrom)
+    defined = {n for n, node in bound_names(tree).items() if "." not in n and not isinstance(node, imported)}
+    return _Names(frozenset(defined), frozenset(used - bound))

@@ -8,14 +8,16 @@ gone as well, and no scope may have fewer definitions: a function can be renamed
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 
 from agent.errors import PatchRejected
 from agent.patch.blocks import hunk_between, names_in
-from agent.patch.parse import FileDiff, segments
+from agent.patch.fences import segments
+from agent.patch.normal_form import parsed
+from agent.patch.parse import FileDiff
 from agent.patch.reasoning import strip_reasoning
 from agent.text import visible
 
@@ -69,7 +71,7 @@ def _shares(old: Sequence[str], new: Sequence[str]) -> bool:
 
 
 def _check_whole(text: str, new: str, path: str) -> None:
-    partial = f"the code block is not clearly the whole {path}"
+    partial, lost = f"the code block is not clearly the whole {path}", set[str]()
     old_lines, new_lines = ({line.strip() for line in side.split("\n")} - {""} for side in (text, new))
     elided = next((s for s in new.split("\n") if s.strip() not in old_lines and _ELIDED.fullmatch(s)), None)
     if elided is not None:
@@ -79,27 +81,21 @@ def _check_whole(text: str, new: str, path: str) -> None:
         raise PatchRejected(f"{partial}: its last line is missing: {visible(last)}")
     if gone := next((line for line in sorted(old_lines - new_lines) if _MARKER.fullmatch(line)), None):
         raise PatchRejected(f"{partial}: the marker is missing: {visible(gone)}")
-    before, after = _parsed(text), _parsed(new)
-    if before is None:
-        raise PatchRejected(f"{path} is not Python; send a diff")
-    if after and (lost := _lost(before, after)):  # the patch module explains a syntax error
-        raise PatchRejected(f"{partial}: it lacks {', '.join(sorted(lost)[:5])}; keep them, or send a diff")
-
-
-def _parsed(text: str) -> ast.Module | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+        before = parsed(text)
+    except SyntaxError:
+        raise PatchRejected(f"{path} is not Python; send a diff") from None
+    with contextlib.suppress(SyntaxError):  # the patch module explains it
+        lost = _lost(before, parsed(new))
+    if lost:
+        raise PatchRejected(f"{partial}: it lacks {', '.join(sorted(lost)[:5])}; keep them, or send a diff")
 
 
 def _lost(before: ast.Module, after: ast.Module) -> set[str]:
     """Names that ``before`` binds and ``after`` does not, unless the last use elsewhere is gone as well."""
-    kept, still_used = _bound(after), _uses(after)
+    kept, still_used = bound_names(after), _uses(after)
     lost = set()
-    for name, node in _bound(before).items():
+    for name, node in bound_names(before).items():
         scope, _, last = name.rpartition(".")
         if name in kept or (scope and scope not in kept):
             continue
@@ -120,7 +116,7 @@ def _sizes(tree: ast.Module) -> Counter[str]:
     return found
 
 
-def _bound(tree: ast.Module) -> dict[str, ast.stmt]:
+def bound_names(tree: ast.Module) -> dict[str, ast.stmt]:
     """The names bound at module level and the methods of classes, each with its statement."""
     found: dict[str, ast.stmt] = {}
     for node in tree.body:

@@ -48,6 +48,8 @@ class BlockProposer:
             found: Suggestion | NoPoint = self.method.suggest()
         except ReplyRejected as error:
             found = error if isinstance(error, NoPoint) else NoPoint(str(error))
+        if found.transcript:
+            context.write("conversation.md", scrub(found.transcript))
         proposal = Proposal(
             proposer=self.name,
             source="llm",
@@ -56,7 +58,7 @@ class BlockProposer:
             subject="No usable configuration",
             category="hyperparameters",
             model=found.model,
-            transcript=_keep(found.transcript, context),
+            transcript=context.transcript if found.transcript else "",
             usage=dict(found.usage),
         )
         if isinstance(found, NoPoint):
@@ -123,16 +125,6 @@ class BlockProposer:
                 self.method.replay(found)
             elif isinstance(event, Told):  # the record of that time: without later runs of the same commit
                 self.tell(builder.records[event.trial - 1] if event.trial else builder.state().baseline_record)
-
-
-def _keep(transcript: str, context: Context) -> str:
-    """Write the conversation; the directory relative to the run directory, empty without a conversation."""
-    directory, run = context.transcripts, context.run_directory
-    if not transcript or directory is None:
-        return ""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "conversation.md").write_text(scrub(transcript), encoding="utf-8", errors="replace")
-    return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
 
 
 def minimised_value(record: Record, goal: Goal) -> float | None:

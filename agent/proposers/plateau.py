@@ -9,9 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.errors import SearchExhausted, UsageError
-from agent.proposers.around_code import AroundCode
 from agent.proposers.block import BlockProposer, minimised_value
-from agent.proposers.protocol import Context, Proposer
+from agent.proposers.protocol import AroundCode, Context, Proposer
 from agent.proposers.search.base import Suggestion
 from agent.proposers.search.cma import CmaEs
 from agent.space.space import SearchSpace

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.ledger.events import Event
+from agent.patch.apply import apply_reply
 from agent.proposers.memory import Memory
 from agent.space.space import Params
 from agent.types import Goal, Measurement, Proposal, Record, Value
@@ -66,6 +67,20 @@ class Context:
         values = [run.value for run in self.incumbent_runs if run.value is not None]
         return sum(values) / len(values) if values else None
 
+    @property
+    def transcript(self) -> str:
+        """``transcripts`` relative to the run directory; "" if there is none."""
+        directory, run = self.transcripts, self.run_directory
+        if directory is None:
+            return ""
+        return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the conversation, if there is a directory for it."""
+        if self.transcripts is not None:
+            self.transcripts.mkdir(parents=True, exist_ok=True)
+            (self.transcripts / name).write_text(text, encoding="utf-8", errors="replace")
+
 
 class Proposer(Protocol):
     """Ask and tell over the editable file. ``rebase`` and ``replay`` serve parallel trials and resume."""
@@ -95,3 +110,32 @@ class Proposer(Protocol):
     def replay(self, events: Iterable[Event]) -> None:
         """Restore the state of a new proposer from the asks and tells of a ledger."""
         ...
+
+
+class FromContext:
+    """The base of proposers whose state follows from the Context alone, which holds every record."""
+
+    def tell(self, record: Record) -> None:
+        """Nothing to do."""
+
+    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
+        return apply_reply(source, proposal.diff, path)
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Nothing to restore."""
+
+
+class AroundCode:
+    """The base of proposers that let another method take some trials of ``code``; a subclass adds ``ask``."""
+
+    def __init__(self, code: Proposer) -> None:
+        self.code = code
+
+    def tell(self, record: Record) -> None:
+        self.code.tell(record)
+
+    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
+        return self.code.rebase(proposal, source, path)
+
+    def replay(self, events: Iterable[Event]) -> None:
+        self.code.replay(events)

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.errors import SearchExhausted, UsageError
-from agent.proposers.around_code import AroundCode
-from agent.proposers.protocol import Context, Proposer
+from agent.proposers.protocol import AroundCode, Context, Proposer
 from agent.types import Proposal
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.errors import EnvironmentProblem
 from agent.llm.client import is_loopback, normal_base_url
-from agent.llm.server import KEPT_BACK
+from agent.llm.server_plan import KEPT_BACK
 from agent.llm.sleeping_server import SleepingServer
 from agent.settings import NEED_MODEL, Settings
 from agent.target import Target

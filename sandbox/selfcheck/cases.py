@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from sandbox import caches
@@ -132,27 +133,6 @@ def read_only(bench: Bench) -> str:
     return "code, data and system could not be changed"
 
 
-@_check("marks no file", Guarantee.READ_ONLY_CODE)
-def marks_no_file(bench: Bench) -> str:
-    marked = bench.answer(side_channels.MARK)
-    require(not marked, f"could change: {marked[:10]}")
-    return "no time stamp, mode, attribute or lock of a file outside the job could be changed"
-
-
-@_check("page cache", Guarantee.ISOLATES_JOBS)
-def page_cache(bench: Bench) -> str:
-    allowed = bench.answer(side_channels.PAGE_CACHE)
-    require(not allowed, f"allowed: {allowed}")
-    return "no system call tells or changes what is cached"
-
-
-@_check("locks", Guarantee.ISOLATES_JOBS)
-def locks(bench: Bench) -> str:
-    found = bench.answer(side_channels.LOCKS)
-    require(not found, f"possible: {found}")
-    return "no lock, lease or watch on files that other jobs see"
-
-
 @_check("counters", Guarantee.ISOLATES_JOBS)
 def counters(bench: Bench) -> str:
     places = {"PLACES": " ".join(COUNTERS)}
@@ -228,11 +208,22 @@ def clean_environment(bench: Bench) -> str:
     return f"the job has {len(seen)} variables, none of them inherited"
 
 
-@_check("unprivileged", Guarantee.UNPRIVILEGED)
-def unprivileged(bench: Bench) -> str:
-    had = bench.answer(escapes.PRIVILEGES)
-    require(not had, f"has {had}")
-    return "not root, no capabilities, no way to gain any"
+def nothing_found(bench: Bench, program: str, good: str) -> str:
+    """The check with a program that lists what it could do."""
+    found = bench.answer(program)
+    require(not found, f"possible: {found[:10]}")
+    return good
+
+
+for name, guarantee, program, good in (
+    ("marks no file", Guarantee.READ_ONLY_CODE, side_channels.MARK,
+     "no time stamp, mode, attribute or lock of a file outside the job could be changed"),
+    ("page cache", Guarantee.ISOLATES_JOBS, side_channels.PAGE_CACHE,
+     "no system call tells or changes what is cached"),
+    ("locks", Guarantee.ISOLATES_JOBS, side_channels.LOCKS, "no lock, lease or watch on files that other jobs see"),
+    ("unprivileged", Guarantee.UNPRIVILEGED, escapes.PRIVILEGES, "not root, no capabilities, no way to gain any"),
+):  # fmt: skip
+    CHECKS.append(Check(name, guarantee, partial(nothing_found, program=program, good=good)))
 
 
 @contextmanager

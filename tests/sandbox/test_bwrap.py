@@ -18,7 +18,7 @@ from sandbox.selfcheck.bench import Bench
 from sandbox.types import SandboxUnavailable
 
 
-@pytest.mark.skipif(seccomp.program() is None, reason="no libseccomp")
+@pytest.mark.skipif(seccomp.load_library() is None, reason="no libseccomp")
 def test_unlisted_system_calls_are_denied(bwrap_bench: Bench) -> None:
     assert bwrap_bench.answer(FORBIDDEN) == [[], "2"]
 

@@ -41,7 +41,7 @@ def test_archive_survives_any_chunking(content: bytes, size: int) -> None:
         member = tarfile.TarInfo("model")
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
-    stream = io.BufferedReader(_Stream(iter(pieces(packed.getvalue(), size))))
+    stream = _Stream(iter(pieces(packed.getvalue(), size)))
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         first = archive.next()
         assert first is not None

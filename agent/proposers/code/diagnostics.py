@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def losses(record: Record, context: Context) -> str:
     """Training loss of an attempt and of the current file at equal progress, on one line; "" if one is not known."""
     if context.run_directory is None:
         return ""
-    own, best = (curve_of(context.run_directory, runs) for runs in (_without_test(record), context.incumbent_runs))
+    own, best = (curve_of(context.run_directory, runs) for runs in (shown_runs(record), context.incumbent_runs))
     if not own or not best or {run.trace for run in record.runs} & {run.trace for run in context.incumbent_runs}:
         return ""
     pairs = [
@@ -47,8 +47,9 @@ def losses(record: Record, context: Context) -> str:
     return f"Training loss, this attempt / current file: {', '.join(shown)}." if pairs else ""
 
 
-def _without_test(record: Record) -> Iterable[Measurement]:
-    return (run for run in record.runs if run.role != "test")
+def shown_runs(record: Record) -> tuple[Measurement, ...]:
+    """The runs of an attempt without those on the test split."""
+    return tuple(run for run in record.runs if run.role != "test")
 
 
 def _loss_at(curve: Sequence[Point], share: float) -> float:

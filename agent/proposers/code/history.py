@@ -13,7 +13,7 @@ from statistics import fmean
 
 from agent.curves import inside, read_curve, thin
 from agent.llm.prompts import block, clean, fence, one_line
-from agent.proposers.code.diagnostics import diagnostics, losses
+from agent.proposers.code.diagnostics import diagnostics, losses, shown_runs
 from agent.proposers.protocol import Context
 from agent.types import Measurement, Record
 
@@ -30,11 +30,6 @@ _METRICS = (  # name in Measurement.metrics, form in the prompt
     ("mfu", "utilisation {:.2g}"), ("parameters", "{:.3g} parameters"), ("train_loss", "last training loss {:.4f}"),
     ("peak_vram_gb", "{:.3g} GB of GPU memory"),
 )  # fmt: skip
-
-
-def shown_runs(record: Record) -> tuple[Measurement, ...]:
-    """The runs of an attempt without those on the test split."""
-    return tuple(run for run in record.runs if run.role != "test")
 
 
 def in_noise(gain: float, noise_sd: float | None) -> str:

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import ContextOverflow, ModelMisconfigured, NoEffect, PatchRejected
-from agent.ledger.events import Event
 from agent.llm.api_keys import scrub
 from agent.llm.chat import Chat, Message, Reply, usage_of
 from agent.llm.prompts import block, fill, one_line
@@ -34,7 +33,7 @@ from agent.proposers.code.history import in_noise
 from agent.proposers.code.loops import answer_of, why_loop
 from agent.proposers.code.prompt import SMALLEST_ANSWER, Material, Prompt, build_prompt, margin, user
 from agent.proposers.memory import effect_of
-from agent.proposers.protocol import Context
+from agent.proposers.protocol import Context, FromContext
 from agent.types import Answer, Ending, Proposal, Record
 
 OVERFLOWS = 3  # attempts to fit the prompt into an unknown context window
@@ -56,7 +55,7 @@ class Unusable(Exception):
         return "repeat" if self.ending in ("duplicate", "no_effect") else "repair"
 
 
-class CodeProposer:
+class CodeProposer(FromContext):
     """Asks a model for an edit of the one editable file.
 
     Args:
@@ -93,7 +92,7 @@ class CodeProposer:
         Raises:
             ModelUnavailable: the model server fails, or the file does not fit its context window.
         """
-        talk = Conversation(self.model, context, self.temperature, self.plateau_after, self.enforce, self.material)
+        talk = Conversation(self, context)
         reply = talk.start()
         while True:
             try:
@@ -107,7 +106,7 @@ class CodeProposer:
                         reply = talk.sample_otherwise()
                         continue
                     if not loop and talk.rounds[problem.round] < self.rounds[problem.round]:
-                        reply = talk.next_round(problem, reply, self.rounds["repair"])
+                        reply = talk.next_round(problem, reply)
                         continue
                 except ContextOverflow:  # no room for another round: the problem stays
                     pass
@@ -116,15 +115,6 @@ class CodeProposer:
             talk.answers.append(answer_of(reply, True))
             diff = unified_diff(context.source, text, context.path)
             return self._proposal(talk, reply, diff=diff, text=text, form=form)
-
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
-        return apply_reply(source, proposal.diff, path)
-
-    def tell(self, record: Record) -> None:
-        """Nothing to do: the next Context holds every record."""
-
-    def replay(self, events: Iterable[Event]) -> None:
-        """Nothing to restore: see ``tell``."""
 
     def _proposal(self, talk: Conversation, reply: Reply, **fields: Any) -> Proposal:
         header = read_header(reply.text)
@@ -136,7 +126,7 @@ class CodeProposer:
             rationale=header.rationale,
             category=header.category or "other",
             model=reply.model,
-            transcript=talk.transcript,
+            transcript=talk.context.transcript,
             usage=talk.usage,
             answers=tuple(talk.answers),
             ideas=self.material.use_of(header, talk.prompt.ideas, talk.context) if self.material else None,
@@ -188,12 +178,8 @@ def _same_as(earlier: Record, context: Context) -> str:
 class Conversation:
     """The conversation of one ``ask``."""
 
-    model: Chat
+    proposer: CodeProposer
     context: Context
-    temperature: float
-    plateau_after: int
-    enforce: bool
-    material: Material | None = None
     rounds: Counter[str] = field(default_factory=Counter)
     answers: list[Answer] = field(default_factory=list)
     calls: list[Reply] = field(default_factory=list)
@@ -203,16 +189,20 @@ class Conversation:
 
     def start(self) -> Reply:
         """Send the prompt, with less history after each context overflow."""
-        info = self.model.describe()
+        info = self.proposer.model.describe()
         self.window = info.max_model_len
-        self.grammar = answer_grammar(self.context.path) if self.enforce and "grammar" in info.structured else None
+        self.grammar = (
+            answer_grammar(self.context.path) if self.proposer.enforce and "grammar" in info.structured else None
+        )
         for _ in range(OVERFLOWS):
-            self.prompt = build_prompt(self.context, self.model, self.window, self.plateau_after, self.material)
+            self.prompt = build_prompt(
+                self.context, self.proposer.model, self.window, self.proposer.plateau_after, self.proposer.material
+            )
             try:
                 return self._send("", *self._opening())
             except ContextOverflow as error:
                 problem = error
-                tried = self.model.count_tokens([user(self.prompt.text)]) + self.prompt.max_tokens
+                tried = self.proposer.model.count_tokens([user(self.prompt.text)]) + self.prompt.max_tokens
                 new = error.window is not None and error.window != self.window
                 self.window = error.window if new else tried * 3 // 4
         raise ModelMisconfigured(str(problem)) from None
@@ -228,11 +218,11 @@ class Conversation:
         self.rounds["loop"] += 1
         return self._send("loop", *self._opening())
 
-    def next_round(self, problem: Unusable, reply: Reply, repairs: int) -> Reply:
+    def next_round(self, problem: Unusable, reply: Reply) -> Reply:
         """Send the reason why a reply cannot be used."""
         self.rounds[problem.round] += 1
         template = problem.round
-        if problem.round == "repair" and 1 < self.rounds["repair"] == repairs:
+        if problem.round == "repair" and 1 < self.rounds["repair"] == self.proposer.rounds["repair"]:
             template = self._other_form(reply)
         remark = fill(template, reason=block(problem.reason, "text"), path=self.context.path)
         return self._send(f"{problem.round}-{self.rounds[problem.round]}", *self._follow_up(reply.text.strip(), remark))
@@ -247,7 +237,7 @@ class Conversation:
     def _other_form(self, reply: Reply) -> str:
         """The template that asks for the form of edit which this model has followed best."""
         file: list[Message] = [{"role": "assistant", "content": self.context.source}]
-        fits = 1.3 * self.model.count_tokens(file) < self.prompt.max_tokens
+        fits = 1.3 * self.proposer.model.count_tokens(file) < self.prompt.max_tokens
         earlier = (a for r in self.context.history if r.proposal.model == reply.model for a in r.proposal.answers)
         form = best_form([*earlier, *self.answers], fits)
         if form != "diff":
@@ -258,16 +248,16 @@ class Conversation:
         """Tokens left for an answer, at most as many as in the first round."""
         if self.window is None:
             return self.prompt.max_tokens
-        free = self.window - margin(self.window) - self.model.count_tokens(messages)
+        free = self.window - margin(self.window) - self.proposer.model.count_tokens(messages)
         return min(self.prompt.max_tokens, free)
 
     def _send(self, name: str, messages: list[Message], max_tokens: int) -> Reply:
         self._write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
         warmer = WARMER * self.rounds["repeat"] + OTHER_SAMPLING["temperature"] * self.rounds["loop"]
-        reply = self.model.complete(
+        reply = self.proposer.model.complete(
             messages,
             grammar=self.grammar,
-            temperature=min(WARMEST, self.temperature + warmer),
+            temperature=min(WARMEST, self.proposer.temperature + warmer),
             frequency_penalty=OTHER_SAMPLING["frequency_penalty"] if self.rounds["loop"] else None,
             seed=attempt_seed(self.context.seed, self.context.trial, self._earlier_calls + len(self.calls)),
             max_tokens=max_tokens,
@@ -277,23 +267,13 @@ class Conversation:
         return reply
 
     def _write(self, name: str, text: str) -> None:
-        if self.context.transcripts is not None:
-            self.context.transcripts.mkdir(parents=True, exist_ok=True)
-            without_keys: Callable[[str], str] = getattr(self.model, "scrub", scrub)
-            (self.context.transcripts / name).write_text(without_keys(text), encoding="utf-8", errors="replace")
+        without_keys: Callable[[str], str] = getattr(self.proposer.model, "scrub", scrub)
+        self.context.write(name, without_keys(text))
 
     @property
     def _earlier_calls(self) -> int:
         """A number above that of all requests of the trial in earlier conversations."""
         return 100 * (1 + len(self.context.failed.repairs)) if self.context.failed else 0
-
-    @property
-    def transcript(self) -> str:
-        """Directory of the transcripts, relative to the run directory; "" if there is none."""
-        directory, run = self.context.transcripts, self.context.run_directory
-        if directory is None:
-            return ""
-        return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
 
     @property
     def usage(self) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -141,18 +141,5 @@ def applies_to(idea: Idea, source: str, path: str) -> bool | None:
 
 def idea_json(idea: Idea, applies: bool | None) -> dict[str, Any]:
     """The object of ``overnight ideas --json``."""
-    return {
-        "schema": IDEAS_SCHEMA,
-        "name": idea.name,
-        "key": idea.key,
-        "category": idea.category,
-        "applies_when": idea.applies,
-        "cost": idea.cost,
-        "interactions": list(idea.interactions),
-        "source": idea.source,
-        "expected": idea.expected,
-        "text": idea.text,
-        "recipe": idea.recipe,
-        "file": idea.file,
-        "applies": applies,
-    }
+    found = asdict(idea)
+    return {"schema": IDEAS_SCHEMA, **found, "applies_when": found["applies"], "applies": applies}

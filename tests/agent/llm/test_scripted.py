@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from agent.errors import ModelUnavailable, UsageError
+from agent.errors import ModelUnavailable
 from agent.llm.chat import Chat, Reply
 from agent.llm.client import ChatModel
 from agent.llm.scripted import ScriptedModel
@@ -27,15 +27,6 @@ def test_lines_come_in_order_until_exhausted() -> None:
     assert model.complete(ASK).text == "What shall we try?"
     with pytest.raises(ModelUnavailable, match="request 5"):
         model.complete(ASK)
-
-
-def test_directory_of_replies_is_a_script(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no replies"):
-        ScriptedModel.from_directory(tmp_path)
-    for name, text in (("02.md", "b"), ("01.md", "a"), ("notes.txt", "x")):
-        (tmp_path / name).write_text(text)
-    model = ScriptedModel.from_directory(tmp_path)
-    assert [model.complete(ASK).text for _ in range(2)] == ["a", "b"]
 
 
 def test_import_loads_no_heavy_package() -> None:

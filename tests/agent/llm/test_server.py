@@ -18,6 +18,7 @@ from agent.cli.llm import serve as serve_command
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.llm import server as serving
 from agent.llm.client import ChatModel
+from agent.llm.server_plan import Plan, make_plan
 
 __all__ = ["place"]
 
@@ -150,8 +151,8 @@ def test_log_line_explains_the_crash(log: str, why: str) -> None:
 
 
 def test_plan_names_model_and_address(tmp_path: Path) -> None:
-    def plan(model: str, *extra: str) -> serving.Plan:
-        return serving.make_plan("vllm", model, "::1", 8000, False, False, None, 2048, tmp_path, extra)
+    def plan(model: str, *extra: str) -> Plan:
+        return make_plan("vllm", model, "::1", 8000, False, False, None, 2048, tmp_path, extra)
 
     (tmp_path / "tiny").mkdir()
     assert plan(str(tmp_path / "tiny")).name == "tiny"

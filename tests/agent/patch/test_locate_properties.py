@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.patch.blocks import hunk_between
-from agent.patch.disambiguate import NotPlaced
-from agent.patch.locate import locate, place
+from agent.patch.disambiguate import NotPlaced, splice
+from agent.patch.locate import locate
 from agent.patch.parse import Hunk, Line, read_diffs
 
 # Few distinct lines, so that most places are ambiguous, and lines that look like diff syntax.
@@ -25,6 +25,12 @@ small = st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=24)
 
 def diff(before: list[str], after: list[str], context: int = 3) -> str:
     return "\n".join(difflib.unified_diff(before, after, "a/f", "b/f", lineterm="", n=context)) + "\n"
+
+
+def place(lines: list[str], hunks: list[Hunk]) -> list[str | Line]:
+    """The lines after the edit; an added line is a Line."""
+    items = splice(0, len(lines), locate(lines, hunks))
+    return [lines[item] if isinstance(item, int) else item for item in items]
 
 
 def placed(before: list[str], reply: str) -> list[str]:

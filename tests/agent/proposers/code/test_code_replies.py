@@ -11,10 +11,10 @@ from places import ROOT, TESTS
 
 from agent.errors import PatchRejected
 from agent.llm.chat import Reply
-from agent.llm.loops import repeats_itself
 from agent.llm.scripted import ScriptedModel
 from agent.patch.apply import apply_reply
 from agent.proposers.code.forms import best_form
+from agent.proposers.code.loops import repeats_itself
 from agent.proposers.code.proposer import CodeProposer
 from agent.proposers.protocol import Context
 from agent.types import Answer as Given
