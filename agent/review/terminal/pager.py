@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
-import signal
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, RenderableType
+from rich.pager import SystemPager
 
 DEFAULT = "less"
 LESS = "FRX"  # quit if everything fits, pass colours, leave the text on the screen
@@ -25,9 +23,12 @@ def page(console: Console, shown: RenderableType) -> None:
     with console.capture() as captured:
         console.print(shown)
     text = captured.get()
-    if text.count("\n") < console.height or not _paged(pager, text):
+    if text.count("\n") < console.height:
         console.file.write(text)
         console.file.flush()
+    else:
+        os.environ.setdefault("LESS", LESS)
+        SystemPager().show(text)
 
 
 def pager_of(environment: Mapping[str, str]) -> Sequence[str]:
@@ -37,24 +38,3 @@ def pager_of(environment: Mapping[str, str]) -> Sequence[str]:
     except ValueError:  # an unclosed quotation
         return []
     return words if words and words != ["cat"] and shutil.which(words[0]) else []
-
-
-def _paged(pager: Sequence[str], text: str) -> bool:
-    """Whether the pager started. Its exit status is ignored: readers quit before the end."""
-    try:
-        child = subprocess.Popen(pager, stdin=subprocess.PIPE, env={"LESS": LESS, **os.environ})
-    except OSError:
-        return False
-    with _interrupts_ignored():
-        child.communicate(text.encode())
-    return True
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C: in the pager it ends a search."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
