@@ -1,18 +1,28 @@
-"""``overnight replay``."""
+"""``overnight replay`` and ``overnight promote``: kept edits are trained again."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.cli.options import Commands, add_command, add_fields
-from agent.cli.output import confirmed, say, say_page, show
+from agent.cli.output import say, show
+from agent.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from agent.replay.plan import Cost
+    from agent.replay.progress import ReplayProgress
+    from agent.replay.shown import Shown
+
+RequestKind = TypeVar("RequestKind")
+ALSO = ("seed", "workers", "ray_address")  # settings that do not come from the run
 
 
 def add(commands: Commands) -> None:
-    parser = add_command(
-        commands, "replay", replay, "json runs cache", usage="overnight replay TAG|BRANCH|A..B [OPTIONS]"
-    )
+    usage = "overnight replay TAG|BRANCH|A..B [OPTIONS]"
+    parser = add_command(commands, "replay", replay, "json runs cache", usage=usage)
     parser.add_argument(
         "what", metavar="TAG|BRANCH|A..B", help="a run, or a branch or range of the target's repository"
     )
@@ -26,46 +36,99 @@ def add(commands: Commands) -> None:
     parser.add_argument("--results", type=Path, metavar="FILE.tsv", help="recorded values of a branch without trailers")
     parser.add_argument("--yes", action="store_true", help="start without asking on a terminal")
     own = ("target", "sandbox", "image", "python", "device", "threads", "budget")
-    add_fields(parser, (*own, "seed", "workers", "ray_address"), own)
+    add_fields(parser, (*own, *ALSO), own)
+
+    parser = add_command(commands, "promote", promote, "tag json runs cache")
+    parser.add_argument("edits", nargs="*", metavar="COMMIT", help="kept edits, by commit or trial (default: all)")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="values", metavar="NAME=VALUE[,VALUE]",
+        help="value of the hyperparameter block; several values are several settings",
+    )  # fmt: skip
+    parser.add_argument(
+        "--budget", default="", dest="budgets", metavar="BUDGET[,BUDGET]",
+        help="training per run (default: the run's)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=8, help="pairs of runs for each edit at most (default: 8)")
+    parser.add_argument("--ablate", action="store_true", help="compare the branch with and without each edit")
+    parser.add_argument("--max-hours", type=float, help="start no run after this number of hours")
+    parser.add_argument("--name", default="", help="name of the promotion's folder (default: promote-TAG)")
+    parser.add_argument("--yes", action="store_true", help="start without asking on a terminal")
+    promoted = ("target", "sandbox", "image", "device", "threads")
+    add_fields(parser, (*promoted, *ALSO), promoted)
 
 
-def replay(
-    what: str,
-    seeds: int | None,
-    exact: bool,
-    ablate: bool,
-    check: bool,
-    name: str,
-    results: Path | None,
-    yes: bool,
-    json: bool,
-    runs: str,
-    **settings: Any,
-) -> int:
+def replay(check: bool, yes: bool, json: bool, runs: str, **options: Any) -> int:
     """Train the commits of a branch again and compare with the recorded values.
 
     Returns:
         130 if interrupted; 1 with ``check`` if the branch does not reproduce; else 0.
     """
-    from rich.console import Console
-
-    from agent.replay.progress import ReplayProgress
     from agent.replay.replay import Request, prepare, run
-    from agent.replay.shown import terminal, write
     from agent.replay.view import plan_words, replay_json, replay_shown
 
-    request = Request(what, seeds, exact, ablate, name, results, settings)
-    prepared = prepare(request, Path(runs), say)
-    plan, cost = prepared.plan, prepared.cost
-    say(plan_words(plan, cost))
-    if cost.runs and not yes and not confirmed():
+    prepared = prepare(_request(Request, options), Path(runs), say)
+    if not _agreed(plan_words(prepared.plan, prepared.cost), prepared.cost, yes):
         return 130
-    result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
-    shown = replay_shown(result)
-    show(json, lambda: replay_json(result), lambda: terminal(shown), paged=False)
-    page = prepared.directory.path / "replay.html"
-    say_page(lambda: write(shown, page), page)
+    result = run(prepared, _progress(prepared.plan.metric, prepared.cost))
+    _print(json, lambda: replay_json(result), replay_shown(result), prepared.directory.path / "replay.html")
     if not result.complete:
         say("interrupted. The same command continues.")
         return 130
     return 1 if check and not result.reproduced else 0
+
+
+def promote(yes: bool, json: bool, runs: str, **options: Any) -> int:
+    """Train the kept edits at a larger size or budget, and tell which of them hold.
+
+    Returns:
+        130 if interrupted; else 0.
+    """
+    from agent.replay.promote import Request, prepare, run
+    from agent.replay.promote_view import plan_words, promote_json, promote_shown
+
+    prepared = prepare(_request(Request, options), Path(runs), say)
+    if not _agreed(plan_words(prepared.plan, prepared.cost), prepared.cost, yes):
+        return 130
+    result = run(prepared, _progress(prepared.plan.metric, prepared.cost))
+    _print(json, lambda: promote_json(result), promote_shown(result), prepared.directory.path / "promote.html")
+    if not result.complete:
+        say("stopped early. The same command continues.")
+        return 130
+    if held := result.held:
+        say(f"overnight branch {prepared.plan.what} --only-held makes a branch of the {len(held)} that hold.")
+    return 0
+
+
+def _request(kind: Callable[..., RequestKind], options: dict[str, Any]) -> RequestKind:
+    """The request of a command; the options that it has no field for are settings of a session."""
+    own = {name: options.pop(name) for name in vars(kind)["__dataclass_fields__"] if name in options}
+    return kind(**own, settings=options)
+
+
+def _agreed(words: str, cost: Cost, yes: bool) -> bool:
+    """Say what would run, and ask on a terminal; a script is not asked."""
+    say(words)
+    if yes or not cost.runs or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    print("Start? [Y/n] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("", "y", "yes")
+
+
+def _progress(metric: str, cost: Cost) -> ReplayProgress:
+    from rich.console import Console
+
+    from agent.replay.progress import ReplayProgress
+
+    return ReplayProgress(Console(stderr=True, highlight=False), metric, cost.runs)
+
+
+def _print(json: bool, data: Callable[[], Any], shown: Shown, page: Path) -> None:
+    """Print the tables and write their page; a failure of the page is only said."""
+    from agent.replay.shown import terminal, write
+
+    show(json, data, lambda: terminal(shown), paged=False)
+    try:
+        write(shown, page)
+        say(f"page: {page}")
+    except EnvironmentProblem as error:
+        say(f"no page: {error}")

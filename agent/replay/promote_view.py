@@ -36,9 +36,7 @@ def promote_json(result: Result) -> dict[str, Any]:
             for stage, found in zip(plan.stages, result.found, strict=True)
         ],
     }
-    cleaned = text.clean_json(data)
-    assert isinstance(cleaned, dict)
-    return cleaned
+    return text.clean_json(data)
 
 
 def _row(finding: Finding) -> dict[str, Any]:

@@ -41,9 +41,7 @@ def replay_json(result: Result) -> dict[str, Any]:
         "minimal": _minimal_json(result, result.minimal) if result.minimal else None,
         "differs": result.differs,
     }  # fmt: skip
-    cleaned = text.clean_json(data)
-    assert isinstance(cleaned, dict)
-    return cleaned
+    return text.clean_json(data)
 
 
 def _finding_json(finding: Finding) -> dict[str, Any]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.console import Console, RenderableType
 from rich.pager import SystemPager
 
-DEFAULT = "less"
 LESS = "FRX"  # quit if everything fits, pass colours, leave the text on the screen
 
 
 def page(console: Console, shown: RenderableType) -> None:
     """Print ``shown``; through the pager if it is longer than the terminal is high."""
-    pager = pager_of(os.environ) if console.is_terminal and not console.is_dumb_terminal else []
-    if not pager:
+    if console.is_dumb_terminal or not console.is_terminal or not has_pager(os.environ):
         console.print(shown)
         return
     with console.capture() as captured:
@@ -28,13 +26,14 @@ def page(console: Console, shown: RenderableType) -> None:
         console.file.flush()
     else:
         os.environ.setdefault("LESS", LESS)
+        os.environ.pop("MANPAGER", None)  # pydoc, which rich uses, would take it before PAGER
         SystemPager().show(text)
 
 
-def pager_of(environment: Mapping[str, str]) -> Sequence[str]:
-    """Return the command of PAGER, or ``less``; [] if it is empty, ``cat`` or not installed."""
+def has_pager(environment: Mapping[str, str]) -> bool:
+    """Whether the command of PAGER, or ``less``, is a pager that is installed."""
     try:
-        words = shlex.split(environment.get("PAGER", DEFAULT))
+        words = shlex.split(environment.get("PAGER", "less"))
     except ValueError:  # an unclosed quotation
-        return []
-    return words if words and words != ["cat"] and shutil.which(words[0]) else []
+        return False
+    return bool(words) and words != ["cat"] and shutil.which(words[0]) is not None
