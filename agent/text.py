@@ -12,6 +12,7 @@ import re
 import time
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.text import Text
 
@@ -75,15 +76,17 @@ def visible(text: str) -> str:
     return shown + ("…" if len(text) > _QUOTED_WIDTH else "")
 
 
-def clean_json(value: object) -> object:
+def clean_json(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the same structure with every string cleaned."""
-    if isinstance(value, str):
-        return clean(value)
+    return {clean(str(key)): _clean_value(value) for key, value in data.items()}
+
+
+def _clean_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {clean(str(key)): clean_json(item) for key, item in value.items()}
+        return clean_json(value)
     if isinstance(value, (list, tuple)):
-        return [clean_json(item) for item in value]
-    return value
+        return [_clean_value(item) for item in value]
+    return clean(value) if isinstance(value, str) else value
 
 
 def _spelled(character: str) -> str:

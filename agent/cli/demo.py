@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from shlex import quote
 
+from agent.cli.doctor import sandbox_finding
 from agent.cli.init import make_target
 from agent.cli.options import Commands, add_command
 from agent.cli.output import console, live_view, say
@@ -40,7 +41,8 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     if trials < 1:
         raise UsageError(f"--trials {trials}: must be at least 1.")
     make_settings({"seed": seed}, None)  # checks the seed before anything is written
-    sandbox = _usable_sandbox() if sandbox == "auto" else sandbox
+    if sandbox == "auto":
+        sandbox = "bwrap" if sandbox_finding("bwrap").ok else "process"
     tag = new_tag(Path(runs), "demo-", "targets")
     target = Path(runs) / "targets" / tag
     make_target(target, "demo")
@@ -66,14 +68,3 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
         print(f"The report: {report}")
     say(f"done in {time.monotonic() - began:.0f} s")
     return status
-
-
-def _usable_sandbox() -> str:
-    from sandbox import make_sandbox
-    from sandbox.types import SandboxUnavailable
-
-    try:
-        make_sandbox("bwrap").check()
-    except SandboxUnavailable:
-        return "process"
-    return "bwrap"

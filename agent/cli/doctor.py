@@ -139,7 +139,7 @@ def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path 
         lacking = f"{python} lacks {', '.join(has.missing)}" if has.missing else f"all found: {', '.join(names)}"
         mend = "install them there, or name the interpreter of your project: --python PATH"
         yield Finding("imports", not has.missing, lacking, mend, True)
-    yield from (_sandbox_finding(name) for name in SANDBOXES)
+    yield from (sandbox_finding(name) for name in SANDBOXES)
     yield _model_finding(llm_base_url)
     for name, place in (("disk for runs", runs), ("disk for data", cache)):
         parent = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
@@ -163,7 +163,8 @@ def check_sandbox() -> list[Finding]:
     ]
 
 
-def _sandbox_finding(name: str) -> Finding:
+def sandbox_finding(name: str) -> Finding:
+    """Whether a sandbox works here."""
     from sandbox import make_sandbox, missing
     from sandbox.types import SandboxUnavailable
 

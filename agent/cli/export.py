@@ -15,7 +15,7 @@ from agent.cli.runs import existing, folder_of_runs, load
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 
 if TYPE_CHECKING:
-    from agent.review.data.export_files import Session
+    from agent.review.data.export import Session
     from agent.rundir.directory import RunDirectory
     from agent.types import Param
 
@@ -35,6 +35,8 @@ def export(tag: str | None, format: str, output: Path | None, runs: str, track: 
     ``tag`` may name a comparison: its sessions are the studies, or the rows of one table.
     """
     from agent.review.data.export import export as text_of
+    from agent.review.data.export import write_file
+    from agent.rundir.directory import writing
     from agent.text import count
 
     if track is not None:
@@ -42,42 +44,30 @@ def export(tag: str | None, format: str, output: Path | None, runs: str, track: 
             raise UsageError("--track sends a run to trackers: leave out --format and --output.")
         return _send(existing(runs, tag), track, runs)
     sessions, settings = _sessions(tag, runs)
-    state = sessions[0].state
     if format in FILES:
-        return _write(sessions, settings, format, output)
-    if sessions[0].columns:
+        if output is None:
+            raise UsageError(f"--format {format} writes a file: add --output FILE.")
+        write_file(sessions, format, output, _space(settings))
+    elif sessions[0].columns:
         raise UsageError(
             f"{tag} is a comparison: --format {' or '.join(FILES)}, or `overnight compare --tag {tag} --csv`."
         )
-    text = text_of(state, format)
-    if output is None:
-        sys.stdout.write(text)
+    elif output is None:
+        sys.stdout.write(text_of(sessions[0].state, format))
         return 0
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {output}: {error.strerror}.") from error
-    say(f"{output}: {count(len(state.finished), 'attempt')} as {format}")
-    return 0
-
-
-def _write(sessions: Sequence[Session], settings: Mapping[str, Any], format: str, output: Path | None) -> int:
-    from agent.review.data.export_files import write_file
-    from agent.text import count
-
-    if output is None:
-        raise UsageError(f"--format {format} writes a file: add --output FILE.")
-    write_file(sessions, format, output, _space(settings))
-    attempts = sum(len(session.state.finished) for session in sessions)
+    else:
+        with writing(output):
+            output.write_text(text_of(sessions[0].state, format), encoding="utf-8")
+    attempts = count(sum(len(session.state.finished) for session in sessions), "attempt")
     of = f" of {count(len(sessions), 'session')}" if len(sessions) > 1 else ""
-    say(f"{output}: {count(attempts, 'attempt')}{of} as {format}")
+    say(f"{output}: {attempts}{of} as {format}")
     return 0
 
 
 def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[str, Any]]:
     """A run, or the sessions of a comparison that have begun; and the settings of one of them."""
     from agent.compare.plan import read_plan
-    from agent.review.data.export_files import Session
+    from agent.review.data.export import Session
     from agent.rundir.directory import RunDirectory
 
     root = folder_of_runs(runs)

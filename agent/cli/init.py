@@ -1,4 +1,4 @@
-"""``overnight init``."""
+"""The commands that set up a target: ``init``, ``trust`` and ``prepare``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from shlex import quote
 
 from agent.cli.options import Commands, add_command
-from agent.errors import EnvironmentProblem, UsageError
+from agent.cli.output import say
+from agent.errors import UsageError
 
 
 def add(commands: Commands) -> None:
@@ -23,6 +24,12 @@ def add(commands: Commands) -> None:
         "--from", dest="project", type=Path, metavar="PROJECT",
         help="write target.toml for this folder or script; DIR is the folder itself, or a new one for a copy",
     )  # fmt: skip
+    parser = add_command(commands, "trust", trust, "")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="folder with a target.toml, or of a run")
+    parser = add_command(commands, "prepare", prepare, "cache -runs")
+    parser.add_argument("--target", default=".", help="folder with a target.toml (default: .)")
+    parser.add_argument("--data", help="a txt, jsonl or parquet file, a folder of them, or hub:OWNER/NAME")
+    parser.add_argument("--verify", action="store_true", help="check the hash of every prepared file")
 
 
 def init(directory: Path, preset: str | None, project: Path | None) -> int:
@@ -113,31 +120,72 @@ def adopt(directory: Path, project: Path) -> tuple[list[str], str]:
 
 
 def _write(directory: Path, text: str) -> None:
-    from agent.rundir.directory import NOTES
-    from agent.trust import protected_keys, trust
+    from agent import trust as approvals
+    from agent.rundir.directory import NOTES, writing
 
-    with _writing(directory):
+    with writing(directory):
         (directory / "target.toml").write_text(text, encoding="utf-8")
         if not (directory / "notes.md").exists():
             (directory / "notes.md").write_text(NOTES, encoding="utf-8")
-    if protected_keys(directory, tomllib.loads(text)):
-        trust(directory)
+    if approvals.protected_keys(directory, tomllib.loads(text)):
+        approvals.trust(directory)
 
 
 @contextmanager
 def _new_folder(directory: Path) -> Iterator[None]:
+    from agent.rundir.directory import writing
+
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file. Name a new folder.")
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty. Name a new folder.")
-    with _writing(directory):
+    with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         yield
 
 
-@contextmanager
-def _writing(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {error.filename or directory}: {error.strerror}.") from error
+def trust(directory: Path) -> int:
+    """Let a target.toml or a copied run set protected settings, such as sandbox, llm_base_url and mounts."""
+    from agent import trust as approvals
+    from agent.target import read_tables
+    from agent.text import count, line
+
+    if (directory / "run.toml").is_file():
+        found, name = _trust_run(directory), "run.toml"
+    else:
+        found, name = approvals.protected_keys(directory, read_tables(directory)), "target.toml"
+        approvals.trust(directory)
+    for entry in found:
+        print(line(entry))
+    entries = count(len(found), "protected entry", "protected entries")
+    say(f"{directory / name} is trusted until it changes: {entries}.")
+    return 0
+
+
+def _trust_run(directory: Path) -> list[str]:
+    from agent.cli.runs import load
+    from agent.rundir.directory import RunDirectory
+    from agent.settings import foreign_settings
+    from agent.trust import trust_run
+
+    saved = load(RunDirectory(directory.resolve().parent, directory.resolve().name))[1]["run"]
+    trust_run(directory, saved)
+    return [f"{key} = {saved[key]!r}" for key in sorted(foreign_settings(saved))]
+
+
+def prepare(target: str, data: str | None, verify: bool, cache: str) -> int:
+    """Prepare data and tokenizer of a target."""
+    from agent.target import load_target
+    from agent.trial.trusted_target import prepare as prepare_data
+
+    prepared = prepare_data(load_target(Path(target))[0], cache, say, data or "", verify)
+    if prepared is None:
+        what = f'{target}: a target with score = "stdout" reads its own data'
+        if data:
+            raise UsageError(f"--data {data}: {what}. Name folders in mounts of target.toml.")
+        say(f"{what}: nothing to prepare.")
+        return 0
+    print(prepared.directory)
+    for split, count in prepared.tokens.items():
+        say(f"{split}: {count:,} tokens")
+    return 0

@@ -15,13 +15,11 @@ from functools import wraps
 from inspect import getdoc
 from typing import Any, Literal
 
-from agent.cli.diff import pair
 from agent.cli.options import Commands, add_command
 from agent.cli.output import say
+from agent.cli.review import details, night_now, pair
 from agent.cli.run import ask_to_stop
 from agent.cli.runs import existing, folder_of_runs
-from agent.cli.show import details
-from agent.cli.status import night_now
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.types import Decision, Ending, Status
 
@@ -81,7 +79,7 @@ class Tools:
 
     def list_runs(self) -> Any:
         """List the runs, oldest first: state, trials, kept edits, best value, gain."""
-        from agent.review.data.run_index import overview
+        from agent.review.data.runs import overview
 
         return overview(folder_of_runs(self._runs), say)
 

@@ -6,10 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
-
-from agent.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,20 +70,3 @@ def live_view() -> Observer:
     from agent.rundir.detach import detached
 
     return Observer() if detached() else LiveView(Console(stderr=True, highlight=False))
-
-
-def say_page(write: Callable[[], None], page: Path) -> None:
-    """Write a page after its table was printed: a failure is only said."""
-    try:
-        write()
-        say(f"page: {page}")
-    except EnvironmentProblem as error:
-        say(f"no page: {error}")
-
-
-def confirmed() -> bool:
-    """Ask on a terminal; a script is not asked."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
-    print("Start? [Y/n] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("", "y", "yes")

@@ -3,39 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 
 from agent import __version__
-from agent.cli import (
-    branch,
-    clean,
-    compare,
-    demo,
-    diff,
-    doctor,
-    export,
-    ideas,
-    init,
-    judge,
-    llm,
-    log,
-    mcp,
-    prepare,
-    promote,
-    replay,
-    report,
-    run,
-    serve,
-    show,
-    status,
-    trust,
-    watch,
-)
-from agent.cli import list as list_command
 from agent.cli.options import Parser
 
-MODULES = (
-    demo, init, trust, prepare, run, list_command, status, watch, serve, mcp, log, show, diff, report, branch, export,
-    ideas, replay, promote, compare, judge, llm, clean, doctor,
+MODULES = (  # in the order of the help
+    "demo", "init", "run", "review", "watch", "mcp", "branch", "export", "ideas", "replay", "compare", "judge", "llm",
+    "clean", "doctor",
 )  # fmt: skip
 EPILOG = """exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 missing or broken environment
 (Docker, model server, disk), 130 interrupted. Data goes to stdout, progress to stderr."""
@@ -53,7 +28,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"overnight {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in MODULES:
-        module.add(commands)
+        import_module(f"agent.cli.{module}").add(commands)
     return parser
 
 

@@ -108,7 +108,7 @@ def finish(directory: RunDirectory) -> int:
     Returns:
         130 for a session that was stopped at once, else 0.
     """
-    from agent.review.data.run_index import row
+    from agent.review.data.runs import row
     from agent.session.stopping import AT_ONCE
 
     row(directory, say)  # the cached row makes the next `overnight list` fast

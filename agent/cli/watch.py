@@ -1,6 +1,6 @@
-"""``overnight watch [TAG]``: a live view of a session, replay or promotion, from another terminal.
+"""Live views of sessions, replays and promotions: ``overnight watch`` on a terminal, ``overnight serve`` as a page.
 
-It only reads files of the directory, so what is watched never notices the watcher.
+They only read files of the directory, so what is watched never notices the watcher.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 
 from agent.cli.options import Commands, add_command
 from agent.cli.output import say
-from agent.cli.runs import existing, is_replay
+from agent.cli.runs import existing, folder_of_runs, is_replay
+from agent.errors import EnvironmentProblem, UsageError
+from sandbox.packages import install_command
 
 REFRESH = 0.5  # seconds
 QUIT = ("q", "Q", "\x03", "\x1b")
@@ -22,6 +24,10 @@ QUIT = ("q", "Q", "\x03", "\x1b")
 
 def add(commands: Commands) -> None:
     add_command(commands, "watch", watch, "newest runs")
+    parser = add_command(commands, "serve", serve, "runs")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8765, metavar="N", help="port; 0: any free one (default: 8765)")
+    parser.add_argument("--token", default="", help="secret that a browser must know; needed beyond this machine")
 
 
 def watch(tag: str | None, runs: str) -> int:
@@ -79,3 +85,22 @@ def keys() -> Iterator[Callable[[float], str]]:
 def no_key(seconds: float) -> str:
     time.sleep(seconds)
     return ""
+
+
+def serve(host: str, port: int, token: str, runs: str) -> int:
+    """Show all runs of a folder on a live, read-only page."""
+    from agent.llm.client import is_loopback
+
+    try:
+        from agent.web import app
+    except ImportError:
+        raise EnvironmentProblem(f"the live page needs Starlette: {install_command('overnight[web]')}") from None
+    if not is_loopback(f"//{app.shown(host)}") and not token:
+        raise UsageError(f"--host {host}: others can reach this address. Add --token SECRET.")
+    folder = folder_of_runs(runs)
+    say("Ctrl-C ends the server; sessions do not need it.")
+    try:
+        app.serve(folder, host, port, token)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--host {host} --port {port}: {error}. Choose another with --port.") from None
+    return 0

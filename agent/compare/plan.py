@@ -16,17 +16,8 @@ from agent.toml import check_choice, dump_toml, read_toml
 METHODS = ("cma-es", "tpe", "random")
 SEEDS = 3
 USUAL = {"policy": "greedy", "calibrate": 1}  # each trial is one run, as in the paper
-OWN = (
-    "tag",
-    "proposer",
-    "seed",
-    "until",
-    "hours",
-    "detach",
-    "memory",
-)  # set by the comparison, or without meaning in it
-# may change when a comparison continues
-MOVABLE = ("runs", "cache", "llm_base_url", "llm_timeout", "llm_token_timeout")
+OWN = ("tag", "proposer", "seed", "until", "hours", "detach", "memory")  # set by the comparison, or without meaning
+MOVABLE = ("runs", "cache", "llm_base_url", "llm_timeout", "llm_token_timeout")  # may change when it continues
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,11 @@ def make_plan(methods: str | None, seeds: int | None, tag: str, config: Path | N
     given = {name: value for name, value in given.items() if name not in OWN}
     if "target" in given or not saved:
         given["target"] = str(Path(given.get("target", ".")).resolve())
-    settings = _continued(tag, saved["settings"], given) if saved else _new(given)
+    if saved:
+        settings = _continued(tag, saved["settings"], given)
+    else:
+        own = load_target(Path(given["target"]))[1]
+        settings = {**{name: value for name, value in own.items() if name not in OWN}, **given}
     if not settings.get("trials") and not settings.get("train_hours"):
         raise UsageError("give the budget of each session: --trials N, or --train-hours H as in the paper.")
     names = _methods(methods) if methods is not None else tuple(saved.get("methods", METHODS))
@@ -97,11 +92,6 @@ def read_plan(root: Path, tag: str) -> Plan | None:
         return None
     saved = read_toml(place)
     return Plan(tag, tuple(saved["methods"]), int(saved["seeds"]), saved["settings"])
-
-
-def _new(given: Mapping[str, Any]) -> dict[str, Any]:
-    own = load_target(Path(given["target"]))[1]
-    return {**{name: value for name, value in own.items() if name not in OWN}, **given}
 
 
 def _continued(tag: str, before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,22 +110,18 @@ def cell_of(method: str, seed: int, tag: str, state: State, complete: bool) -> C
 
     values = [r.verdict.value if r.verdict and r.status == "ok" else None for r in state.finished]
     baseline = state.baseline_record.verdict
-    lost = [
+    lost = Counter(
         r.status for r, value in zip(state.finished, values, strict=True) if value is None and r.status != "stopped"
-    ]
-    runs = [run for found in state.runs.values() for run in found if run.role != "test"]
-    return Cell(
-        method,
-        seed,
-        tag,
-        complete,
-        tuple(accumulate([baseline.value if baseline else None, *values], best_of)) if state.baseline_runs else (),
-        len(lost),
-        dict(Counter(lost)),
-        dict(Counter(r.proposal.source for r in state.finished)),
-        sum(run.seconds.get("training", 0.0) for run in runs),
-        state.session.self_reported,
     )
+    best = accumulate([baseline.value if baseline else None, *values], best_of) if state.baseline_runs else ()
+    sources = Counter(r.proposal.source for r in state.finished)
+    training = sum(
+        run.seconds.get("training", 0.0) for runs in state.runs.values() for run in runs if run.role != "test"
+    )
+    return Cell(
+        method, seed, tag, complete, tuple(best), lost.total(), dict(lost), dict(sources), training,
+        state.session.self_reported,
+    )  # fmt: skip
 
 
 def rows(comparison: Comparison) -> list[Row]:
@@ -139,20 +135,11 @@ def _row(method: str, comparison: Comparison, rank: float | None) -> Row:
     values = list(comparison.finals(method).values())
     cells = comparison.complete_cells(method)
     trials = sum(cell.trials for cell in cells)
-    sources: Counter[str] = Counter()
-    for cell in cells:
-        sources.update(cell.sources)
-    return Row(
-        method,
-        len(cells),
-        fmean(values) if values else None,
-        stdev(values) if len(values) > 1 else None,
-        rank,
-        sum(cell.failed for cell in cells) / trials if trials else None,
-        trials,
-        dict(sources),
-        sum(cell.training_seconds for cell in cells),
-    )
+    sources = sum((Counter(cell.sources) for cell in cells), Counter[str]())
+    mean, sd = fmean(values) if values else None, stdev(values) if len(values) > 1 else None
+    share = sum(cell.failed for cell in cells) / trials if trials else None
+    seconds = sum(cell.training_seconds for cell in cells)
+    return Row(method, len(cells), mean, sd, rank, share, trials, dict(sources), seconds)
 
 
 def mean_ranks(comparison: Comparison) -> dict[str, float]:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from agent import text
@@ -26,9 +26,9 @@ from agent.compare import paper
 from agent.compare.chart import curves
 from agent.compare.plan import Plan
 from agent.compare.statistics import SEEDS_TO_TEST, Comparison, Row, Test, pair_tests, rows
-from agent.errors import EnvironmentProblem
 from agent.review.report.html import render_page
-from agent.rundir.directory import replace_file
+from agent.review.terminal.table import Column, Columns
+from agent.rundir.directory import replace_file, writing
 from agent.types import to_json
 
 SCHEMA = "overnight.compare/1"
@@ -76,14 +76,10 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     return Group(*parts)
 
 
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Columns:
     """The first and the last column hold words, the others numbers."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for k, name in enumerate(header):
-        table.add_column(name, justify="left" if k in (0, len(header) - 1) else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    return table
+    last = len(header) - 1
+    return Columns([Column(name, itemgetter(k), right=0 < k < last) for k, name in enumerate(header)], lines)
 
 
 def method_lines(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -133,11 +129,9 @@ def _counts(sources: Mapping[str, int]) -> str:
 
 def write_files(comparison: Comparison, plan: Plan, home: Path) -> Path:
     """Write compare.csv and compare.html, and return the path of the page."""
-    try:
+    with writing(home):
         replace_file(home / "compare.csv", comparison_csv(comparison))
         replace_file(home / "compare.html", comparison_page(comparison, plan))
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {home}: {error.strerror}.") from error
     return home / "compare.html"
 
 

@@ -11,6 +11,7 @@ from agent.ledger.events import Asked, Event, Lost, RunStarted, ServerProblem, T
 from agent.review.data.server import words_of
 
 LOSSES = 400  # most points of the loss curve
+COUNTS, FIGURES = ("trial", "running", "step"), ("loss", "progress", "tokens_per_second", "memory_gb")
 
 
 @dataclass
@@ -51,17 +52,17 @@ def follow(activity: Activity, event: Event) -> Activity:
 
 def advance(activity: Activity, phase: str, info: Mapping[str, Any]) -> None:
     """Apply one progress message. The message comes from untrusted code: values that are not numbers are ignored."""
+    if phase == "note":
+        activity.note = str(info.get("text", ""))
+        return
     found = {name: value for name in info if (value := _finite(info[name])) is not None}
     if phase != activity.phase:
         activity.phase, activity.progress, activity.seconds_left = phase, None, None
     activity.role = str(info.get("role", activity.role))
     activity.seconds = found.get("seconds", 0.0)
-    for name in ("trial", "running", "step"):
+    for name in COUNTS + FIGURES:
         if name in found:
-            setattr(activity, name, int(found[name]))
-    for name in ("loss", "progress", "tokens_per_second", "memory_gb"):
-        if name in found:
-            setattr(activity, name, found[name])
+            setattr(activity, name, int(found[name]) if name in COUNTS else found[name])
     if "seconds_left" in info:
         activity.seconds_left = found.get("seconds_left")
     if "loss" in found:

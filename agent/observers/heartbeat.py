@@ -43,10 +43,7 @@ class Heartbeat(Observer):
         self._write()
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:
-        if phase == "note":
-            self._activity.note = str(info.get("text", ""))
-        else:
-            advance(self._activity, phase, info)
+        advance(self._activity, phase, info)
         self._write()
 
     def _write(self) -> None:

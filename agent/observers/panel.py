@@ -13,11 +13,12 @@ from rich.text import Text
 from agent import text
 from agent.ledger.state import State
 from agent.observers.activity import Activity
-from agent.review.data.attempts import reason
+from agent.review.data.attempts import attempt_of
 from agent.review.data.night import seconds_left
-from agent.review.data.summary import Summary, summarize
+from agent.review.data.summary import summarize
 from agent.review.terminal.log import outcome_text
 from agent.review.terminal.status import gained_text, trials_text
+from agent.review.terminal.table import Column, Columns
 from agent.types import Record
 
 PHASES = {
@@ -67,7 +68,7 @@ def night_panel(
         figures.add_row(name, value)
     parts += [Text(), figures] if chart[1] < 2 or not activity.losses else [figures]
     if recent and state.finished:
-        parts += [Text(), _recent(state.finished[-recent:], summary)]
+        parts += [Text(), _recent(state.finished[-recent:], summary.self_reported)]
     if activity.note:
         parts += [Text(), text.safe(activity.note, "yellow")]
     if summary.self_reported:
@@ -120,23 +121,12 @@ def _bar(activity: Activity) -> RenderableType:
     return line
 
 
-def _recent(records: Sequence[Record], summary: Summary) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(justify="right", style="dim")
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for record in records:
-        verdict = record.verdict
-        failed = record.status != "ok"
-        words = text.safe(reason(record) if failed else record.proposal.subject, "dim" if failed else "")
-        words.no_wrap = True
-        table.add_row(
-            str(record.number),
-            outcome_text(record.status if failed else record.decision),
-            Text(text.number(verdict.value if verdict else None, summary.self_reported and not failed)),
-            Text(text.gain(verdict.gain, verdict.gain_se) if verdict else text.MISSING),
-            words,
-        )
-    return table
+def _recent(records: Sequence[Record], star: bool) -> Columns:
+    columns = (
+        Column("", lambda a: Text(str(a.trial), "dim"), right=True),
+        Column("", lambda a: outcome_text(a.outcome)),
+        Column("", lambda a: text.number(a.value, star and a.status == "ok"), right=True),
+        Column("", lambda a: text.gain(a.gain, a.gain_se)),
+        Column("", lambda a: Text(a.subject) if a.status == "ok" else Text(a.reason, "dim"), cut=True),
+    )
+    return Columns(columns, [attempt_of(record) for record in records])

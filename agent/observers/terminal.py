@@ -54,21 +54,21 @@ class LiveView(Observer):
         self.state, self._seen = state, time.monotonic()
         self.activity = follow(self.activity, event)
         if isinstance(event, Lost):
-            self._note(self.activity.note)
+            self._print_note()
         if line := plain_line(event, state):
             self._print(line)
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:
         self._seen = time.monotonic()
+        advance(self.activity, phase, info)
         if phase == "note":
-            self._note(str(info.get("text", "")))
-        else:
-            advance(self.activity, phase, info)
+            self._print_note()
 
-    def _note(self, words: str) -> None:
-        new, self._noted, self.activity.note = words != self._noted, words, words
-        if new and words:
-            self._print(f"note: {text.line(words)}")
+    def _print_note(self) -> None:
+        note, before = self.activity.note, self._noted
+        self._noted = note
+        if note and note != before:
+            self._print(f"note: {text.line(note)}")
 
     def _print(self, line: str) -> None:
         if self._live is None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
-from pathlib import Path
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -18,6 +16,7 @@ from agent.ledger.tail import LedgerTail
 from agent.observers.activity import Activity, follow, later
 from agent.observers.heartbeat import read_heartbeat
 from agent.observers.panel import night_panel
+from agent.review.data.attempt import end_of
 from agent.review.data.runs import condition
 from agent.review.data.summary import summarize
 from agent.review.terminal.runs import condition_text
@@ -26,7 +25,7 @@ from agent.rundir.directory import RunDirectory
 from agent.settings import NEED_MODEL
 
 GPU_REFRESH = 3.0  # seconds between two calls of nvidia-smi
-LOG_LINES = 3
+LOG_LINES, LOG_BYTES = 3, 8192  # shown of session.log, and read
 FIXED_LINES = 11  # of the panel: border, phase, bar, figures
 
 
@@ -103,7 +102,7 @@ class Watched:
         return self._gpu[1]
 
     def _log(self, count: int, width: int) -> list[Text]:
-        lines = tail(self.directory.log, count) if count else []
+        lines = end_of(self.directory.log, LOG_BYTES).splitlines()[-count:] if count else []
         return [text.safe(re.sub(r"^\S+ (\S{8})\S* INFO", r"\1", line), "dim", width - 4) for line in lines]
 
 
@@ -118,13 +117,3 @@ def gpu_words(device: str) -> str:
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
         return ""
     return f"{used / 1024:.1f} of {total / 1024:.0f} GiB · {load:.0f} % busy · {heat:.0f} °C"
-
-
-def tail(path: Path, count: int, most: int = 8192) -> list[str]:
-    """The last lines of a file, from its last ``most`` bytes; [] if the file cannot be read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
-            return file.read().decode(errors="replace").splitlines()[-count:]
-    except OSError:
-        return []

@@ -48,13 +48,11 @@ class RunDirectory:
 
     def create(self, settings: Mapping[str, Any], notes: str = NOTES) -> None:
         """Make the directory with run.toml and notes.md."""
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True)
             (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
             self.settings.write_text(dump_toml(settings), encoding="utf-8")
             self.notes.write_text(notes, encoding="utf-8")
-        except OSError as error:
-            raise EnvironmentProblem(f"cannot make {self.path}: {error.strerror}.") from error
 
     def read_settings(self, state: State | None = None) -> dict[str, Any]:
         """run.toml: the settings at the start; with ``state``, including the changes by resumes."""
@@ -120,6 +118,15 @@ def _locked(file: IO[str], seconds: float = 1.0) -> bool:
             if time.monotonic() > until:
                 return False
             time.sleep(0.02)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Raise ``EnvironmentProblem`` where ``place`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
 
 
 def replace_file(path: Path, content: str | bytes) -> None:

@@ -70,16 +70,10 @@ def serve(root: Path, host: str, port: int, token: str) -> None:
         access_log=False,
     )  # fmt: skip
     servers.append(uvicorn.Server(config))
-    with socket.create_server((host, port), family=_family(host)) as listening:
-        print(f"http://{_shown(host)}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else ""), flush=True)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listening:
+        print(f"http://{shown(host)}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else ""), flush=True)
         servers[0].run(sockets=[listening])
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def _changes(pages: Pages, request: Request, ending: Callable[[], bool]) -> AsyncIterator[str]:
@@ -137,9 +131,5 @@ def _is_address(host: str) -> bool:
         return False
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _shown(host: str) -> str:
+def shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host

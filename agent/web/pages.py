@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from agent import text
 from agent.curves import Point, curve_of
@@ -19,8 +20,7 @@ from agent.observers.activity import Activity
 from agent.observers.watched import Watched
 from agent.replay.recorded import Recorded, read_recorded
 from agent.replay.shown import Shown, page
-from agent.review.data.run_index import overview
-from agent.review.data.runs import condition
+from agent.review.data.runs import condition, overview
 from agent.review.report import charts
 from agent.review.report.html import render_page
 from agent.review.report.report import report_page
@@ -114,17 +114,10 @@ def _replay_now(found: Recorded) -> str:
     return _fragment(found.condition, doing, rows, share=found.done / max(1, found.done + found.left))
 
 
-def _fragment(
-    condition: str,
-    doing: str = "",
-    rows: Sequence[tuple[str, str]] = (),
-    subject: str = "",
-    picture: str = "",
-    share: float | None = None,
-) -> str:
-    return render_page(
-        "live.html", condition=condition, doing=doing, subject=subject, rows=rows, picture=picture, share=share
-    )
+def _fragment(condition: str, doing: str = "", rows: Sequence[tuple[str, str]] = (), **more: Any) -> str:
+    """What a run does now; ``more``: subject and picture of the trial, and the share of its budget that it has used."""
+    usual = {"subject": "", "picture": "", "share": None}
+    return render_page("live.html", condition=condition, doing=doing, rows=rows, **{**usual, **more})
 
 
 def _curve(activity: Activity) -> list[Point]:

@@ -11,20 +11,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent import text
 from agent.curves import Point, curve_of, thin
 from agent.ledger.events import fields_of
 from agent.ledger.state import State
 from agent.llm.api_keys import scrub
-from agent.review.data.attempts import attempt_json, attempt_of
+from agent.review.data.attempts import attempt_columns, attempt_json, attempt_of
 from agent.review.data.summary import summarize
 from agent.review.data.times import phases
 from agent.types import Record, Value
 
 MOST_POINTS = 300  # of a loss curve
 MOST_TEXT, MOST_LABEL = 100_000, 500  # characters
+FIGURES = [name for name, kind in attempt_columns().items() if kind in (int, float) and name != "trial"]
 PRIVATE = {"program", "target", "path", "memory", "v", "event", "time"}  # fields of the session that stay here
 
 
@@ -74,8 +74,15 @@ def entry_of(number: int, state: State, run_dir: Path) -> Entry:
         id=f"{about(state).id}-{number:04d}",
         name=text.line(f"{number:04d} {scrub(subject)}", 100),
         params=dict(record.proposal.params or {}),
-        labels={name: _label(value) for name, value in found.items() if isinstance(value, str) and value},
-        figures={**_numbers(found), **_system(record)},
+        labels={
+            name: text.line(scrub(value), MOST_LABEL)
+            for name, value in found.items()
+            if isinstance(value, str) and value
+        },
+        figures={
+            **{name: float(found[name]) for name in FIGURES if found[name] is not None},
+            **_system(record),
+        },
         curve=_increasing(thin(curve_of(run_dir, record.runs), MOST_POINTS)),
         diff=_text(record.proposal.diff),
         rationale=_text(record.proposal.rationale).strip(),
@@ -93,14 +100,6 @@ def point_of(state: State) -> dict[str, float]:
         "trials": summary.trials, "kept": summary.kept, "runs": summary.runs, "hours": summary.wall_seconds / 3600,
     }  # fmt: skip
     return {name: float(number) for name, number in found.items() if number is not None}
-
-
-def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in found.items()
-        if name != "trial" and isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
 
 
 def _system(record: Record) -> dict[str, float]:
@@ -127,10 +126,6 @@ def _increasing(points: list[Point]) -> tuple[Point, ...]:
         if point.step > (found[-1].step if found else -1):
             found.append(point)
     return tuple(found)
-
-
-def _label(value: str) -> str:
-    return text.line(scrub(value), MOST_LABEL)
 
 
 def _text(value: str) -> str:

@@ -60,7 +60,8 @@ class TensorBoard:
             self._series = RecordWriter(self._path.open("wb"))
             self._series.write(_event(time, file_version="brain.Event:2"))
             if self._settings:
-                rows = [f"| {name} | {_cell(value)} |" for name, value in self._settings.items()]
+                cells = {name: value.replace("|", "\\|") for name, value in self._settings.items()}
+                rows = [f"| {name} | {value} |" for name, value in cells.items()]
                 table = "\n".join(["| setting | value |", "|---|---|", *rows])
                 self._series.write(_event(time, summary=text_pb("session", table)))
         for name, value in figures.items():
@@ -100,7 +101,3 @@ def _texts(entry: Entry) -> dict[str, str]:
     """Texts as code blocks: TensorBoard reads Markdown, and a model wrote them."""
     texts = {"name": entry.name, "diff": entry.diff, "rationale": entry.rationale}
     return {name: "\n".join(f"    {row}" for row in words.split("\n")) for name, words in texts.items() if words}
-
-
-def _cell(value: str) -> str:
-    return value.replace("|", "\\|")

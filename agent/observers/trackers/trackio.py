@@ -26,7 +26,7 @@ class Trackio:
     def __init__(self, session: About):
         self._session = session
         self.held: set[int] = set()
-        for name in _names():
+        for name in (str(record["name"]) for record in _storage().get_run_records(PROJECT)):
             if name.startswith(f"{session.id}-"):
                 if name.endswith(PART):
                     _storage().delete_run(PROJECT, name)
@@ -63,10 +63,6 @@ class Trackio:
         for figures, step in rows:
             trackio.log(figures, step)
         trackio.finish()
-
-
-def _names() -> list[str]:
-    return [str(record["name"]) for record in _storage().get_run_records(PROJECT)]
 
 
 def _storage() -> Any:

@@ -12,6 +12,7 @@ are spelled out; git has the exact bytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,7 @@ from agent.curves import Point, curve_of, inside, thin
 from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_json, attempt_of
 from agent.review.data.diffs import size_of
-from agent.review.data.seed_pairs import parent_runs, values_by_seed
-from agent.review.data.stacked import StackedRun, stacked_runs
+from agent.review.data.edit_runs import StackedRun, parent_runs, stacked_runs, values_by_seed
 from agent.review.data.times import phases
 from agent.types import Record, Weight, to_json
 
@@ -78,27 +78,21 @@ def show_json(details: Details) -> dict[str, Any]:
         "schema": SHOW_SCHEMA,
         **attempt_json(details.attempt),
         "parent": record.parent,
-        "model": proposal.model,
-        "rationale": proposal.rationale,
-        "diff": proposal.diff,
-        "params": dict(proposal.params) if proposal.params is not None else None,
-        "ending": proposal.ending,
-        "transcript": proposal.transcript,
+        **{name: getattr(proposal, name) for name in ("model", "rationale", "diff", "ending", "transcript")},
+        "params": to_json(proposal.params),
         "verdict": to_json(record.verdict),
         "started": record.started,
         "ended": record.ended,
         "failure": list(details.failure),
         "curve": _pairs(details.curve),
         "parent_curve": _pairs(details.parent_curve),
-        "measurements": [to_json(run) for run in record.runs],
+        "measurements": to_json(record.runs),
         "versions": [
             {
-                "subject": repair.proposal.subject,
-                "diff": repair.proposal.diff,
-                "ending": repair.proposal.ending,
-                "measurements": [to_json(run) for run in repair.runs],
+                **{name: getattr(r.proposal, name) for name in ("subject", "diff", "ending")},
+                "measurements": to_json(r.runs),
             }
-            for repair in record.repairs
+            for r in record.repairs
         ],
         "weight": to_json(details.weight),
         "stacked": [
@@ -106,9 +100,7 @@ def show_json(details: Details) -> dict[str, Any]:
             for s in details.stacked
         ],
     }
-    cleaned = text.clean_json(data)
-    assert isinstance(cleaned, dict)
-    return cleaned
+    return text.clean_json(data)
 
 
 def failure_lines(record: Record, run_dir: Path) -> list[str]:
@@ -116,7 +108,7 @@ def failure_lines(record: Record, run_dir: Path) -> list[str]:
     run = next((run for run in (*record.runs, *record.stacks[-1:]) if run.status != "ok"), None)
     if run is None or not record.failed:
         return []
-    log = run.log_tail or (_tail(inside(run_dir, run.trace) / "train.log") if run.trace else "")
+    log = run.log_tail or (end_of(inside(run_dir, run.trace) / "train.log", TAIL_BYTES) if run.trace else "")
     return text.decisive_lines(log)
 
 
@@ -124,10 +116,11 @@ def _pairs(points: Sequence[Point]) -> list[list[float]]:
     return [[point.progress, point.loss] for point in thin(list(points), 500)]
 
 
-def _tail(path: Path) -> str:
+def end_of(path: Path, most: int) -> str:
+    """The last ``most`` bytes of a file as text; "" if the file cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            return file.read(TAIL_BYTES).decode("utf-8", "replace")
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+            return file.read(most).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -11,10 +11,9 @@ from agent.ledger.events import RunStarted
 from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_of
 from agent.review.data.branch import Step, steps_of, value_range
+from agent.review.data.edit_runs import SeedPairs, StackedEdit, seed_pairs_of, stacked_edits
 from agent.review.data.runs import Overview, overview_of
-from agent.review.data.seed_pairs import SeedPairs, seed_pairs_of
 from agent.review.data.server import ServerHealth, server_health
-from agent.review.data.stacked import StackedEdit, stacked_edits
 from agent.review.data.summary import Summary
 from agent.review.data.tables import (
     FailureRow,

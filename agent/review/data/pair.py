@@ -73,18 +73,13 @@ def pair_of(state: State, repo: Repo, a: str, b: str) -> Pair:
 def diff_json(pair: Pair) -> dict[str, Any]:
     data = {
         "schema": DIFF_SCHEMA,
-        "metric": pair.metric,
-        "goal": pair.goal,
+        **{name: getattr(pair, name) for name in ("metric", "goal", "self_reported", "diff")},
         "a": _side_json(pair.a),
         "b": _side_json(pair.b),
         "gain": pair.gain.value if pair.gain else None,
         "gain_se": pair.gain.se if pair.gain else None,
-        "self_reported": pair.self_reported,
-        "diff": pair.diff,
     }
-    cleaned = text.clean_json(data)
-    assert isinstance(cleaned, dict)
-    return cleaned
+    return text.clean_json(data)
 
 
 def _side(state: State, word: str) -> tuple[str, str, Sequence[Measurement]]:
@@ -104,10 +99,5 @@ def _side(state: State, word: str) -> tuple[str, str, Sequence[Measurement]]:
 
 
 def _side_json(side: Side) -> dict[str, Any]:
-    found = side.estimate
-    return {
-        "name": side.name,
-        "commit": side.commit,
-        "value": found.value if found else None,
-        "runs": found.n if found else 0,
-    }
+    value, runs = (side.estimate.value, side.estimate.n) if side.estimate else (None, 0)
+    return {"name": side.name, "commit": side.commit, "value": value, "runs": runs}

@@ -1,4 +1,4 @@
-"""All runs of a folder, one line each.
+"""All runs of a folder, one line each: the rows of ``overnight list``.
 
 ``run_json`` is one element of schema ``overnight.list/1``: a list of objects with schema, tag, state (running, ended,
 interrupted), reason (why it ended; null), metric, goal, proposer, started (seconds since the epoch), trials, planned
@@ -8,14 +8,24 @@ interrupted), reason (why it ended; null), metric, goal, proposer, started (seco
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from agent import text
+from agent import __version__, text
+from agent.errors import OvernightError
+from agent.ledger.recovery import read_state
 from agent.ledger.state import State
 from agent.review.data.summary import Summary, summarize
+from agent.rundir.directory import RunDirectory, find_runs, replace_file
 
+CACHE = ".list.json"  # in the folder of a run: its row, with the size and time of its ledger; it may be deleted
 LIST_SCHEMA = "overnight.list/1"
+FIGURES = ("goal", "trials", "planned", "kept", "failed", "gain", "gain_se", "self_reported")  # of the summary
 
 
 @dataclass(frozen=True)
@@ -53,16 +63,57 @@ def run_json(run: Overview) -> dict[str, Any]:
         "state": run.condition,
         "reason": run.ended or None,
         "metric": text.line(summary.metric),
-        "goal": summary.goal,
         "proposer": run.proposer,
         "started": run.started,
-        "trials": summary.trials,
-        "planned": summary.planned,
-        "kept": summary.kept,
-        "failed": summary.failed,
         "baseline": summary.baseline.value if summary.baseline else None,
         "best": summary.best.value if summary.best else None,
-        "gain": summary.gain,
-        "gain_se": summary.gain_se,
-        "self_reported": summary.self_reported,
+        **{name: getattr(summary, name) for name in FIGURES},
     }
+
+
+def overview(root: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Return a row for each run below ``root``, oldest first, with the comparison that it belongs to (null).
+
+    ``say`` prints damage of ledgers.
+    """
+    tags = find_runs(root)
+    comparisons = [path.parent.name for path in sorted(root.glob("*/compare.toml"), reverse=True)]
+
+    def comparison(tag: str) -> str | None:
+        return next((name for name in comparisons if re.fullmatch(rf"{re.escape(name)}-.+-s\d+", tag)), None)
+
+    return [{**row(RunDirectory(root, tag), say), "comparison": comparison(tag)} for tag in tags]
+
+
+def row(directory: RunDirectory, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return the row of one run, and cache it unless its ledger is damaged."""
+    place, stamp = directory.path / CACHE, _stamp(directory.ledger)
+    found = _cached(place, stamp)
+    if found is None:
+        state, damage = read_state(directory.ledger)
+        found = run_json(overview_of(directory.tag, state, running=False))
+        for problem in damage:
+            say(problem)
+        with suppress(OSError, OvernightError):  # the folder may be read-only
+            if not damage:
+                replace_file(place, json.dumps({"stamp": stamp, "row": found}))
+    found = {**found, "tag": directory.tag}  # the folder may have been renamed
+    return {**found, "state": "running", "reason": None} if directory.running() else found
+
+
+def _stamp(ledger: Path) -> list[Any]:
+    """What changes whenever the row may change."""
+    try:
+        stat = ledger.stat()
+    except FileNotFoundError:
+        return [LIST_SCHEMA, __version__, 0, 0]
+    return [LIST_SCHEMA, __version__, stat.st_size, stat.st_mtime_ns]
+
+
+def _cached(place: Path, stamp: list[Any]) -> dict[str, Any] | None:
+    try:
+        data = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    fits = isinstance(data, dict) and data.get("stamp") == stamp and isinstance(data.get("row"), dict)
+    return dict(data["row"]) if fits else None

@@ -22,6 +22,7 @@ from agent.review.data.night import Night
 from agent.review.data.runs import run_json
 
 STATUS_SCHEMA = "overnight.status/1"
+FIGURES = ("test_baseline", "test_best", "test_gain", "noise_sd", "noise_dof", "reverted", "repaired", "runs")
 
 
 def status_json(night: Night) -> dict[str, Any]:
@@ -33,17 +34,10 @@ def status_json(night: Night) -> dict[str, Any]:
         "branch": night.branch,
         "baseline_runs": summary.baseline.n if summary.baseline else 0,
         "best_runs": summary.best.n if summary.best else 0,
-        "test_baseline": summary.test_baseline,
-        "test_best": summary.test_best,
-        "test_gain": summary.test_gain,
+        **{name: getattr(summary, name) for name in FIGURES},
         "test_problem": text.line(summary.test_problem),
-        "noise_sd": summary.noise_sd,
-        "noise_dof": summary.noise_dof,
-        "reverted": summary.reverted,
         "stopped": {name: round(value, 1) for name, value in vars(summary.stopped).items()},
         "failures": dict(summary.failures),
-        "repaired": summary.repaired,
-        "runs": summary.runs,
         "lost_runs": night.lost,
         "resumed": night.resumed,
         "server_problems": [

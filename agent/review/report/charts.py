@@ -196,14 +196,9 @@ def source_strip(night: Night, width: int = 960, height: int = 44) -> tuple[str,
     slot = width / len(night.attempts)
     for k, attempt in enumerate(night.attempts):
         kept, name = attempt.decision == "keep", attempt.source or "unknown"
-        part = svg.add(
-            root,
-            "rect",
-            cls=f"part p{sources.index(name) % 6}",
-            x=k * slot,
-            y=0 if kept else height / 4,
-            width=max(slot - (1 if slot > 4 else 0), 0.5),
-            height=height if kept else height / 2,
-        )
+        thickness = max(slot - (1 if slot > 4 else 0), 0.5)
+        top, tall = (0.0, height) if kept else (height / 4, height / 2)
+        cls = f"part p{sources.index(name) % 6}"
+        part = svg.add(root, "rect", cls=cls, x=k * slot, y=top, width=thickness, height=tall)
         svg.tip(part, f"trial {attempt.trial}, {text.line(name, 30)}: {attempt.outcome}")
     return svg.render(root), [text.line(name, 30) for name in sources]

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent import text
 from agent.errors import EnvironmentProblem
-from agent.rundir.directory import replace_file
+from agent.rundir.directory import replace_file, writing
 from sandbox.packages import install_command
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -72,10 +72,8 @@ def write_page(place: Path, content: str) -> None:
     Raises:
         EnvironmentProblem: The file cannot be written.
     """
-    try:
+    with writing(place):
         replace_file(place, content)
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
 
 
 def _sanitised(markup: type, value: Any) -> Any:

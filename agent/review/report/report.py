@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import text
-from agent.errors import EnvironmentProblem, UsageError
+from agent.errors import UsageError
 from agent.ledger.recovery import read_state, uncollected
 from agent.review.data.attempt import Details, details_of, failure_lines
 from agent.review.data.attempts import Attempt
@@ -18,11 +18,10 @@ from agent.review.data.diffs import Pieces, diff_lines, highlighted
 from agent.review.data.night import Night, night_of
 from agent.review.data.server import words_of
 from agent.review.report import charts, png, sections
+from agent.review.report.edit_charts import pair_chart, stacked_chart
 from agent.review.report.html import renderer, write_page
-from agent.review.report.pair_chart import pair_chart
-from agent.review.report.parameter_charts import parameter_charts
-from agent.review.report.search_charts import search_charts
-from agent.review.report.stacked_chart import stacked_chart
+from agent.review.report.small_charts import parameter_charts, search_charts
+from agent.rundir.directory import writing
 from sandbox.packages import install_command
 
 MOST_BYTES = 3 << 20
@@ -45,11 +44,10 @@ def write_report(run_dir: Path) -> Path:
     place = run_dir / "report.html"
     write_page(place, page)
     try:
-        png.draw_progress(night, run_dir / "progress.png")
+        with writing(run_dir / "progress.png"):
+            png.draw_progress(night, run_dir / "progress.png")
     except ImportError:
         log.warning("no progress.png: it needs matplotlib: %s", install_command("overnight[report]"))
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write {run_dir / 'progress.png'}: {error.strerror}.") from error
     return place
 
 
@@ -82,17 +80,12 @@ def _read_run(path: Path) -> dict[str, Any]:
 def _page(night: Night, kept: Sequence[Details], run_dir: Path, live: str) -> str:
     """The whole page. Diffs are cut until it fits into ``MOST_BYTES``."""
     render = renderer("report.html", bool(live))
-    fixed, latest, html = (
-        {**_fixed(night), "live": live, "folder": run_dir.name},
-        night.attempts[-charts.MOST_MARKS :],
-        "",
-    )
+    fixed, html = {**_fixed(night), "live": live, "folder": run_dir.name}, ""
+    latest = night.attempts[-charts.MOST_MARKS :]
     curves = [charts.curve_chart(details.curve, details.parent_curve) for details in kept]
     for kept_limit, other_limit in _limits(latest):
-        edits = [
-            (details, highlighted(_diff(details.attempt, kept_limit)), curve)
-            for details, curve in zip(kept, curves, strict=True)
-        ]
+        diffs = [highlighted(_diff(details.attempt, kept_limit)) for details in kept]
+        edits = list(zip(kept, diffs, curves, strict=True))
         html = render({**fixed, "kept": edits, "attempts": [_row(attempt, run_dir, other_limit) for attempt in latest]})
         if len(html.encode()) <= MOST_BYTES:
             break

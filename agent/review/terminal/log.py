@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from agent import text
 from agent.review.data.attempts import Attempt, select
 from agent.review.data.night import Night
+from agent.review.terminal.table import Column, Columns
 
 STYLES = {"keep": "green", "revert": "dim", "ok": "dim"}  # failures are yellow
-NUMBERS = ("trial", "value", "runs", "cost")
-LEAST_WIDTH = {"runs": 60, "cost": 76, "source": 100, "category": 100}  # of the console, to show the column
 OUTCOME_WIDTH = 16
 
 
@@ -26,51 +21,35 @@ def log_table(night: Night, all: bool = False, status: str = "", source: str = "
     attempts = select(night.attempts if every else night.kept, status, source, words)
     if not attempts:
         return Text(_nothing(night, filtered))
-    table = _Attempts(attempts, text.line(night.summary.metric), every)
+    columns = _columns(text.line(night.summary.metric), every)
+    table = Columns(columns, attempts, style=lambda a: "dim" if a.outcome == "revert" else "")
     return Group(table, Text(text.LEGEND, style="dim")) if night.summary.self_reported else table
 
 
-@dataclass(frozen=True)
-class _Attempts:
-    """The table, with as many columns as the console is wide."""
-
-    attempts: Sequence[Attempt]
-    metric: str
-    outcomes: bool  # whether to show the column of outcomes
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width - (OUTCOME_WIDTH if self.outcomes else 0)
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        names = [name for name in _cells(self.attempts[0]) if width >= LEAST_WIDTH.get(name, 0)]
-        names = [name for name in names if self.outcomes or name != "outcome"]
-        for name in names:
-            title = {"value": self.metric, "outcome": ""}.get(name, name)
-            justify: JustifyMethod = "right" if name in NUMBERS else "left"
-            table.add_column(title, justify=justify, no_wrap=name != "edit")  # a narrow console cuts only the edit
-        for attempt in self.attempts:
-            cells = _cells(attempt)
-            table.add_row(*(cells[name] for name in names), style="dim" if attempt.outcome == "revert" else "")
-        yield table
+def _columns(metric: str, outcomes: bool) -> list[Column]:
+    """The columns of attempts; ``outcomes``: with the column of outcomes."""
+    width = OUTCOME_WIDTH if outcomes else 0
+    outcome = [Column("", lambda a: outcome_text(a.outcome))] if outcomes else []
+    return [
+        Column("trial", lambda a: str(a.trial), right=True),
+        *outcome,
+        Column(metric, lambda a: text.number(a.value, a.self_reported), right=True),
+        Column("gain ± se", lambda a: text.gain(a.gain, a.gain_se)),
+        Column("runs", lambda a: str(a.runs), right=True, least=width + 60),
+        Column("cost", lambda a: text.duration(a.seconds or None, brief=True), right=True, least=width + 76),
+        Column("source", lambda a: text.line(a.source, 12), least=width + 100),
+        Column("category", lambda a: text.line(a.category or text.MISSING, 16), least=width + 100),
+        Column("edit", _edit, cut=True),
+    ]
 
 
-def _cells(attempt: Attempt) -> dict[str, Text]:
-    """The cells of one row by column."""
-    edit = Text(attempt.subject or "(no subject)", no_wrap=True, overflow="ellipsis")
+def _edit(attempt: Attempt) -> Text:
+    edit = Text(attempt.subject or "(no subject)")
     if attempt.repairs:
         edit.append(f" · {text.count(attempt.repairs, 'repair')}", "dim")
     if attempt.problem:
         edit.append(" · ").append(attempt.problem, "dim")
-    return {
-        "trial": Text(str(attempt.trial)),
-        "outcome": outcome_text(attempt.outcome),
-        "value": Text(text.number(attempt.value, attempt.self_reported)),
-        "gain ± se": Text(text.gain(attempt.gain, attempt.gain_se)),
-        "runs": Text(str(attempt.runs)),
-        "cost": Text(text.duration(attempt.seconds or None, brief=True)),
-        "source": Text(text.line(attempt.source, 12)),
-        "category": Text(text.line(attempt.category or text.MISSING, 16)),
-        "edit": edit,
-    }
+    return edit
 
 
 def outcome_text(outcome: str) -> Text:

@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
-import signal
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.console import Console, RenderableType
+from rich.pager import SystemPager
 
-DEFAULT = "less"
 LESS = "FRX"  # quit if everything fits, pass colours, leave the text on the screen
 
 
 def page(console: Console, shown: RenderableType) -> None:
     """Print ``shown``; through the pager if it is longer than the terminal is high."""
-    pager = pager_of(os.environ) if console.is_terminal and not console.is_dumb_terminal else []
-    if not pager:
+    if console.is_dumb_terminal or not console.is_terminal or not has_pager(os.environ):
         console.print(shown)
         return
     with console.capture() as captured:
         console.print(shown)
     text = captured.get()
-    if text.count("\n") < console.height or not _paged(pager, text):
+    if text.count("\n") < console.height:
         console.file.write(text)
         console.file.flush()
+    else:
+        os.environ.setdefault("LESS", LESS)
+        os.environ.pop("MANPAGER", None)  # pydoc, which rich uses, would take it before PAGER
+        SystemPager().show(text)
 
 
-def pager_of(environment: Mapping[str, str]) -> Sequence[str]:
-    """Return the command of PAGER, or ``less``; [] if it is empty, ``cat`` or not installed."""
+def has_pager(environment: Mapping[str, str]) -> bool:
+    """Whether the command of PAGER, or ``less``, is a pager that is installed."""
     try:
-        words = shlex.split(environment.get("PAGER", DEFAULT))
+        words = shlex.split(environment.get("PAGER", "less"))
     except ValueError:  # an unclosed quotation
-        return []
-    return words if words and words != ["cat"] and shutil.which(words[0]) else []
-
-
-def _paged(pager: Sequence[str], text: str) -> bool:
-    """Whether the pager started. Its exit status is ignored: readers quit before the end."""
-    try:
-        child = subprocess.Popen(pager, stdin=subprocess.PIPE, env={"LESS": LESS, **os.environ})
-    except OSError:
         return False
-    with _interrupts_ignored():
-        child.communicate(text.encode())
-    return True
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C: in the pager it ends a search."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return bool(words) and words != ["cat"] and shutil.which(words[0]) is not None

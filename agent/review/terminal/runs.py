@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from agent import text
+from agent.review.terminal.table import Column, Columns
 
 
 def runs_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
@@ -18,7 +17,7 @@ def runs_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     rows = _with_comparisons(rows)
     if not rows:
         return Text("No runs yet. `overnight demo` makes one in a few minutes.")
-    table = _Runs(rows)
+    table = Columns(_COLUMNS, rows)
     marked = any(row["self_reported"] for row in rows)
     return Group(table, *([Text(text.LEGEND, style="dim")] if marked else []))
 
@@ -50,48 +49,18 @@ def _comparison_row(name: str, rows: Sequence[Mapping[str, Any]]) -> Mapping[str
     }
 
 
-@dataclass(frozen=True)
-class _Runs:
-    """The table, with as many columns as the console is wide."""
-
-    rows: list[Mapping[str, Any]]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        names = [name for name in _COLUMNS if options.max_width >= _LEAST_WIDTH.get(name, 0)]
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for name in names:
-            right = name in ("trials", "kept", "failed")
-            table.add_column(name, justify="right" if right else "left", no_wrap=name not in ("started", "proposer"))
-        for row in self.rows:
-            cells = _cells(row)
-            table.add_row(*(cells[name] for name in names))
-        yield table
-
-
-_COLUMNS = ("run", "state", "started", "proposer", "trials", "kept", "failed", "best", "gain ± se")
-_LEAST_WIDTH = {"started": 96, "proposer": 96, "best": 80, "failed": 68}  # of the console, to show the column
-
-
-def _cells(row: Mapping[str, Any]) -> dict[str, Text]:
-    cells = (
-        text.safe(row["tag"], "bold"),
-        condition_text(row["state"]),
-        _one_line(Text(text.moment(row["started"]))),
-        _one_line(text.safe(row["proposer"] or text.MISSING)),
-        Text(f"{row['trials']}/{row['planned']}" if row["planned"] else str(row["trials"])),
-        Text(str(row["kept"]), style="green" if row["kept"] else ""),
-        Text(str(row["failed"]), style="yellow" if row["failed"] else ""),
-        Text(f"{row['metric']} {text.number(row['best'], row['self_reported'])}"),
-        Text(text.gain(row["gain"], row["gain_se"])),
-    )
-    return dict(zip(_COLUMNS, cells, strict=True))
-
-
-def _one_line(cell: Text) -> Text:
-    """Cut the cell on a narrow console instead of wrapping it."""
-    cell.no_wrap, cell.overflow = True, "ellipsis"
-    return cell
-
-
 def condition_text(name: str) -> Text:
     return Text(name, style={"running": "bold cyan", "ended": "green"}.get(name, "yellow"))
+
+
+_COLUMNS = (
+    Column("run", lambda row: text.safe(row["tag"], "bold")),
+    Column("state", lambda row: condition_text(row["state"])),
+    Column("started", lambda row: text.moment(row["started"]), least=96, cut=True),
+    Column("proposer", lambda row: text.safe(row["proposer"] or text.MISSING), least=96, cut=True),
+    Column("trials", lambda row: f"{row['trials']}/{row['planned']}" if row["planned"] else str(row["trials"]), True),
+    Column("kept", lambda row: Text(str(row["kept"]), style="green" if row["kept"] else ""), right=True),
+    Column("failed", lambda row: Text(str(row["failed"]), style="yellow" if row["failed"] else ""), True, least=68),
+    Column("best", lambda row: f"{row['metric']} {text.number(row['best'], row['self_reported'])}", least=80),
+    Column("gain ± se", lambda row: text.gain(row["gain"], row["gain_se"])),
+)

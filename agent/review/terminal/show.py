@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -15,7 +16,8 @@ from agent.review.data.attempt import Details
 from agent.review.data.times import PHASES
 from agent.review.terminal.diff import diff_text
 from agent.review.terminal.log import outcome_text
-from agent.types import Repair
+from agent.review.terminal.table import Column, Columns
+from agent.types import Measurement, Repair
 
 WIDTH = 60  # characters of a sparkline
 
@@ -34,7 +36,7 @@ def show_view(details: Details) -> RenderableType:
     if attempt.record.runs:
         parts += [_heading("runs"), Padding(_runs_table(details), (0, 2))]
     if details.stacked:
-        parts += [_heading("runs that carried it"), Padding(_stacked_table(details), (0, 2))]
+        parts += [_heading("runs that carried it"), Padding(Columns(STACKED, details.stacked, header="dim"), (0, 2))]
     if details.curve:
         parts += [_heading("training loss"), *_curves(details.curve, details.parent_curve)]
     if attempt.self_reported:
@@ -101,38 +103,33 @@ def _figures(details: Details) -> RenderableType:
     return grid
 
 
-def _runs_table(details: Details) -> Table:
+def _runs_table(details: Details) -> Columns:
     runs, parents = details.attempt.record.runs, details.parent_values
-    pairs = [run.seed for run in runs if run.seed in parents and run.role != "test"]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    shown = [name for name in details.phases if name in PHASES]
-    for name in ("role", "status"):
-        table.add_column(name, no_wrap=True)
-    for name in ("value", *(["parent"] if pairs else []), *shown, "memory", "seed"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in runs:
-        table.add_row(
-            run.role,
-            outcome_text(run.status),
-            Text(text.number(run.value, run.self_reported)),
-            *([Text(text.number(parents.get(run.seed) if run.seed in pairs else None))] if pairs else []),
-            *(Text(text.duration(run.seconds.get(name)) if run.role != "test" else "") for name in shown),
-            Text(f"{run.peak_memory_gb:.1f} GB" if run.peak_memory_gb else text.MISSING),
-            str(run.seed),
-        )
-    return table
+    paired = {run.seed for run in runs if run.seed in parents and run.role != "test"}
+    parent = [Column("parent", lambda r: text.number(parents[r.seed] if r.seed in paired else None), True)]
+    times = [Column(name, partial(_time, name), True) for name in details.phases if name in PHASES]
+    columns = [
+        Column("role", lambda r: r.role),
+        Column("status", lambda r: outcome_text(r.status)),
+        Column("value", lambda r: text.number(r.value, r.self_reported), True),
+        *(parent if paired else []),
+        *times,
+        Column("memory", lambda r: f"{r.peak_memory_gb:.1f} GB" if r.peak_memory_gb else text.MISSING, True),
+        Column("seed", lambda r: str(r.seed), True),
+    ]
+    return Columns(columns, runs, header="dim")
 
 
-def _stacked_table(details: Details) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("status", "value", "seed", "with trials"):
-        table.add_column(name, justify="right" if name in ("value", "seed") else "left")
-    for stacked in details.stacked:
-        run = stacked.run
-        value = Text(text.number(run.value, run.self_reported))
-        others = ", ".join(map(str, stacked.others)) or text.MISSING
-        table.add_row(outcome_text(run.status), value, str(run.seed), others)
-    return table
+def _time(phase: str, run: Measurement) -> str:
+    return text.duration(run.seconds.get(phase)) if run.role != "test" else ""
+
+
+STACKED = (
+    Column("status", lambda s: outcome_text(s.run.status)),
+    Column("value", lambda s: text.number(s.run.value, s.run.self_reported), True),
+    Column("seed", lambda s: str(s.run.seed), True),
+    Column("with trials", lambda s: ", ".join(map(str, s.others)) or text.MISSING, cut=True),
+)
 
 
 def _curves(curve: Sequence[Point], parent: Sequence[Point]) -> list[RenderableType]:

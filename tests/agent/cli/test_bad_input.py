@@ -280,16 +280,12 @@ def test_unusable_corpus_is_named(fails: Fails, tmp_path: Path, make: Callable[[
     assert [p for p in (tmp_path / "cache" / "data").iterdir() if p.name != "lock"] == []
 
 
-def test_init_refuses_folder_with_files(fails: Fails, target: Path) -> None:
+def test_init_refuses_file_and_folder_with_files(fails: Fails, target: Path) -> None:
     before = sorted(target.iterdir())
-    assert str(target) in fails("init", target, status=2, runs=False)
+    for place in (target, target / "train.py"):
+        assert str(place) in fails("init", place, status=2, runs=False)
     assert sorted(target.iterdir()) == before
-
-
-def test_init_refuses_a_file(fails: Fails, tmp_path: Path) -> None:
-    (tmp_path / "notes").write_text("mine")
-    assert str(tmp_path / "notes") in fails("init", tmp_path / "notes", status=2, runs=False)
-    assert (tmp_path / "notes").read_text() == "mine"
+    assert (target / "train.py").read_text() == TRAIN
 
 
 @pytest.mark.parametrize("command", [["status"], ["log"], ["show", "jun21", "1"], ["report"], ["resume"], ["stop"]])
@@ -329,6 +325,7 @@ def test_stop_of_ended_run_is_usage_error(fails: Fails, target: Path, tmp_path: 
         (["rnu"], "run"),
         (["statsu", "night"], "status"),
         (["xyzzy"], "overnight --help"),
+        (["--xyzzy"], "overnight --help"),
         (["--verison"], "--version"),
         (["show", "1", "2", "3"], "overnight show --help"),
         (["run", "--trails", "5"], "--trials"),

@@ -128,20 +128,6 @@ def test_resume_of_finished_run_needs_no_server(target: Path, capsys: pytest.Cap
     assert ledger.read_bytes() == before
 
 
-@pytest.mark.parametrize("words", [[], ["runn"], ["frobnicate"], ["--frobnicate"]])
-def test_wrong_command_names_a_way_on(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
-    assert "overnight" in capsys.readouterr().err
-
-
-def test_help_of_run_has_groups_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["run", "--help"])
-    shown = capsys.readouterr().out
-    groups = ("what to run:", "when to end:", "model:", "acceptance:", "search:", "scale:", "examples:")
-    assert [name for name in groups if f"\n{name}\n" in shown] == list(groups)
-
-
 def test_prepare_without_data_is_no_error(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "--target", str(target)]) == 0
     assert "nothing to prepare" in capsys.readouterr().err

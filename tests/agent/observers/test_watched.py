@@ -28,7 +28,8 @@ from agent.ledger.recovery import read_state
 from agent.ledger.state import State, fold
 from agent.observers import heartbeat
 from agent.observers.heartbeat import Heartbeat, read_heartbeat
-from agent.observers.watched import Watched, tail
+from agent.observers.watched import Watched
+from agent.review.data.attempt import end_of
 from agent.review.data.summary import summarize
 from agent.rundir.directory import RunDirectory
 from agent.types import Proposal
@@ -161,8 +162,8 @@ def test_watch_draws_once_in_a_pipe(night: RunDirectory, capsys: pytest.CaptureF
 
 def test_tail_returns_last_lines(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("".join(f"line {k}\n" for k in range(5000)))
-    assert tail(tmp_path / "log", 2) == ["line 4998", "line 4999"]
-    assert tail(tmp_path / "none", 2) == []
+    assert end_of(tmp_path / "log", 20).splitlines()[-2:] == ["line 4998", "line 4999"]
+    assert end_of(tmp_path / "none", 20) == ""
 
 
 def test_chart_scales_to_width_and_height() -> None:

@@ -12,7 +12,7 @@ from targets import make_bowl
 from agent.cli.entry import main
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
-from agent.review.data.export_files import Session, write_file
+from agent.review.data.export import Session, write_file
 
 optuna = pytest.importorskip("optuna")
 

@@ -17,7 +17,7 @@ from agent.ledger.state import fold
 from agent.review.data.night import night_of
 from agent.review.report.charts import source_strip
 from agent.review.report.report import MOST_BYTES, write_report
-from agent.review.report.search_charts import search_charts
+from agent.review.report.small_charts import search_charts
 
 pytest.importorskip("jinja2")
 

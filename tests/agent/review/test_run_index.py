@@ -13,8 +13,7 @@ from places import ROOT
 from agent.ledger.events import Resumed
 from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
-from agent.review.data.run_index import NAME, overview
-from agent.review.data.runs import overview_of, run_json
+from agent.review.data.runs import CACHE, overview, overview_of, run_json
 from agent.rundir.directory import RunDirectory
 
 
@@ -26,7 +25,7 @@ def test_row_is_cached_until_ledger_grows(tmp_path: Path) -> None:
     write_night(tmp_path / "a", trials=6, tag="a")
     first = overview(tmp_path, print)
     assert first == [fresh(tmp_path, "a")]
-    place = tmp_path / "a" / NAME
+    place = tmp_path / "a" / CACHE
     kept = json.loads(place.read_text())
     place.write_text(json.dumps({**kept, "row": {**kept["row"], "kept": 999}}))
     assert overview(tmp_path, print)[0]["kept"] == 999
@@ -40,7 +39,7 @@ def test_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
     write_night(tmp_path / "a", trials=3, tag="a")
     expected = overview(tmp_path, print)
     for text in ("", "{", "[]", '{"stamp": 1}', '{"row": {}}', "\x00"):
-        (tmp_path / "a" / NAME).write_text(text)
+        (tmp_path / "a" / CACHE).write_text(text)
         assert overview(tmp_path, print) == expected
 
 

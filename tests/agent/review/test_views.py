@@ -17,10 +17,10 @@ from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.observers.activity import Activity, advance
 from agent.observers.panel import _now
-from agent.observers.protocol import Observer, Observers
+from agent.observers.protocol import Observers
 from agent.observers.terminal import LiveView
 from agent.review.data.attempt import details_of, show_json
-from agent.review.data.attempts import log_json, select
+from agent.review.data.attempts import log_json
 from agent.review.data.diffs import diff_lines, diff_of, highlighted, size_of
 from agent.review.data.night import night_of
 from agent.review.data.runs import overview_of, run_json
@@ -158,15 +158,6 @@ def test_outcomes_add_up_to_trials(night):
     _, state, _ = night
     summary = summarize(state)
     assert summary.kept + summary.reverted + summary.failed == summary.trials == len(state.finished)
-
-
-def test_select_filters_by_status_source_and_words(night):
-    _, state, _ = night
-    attempts = night_of(state, {}).attempts
-    assert [attempt.record for attempt in select(attempts, status="keep")] == list(state.kept)
-    assert all(attempt.source == "cma" for attempt in select(attempts, source="cma"))
-    found = [attempt.record.proposal for attempt in select(attempts, words="MLP")]
-    assert all("mlp" in f"{proposal.subject} {proposal.rationale}".lower() for proposal in found)
 
 
 def test_show_starts_with_the_failure(tmp_path):
@@ -317,12 +308,6 @@ def test_broken_console_does_not_stop_the_session(night):
         assert file.tried
 
 
-def test_silent_view_prints_nothing(night, capsys):
-    folder, _, _ = night
-    play(Observer(), folder)
-    assert capsys.readouterr() == ("", "")
-
-
 def test_status_has_time_left_and_current_run(tmp_path):
     folder = write_night(tmp_path / "n", 20, ended=False)
     state = fold(read(folder / "ledger.jsonl"))
@@ -332,11 +317,6 @@ def test_status_has_time_left_and_current_run(tmp_path):
     assert data["seconds_left"] > 0
     idle = status_json(night_of(state, {}, time.time()))
     assert (idle["state"], idle["now"], idle["seconds_left"]) == ("interrupted", None, None)
-
-
-def test_synthetic_nights_are_reproducible(tmp_path):
-    first, second = (write_night(tmp_path / name, 12, seed=5) for name in "ab")
-    assert (first / "ledger.jsonl").read_bytes() == (second / "ledger.jsonl").read_bytes()
 
 
 def test_missing_test_value_is_reported(tmp_path):

@@ -14,9 +14,9 @@ from agent.repo.clean_branch import make_branch
 from agent.repo.repo import Repo
 from agent.review.data.attempt import details_of
 from agent.review.data.branch import steps_of
+from agent.review.data.edit_runs import seed_pairs_of
 from agent.review.data.export import export_json
 from agent.review.data.night import night_of
-from agent.review.data.seed_pairs import seed_pairs_of
 from agent.review.data.status import status_json
 from agent.review.data.summary import summarize
 from agent.review.report.report import write_report

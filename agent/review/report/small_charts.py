@@ -1,4 +1,4 @@
-"""One small chart for each hyperparameter that changed."""
+"""Small charts by trial: each hyperparameter that changed, and the state of the search."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 
 from agent import text
 from agent.review.data.night import Night
-from agent.review.data.tables import Parameter
+from agent.review.data.tables import Parameter, Series
 from agent.review.report import svg
 from agent.review.report.charts import apart
 from agent.types import Value
 
-WIDTH, HEIGHT = 300, 130
+SIZE, SEARCH_SIZE = (300, 130), (460, 170)  # width and height of a hyperparameter's chart, and of one of the search
+STEP, SHARE = (
+    "CMA-ES: step size, between its longest and shortest axis",
+    "Centaur: share of asks that include the model",
+)
 
 
 def parameter_charts(night: Night) -> list[tuple[str, str]]:
@@ -22,9 +26,7 @@ def parameter_charts(night: Night) -> list[tuple[str, str]]:
 
 def _chart(parameter: Parameter, last: int) -> str:
     """Every value that was tried, and a line through the values on the branch."""
-    root = svg.canvas(WIDTH, HEIGHT, f"{parameter.name} by trial", "chart parameter")
-    box = svg.Box(52, 10, WIDTH - 8, HEIGHT - 20)
-    x = svg.linear(0, last, box.left, box.right)
+    root, box, x = _frame(SIZE, f"{parameter.name} by trial", "parameter", last)
     level = _levels(root, [value for _, value in parameter.points], box)
     svg.axes(root, box, (x, svg.whole_ticks(last, 4)), (x, []))
     kept = [(x(attempt.trial), level(value)) for attempt, value in parameter.points if attempt.decision == "keep"]
@@ -43,6 +45,44 @@ def _chart(parameter: Parameter, last: int) -> str:
         mark = svg.add(root, "circle", cls=look, cx=x(attempt.trial), cy=level(value), r=size)
         svg.add(mark, "title", f"trial {attempt.trial}: {text.line(str(value), 40)} · {attempt.outcome}")
     return svg.render(root)
+
+
+def search_charts(night: Night) -> list[tuple[str, str]]:
+    """Return (title, picture) of the step size of CMA-ES and of the model's share in Centaur, where recorded."""
+    series, last = night.search, max(1, night.asked)
+    step, share = series["step"], series["model_share"]
+    found = [(STEP, _step_chart(step, series["longest"], series["shortest"], last))] if len(step) > 1 else []
+    return found + ([(SHARE, _share_chart(share, last))] if len(share) > 1 else [])
+
+
+def _step_chart(step: Series, longest: Series, shortest: Series, last: int) -> str:
+    """The step size in the unit cube."""
+    root, box, x = _frame(SEARCH_SIZE, "step size of CMA-ES by trial", "search", last)
+    values = [value for _, value in (*step, *longest, *shortest)]
+    low, high = min(values) / 1.15, max(values) * 1.15
+    y = svg.logarithmic(low, high, box.bottom, box.top)
+    marks = [m * 10.0**k for k in range(-12, 3) for m in (1, 2, 5) if low <= m * 10.0**k <= high]
+    svg.axes(root, box, (x, svg.whole_ticks(last, 6)), (y, marks or [low, high]))
+    edges = [(x(trial), y(value)) for trial, value in (*longest, *reversed(shortest))]
+    if len(longest) > 1:
+        svg.add(root, "path", cls="band", d=svg.line(edges) + "Z")
+    svg.add(root, "path", cls="staircase", d=svg.line([(x(trial), y(value)) for trial, value in step]))
+    return svg.render(root)
+
+
+def _share_chart(share: Series, last: int) -> str:
+    root, box, x = _frame(SEARCH_SIZE, "share of the model by trial", "search", last)
+    y = svg.linear(0, 1, box.bottom, box.top)
+    svg.axes(root, box, (x, svg.whole_ticks(last, 6)), (y, [0, 0.2, 0.4, 0.6, 0.8, 1]))
+    svg.add(root, "path", cls="staircase", d=svg.line([(x(trial), y(value)) for trial, value in share]))
+    return svg.render(root)
+
+
+def _frame(size: tuple[int, int], label: str, cls: str, last: int) -> tuple[svg.Element, svg.Box, svg.Scale]:
+    """An empty picture, the area of its data, and the scale of trials."""
+    width, height = size
+    box = svg.Box(52, 10, width - 8, height - 20)
+    return svg.canvas(width, height, label, f"chart {cls}"), box, svg.linear(0, last, box.left, box.right)
 
 
 def _levels(root: svg.Element, values: Sequence[Value], box: svg.Box) -> Callable[[Value], float]:

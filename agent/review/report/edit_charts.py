@@ -1,12 +1,17 @@
-"""One line for each seed, from the value of the commit below an edit to the value of the edit."""
+"""The runs of edits: beside those of the commit below, one line for each seed; and which edits each run carried."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent import text
+from agent.review.data.edit_runs import StackedEdit
 from agent.review.data.night import Night
 from agent.review.report import svg
 
-SLOT = 34  # least width of an edit, in pixels
+SLOT = 34  # least width of an edit's pairs, in pixels
+ROW, LEFT = 11, 44  # height of a row, and width of the trial numbers
+MOST_ROWS = 80  # the latest edits
 
 
 def pair_chart(night: Night, width: int = 960, height: int = 260) -> str:
@@ -42,4 +47,22 @@ def pair_chart(night: Night, width: int = 960, height: int = 260) -> str:
         svg.add(
             root, "text", str(edit.trial), cls="tick", x=(left + right) / 2, y=box.bottom + 15, text_anchor="middle"
         )
+    return svg.render(root)
+
+
+def stacked_chart(edits: Sequence[StackedEdit], width: int = 960) -> str:
+    """Draw a column for each run and a row for each edit; "" without stacked runs."""
+    shown = edits[-MOST_ROWS:]
+    columns = 1 + max((run for edit in edits for run in edit.runs), default=-1)
+    if not shown or not columns:
+        return ""
+    slot = min(16.0, (width - LEFT) / columns)
+    root = svg.canvas(width, ROW * len(shown) + 4, "edits that each run carried", "chart carried")
+    for at, edit in enumerate(shown):
+        row = svg.add(root, "g", cls=f"stacked-{'likely' if edit.standing == 'undecided' else edit.standing}")
+        svg.add(row, "text", str(edit.trial), cls="tick", x=LEFT - 6, y=ROW * at + ROW - 1, text_anchor="end")
+        for run in edit.runs:
+            gap = 1 if slot > 4 else 0
+            svg.add(row, "rect", x=LEFT + run * slot, y=ROW * at + 2, width=slot - gap, height=ROW - 2)
+        svg.tip(row, f"trial {edit.trial}, {edit.standing}: {text.line(edit.subject, 80)}")
     return svg.render(root)
