@@ -20,6 +20,9 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
+
 from agent.errors import PatchRejected
 from agent.patch.fences import Segment, segments
 from agent.patch.reasoning import strip_reasoning
@@ -267,13 +270,22 @@ def _read_hunk(header: str, body: list[str], fenced: bool) -> Hunk:
         old -= sign in " -"
         new -= sign in " +"
         at += 1
-    if at and not old and not new and _only_prose(body[at:], fenced):
+    if at and not old and not new and _only_prose(body[at:], fenced) and _well_formed(counted[0], body[:at]):
         return Hunk(_lines(body[:at]), start, new_start, True, section)
     hunk = Hunk(_without_layout(body), start, new_start, section=section, claimed=growth)
     cut = len(_lines(body)) - len(hunk.lines)
     if cut and hunk.lines and hunk.lines[-1].sign == "+" and growth == hunk.growth + cut:
         raise PatchRejected("a blank line at the end of a hunk may be an added line; begin every added line with +")
     return hunk
+
+
+def _well_formed(header: str, body: list[str]) -> bool:
+    """Whether unidiff reads the lines as exactly one hunk."""
+    try:
+        hunks = PatchSet("\n".join(["--- a/f", "+++ b/f", header, *body, ""]))[0]
+    except (UnidiffParseError, IndexError):
+        return False
+    return len(hunks) == 1 and len(hunks[0]) == len(body)
 
 
 def _only_prose(tail: list[str], fenced: bool) -> bool:

@@ -68,7 +68,7 @@ def test_help_loads_nothing_heavy() -> None:
         "print(sorted(m for m in sys.modules if '.' not in m), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    heavy = {"torch", "numpy", "openai", "docker", "git", "rich", "cmaes", "optuna", "sklearn", "scipy",
+    heavy = {"torch", "numpy", "openai", "docker", "git", "rich", "cmaes", "optuna", "sklearn", "scipy", "unidiff",
              "tokenizers", "jinja2", "matplotlib", "asyncio", "http"}  # fmt: skip
     assert "usage: overnight" in done.stdout
     assert not [name for name in heavy if f"'{name}'" in done.stderr]
