@@ -125,7 +125,7 @@ class Adviser:
         doubted: Points = {}
 
         def read(reply: Reply) -> Points:
-            found = self._points(text, reply)
+            found = new_points(method, reply, lambda answer: self._point(text, answer))
             if doubt is None or talk.repairs:
                 return doubted | found
             objections = [doubt(params) for params, _ in found.values()]
@@ -152,24 +152,6 @@ class Adviser:
             points = doubted
         return Advice(talk, list(points.values()))
 
-    def _points(self, text: str, reply: Reply) -> Points:
-        """The different new configurations of a reply. Raises ReplyRejected if there is none."""
-        found: Points = {}
-        problem = ""
-        for choice in [text for text in reply.choices if text.strip()] or [reply.text]:
-            try:
-                params, rationale = self._point(text, choice)
-            except ReplyRejected as error:
-                wrong = str(error)
-            else:
-                wrong = repeated(self.method, params)
-                if not wrong:
-                    found.setdefault(self.method.space.key(params), (params, one_line(rationale, RATIONALE)))
-            problem = problem or wrong
-        if not found:
-            raise ReplyRejected(problem)
-        return found
-
     def _point(self, text: str, answer: str) -> Point:
         if self.form == "diff":
             return read_diff(self.method.space, text, answer), said_rationale(answer)
@@ -187,6 +169,25 @@ class Adviser:
         if self.form == "diff":
             return {"grammar": block_grammar(self.method.space, text)} if "grammar" in able else {}
         return {"schema": point_schema(self.method.space)} if "schema" in able else {}
+
+
+def new_points(method: Method, reply: Reply, read: Callable[[str], Point]) -> Points:
+    """The different new configurations of a reply; ``read`` takes one answer. Raises ReplyRejected if there is none."""
+    found: Points = {}
+    problem = ""
+    for answer in [text for text in reply.choices if text.strip()] or [reply.text]:
+        try:
+            params, rationale = read(answer)
+            wrong = "; ".join(method.space.valid(params)) or repeated(method, params)
+        except ReplyRejected as error:
+            wrong = str(error)
+        if wrong:
+            problem = problem or wrong
+        else:
+            found.setdefault(method.space.key(params), (params, one_line(rationale, RATIONALE)))
+    if not found:
+        raise ReplyRejected(problem)
+    return found
 
 
 def said_rationale(text: str) -> str:
