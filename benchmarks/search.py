@@ -110,20 +110,18 @@ class OptunaCma:
 
         import optuna
 
-        from agent.proposers.search.tpe import distribution, from_optuna
+        from agent.proposers.search.tpe import distribution
 
         warnings.simplefilter("ignore")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
         self._study = optuna.create_study(sampler=optuna.samplers.CmaEsSampler(seed=seed))
-        self._distributions = {p.name: distribution(p) for p in space.params}
-        self._decode = from_optuna
+        self._distributions = {name: distribution(axis) for name, axis in space.axes.items()}
         self._worst = 1.0
 
     def ask(self) -> dict[str, Value]:
         self._trial = self._study.ask(self._distributions)
-        plain = {p.name: self._decode(p, self._trial.params[p.name]) for p in self._space.params}
-        return self._space.from_unit(self._space.to_unit(plain))
+        return self._space.satisfied({n: axis.inward(self._trial.params[n]) for n, axis in self._space.axes.items()})
 
     def tell(self, params: Mapping[str, Value], value: float | None, **_: object) -> None:
         self._worst = max(self._worst, value or self._worst)
@@ -238,19 +236,6 @@ def table(
         )
         models = share if name.startswith("centaur") else ""
         say(f"| {name} | {' | '.join(cells)} | {failed:.1%} | {models} |")
-    if {"cma-es", "cma-gp", "centaur-useless"} <= set(results):
-        say("")
-        for name, of in compared.items():
-            triples = zip(*(results[name] for name in ("cma-es", "cma-gp", "centaur-useless")), strict=True)
-            es, gp, useless = np.array([[of(r) for r in triple] for triple in triples]).T
-            parts = {
-                "cost": useless - gp,
-                "a fifth of the gap": (es - gp) / 5,
-                "cost less that fifth": useless - gp - (es - gp) / 5,
-            }
-            found = {part: interval(list(values)) for part, values in parts.items()}
-            words = ", ".join(f"{part} {mean:+.5f} ± {half:.5f}" for part, (mean, half) in found.items())
-            say(f"A useless adviser, {name}: {words}")
 
 
 def main() -> None:

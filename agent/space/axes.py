@@ -49,6 +49,19 @@ class Axis(ABC):
         """Canonical form for deduplication: equal iff two values are the same configuration."""
         return self.exact(value)
 
+    @property
+    def indexed(self) -> bool:
+        """Whether other libraries search the index of a value: of a choice (``True`` and ``1`` differ), or a power."""
+        return self.param.kind == "categorical" or self.param.power_of_two
+
+    def outward(self, value: Value) -> Value:
+        """The index of a valid value on an ``indexed`` axis, else the value."""
+        return round(self.encode(value) * (self.count or 0) - 0.5) if self.indexed else self.exact(value)
+
+    def inward(self, value: Value) -> Value:
+        """The inverse of ``outward``. Floats are rounded as in ``decode``."""
+        return self.decode((int(value) + 0.5) / (self.count or 1) if self.indexed else self.encode(self.exact(value)))
+
     def values(self, most: float = LISTED) -> Sequence[Value]:
         """All values if there are at most ``most``, else ``GRID`` of them from end to end."""
         if self.count is not None and self.count <= most:

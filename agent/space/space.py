@@ -146,7 +146,7 @@ class SearchSpace:
 
     def from_unit(self, x: ArrayLike) -> dict[str, Value]:
         """The valid configuration at a point [dimensions] of the unit cube; points outside are clipped to it."""
-        return self._satisfy(self._decode(np.clip(np.asarray(x, dtype=float), 0.0, 1.0)))
+        return self.satisfied(self._decode(np.clip(np.asarray(x, dtype=float), 0.0, 1.0)))
 
     def to_unit(self, params: Params) -> Unit:
         """The point [dimensions] of a configuration: the inverse of ``from_unit``."""
@@ -160,8 +160,8 @@ class SearchSpace:
     def _broken(self, params: Params) -> Constraint | None:
         return next((c for c in self.constraints if not c.holds(params)), None)
 
-    def _satisfy(self, params: dict[str, Value]) -> dict[str, Value]:
-        """Change few parameters by little until every constraint holds; if that fails, interpolate to the defaults."""
+    def satisfied(self, params: dict[str, Value]) -> dict[str, Value]:
+        """``params`` with few parameters changed by little until every constraint holds; at worst the defaults."""
         moved = self._repaired(params)
         if moved is not None:
             return moved

@@ -25,7 +25,6 @@ from agent.space.space import Key, Params, SearchSpace
 from agent.types import Value
 
 Form = Literal["diff", "json"]
-Doubt = Callable[[Params], str]  # the objection to a configuration, or ""
 Point = tuple[dict[str, Value], str]  # configuration and rationale
 Points = dict[Key, Point]
 T = TypeVar("T")
@@ -35,6 +34,9 @@ LONGEST = 8192  # tokens of an answer, reasoning included
 SHORTEST = 512
 REPAIRS = 1
 POINTS = 4  # answers per request
+NEEDED = 0.5  # success probability that a point of the model needs, before any failed
+NEEDED_STEP = 1.0  # log-odds by which a failed point raises that probability
+AVOIDED = 1e6  # taken from the worth of points that must not run if another can
 
 
 @dataclass
@@ -104,15 +106,18 @@ class Adviser:
     def __init__(self, llm: Chat, method: Method, form: Form = "diff") -> None:
         self.llm, self.method, self.form = llm, method, form
 
-    def advise(self, ask: int, template: str, count: int = 1, doubt: Doubt | None = None, **values: str) -> Advice:
+    def advise(
+        self, ask: int, template: str, count: int = 1, failures: FailureModel | None = None, **values: str
+    ) -> Advice:
         """New configurations, from the prompt ``template`` with the extra variables ``values``.
 
-        If ``doubt`` objects to all answers, its objection to the first is sent to the model, which may change its mind;
-        the points of both replies are returned.
+        If all answers will probably fail, the model is told so once and may change its mind; the points of both replies
+        are returned.
 
         Args:
             ask: number of the ask; it seeds the requests.
             count: answers per request.
+            failures: the failures so far; by default no answer is doubted.
 
         Raises:
             NoPoint: no valid new configuration after one repair request.
@@ -125,10 +130,10 @@ class Adviser:
         doubted: Points = {}
 
         def read(reply: Reply) -> Points:
-            found = self._points(text, reply)
-            if doubt is None or talk.repairs:
+            found = new_points(method, reply, lambda answer: self._point(text, answer))
+            if failures is None or talk.repairs:
                 return doubted | found
-            objections = [doubt(params) for params, _ in found.values()]
+            objections = [objection(method, failures, params) for params, _ in found.values()]
             if all(objections):
                 doubted.update(found)
                 raise ReplyRejected(objections[0])
@@ -152,24 +157,6 @@ class Adviser:
             points = doubted
         return Advice(talk, list(points.values()))
 
-    def _points(self, text: str, reply: Reply) -> Points:
-        """The different new configurations of a reply. Raises ReplyRejected if there is none."""
-        found: Points = {}
-        problem = ""
-        for choice in [text for text in reply.choices if text.strip()] or [reply.text]:
-            try:
-                params, rationale = self._point(text, choice)
-            except ReplyRejected as error:
-                wrong = str(error)
-            else:
-                wrong = repeated(self.method, params)
-                if not wrong:
-                    found.setdefault(self.method.space.key(params), (params, one_line(rationale, RATIONALE)))
-            problem = problem or wrong
-        if not found:
-            raise ReplyRejected(problem)
-        return found
-
     def _point(self, text: str, answer: str) -> Point:
         if self.form == "diff":
             return read_diff(self.method.space, text, answer), said_rationale(answer)
@@ -187,6 +174,42 @@ class Adviser:
         if self.form == "diff":
             return {"grammar": block_grammar(self.method.space, text)} if "grammar" in able else {}
         return {"schema": point_schema(self.method.space)} if "schema" in able else {}
+
+
+def new_points(method: Method, reply: Reply, read: Callable[[str], Point]) -> Points:
+    """The different new configurations of a reply; ``read`` takes one answer. Raises ReplyRejected if there is none."""
+    found: Points = {}
+    problem = ""
+    for answer in [text for text in reply.choices if text.strip()] or [reply.text]:
+        try:
+            params, rationale = read(answer)
+            wrong = "; ".join(method.space.valid(params)) or repeated(method, params)
+        except ReplyRejected as error:
+            wrong = str(error)
+        if wrong:
+            problem = problem or wrong
+        else:
+            found.setdefault(method.space.key(params), (params, one_line(rationale, RATIONALE)))
+    if not found:
+        raise ReplyRejected(problem)
+    return found
+
+
+def needed(failures: FailureModel) -> float:
+    """Success probability that a point of the model needs; each failure of one raises it."""
+    return failures.threshold(NEEDED, NEEDED_STEP, ("llm",))
+
+
+def objection(method: Method, failures: FailureModel, params: Params) -> str:
+    """The objection to a point of the model that will probably fail; empty for another."""
+    success = float(failures.success_probability([method.space.to_unit(params)])[0])
+    if success >= needed(failures):
+        return ""
+    failed = ", ".join(sorted({o.status for o in method.observations if o.value is None}))
+    return (
+        f"by the runs that failed so far ({failed}), a run of this configuration fails with a probability of "
+        f"{1 - success:.0%}; stay further away from what failed, or answer the same again if you are sure"
+    )
 
 
 def said_rationale(text: str) -> str:
@@ -211,8 +234,9 @@ def repeated(method: Method, params: Params) -> str:
 
 
 class Hparams(Method):
-    """The model alone: no optimiser. Of its points the one with the largest expected improvement times success
-    probability runs. ``reply`` is the form of the answer: a ``diff`` of the block, or ``json``.
+    """The model alone: no optimiser. Of its points, the one with the largest expected improvement times success
+    probability runs; one that will probably fail only without another. ``reply`` is the form of the answer: a ``diff``
+    of the block, or ``json``.
     """
 
     source = "llm"
@@ -225,11 +249,11 @@ class Hparams(Method):
         self.surrogate = Surrogate(self)
 
     def propose(self, ask: int) -> Suggestion:
-        advice = self.adviser.advise(ask, "hparams", POINTS, state=progress(self, self.surrogate))
-        options = [params for params, _ in advice.points]
         failures = FailureModel(self.space, self.observations, self.space.to_unit(self.baseline))
-        points = [self.space.to_unit(params) for params in options]
-        worth = np.log(np.maximum(failures.success_probability(points), 1e-12))
+        advice = self.adviser.advise(ask, "hparams", POINTS, failures, state=progress(self, self.surrogate))
+        points = [self.space.to_unit(params) for params, _ in advice.points]
+        success = failures.success_probability(points)
+        worth = np.log(np.maximum(success, 1e-12)) - AVOIDED * (success < needed(failures))
         if len(self.successes) >= JUDGED:
             worth = worth + self.surrogate.outlook(points).log_improvement()
         return advice.talk.suggestion(*advice.points[int(np.argmax(worth))])

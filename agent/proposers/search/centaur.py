@@ -19,7 +19,7 @@ import numpy as np
 
 from agent.errors import EnvironmentProblem, ReplyRejected, UsageError
 from agent.llm.chat import Chat
-from agent.proposers.search.adviser import POINTS, Advice, Adviser, Form
+from agent.proposers.search.adviser import AVOIDED, POINTS, Advice, Adviser, Form, needed
 from agent.proposers.search.author import Author, Forecast
 from agent.proposers.search.base import NoPoint, Observation, Suggestion, loss
 from agent.proposers.search.cma_gp import CmaGp
@@ -29,9 +29,6 @@ from agent.space.space import Key, Params, SearchSpace
 
 WARM_UP = 10  # trials of CMA-ES alone with a fixed share, as in the paper
 FIRST_TRIALS = 4  # trials of CMA-ES alone with an adaptive share
-AVOIDED = 1e6  # taken from the worth of points that must not run if another can
-DOUBT_BELOW = 0.5  # success probability that a point of the model needs, before any failed
-DOUBT_STEP = 1.0  # log-odds by which a failed point raises that probability
 
 
 class Centaur(CmaGp):
@@ -87,11 +84,11 @@ class Centaur(CmaGp):
         if not self.models_turn(ask):
             return own
         shown = state(self, own.params)
-        count, doubt = (POINTS, self.doubt) if self.screen else (1, None)
+        count, failures = (POINTS, self.failures()) if self.screen else (1, None)
         if self.screen:
             shown = f"{progress(self, self.surrogate)}\n\n{shown}"
         try:
-            advice = self.adviser.advise(ask, "centaur", count, doubt, state=shown)
+            advice = self.adviser.advise(ask, "centaur", count, failures, state=shown)
         except (ReplyRejected, EnvironmentProblem) as error:
             pooled = self.screen and self.share is None and isinstance(error, NoPoint)
             if self.on_failure != "cma" and not pooled:
@@ -107,9 +104,10 @@ class Centaur(CmaGp):
             return advice.talk.suggestion(*advice.points[0])
         options = [*(params for params, _ in advice.points), own.params]
         points = [self.space.to_unit(params) for params in options]
-        success = self.failures().success_probability(points)
+        failures = self.failures()
+        success = failures.success_probability(points)
         worth = np.log(np.maximum(success, 1e-12))
-        worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * (success[:-1] < self.needed())
+        worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * (success[:-1] < needed(failures))
         outlook = self.surrogate.outlook(points) if len(self.successes) >= JUDGED else None
         if self.share is not None:
             worth[-1] = -np.inf
@@ -127,21 +125,6 @@ class Centaur(CmaGp):
             return found
         own_improvement = float(np.exp(outlook.log_improvement()[-1]) * success[-1])
         return replace(found, search=Forecast.at(outlook, best, own_improvement, float(success[best])).figures())
-
-    def needed(self) -> float:
-        """Success probability that a point of the model needs; each failure of one raises it."""
-        return self.failures().threshold(DOUBT_BELOW, DOUBT_STEP, ("llm",))
-
-    def doubt(self, params: Params) -> str:
-        """The objection to a point of the model that will probably fail; empty for another."""
-        success = float(self.failures().success_probability([self.space.to_unit(params)])[0])
-        if success >= self.needed():
-            return ""
-        failed = ", ".join(sorted({o.status for o in self.observations if o.value is None}))
-        return (
-            f"by the runs that failed so far ({failed}), a run of this configuration fails with a probability of "
-            f"{1 - success:.0%}; stay further away from what failed, or answer the same again if you are sure"
-        )
 
     def choose(self, fresh: Sequence[Params]) -> tuple[int, str]:
         return super().choose(fresh) if self.screen else (0, "cma")

@@ -1,8 +1,9 @@
 """Samples of CMA-ES and variations of the best point, screened by a Gaussian process.
 
 Pre-selection: of the admissible points of an ask, the one with the largest expected improvement is evaluated. The
-variations change few parameters or all, and those with a long length scale the most. CMA-ES still learns from every
-result, so an inaccurate process costs little.
+variations change few parameters or all, and those with a long length scale the most. They take part in every second
+ask: where the process is wrong about the surroundings of the best point, the samples of CMA-ES still leave it. CMA-ES
+learns from every result, so an inaccurate process costs little.
 
 Sources:
     Ulmer, Streichert and Zell (2003), Evolution strategies assisted by Gaussian processes with improved pre-selection
@@ -24,7 +25,7 @@ from agent.proposers.search.cma import CmaEs, Points, reflected
 from agent.proposers.search.surrogate import FIRST, Surrogate
 from agent.space.space import Params, SearchSpace, Unit
 
-VARIATIONS = 256  # per ask
+VARIATIONS = 256  # in every second ask
 CHANGED = 0.25  # share of the parameters that half of the variations change; the others change all
 STEPS = (0.03, 0.25)  # least and largest standard deviation of a variation, in sides of the cube
 STRETCH = (0.3, 4.0)  # bounds of the factor on a parameter's steps: its length scale over their geometric mean
@@ -46,11 +47,12 @@ class CmaGp(CmaEs):
         return self.screen and len(self.successes) >= FIRST
 
     def options(self, ask: int) -> Points:
-        own = super().options(ask)
+        points = super().options(ask)
         if not self.screens:
-            return own
-        outlook = self.surrogate.outlook(list(own))
-        points = np.vstack([own, self.variations(ask, outlook.top, outlook.scales)])
+            return points
+        if ask % 2:
+            outlook = self.surrogate.outlook(list(points))
+            points = np.vstack([points, self.variations(ask, outlook.top, outlook.scales)])
         return points[np.argsort(-self._promise(list(points)), kind="stable")]
 
     def variations(self, ask: int, centre: Unit, scales: Unit) -> Points:

@@ -26,7 +26,8 @@ Array = NDArray[np.float64]
 
 _SQRT5 = math.sqrt(5.0)
 _JITTER = 1e-8
-LINEAR, CLIP = 3.0, 20.0  # values are compressed and clipped above these multiples of the distance from best to median
+UPPER = 0.8  # share of the values below the one whose distance to the best is the unit of ``compress``
+LINEAR, CLIP = 3.0, 20.0  # values are compressed and clipped above these multiples of the unit
 
 _lock = RLock()
 
@@ -125,7 +126,8 @@ class GaussianProcess:
 def fit(x: Array, z: Array, groups: NDArray[np.int64], runs: Array, steps: int = 40) -> Kernel:
     """Maximum a posteriori hyperparameters for standardised targets ``z`` [n].
 
-    Log-normal priors: length scales around half the diagonal of the cube, signal variance around 1, noise around 0.02.
+    Log-normal priors: length scales around a quarter of the diagonal of the cube, signal variance around 1, noise
+    around 0.02. Longer scales make the process certain where it has no results (docs/decisions/search.md).
 
     Source: length scales that grow with √d: Hvarfner, Hellsten and Nardi (2024), arXiv 2402.02229.
     """
@@ -134,7 +136,7 @@ def fit(x: Array, z: Array, groups: NDArray[np.int64], runs: Array, steps: int =
 
     count = int(groups.max()) + 1
     squares = np.stack([_squares(x[:, groups == g]) for g in range(count)])  # [groups, n, n]
-    centre = np.concatenate([np.full(count, math.log(0.5 * math.sqrt(count))), [0.0, math.log(0.02)]])
+    centre = np.concatenate([np.full(count, math.log(0.25 * math.sqrt(count))), [0.0, math.log(0.02)]])
     spread = np.concatenate([np.full(count, 1.0), [1.0, 1.5]])
 
     def loss(theta: Array) -> tuple[float, Array]:
@@ -186,11 +188,12 @@ def log_expected_improvement(best: float, mean: Array, deviation: Array) -> Arra
 def compress(y: Array) -> Array:
     """Values far above the best on a logarithmic scale, clipped: outliers carry little information about the optimum.
 
-    The unit is the distance from the best value to the median. Values up to ``LINEAR`` units above the best are kept: a
-    bend among good values would hide the curvature at the optimum.
+    The unit is the distance from the best value to the ``UPPER`` quantile; late in a search, the median differs from
+    the best by the noise only. Values up to ``LINEAR`` units above the best are kept: a bend among good values would
+    hide the curvature at the optimum.
     """
     low = float(np.min(y))
-    unit = float(np.median(y)) - low or 1.0
+    unit = float(np.quantile(y, UPPER)) - low or 1.0
     above = np.minimum((y - low) / unit, CLIP)
     return np.where(above > LINEAR, low + unit * LINEAR * (1.0 + np.log(np.maximum(above / LINEAR, 1.0))), y)
 

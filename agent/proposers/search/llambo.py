@@ -19,7 +19,7 @@ import numpy as np
 from agent.errors import ReplyRejected
 from agent.llm.chat import Chat, Reply
 from agent.llm.prompts import fill
-from agent.proposers.search.adviser import Conversation, repeated
+from agent.proposers.search.adviser import Conversation, new_points
 from agent.proposers.search.answer_forms import closed_object, parse_object, point_schema, read_object
 from agent.proposers.search.base import Method, Observation, Suggestion, best_and_latest, loss
 from agent.proposers.search.gp import log_expected_improvement
@@ -121,19 +121,8 @@ class Llambo(Method):
 
     def _candidates(self, reply: Reply, random: np.random.Generator) -> list[dict[str, Value]]:
         """The new configurations of a reply. Raises ReplyRejected if there is none."""
-        found: dict[Any, dict[str, Value]] = {}
-        problem = ""
-        for text in reply.choices or (reply.text,):
-            try:
-                params = self.complete(read_object(self.space, text)[0], random)
-                if not (wrong := "; ".join(self.space.valid(params)) or repeated(self, params)):
-                    found.setdefault(self.space.key(params), params)
-            except ReplyRejected as error:
-                wrong = str(error)
-            problem = problem or wrong
-        if not found:
-            raise ReplyRejected(problem)
-        return list(found.values())
+        points = new_points(self, reply, lambda text: (self.complete(read_object(self.space, text)[0], random), ""))
+        return [params for params, _ in points.values()]
 
 
 class LlamboOptuna(Llambo):

@@ -118,23 +118,10 @@ class Smac(Method):
         return Scenario(space, name="ask", output_directory=Path("unused"), deterministic=True, seed=seed)
 
     def _encoded(self, space: ConfigurationSpace, params: Params) -> Configuration:
-        values: dict[str, Value] = {}
-        for name, axis in self.space.axes.items():
-            value = params[name]
-            values[name] = round(axis.encode(value) * (axis.count or 0) - 0.5) if _by_index(axis) else axis.exact(value)
-        return Configuration(space, values=values)
+        return Configuration(space, values={n: axis.outward(params[n]) for n, axis in self.space.axes.items()})
 
     def _decoded(self, found: Configuration) -> dict[str, Value]:
-        values: dict[str, Value] = {}
-        for name, axis in self.space.axes.items():
-            value = found[name]
-            values[name] = axis.decode((int(value) + 0.5) / (axis.count or 1)) if _by_index(axis) else axis.exact(value)
-        return self.space.from_unit(self.space.to_unit(values))
-
-
-def _by_index(axis: Axis) -> bool:
-    """Whether SMAC sees the index of a value: of a choice (``True`` and ``1`` differ), or of a power of two."""
-    return axis.param.kind == "categorical" or axis.param.power_of_two
+        return self.space.satisfied({name: axis.inward(found[name]) for name, axis in self.space.axes.items()})
 
 
 def _hyperparameter(axis: Axis) -> Any:
@@ -142,8 +129,8 @@ def _hyperparameter(axis: Axis) -> Any:
     if isinstance(axis, Choices):
         return CategoricalHyperparameter(p.name, list(range(axis.count)))
     if isinstance(axis, Whole):
-        ends = (0, axis.count - 1) if p.power_of_two else (axis.first, axis.last)
-        return UniformIntegerHyperparameter(p.name, *ends, log=p.log and not p.power_of_two)
+        ends = (0, axis.count - 1) if axis.indexed else (axis.first, axis.last)
+        return UniformIntegerHyperparameter(p.name, *ends, log=p.log and not axis.indexed)
     assert isinstance(axis, Real)
     return UniformFloatHyperparameter(p.name, axis.low, axis.high, log=p.log)
 

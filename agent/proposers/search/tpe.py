@@ -8,16 +8,15 @@ Source: Bergstra, Bardenet, Bengio and Kégl (2011), Algorithms for hyper-parame
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from agent.errors import EnvironmentProblem
 from agent.proposers.search.base import Method, Suggestion, loss
-from agent.space.axes import Whole, axis_of
+from agent.space.axes import Axis, Choices, Real, Whole
 from agent.space.space import Params, SearchSpace
-from agent.types import Param, Value
+from agent.types import Value
 from sandbox.packages import install_command
 
 try:
@@ -38,7 +37,7 @@ class OptunaSearch(Method):
 
     def __init__(self, space: SearchSpace, seed: int = 0, baseline: Params | None = None) -> None:
         super().__init__(space, seed, baseline)
-        self._distributions = {p.name: distribution(p) for p in space.params}
+        self._distributions = {name: distribution(axis) for name, axis in space.axes.items()}
 
     @abstractmethod
     def sampler(self, seed: int) -> BaseSampler:
@@ -61,18 +60,14 @@ class OptunaSearch(Method):
                 optuna.logging.set_verbosity(verbosity)
         return Suggestion(params, self.source)
 
-    def _decoded(self, params: Params) -> dict[str, Value]:
-        plain = {p.name: from_optuna(p, params[p.name]) for p in self.space.params}
-        return self.space.from_unit(self.space.to_unit(plain))  # rounded as the space rounds
+    def _decoded(self, found: Params) -> dict[str, Value]:
+        return self.space.satisfied({name: axis.inward(found[name]) for name, axis in self.space.axes.items()})
 
     def trial(self, params: Params, value: float | None) -> FrozenTrial:
         """A finished trial, or a running one if ``value`` is None."""
         state = optuna.trial.TrialState.RUNNING if value is None else optuna.trial.TrialState.COMPLETE
-        exact = self.space.exact(params)
-        for p in self.space.params:
-            if p.power_of_two:
-                exact[p.name] = round(math.log2(float(exact[p.name])))
-        return optuna.trial.create_trial(state=state, value=value, params=exact, distributions=self._distributions)
+        shown = {name: axis.outward(params[name]) for name, axis in self.space.axes.items()}
+        return optuna.trial.create_trial(state=state, value=value, params=shown, distributions=self._distributions)
 
 
 class RandomSearch(OptunaSearch):
@@ -98,16 +93,12 @@ class Tpe(OptunaSearch):
         return finished + [self.trial(suggestion.params, None) for suggestion in self.open.values()]
 
 
-def distribution(p: Param) -> BaseDistribution:
-    """The Optuna distribution of a parameter; a power of two is searched by its exponent."""
-    axis = axis_of(p)
+def distribution(axis: Axis) -> BaseDistribution:
+    """The Optuna distribution of an axis, over what ``Axis.outward`` gives."""
+    if isinstance(axis, Choices):
+        return optuna.distributions.CategoricalDistribution(range(axis.count))
     if isinstance(axis, Whole):
-        return optuna.distributions.IntDistribution(axis.first, axis.last, log=p.log and not p.power_of_two)
-    if p.low is None or p.high is None:
-        return optuna.distributions.CategoricalDistribution(p.choices)
-    return optuna.distributions.FloatDistribution(p.low, p.high, log=p.log)
-
-
-def from_optuna(p: Param, value: Value) -> Value:
-    """The value of a parameter that Optuna drew from its ``distribution``."""
-    return 2 ** int(value) if p.power_of_two else value
+        ends = (0, axis.count - 1) if axis.indexed else (axis.first, axis.last)
+        return optuna.distributions.IntDistribution(*ends, log=axis.param.log and not axis.indexed)
+    assert isinstance(axis, Real)
+    return optuna.distributions.FloatDistribution(axis.low, axis.high, log=axis.param.log)

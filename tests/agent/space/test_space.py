@@ -110,6 +110,12 @@ def test_every_cube_point_is_valid_and_round_trips(space, x):
     assert space.read(space.render(SOURCE, params)) == params
 
 
+def test_values_of_other_libraries_round_trip(space):
+    for axis in space.axes.values():
+        for value in axis.values():
+            assert axis.inward(axis.outward(value)) == value
+
+
 def test_finite_axis_reaches_every_value(space):
     depths = [space.axes["DEPTH"].decode(u) for u in np.linspace(0, 1, 3101)]
     assert sorted(set(depths)) == list(range(2, 33))

@@ -188,3 +188,11 @@ def test_adviser_exception_leaves_ask_repeatable():
     broken = False
     assert method.ask() == PLAIN
     assert method.asks == 1
+
+
+def test_tpe_separates_true_from_one():
+    pytest.importorskip("optuna")
+    space = SearchSpace([Param("TIED", "categorical", True, choices=(True, 1))])
+    search = make_proposer("tpe", space)
+    trials = [search.trial({"TIED": value}, 1.0) for value in (True, 1)]
+    assert trials[0].params != trials[1].params

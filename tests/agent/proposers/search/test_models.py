@@ -18,7 +18,7 @@ from agent.patch.apply import unified_diff
 from agent.proposers import make_proposer
 from agent.proposers.search.adviser import POINTS
 from agent.proposers.search.author import LEAST
-from agent.proposers.search.base import NoPoint, Suggestion
+from agent.proposers.search.base import Method, NoPoint, Suggestion
 from agent.proposers.search.centaur import Centaur
 from agent.space.space import SearchSpace
 
@@ -126,14 +126,19 @@ def test_cma_replaces_failing_model_only_if_allowed():
     assert "the model failed" in suggestion.rationale
 
 
-def after_failures(replies: list[str], share: float | None = 1.0, **options: Any) -> tuple[Centaur, ScriptedModel]:
-    """A Centaur that saw every run deeper than 12 run out of memory, before the model's turn."""
-    llm = ScriptedModel(replies)
-    method = Centaur(SPACE, llm=llm, reply="json", share=share, **options)
+def tell_failures(method: Method) -> None:
+    """Every run deeper than 12 runs out of memory."""
     for k in range(60):
         params = dict(SPACE.defaults, DEPTH=4 + k % 17, MATRIX_LR=0.02 + 0.0005 * k)
         fails = params["DEPTH"] > 12
         method.tell(params, None if fails else 1.0 + 0.001 * (k % 7), status="oom" if fails else "ok")
+
+
+def after_failures(replies: list[str], share: float | None = 1.0, **options: Any) -> tuple[Centaur, ScriptedModel]:
+    """A Centaur that saw failures of deep runs, before the model's turn."""
+    llm = ScriptedModel(replies)
+    method = Centaur(SPACE, llm=llm, reply="json", share=share, **options)
+    tell_failures(method)
     while not method.models_turn(method.asks):
         method.replay(None)
     return method, llm
@@ -202,6 +207,14 @@ def test_hparams_runs_the_most_promising_answer():
         method.tell(SPACE.defaults | {"MATRIX_LR": rate}, 1.0 + (rate - 0.02) ** 2)
     assert method.suggest().params == near
     assert "- 16 results; none failed." in llm.requests[0].messages[0]["content"]
+
+
+def test_hparams_runs_no_likely_failure():
+    unknown = json.dumps(SPACE.defaults | {"DEPTH": 24, "SCALAR_LR": 1.9})  # the largest expected improvement
+    for replies in ([Reply(unknown, choices=(unknown, SHALLOW))], [unknown, SHALLOW]):
+        method = make_proposer("hparams", SPACE, llm=ScriptedModel(replies), reply="json")
+        tell_failures(method)
+        assert method.suggest().params == json.loads(SHALLOW)
 
 
 def test_likely_failure_is_doubted_once():
