@@ -1,10 +1,11 @@
 """How fast a policy climbs, and how many of its keeps are false, in simulated nights.
 
-    python -m benchmarks.acceptance [--policy confirm greedy] [--rho 0.9] [--runs 150] [--nights 100] [--json]
+    python -m benchmarks.acceptance [--policy confirm greedy] [--rho 0.9] [--runs 30 150] [--nights 100] [--json]
 
 Unit: the standard deviation sigma of one training run. An edit changes the value of its parent by a draw from a world's
 mixture. Every run costs 1, calibration and runs of the incumbent included. ``--rho`` is the correlation of runs of two
-commits under one seed. A keep is false if the edit gains nothing on top of the branch that it is kept on.
+commits under one seed. A keep is false if the edit gains nothing on top of the branch that it is kept on. A night is
+read after each of the numbers of runs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from statistics import fmean, stdev
 
 from agent.judge import paired
 from agent.judge.belief import Belief
+from agent.judge.policy import Policy, default_calibration
 from agent.judge.sharing import Weights
 
 
@@ -136,21 +138,30 @@ class Machine:
         return level + noise - self.world.drift * (self.runs - 1) / 150
 
 
+@dataclass(frozen=True)
+class Keep:
+    """A kept edit."""
+
+    runs: int  # of the night so far
+    gain: float  # true
+    reported: float
+
+
 @dataclass
 class Night:
     """What a policy did with one budget of runs."""
 
     gain: float = 0.0  # true, of the branch that is handed over
-    trials: int = 0
-    kept: int = 0
-    false: int = 0
-    errors: list[float] = field(default_factory=list)  # reported less true gain of each kept edit
+    keeps: list[Keep] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)  # runs of the night at the start of each trial
 
-    def keep(self, edit: Edit, reported: float) -> None:
+    @property
+    def kept(self) -> int:
+        return len(self.keeps)
+
+    def keep(self, runs: int, edit: Edit, reported: float) -> None:
         self.gain += edit.gain
-        self.kept += 1
-        self.false += edit.gain <= 1e-9
-        self.errors.append(reported - edit.gain)
+        self.keeps.append(Keep(runs, edit.gain, reported))
 
 
 def greedy(machine: Machine, budget: int) -> Night:
@@ -159,10 +170,10 @@ def greedy(machine: Machine, budget: int) -> Night:
     best = machine.run(0.0, 0, incumbent)
     while machine.runs < budget:
         edit = machine.edit()
-        night.trials += 1
+        night.begun.append(machine.runs)
         score = machine.run(night.gain + edit.gain, machine.runs, edit)
         if score > best:
-            night.keep(edit, score - best)
+            night.keep(machine.runs, edit, score - best)
             best, machine.kept, machine.line = score, night.kept, edit.line
     return night
 
@@ -170,12 +181,12 @@ def greedy(machine: Machine, budget: int) -> Night:
 def confirm(machine: Machine, budget: int) -> Night:
     """The product's default policy."""
     night, incumbent = Night(), Edit(0.0)
-    calibration = [(seed, machine.run(0.0, seed, incumbent)) for seed in range(paired.CALIBRATION)]
+    calibration = [(seed, machine.run(0.0, seed, incumbent)) for seed in range(default_calibration(Policy(), None))]
     belief, known = Belief(calibration), {seed for seed, _ in calibration}
     while machine.runs < budget:
-        edit, trial, seen, runs = machine.edit(), night.trials, set[int](), 0
+        edit, trial, seen, runs = machine.edit(), len(night.begun), set[int](), 0
         belief.open(trial, edit.weights)
-        night.trials += 1
+        night.begun.append(machine.runs)
         while True:
             evidence = paired.Evidence(trial, seen, known, runs)
             step, estimate = paired.decide(belief, evidence, paired.window(night.kept))
@@ -191,7 +202,7 @@ def confirm(machine: Machine, budget: int) -> Night:
             break
         belief.close(trial, step == "keep")
         if step == "keep":
-            night.keep(edit, estimate.gain)
+            night.keep(machine.runs, edit, estimate.gain)
             incumbent, known, machine.kept, machine.line = edit, seen, night.kept, edit.line
             belief.forget_seeds(paired.window(night.kept))
     return night
@@ -223,18 +234,27 @@ class Row:
     runs_per_trial: float
 
 
-def measure(world: World, policy: str, rho: float, runs: int, nights: int, seed: int) -> Row:
-    """Simulate ``nights`` nights; equal seeds give every policy the same edits."""
-    found = [POLICIES[policy](Machine(world, rho, seed * 100_003 + k), runs) for k in range(nights)]
-    gains, kept = [night.gain for night in found], max(sum(night.kept for night in found), 1)
-    errors = [error for night in found for error in night.errors]
+def measure(world: World, policy: str, rho: float, runs: Sequence[int], nights: int, seed: int) -> list[Row]:
+    """Simulate ``nights`` nights, read after each of ``runs``; equal seeds give every policy the same edits."""
+
+    def play(budget: int) -> list[Night]:
+        return [POLICIES[policy](Machine(world, rho, seed * 100_003 + k), budget) for k in range(nights)]
+
+    whole = play(max(runs)) if policy != "stacked" else []  # the end of a stacked night is planned
+    return [_row(world, policy, rho, budget, whole or play(budget)) for budget in runs]
+
+
+def _row(world: World, policy: str, rho: float, runs: int, found: Sequence[Night]) -> Row:
+    keeps = [[keep for keep in night.keeps if keep.runs <= runs] for night in found]
+    gains, count = [math.fsum(keep.gain for keep in night) for night in keeps], max(sum(map(len, keeps)), 1)
+    errors = [keep.reported - keep.gain for night in keeps for keep in night]
     return Row(
-        world.name, policy, rho, runs, nights,
+        world.name, policy, rho, runs, len(found),
         true_gain=fmean(gains),
-        true_gain_se=stdev(gains) / math.sqrt(nights) if nights > 1 else math.nan,
-        false_share=sum(night.false for night in found) / kept,
+        true_gain_se=stdev(gains) / math.sqrt(len(found)) if len(found) > 1 else math.nan,
+        false_share=sum(keep.gain <= 1e-9 for night in keeps for keep in night) / count,
         bias=fmean(errors) if errors else 0.0,
-        runs_per_trial=runs * nights / max(sum(night.trials for night in found), 1),
+        runs_per_trial=runs * len(found) / max(sum(start < runs for night in found for start in night.begun), 1),
     )  # fmt: skip
 
 
@@ -242,7 +262,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
     for world in WORLDS:
         if not given.world or world.name in given.world:
             for policy in given.policy:
-                yield measure(world, policy, given.rho, given.runs, given.nights, given.seed)
+                yield from measure(world, policy, given.rho, given.runs, given.nights, given.seed)
 
 
 def main() -> None:
@@ -250,7 +270,7 @@ def main() -> None:
     parser.add_argument("--policy", nargs="*", choices=sorted(POLICIES), default=sorted(POLICIES))
     parser.add_argument("--world", nargs="*", choices=[world.name for world in WORLDS], help="default: all")
     parser.add_argument("--rho", type=float, default=0.9, help="correlation of runs under one seed (default: 0.9)")
-    parser.add_argument("--runs", type=int, default=150, help="runs of a night (default: 150)")
+    parser.add_argument("--runs", type=int, nargs="*", default=[150], help="runs of a night (default: 150)")
     parser.add_argument("--nights", type=int, default=100, help="nights of each row (default: 100)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
@@ -258,11 +278,11 @@ def main() -> None:
     if given.json:
         json.dump([asdict(row) for row in rows(given)], sys.stdout, indent=1)
         return
-    print("| world | policy | true gain, σ | false | bias, σ | runs a trial |\n|---|---|---|---|---|---|")
+    print("| world | policy | runs | true gain, σ | false | bias, σ | runs a trial |\n|---|---|---|---|---|---|---|")
     for row in rows(given):
         gain = f"{row.true_gain:.1f} ± {row.true_gain_se:.1f}"
         print(
-            f"| {row.world} | {row.policy} | {gain} | {row.false_share:.1%} | {row.bias:+.2f} "
+            f"| {row.world} | {row.policy} | {row.runs} | {gain} | {row.false_share:.1%} | {row.bias:+.2f} "
             f"| {row.runs_per_trial:.2f} |",
             flush=True,
         )

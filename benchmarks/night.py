@@ -224,7 +224,9 @@ def nights(model: Model, policy: str, budgets: Sequence[int], count: int, seed: 
         if policy == "stacked":
             for budget in budgets:
                 found = stacked_night(StackedMachine(Machine(truth, f"{seed}/{k}")), budget, SimulatedNight())
-                read[budget].append((found.gain, found.kept, found.false, math.fsum(found.errors), found.trials))
+                errors = math.fsum(keep.reported - keep.gain for keep in found.keeps)
+                false = sum(keep.gain <= 1e-9 for keep in found.keeps)
+                read[budget].append((found.gain, found.kept, false, errors, len(found.begun)))
             continue
         night = Night(Machine(truth, f"{seed}/{k}"), policy)
         for budget in sorted(budgets):

@@ -25,6 +25,7 @@ class Machine(Protocol):
     def run_stack(self, numbers: Sequence[int], seed: int) -> float: ...
 
 
+CALIBRATION = 5  # runs of the baseline before the first edit
 LAST_CHECKS = 3  # runs of branch, baseline and branch at the end
 SHORT = 80  # runs below which the branch is checked at the end only
 
@@ -32,7 +33,7 @@ SHORT = 80  # runs below which the branch is checked at the end only
 def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
     """One night of the policy; an edit is handed over once its tree has run alone."""
     draw = random.Random(machine.seed)
-    weighing = stacked.Weighing([(seed, machine.run_stack((), seed)) for seed in range(paired.CALIBRATION)])
+    weighing = stacked.Weighing([(seed, machine.run_stack((), seed)) for seed in range(CALIBRATION)])
     undecided: dict[int, stacked.Undecided] = {}
     kept: dict[int, float] = {}  # edit: reported gain
     ruined, since_check = 0, 0
@@ -42,7 +43,7 @@ def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
         new: list[int] = []
         if not check and budget - LAST_CHECKS - machine.runs > stacked.LAST_RUNS:
             count = sum(edit.nominated is None for edit in undecided.values())
-            new = [night.trials + k for k in range(stacked.new_edits(2, count, night.trials, ruined))]
+            new = [len(night.begun) + k for k in range(stacked.new_edits(2, count, len(night.begun), ruined))]
         old = list(undecided)
         ahead = [edit.ahead for edit in undecided.values()]
         inside = [] if check else stacked.choose(weighing.variances(seed, old), draw, ahead)
@@ -51,7 +52,7 @@ def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
             machine.edit()
             weighing.open(edit)
             undecided[edit] = stacked.Undecided()
-        night.trials += len(new)
+        night.begun += [machine.runs] * len(new)
         carried = [*(edit for edit, chosen in zip(old, inside, strict=False) if chosen), *new]
         ruined += weighing.observe(seed, machine.run_stack([*kept, *carried], seed), carried, new)
         since_check = 0 if check else since_check + 1
@@ -79,4 +80,4 @@ def hand_over(machine: Machine, night: Night, kept: dict[int, float]) -> None:
     """Publish the edits kept since the last check."""
     numbers = list(kept)
     for at in range(night.kept, len(numbers)):
-        night.keep(machine.drawn(numbers[at], numbers[:at]), kept[numbers[at]])
+        night.keep(machine.runs, machine.drawn(numbers[at], numbers[:at]), kept[numbers[at]])

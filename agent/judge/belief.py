@@ -36,7 +36,7 @@ from agent.judge.noise import calibrated
 from agent.judge.sharing import SHARES, Sharing, Weights
 
 CORRELATIONS = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98)  # between runs of two commits under one seed
-SCALES = (0.55, 0.7, 0.85, 1.0, 1.2, 1.45, 1.8)  # standard deviation of a run over that of the calibration runs
+SCALES = (0.5, 0.65, 0.85, 1.1, 1.4, 1.9, 2.6)  # standard deviation of a run over that of the calibration runs
 
 WALK = 0.02  # standard deviation of the level's random walk per run, in standard deviations of a run
 SLOPE = 0.01  # prior standard deviation of the level's slope per run, in the same unit

@@ -1,8 +1,8 @@
 """The sequential test of the policy ``confirm``: keep, drop, or make the run that tells most.
 
 An edit is kept once the probability that it is a gain reaches 90 % (97 % after a single run). It is dropped once the
-gain that it still promises is smaller than what a new idea promises. Until then the next run is the one, of the
-candidate or of the incumbent, that reduces the uncertainty of the gain most.
+gain that it still promises is smaller than 1.5 times what a new idea promises. Until then the next run is the one,
+of the candidate or of the incumbent, that reduces the uncertainty of the gain most.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from agent.judge.belief import Belief, Estimate
 KEEP = 0.9  # probability of a gain that keeps an edit
 KEEP_COSTLY = 0.99  # the same for an edit that needs much more memory
 KEEP_AFTER_ONE = 0.97  # the same after one run, which edits that depend on their seed could pass by chance
-CALIBRATION = 5  # runs of the baseline before the first edit
 MAX_RUNS = 8  # per trial, of candidate and incumbent together
+NEW_IDEA = 1.5  # weight of a new idea against an open edit, which needs further runs until it is kept
 WINDOW = 8  # seeds in use at a time
 KEEPS_PER_SEED = 4  # keeps after which the window of seeds moves on by one, so that a night does not fit its seeds
 
@@ -54,7 +54,7 @@ def decide(
     if evidence.candidate:
         if found.probability > (keep if evidence.runs > 1 else max(keep, KEEP_AFTER_ONE)):
             return "keep", found
-        if found.promise < found.promise_of_new or evidence.runs >= MAX_RUNS:
+        if found.promise < NEW_IDEA * found.promise_of_new or evidence.runs >= MAX_RUNS:
             return "revert", found
     runs = [Next("candidate", seed) for seed in seeds if seed not in evidence.candidate]
     if evidence.candidate:

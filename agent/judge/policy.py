@@ -261,9 +261,11 @@ def needs_noise(policy: Policy) -> bool:
 
 
 def default_calibration(policy: Policy, trials: int | None) -> int:
-    """Return how often the baseline runs first: 5 times, 4 for a short session, once if the policy needs no noise."""
+    """Return how often the baseline runs first: once if the policy needs no noise, else more where no run repeats."""
     if not needs_noise(policy):
         return 1
+    if policy.name == "confirm":
+        return 3
     return 4 if trials is not None and trials < 40 else 5
 
 

@@ -61,7 +61,7 @@ def test_window_moves_on_with_keeps(kept: int) -> None:
 
 @pytest.mark.parametrize("rho", [0.0, 0.9])
 def test_simulated_night_keeps_few_false_edits(rho: float) -> None:
-    found = measure(WORLDS[0], "confirm", rho, runs=60, nights=6, seed=1)
-    naive = measure(WORLDS[0], "greedy", rho, runs=60, nights=6, seed=1)
+    found = measure(WORLDS[0], "confirm", rho, runs=[60], nights=6, seed=1)[0]
+    naive = measure(WORLDS[0], "greedy", rho, runs=[60], nights=6, seed=1)[0]
     assert found.false_share < naive.false_share / 2
     assert found.true_gain > 0

@@ -65,7 +65,7 @@ def test_unknown_policy_names_nearest() -> None:
 def test_default_calibration_by_policy() -> None:
     assert default_calibration(GREEDY, None) == 1
     assert default_calibration(MARGIN, 10) == 4
-    assert default_calibration(Policy("confirm"), None) == 5
+    assert default_calibration(Policy("confirm"), None) == 3
     assert [needs_noise(Policy(name)) for name in NAMES] == [True, True, False, True]
 
 
