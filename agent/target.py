@@ -21,27 +21,15 @@ BudgetKind = Literal["seconds", "steps", "tokens"]
 LEAVING_SECONDS = 5.0  # allowed beyond the budget, for saving the model and exiting
 
 TARGET_KEYS = {  # table: its keys; None: another module checks the keys
-    "target": (
-        "name",
-        "editable",
-        "train",
-        "score",
-        "pattern",
-        "metric",
-        "goal",
-        "mounts",
-        "smoke",
-        "python",
-        "seed_env",
-        "seed_arg",
-    ),
+    "target": ("name", "editable", "train", "score", "pattern", "metric", "goal", "mounts", "smoke", "python",
+               "seed_env", "seed_arg"),
     "budget": ("seconds", "steps", "tokens", "wall_seconds", "startup_seconds", "score_seconds"),
     "limits": ("memory_gb", "vram_gb", "disk_gb", "processes"),
     "search": ("constraints",),
     "hyperparameters": None,  # agent.space
     "data": None,  # the target's own preparation
     "run": None,  # agent.settings
-}
+}  # fmt: skip
 _UNITS: dict[str, tuple[BudgetKind, float]] = {
     "s": ("seconds", 1), "seconds": ("seconds", 1), "m": ("seconds", 60), "min": ("seconds", 60),
     "h": ("seconds", 3600), "steps": ("steps", 1), "tokens": ("tokens", 1),

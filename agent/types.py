@@ -111,9 +111,7 @@ class Measurement:
     initial_hash: str = ""  # of the weights before training: equal under different seeds if the seed is pinned
     attempt: int = 0
     device_type: str = ""  # only values of one type can be compared; "" in old ledgers
-    losses: tuple[
-        float, ...
-    ] = ()  # of training, at the milestones of ``agent.judge.hopeless``; as reported by the edit
+    losses: tuple[float, ...] = ()  # of training, at the milestones of ``agent.judge.hopeless``; the edit reports them
     prediction: Prediction | None = None  # of a stopped run, and of one that was finished to check its prediction
 
     def __post_init__(self) -> None:

@@ -10,8 +10,8 @@ from agent.ledger.events import Candidate
 from agent.ledger.state import State
 from agent.proposers.protocol import Proposer
 from agent.repo.messages import accepted_message, candidate_message
-from agent.repo.refs import RunRefs
 from agent.repo.repo import Repo
+from agent.repo.run_refs import RunRefs
 from agent.target import Target
 from agent.types import Proposal, Record
 
@@ -42,7 +42,7 @@ class Commits:
 
     def publish(self, candidate: Candidate) -> None:
         """Point the ref of an attempt at its commit."""
-        self.repo.move(candidate.ref, candidate.commit, self.repo.ref(candidate.ref))
+        self.repo.refs.point(candidate.ref, candidate.commit)
 
     def _edited(self, proposal: Proposal, parent: str) -> str:
         from agent.patch.apply import apply_reply
@@ -72,7 +72,7 @@ class Commits:
         return self.repo.commit_tree(tree, (head,), message, int(record.ended or 0))
 
     def move_head(self, commit: str) -> None:
-        self.repo.move(self.refs.head_name, commit, self.repo.ref(self.refs.head_name))
+        self.repo.refs.point(self.refs.head_name, commit)
 
     def mirror(self, state: State) -> str:
         """Move the branch to the head; return "", or why the branch has to wait."""
@@ -90,8 +90,8 @@ class Commits:
         lost = self._rebuild(state)
         attempts = [(self.refs.attempt_name(r.number, r.revision), r.candidate) for r in state.records]
         for name, commit in ((self.refs.head_name, state.head), *attempts):
-            if commit and commit not in lost and (now := self.repo.ref(name)) != commit:
-                self.repo.move(name, commit, now)
+            if commit and commit not in lost:
+                self.repo.refs.point(name, commit)
         numbers = ", ".join(str(r.number) for r in state.records if r.candidate in lost)
         return f"commits of attempts {numbers} were pruned from git and could not be built again" if lost else ""
 

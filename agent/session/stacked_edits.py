@@ -73,9 +73,8 @@ class StackedEdits:
             numbers = ", ".join(map(str, carried.trials))
             text = f"Carry the edits of trials {numbers}\n\nTrials: {numbers}\n"
             path = self.commits.target.path
-            commit = self.commits.repo.build(commit, {path: carried.text}, text, int(state.began or 0))
-        if (now := self.commits.repo.ref(name)) != commit:
-            self.commits.repo.move(name, commit, now)
+            commit = self.commits.repo.build(commit, {path: carried.text}, text, int(state.session.began or 0))
+        self.commits.repo.refs.point(name, commit)
         return commit
 
     def on_kept(self, record: Record, state: State) -> Candidate | None:

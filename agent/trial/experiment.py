@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agent.errors import EnvironmentProblem
+from agent.repo.repo import Tree
 from agent.target import Target
 from agent.trial import mounts
 from agent.trial.compile_cache import FILE, NOTHING, Compiled
@@ -33,13 +34,6 @@ from sandbox.types import Device, Job, Limits, Mount, Sandbox
 SCHEDULE = ".overnight-schedule.jsonl"  # in the exported code: the schedule that a run has to follow
 
 
-class Source(Protocol):
-    """Where the code of commits comes from: a ``Repo``, or what a node of a cluster received."""
-
-    def export(self, commit: str, directory: Path) -> None: ...
-    def close(self) -> None: ...
-
-
 def interpreter_of(target: Target) -> Interpreter:
     """The interpreter of a target's trials outside of Docker. Raises ``EnvironmentProblem`` if it does not start."""
     try:
@@ -49,11 +43,15 @@ def interpreter_of(target: Target) -> Interpreter:
 
 
 class Experiment:
-    """Trains and scores commits of one target in one sandbox."""
+    """Trains and scores commits of one target in one sandbox.
+
+    Args:
+        tree: the files of a commit.
+    """
 
     def __init__(
         self,
-        repo: Source,
+        tree: Callable[[str], Tree],
         target: Target,
         sandbox: Sandbox,
         device: Device,
@@ -62,7 +60,7 @@ class Experiment:
         stop_now: Callable[[], bool] = lambda: False,
         compiled: Compiled = NOTHING,
     ):
-        self.repo, self.target, self.sandbox, self.device = repo, target, sandbox, device
+        self._tree, self.target, self.sandbox, self.device = tree, target, sandbox, device
         self.owner, self.prepared, self._stop_now, self._compiled = owner, prepared, stop_now, compiled
         self._python = interpreter_of(target)
         self._trusted = trusted_target(target) if target.score == "trusted" else None
@@ -124,7 +122,7 @@ class Experiment:
     def _stage(self, commit: str, code: Path, data: Path) -> None:
         code.mkdir()
         data.mkdir()
-        self.repo.export(commit, code)
+        self._tree(commit).write(code)
         if self._trusted is not None:
             self._trusted.stage(self.prepared, code, data)
         for place in (code, *code.rglob("*")):

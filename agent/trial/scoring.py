@@ -24,12 +24,8 @@ from sandbox.rmtree import remove_tree
 from sandbox.types import Device, Job, Limits, Mount, Outcome, Running, Sandbox
 
 LOAD_SHARE = 0.1  # of a time budget: how long a model process may load...
-LOAD_SECONDS = {
-    "cpu": 10.0,
-    "cuda": 20.0,
-    "rocm": 20.0,
-    "mps": 20.0,
-}  # ...and the least, for a busy machine or a GPU that wakes up
+# ...and the least, for a busy machine or a GPU that wakes up
+LOAD_SECONDS = {"cpu": 10.0, "cuda": 20.0, "rocm": 20.0, "mps": 20.0}
 LARGEST_MB = 64.0  # file that a model process may write: its compiler needs some; those in the channel are host memory
 _COUNTS = ("tokens", "bytes", "noise")  # numbers of a verdict that become metrics
 
