@@ -33,7 +33,7 @@ from agent.ledger.events import (
     fields_of,
     name_of,
 )
-from agent.types import Measurement, Proposal, Record, Repair, Verdict, Weight, copy_with
+from agent.types import Measurement, Proposal, Record, Repair, Verdict, Weight, copy_with, values_of
 
 RETRIES = 3  # lost runs in a row per worker after which a session or replay stops
 
@@ -107,7 +107,7 @@ class State:
     @property
     def baseline_record(self) -> Record:
         """Trial 0: the unchanged target, for the search methods and results.tsv."""
-        values = [run.value for run in self.baseline_runs if run.value is not None and run.role != "test"]
+        values = values_of(self.baseline_runs)
         value = fmean(values) if values else None
         verdict = Verdict("keep", value, None, None, None, len(values), 0, max(len(values) - 1, 0), "baseline")
         proposal = Proposal("baseline", "baseline", self.baseline, "", subject="baseline")

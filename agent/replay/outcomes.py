@@ -31,7 +31,7 @@ from agent.judge.noise import Noise, pooled_noise, repeated_values, standard_err
 from agent.ledger.state import State
 from agent.replay.plan import Comparison, Job, Plan, Runs, Stage, planned
 from agent.replay.steps import TOGETHER, WHOLE, Step
-from agent.types import Goal, Measurement
+from agent.types import Goal, Measurement, values_of
 
 Outcome = Literal[
     "reproduced", "not reproduced", "cannot tell", "baseline",
@@ -179,10 +179,6 @@ def findings(plan: Plan, stage: Stage, runs: Runs, noise: Noise) -> tuple[Findin
             found.append(_replayed(comparison, runs, latest, plan.goal, noise))
             latest = values_of(runs.get(comparison.after.commit, ())) or latest
     return tuple(found)
-
-
-def values_of(runs: Sequence[Measurement]) -> list[float]:
-    return [run.value for run in runs if run.value is not None]
 
 
 def _gain(before: Sequence[float], after: Sequence[float], goal: Goal) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property
 
 from agent.ledger.events import SessionStarted
@@ -14,8 +13,9 @@ from agent.replay.ablation import BUILT, without
 from agent.replay.exact import differences
 from agent.replay.outcomes import Result, result_in, result_of
 from agent.replay.plan import Comparison, Cost, Job, Plan, cost_of, runs_left
+from agent.replay.progress import ReplayProgress
 from agent.replay.steps import Step
-from agent.replay.work import View, Work, working
+from agent.replay.work import Work, working
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.workers.runtime import Workplace
@@ -55,7 +55,7 @@ class Prepared:
         return cost_of(self.plan, done, self.places[0].settings.workers, self.seconds)
 
 
-def run(prepared: Prepared, view: AbstractContextManager[View]) -> Result:
+def run(prepared: Prepared, view: ReplayProgress) -> Result:
     """Make the runs that are missing; an interrupted replay gives an incomplete result.
 
     Raises:

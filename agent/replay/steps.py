@@ -18,7 +18,7 @@ from agent.repo.messages import trailer_name
 from agent.repo.repo import Repo
 from agent.rundir.results import number_or_none
 from agent.target import Target
-from agent.types import Measurement
+from agent.types import Measurement, on_validation, values_of
 
 MAIN = ("main", "master", "origin/main", "origin/master")
 WHOLE, TOGETHER = -1, -2  # numbers of the whole branch, and of the edits that hold, together
@@ -49,8 +49,8 @@ def steps_of_run(state: State) -> tuple[Step, ...]:
     Raises:
         UsageError: the run has not measured its baseline.
     """
-    runs = _scored(state.baseline_runs)
-    values = [run.value for run in runs if run.value is not None]
+    runs = on_validation(state.baseline_runs)
+    values = values_of(runs)
     if not values:
         raise UsageError("the run has not measured its baseline yet; there is nothing to replay.")
     steps = [Step(0, state.baseline, "baseline", 0, fmean(values), runs=runs)]
@@ -66,7 +66,7 @@ def steps_of_run(state: State) -> tuple[Step, ...]:
                 recorded=record.verdict.value,
                 gain=record.verdict.gain,
                 gain_se=record.verdict.gain_se,
-                runs=_scored(state.runs.get(record.candidate, ())),
+                runs=on_validation(state.runs.get(record.candidate, ())),
             )
         )
     return tuple(steps)
@@ -155,10 +155,6 @@ def _changes(repo: Repo, commit: Commit, path: str) -> bool:
     if not commit.parents or not repo.has(commit.sha, path):
         return False
     return not repo.has(commit.parents[0], path) or repo.read(commit.sha, path) != repo.read(commit.parents[0], path)
-
-
-def _scored(runs: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    return tuple(run for run in runs if run.role != "test")
 
 
 def _first(*values: float | None) -> float | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from agent.repo.refs import RefMoved
 from agent.repo.repo import Repo
 from agent.repo.worktree import checked_out
@@ -29,19 +27,15 @@ class RunRefs:
         """The commit of a run that carries several edits."""
         return f"{REFS}/{self.tag}/stack/{number:04d}"
 
-    def existing(self) -> Iterator[str]:
-        """Refs of an earlier run with this tag."""
-        yield from self.repo.refs.below(f"{REFS}/{self.tag}/")
-        if self.repo.refs.get(f"refs/heads/{self.branch}"):
-            yield f"refs/heads/{self.branch}"
-
     def obstacle(self) -> str:
         """Why git could not create the refs of this run beside those of the repository, and the way out; "" if it can.
 
         No advice here deletes a ref: it may hold work of the user.
         """
-        if old := next(self.existing(), ""):
-            kind = "a branch" if old.startswith("refs/heads/") else "a ref"
+        branch = f"refs/heads/{self.branch}"
+        old = next(iter(self.repo.refs.below(f"{REFS}/{self.tag}/")), branch if self.repo.refs.get(branch) else "")
+        if old:
+            kind = "a branch" if old == branch else "a ref"
             return f"{old} exists: {kind} of an earlier run or of yours. Choose another --tag; nothing is deleted."
         if self.repo.refs.get("refs/heads/autoresearch"):
             return (
@@ -51,7 +45,7 @@ class RunRefs:
         for name in (REFS, f"{REFS}/{self.tag}"):
             if self.repo.refs.get(name):
                 return f"the ref {name} exists, so git cannot create refs below it. Choose another --tag or rename it."
-        if below := next(iter(self.repo.refs.below(f"refs/heads/{self.branch}/")), ""):
+        if below := next(iter(self.repo.refs.below(f"{branch}/")), ""):
             return f"{below} exists, so git cannot create the branch {self.branch}. Choose another --tag."
         return ""
 

@@ -36,7 +36,7 @@ class Commits:
         text, commit, revision = self._edited(record.proposal, head), record.candidate, record.revision
         if commit is None or text != self.read(commit):  # the same program on another head keeps its runs
             revision += commit is not None
-            commit = self._commit_candidate(record, head, text)
+            commit = self.commit_candidate(record, head, text)
         name = self.refs.attempt_name(record.number, revision)
         return Candidate(trial=record.number, commit=commit, ref=name, parent=head)
 
@@ -61,7 +61,8 @@ class Commits:
         self.move_head(commit)
         return commit
 
-    def _commit_candidate(self, record: Record, head: str, text: str) -> str:
+    def commit_candidate(self, record: Record, head: str, text: str) -> str:
+        """Commit the file ``text`` as the edit of a trial on top of ``head``; no ref moves."""
         return self.repo.build(head, {self.target.path: text}, candidate_message(record), int(record.started))
 
     def commit_accepted(self, record: Record, state: State, head: str) -> str:
@@ -122,4 +123,4 @@ class Commits:
                 return
             with contextlib.suppress(PatchRejected):
                 if self.repo.holds(head):
-                    self._commit_candidate(record, head, self._edited(record.proposal, head))
+                    self.commit_candidate(record, head, self._edited(record.proposal, head))

@@ -165,31 +165,33 @@ class Experiment:
         trained = training.run(self.sandbox, self._job(train, code, data, directory, env))
         return replace(trained, seconds={**before, **trained.seconds})
 
-    def _job(self, argv: Sequence[str], code: Path, data: Path, directory: Path, env: Mapping[str, str]) -> Job:
-        extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
-        argv = ["{python}" if w in ("python", "python3") else w for w in argv]
-        own = self._own_packages(code.parent)
+    def _base(self, code: Path) -> Job:
+        """What the jobs of a run have in common."""
         return Job(
-            argv=mounts.command(self.target, argv),
-            mounts={"code": Mount(code), "data": Mount(data), **mounts.stage(self.target, code), **own},
+            argv=(),
+            mounts={"code": Mount(code)},
             workdir="code",
-            env={
-                "OVERNIGHT_DATA": "{data}",
-                "OVERNIGHT_OUT": "{out}",
-                "OVERNIGHT_BUDGET": self.target.budget.encoded,
-                **({"PYTHONPATH": "{site}"} if own else {}),
-                **env,
-                **self._hardware(),
-            },
+            env=self._hardware(),
             limits=_limits(self.target, self.device),
             device=self.device,
-            collect=() if self._trusted is None else (*CHECKPOINT, *REPORTS, *extra),
-            collect_to=directory,
-            log=directory / "train.log",
             masked=self.prepared.masked if self.prepared else (),
             hides_counters=self._trusted is not None,
             owner=self.owner,
             python=self._python,
+        )
+
+    def _job(self, argv: Sequence[str], code: Path, data: Path, directory: Path, env: Mapping[str, str]) -> Job:
+        base, own = self._base(code), self._own_packages(code.parent)
+        extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
+        fixed = {"OVERNIGHT_DATA": "{data}", "OVERNIGHT_OUT": "{out}", "OVERNIGHT_BUDGET": self.target.budget.encoded}
+        return replace(
+            base,
+            argv=mounts.command(self.target, ["{python}" if w in ("python", "python3") else w for w in argv]),
+            mounts={**base.mounts, "data": Mount(data), **mounts.stage(self.target, code), **own},
+            env={**fixed, **({"PYTHONPATH": "{site}"} if own else {}), **env, **base.env},
+            collect=() if self._trusted is None else (*CHECKPOINT, *REPORTS, *extra),
+            collect_to=directory,
+            log=directory / "train.log",
         )
 
     def _own_packages(self, folder: Path) -> dict[str, Mount]:
@@ -202,10 +204,8 @@ class Experiment:
     def _score(self, code: Path, directory: Path, split: str, progress: Progress, usual: Usual = UNKNOWN) -> Score:
         assert self._trusted is not None
         assert self.prepared is not None
-        scoring = Scoring(
-            self.target, self._trusted, self.prepared, code, self.sandbox, self.device, self.owner, self._hardware(),
-            _limits(self.target, self.device), usual, self._stop_now, self._python,
-        )  # fmt: skip
+        base, stop = self._base(code), self._stop_now
+        scoring = Scoring(self.target, self._trusted, self.prepared, self.sandbox, base, usual, stop)
         return scoring.score(directory, split, progress)
 
     def _measurement(self, order: Order, trained: Trained, score: Score, seconds: Mapping[str, float]) -> Measurement:
