@@ -53,9 +53,6 @@ def clean(text: str) -> str:
     return _HIDDEN.sub(lambda found: _spelled(found.group()), text)
 
 
-plain = clean  # the name in agent/repo
-
-
 def line(text: str, width: int = 0) -> str:
     """Return ``text`` cleaned, on one line, cut to ``width`` characters; 0 does not cut."""
     text = " ".join(clean(text).split())

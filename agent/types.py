@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -111,9 +111,7 @@ class Measurement:
     initial_hash: str = ""  # of the weights before training: equal under different seeds if the seed is pinned
     attempt: int = 0
     device_type: str = ""  # only values of one type can be compared; "" in old ledgers
-    losses: tuple[
-        float, ...
-    ] = ()  # of training, at the milestones of ``agent.judge.hopeless``; as reported by the edit
+    losses: tuple[float, ...] = ()  # of training, at the milestones of ``agent.judge.hopeless``; the edit reports them
     prediction: Prediction | None = None  # of a stopped run, and of one that was finished to check its prediction
 
     def __post_init__(self) -> None:
@@ -122,9 +120,24 @@ class Measurement:
             reason = f"the value {self.value:.4g} is beyond ±{LARGEST_VALUE:g}"
             vars(self).update(value=None, status="invalid", reason=reason)
 
+    @property
+    def counts(self) -> bool:
+        """Whether the run has a value on the validation split."""
+        return self.value is not None and self.role != "test"
+
     def on(self, device_type: str) -> bool:
         """Whether the run counts for devices of this type. "" is any type."""
         return not device_type or self.device_type in ("", device_type)
+
+
+def on_validation(runs: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """The runs without those that only score a checkpoint on the test split."""
+    return tuple(run for run in runs if run.role != "test")
+
+
+def values_of(runs: Iterable[Measurement]) -> list[float]:
+    """The values on the validation split."""
+    return [run.value for run in runs if run.value is not None and run.role != "test"]
 
 
 Progress = Callable[[str, Mapping[str, Any]], None]  # receives the phase of a run, and its figures
@@ -227,7 +240,7 @@ class Record:
         """``ok``, the status of the failed run, or why the proposal never ran."""
         if self.proposal.ending:
             return self.proposal.ending
-        if failed := [run.status for run in self.runs if run.status != "ok" and run.role != "test"]:
+        if failed := [run.status for run in on_validation(self.runs) if run.status != "ok"]:
             return failed[0]
         if self.stacks and (self.verdict is None or self.verdict.value is not None):
             return "ok"
@@ -247,7 +260,7 @@ class Record:
     @property
     def values(self) -> tuple[float, ...]:
         """Values on the validation split."""
-        return tuple(run.value for run in self.runs if run.value is not None and run.role != "test")
+        return tuple(values_of(self.runs))
 
 
 T = TypeVar("T")

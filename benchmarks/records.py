@@ -111,7 +111,7 @@ def write_run(root: Path, tag: str, trials: int, seed: int, repo: Repo | None = 
             ledger.append(Told(trial=number))
         ledger.append(Ended(reason=f"all {trials} trials done"))
     if repo:
-        repo.move(f"refs/heads/autoresearch/{tag}", head, None)
+        repo.refs.move(f"refs/heads/autoresearch/{tag}", head, None)
 
 
 def seconds(*words: str) -> tuple[float, float]:

@@ -107,7 +107,7 @@ def published_table(rows: Sequence[dict[str, Any]], noise_sd: float) -> Table:
     from rich.text import Text
 
     from agent.judge.policy import CLEAR
-    from agent.text import plain
+    from agent.text import clean
 
     kept = Counter(row["answer"] for row in rows if row["published"] == "keep" and row["answer"] != "baseline")
     names = ("clear", "worth a second run", "within the noise", "not better")
@@ -127,5 +127,5 @@ def published_table(rows: Sequence[dict[str, Any]], noise_sd: float) -> Table:
             value = "" if row["value"] is None else f"{row['value']:.4f}"
             over = "" if row["over"] is None else str(row["over"])
             cells = (row["published"], row["answer"], value, gain, over, row["description"][:60], row["reason"])
-            table.add_row(str(row["row"]), *(Text(plain(cell)) for cell in cells))
+            table.add_row(str(row["row"]), *(Text(clean(cell)) for cell in cells))
     return table

@@ -77,7 +77,7 @@ def _nothing_left(directory: RunDirectory, changes: Mapping[str, Any]) -> str:
     planned, done = changes.get("trials", state.session.trials), len(state.finished)
     if not changes.keys() <= {"trials"} or state.ended is None or state.open or planned is None or done < planned:
         return ""
-    if repo_of(settings, None).ref(f"refs/heads/autoresearch/{directory.tag}") != state.head:
+    if repo_of(settings, None).refs.get(f"refs/heads/autoresearch/{directory.tag}") != state.head:
         return ""  # the branch waits
     return f"no trial is left to run ({done} done). For more: {_more(directory.tag, done)}"
 

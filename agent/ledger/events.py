@@ -58,6 +58,11 @@ class SessionStarted(_Event, frozen=True, kw_only=True, tag="session"):
     program: str = ""  # normal form of the edited file at the baseline; "" if it is not Python
     memory: tuple[str, ...] = ()  # earlier runs of which the proposer knows the attempts
 
+    @property
+    def began(self) -> float | None:
+        """Time of the event; None for a ledger without one."""
+        return None if self.time == UNSTAMPED else self.time
+
 
 class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
     """What a replay or promotion measures, and with what its results are compared. The latest event counts."""

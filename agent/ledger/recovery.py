@@ -1,4 +1,7 @@
-"""Reads what is left of a damaged ledger, for commands that show a run. A session never continues with it."""
+"""Reads a ledger for commands that show a run, also one that is damaged or that another process writes.
+
+A session never continues with a damaged ledger: it reads with ``agent.ledger.journal``.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.ledger.events import Asked, Event, OfSession, decode
-from agent.ledger.journal import parse
-from agent.ledger.state import LedgerDamaged, State, StateBuilder, fold
+from agent.ledger.events import Asked, Event, NotAnEvent, OfSession, decode
+from agent.ledger.state import LedgerDamaged, State, StateBuilder
 from agent.types import Proposal, Record
 
 GONE = "(its line in the ledger is damaged)"
@@ -28,45 +30,56 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+class LedgerTail:
+    """Reads what was added to a ledger since the last look.
+
+    Args:
+        path: of the ledger; it may not exist yet.
+        apply: called with ``builder`` and each readable event; folds the event.
+    """
+
+    def __init__(self, path: Path, apply: Callable[[StateBuilder, Event], None]):
+        self.builder = StateBuilder()
+        self.damage: list[str] = []  # one text for each line that cannot be read
+        self._path, self._apply = path, apply
+        self._read = self._lines = 0
+
+    def look(self) -> None:
+        """Apply all events that were added. A torn last line is damage only once another line follows."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                lines = file.read().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return
+        if lines and _torn(lines[-1]):
+            lines.pop()
+        self._read += sum(len(line) + 1 for line in lines)
+        for number, line in enumerate(lines, start=self._lines + 1):
+            try:
+                event = decode(line)
+                _make_room(self.builder, event)
+                self._apply(self.builder, event)
+            except (LedgerDamaged, ValueError) as error:
+                self.damage.append(f"{self._path}, line {number}, is damaged ({error}); the other lines are shown")
+        self._lines += len(lines)
+
+
 @uncollected()
 def read_state(path: Path) -> tuple[State, list[str]]:
     """The state of a ledger, and a text for each damaged line. The state is empty if the file is missing."""
+    tail = LedgerTail(path, StateBuilder.apply)
+    tail.look()
+    return tail.builder.state(), tail.damage
+
+
+def _torn(line: bytes) -> bool:
+    """Whether a line is cut off."""
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        data = b""
-    try:
-        return fold(parse(data, str(path))[0]), []
-    except LedgerDamaged:
-        return salvage(data, str(path))
-
-
-def salvage(data: bytes, name: str) -> tuple[State, list[str]]:
-    """The fold of every line that is an event, and a text for each other line."""
-    builder = StateBuilder()
-    problems = apply_sound(data, name, 1, builder, builder.apply)
-    return builder.state(), problems
-
-
-def apply_sound(data: bytes, name: str, first: int, builder: StateBuilder, apply: Callable[[Event], None]) -> list[str]:
-    """Fold every line that is an event; return a text for each other line.
-
-    Args:
-        data: a part of the ledger that ends with a line feed.
-        name: of the file, for the texts.
-        first: number of the first line in ``data``.
-        builder: receives placeholders for trials whose first line is lost.
-        apply: folds one event.
-    """
-    problems = []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=first):
-        try:
-            event = decode(line)
-            _make_room(builder, event)
-            apply(event)
-        except (LedgerDamaged, ValueError) as error:
-            problems.append(f"{name}, line {number}, is damaged ({error}); the other lines are shown")
-    return problems
+        decode(line)
+    except ValueError as error:
+        return not isinstance(error, NotAnEvent)
+    return False
 
 
 def _make_room(builder: StateBuilder, event: Event) -> None:

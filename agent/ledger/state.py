@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -12,7 +12,6 @@ import msgspec
 
 from agent.errors import OvernightError
 from agent.ledger.events import (
-    UNSTAMPED,
     Asked,
     Candidate,
     Ended,
@@ -34,7 +33,7 @@ from agent.ledger.events import (
     fields_of,
     name_of,
 )
-from agent.types import Measurement, Proposal, Record, Repair, Verdict, Weight, copy_with
+from agent.types import Measurement, Proposal, Record, Repair, Verdict, Weight, copy_with, values_of
 
 RETRIES = 3  # lost runs in a row per worker after which a session or replay stops
 
@@ -70,11 +69,6 @@ class State:
     @property
     def baseline(self) -> str:
         return self.session.baseline
-
-    @property
-    def began(self) -> float | None:
-        """Time of the session event; None if the ledger has none."""
-        return self.session.time if self.session.time != UNSTAMPED else None
 
     @property
     def head(self) -> str:
@@ -113,7 +107,7 @@ class State:
     @property
     def baseline_record(self) -> Record:
         """Trial 0: the unchanged target, for the search methods and results.tsv."""
-        values = [run.value for run in self.baseline_runs if run.value is not None and run.role != "test"]
+        values = values_of(self.baseline_runs)
         value = fmean(values) if values else None
         verdict = Verdict("keep", value, None, None, None, len(values), 0, max(len(values) - 1, 0), "baseline")
         proposal = Proposal("baseline", "baseline", self.baseline, "", subject="baseline")
@@ -127,7 +121,7 @@ class StateBuilder:
         self.session = SessionStarted()
         self.settings: Mapping[str, Any] = {}
         self.records: list[Record] = []
-        self.runs: dict[str, list[Measurement]] = {}
+        self.runs: dict[str, tuple[Measurement, ...]] = {}
         self.started: list[RunStarted] = []
         self.told: set[int] = set()
         self.moved: dict[int, str] = {}
@@ -135,7 +129,7 @@ class StateBuilder:
         self.ended: str | None = None
         self.last_time = self.away = 0.0
         self.keeps: list[int] = []
-        self.open: dict[int, None] = {}
+        self.open: list[int] = []
         self.stacks: list[Stacked] = []
         self.server_problems: list[ServerProblem] = []
         self.weights: dict[int, Weight] = {}
@@ -185,7 +179,7 @@ class StateBuilder:
                 self._measure(event)
             case Judged():
                 self._change(event.trial, verdict=event.verdict, ended=event.time)
-                self.open.pop(event.trial, None)
+                self.open = [trial for trial in self.open if trial != event.trial]
                 if event.verdict.decision == "keep":
                     self.keeps.append(event.trial)
             case Told():
@@ -219,7 +213,7 @@ class StateBuilder:
         waited = since if event.waited is None else event.waited
         self.records.append(Record(event.trial, event.proposal, started=started, ended=ended, asking=waited))
         if not event.proposal.ending:
-            self.open[event.trial] = None
+            self.open.append(event.trial)
 
     def _repair(self, event: Repaired) -> None:
         before = self._record(event.trial)
@@ -259,7 +253,7 @@ class StateBuilder:
             for trial in stack.edits if stack else ():
                 self._change(trial, stacks=(*self._record(trial).stacks, run))
         self._close_run(run.trace)
-        self.runs.setdefault(run.commit, []).append(run)
+        self.runs[run.commit] = (*self.runs.get(run.commit, ()), run)
 
     def _close_run(self, trace: str) -> None:
         self.started = [run for run in self.started if run.trace != trace]
@@ -284,19 +278,9 @@ class StateBuilder:
 
     def state(self) -> State:
         """A frozen copy of what was folded so far."""
-        frozen = {
-            "records": tuple(self.records),
-            "runs": {commit: tuple(runs) for commit, runs in self.runs.items()},
-            "started": tuple(self.started),
-            "told": frozenset(self.told),
-            "moved": dict(self.moved),
-            "keeps": tuple(self.keeps),
-            "open": tuple(self.open),
-            "stacks": tuple(self.stacks),
-            "server_problems": tuple(self.server_problems),
-            "weights": dict(self.weights),
-        }
-        return State(**{**vars(self), **frozen})
+        frozen: Mapping[type, Callable[[Any], Any]] = {list: tuple, set: frozenset, dict: dict}
+        copies = {name: frozen[type(value)](value) for name, value in vars(self).items() if type(value) in frozen}
+        return State(**{**vars(self), **copies})
 
 
 def fold(events: Iterable[Event], name: str = "ledger.jsonl") -> State:

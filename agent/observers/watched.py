@@ -11,8 +11,8 @@ from rich.text import Text
 
 from agent import text
 from agent.ledger.events import Event
+from agent.ledger.recovery import LedgerTail
 from agent.ledger.state import State, StateBuilder
-from agent.ledger.tail import LedgerTail
 from agent.observers.activity import Activity, follow, later
 from agent.observers.heartbeat import read_heartbeat
 from agent.observers.panel import night_panel

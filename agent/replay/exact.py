@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from agent.curves import read_curve
 from agent.errors import UsageError
@@ -39,12 +40,9 @@ def header_of(trace: Path) -> dict[str, Any]:
     with trace.open(encoding="utf-8", errors="replace") as file:
         first = file.readline(LONGEST_HEADER)
     try:
-        found = json.loads(first)
+        return msgspec.json.decode(first, type=dict[str, Any])
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UsageError(f"{trace} does not begin with the header of a schedule trace.")
-    return found
+        raise UsageError(f"{trace} does not begin with the header of a schedule trace.") from None
 
 
 def recorded_schedule(steps: Sequence[Step], source: Path) -> tuple[int, int]:

@@ -29,9 +29,9 @@ from typing import Literal
 from agent.judge.gain import difference
 from agent.judge.noise import Noise, pooled_noise, repeated_values, standard_error, t_quantile
 from agent.ledger.state import State
-from agent.replay.plan import Comparison, Plan, Runs, Stage, planned, runs_left
+from agent.replay.plan import Comparison, Job, Plan, Runs, Stage, planned
 from agent.replay.steps import TOGETHER, WHOLE, Step
-from agent.types import Goal, Measurement
+from agent.types import Goal, Measurement, values_of
 
 Outcome = Literal[
     "reproduced", "not reproduced", "cannot tell", "baseline",
@@ -58,8 +58,12 @@ class Finding:
     se: float | None = None  # standard error of ``gain``
     n: int = 0  # runs of the new side with a value; of a promotion, pairs
     value: float | None = None  # mean of these runs; of a cut, of the branch without the edit
-    shift: float | None = None  # ``value`` minus the recorded value
-    decided: bool = True  # more seeds would not change the outcome
+    decided: bool = False  # more seeds would not change the outcome of a promotion
+
+    @property
+    def shift(self) -> float | None:
+        """``value`` minus the recorded value."""
+        return None if self.value is None or self.edit.recorded is None else self.value - self.edit.recorded
 
     @property
     def measured(self) -> bool:
@@ -75,8 +79,14 @@ class Result:
     found: tuple[tuple[Finding, ...], ...]  # for each stage
     noise: Noise
     complete: bool = False
-    left: int = 0  # runs at most until every comparison is decided
     differs: tuple[str, ...] = ()  # what differs between recorded and replayed runs, if ``plan.exact``
+
+    @property
+    def undecided(self) -> tuple[list[Job], ...]:
+        """For each stage the jobs of the comparisons that more runs may change."""
+        stages = zip(self.plan.stages, self.found, strict=True)
+        pairs = (zip(stage.comparisons, found, strict=True) for stage, found in stages)
+        return tuple(self.plan.jobs(c for c, finding in part if not finding.decided) for part in pairs)
 
     @property
     def steps(self) -> tuple[Finding, ...]:
@@ -89,14 +99,20 @@ class Result:
         return next((f for f in self.found[0] if f.edit.number == WHOLE and f.gain is not None), None)
 
     @property
+    def cuts(self) -> tuple[Finding, ...]:
+        """What an ablation found so far: a finding for each edit, then the branch without those that do not hold."""
+        stages = zip(self.plan.stages, self.found, strict=True)
+        return tuple(f for stage, found in stages if stage.question == "cuts" for f in found if f.measured)
+
+    @property
     def ablations(self) -> tuple[Finding, ...]:
         """The edits whose cut was measured, or cannot be made."""
-        return tuple(f for found in self.found[1:] for f in found if f.edit.number > 0 and f.measured)
+        return tuple(finding for finding in self.cuts if finding.edit.number > 0)
 
     @property
     def minimal(self) -> Finding | None:
         """The branch without the edits that do not hold, against the whole branch."""
-        return next((f for found in self.found[1:] for f in found if f.edit.number == TOGETHER and f.measured), None)
+        return next((finding for finding in self.cuts if finding.edit.number == TOGETHER), None)
 
     @property
     def dropped(self) -> set[int]:
@@ -136,14 +152,7 @@ def result_in(state: State) -> Result | None:
 def result_of(plan: Plan, runs: Runs, complete: bool = False) -> Result:
     """The result of a plan after ``runs``."""
     noise = noise_of(plan, runs)
-    found = tuple(findings(plan, stage, runs, noise) for stage in plan.stages)
-    left = [c for stage, part in zip(plan.stages, found, strict=True) for c in undecided(stage.comparisons, part)]
-    return Result(plan, found, noise, complete, sum(runs_left(plan.jobs(left), runs).values()))
-
-
-def undecided(comparisons: Sequence[Comparison], found: Sequence[Finding]) -> list[Comparison]:
-    """The comparisons that more runs may change."""
-    return [comparison for comparison, finding in zip(comparisons, found, strict=True) if not finding.decided]
+    return Result(plan, tuple(findings(plan, stage, runs, noise) for stage in plan.stages), noise, complete)
 
 
 def noise_of(plan: Plan, runs: Runs) -> Noise:
@@ -162,18 +171,14 @@ def findings(plan: Plan, stage: Stage, runs: Runs, noise: Noise) -> tuple[Findin
     latest: list[float] = []  # values of the last step that has any
     for comparison in stage.comparisons:
         before = values_of(runs.get(comparison.before.commit, ()))
-        if stage.question == "steps" and comparison.edit.number >= 0:
+        if comparison.edit.number < 0:
+            found.append(_replayed(comparison, runs, before, plan.goal, noise))
+        elif stage.question == "cuts":
+            found.append(_cut(comparison, runs, plan.goal, noise))
+        else:
             found.append(_replayed(comparison, runs, latest, plan.goal, noise))
             latest = values_of(runs.get(comparison.after.commit, ())) or latest
-        elif stage.question == "steps" or comparison.edit.number == TOGETHER:
-            found.append(_replayed(comparison, runs, before, plan.goal, noise))
-        else:
-            found.append(_cut(comparison, runs, plan.goal, noise))
     return tuple(found)
-
-
-def values_of(runs: Sequence[Measurement]) -> list[float]:
-    return [run.value for run in runs if run.value is not None]
 
 
 def _gain(before: Sequence[float], after: Sequence[float], goal: Goal) -> float | None:
@@ -198,22 +203,22 @@ def _replayed(comparison: Comparison, runs: Runs, before: Sequence[float], goal:
     """Compare the runs of a step with the values ``before``."""
     edit, mine = comparison.edit, runs.get(comparison.after.commit, ())
     if not mine:
-        return Finding(edit, "cannot tell", "was not run", decided=False)
+        return Finding(edit, "cannot tell", "was not run")
     if not (values := values_of(mine)):
-        return Finding(edit, "not reproduced", _failure(mine), decided=False)
+        return Finding(edit, "not reproduced", _failure(mine))
     gain, se = _gain(before, values, goal), standard_error(noise, len(values), len(before))
-    shift = None if edit.recorded is None else fmean(values) - edit.recorded
     if edit.number == 0:
         outcome: Outcome = "baseline"
-        spread = f", {abs(shift or 0.0) / noise.sd:.1f} standard deviations of a run" if noise.sd else ""
-        reason = "no recorded value" if shift is None else f"{shift:+.4f} against the record{spread}"
+        shift = fmean(values) - (edit.recorded or 0.0)
+        spread = f", {abs(shift) / noise.sd:.1f} standard deviations of a run" if noise.sd else ""
+        reason = "no recorded value" if edit.recorded is None else f"{shift:+.4f} against the record{spread}"
     elif edit.number == TOGETHER:
         worse = gain is None or gain + margin(se, noise.dof) < 0
         outcome = "not reproduced" if worse else "reproduced"
         reason = "worse than the whole branch" if worse else "no worse than the whole branch"
     else:
         outcome, reason = compare(edit, gain, se, noise.dof)
-    return Finding(edit, outcome, reason, gain, se, len(values), fmean(values), shift, decided=False)
+    return Finding(edit, outcome, reason, gain, se, len(values), fmean(values))
 
 
 def compare(step: Step, gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
@@ -248,13 +253,13 @@ def _cut(comparison: Comparison, runs: Runs, goal: Goal, noise: Noise) -> Findin
         return Finding(edit, "cannot be left out", comparison.obstacle)
     cut, whole = (runs.get(step.commit, ()) for step in comparison.sides)
     if not cut:
-        return Finding(edit, "cannot tell", "was not run", decided=False)
+        return Finding(edit, "cannot tell", "was not run")
     if not (values := values_of(cut)):
-        return Finding(edit, "holds", f"without it: {_failure(cut)}", decided=False)
+        return Finding(edit, "holds", f"without it: {_failure(cut)}")
     gain = _gain(values, values_of(whole), goal)
     se = standard_error(noise, len(values), len(values_of(whole)))
     outcome, reason = _need(gain, se, noise.dof)
-    return Finding(edit, outcome, reason, gain, se, len(values), fmean(values), decided=False)
+    return Finding(edit, outcome, reason, gain, se, len(values), fmean(values))
 
 
 def _need(gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
@@ -288,7 +293,6 @@ def _exact_finding(step: Step, replayed: Sequence[Measurement], before: Finding 
     step, values = replace(step, gain_se=None), values_of(replayed)
     value = fmean(values) if values else None
     gain = _gain([before.value], values, goal) if before and before.value is not None else None
-    shift = next((new - old for old, new in pairs if old is not None and new is not None), None)
     same = sum(1 for old, new in pairs if old == new)
     outcome: Outcome = "not reproduced"
     if not pairs:
@@ -299,7 +303,7 @@ def _exact_finding(step: Step, replayed: Sequence[Measurement], before: Finding 
         outcome, reason = "reproduced", "bit for bit" if same == 1 else f"bit for bit, in {same} runs"
     else:
         reason = f"{same} of {len(pairs)} runs have the same bits"
-    return Finding(step, outcome, reason, gain, None, len(values), value, shift, decided=False)
+    return Finding(step, outcome, reason, gain, None, len(values), value)
 
 
 # --- promotion ------------------------------------------------------------------------------------------------------
@@ -327,15 +331,16 @@ def _differences(comparison: Comparison, runs: Runs, goal: Goal) -> list[float]:
 def _at_setting(comparison: Comparison, pairs: list[float], usual: float, runs: Runs, rounds: int) -> Finding:
     edit, n = comparison.edit, len(pairs)
     if comparison.obstacle:
-        return Finding(edit, "no effect" if comparison.obstacle == REPLACED else "cannot tell", comparison.obstacle)
+        outcome: Outcome = "no effect" if comparison.obstacle == REPLACED else "cannot tell"
+        return Finding(edit, outcome, comparison.obstacle, decided=True)
     if failure := _failure(runs.get(comparison.before.commit, ())):
-        return Finding(edit, "cannot tell", f"what it builds on: {failure}", n=n)
+        return Finding(edit, "cannot tell", f"what it builds on: {failure}", n=n, decided=True)
     if failure := _failure(runs.get(comparison.after.commit, ())):
-        return Finding(edit, "fails", failure, n=n)
+        return Finding(edit, "fails", failure, n=n, decided=True)
     if n < PAIRS:
-        return Finding(edit, "cannot tell", "too few runs", fmean(pairs) if pairs else None, n=n, decided=False)
+        return Finding(edit, "cannot tell", "too few runs", fmean(pairs) if pairs else None, n=n)
     if not any(pairs):
-        return Finding(edit, "no effect", "equal values under every seed", 0.0, 0.0, n)
+        return Finding(edit, "no effect", "equal values under every seed", 0.0, 0.0, n, decided=True)
     dof, gain = PRIOR + n - 1, fmean(pairs)
     se = math.sqrt((PRIOR * usual + (n - 1) * variance(pairs)) / dof / n)
     last = n >= rounds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import msgspec
@@ -179,21 +180,27 @@ class Cost:
     seconds: float | None  # estimated; None if the length of a run is unknown
 
 
-def cost_of(plan: Plan, seconds: Sequence[float | None], done: Runs, workers: int) -> Cost:
+def cost_of(plan: Plan, done: Runs, workers: int, seconds: Sequence[float | None] = ()) -> Cost:
     """What is left of a plan.
 
     Args:
         plan: What is run.
-        seconds: Of one run in each stage; None: unknown.
         done: Runs of an earlier attempt.
         workers: Runs at the same time.
+        seconds: Of one run in each stage; None: unknown. By default the mean of the runs that are done, and of the
+            recorded runs under the same budget.
     """
-    each: dict[str, float | None] = {}
-    for stage, known in zip(plan.stages, seconds, strict=True):
-        each |= {job.step.commit: known for job in plan.jobs(stage.comparisons) if job.step.commit not in each}
-    left = {commit: runs for commit, runs in runs_left(plan.all_jobs, done).items() if runs}
-    times = [runs * time for commit, runs in left.items() if (time := each[commit]) is not None]
-    return Cost(sum(left.values()), len(left), sum(times) / workers if len(times) == len(left) else None)
+    recorded = [run for step in plan.recorded for run in step.runs] if plan.same_budget else []
+    took = [sum(run.seconds.values()) for run in (*recorded, *(run for runs in done.values() for run in runs))]
+    usual = fmean(took) if took else None
+    left: dict[str, int] = {}
+    known: list[float | None] = []
+    for stage, each in zip(plan.stages, seconds or [usual] * len(plan.stages), strict=True):
+        new = {c: runs for c, runs in runs_left(plan.jobs(stage.comparisons), done).items() if runs and c not in left}
+        known += [None if each is None else runs * each for runs in new.values()]
+        left |= new
+    times = [time for time in known if time is not None]
+    return Cost(sum(left.values()), len(left), sum(times) / workers if len(times) == len(known) else None)
 
 
 def runs_left(jobs: Iterable[Job], done: Runs) -> dict[str, int]:

@@ -15,7 +15,10 @@ from agent.types import Measurement
 
 
 class ReplayProgress:
-    """Implements ``agent.replay.engine.View``. ``total`` is the number of planned runs."""
+    """Shows each run; ``total`` is the number of planned runs.
+
+    Only ``progress`` is called from the threads of workers. It changes nothing but the bar, which rich locks.
+    """
 
     def __init__(self, console: Console, metric: str, total: int):
         self._console, self._metric, self._total, self._done, self._run = console, metric, total, 0, ""

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UsageError
-from agent.ledger.journal import read
-from agent.ledger.state import fold
 from agent.replay.ablation import cuts_of
 from agent.replay.outcomes import PAIRS, REPLACED
-from agent.replay.plan import Comparison, Plan, Setting, Stage, cost_of
+from agent.replay.plan import Comparison, Plan, Setting, Stage
 from agent.replay.replay import Say, recorded
 from agent.replay.run import Prepared
 from agent.replay.steps import TOGETHER, WHOLE, Step
@@ -70,10 +68,7 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     stages = tuple(Stage(b.setting, _comparisons(b, steps, chosen, request.ablate)) for b in builders)
     if not any(c.obstacle == "" for stage in stages for c in stage.comparisons):
         raise UsageError(f"promote: no edit can be measured: {stages[0].comparisons[0].obstacle}.")
-    places = tuple(dataclasses.replace(place, target=builder.target) for builder in builders)
-    if not place.settings.ray_address:
-        for at in places:
-            at.check_beside(place.settings.workers)
+    places = [dataclasses.replace(place, target=builder.target) for builder in builders]
     plan = Plan(
         what=request.tag,
         rounds=request.seeds,
@@ -85,19 +80,16 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
         seed=int(request.settings.get("seed", 0)),
         self_reported=place.target.score == "stdout",
     )
-    directory = RunDirectory(runs, request.name or f"promote-{request.tag}", "--name")
-    done = fold(read(directory.ledger), str(directory.ledger)).runs
     budgets = [at.target.budget for at in places]
-    seconds = [budget.amount if budget.kind == "seconds" else None for budget in budgets]
     place.caution(say)
     return Prepared(
         plan=plan,
         steps=steps,
-        commits=(stages[0].comparisons[0].before.commit, *(c.after.commit for s in stages for c in s.comparisons)),
+        commits=[stages[0].comparisons[0].before.commit, *(c.after.commit for s in stages for c in s.comparisons)],
         places=places,
-        together=tuple(builder.together for builder in builders),
-        directory=directory,
-        cost=cost_of(plan, seconds, done, place.settings.workers),
+        together=[builder.together for builder in builders],
+        directory=RunDirectory(runs, request.name or f"promote-{request.tag}", "--name"),
+        seconds=[budget.amount if budget.kind == "seconds" else None for budget in budgets],
         max_hours=request.max_hours,
     )
 

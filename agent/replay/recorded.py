@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -15,6 +16,7 @@ from rich.text import Text
 from agent import text
 from agent.ledger.recovery import read_state
 from agent.replay.outcomes import result_in
+from agent.replay.plan import runs_left
 from agent.replay.shown import Shown, terminal
 from agent.replay.view import shown_of
 from agent.review.data.runs import condition
@@ -54,9 +56,9 @@ def read_recorded(directory: RunDirectory) -> Recorded:
         kind=kind,
         what=what,
         condition=condition(state, running),
-        started=state.began,
+        started=state.session.began,
         done=sum(map(len, state.runs.values())),
-        left=result.left if result else 0,
+        left=sum(runs_left(chain(*result.undecided), state.runs).values()) if result else 0,
         under_way=tuple(under_way),
         shown=shown_of(result) if result else None,
         damage=tuple(damage),

@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from agent.errors import UsageError
@@ -15,10 +14,11 @@ from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.replay.ablation import MINIMAL, cuts_of
 from agent.replay.exact import recorded_schedule
-from agent.replay.plan import Comparison, Plan, Runs, cost_of, stages_of_replay
+from agent.replay.plan import Comparison, Plan, stages_of_replay
 from agent.replay.run import Prepared
 from agent.replay.steps import TOGETHER, Step, named, steps_of_branch, steps_of_run
 from agent.repo.git import scrub_environment
+from agent.repo.history import resolve
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, find_runs
 from agent.rundir.results import values_of_results
@@ -73,33 +73,21 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     else:
         steps, place = _of_branch(request, known, runs, say)
         same, source = False, ""
-    if not place.settings.ray_address:
-        place.check_beside(place.settings.workers)
     directory = RunDirectory(runs, request.name or _name(request), "--name")
     plan = _plan(request, place, steps, same, source)
-    if plan.ablate and not directory.ledger.exists() and place.repo.ref(f"refs/heads/{plan.minimal_branch}"):
+    if plan.ablate and not directory.ledger.exists() and place.repo.refs.get(f"refs/heads/{plan.minimal_branch}"):
         raise UsageError(
             f"branch {plan.minimal_branch} exists. Rename or delete it first: git branch -m {plan.minimal_branch} NAME"
         )
-    done = fold(read(directory.ledger), str(directory.ledger)).runs
-    count = len(plan.stages)
-    cost = cost_of(plan, [seconds_of_run(plan, done)] * count, done, place.settings.workers)
-    commits = tuple(step.commit for step in steps)
+    places = [place] * len(plan.stages)
+    together = (None, lambda head, _kept: _together(steps[-1].bare, head))[: len(places)]
     place.caution(say)
-    together = (None, lambda head, _kept: _together(steps[-1].bare, head))
-    return Prepared(plan, tuple(steps), commits, (place,) * count, together[:count], directory, cost)
+    return Prepared(plan, steps, [step.commit for step in steps], places, together, directory)
 
 
 def _together(head: Step, rest: str) -> Comparison:
     subject = "without the edits that do not hold"
     return Comparison(Step(TOGETHER, rest, subject), head, Step(MINIMAL, rest, subject))
-
-
-def seconds_of_run(plan: Plan, done: Runs) -> float | None:
-    """Mean duration of the recorded runs under the same budget and of those that are done."""
-    recorded = [run for step in plan.recorded for run in step.runs] if plan.same_budget else []
-    seconds = [sum(run.seconds.values()) for run in (*recorded, *(run for runs in done.values() for run in runs))]
-    return fmean(seconds) if seconds else None
 
 
 def _name(request: Request) -> str:
@@ -172,8 +160,8 @@ def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> 
     target, settings = load_target(folder)
     scrub_environment()
     with contextlib.closing(Repo(folder)) as repo:
-        if ".." not in request.what and repo.resolve(request.what) is None:
-            names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs("refs/heads/"))]
+        if ".." not in request.what and resolve(repo.git, request.what) is None:
+            names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs.below("refs/heads/"))]
             what = f"{request.what!r} is neither a run in {runs} nor a branch of {repo.top}."
             raise UsageError(what + _nearest(request.what, names))
         steps = steps_of_branch(repo, target, request.what, _published(request.results, target.goal))

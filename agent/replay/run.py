@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from functools import cached_property
 
 from agent.ledger.events import SessionStarted
 from agent.ledger.journal import read
 from agent.ledger.state import fold
 from agent.replay.ablation import BUILT, without
 from agent.replay.exact import differences
-from agent.replay.outcomes import Result, result_in, result_of, undecided
-from agent.replay.plan import Comparison, Cost, Job, Plan, runs_left
+from agent.replay.outcomes import Result, result_in, result_of
+from agent.replay.plan import Comparison, Cost, Job, Plan, cost_of, runs_left
+from agent.replay.progress import ReplayProgress
 from agent.replay.steps import Step
-from agent.replay.work import View, Work, working
+from agent.replay.work import Work, working
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.workers.runtime import Workplace
@@ -24,23 +25,37 @@ Together = Callable[[str, Sequence[Step]], Comparison]  # from the head of the e
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A checked plan with the places where it runs. Nothing has been run yet."""
+    """A plan with the places where it runs. Nothing has been run yet.
+
+    Raises:
+        UsageError: runs at the same time would influence each other's values.
+    """
 
     plan: Plan
-    steps: tuple[Step, ...]  # of the branch, the baseline first
-    commits: tuple[str, ...]  # that identify the work, the baseline first
-    places: tuple[Workplace, ...]  # one for each stage
-    together: tuple[Together | None, ...]  # for each stage, if the edits that hold are measured together there
+    steps: Sequence[Step]  # of the branch, the baseline first
+    commits: Sequence[str]  # that identify the work, the baseline first
+    places: Sequence[Workplace]  # one for each stage
+    together: Sequence[Together | None]  # for each stage, if the edits that hold are measured together there
     directory: RunDirectory
-    cost: Cost  # of what an earlier attempt has left
+    seconds: Sequence[float | None] = ()  # of one run in each stage: see ``cost_of``
     max_hours: float | None = None
+
+    def __post_init__(self) -> None:
+        for place in self.places if not self.places[0].settings.ray_address else ():
+            place.check_beside(place.settings.workers)
 
     @property
     def repo(self) -> Repo:
         return self.places[0].repo
 
+    @cached_property
+    def cost(self) -> Cost:
+        """What an earlier attempt has left."""
+        done = fold(read(self.directory.ledger), str(self.directory.ledger)).runs
+        return cost_of(self.plan, done, self.places[0].settings.workers, self.seconds)
 
-def run(prepared: Prepared, view: AbstractContextManager[View]) -> Result:
+
+def run(prepared: Prepared, view: ReplayProgress) -> Result:
     """Make the runs that are missing; an interrupted replay gives an incomplete result.
 
     Raises:
@@ -71,7 +86,7 @@ def _first_event(prepared: Prepared) -> SessionStarted:
         self_reported=plan.self_reported,
         what=plan.what,
         baseline=prepared.commits[0],
-        commits=prepared.commits,
+        commits=tuple(prepared.commits),
         budget=str(place.target.budget),
         data=place.data_hash,
         exact=plan.exact,
@@ -84,13 +99,12 @@ def _measure(plan: Plan, prepared: Prepared, work: Work) -> None:
     for number, (stage, place) in enumerate(zip(plan.stages, prepared.places, strict=True)):
 
         def jobs(number: int = number) -> list[Job]:
-            comparisons = plan.stages[number].comparisons
-            return plan.jobs(undecided(comparisons, result_of(plan, work.done).found[number]))
+            return result_of(plan, work.done).undecided[number]
 
         if any(runs_left(jobs(), work.done).values()):
             for step in (side for comparison in stage.comparisons for side in comparison.sides if side.number >= BUILT):
                 name = f"refs/autoresearch/{prepared.directory.tag}/{step.number:04d}"  # git keeps commits with refs
-                prepared.repo.move(name, step.commit, prepared.repo.ref(name))
+                prepared.repo.refs.point(name, step.commit)
             work.run(place, jobs, plan.rounds)
 
 
@@ -114,5 +128,4 @@ def _with_together(prepared: Prepared, result: Result) -> Plan:
 def _make_minimal(repo: Repo, result: Result) -> None:
     """Make the branch without the edits that do not hold, if it is as good as the whole branch."""
     if (minimal := result.minimal) is not None and minimal.outcome == "reproduced":
-        branch = f"refs/heads/{result.plan.minimal_branch}"
-        repo.move(branch, minimal.edit.commit, repo.ref(branch))
+        repo.refs.point(f"refs/heads/{result.plan.minimal_branch}", minimal.edit.commit)

@@ -13,11 +13,12 @@ from statistics import fmean
 
 from agent.errors import UsageError
 from agent.ledger.state import State
+from agent.repo.history import Commit, history, merge_base, resolve
 from agent.repo.messages import trailer_name
-from agent.repo.repo import Commit, Repo
+from agent.repo.repo import Repo
 from agent.rundir.results import number_or_none
 from agent.target import Target
-from agent.types import Measurement
+from agent.types import Measurement, on_validation, values_of
 
 MAIN = ("main", "master", "origin/main", "origin/master")
 WHOLE, TOGETHER = -1, -2  # numbers of the whole branch, and of the edits that hold, together
@@ -48,8 +49,8 @@ def steps_of_run(state: State) -> tuple[Step, ...]:
     Raises:
         UsageError: the run has not measured its baseline.
     """
-    runs = _scored(state.baseline_runs)
-    values = [run.value for run in runs if run.value is not None]
+    runs = on_validation(state.baseline_runs)
+    values = values_of(runs)
     if not values:
         raise UsageError("the run has not measured its baseline yet; there is nothing to replay.")
     steps = [Step(0, state.baseline, "baseline", 0, fmean(values), runs=runs)]
@@ -65,7 +66,7 @@ def steps_of_run(state: State) -> tuple[Step, ...]:
                 recorded=record.verdict.value,
                 gain=record.verdict.gain,
                 gain_se=record.verdict.gain_se,
-                runs=_scored(state.runs.get(record.candidate, ())),
+                runs=on_validation(state.runs.get(record.candidate, ())),
             )
         )
     return tuple(steps)
@@ -93,7 +94,7 @@ def steps_of_branch(repo: Repo, target: Target, revisions: str, published: Mappi
     """
     path, sign = target.path, 1.0 if target.goal == "minimize" else -1.0
     base, tip = _ends(repo, path, revisions)
-    found = [commit for commit in repo.history(f"{base}..{tip}") if _changes(repo, commit, path)]
+    found = [commit for commit in history(repo.git, f"{base}..{tip}") if _changes(repo, commit, path)]
     if not found:
         raise UsageError(f"{revisions}: no commit changes {path}; there is nothing to replay.")
     recorded = _first(published.get(base[:7]), number_or_none(trailers(found[0]).get("Best-Before")))
@@ -127,23 +128,23 @@ def trailers(commit: Commit) -> dict[str, str]:
 
 def _ends(repo: Repo, path: str, revisions: str) -> tuple[str, str]:
     start, dots, end = revisions.partition("..")
-    tip = repo.resolve(end or "HEAD") if dots else repo.resolve(revisions)
+    tip = resolve(repo.git, end or "HEAD") if dots else resolve(repo.git, revisions)
     if tip is None:
         raise UsageError(f"{end if dots else revisions!r} is no commit of {repo.top}.")
     if dots:
-        base = repo.resolve(start)
+        base = resolve(repo.git, start)
         if base is None:
             raise UsageError(f"{start!r} is no commit of {repo.top}. Fetch it, or name another start: A..B.")
         return base, tip
-    history = repo.history(tip)
-    sessions = [trailers(commit).get("Session") for commit in history]
+    found = history(repo.git, tip)
+    sessions = [trailers(commit).get("Session") for commit in found]
     last = next((name for name in reversed(sessions) if name), None)
     if last and (own := sessions.index(last)):
-        return history[own - 1].sha, tip
-    fork = next((f for name in MAIN if (f := repo.merge_base(name, tip)) and f != tip), None)
+        return found[own - 1].sha, tip
+    fork = next((f for name in MAIN if (f := merge_base(repo.git, name, tip)) and f != tip), None)
     if fork:
         return fork, tip
-    first = next((commit.sha for commit in history if repo.has(commit.sha, path)), None)
+    first = next((commit.sha for commit in found if repo.has(commit.sha, path)), None)
     if first is None:
         raise UsageError(f"{revisions}: none of its commits has a file {path}. Is --target the right folder?")
     return first, tip
@@ -154,10 +155,6 @@ def _changes(repo: Repo, commit: Commit, path: str) -> bool:
     if not commit.parents or not repo.has(commit.sha, path):
         return False
     return not repo.has(commit.parents[0], path) or repo.read(commit.sha, path) != repo.read(commit.parents[0], path)
-
-
-def _scored(runs: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    return tuple(run for run in runs if run.role != "test")
 
 
 def _first(*values: float | None) -> float | None:

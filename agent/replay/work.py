@@ -6,21 +6,20 @@ Every run is recorded in the ledger, so that a killed replay continues.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Protocol
 
 from agent.errors import EnvironmentProblem, Interrupted, UsageError
 from agent.ledger.events import Ended, Lost, Measured, Planned, Resumed, RunStarted, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import RETRIES, lost_in_a_row
 from agent.replay.plan import Job, Plan, Runs
-from agent.replay.steps import Step
+from agent.replay.progress import ReplayProgress
 from agent.rundir.directory import RunDirectory
 from agent.rundir.stop import Stopper
 from agent.trial.order import Order
@@ -33,14 +32,6 @@ from sandbox.types import SandboxBroken
 IDENTITY = ("kind", "what", "baseline", "commits", "budget", "data", "exact")  # cannot change when the work continues
 
 
-class View(Protocol):
-    """Receives the progress of a replay. ``run`` counts from 1 to ``runs``."""
-
-    def begins(self, step: Step, run: int, runs: int) -> None: ...
-    def progress(self, phase: str, info: Mapping[str, Any]) -> None: ...
-    def measured(self, step: Step, run: int, runs: int, found: Measurement) -> None: ...
-
-
 @dataclass(frozen=True)
 class _Flying:
     """A run under way: run ``number`` of a job, counted from 0."""
@@ -50,22 +41,24 @@ class _Flying:
     trace: str
 
 
+@dataclass(frozen=True)
 class Work:
     """Makes runs. All state is in the ledger."""
 
-    def __init__(self, directory: RunDirectory, ledger: Ledger, view: View, stopper: Stopper, max_hours: float | None):
-        self._directory, self._ledger, self._view, self._stopper = directory, ledger, view, stopper
-        self._end = time.monotonic() + 3600 * max_hours if max_hours else None
-        self._lock = Lock()  # protects the view: workers report progress from their threads
+    directory: RunDirectory
+    ledger: Ledger
+    view: ReplayProgress
+    stopper: Stopper
+    end: float  # no run starts after this moment of the monotonic clock
 
     @property
     def done(self) -> Runs:
-        return self._ledger.state.runs
+        return self.ledger.state.runs
 
     def plan(self, plan: Plan) -> None:
         """Record the plan, so that watchers need nothing but the ledger."""
-        if (data := to_json(plan)) != self._ledger.state.plan:
-            self._ledger.append(Planned(plan=data))
+        if (data := to_json(plan)) != self.ledger.state.plan:
+            self.ledger.append(Planned(plan=data))
 
     def run(self, place: Workplace, jobs: Callable[[], Sequence[Job]], rounds: int) -> None:
         """Make the runs that are missing.
@@ -82,8 +75,8 @@ class Work:
             Interrupted: a stop was requested.
             EnvironmentProblem: RETRIES runs in a row were lost to the machine.
         """
-        owner = str(self._directory.path.resolve())
-        with contextlib.closing(find_workers(place, owner, self._stopper.now)) as workers:
+        owner = str(self.directory.path.resolve())
+        with contextlib.closing(find_workers(place, owner, self.stopper.now)) as workers:
             for number in range(rounds):
                 self._round(workers, jobs(), number)
 
@@ -108,17 +101,16 @@ class Work:
         done = self.done.get(step.commit, ())
         if len(done) > number or any(run.value is None for run in done):
             return
-        if self._stopper.asked() or (self._end is not None and time.monotonic() > self._end):
+        if self.stopper.asked() or time.monotonic() > self.end:
             raise Interrupted
-        tries = sum(isinstance(event, RunStarted) and event.commit == step.commit for event in self._ledger.events)
+        tries = sum(isinstance(event, RunStarted) and event.commit == step.commit for event in self.ledger.events)
         trace = f"trials/{step.number:04d}/run-{tries + 1}"
         run = runs[len(done)]
-        with self._lock:
-            self._view.begins(step, len(done) + 1, len(runs))
-        self._ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=run.seed, trace=trace))
+        self.view.begins(step, len(done) + 1, len(runs))
+        self.ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=run.seed, trace=trace))
         on = workers.types[0] if len(workers.types) > 1 else ""  # values of two types cannot be compared
         order = Order(0, step.commit, "replay", run.seed, trace, on=on, schedule=run.schedule)
-        future = workers.start(order, self._directory.path / trace, self._progress)
+        future = workers.start(order, self.directory.path / trace, self.view.progress)
         flying[future] = _Flying(job, len(done), trace)
 
     def _finish(self, future: Future[Measurement], run: _Flying) -> bool:
@@ -128,27 +120,22 @@ class Work:
         except (Interrupted, SandboxBroken, EnvironmentProblem) as error:
             interrupted = isinstance(error, Interrupted)
             reason = "interrupted" if interrupted else str(error)
-            self._ledger.append(Lost(trial=0, trace=run.trace, reason=reason))
+            self.ledger.append(Lost(trial=0, trace=run.trace, reason=reason))
             if interrupted:
                 raise
-            if lost_in_a_row(self._ledger.events) >= RETRIES:
+            if lost_in_a_row(self.ledger.events) >= RETRIES:
                 words = f"{RETRIES} runs in a row failed on this machine, the last: {error}"
                 raise EnvironmentProblem(words) from error
             return False
-        self._ledger.append(Measured(trial=0, measurement=found))
-        with self._lock:
-            self._view.measured(run.job.step, run.number + 1, len(run.job.runs), found)
-        (self._directory.path / run.trace / CHECKPOINT[0].name).unlink(missing_ok=True)
+        self.ledger.append(Measured(trial=0, measurement=found))
+        self.view.measured(run.job.step, run.number + 1, len(run.job.runs), found)
+        (self.directory.path / run.trace / CHECKPOINT[0].name).unlink(missing_ok=True)
         return True
-
-    def _progress(self, phase: str, info: Mapping[str, Any]) -> None:
-        with self._lock:
-            self._view.progress(phase, info)
 
 
 @contextlib.contextmanager
 def working(
-    directory: RunDirectory, first: SessionStarted, view: AbstractContextManager[View], max_hours: float | None = None
+    directory: RunDirectory, first: SessionStarted, view: ReplayProgress, max_hours: float | None
 ) -> Iterator[Work]:
     """Open the directory and its ledger. A request to stop ends the block early, without an error.
 
@@ -156,7 +143,7 @@ def working(
         directory: of the replay or promotion.
         first: the first event of the ledger.
         view: receives the progress.
-        max_hours: no run starts after this time.
+        max_hours: no run starts after this time; None: no limit.
 
     Raises:
         UsageError: the directory holds other work.
@@ -167,8 +154,8 @@ def working(
         _begin(ledger, first, directory)
         directory.forget_stop()
         stopper = Stopper(directory)
-        with stopper.listening(), view as shown, suppress(Interrupted):
-            yield Work(directory, ledger, shown, stopper, max_hours)
+        with stopper.listening(), view, suppress(Interrupted):
+            yield Work(directory, ledger, view, stopper, time.monotonic() + 3600 * (max_hours or math.inf))
             ledger.append(Ended(reason="all runs done"))
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from agent.errors import UsageError
 from agent.ledger.state import State
 from agent.patch.merge3 import merge
+from agent.repo.history import resolve
 from agent.repo.messages import subject_line, wrapped
 from agent.repo.repo import Repo
 from agent.text import duration
@@ -57,11 +58,11 @@ def make_branch(
     path = state.session.path
     edits = _picked(state, pick)
     name = name or f"autoresearch/{tag}-clean"
-    if not _is_branch_name(repo, name):
+    if repo.git.attempt("check-ref-format", "--branch", name) != name:  # git expands @{-1}
         raise UsageError(f"--name {name!r}: git does not accept this branch name (git help check-ref-format).")
-    if repo.resolve(name):
+    if resolve(repo.git, name):
         raise UsageError(f"{name} exists. Choose another --name.")
-    base = repo.resolve(onto) if onto else state.baseline
+    base = resolve(repo.git, onto) if onto else state.baseline
     if base is None:
         raise UsageError(f"--onto {onto}: no commit of {repo.top}.")
     repo.need((base, *(sha for record in edits for sha in (record.parent, record.candidate) if sha)), tag)
@@ -82,7 +83,7 @@ def make_branch(
             head = repo.build(head, {path: text}, _message(record, state, tag, notes), date, author=author)
     if squash:
         head = repo.build(base, {path: text}, _squashed(edits, state, tag, notes), date, author=author)
-    repo.move(f"refs/heads/{name}", head, None)
+    repo.refs.move(f"refs/heads/{name}", head, None)
     return Cleaned(name, base, head, 1 if squash else len(edits), len(edits))
 
 
@@ -163,8 +164,3 @@ def _identity(repo: Repo) -> tuple[str, str]:
             "git config --global user.email you@example.org"
         )
     return name, mail
-
-
-def _is_branch_name(repo: Repo, name: str) -> bool:
-    """Whether git accepts the name unchanged: not ``a b``, ``-x`` or ``@{-1}``."""
-    return repo.git.attempt("check-ref-format", "--branch", name) == name

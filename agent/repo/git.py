@@ -33,7 +33,6 @@ class Git:
         self._repo = _open(folder)
         if self._repo.bare or self._repo.working_tree_dir is None:
             raise UsageError(f"{folder} is a bare repository. Clone it and name the folder of the clone.")
-        self._repo.git.set_persistent_git_options(c=_settings(), no_optional_locks=True)
         self.top = Path(self._repo.working_tree_dir).resolve()
 
     def close(self) -> None:

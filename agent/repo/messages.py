@@ -6,7 +6,7 @@ import re
 import textwrap
 
 from agent.ledger.state import State
-from agent.text import FIXED_SEED, plain
+from agent.text import FIXED_SEED, clean
 from agent.types import Record
 
 WIDTH = 76  # characters of a body line
@@ -46,7 +46,7 @@ def accepted_message(record: Record, state: State) -> str:
 
 def subject_line(record: Record) -> str:
     """One line of at most ``SUBJECT`` characters, without control characters."""
-    text = plain(record.proposal.subject).replace("\n", " ").strip()
+    text = clean(record.proposal.subject).replace("\n", " ").strip()
     text = text.lstrip("- ") if text.startswith("---") else text  # git reads "---" as the end of the message
     text = text or f"Trial {record.number}"
     return text if len(text) <= SUBJECT else text[: SUBJECT - 1].rstrip() + "…"
@@ -59,14 +59,14 @@ def trailer_name(metric: str) -> str:
 
 def wrapped(text: str) -> list[str]:
     """The paragraphs of a text, cleaned and filled to ``WIDTH``."""
-    paragraphs = (" ".join(paragraph.split()) for paragraph in plain(text).split("\n\n"))
+    paragraphs = (" ".join(paragraph.split()) for paragraph in clean(text).split("\n\n"))
     return [textwrap.fill(paragraph, WIDTH) for paragraph in paragraphs if paragraph]
 
 
 def _join(record: Record, trailers: list[tuple[str, str]]) -> str:
-    rationale = wrapped(plain(record.proposal.rationale)[:4000])
+    rationale = wrapped(clean(record.proposal.rationale)[:4000])
     body = [_SYNTAX.sub(" ", part) for part in rationale]
-    lines = "\n".join(f"{name}: {' '.join(plain(value).split())}" for name, value in trailers)
+    lines = "\n".join(f"{name}: {' '.join(clean(value).split())}" for name, value in trailers)
     return "\n\n".join([subject_line(record), *body, lines]) + "\n"
 
 

@@ -1,79 +1,50 @@
-"""The refs of one run below refs/autoresearch/<tag>/, and the branch that mirrors its head."""
+"""The refs of a repository. They move by compare-and-swap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from agent.repo.repo import RefMoved, Repo
-from agent.repo.worktree import checked_out
-
-REFS = "refs/autoresearch"
+from agent.errors import EnvironmentProblem
+from agent.repo.git import Git
 
 
-class RunRefs:
-    """Names and moves of a run's refs: every attempt, the accepted head, the published branch."""
+class RefMoved(EnvironmentProblem):
+    """Another process moved a ref since it was read, or holds its lock."""
 
-    def __init__(self, repo: Repo, tag: str):
-        self.repo = repo
-        self.tag = tag
-        self.head_name = f"{REFS}/{tag}/head"
-        self.work_name = f"{REFS}/{tag}/work"  # policy stacked: the head, and edits that are likely gains
-        self.branch = f"autoresearch/{tag}"
 
-    def attempt_name(self, number: int, revision: int = 0) -> str:
-        """``0007``, or ``0007.r1`` for an attempt that was rebased onto a newer head."""
-        return f"{REFS}/{self.tag}/{number:04d}{f'.r{revision}' if revision else ''}"
+class Refs:
+    """Reads and moves refs, named in full: ``refs/heads/main``."""
 
-    def stack_name(self, number: int) -> str:
-        """The commit of a run that carries several edits."""
-        return f"{REFS}/{self.tag}/stack/{number:04d}"
+    def __init__(self, git: Git):
+        self._git = git
 
-    def existing(self) -> Iterator[str]:
-        """Refs of an earlier run with this tag."""
-        yield from self.repo.refs(f"{REFS}/{self.tag}/")
-        if self.repo.ref(f"refs/heads/{self.branch}"):
-            yield f"refs/heads/{self.branch}"
+    def below(self, prefix: str) -> dict[str, str]:
+        """Refs below ``prefix``: name and hash."""
+        text = self._git.run("for-each-ref", "--format=%(refname) %(objectname)", prefix)
+        return dict(line.split(" ", 1) for line in text.split("\n") if line)
 
-    def obstacle(self) -> str:
-        """Why git could not create the refs of this run beside those of the repository, and the way out; "" if it can.
+    def get(self, name: str) -> str | None:
+        return self._git.attempt("rev-parse", "--verify", "--quiet", name)
 
-        No advice here deletes a ref: it may hold work of the user.
+    def point(self, name: str, commit: str) -> None:
+        """Create a ref, or move it from where it is now. Errors: see ``move``."""
+        if (now := self.get(name)) != commit:
+            self.move(name, commit, now)
+
+    def move(self, name: str, new: str, old: str | None) -> None:
+        """Compare-and-swap of a ref. ``old`` is None for a ref that must not exist yet.
+
+        Raises:
+            RefMoved: the ref is elsewhere, or its lock is held; quotes git.
         """
-        if old := next(self.existing(), ""):
-            kind = "a branch" if old.startswith("refs/heads/") else "a ref"
-            return f"{old} exists: {kind} of an earlier run or of yours. Choose another --tag; nothing is deleted."
-        if self.repo.ref("refs/heads/autoresearch"):
-            return (
-                f"the branch autoresearch exists, so git cannot create {self.branch}. Rename the branch: "
-                f"git branch -m autoresearch NEW-NAME"
-            )
-        for name in (REFS, f"{REFS}/{self.tag}"):
-            if self.repo.ref(name):
-                return f"the ref {name} exists, so git cannot create refs below it. Choose another --tag or rename it."
-        if below := next(iter(self.repo.refs(f"refs/heads/{self.branch}/")), ""):
-            return f"{below} exists, so git cannot create the branch {self.branch}. Choose another --tag."
-        return ""
-
-    def mirror(self, head: str, known: frozenset[str]) -> str:
-        """Move the branch to ``head``.
-
-        Args:
-            known: commits that this session put on the branch. A branch at any other commit was moved by the user and
-                stays there.
-
-        Returns:
-            "" when done, else why the branch waits.
-        """
-        name = f"refs/heads/{self.branch}"
-        now = self.repo.ref(name)
-        if now == head:
-            return ""
-        if where := checked_out(self.repo, self.branch):
-            return f"branch {self.branch} is checked out in {where}; it moves once another branch is checked out there"
-        if now is not None and now not in known:
-            return f"branch {self.branch} was moved to {now[:12]} by hand; once you rename it, the run makes a new one"
         try:
-            self.repo.move(name, head, now)
-        except RefMoved as error:
-            return str(error)
-        return ""
+            self._git.run("update-ref", "--create-reflog", "-m", "overnight", name, new, old or "")
+        except EnvironmentProblem as error:
+            now = self.get(name)
+            if now == new:
+                return
+            if "cannot create" in str(error):
+                advice = "Git cannot keep a ref beside a longer one that starts with its name. Rename one of the two."
+            elif now == old:
+                advice = "Free some disk space, or remove the lock if no git process runs."
+            else:
+                advice = f"The ref is at {(now or 'nothing')[:12]}, expected {(old or 'nothing')[:12]}."
+            raise RefMoved(f"cannot move {name} to {new[:12]}: {error} {advice}") from None

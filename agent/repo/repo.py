@@ -13,13 +13,10 @@ from pathlib import Path, PurePosixPath
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.repo.git import Git
+from agent.repo.history import Commit, commits
+from agent.repo.refs import Refs
 
 AUTHOR = ("Overnight", "overnight@localhost")
-_FORMAT = "%H%n%P%n%ct%n%T%n%B"  # fields of a Commit
-
-
-class RefMoved(EnvironmentProblem):
-    """Another process moved a ref since it was read, or holds its lock."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +33,6 @@ class Tree:
             place.chmod(0o755 if executable else 0o644)
 
 
-@dataclass(frozen=True)
-class Commit:
-    """One commit of the history."""
-
-    sha: str
-    parents: tuple[str, ...]
-    subject: str
-    body: str
-    when: int  # seconds since the epoch
-    tree: str
-
-
 class Repo:
     """A target: a folder in a git repository.
 
@@ -57,6 +42,7 @@ class Repo:
 
     def __init__(self, folder: Path):
         self.git = Git(folder)
+        self.refs = Refs(self.git)
         self.top, self.folder = self.git.top, folder.resolve()
         prefix = PurePosixPath(self.folder.relative_to(self.top).as_posix())
         self.prefix = "" if str(prefix) == "." else f"{prefix}/"
@@ -77,10 +63,6 @@ class Repo:
             elif "Needed a single revision" in str(error):
                 advice = " A target needs a first commit: git add, git commit."
             raise UsageError(f"{error}{advice}") from None
-
-    def resolve(self, revision: str) -> str | None:
-        """The full hash of a commit, or None."""
-        return self.git.attempt("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
 
     def need(self, commits: Iterable[str], tag: str) -> None:
         """Raises ``UsageError`` if one of these commits of run ``tag`` is not in the repository."""
@@ -110,12 +92,8 @@ class Repo:
         name = f"{commit}:{self.prefix}{path}"
         return self.git.attempt("rev-parse", "--verify", "--quiet", "--end-of-options", name) is not None
 
-    def export(self, commit: str, directory: Path) -> None:
-        """Write the target's files of a commit. Links and submodules are skipped: they can point outside."""
-        self.tree(commit).write(directory)
-
     def tree(self, commit: str) -> Tree:
-        """The files that ``export`` writes."""
+        """The target's files in a commit. Links and submodules are skipped: they can point outside."""
         folder = f"{commit}:{self.prefix.rstrip('/')}" if self.prefix else f"{commit}^{{tree}}"
         entries = [entry.partition("\t") for entry in self.git.run("ls-tree", "-r", "-z", folder).split("\0") if entry]
         regular = [(head.split(" "), name) for head, _, name in entries if head.startswith("100")]
@@ -141,60 +119,7 @@ class Repo:
             place = start + size + 1
 
     def commit(self, sha: str) -> Commit:
-        return self._commits("--no-walk", sha)[0]
-
-    def _commits(self, *words: str) -> list[Commit]:
-        """The commits that ``git log`` lists for ``words``. Raises ``EnvironmentProblem`` for an unknown revision."""
-        form = ("-z", "--no-show-signature", "--no-color", f"--format=tformat:{_FORMAT}")
-        text = self.git.run("log", *form, *words, "--")
-        fields = (entry.split("\n", 4) for entry in text.split("\0") if entry)
-        return [_commit(*entry) for entry in fields]
-
-    def history(self, revisions: str) -> list[Commit]:
-        """Commits of a range or a tip along first parents, oldest first; [] for an unknown revision."""
-        try:
-            return self._commits("--first-parent", "--reverse", "--end-of-options", revisions)
-        except EnvironmentProblem:
-            return []
-
-    def merge_base(self, one: str, other: str) -> str | None:
-        """The newest common ancestor; None without one or for an unknown revision."""
-        a, b = self.resolve(one), self.resolve(other)
-        return self.git.attempt("merge-base", a, b) if a and b else None
-
-    def diff(self, before: str, after: str) -> str:
-        """The unified diff between two commits, without external drivers."""
-        return self.git.run("diff", "--no-ext-diff", "--no-textconv", "--no-color", before, after) + "\n"
-
-    # refs
-
-    def refs(self, prefix: str) -> dict[str, str]:
-        """Refs below ``prefix``: name and hash."""
-        text = self.git.run("for-each-ref", "--format=%(refname) %(objectname)", prefix)
-        return dict(line.split(" ", 1) for line in text.split("\n") if line)
-
-    def ref(self, name: str) -> str | None:
-        return self.git.attempt("rev-parse", "--verify", "--quiet", name)
-
-    def move(self, name: str, new: str, old: str | None) -> None:
-        """Compare-and-swap of a ref. ``old`` is None for a ref that must not exist yet.
-
-        Raises:
-            RefMoved: the ref is elsewhere, or its lock is held; quotes git.
-        """
-        try:
-            self.git.run("update-ref", "--create-reflog", "-m", "overnight", name, new, old or "")
-        except EnvironmentProblem as error:
-            now = self.ref(name)
-            if now == new:
-                return
-            if "cannot create" in str(error):
-                advice = "Git cannot keep a ref beside a longer one that starts with its name. Rename one of the two."
-            elif now == old:
-                advice = "Free some disk space, or remove the lock if no git process runs."
-            else:
-                advice = f"The ref is at {(now or 'nothing')[:12]}, expected {(old or 'nothing')[:12]}."
-            raise RefMoved(f"cannot move {name} to {new[:12]}: {error} {advice}") from None
+        return commits(self.git, "--no-walk", sha)[0]
 
     # writing
 
@@ -233,8 +158,3 @@ class Repo:
         mode, kind, old = entries[place].partition("\t")[0].split(" ")
         entries[place] = f"{mode} {kind} {self._replaced(old, rest, sha) if rest else sha}\t{name}"
         return self.git.feed(os.fsencode("\0".join(entries)), "mktree", "-z", "--missing")
-
-
-def _commit(sha: str, parents: str, when: str, tree: str, message: str) -> Commit:
-    subject, _, body = message.partition("\n")
-    return Commit(sha, tuple(parents.split()), subject, body.strip("\n"), int(when), tree)

@@ -17,7 +17,7 @@ from agent.session.in_flight import Ideas, Runs
 from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
 from agent.target import Target
-from agent.types import Measurement
+from agent.types import Measurement, on_validation, values_of
 
 FEWEST_STEPS = 20  # of a run under a budget in seconds
 SMALLER = "or take a smaller preset (overnight init DIR --preset cpu or demo)"
@@ -67,7 +67,7 @@ class Baseline:
         Raises:
             OvernightError: the baseline has no value, or cannot be compared with.
         """
-        runs = [run for run in state.baseline_runs if run.role != "test"]
+        runs = on_validation(state.baseline_runs)
         check_budget(runs, self.commits.target)
         if all(run.value is None for run in runs):
             last, target = runs[-1], self.commits.target
@@ -121,7 +121,7 @@ def _longer(seconds: float) -> str:
 
 def _pinned_seed(runs: Sequence[Measurement], target: Target) -> str:
     """A warning if runs under different seeds have equal values: the script sets its own seed; "" otherwise."""
-    values = [run.value for run in runs if run.value is not None]
+    values = values_of(runs)
     if target.score != "stdout" or len(values) < 2 or len(set(values)) > 1:
         return ""
     return (
@@ -134,9 +134,9 @@ def _pinned_seed(runs: Sequence[Measurement], target: Target) -> str:
 
 def _fails_again(state: State) -> bool:
     """Whether the baseline failed twice in the same way and never had a value: more runs would fail, too."""
-    runs = [run for run in state.baseline_runs if run.role != "test"]
+    runs = on_validation(state.baseline_runs)
     return len(runs) > 1 and all(run.value is None and run.status == runs[0].status for run in runs)
 
 
 def _runs_on(state: State, kind: str) -> int:
-    return sum(run.on(kind) for run in state.baseline_runs if run.role != "test")
+    return sum(run.on(kind) for run in on_validation(state.baseline_runs))

@@ -10,8 +10,8 @@ from agent.ledger.events import Candidate
 from agent.ledger.state import State
 from agent.proposers.protocol import Proposer
 from agent.repo.messages import accepted_message, candidate_message
-from agent.repo.refs import RunRefs
 from agent.repo.repo import Repo
+from agent.repo.run_refs import RunRefs
 from agent.target import Target
 from agent.types import Proposal, Record
 
@@ -36,13 +36,13 @@ class Commits:
         text, commit, revision = self._edited(record.proposal, head), record.candidate, record.revision
         if commit is None or text != self.read(commit):  # the same program on another head keeps its runs
             revision += commit is not None
-            commit = self._commit_candidate(record, head, text)
+            commit = self.commit_candidate(record, head, text)
         name = self.refs.attempt_name(record.number, revision)
         return Candidate(trial=record.number, commit=commit, ref=name, parent=head)
 
     def publish(self, candidate: Candidate) -> None:
         """Point the ref of an attempt at its commit."""
-        self.repo.move(candidate.ref, candidate.commit, self.repo.ref(candidate.ref))
+        self.repo.refs.point(candidate.ref, candidate.commit)
 
     def _edited(self, proposal: Proposal, parent: str) -> str:
         from agent.patch.apply import apply_reply
@@ -61,7 +61,8 @@ class Commits:
         self.move_head(commit)
         return commit
 
-    def _commit_candidate(self, record: Record, head: str, text: str) -> str:
+    def commit_candidate(self, record: Record, head: str, text: str) -> str:
+        """Commit the file ``text`` as the edit of a trial on top of ``head``; no ref moves."""
         return self.repo.build(head, {self.target.path: text}, candidate_message(record), int(record.started))
 
     def commit_accepted(self, record: Record, state: State, head: str) -> str:
@@ -72,7 +73,7 @@ class Commits:
         return self.repo.commit_tree(tree, (head,), message, int(record.ended or 0))
 
     def move_head(self, commit: str) -> None:
-        self.repo.move(self.refs.head_name, commit, self.repo.ref(self.refs.head_name))
+        self.repo.refs.point(self.refs.head_name, commit)
 
     def mirror(self, state: State) -> str:
         """Move the branch to the head; return "", or why the branch has to wait."""
@@ -90,8 +91,8 @@ class Commits:
         lost = self._rebuild(state)
         attempts = [(self.refs.attempt_name(r.number, r.revision), r.candidate) for r in state.records]
         for name, commit in ((self.refs.head_name, state.head), *attempts):
-            if commit and commit not in lost and (now := self.repo.ref(name)) != commit:
-                self.repo.move(name, commit, now)
+            if commit and commit not in lost:
+                self.repo.refs.point(name, commit)
         numbers = ", ".join(str(r.number) for r in state.records if r.candidate in lost)
         return f"commits of attempts {numbers} were pruned from git and could not be built again" if lost else ""
 
@@ -122,4 +123,4 @@ class Commits:
                 return
             with contextlib.suppress(PatchRejected):
                 if self.repo.holds(head):
-                    self._commit_candidate(record, head, self._edited(record.proposal, head))
+                    self.commit_candidate(record, head, self._edited(record.proposal, head))

@@ -10,7 +10,7 @@ from agent.proposers.memory import Memory
 from agent.proposers.protocol import Context
 from agent.rundir.directory import NOTES, RunDirectory
 from agent.session.parts import Parts
-from agent.types import Record
+from agent.types import Record, on_validation
 
 
 def describe(
@@ -29,13 +29,13 @@ def describe(
     if failed is not None:  # on the file that the model has edited, although the head may have moved
         number, parent, transcripts = failed.number, failed.proposal.parent, f"repair-{len(failed.repairs) + 1}"
     since_keep = next((k for k, r in enumerate(reversed(finished)) if r.decision == "keep"), len(finished))
-    without_test = tuple(dataclasses.replace(r, runs=tuple(m for m in r.runs if m.role != "test")) for r in finished)
+    without_test = tuple(dataclasses.replace(record, runs=on_validation(record.runs)) for record in finished)
     return Context(
         parent=parent,
         source=parts.repo.read(parent, parts.target.path),
         path=parts.target.path,
         history=without_test,
-        incumbent_runs=tuple(m for m in state.runs.get(state.incumbent, ()) if m.role != "test"),
+        incumbent_runs=on_validation(state.runs.get(state.incumbent, ())),
         noise_sd=noise_of(state).sd,
         notes=_notes(directory),
         hardware=f"{parts.device.kind}, {parts.device.threads} threads, {parts.target.memory_gb:g} GB",

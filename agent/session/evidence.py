@@ -16,7 +16,7 @@ from agent.patch.normal_form import tree_size
 from agent.session.commits import Commits
 from agent.session.watching import watch_of
 from agent.target import Target
-from agent.types import Measurement, Record, Verdict
+from agent.types import Measurement, Record, Verdict, on_validation, values_of
 
 
 def next_step(
@@ -70,7 +70,7 @@ def history_of(
         incumbent=incumbent,
         candidate=record.candidate,
         incumbent_runs=_counting(state, incumbent, kind, paired),
-        candidate_runs=tuple(run for run in record.runs if run.role != "test"),
+        candidate_runs=on_validation(record.runs),
         noise=noise_of(state, kind),
         simpler_by=simpler_by,
         best=best_value(state) if paired else None,
@@ -83,7 +83,7 @@ def history_of(
 
 def _counting(state: State, incumbent: str, device_type: str, paired: bool) -> tuple[Measurement, ...]:
     """Runs of the incumbent; the belief corrects for selection itself, other policies leave the screening run out."""
-    runs = tuple(run for run in state.runs.get(incumbent, ()) if run.role != "test" and run.on(device_type))
+    runs = tuple(run for run in on_validation(state.runs.get(incumbent, ())) if run.on(device_type))
     return runs if paired or incumbent == state.baseline else without_screening_run(runs)
 
 
@@ -94,7 +94,7 @@ def best_value(state: State) -> float | None:
 
 
 def has_value(runs: Sequence[Measurement]) -> bool:
-    return any(run.value is not None and run.role != "test" for run in runs)
+    return bool(values_of(runs))
 
 
 def lacks_test_score(runs: tuple[Measurement, ...], target: Target) -> bool:

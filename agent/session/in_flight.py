@@ -135,7 +135,7 @@ class Runs:
 
 def with_checkpoint(runs: tuple[Measurement, ...]) -> Measurement | None:
     """The run whose checkpoint is scored on the test split: the newest with a value."""
-    return next((run for run in reversed(runs) if run.value is not None and run.role != "test"), None)
+    return next((run for run in reversed(runs) if run.counts), None)
 
 
 def prune_checkpoints(directory: RunDirectory, state: State, trial: int, running: Iterable[Order]) -> None:

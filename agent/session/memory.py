@@ -20,7 +20,7 @@ from agent.proposers.memory import Memory, PastAttempt
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, find_runs, replace_file
 from agent.target import Target
-from agent.types import Measurement, Record, to_json
+from agent.types import Record, on_validation, to_json, values_of
 
 FILE = "memory.json"
 REPLAYS = "replay-"  # prefix of the directories of replays
@@ -62,7 +62,7 @@ def gather(setting: str, root: Path, target: Target, data: str, repo: Repo, say:
         return Memory()
     found, earlier = text.count(len(attempts), "attempt"), text.count(len(states), "earlier run")
     say(f"memory: {found} of {earlier} ({', '.join(states)}).")
-    baselines = {tag: fmean(values) for tag, state in states.items() if (values := _values(state.baseline_runs))}
+    baselines = {tag: fmean(values) for tag, state in states.items() if (values := values_of(state.baseline_runs))}
     return Memory(tuple(states), tuple(attempts), baselines, points=setting != "auto")
 
 
@@ -106,7 +106,7 @@ def _attempts(tag: str, state: State, budget: str, root: Path) -> list[PastAttem
             continue
         verdict, proposal = record.verdict, record.proposal
         replayed = replays.get(record.accepted or "") or replays.get(record.candidate or "") or (None, None)
-        values = _values(record.runs)
+        values = values_of(record.runs)
         found.append(
             PastAttempt(
                 run=tag,
@@ -116,7 +116,7 @@ def _attempts(tag: str, state: State, budget: str, root: Path) -> list[PastAttem
                 source=proposal.source,
                 decision=record.decision,
                 status=record.status,
-                reason=next((run.reason for run in record.runs if run.status != "ok" and run.role != "test"), ""),
+                reason=next((run.reason for run in on_validation(record.runs) if run.status != "ok"), ""),
                 base=forms.get(record.parent, ""),
                 form=_form(record),
                 params=dict(proposal.params) if proposal.params is not None else None,
@@ -136,10 +136,6 @@ def _form(record: Record) -> str:
     return "" if record.revision else record.proposal.form
 
 
-def _values(runs: tuple[Measurement, ...]) -> list[float]:
-    return [run.value for run in runs if run.value is not None and run.role != "test"]
-
-
 def _replays(tag: str, root: Path) -> dict[str, tuple[float, float | None]]:
     """Replayed gains over the commit before, with their standard errors, by accepted commit; the latest replay wins."""
     gains: dict[str, tuple[float, float | None]] = {}
@@ -149,7 +145,7 @@ def _replays(tag: str, root: Path) -> dict[str, tuple[float, float | None]]:
         if session.kind != "replay" or session.what != tag or not isinstance(session.commits, tuple):
             continue
         noise = noise_of(state)
-        runs = {c: [r for r in state.runs.get(c, ()) if r.role != "test"] for c in session.commits}
+        runs = {commit: on_validation(state.runs.get(commit, ())) for commit in session.commits}
         for before, after in zip(session.commits, session.commits[1:], strict=False):
             gain = gain_of_runs(runs[before], runs[after], session.goal, noise)
             if gain is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MODEL_PATIENCE = {"wait": 30.0, "cma": 30.0, "stop": 300.0}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Parts(Workplace):
     """Everything that a session needs, checked."""
 
@@ -35,7 +35,6 @@ class Parts(Workplace):
     calibration: int  # runs of the baseline before the first proposal
     notifier: Notifier | None = None
     tracks: tuple[Track, ...] = ()
-    sleeper: SleepingServer | None = None
     ahead: bool = False  # the model is asked while a trial trains
 
     def caution(self, say: Callable[[str], None]) -> None:
@@ -70,7 +69,8 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     sleeper = find_sleeper(settings, place.device)
     proposer = make_session_proposer(settings, place.target, source, sleeper)
     place = with_data(place, say)
-    place = dataclasses.replace(place, target=memory_for_trials(place.target, settings, place.device, sleeper, say))
+    target = memory_for_trials(place.target, settings, place.device, sleeper, say)
+    place = dataclasses.replace(place, target=target, sleeper=sleeper)
     return Parts(
         **vars(place),
         proposer=proposer,
@@ -78,7 +78,6 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
         calibration=max(calibration, 1),
         notifier=notifier,
         tracks=tracks,
-        sleeper=sleeper,
         ahead=asks_ahead(settings, sleeper),
     )
 
@@ -173,13 +172,7 @@ def block_proposer(settings: Settings, target: Target, source: str, model: Chat 
 
 
 def _centaur_options(settings: Settings) -> dict[str, Any]:
-    share = None
-    if settings.centaur_share != "auto":
-        try:
-            share = float(settings.centaur_share)
-        except ValueError:
-            text = f"--centaur-share {settings.centaur_share}: write auto, or a number from 0 to 1."
-            raise UsageError(text) from None
+    share = None if settings.centaur_share == "auto" else float(settings.centaur_share)
     on_failure = "cma" if settings.on_llm_failure == "cma" else "raise"
     return {"share": share, "screen": settings.screen, "on_failure": on_failure}
 

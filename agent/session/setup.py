@@ -21,8 +21,8 @@ from agent.ledger.state import State
 from agent.patch.normal_form import program_of
 from agent.proposers.block import BlockProposer
 from agent.proposers.memory import Memory
-from agent.repo.refs import RunRefs
 from agent.repo.repo import Repo
+from agent.repo.run_refs import RunRefs
 from agent.repo.worktree import dirty, filtered
 from agent.rundir.directory import NOTES, RunDirectory, environment, new_tag
 from agent.rundir.stop import Stopper

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from agent.ledger.events import Candidate
 from agent.ledger.state import State
 from agent.patch.stack import Change, stack
-from agent.repo.messages import candidate_message
 from agent.session.commits import Commits
 from agent.types import Record
 
@@ -73,9 +72,8 @@ class StackedEdits:
             numbers = ", ".join(map(str, carried.trials))
             text = f"Carry the edits of trials {numbers}\n\nTrials: {numbers}\n"
             path = self.commits.target.path
-            commit = self.commits.repo.build(commit, {path: carried.text}, text, int(state.began or 0))
-        if (now := self.commits.repo.ref(name)) != commit:
-            self.commits.repo.move(name, commit, now)
+            commit = self.commits.repo.build(commit, {path: carried.text}, text, int(state.session.began or 0))
+        self.commits.repo.refs.point(name, commit)
         return commit
 
     def on_kept(self, record: Record, state: State) -> Candidate | None:
@@ -84,9 +82,7 @@ class StackedEdits:
         assert text is not None
         if record.base == state.incumbent and text == self._read(record.candidate or ""):
             return None
-        commit = self.commits.repo.build(
-            state.incumbent, {self.commits.target.path: text}, candidate_message(record), int(record.started)
-        )
+        commit = self.commits.commit_candidate(record, state.incumbent, text)
         name = self.commits.refs.attempt_name(record.number, record.revision + (commit != record.candidate))
         return Candidate(trial=record.number, commit=commit, ref=name, parent=state.incumbent)
 

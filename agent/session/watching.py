@@ -59,7 +59,7 @@ def _was_wrong(state: State) -> bool:
 
 
 def _counts(run: Measurement, device_type: str) -> bool:
-    return run.value is not None and run.role != "test" and bool(run.losses) and run.device_type == device_type
+    return run.counts and bool(run.losses) and run.device_type == device_type
 
 
 def _gate(record: Record, before: Measurement, state: State, events: Sequence[Event], beliefs: Beliefs) -> float | None:

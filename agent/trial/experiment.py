@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agent.errors import EnvironmentProblem
+from agent.repo.repo import Tree
 from agent.target import Target
 from agent.trial import mounts
 from agent.trial.compile_cache import FILE, NOTHING, Compiled
@@ -33,13 +34,6 @@ from sandbox.types import Device, Job, Limits, Mount, Sandbox
 SCHEDULE = ".overnight-schedule.jsonl"  # in the exported code: the schedule that a run has to follow
 
 
-class Source(Protocol):
-    """Where the code of commits comes from: a ``Repo``, or what a node of a cluster received."""
-
-    def export(self, commit: str, directory: Path) -> None: ...
-    def close(self) -> None: ...
-
-
 def interpreter_of(target: Target) -> Interpreter:
     """The interpreter of a target's trials outside of Docker. Raises ``EnvironmentProblem`` if it does not start."""
     try:
@@ -49,11 +43,15 @@ def interpreter_of(target: Target) -> Interpreter:
 
 
 class Experiment:
-    """Trains and scores commits of one target in one sandbox."""
+    """Trains and scores commits of one target in one sandbox.
+
+    Args:
+        tree: the files of a commit.
+    """
 
     def __init__(
         self,
-        repo: Source,
+        tree: Callable[[str], Tree],
         target: Target,
         sandbox: Sandbox,
         device: Device,
@@ -62,7 +60,7 @@ class Experiment:
         stop_now: Callable[[], bool] = lambda: False,
         compiled: Compiled = NOTHING,
     ):
-        self.repo, self.target, self.sandbox, self.device = repo, target, sandbox, device
+        self._tree, self.target, self.sandbox, self.device = tree, target, sandbox, device
         self.owner, self.prepared, self._stop_now, self._compiled = owner, prepared, stop_now, compiled
         self._python = interpreter_of(target)
         self._trusted = trusted_target(target) if target.score == "trusted" else None
@@ -124,7 +122,7 @@ class Experiment:
     def _stage(self, commit: str, code: Path, data: Path) -> None:
         code.mkdir()
         data.mkdir()
-        self.repo.export(commit, code)
+        self._tree(commit).write(code)
         if self._trusted is not None:
             self._trusted.stage(self.prepared, code, data)
         for place in (code, *code.rglob("*")):
@@ -167,31 +165,33 @@ class Experiment:
         trained = training.run(self.sandbox, self._job(train, code, data, directory, env))
         return replace(trained, seconds={**before, **trained.seconds})
 
-    def _job(self, argv: Sequence[str], code: Path, data: Path, directory: Path, env: Mapping[str, str]) -> Job:
-        extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
-        argv = ["{python}" if w in ("python", "python3") else w for w in argv]
-        own = self._own_packages(code.parent)
+    def _base(self, code: Path) -> Job:
+        """What the jobs of a run have in common."""
         return Job(
-            argv=mounts.command(self.target, argv),
-            mounts={"code": Mount(code), "data": Mount(data), **mounts.stage(self.target, code), **own},
+            argv=(),
+            mounts={"code": Mount(code)},
             workdir="code",
-            env={
-                "OVERNIGHT_DATA": "{data}",
-                "OVERNIGHT_OUT": "{out}",
-                "OVERNIGHT_BUDGET": self.target.budget.encoded,
-                **({"PYTHONPATH": "{site}"} if own else {}),
-                **env,
-                **self._hardware(),
-            },
+            env=self._hardware(),
             limits=_limits(self.target, self.device),
             device=self.device,
-            collect=() if self._trusted is None else (*CHECKPOINT, *REPORTS, *extra),
-            collect_to=directory,
-            log=directory / "train.log",
             masked=self.prepared.masked if self.prepared else (),
             hides_counters=self._trusted is not None,
             owner=self.owner,
             python=self._python,
+        )
+
+    def _job(self, argv: Sequence[str], code: Path, data: Path, directory: Path, env: Mapping[str, str]) -> Job:
+        base, own = self._base(code), self._own_packages(code.parent)
+        extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
+        fixed = {"OVERNIGHT_DATA": "{data}", "OVERNIGHT_OUT": "{out}", "OVERNIGHT_BUDGET": self.target.budget.encoded}
+        return replace(
+            base,
+            argv=mounts.command(self.target, ["{python}" if w in ("python", "python3") else w for w in argv]),
+            mounts={**base.mounts, "data": Mount(data), **mounts.stage(self.target, code), **own},
+            env={**fixed, **({"PYTHONPATH": "{site}"} if own else {}), **env, **base.env},
+            collect=() if self._trusted is None else (*CHECKPOINT, *REPORTS, *extra),
+            collect_to=directory,
+            log=directory / "train.log",
         )
 
     def _own_packages(self, folder: Path) -> dict[str, Mount]:
@@ -204,10 +204,8 @@ class Experiment:
     def _score(self, code: Path, directory: Path, split: str, progress: Progress, usual: Usual = UNKNOWN) -> Score:
         assert self._trusted is not None
         assert self.prepared is not None
-        scoring = Scoring(
-            self.target, self._trusted, self.prepared, code, self.sandbox, self.device, self.owner, self._hardware(),
-            _limits(self.target, self.device), usual, self._stop_now, self._python,
-        )  # fmt: skip
+        base, stop = self._base(code), self._stop_now
+        scoring = Scoring(self.target, self._trusted, self.prepared, self.sandbox, base, usual, stop)
         return scoring.score(directory, split, progress)
 
     def _measurement(self, order: Order, trained: Trained, score: Score, seconds: Mapping[str, float]) -> Measurement:

@@ -18,18 +18,13 @@ from agent.trial.trusted_target import Data, TrustedTarget
 from agent.trial.usual import LOADING, Usual
 from agent.trial.workspace import workspace
 from agent.types import Failure, Progress, Status
-from sandbox.interpreter import Interpreter
 from sandbox.layout import MB
 from sandbox.rmtree import remove_tree
-from sandbox.types import Device, Job, Limits, Mount, Outcome, Running, Sandbox
+from sandbox.types import Job, Mount, Outcome, Running, Sandbox
 
 LOAD_SHARE = 0.1  # of a time budget: how long a model process may load...
-LOAD_SECONDS = {
-    "cpu": 10.0,
-    "cuda": 20.0,
-    "rocm": 20.0,
-    "mps": 20.0,
-}  # ...and the least, for a busy machine or a GPU that wakes up
+# ...and the least, for a busy machine or a GPU that wakes up
+LOAD_SECONDS = {"cpu": 10.0, "cuda": 20.0, "rocm": 20.0, "mps": 20.0}
 LARGEST_MB = 64.0  # file that a model process may write: its compiler needs some; those in the channel are host memory
 _COUNTS = ("tokens", "bytes", "noise")  # numbers of a verdict that become metrics
 
@@ -81,15 +76,10 @@ class Scoring:
     target: Target
     trusted: TrustedTarget
     data: Data
-    code: Path
     sandbox: Sandbox
-    device: Device
-    owner: str
-    hardware: Mapping[str, str]  # environment variables that describe the device
-    limits: Limits
+    base: Job  # what the jobs of a run have in common, such as code, device and limits
     usual: Usual
     stop_now: Callable[[], bool]
-    python: Interpreter
     _started: list[Running] = field(default_factory=list)
 
     def score(self, directory: Path, split: str, progress: Progress) -> Score:
@@ -99,14 +89,14 @@ class Scoring:
             SandboxBroken, EnvironmentProblem: the machinery failed, not the checkpoint.
             Interrupted: ``stop_now`` is true.
         """
-        budget, began = self.target.budget, time.monotonic()
+        budget, owner, began = self.target.budget, self.base.owner, time.monotonic()
 
         def wait() -> None:
             if self.stop_now():
                 raise Interrupted
             progress("scoring", {"seconds": time.monotonic() - began})
 
-        with workspace(self.owner, memory=True) as shared, workspace(self.owner) as work:
+        with workspace(owner, memory=True) as shared, workspace(owner) as work:
             checkpoint, folder = work / "checkpoint", work / "scorer"
             checkpoint.mkdir()
             folder.mkdir()
@@ -114,7 +104,7 @@ class Scoring:
                 if (directory / item.name).exists():
                     shutil.copyfile(directory / item.name, checkpoint / item.name)
             host = Host(
-                self.owner, checkpoint, folder, shared, budget.score_seconds, budget.startup_seconds,
+                owner, checkpoint, folder, shared, budget.score_seconds, budget.startup_seconds,
                 self._load_seconds(), wait, partial(self._launch, checkpoint),
             )  # fmt: skip
             try:
@@ -146,24 +136,20 @@ class Scoring:
     def _load_seconds(self) -> float:
         budget = self.target.budget
         share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
-        least = LOAD_SECONDS[self.device.kind]
-        return round(min(max(share, least), self.usual.most_loading(self.device.kind)), 1)
+        kind = self.base.device.kind
+        return round(min(max(share, LOAD_SECONDS[kind]), self.usual.most_loading(kind)), 1)
 
     def _launch(self, checkpoint: Path, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> Running:
         largest = max((channel / name).stat().st_size for name in writable) / MB
         shared = Mount(channel, writable=tuple(writable))
-        job = Job(
+        base, names = self.base, {"OVERNIGHT_CHECKPOINT": "{checkpoint}", "OVERNIGHT_CHANNEL": "{channel}"}
+        job = replace(
+            base,
             argv=tuple(argv),
-            mounts={"code": Mount(self.code), "checkpoint": Mount(checkpoint), "channel": shared},
-            workdir="code",
-            env={"OVERNIGHT_CHECKPOINT": "{checkpoint}", "OVERNIGHT_CHANNEL": "{channel}", **self.hardware},
-            limits=replace(self.limits, file_mb=max(largest, LARGEST_MB)),
-            device=self.device,
-            masked=self.data.masked,
-            hides_counters=True,
+            mounts={**base.mounts, "checkpoint": Mount(checkpoint), "channel": shared},
+            env={**names, **base.env},
+            limits=replace(base.limits, file_mb=max(largest, LARGEST_MB)),
             forgotten=True,
-            owner=self.owner,
-            python=self.python,
         )
         running = self.sandbox.start(job)
         self._started.append(running)

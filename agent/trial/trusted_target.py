@@ -44,11 +44,13 @@ class Data(Protocol):
         ...
 
 
-class Preparation(Protocol):
-    """Makes prepared data. ``DataError`` means that the data cannot be used; its message says why."""
+class TrustedTarget(Protocol):
+    """What the trials of a target need. ``data`` is what ``prepare`` or ``unpack`` returned."""
 
     @property
-    def DataError(self) -> type[Exception]: ...
+    def DataError(self) -> type[Exception]:
+        """Raised where the data cannot be used; the message says why."""
+        ...
 
     def prepare(self, spec: Mapping[str, Any], cache: Path, say: Callable[[str], None], verify: bool) -> Data:
         """The data that [data] of target.toml describes, from ``cache`` or new; ``verify`` checks every hash."""
@@ -57,10 +59,6 @@ class Preparation(Protocol):
     def unpack(self, name: str, digest: str, cache: Path, fetch: Callable[[], Mapping[str, Any]]) -> Data:
         """The data ``digest`` in the folder ``name`` of ``cache``; ``fetch`` gives file names and uint8 arrays."""
         ...
-
-
-class TrustedTarget(Preparation, Protocol):
-    """What one trial of a target needs. ``data`` is what ``prepare`` or ``unpack`` returned."""
 
     def stage(self, data: Any, code: Path, directory: Path, /) -> None:
         """Add the frozen files to ``code``, and to ``directory`` what a trial may read before its clock starts."""

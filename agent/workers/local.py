@@ -105,10 +105,6 @@ class LocalWorkers:
             job.future.set_exception(Interrupted())
         for future in running:
             future.exception()
-        with self._lock:
-            for experiment in self._free:
-                experiment.repo.close()
-            self._free.clear()
 
 
 def fulfil(future: Future[T], work: Callable[[], T]) -> None:

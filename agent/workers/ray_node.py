@@ -129,19 +129,6 @@ class Exchange:
         return self._all_met
 
 
-class _Sent:
-    """The code of one commit, as the session sent it."""
-
-    def __init__(self, tree: Tree):
-        self._tree = tree
-
-    def export(self, _commit: str, directory: Path) -> None:
-        self._tree.write(directory)
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
 class _Connection:
     """Reports one run to the session, and receives the request to stop."""
 
@@ -219,7 +206,7 @@ def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: 
         SandboxUnavailable: the sandbox does not work on this node.
     """
     sandbox, prepared = _prepare(site, fetch)
-    return SharedExperiment(_Sent(tree), site.target, sandbox, _device(site), site.owner, prepared, stop_now)
+    return SharedExperiment(lambda _commit: tree, site.target, sandbox, _device(site), site.owner, prepared, stop_now)
 
 
 def _prepare(site: Site, fetch: Callable[[], Files]) -> tuple[Sandbox, Data | None]:

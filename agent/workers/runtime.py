@@ -30,7 +30,7 @@ from sandbox.types import Device, Sandbox, SandboxUnavailable
 REACH = {"rocm": ("docker", "process"), "mps": ("process",)}  # sandboxes whose jobs reach a GPU; others: all
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Workplace:
     """Everything that a run needs, checked; nothing has been written yet."""
 
@@ -39,17 +39,13 @@ class Workplace:
     repo: Repo
     sandbox: Sandbox
     device: Device
-    prepared: Data | None
+    prepared: Data | None = None
+    sleeper: SleepingServer | None = None  # the model server that sleeps during runs
 
     @property
     def data_hash(self) -> str:
         """Hash of the prepared data; "" for a target that prepares its own."""
         return self.prepared.hash if self.prepared else ""
-
-    @property
-    def sleeper(self) -> SleepingServer | None:
-        """The model server that sleeps during runs; None without one."""
-        return None
 
     def caution(self, say: Callable[[str], None]) -> None:
         """Say what the user must know of this place before anything starts."""
@@ -68,18 +64,18 @@ class Workplace:
             UsageError: runs at the same time would influence each other's values.
         """
         devices = self._devices(workers)
-        if self.sleeper is not None and workers > 1:
-            raise UsageError(
-                f"--workers {workers}: the model server would wake up while another trial runs. Give the server "
-                f"its own GPU and add --llm-sleep off, or leave --workers out."
-            )
         if self.sleeper is not None:
+            if workers > 1:
+                raise UsageError(
+                    f"--workers {workers}: the model server would wake up while another trial runs. Give the server "
+                    f"its own GPU and add --llm-sleep off, or leave --workers out."
+                )
             self.sleeper.stop = stop_now
         self.sandbox.sweep(owner)
         sweep(owner)
-        return [  # a Repo is bound to one git process and is not thread-safe
+        return [  # a Repo is not thread-safe
             SharedExperiment(
-                Repo(self.target.folder),
+                Repo(self.target.folder).tree,
                 self.target,
                 self.sandbox,
                 device,
@@ -148,7 +144,7 @@ def checked_place(settings: Settings) -> Workplace:
             f"--device {device.kind}: jobs in the sandbox {sandbox.name} cannot use this GPU. Use --sandbox "
             f"{' or '.join(able)}, or --device cpu."
         )
-    return Workplace(settings, target, repo, sandbox, device, None)
+    return Workplace(settings=settings, target=target, repo=repo, sandbox=sandbox, device=device)
 
 
 def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> Workers:

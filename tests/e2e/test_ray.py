@@ -311,7 +311,10 @@ def test_data_and_checkpoints_are_sent_once(nodes: Nodes, tmp_path: Path) -> Non
 
     bench = Bench(tmp_path / "bench", changes={"steps = 12": "steps = 2", "tokens = 65536": "steps = 2"})
     settings = Settings(target=str(bench.folder), device="cpu", threads=1, sandbox="process", cache="~/cache")
-    place = Workplace(settings, bench.target, bench.repo, bench.sandbox, Device("cpu", threads=1), bench.prepared)
+    place = Workplace(
+        settings=settings, target=bench.target, repo=bench.repo, sandbox=bench.sandbox,
+        device=Device("cpu", threads=1), prepared=bench.prepared,
+    )  # fmt: skip
     workers = RayWorkers(nodes.address, 3, place, str(tmp_path), lambda: False)
     head, phases = bench.repo.head(), []
 
@@ -355,7 +358,7 @@ def local(bench: Bench) -> Any:
     from agent.trial.experiment import Experiment
 
     device = Device("cpu", threads=1)
-    return Experiment(Repo(bench.folder), bench.target, bench.sandbox, device, "here", bench.prepared)
+    return Experiment(Repo(bench.folder).tree, bench.target, bench.sandbox, device, "here", bench.prepared)
 
 
 def test_unusable_cluster_is_an_environment_problem(nodes: Nodes, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Bench:
         )
         device = Device("cpu", threads=1)  # more threads would wait for each other
         self.experiment = Experiment(
-            self.repo, target, self.sandbox, device, self.owner, self.prepared, compiled=compiled
+            self.repo.tree, target, self.sandbox, device, self.owner, self.prepared, compiled=compiled
         )
         commit = self.commit(*edits)
         self.last = self.scratch / f"{commit[:8]}-{seed}"

@@ -15,6 +15,7 @@ from agent.ledger import journal as ledger
 from agent.ledger.events import Asked, name_of
 from agent.ledger.state import State, fold
 from agent.observers.protocol import Observer
+from agent.repo.refs import Refs
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.session import setup as launch
@@ -65,7 +66,7 @@ def killed(work: Callable[[], object], kill: Callable[[str, str], bool]) -> bool
 
     def child() -> None:
         _dying(ledger.Ledger, "append", kill, lambda _self, event: name_of(event))
-        _dying(Repo, "move", kill, lambda *_arguments: "move")
+        _dying(Refs, "move", kill, lambda *_arguments: "move")
         work()
 
     process = multiprocessing.get_context("fork").Process(target=child)

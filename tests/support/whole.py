@@ -11,8 +11,9 @@ from typing import Any
 from agent.ledger.events import Asked, Event, Told, fields_of, name_of
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
-from agent.repo.refs import REFS
+from agent.repo.history import history
 from agent.repo.repo import Repo
+from agent.repo.run_refs import REFS
 from agent.rundir.directory import RunDirectory
 
 # Fields that differ between two sessions with the same trials: times, and what depends on them. The date of an
@@ -45,9 +46,9 @@ def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
     found = refs_of(target, directory.tag)
     assert {name: found.get(name) for name in wanted} == wanted, found
     with closing(Repo(target)) as repo:
-        history = repo.history(f"{state.baseline}..{state.head}")
-        assert [c.sha for c in history] == [r.accepted for r in state.kept], "the branch is not what was kept"
-        for commit, record in zip(history, state.kept, strict=True):
+        commits = history(repo.git, f"{state.baseline}..{state.head}")
+        assert [c.sha for c in commits] == [r.accepted for r in state.kept], "the branch is not what was kept"
+        for commit, record in zip(commits, state.kept, strict=True):
             assert record.candidate is not None
             assert commit.tree == repo.commit(record.candidate).tree
             assert commit.parents == (record.base,), "the branch holds a combination of edits that was not measured"

@@ -57,7 +57,7 @@ class Entry:
 
 def about(state: State) -> About:
     """The description of a session. ``state`` has a session event."""
-    session, began = state.session, state.began or 0.0
+    session, began = state.session, state.session.began or 0.0
     mark = hashlib.sha256(f"{session.tag}/{session.baseline}/{began}".encode()).hexdigest()[:8]
     fields = {name: text.line(str(value), MOST_LABEL) for name, value in fields_of(session).items() if value != ""}
     settings = {name: value for name, value in fields.items() if name not in PRIVATE}
@@ -68,7 +68,7 @@ def entry_of(number: int, state: State, run_dir: Path) -> Entry:
     """The entry of trial ``number``; 0 is the baseline."""
     record = state.baseline_record if number == 0 else state.records[number - 1]
     found = attempt_json(attempt_of(record))
-    subject, began = str(found["subject"]), record.started or state.began or 0.0
+    subject, began = str(found["subject"]), record.started or state.session.began or 0.0
     return Entry(
         number=number,
         id=f"{about(state).id}-{number:04d}",

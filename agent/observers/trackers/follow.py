@@ -22,8 +22,8 @@ from pathlib import Path
 from agent import text
 from agent.errors import UsageError
 from agent.ledger.events import Event, Told
+from agent.ledger.recovery import LedgerTail
 from agent.ledger.state import State, StateBuilder
-from agent.ledger.tail import LedgerTail
 from agent.llm.api_keys import scrub
 from agent.observers.trackers.entries import about, entry_of, point_of
 from agent.observers.trackers.track import Track, Tracker

@@ -46,7 +46,7 @@ def overview_of(tag: str, state: State, running: bool) -> Overview:
         condition=condition(state, running),
         ended=text.line(state.ended) if state.ended and not running else "",
         proposer=text.line(state.session.proposer),
-        started=state.began,
+        started=state.session.began,
         summary=summarize(state),
     )
 

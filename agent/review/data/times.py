@@ -69,7 +69,7 @@ def cost(record: Record) -> float:
 
 def wall_seconds(state: State) -> float:
     """Return the seconds from the first event to the last, without the time in which no session ran."""
-    began = state.last_time if state.began is None else state.began
+    began = state.last_time if state.session.began is None else state.session.began
     return max(0.0, state.last_time - began - state.away)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from targets import make_bowl
 from agent.cli.entry import main
 from agent.ledger.events import Ended, ServerProblem, SessionStarted, encode
 from agent.ledger.journal import Ledger, read
-from agent.ledger.recovery import GONE, read_state, salvage
+from agent.ledger.recovery import GONE, read_state
 from agent.ledger.state import LedgerDamaged, State, fold
 from agent.rundir.directory import RunDirectory
 
@@ -27,6 +28,13 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, State]
     folder = tmp_path_factory.mktemp("night")
     directory = start(make_bowl(folder / "target"), folder / "runs", trials=6, policy="greedy")
     return folder, directory.ledger.read_bytes(), state_of(directory)
+
+
+def read_bytes(data: bytes) -> tuple[State, list[str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        path.write_bytes(data)
+        return read_state(path)
 
 
 def spoilt(data: bytes, kind: str, trial: int) -> tuple[bytes, int]:
@@ -43,7 +51,7 @@ def spoilt(data: bytes, kind: str, trial: int) -> tuple[bytes, int]:
 def test_trials_after_damaged_line_are_shown(night: tuple[Path, bytes, State], kind: str) -> None:
     _, data, whole = night
     damaged, number = spoilt(data, kind, 3)
-    state, problems = salvage(damaged, "ledger.jsonl")
+    state, problems = read_bytes(damaged)
     assert f"ledger.jsonl, line {number}, is damaged" in problems[0]
     assert [r.number for r in state.records] == [r.number for r in whole.records]
     others = [k for k in range(6) if k != 2]
@@ -64,22 +72,22 @@ def test_events_without_a_trial_are_shown_beside_damage() -> None:
         ServerProblem(time=2.0, problem="p", action="noted"),
         Ended(time=3.0, reason="e"),
     ]
-    state, problems = salvage(b"".join(map(encode, events)) + b"{\n", "ledger.jsonl")
+    state, problems = read_bytes(encode(events[0]) + b"{\n" + b"".join(map(encode, events[1:])))
     assert len(problems) == 1
     assert ([found.problem for found in state.server_problems], state.ended) == (["p"], "e")
 
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 10**9))
-def test_salvage_survives_any_damage(night: tuple[Path, bytes, State], seed: int) -> None:
+def test_reading_survives_any_damage(night: tuple[Path, bytes, State], seed: int) -> None:
     _, data, whole = night
     chance = random.Random(seed)
     spoiled = bytearray(data)
     for _ in range(chance.randrange(1, 20)):
         spoiled[chance.randrange(len(spoiled))] = chance.choice(b'\n{}"[]x0\xff')
-    state, _ = salvage(bytes(spoiled), "ledger.jsonl")
+    state, _ = read_bytes(bytes(spoiled))
     assert isinstance(state, State)
-    assert salvage(data, "ledger.jsonl") == (whole, [])
+    assert read_bytes(data) == (whole, [])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +17,8 @@ from agent.errors import UsageError
 from agent.judge.noise import Noise
 from agent.replay.exact import header_differences, header_of
 from agent.replay.outcomes import Finding, Result, compare, noise_of
-from agent.replay.plan import OBSTACLE, Comparison, Cost, Plan, cost_of, stages_of_replay
+from agent.replay.plan import OBSTACLE, Comparison, Plan, cost_of, stages_of_replay
 from agent.replay.progress import ReplayProgress
-from agent.replay.replay import seconds_of_run
 from agent.replay.shown import terminal
 from agent.replay.steps import Step
 from agent.replay.view import plan_words, shown_of
@@ -63,10 +62,6 @@ def plan_of(*steps: Step, cuts: Sequence[Comparison] = ()) -> Plan:
     return Plan("night", 3, "minimize", "val_bpb", budget, stages_of_replay(steps, "minimize", budget, cuts))
 
 
-def cost(plan: Plan, done: Mapping[str, Sequence[Measurement]], workers: int = 1) -> Cost:
-    return cost_of(plan, [seconds_of_run(plan, done)] * len(plan.stages), done, workers)
-
-
 def test_recorded_noise_counts_only_under_same_budget() -> None:
     plan = plan_of(Step(0, "a", "baseline", runs=(run_of("a", 1.0), run_of("a", 1.2, 2))))
     replayed = {"a": [run_of("a", 1.0, 3), run_of("a", 1.4, 4)]}
@@ -84,14 +79,14 @@ def test_noise_is_pooled_within_device_types() -> None:
 def test_cost_is_estimated_from_recorded_seconds() -> None:
     steps = [Step(k, str(k), "s", runs=(run_of(str(k), 1.0, seconds=600.0),)) for k in range(3)]
     plan = plan_of(*steps)
-    found = cost(plan, {})
+    found = cost_of(plan, {}, 1)
     assert (found.runs, found.commits, found.seconds) == (9, 3, 5400.0)
-    assert cost(plan, {}, 3).seconds == 1800.0
-    assert cost(plan, {"0": [run_of("0", 1.0)] * 3}).runs == 6
-    assert cost(replace(plan, same_budget=False), {}).seconds is None
+    assert cost_of(plan, {}, 3).seconds == 1800.0
+    assert cost_of(plan, {"0": [run_of("0", 1.0)] * 3}, 1).runs == 6
+    assert cost_of(replace(plan, same_budget=False), {}, 1).seconds is None
     head, last = steps[2].bare, Step(1002, "1", "without the last edit: the commit before it")
     cuts = (Comparison(steps[1].bare, head, head, OBSTACLE), Comparison(head, last, head))
-    assert cost(plan_of(*steps, cuts=cuts), {}).runs == 9
+    assert cost_of(plan_of(*steps, cuts=cuts), {}, 1).runs == 9
     assert "1 h 30 min" in plan_words(plan, found)
 
 

@@ -84,7 +84,9 @@ def test_edits_hold_or_reverse_at_each_setting(
     assert {"whole branch", "held together"} <= set(by_edit[2])
     assert data["held"] == [state.kept[rate - 1].number]
     assert (git(target, "status", "--porcelain"), git(target, "rev-parse", "HEAD")) == before
-    assert "promotion of night" in (runs / "promote-night" / "promote.html").read_text()
+    page = (runs / "promote-night" / "promote.html").read_text()
+    assert "promotion of night" in page
+    assert "night-minimal" not in page, "only an ablation makes that branch"
 
     assert main(["branch", "night", "--only-held", "--runs", str(runs)]) == 0
     message = git(target, "log", "-1", "--format=%B", "autoresearch/night-held")

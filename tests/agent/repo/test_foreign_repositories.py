@@ -11,8 +11,10 @@ from targets import git, make_bowl
 
 from agent.cli.init import adopt
 from agent.errors import EnvironmentProblem, UsageError
-from agent.repo.refs import RunRefs
-from agent.repo.repo import RefMoved, Repo
+from agent.repo.history import history
+from agent.repo.refs import RefMoved
+from agent.repo.repo import Repo
+from agent.repo.run_refs import RunRefs
 from agent.repo.worktree import dirty
 from agent.session.setup import check_repository
 
@@ -25,7 +27,7 @@ def test_sha256_repository_runs_session(tmp_path: Path, monkeypatch: pytest.Monk
     assert state.ended == "all 2 trials done"
     repo = Repo(target)
     repo.need([repo.head(), state.head], "night")
-    assert [commit.sha for commit in repo.history("HEAD")] == [repo.head()]
+    assert [commit.sha for commit in history(repo.git, "HEAD")] == [repo.head()]
     with pytest.raises(UsageError, match="f" * 12):
         repo.need(["f" * 64], "night")
 
@@ -129,7 +131,7 @@ def test_conflict_of_ref_prefixes_is_named(tmp_path: Path) -> None:
     assert "cannot create" in message
     assert "disk" not in message
     with pytest.raises(RefMoved, match="Rename"):
-        repo.move("refs/heads/autoresearch/x", repo.head(), None)
+        repo.refs.move("refs/heads/autoresearch/x", repo.head(), None)
 
 
 def test_missing_object_of_partial_clone_is_named(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from targets import git, make_bowl
 
 from agent.errors import UsageError
 from agent.repo.git import scrub_environment
-from agent.repo.refs import RunRefs
-from agent.repo.repo import RefMoved, Repo
+from agent.repo.refs import RefMoved
+from agent.repo.repo import Repo
+from agent.repo.run_refs import RunRefs
 from agent.repo.worktree import dirty
 
 
@@ -70,7 +71,7 @@ def test_target_in_subfolder_is_edited_there(tmp_path: Path) -> None:
     commit = repo.build(repo.head(), {"train.py": "inner = 2\n"}, "Two\n", 0)
     assert git(top, "show", f"{commit}:sub/target/train.py") == "inner = 2"
     assert git(top, "show", f"{commit}:train.py") == git(top, "show", "HEAD:train.py")
-    repo.export(commit, tmp_path / "out")
+    repo.tree(commit).write(tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").rglob("*")) == ["train.py"]
 
 
@@ -101,7 +102,7 @@ def test_text_survives_commit_and_export(target: Path, tmp_path: Path, text: str
     repo = Repo(target)
     commit = repo.build(repo.head(), {"train.py": text}, "Text\n", 0)
     assert repo.read(commit, "train.py") == text
-    repo.export(commit, tmp_path / "out")
+    repo.tree(commit).write(tmp_path / "out")
     assert (tmp_path / "out" / "train.py").read_bytes() == text.encode("utf-8", "surrogateescape")
 
 
@@ -113,7 +114,7 @@ def test_export_skips_links_and_submodules(target: Path, tmp_path: Path) -> None
     git(target, "update-index", "--add", "--cacheinfo", f"160000,{other},module")
     git(target, "commit", "-q", "-m", "Links")
     repo = Repo(target)
-    repo.export(repo.head(), tmp_path / "out")
+    repo.tree(repo.head()).write(tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").rglob("*")) == ["target.toml", "train.py"]
 
 
@@ -132,10 +133,9 @@ def test_hooks_and_filters_never_run(target: Path, tmp_path: Path) -> None:
     repo = Repo(target)
     refs = RunRefs(repo, "night")
     commit = repo.build(repo.head(), {"train.py": "x = 2\n"}, "Two\n", 0)
-    repo.move(refs.head_name, commit, None)
+    repo.refs.move(refs.head_name, commit, None)
     assert refs.mirror(commit, frozenset()) == ""
-    repo.export(commit, tmp_path / "out")
-    assert "x = 2" in repo.diff(repo.head(), commit)
+    repo.tree(commit).write(tmp_path / "out")
     assert dirty(repo) == []
     assert not trap.exists()
 
@@ -144,12 +144,12 @@ def test_move_refuses_unexpected_old_value(target: Path) -> None:
     repo = Repo(target)
     first, second = (repo.build(repo.head(), {"train.py": f"x = {k}\n"}, "x\n", k) for k in (1, 2))
     name = "refs/autoresearch/night/head"
-    repo.move(name, first, None)
-    repo.move(name, first, None)  # a step repeated after a kill
+    repo.refs.move(name, first, None)
+    repo.refs.move(name, first, None)  # a step repeated after a kill
     with pytest.raises(RefMoved, match=rf"refs/autoresearch/night/head .*fatal: .*{first[:12]}"):
-        repo.move(name, second, None)
-    repo.move(name, second, first)
-    assert repo.ref(name) == second
+        repo.refs.move(name, second, None)
+    repo.refs.move(name, second, first)
+    assert repo.refs.get(name) == second
 
 
 def test_move_names_the_held_lock(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_move_names_the_held_lock(target: Path, monkeypatch: pytest.MonkeyPatch)
     lock.parent.mkdir(parents=True)
     lock.write_text("")
     with pytest.raises(RefMoved, match=r"head\.lock"):
-        repo.move("refs/autoresearch/night/head", repo.head(), None)
+        repo.refs.move("refs/autoresearch/night/head", repo.head(), None)
 
 
 def test_git_variables_are_scrubbed(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from agent.ledger.events import name_of
 from agent.ledger.journal import read
 from agent.llm import retries
 from agent.patch.apply import unified_diff
-from agent.repo.repo import Repo
+from agent.repo.refs import Refs
 from agent.rundir.directory import RunDirectory
 from agent.session.parts import MODEL_PATIENCE
 
@@ -56,7 +56,7 @@ def at(monkeypatch: pytest.MonkeyPatch, when: str, what: str, count: int, act: C
         return wrapped
 
     monkeypatch.setattr(ledger.Ledger, "append", wrap(ledger.Ledger.append, ""))
-    monkeypatch.setattr(Repo, "move", wrap(Repo.move, "move"))
+    monkeypatch.setattr(Refs, "move", wrap(Refs.move, "move"))
     return seen
 
 

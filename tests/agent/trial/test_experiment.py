@@ -155,7 +155,7 @@ def test_too_much_gpu_memory_is_out_of_memory(bench: Bench, tmp_path: Path, monk
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr("sandbox.gpu.PATIENCE", 0.2)
     target = dataclasses.replace(bench.target, score="stdout", pattern="(.*)", train=("sleep", "60"), vram_gb=2.0)
-    experiment = Experiment(bench.repo, target, bench.sandbox, Device("cuda", "GPU-aaa"), "test")
+    experiment = Experiment(bench.repo.tree, target, bench.sandbox, Device("cuda", "GPU-aaa"), "test")
     order = Order(0, bench.repo.head(), "screen", 1, "run")
     run = experiment.measure(order, tmp_path / "run", lambda _phase, _info: None)
     assert (run.status, run.value) == ("oom", None)

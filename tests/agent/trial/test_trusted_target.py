@@ -92,7 +92,7 @@ def test_invalid_checkpoint_of_second_target_has_no_value(target: Path, tmp_path
     git(target, "commit", "-qam", "Negative counts")
     loaded, _ = load_target(target)
     data, repo = prepare(loaded, str(tmp_path / "cache"), nothing), Repo(target)
-    experiment = Experiment(repo, loaded, make_sandbox("process"), Device("cpu", threads=1), "test", data)
+    experiment = Experiment(repo.tree, loaded, make_sandbox("process"), Device("cpu", threads=1), "test", data)
     run = experiment.measure(Order(0, repo.head(), "screen", 1, "run"), tmp_path / "run", lambda _phase, _info: None)
     repo.close()
     assert (run.status, run.value) == ("invalid", None)

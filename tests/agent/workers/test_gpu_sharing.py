@@ -225,7 +225,7 @@ def test_doctor_does_not_wake_the_server(server: OpenAIServer, tmp_path: Path) -
 def test_trial_receives_its_gpu_memory_limit(tmp_path: Path, device: Device, limit: str | None) -> None:
     target = replace(load_target(make_bowl(tmp_path / "target"))[0], vram_gb=48.5)
     repo = Repo(target.folder)
-    experiment = SharedExperiment(repo, target, make_sandbox("process"), device, "x")
+    experiment = SharedExperiment(repo.tree, target, make_sandbox("process"), device, "x")
     assert experiment._hardware().get("OVERNIGHT_VRAM_GB") == limit
     repo.close()
 
