@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.observers.trackers.entries import About, Entry
@@ -55,7 +56,7 @@ class Track:
     def unreachable(self) -> str:
         """Why the server of the address does not answer now; "" if it does, or if the place is no server."""
         parts = urlsplit(self.place)
-        if parts.scheme not in PORTS:
+        if parts.scheme not in PORTS or parts.scheme in getproxies():  # a proxy may reach what this machine cannot
             return ""
         try:
             socket.create_connection((str(parts.hostname), parts.port or PORTS[parts.scheme]), REACH_SECONDS).close()
