@@ -113,6 +113,7 @@ def _train_again(prepared: Prepared, yes: bool, json: bool) -> Result | None:
     from agent.replay.view import plan_words, result_json, shown_of
 
     plan, cost = prepared.plan, prepared.cost
+    prepared.places[0].caution(say)
     if not _agreed(plan_words(plan, cost), cost, yes):
         return None
     result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))

@@ -81,7 +81,6 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
         self_reported=place.target.score == "stdout",
     )
     budgets = [at.target.budget for at in places]
-    place.caution(say)
     return Prepared(
         plan=plan,
         steps=steps,

@@ -81,7 +81,6 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
         )
     places = [place] * len(plan.stages)
     together = (None, lambda head, _kept: _together(steps[-1].bare, head))[: len(places)]
-    place.caution(say)
     return Prepared(plan, steps, [step.commit for step in steps], places, together, directory)
 
 

@@ -52,7 +52,7 @@ def test_first_command_of_init_costs_one_run(target: Path, tmp_path: Path, capsy
     assert "no trial is left" in capsys.readouterr().err
     assert main([*resume, "--trials", "2"]) == 0
     state = state_of(RunDirectory(tmp_path / "runs", "first"))
-    assert (state.session.policy, len(state.baseline_runs), len(state.finished)) == ("confirm", 4, 2)
+    assert (state.session.policy, len(state.baseline_runs), len(state.finished)) == ("confirm", 3, 2)
 
 
 def test_dry_run_refuses_what_run_refuses(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
