@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves the GPU path in one command, in about ten minutes: gpu-check.sh OUT [WHEELS] [OPTIONS of benchmarks.gpu]
+# Proves the GPU path in one command, in at most twelve minutes: gpu-check.sh OUT [WHEELS] [OPTIONS of benchmarks.gpu]
 # WHEELS is a folder made by gpu-wheels.sh, for a machine without a network. Results: OUT/gpu.json and OUT/gpu.md.
 
 set -euo pipefail
