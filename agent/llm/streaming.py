@@ -85,8 +85,9 @@ def tokens_in_time(response: Response, limits: Limits, began: float) -> Iterator
     try:
         yield token
     except Exception:
-        if not late.is_set():
+        if not late.is_set() and time.monotonic() < due:  # the HTTP library's own limit may end before the watcher
             raise
+        late.set()
     finally:
         over.set()
         watcher.join()

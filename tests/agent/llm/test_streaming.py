@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -38,12 +39,12 @@ def test_reply_may_take_longer_than_the_limit_between_tokens() -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ((FOREVER,), "no first token within 0.5 s (--llm-timeout)"),
+        ((FOREVER,), "no first token within 2 s (--llm-timeout)"),
         ((event({"role": "assistant", "content": ""}), FOREVER), "no first token"),
         ((": keep-alive", 0.2) * 1000, "no first token"),
         (
             (event({"content": "a"}), event({"content": "b"}), FOREVER),
-            "no further token within 0.5 s (--llm-token-timeout), after 2",
+            "no further token within 2 s (--llm-token-timeout), after 2",
         ),
         ((event({"content": "a"}), *((": keep-alive", 0.2) * 1000)), "no further token"),
         ((event({"content": "a"}), *((event({}), 0.2) * 1000)), "no further token"),
@@ -52,14 +53,22 @@ def test_reply_may_take_longer_than_the_limit_between_tokens() -> None:
 )
 def test_stream_without_tokens_ends_and_is_retried(lines: tuple[str | float, ...], words: str) -> None:
     with OpenAIServer([Answer(events=lines), "now"]) as server:
-        reply = client(server, timeout=0.5).complete(ASK)
+        reply = client(server, timeout=2).complete(ASK)
     assert (reply.text, reply.attempts) == ("now", 2)
     assert words in reply.failures[0]
 
 
+def test_limit_of_the_library_names_the_same_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = threading.Event.wait
+    monkeypatch.setattr(threading.Event, "wait", lambda event, timeout=None: wait(event, timeout and timeout + 1))
+    with OpenAIServer([Answer(events=(event({"content": "a"}), FOREVER)), "now"]) as server:
+        reply = client(server, timeout=2).complete(ASK)
+    assert "--llm-token-timeout" in reply.failures[0]
+
+
 def test_limit_between_tokens_may_be_shorter_than_the_first() -> None:
     with OpenAIServer([Answer(events=(event({"content": "a"}), FOREVER)), "now"]) as server:
-        reply = client(server, timeout=FOREVER, token_timeout=0.5).complete(ASK)
+        reply = client(server, timeout=FOREVER, token_timeout=2).complete(ASK)
     assert (reply.text, reply.attempts) == ("now", 2)
     assert "--llm-token-timeout" in reply.failures[0]
 
@@ -67,7 +76,7 @@ def test_limit_between_tokens_may_be_shorter_than_the_first() -> None:
 def test_abandoned_stream_closes_its_connection() -> None:
     endless = [piece for k in range(5000) for piece in ("event: ping", 0.05)]
     with OpenAIServer([Answer(events=(event({"content": "a"}), *endless)), "now"]) as server:
-        client(server, timeout=0.5).complete(ASK)
+        client(server, timeout=2).complete(ASK)
         assert server.left.wait(60), "the server still generates"
 
 
