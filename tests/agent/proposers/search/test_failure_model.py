@@ -72,6 +72,15 @@ def test_safest_points_are_always_admissible():
     assert method.failures().admissible(np.linspace(0.1, 0.2, 64), 0.3, 0.5).sum() == 64 * SAFEST
 
 
+def test_best_point_stays_admissible_after_failures():
+    method = observed(lambda params: params["WIDTH"] > 0.6)
+    for _ in range(40):
+        method.tell(method.ask(), None, status="diverged")
+    best = method.best.x
+    assert method.admissible([best, *np.random.default_rng(0).random((200, 3))])[0]
+    assert method.failures().admissible(np.linspace(0.1, 0.2, 64), 0.3, 0.5, known=0.15).sum() == 32
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_random_failures_are_ignored(seed):
     method, random = make_proposer("cma-es", SPACE, seed), np.random.default_rng(seed)
