@@ -31,6 +31,7 @@ Array = NDArray[np.float64]
 
 OWN = ("cma", "gp")  # sources of CMA-ES samples
 TARGET_RATE = 0.03  # long-run share of failures of a source
+BOUND = 0.7  # success probability that suffices if the best point has no more
 SAFEST = 1 / 32  # share of the candidates that is always admissible
 LATEST = 400  # observations that a boundary is fitted to
 SLOPE_SD = 8.0  # prior of a slope: log-odds from one side of the cube to the other
@@ -101,10 +102,11 @@ class FailureModel:
         """Mask [m] of the CMA-ES samples with enough ``success`` probability [m].
 
         The safest 1/32 are always admissible: taking the single safest sample would bias the search. So are samples
-        with the probability ``known`` of the best point: after a few failures near it, the search would leave it.
+        with the probability ``known`` of the best point, or ``BOUND`` if that is more: after a few failures near it,
+        the search would leave it.
         """
         safest = float(np.quantile(success, 1.0 - SAFEST))
-        return np.asarray(success >= min(self.threshold(least, step, OWN), safest, known))
+        return np.asarray(success >= min(self.threshold(least, step, OWN), safest, max(known, BOUND)))
 
     def _fit(self, kind: str) -> list[tuple[float, Boundary | MemoryModel]]:
         """What explains a kind by the location, and how probably; the rest is the probability of a constant rate."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.proposers import make_proposer
-from agent.proposers.search.failure_model import SAFEST
+from agent.proposers.search.failure_model import BOUND, SAFEST
 from agent.space.space import SearchSpace
 from agent.types import Param
 
@@ -76,9 +76,12 @@ def test_best_point_stays_admissible_after_failures():
     method = observed(lambda params: params["WIDTH"] > 0.6)
     for _ in range(40):
         method.tell(method.ask(), None, status="diverged")
-    best = method.best.x
-    assert method.admissible([best, *np.random.default_rng(0).random((200, 3))])[0]
-    assert method.failures().admissible(np.linspace(0.1, 0.2, 64), 0.3, 0.5, known=0.15).sum() == 32
+    failures = method.failures()
+    assert failures.threshold(0.3, 0.5, ("cma",)) > 0.9
+    success = np.linspace(0.6, 0.9, 64)
+    assert failures.admissible(success, 0.3, 0.5).sum() == 64 * SAFEST
+    assert failures.admissible(success, 0.3, 0.5, known=0.8).sum() == np.sum(success >= 0.8)
+    assert failures.admissible(success, 0.3, 0.5, known=0.1).sum() == np.sum(success >= BOUND)
 
 
 @pytest.mark.parametrize("seed", range(2))
