@@ -24,6 +24,7 @@ The model reads this file before every proposal. Write ideas to try, parts to le
 Notes do not change the rules of acceptance.
 A new run copies notes.md of its target into its own folder; edit that copy during the session.
 """
+DERIVED = ("replay-", "promote-")  # begin the tags of what trains the commits of a run again
 
 
 class RunDirectory:
@@ -46,10 +47,27 @@ class RunDirectory:
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
 
+    def check_new(self) -> None:
+        """Raise ``UsageError`` if a new run cannot have this directory."""
+        if self.tag.startswith(DERIVED):
+            raise UsageError(
+                f"--tag {self.tag}: {' and '.join(DERIVED)} begin the names of replays and promotions. Choose another."
+            )
+        if self.path.exists():
+            raise UsageError(
+                f"{self.path} exists. Use `overnight resume {self.tag}` to continue it, or another --tag to start a "
+                "new run."
+            )
+
     def create(self, settings: Mapping[str, Any], notes: str = NOTES) -> None:
         """Make the directory with run.toml and notes.md."""
         with writing(self.path):
-            self.path.mkdir(parents=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir()
+            except FileExistsError:  # another session has just begun under this tag
+                self.check_new()
+                raise
             (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
             self.settings.write_text(dump_toml(settings), encoding="utf-8")
             self.notes.write_text(notes, encoding="utf-8")
@@ -126,7 +144,7 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
+        raise EnvironmentProblem(f"cannot write {place}: {error.strerror or error}.") from error
 
 
 def replace_file(path: Path, content: str | bytes) -> None:

@@ -33,6 +33,20 @@ def test_tag_must_be_valid_branch_name(tmp_path: Path, tag: str) -> None:
         RunDirectory(tmp_path, tag)
 
 
+def test_second_session_under_a_tag_is_a_usage_error(tmp_path: Path) -> None:
+    RunDirectory(tmp_path, "night").create({"run": {"a": 1}})
+    late = RunDirectory(tmp_path, "night")  # of a session that began at the same moment
+    with pytest.raises(UsageError, match="resume night"):
+        late.create({"run": {"a": 2}})
+    assert late.read_settings() == {"run": {"a": 1}}
+
+
+@pytest.mark.parametrize("tag", ["replay-night", "promote-night"])
+def test_run_cannot_have_name_of_a_replay(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(UsageError, match=f"--tag {tag}"):
+        RunDirectory(tmp_path, tag).check_new()
+
+
 def test_lock_admits_one_session(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path, "night")
     directory.create({"run": {"a": None, "b": Path("x")}})
