@@ -69,8 +69,8 @@ def detach(tag: str, runs: str) -> int:
     if child.returncode:
         return child.returncode
     print(tag)
-    log = RunDirectory(root, tag).log
-    print(f"run {tag} continues in the background: overnight status {tag}; {log}", file=sys.stderr)
+    directory = RunDirectory(root, tag)
+    print(f"run {tag} continues in the background: {directory.command('status')}; {directory.log}", file=sys.stderr)
     return 0
 
 

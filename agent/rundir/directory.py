@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 from agent.errors import EnvironmentProblem, UsageError
@@ -47,6 +48,12 @@ class RunDirectory:
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
 
+    def command(self, verb: str, *options: str) -> str:
+        """A command line to copy: ``overnight resume TAG``, with ``--runs`` if this folder of runs is not the default."""
+        root = self.path.parent
+        where = () if root == Path("runs") else ("--runs", quote(str(root)))
+        return " ".join(["overnight", verb, self.tag, *options, *where])
+
     def check_new(self) -> None:
         """Raise ``UsageError`` if a new run cannot have this directory."""
         if self.tag.startswith(DERIVED):
@@ -55,8 +62,7 @@ class RunDirectory:
             )
         if self.path.exists():
             raise UsageError(
-                f"{self.path} exists. Use `overnight resume {self.tag}` to continue it, or another --tag to start a "
-                "new run."
+                f"{self.path} exists. Use `{self.command('resume')}` to continue it, or another --tag to start a new run."
             )
 
     def create(self, settings: Mapping[str, Any], notes: str = NOTES) -> None:
@@ -90,7 +96,7 @@ class RunDirectory:
                 file.seek(0)
                 raise UsageError(
                     f"run {self.tag} is already running (process {file.read().strip() or 'unknown'}). "
-                    f"`overnight status {self.tag}` shows it, `overnight stop {self.tag}` ends it."
+                    f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
                 )
             file.truncate(0)
             file.write(str(os.getpid()))

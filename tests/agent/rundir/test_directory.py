@@ -41,6 +41,11 @@ def test_second_session_under_a_tag_is_a_usage_error(tmp_path: Path) -> None:
     assert late.read_settings() == {"run": {"a": 1}}
 
 
+def test_commands_name_a_folder_of_runs_that_is_not_the_default() -> None:
+    assert RunDirectory(Path("runs"), "n").command("resume", "--trials", "3") == "overnight resume n --trials 3"
+    assert RunDirectory(Path("/my runs"), "n").command("log") == "overnight log n --runs '/my runs'"
+
+
 @pytest.mark.parametrize("tag", ["replay-night", "promote-night"])
 def test_run_cannot_have_name_of_a_replay(tmp_path: Path, tag: str) -> None:
     with pytest.raises(UsageError, match=f"--tag {tag}"):
