@@ -81,6 +81,10 @@ def test_missing_target_toml_is_usage_error(fails: Fails, tmp_path: Path) -> Non
         ('["train.py"]', '["a.py", "b.py"]', ["editable"]),
         ("[target]", "[target", ["target.toml"]),
         ('name = "bowl"', "name = 3", ["[target]", "name"]),
+        ('editable = ["train.py"]', "", ["[target]", "editable is missing"]),
+        ('train = ["python", "train.py"]', "", ["[target]", "train is missing"]),
+        ('score = "stdout"', 'score = "stdout"\nmetric = ""', ["[target]", "metric = ''"]),
+        ('score = "stdout"', 'score = "stdout"\nmetric = "a\\nb"', ["[target]", "metric ="]),
         ("memory_gb = 1", 'memory_gb = "lots"', ["[limits]", "memory_gb"]),
         ("[budget]", "[run]\nproposr = 1\n[budget]", ["[run]", "'proposr'", "'proposer'"]),
     ],
@@ -223,6 +227,22 @@ def test_unreachable_cluster_is_environment_error(fails: Fails, target: Path) ->
 def test_uncommitted_editable_file_is_named(fails: Fails, tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target", toml=TOML.replace('["train.py"]', '["other.py"]'))
     assert "other.py" in refuses(fails, target)
+
+
+def test_editable_file_that_is_a_link_is_named(fails: Fails, tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target")
+    (target / "train.py").rename(target / "real.py")
+    (target / "train.py").symlink_to("real.py")
+    git(target, "add", "-A")
+    git(target, "commit", "-qm", "Link")
+    message = refuses(fails, target)
+    assert "train.py is a link" in message
+
+
+def test_target_toml_in_another_encoding_is_named(fails: Fails, tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target")
+    (target / "target.toml").write_bytes(TOML.encode() + b"# \xe4\n")
+    assert all(word in refuses(fails, target) for word in ("target.toml", "0xe4", "UTF-8"))
 
 
 def test_parameter_missing_in_block_is_named(fails: Fails, tmp_path: Path) -> None:
