@@ -299,6 +299,21 @@ def test_session_output_is_plain_in_a_pipe(target: Path, tmp_path: Path) -> None
     assert "trial 2/2" in done.stderr
 
 
+def test_interrupt_while_modules_load_has_no_traceback() -> None:
+    program = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'agent.cli.parser':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from agent.cli import main\n"
+        "sys.exit(main(['--version']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "overnight: interrupted\n")
+
+
 def test_demo_says_how_to_put_overnight_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / ".venv/bin/activate"
     script.parent.mkdir(parents=True)
