@@ -23,7 +23,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: {error}.") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: byte {error.object[error.start]:#04x} is not UTF-8. Convert the file to UTF-8.") from None
+        byte = error.object[error.start]
+        raise UsageError(f"{path}: byte {byte:#04x} is not UTF-8. Convert the file to UTF-8.") from None
 
 
 def dump_toml(tables: Mapping[str, Any]) -> str:

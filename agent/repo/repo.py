@@ -87,7 +87,7 @@ class Repo:
         if not entry:
             raise UsageError(f"commit {commit[:12]} has no file {name}: is it committed?")
         if not entry.startswith("100"):
-            raise UsageError(f"commit {commit[:12]}: {name} is a link or a folder. Commit the file itself in its place.")
+            raise UsageError(f"commit {commit[:12]}: {name} is a link or a folder. Commit the file itself.")
         data = self.git.output("cat-file", "blob", f"{commit}:{name}")
         return data.decode("utf-8", "surrogateescape")
 

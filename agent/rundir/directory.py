@@ -49,7 +49,7 @@ class RunDirectory:
         return self.path / "trials" / f"{number:04d}"
 
     def command(self, verb: str, *options: str) -> str:
-        """A command line to copy: ``overnight resume TAG``, with ``--runs`` if this folder of runs is not the default."""
+        """A command line to copy: ``overnight resume TAG``, with ``--runs`` if the folder is not the default."""
         root = self.path.parent
         where = () if root == Path("runs") else ("--runs", quote(str(root)))
         return " ".join(["overnight", verb, self.tag, *options, *where])
@@ -62,7 +62,8 @@ class RunDirectory:
             )
         if self.path.exists():
             raise UsageError(
-                f"{self.path} exists. Use `{self.command('resume')}` to continue it, or another --tag to start a new run."
+                f"{self.path} exists. Use `{self.command('resume')}` to continue it, or another --tag to start a new "
+                "run."
             )
 
     def create(self, settings: Mapping[str, Any], notes: str = NOTES) -> None:

@@ -74,8 +74,8 @@ class Baseline:
             missing = " If your project has its own environment, name its interpreter with --python."
             raise OvernightError(
                 f"the unchanged target fails ({last.status}: {last.reason}); see "
-                f"{self.directory.path / last.trace / 'train.log'}. Fix {target.path}, target.toml or the machine, then "
-                "start a new run." + (missing if "ModuleNotFoundError" in last.reason else "")
+                f"{self.directory.path / last.trace / 'train.log'}. Fix {target.path}, target.toml or the machine, "
+                "then start a new run." + (missing if "ModuleNotFoundError" in last.reason else "")
             )
         for kind in self.runs.workers.types:
             check_baseline([run for run in runs if run.on(kind)], self.policy)

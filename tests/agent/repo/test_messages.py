@@ -55,7 +55,7 @@ def test_git_reads_only_our_trailers(line: str, form: str) -> None:
 
 def test_addresses_are_not_broken_into_lines() -> None:
     address = "https://github.com/KellerJordan/modded-nanogpt/pull/201/with-a-tail-beyond-the-width-of-a-line-of-a-body"
-    proposal = Proposal("code", "llm", "p", "d", subject="Faster", rationale=f"{'As the record says, ' * 3}in {address}.")
+    proposal = Proposal("code", "llm", "p", "d", subject="Faster", rationale=f"{'As recorded, ' * 3}in {address}.")
     assert address in candidate_message(Record(3, proposal))
 
 
