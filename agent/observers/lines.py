@@ -85,7 +85,8 @@ def plain_line(event: Event, state: State) -> str:
             within = planned and done <= planned
             return f"resumed after {f'{done} of {planned} trials' if within else text.count(done, 'trial')}"
         case events.Ended():  # the command that ran the session prints the reason
-            return text.LEGEND if state.session.self_reported and state.baseline_runs else ""
+            marked = state.session.self_reported and any(run.value is not None for run in state.baseline_runs)
+            return text.LEGEND if marked else ""
     return ""
 
 
