@@ -348,6 +348,7 @@ def test_stop_of_ended_run_is_usage_error(fails: Fails, target: Path, tmp_path: 
         (["--xyzzy"], "overnight --help"),
         (["--verison"], "--version"),
         (["show", "1", "2", "3"], "overnight show --help"),
+        (["run", "extra"], "overnight run --help"),
         (["run", "--trails", "5"], "--trials"),
         (["run", "--xyzzy"], "overnight run --help"),
         (["run", "--trials", "x"], "--trials"),
