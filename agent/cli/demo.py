@@ -69,8 +69,8 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
         console().print(log_table(night_of(state, {})))
         print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")
         print(f"The report: {report}")
-        if hint := activation():
-            print(hint)
+    if hint := activation():
+        print(hint)
     say(f"done in {time.monotonic() - began:.0f} s")
     return status
 

@@ -47,7 +47,7 @@ def follow(activity: Activity, event: Event) -> Activity:
         case ServerProblem():
             return replace(activity, note=words_of(event))
         case Lost():
-            return replace(activity, note=f"a run was lost to the machine: {event.reason}")
+            return replace(activity, note=f"a run is lost and will be repeated: {event.reason}")
         case Resumed():
             return Activity()
         case Ended():
