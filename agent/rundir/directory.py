@@ -6,6 +6,7 @@ import fcntl
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -75,9 +76,13 @@ class RunDirectory:
             except FileExistsError:  # another session has just begun under this tag
                 self.check_new()
                 raise
-            (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
-            self.settings.write_text(dump_toml(settings), encoding="utf-8")
-            self.notes.write_text(notes, encoding="utf-8")
+            try:
+                (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
+                self.settings.write_text(dump_toml(settings), encoding="utf-8")
+                self.notes.write_text(notes, encoding="utf-8")
+            except OSError:  # a full disk: half a directory would occupy the tag
+                shutil.rmtree(self.path, ignore_errors=True)
+                raise
 
     def read_settings(self, state: State | None = None) -> dict[str, Any]:
         """run.toml: the settings at the start; with ``state``, including the changes by resumes."""
@@ -99,9 +104,9 @@ class RunDirectory:
                     f"run {self.tag} is already running (process {file.read().strip() or 'unknown'}). "
                     f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
                 )
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with writing(self.path / "lock"):
+                file.truncate(0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
 
     def running(self) -> bool:

@@ -109,7 +109,11 @@ def write_file(sessions: Sequence[Session], kind: str, file: Path, params: Seque
         raise UsageError(f"--output {file}: there is no folder {file.parent}.")
     with writing(file):
         file.touch()  # SQLite does not say why it cannot create a file
-        {"optuna": _optuna, "parquet": _parquet}[kind](sessions, file, params)
+        try:
+            {"optuna": _optuna, "parquet": _parquet}[kind](sessions, file, params)
+        except BaseException:
+            file.unlink(missing_ok=True)  # half a file would refuse the next attempt
+            raise
 
 
 def _parquet(sessions: Sequence[Session], file: Path, _params: Sequence[Param]) -> None:

@@ -382,10 +382,12 @@ def mounted(script: str, words: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_full_disk_is_environment_error(target: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--detach"]], ids=str)
+def test_full_disk_is_environment_error(target: Path, tmp_path: Path, more: list[str]) -> None:
     small = tmp_path / "small"
     small.mkdir()
     words = [sys.executable, "-m", "agent.cli", "run", "--target", str(target), "--runs", str(small / "runs"), *SEARCH]
+    words += more
     done = mounted(f"mount -t tmpfs -o size=16k tmpfs {small} && head -c 20k /dev/zero >{small}/fill", words)
     assert done.returncode == 3, done.stderr
     assert "No space left on device" in done.stderr

@@ -66,6 +66,7 @@ def test_full_disk_ends_study_without_traceback(name: str, runs: Path, tmp_path:
     assert limited.returncode == 3
     assert str(file) in limited.stderr
     assert "Traceback" not in limited.stderr
+    assert not file.exists()
 
 
 def test_parquet_has_a_row_for_each_attempt(runs: Path, state: State, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.errors import UsageError
+from agent.errors import EnvironmentProblem, UsageError
 from agent.rundir.directory import RunDirectory, find_runs, new_tag
 from agent.rundir.results import result_line
 from agent.types import Measurement, Proposal, Record, Verdict
@@ -39,6 +42,31 @@ def test_second_session_under_a_tag_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="resume night"):
         late.create({"run": {"a": 2}})
     assert late.read_settings() == {"run": {"a": 1}}
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No byte can be written to any file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def test_full_disk_leaves_no_half_directory(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path, "night")
+    with full_disk(), pytest.raises(EnvironmentProblem, match="night"):
+        directory.create({"run": {"a": 1}})
+    directory.check_new()
+    directory.create({"run": {"a": 1}})
+
+
+def test_lock_on_full_disk_names_the_file(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path, "night")
+    directory.create({"run": {"a": 1}})
+    with full_disk(), pytest.raises(EnvironmentProblem, match="night/lock"), directory.lock():
+        pass
 
 
 def test_commands_name_a_folder_of_runs_that_is_not_the_default() -> None:
