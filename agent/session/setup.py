@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from agent.errors import EnvironmentProblem, UsageError
-from agent.judge.beliefs import Beliefs
+from agent.judge.paired_runs import PairedRuns
 from agent.ledger.events import Resumed, ServerProblem, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
@@ -29,6 +29,7 @@ from agent.rundir.stop import Stopper
 from agent.session.baseline import Baseline
 from agent.session.commits import Commits
 from agent.session.context import describe
+from agent.session.evidence import TrialJudge
 from agent.session.in_flight import Ideas, Runs
 from agent.session.loop import Session
 from agent.session.memory import gather, load, save
@@ -234,6 +235,7 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
         baseline = recorder.state.baseline
         parts.proposer.start_from(memory, parts.repo.read(baseline, parts.target.path))
     stacked = parts.policy.name == "stacked"
+    policy = dataclasses.replace(parts.policy, name="confirm") if stacked else parts.policy
     commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
     smoke = smoke_seconds(parts.settings.smoke, parts.target.budget.startup_seconds)
     if parts.sleeper is not None:
@@ -253,8 +255,7 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
         ideas=ideas,
         commits=commits,
         baseline=Baseline(runs, ideas, recorder, commits, directory, parts.policy, parts.calibration, ending),
-        policy=dataclasses.replace(parts.policy, name="confirm") if stacked else parts.policy,
-        beliefs=Beliefs(partial(session_seed, parts.settings.seed)),
+        judge=TrialJudge(commits, policy, PairedRuns(partial(session_seed, parts.settings.seed))),
         ending=ending,
         describe=context,
         repair=repairs.ask,
