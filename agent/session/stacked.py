@@ -20,7 +20,7 @@ from agent.session.evidence import best_value, lacks_test_score
 from agent.session.in_flight import wait
 from agent.session.loop import Session
 from agent.session.stacked_edits import StackedEdits
-from agent.session.stacked_planner import StackPlanner, since_new, unpublished
+from agent.session.stacked_planner import Phase, StackPlanner, since_new, unpublished
 from agent.session.stopping import AT_ONCE
 from agent.types import Decision, Record, Verdict, on_validation
 
@@ -76,13 +76,17 @@ class StackedSession(Session):
         """Why no new edits are asked for; "" while they are."""
         return str(self.ideas.problem or "") or self.ending.before(state, len(state.records) + 1, runs=LAST_RUNS + 2)
 
-    def _last(self, state: State) -> bool:
+    def _planner(self, state: State) -> StackPlanner:
+        phase: Phase = "closing" if self._closing(state) else "open"
+        if self.ending.before(state, 1):
+            phase = "stopping" if self.ending.stopping else "over"
+        return StackPlanner(state, self.evidence, self.edits, self.seed, phase)
+
+    def _last(self, planner: StackPlanner) -> bool:
         """Whether no more runs with undecided edits will be made, so that each is decided now."""
-        if self.ending.stopping or self.runs.orders or self.evidence.pending or not self._closing(state):
+        if planner.phase in ("open", "stopping") or self.runs.orders or self.evidence.pending:
             return False
-        return bool(self.ending.before(state, 1)) or (
-            not self._planner(state).waiting and since_new(state) >= LAST_RUNS
-        )
+        return planner.phase == "over" or (not planner.waiting and since_new(planner.state) >= LAST_RUNS)
 
     # decisions
 
@@ -100,7 +104,8 @@ class StackedSession(Session):
         """Judge one edit, or prepare to keep it; False if none is ready."""
         for trial, reason in self.evidence.failed.items():
             return self._decide(trial, undone((), noise_of(state), reason))
-        last = self._last(state)
+        planner = self._planner(state)
+        last = self._last(planner)
         for trial, edit in self.evidence.edits.items():
             step = self.evidence.last_step(trial) if last else edit.step
             pins, parents = self.evidence.pins_seed(trial), self.edits.parents(trial, state, self.evidence.edits)
@@ -115,7 +120,7 @@ class StackedSession(Session):
             else:
                 continue
             return self._decide(trial, self._verdict(trial, "revert", state, note))
-        for record in self._planner(state).waiting:
+        for record in planner.waiting:
             if self.edits.parents(record.number, state, self.evidence.edits) is None:
                 return self._decide(record.number, undone((), noise_of(state), "it does not fit to the kept edits"))
         return False
@@ -169,9 +174,6 @@ class StackedSession(Session):
 
     # runs and ideas
 
-    def _planner(self, state: State) -> StackPlanner:
-        return StackPlanner(state, self.evidence, self.edits, self.seed, self._closing(state))
-
     def _measure(self, state: State) -> bool:
         """Start a run that is planned, or plan one."""
         if not self.runs.room:
@@ -181,8 +183,7 @@ class StackedSession(Session):
             if (stack.commit, stack.seed) not in under_way:
                 wanted = MeasureNext(stack.commit, "stack", "several edits at once", stack.seed)
                 return self.runs.measure(stack.trial, wanted, self.evidence.device_type)
-        over = self.ending.stopping or bool(self.ending.before(state, 1))
-        planned = self._planner(state).next_run(self.ending.stopping, over)
+        planned = self._planner(state).next_run()
         if planned is not None:
             self.recorder.write(planned)
         return planned is not None
@@ -191,7 +192,7 @@ class StackedSession(Session):
         ahead = self.most_open > self.runs.workers.size
         planner = self._planner(state)
         enough = len(planner.waiting) >= planner.wanted + ahead
-        free = self.ideas.free and not planner.closing and (self.runs.room or ahead)
+        free = self.ideas.free and planner.phase == "open" and (self.runs.room or ahead)
         return free and not enough and self.ideas.ask(len(state.records) + 1, self._context(state))
 
     def _context(self, state: State) -> Context:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, compress, count
+from typing import Literal
 
 from agent.judge.paired import WINDOW, window
 from agent.judge.stacked import LAST_RUNS, RUNS_PER_CHECK, choose, new_edits
@@ -16,6 +17,9 @@ from agent.session.stacked_edits import Carried, StackedEdits
 from agent.trial.seeds import session_seed
 from agent.types import Record
 
+# "open": new edits are asked for; "closing": the last runs, without new edits; "over": no run with undecided edits may
+# start; "stopping": the user ends the session, and undecided edits stay open
+Phase = Literal["open", "closing", "over", "stopping"]
 CHECKS = 2  # failed runs of the kept edits alone after which the branch waits for the next keep
 
 
@@ -27,7 +31,7 @@ class StackPlanner:
     evidence: StackedRuns  # what the runs of ``state`` say
     edits: StackedEdits
     seed: int  # of the session
-    closing: str  # why no new edits are asked for; "" while they are
+    phase: Phase
 
     @property
     def waiting(self) -> list[Record]:
@@ -36,20 +40,15 @@ class StackPlanner:
         gone = {*self.evidence.edits, *self.evidence.failed, *busy}
         return [record for record in self.state.open_records if record.candidate and record.number not in gone]
 
-    def next_run(self, stopping: bool, over: bool) -> Stacked | None:
-        """The next run; None if it has to wait for an idea or another run.
-
-        Args:
-            stopping: whether the user has asked the session to end.
-            over: whether no run with undecided edits may start.
-        """
+    def next_run(self) -> Stacked | None:
+        """The next run; None if it has to wait for an idea or another run."""
         new, undecided, pending = self._new(), list(self.evidence.edits), self.evidence.pending
         only_old = undecided and not new and self._only_old()
         if unpublished(self.state) and not any(stack.commit == self.state.incumbent for stack in pending):
             due = _runs_since(self.state, lambda stack: not stack.edits) >= RUNS_PER_CHECK
-            if due or stopping or (self.closing and not new and not only_old):
+            if due or self.phase == "stopping" or (self.phase != "open" and not new and not only_old):
                 return self._stacked(Carried((), ""), ())
-        if over or not (new or only_old):
+        if self.phase in ("over", "stopping") or not (new or only_old):
             return None
         draw = random.Random(f"{self.seed}/stack/{len(self.state.stacks)}")
         chosen: list[int] = []
@@ -84,7 +83,7 @@ class StackPlanner:
         waiting = [record.number for record in self.waiting]
         if alone := [trial for trial in waiting if trial in self.evidence.alone]:
             return alone[:1]
-        short = len(waiting) < self.wanted and not self.closing
+        short = len(waiting) < self.wanted and self.phase == "open"
         return [] if short else waiting[: self.wanted]
 
     @property
@@ -94,7 +93,7 @@ class StackPlanner:
 
     def _only_old(self) -> bool:
         """Whether a run without new edits is due: too many are undecided, or the session is about to end."""
-        return not self.wanted or (bool(self.closing) and since_new(self.state) < LAST_RUNS)
+        return not self.wanted or (self.phase != "open" and since_new(self.state) < LAST_RUNS)
 
 
 def unpublished(state: State) -> list[int]:
