@@ -36,7 +36,7 @@ from agent.patch.apply import edited
 from agent.patch.merge3 import merge
 from agent.proposers.ideas.bank import load_bank
 from agent.session.commits import Commits
-from agent.session.evidence import TrialJudge
+from agent.session.trial_judge import TrialJudge
 from agent.trial.seeds import session_seed
 from agent.types import Measurement, Proposal, Verdict
 from benchmarks.acceptance import Edit

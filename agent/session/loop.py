@@ -14,11 +14,11 @@ from agent.ledger.state import State
 from agent.proposers.protocol import Context
 from agent.session.baseline import Baseline
 from agent.session.commits import Commits
-from agent.session.evidence import TrialJudge, lacks_test_score
 from agent.session.in_flight import Ideas, Runs, wait
 from agent.session.recorder import Recorder
 from agent.session.restore import restore
 from agent.session.stopping import AT_ONCE, EndOfNight
+from agent.session.trial_judge import TrialJudge, lacks_test_score
 from agent.types import Record, Verdict
 
 

@@ -29,7 +29,6 @@ from agent.rundir.stop import Stopper
 from agent.session.baseline import Baseline
 from agent.session.commits import Commits
 from agent.session.context import describe
-from agent.session.evidence import TrialJudge
 from agent.session.in_flight import Ideas, Runs
 from agent.session.loop import Session
 from agent.session.memory import gather, load, save
@@ -39,6 +38,7 @@ from agent.session.repair import Repairs
 from agent.session.stacked import StackedSession
 from agent.session.stacked_edits import StackedEdits
 from agent.session.stopping import EndOfNight
+from agent.session.trial_judge import TrialJudge
 from agent.settings import Settings, check_own_run, make_settings, smoke_seconds
 from agent.trial.seeds import session_seed
 from agent.trust import trust_run

@@ -16,12 +16,12 @@ from agent.judge.stacked_runs import StackedRuns
 from agent.ledger.events import Candidate, Judged, Published, Weighed
 from agent.ledger.state import State
 from agent.proposers.protocol import Context
-from agent.session.evidence import best_value, lacks_test_score
 from agent.session.in_flight import wait
 from agent.session.loop import Session
 from agent.session.stacked_edits import StackedEdits
 from agent.session.stacked_planner import Phase, StackPlanner, since_new, unpublished
 from agent.session.stopping import AT_ONCE
+from agent.session.trial_judge import best_value, lacks_test_score
 from agent.types import Decision, Record, Verdict, on_validation
 
 PINNED = "seed pinned, equal weights under different seeds: "
@@ -34,12 +34,12 @@ class StackedSession(Session):
 
     seed: int
     edits: StackedEdits
-    evidence: StackedRuns = field(default_factory=StackedRuns)
+    fold: StackedRuns = field(default_factory=StackedRuns)
 
     def reason_to_end(self, state: State) -> str:
         """Where the user stops the session, undecided edits stay open, so that a resume continues with them."""
-        evidence = self.evidence.catch_up(self.recorder.events)
-        if not self.baseline.settled(state) or not evidence.varies:
+        fold = self.fold.catch_up(self.recorder.events)
+        if not self.baseline.settled(state) or not fold.varies:
             return super().reason_to_end(state)
         if reason := self.ending.at_once():
             return AT_ONCE if self.runs.orders else reason
@@ -48,23 +48,23 @@ class StackedSession(Session):
         if self.ending.stopping:
             return self.ending.before(state, 1)
         if state.open:  # edits that never ran stay open where time is over
-            return "" if evidence.edits or evidence.pending or evidence.failed else self.ending.before(state, 1)
+            return "" if fold.edits or fold.pending or fold.failed else self.ending.before(state, 1)
         if self.ideas.problem:
             raise self.ideas.problem
         return self._closing(state)
 
     def advance(self, state: State) -> None:
         """Take the first step that is possible; where none is, wait for a run or an idea."""
-        evidence = self.evidence.catch_up(self.recorder.events)
-        if not self.baseline.settled(state) or not evidence.varies:
+        fold = self.fold.catch_up(self.recorder.events)
+        if not self.baseline.settled(state) or not fold.varies:
             super().advance(state)
-        elif evidence.device_type and evidence.device_type not in self.runs.workers.types:
+        elif fold.device_type and fold.device_type not in self.runs.workers.types:
             raise UsageError(
-                f"the run has measured its edits on {evidence.device_type}, and values of another type of device "
+                f"the run has measured its edits on {fold.device_type}, and values of another type of device "
                 f"cannot be added to them. Resume on a device of that type."
             )
-        elif evidence.unweighed:
-            self.recorder.write(Weighed(trial=evidence.unweighed, edits=evidence.weights))
+        elif fold.unweighed:
+            self.recorder.write(Weighed(trial=fold.unweighed, edits=fold.weights))
         else:
             steps = (self._commit, self._judge, self._publish, self._report, self._measure, self._ask)
             if not any(step(state) for step in steps):
@@ -80,11 +80,11 @@ class StackedSession(Session):
         phase: Phase = "closing" if self._closing(state) else "open"
         if self.ending.before(state, 1):
             phase = "stopping" if self.ending.stopping else "over"
-        return StackPlanner(state, self.evidence, self.edits, self.seed, phase)
+        return StackPlanner(state, self.fold, self.edits, self.seed, phase)
 
     def _last(self, planner: StackPlanner) -> bool:
         """Whether no more runs with undecided edits will be made, so that each is decided now."""
-        if planner.phase in ("open", "stopping") or self.runs.orders or self.evidence.pending:
+        if planner.phase in ("open", "stopping") or self.runs.orders or self.fold.pending:
             return False
         return planner.phase == "over" or (not planner.waiting and since_new(planner.state) >= LAST_RUNS)
 
@@ -102,13 +102,16 @@ class StackedSession(Session):
 
     def _judge(self, state: State) -> bool:
         """Judge one edit, or prepare to keep it; False if none is ready."""
-        for trial, reason in self.evidence.failed.items():
+        for trial, reason in self.fold.failed.items():
             return self._decide(trial, undone((), noise_of(state), reason))
         planner = self._planner(state)
         last = self._last(planner)
-        for trial, edit in self.evidence.edits.items():
-            step = self.evidence.last_step(trial) if last else edit.step
-            pins, parents = self.evidence.pins_seed(trial), self.edits.parents(trial, state, self.evidence.edits)
+        for trial, edit in self.fold.edits.items():
+            step = self.fold.last_step(trial) if last else edit.step
+            pins, parents = (
+                self.fold.pins_seed(trial),
+                self.edits.parents(trial, state, self.fold.edits),
+            )
             if pins or (pins is None and last):
                 note = PINNED
             elif parents is None:
@@ -121,7 +124,7 @@ class StackedSession(Session):
                 continue
             return self._decide(trial, self._verdict(trial, "revert", state, note))
         for record in planner.waiting:
-            if self.edits.parents(record.number, state, self.evidence.edits) is None:
+            if self.edits.parents(record.number, state, self.fold.edits) is None:
                 return self._decide(record.number, undone((), noise_of(state), "it does not fit to the kept edits"))
         return False
 
@@ -134,7 +137,7 @@ class StackedSession(Session):
         return self._decide(record.number, self._verdict(record.number, "keep", state))
 
     def _verdict(self, trial: int, decision: Decision, state: State, note: str = "") -> Verdict:
-        worth, counts, best = self.evidence.worth(trial), self.evidence.edits[trial], best_value(state)
+        worth, counts, best = self.fold.worth(trial), self.fold.edits[trial], best_value(state)
         return Verdict(
             decision=decision,
             value=None if best is None else added(best, worth.gain, state.session.goal),
@@ -179,10 +182,10 @@ class StackedSession(Session):
         if not self.runs.room:
             return False
         under_way = {(order.commit, order.seed) for order in self.runs.orders.values()}
-        for stack in self.evidence.pending:
+        for stack in self.fold.pending:
             if (stack.commit, stack.seed) not in under_way:
                 wanted = MeasureNext(stack.commit, "stack", "several edits at once", stack.seed)
-                return self.runs.measure(stack.trial, wanted, self.evidence.device_type)
+                return self.runs.measure(stack.trial, wanted, self.fold.device_type)
         planned = self._planner(state).next_run()
         if planned is not None:
             self.recorder.write(planned)
@@ -197,7 +200,7 @@ class StackedSession(Session):
 
     def _context(self, state: State) -> Context:
         """What the proposer sees: the working head, which holds the kept edits and those that are likely gains."""
-        likely = [trial for trial, edit in self.evidence.edits.items() if edit.nominated]
+        likely = [trial for trial, edit in self.fold.edits.items() if edit.nominated]
         carried = self.edits.combine(state, (), likely, likely)
         work = self.edits.build(carried, state, self.commits.refs.work_name)
         runs = on_validation(state.runs.get(state.measured(state.head), ()))

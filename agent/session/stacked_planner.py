@@ -28,7 +28,7 @@ class StackPlanner:
     """Plans the runs of a stacked session."""
 
     state: State
-    evidence: StackedRuns  # what the runs of ``state`` say
+    fold: StackedRuns  # what the runs of ``state`` say
     edits: StackedEdits
     seed: int  # of the session
     phase: Phase
@@ -36,13 +36,13 @@ class StackPlanner:
     @property
     def waiting(self) -> list[Record]:
         """Edits that no run has carried yet, or only one that failed beside another new edit."""
-        busy = {trial for stack in self.evidence.pending for trial in stack.new}
-        gone = {*self.evidence.edits, *self.evidence.failed, *busy}
+        busy = {trial for stack in self.fold.pending for trial in stack.new}
+        gone = {*self.fold.edits, *self.fold.failed, *busy}
         return [record for record in self.state.open_records if record.candidate and record.number not in gone]
 
     def next_run(self) -> Stacked | None:
         """The next run; None if it has to wait for an idea or another run."""
-        new, undecided, pending = self._new(), list(self.evidence.edits), self.evidence.pending
+        new, undecided, pending = self._new(), list(self.fold.edits), self.fold.pending
         only_old = undecided and not new and self._only_old()
         if unpublished(self.state) and not any(stack.commit == self.state.incumbent for stack in pending):
             due = _runs_since(self.state, lambda stack: not stack.edits) >= RUNS_PER_CHECK
@@ -52,18 +52,18 @@ class StackPlanner:
             return None
         draw = random.Random(f"{self.seed}/stack/{len(self.state.stacks)}")
         chosen: list[int] = []
-        if undecided and self.evidence.weighing is not None:
-            matrix = self.evidence.weighing.variances(self._seed(), undecided, [stack.edits for stack in pending])
-            chosen += compress(undecided, choose(matrix, draw, [edit.ahead for edit in self.evidence.edits.values()]))
+        if undecided and self.fold.weighing is not None:
+            matrix = self.fold.weighing.variances(self._seed(), undecided, [stack.edits for stack in pending])
+            chosen += compress(undecided, choose(matrix, draw, [edit.ahead for edit in self.fold.edits.values()]))
         draw.shuffle(chosen)
-        if new and new[0] in self.evidence.alone:
+        if new and new[0] in self.fold.alone:
             chosen = []
         carried = self.edits.combine(self.state, new, chosen, undecided)
         return self._stacked(carried, tuple(trial for trial in new if trial in carried.trials))
 
     def _stacked(self, carried: Carried, new: tuple[int, ...]) -> Stacked:
         name = self.edits.commits.refs.stack_name(len(self.state.stacks) + 1)
-        trial = (new or carried.trials or unpublished(self.state) or tuple(self.evidence.edits))[-1]
+        trial = (new or carried.trials or unpublished(self.state) or tuple(self.fold.edits))[-1]
         commit = self.edits.build(carried, self.state, name)
         seed = self._seed(commit)
         return Stacked(
@@ -73,7 +73,7 @@ class StackPlanner:
     def _seed(self, commit: str = "") -> int:
         """The seeds in use take turns. No commit runs twice under one seed: that would tell nothing."""
         used = {run.seed for run in self.state.runs.get(commit, ())}
-        used |= {stack.seed for stack in self.evidence.pending if stack.commit == commit}
+        used |= {stack.seed for stack in self.fold.pending if stack.commit == commit}
         seeds, turn = window(len(self.state.keeps)), len(self.state.stacks) % WINDOW
         order = chain(seeds[turn:], seeds[:turn], count(seeds.stop))
         return next(seed for seed in (session_seed(self.seed, k) for k in order) if seed not in used)
@@ -81,7 +81,7 @@ class StackPlanner:
     def _new(self) -> list[int]:
         """The new edits of the next run; [] while another idea is to be asked for first."""
         waiting = [record.number for record in self.waiting]
-        if alone := [trial for trial in waiting if trial in self.evidence.alone]:
+        if alone := [trial for trial in waiting if trial in self.fold.alone]:
             return alone[:1]
         short = len(waiting) < self.wanted and self.phase == "open"
         return [] if short else waiting[: self.wanted]
@@ -89,7 +89,7 @@ class StackPlanner:
     @property
     def wanted(self) -> int:
         """New edits that the next run carries if there are enough."""
-        return new_edits(self.evidence.edits.values(), len(self.evidence.tried), self.evidence.ruined)
+        return new_edits(self.fold.edits.values(), len(self.fold.tried), self.fold.ruined)
 
     def _only_old(self) -> bool:
         """Whether a run without new edits is due: too many are undecided, or the session is about to end."""
