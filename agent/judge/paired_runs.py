@@ -22,7 +22,7 @@ class _Keep:
     shares: bool  # whether it shares the effects of seeds with its parent
 
 
-@dataclass
+@dataclass(eq=False)
 class _OnDevice:
     """What one type of device has measured."""
 
@@ -39,7 +39,7 @@ class _OnDevice:
                 self.belief.shift(keep.gain, keep.se)
         return self.belief
 
-    def shift(self, keep: _Keep) -> None:
+    def add(self, keep: _Keep) -> None:
         """Count an edit that other types of device have measured."""
         self.keeps.append(keep)
         if self.belief is not None:
@@ -148,8 +148,8 @@ class PairedRuns:
         self._keeps_in.update({commit: len(self._kept) for commit, of in self._trials.items() if of == trial})
         self._reported.append(_Keep(gain, se, keep.shares))
         for device in self._devices.values():
-            own = any(device is one for one in tried)
-            if not own:
-                device.shift(self._reported[-1])
+            if device not in tried:
+                device.add(self._reported[-1])
             if device.belief is not None:
-                device.belief.forget_seeds(self.window(len(self._kept)) if keep.shares or own else ())
+                same = keep.shares or device in tried  # seeds have the effects that this device knows
+                device.belief.forget_seeds(self.window(len(self._kept)) if same else ())
