@@ -12,7 +12,7 @@ from agent.judge.paired_runs import PairedRuns
 from agent.judge.policy import History, MeasureNext, Policy, judge, undone
 from agent.ledger.events import Candidate, Event
 from agent.ledger.state import State
-from agent.patch.normal_form import tree_size
+from agent.patch.normal_form import changes_loss, tree_size
 from agent.session.commits import Commits
 from agent.session.watching import watch_of
 from agent.target import Target
@@ -35,9 +35,11 @@ class TrialJudge:
         """
         if record.candidate is not None and record.base == state.head:
             step = judge(self.history(record, state, events), self.policy)
-            if isinstance(step, MeasureNext) and self.policy.stop_hopeless:
-                return replace(step, watch=watch_of(step, record, state, events, self.paired_runs))
-            return step
+            if not (isinstance(step, MeasureNext) and step.role == "screen" and self.policy.stop_hopeless):
+                return step  # later runs are of edits that may be kept, and those of the incumbent serve all trials
+            if changes_loss(self.commits.read(state.head), self.commits.read(record.candidate)):
+                return step  # its curve compares to no other
+            return replace(step, watch=watch_of(step, record, state, events, self.paired_runs))
         if record.runs:  # on an older head: a loss there is a loss, anything else is measured again on the new head
             verdict = judge(self.history(record, state, events, record.base), self.policy)
             if isinstance(verdict, Verdict) and verdict.decision == "revert":
