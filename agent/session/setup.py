@@ -83,11 +83,7 @@ def new_run(settings: Settings) -> tuple[Settings, RunDirectory]:
     root = Path(settings.runs)
     settings = dataclasses.replace(settings, tag=settings.tag or new_tag(root))
     directory = RunDirectory(root, settings.tag)
-    if directory.path.exists():
-        raise UsageError(
-            f"{directory.path} exists. Use `overnight resume {settings.tag}` to continue it, or another --tag to start "
-            f"a new run."
-        )
+    directory.check_new()
     for place in (*map(str, lasting(settings).values()), str(root.resolve())):
         if re.search(r"[\udc80-\udcff]", place):
             raise UsageError(f"{place}: the path is not UTF-8. Rename the folder; run.toml and git need UTF-8 paths.")
