@@ -12,11 +12,11 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from agent.errors import UsageError
+from agent.errors import UsageError, check_choice, check_key
 from agent.judge.policy import NAMES as POLICIES
 from agent.judge.policy import Policy, needs_noise
 from agent.proposers import METHODS
-from agent.toml import check_choice, check_key, read_toml
+from agent.toml import read_toml
 from agent.trust import PROTECTED, is_own_run
 
 MOST_THREADS = 4096  # of a trial: libraries crash with more

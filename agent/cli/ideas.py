@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.cli.options import Commands, add_command
 from agent.cli.output import show
-from agent.errors import UsageError
-from agent.toml import nearest
+from agent.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
