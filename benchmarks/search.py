@@ -121,7 +121,7 @@ class OptunaCma:
 
     def ask(self) -> dict[str, Value]:
         self._trial = self._study.ask(self._distributions)
-        return self._space.satisfied({n: axis.inward(self._trial.params[n]) for n, axis in self._space.axes.items()})
+        return self._space.inward(self._trial.params)
 
     def tell(self, params: Mapping[str, Value], value: float | None, **_: object) -> None:
         self._worst = max(self._worst, value or self._worst)

@@ -160,6 +160,7 @@ class Whole(Number):
             low, high = math.log2(low) - 1e-9, math.log2(high) + 1e-9
         self.first, self.last = math.ceil(low), math.floor(high)
         self.count: int = self.last - self.first + 1
+        self.ends = (0, self.count - 1) if self.indexed else (self.first, self.last)  # as ``outward`` has them
         scaled = param.log and not param.power_of_two
         self._edges = (math.log(self.first - 0.5), math.log(self.last + 0.5)) if scaled else None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -205,19 +205,19 @@ class Method(ABC):
             "widen the bounds of [[hyperparameters]] in target.toml to search on"
         )
 
-    @property
-    def successes(self) -> list[Observation]:
-        return [observation for observation in self.observations if observation.value is not None]
-
-    @property
-    def best(self) -> Observation | None:
-        """The success with the smallest value."""
-        return min(self.successes, key=loss, default=None)
-
 
 def loss(observation: Observation) -> float:
     """The minimised value; infinite for a failure."""
     return math.inf if observation.value is None else observation.value
+
+
+def successes(observations: Iterable[Observation]) -> list[Observation]:
+    return [observation for observation in observations if observation.value is not None]
+
+
+def best(observations: Iterable[Observation]) -> Observation | None:
+    """The success with the smallest value."""
+    return min(successes(observations), key=loss, default=None)
 
 
 def best_and_latest(known: Sequence[Observation], most: int) -> Sequence[Observation]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.proposers.search.base import Method, Observation, Terms, loss
+from agent.proposers.search.base import Method, Observation, Terms, best, loss, successes
 from agent.space.axes import short
 from agent.space.space import Params, SearchSpace
 from agent.types import Param, Value
@@ -82,14 +82,14 @@ def wording(method: Method) -> dict[str, str]:
     return {"metric": terms.metric, "better": terms.better, "notes": terms.notes or "A better result."}
 
 
-def best(observations: Sequence[Observation]) -> list[Observation]:
+def leaders(observations: Sequence[Observation]) -> list[Observation]:
     """The best successes, best first."""
-    return sorted((o for o in observations if o.value is not None), key=loss)[:BEST]
+    return sorted(successes(observations), key=loss)[:BEST]
 
 
 def progress(method: Method, surrogate: Surrogate) -> str:
     """How far the search is: results, failures, the best and its age, and the parameters that matter most."""
-    known, top = method.observations, method.best
+    known, top = method.observations, best(method.observations)
     failed = Counter(o.status for o in known if o.value is None)
     kinds = ", ".join(f"{count} {status}" for status, count in failed.most_common())
     lines = [f"- {len(known)} results; " + (f"failed: {kinds}." if failed else "none failed.")]
