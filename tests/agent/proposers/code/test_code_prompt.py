@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from asking import FASTER, LOST, SLOWER, SOURCE, ask, context, record, reply, run, said
+from scripted import ScriptedModel
 
 from agent.errors import ContextOverflow, ModelMisconfigured
-from agent.llm.scripted import ScriptedModel
 from agent.proposers.code.history import near_misses, render_history
 from agent.proposers.code.prompt import plateau_level
 from agent.proposers.code.proposer import CodeProposer
