@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from agent.files import replace_file
 from agent.llm.chat import Message, ModelInfo, Reply
 from agent.proposers import make_proposer
 from agent.proposers.search.base import Method, NoPoint
-from agent.rundir.directory import replace_file
 from agent.space.space import SearchSpace
 from agent.types import Value
 from benchmarks.objectives import KINDS, Objective, paper_space

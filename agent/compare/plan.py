@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UsageError, check_choice
-from agent.rundir.directory import RunDirectory, new_tag, replace_file
+from agent.files import replace_file
+from agent.rundir.directory import RunDirectory, new_tag
 from agent.settings import PROPOSERS, USED_BY, Settings, make_settings
 from agent.target import load_target
 from agent.toml import dump_toml, read_toml

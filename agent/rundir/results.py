@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UsageError
-from agent.rundir.directory import replace_file
+from agent.files import replace_file
 from agent.types import Goal, Record
 
 STATUSES = ("keep", "discard", "crash")

@@ -11,13 +11,14 @@ import msgspec
 
 from agent import text
 from agent.errors import UsageError, similar
+from agent.files import replace_file
 from agent.judge.gain import gain_of_runs
 from agent.judge.noise import noise_of
 from agent.ledger.recovery import read_state
 from agent.ledger.state import State
 from agent.proposers.memory import Memory, PastAttempt
 from agent.repo.repo import Repo
-from agent.rundir.directory import RunDirectory, find_runs, replace_file
+from agent.rundir.directory import RunDirectory, find_runs
 from agent.target import Target
 from agent.types import Record, on_validation, to_json, values_of
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from agent import text
 from agent.errors import EnvironmentProblem
-from agent.rundir.directory import replace_file, writing
+from agent.files import replace_file
+from agent.rundir.directory import writing
 from sandbox.packages import install_command
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 
 from agent import text
+from agent.files import replace_file
 from agent.review.data.branch import reached_at
 from agent.review.data.night import Night
-from agent.rundir.directory import replace_file
 
 KEEP, REVERT, FAIL = "#0b62a4", "#a8a7a1", "#c4500a"  # distinguishable with every kind of colour vision
 
