@@ -17,7 +17,7 @@ from agent.llm.prompts import block as fenced
 from agent.llm.prompts import fill, one_line
 from agent.llm.transcript import no_answer, transcript
 from agent.proposers.search.answer_forms import RATIONALE, block_grammar, point_schema, read_diff, read_object
-from agent.proposers.search.base import Method, NoPoint, Suggestion, best, successes
+from agent.proposers.search.base import Method, NoPoint, Suggestion, successes
 from agent.proposers.search.failure_model import FailureModel
 from agent.proposers.search.prompt_tables import bounds, latest, leaders, progress, table, wording
 from agent.proposers.search.surrogate import JUDGED, Surrogate
@@ -125,7 +125,7 @@ class Adviser:
         """
         method, space = self.method, self.method.space
         talk = Conversation(self.llm, method.stream(ask, "llm"))
-        top = best(method.observations)
+        top = method.best
         text = space.render(space.block, method.baseline if top is None else top.params)
         doubted: Points = {}
 

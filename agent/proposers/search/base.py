@@ -101,6 +101,7 @@ class Method(ABC):
         self.asks = 0
         self.observations: list[Observation] = []
         self.open: dict[Key, Suggestion] = {}  # asks without a result, in order
+        self.best: Observation | None = None  # the success with the smallest value
         self.seen: set[Key] = {space.key(self.baseline)}  # asked, reported, or the baseline
         self._sources: dict[Key, str] = {}
 
@@ -172,6 +173,8 @@ class Method(ABC):
         self.seen.add(key)
         self.observations.append(observation)
         self.learn(observation)
+        if result is not None and (self.best is None or result < loss(self.best)):
+            self.best = observation
 
     def stream(self, ask: int, name: str = "") -> np.random.Generator:
         """Random generator of ask number ``ask``; independent for each ``name``."""
@@ -213,11 +216,6 @@ def loss(observation: Observation) -> float:
 
 def successes(observations: Iterable[Observation]) -> list[Observation]:
     return [observation for observation in observations if observation.value is not None]
-
-
-def best(observations: Iterable[Observation]) -> Observation | None:
-    """The success with the smallest value."""
-    return min(successes(observations), key=loss, default=None)
 
 
 def best_and_latest(known: Sequence[Observation], most: int) -> Sequence[Observation]:

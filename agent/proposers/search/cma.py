@@ -21,7 +21,7 @@ import numpy as np
 from cmaes import CMA
 from numpy.typing import NDArray
 
-from agent.proposers.search.base import Method, Observation, Suggestion, best
+from agent.proposers.search.base import Method, Observation, Suggestion
 from agent.proposers.search.failure_model import FailureModel
 from agent.space.space import Key, Params, SearchSpace, Unit
 from agent.types import Value
@@ -213,8 +213,7 @@ class CmaEs(Method):
 
     def _ranked(self) -> list[tuple[Observation, Unit]]:
         """The generation, best first. CMA-ES only uses ranks, so values need no scaling."""
-        top = best(self.observations)
-        home = self.home if top is None else top.x
+        home = self.home if self.best is None else self.best.x
 
         def rank(member: tuple[Observation, Unit]) -> tuple[bool, float]:
             value = member[0].value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.proposers.search.base import Method, Observation, Terms, best, loss, successes
+from agent.proposers.search.base import Method, Observation, Terms, loss, successes
 from agent.space.axes import short
 from agent.space.space import Params, SearchSpace
 from agent.types import Param, Value
@@ -89,7 +89,7 @@ def leaders(observations: Sequence[Observation]) -> list[Observation]:
 
 def progress(method: Method, surrogate: Surrogate) -> str:
     """How far the search is: results, failures, the best and its age, and the parameters that matter most."""
-    known, top = method.observations, best(method.observations)
+    known, top = method.observations, method.best
     failed = Counter(o.status for o in known if o.value is None)
     kinds = ", ".join(f"{count} {status}" for status, count in failed.most_common())
     lines = [f"- {len(known)} results; " + (f"failed: {kinds}." if failed else "none failed.")]

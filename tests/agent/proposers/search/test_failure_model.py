@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from agent.proposers import make_proposer
-from agent.proposers.search.base import best
 from agent.proposers.search.failure_model import SAFEST
 from agent.space.space import SearchSpace
 from agent.types import Param
@@ -83,7 +82,7 @@ def test_random_failures_are_ignored(seed):
         method.tell(params, None if bad else value, status="crash" if bad else "ok")
     assert method.failures().admissible(np.linspace(0.8, 0.9, 64), 0.3, 0.5).all()
     assert success(method, WIDTH=0.9) > 0.9
-    assert float(best(method.observations).params["RATE"]) > 0.7
+    assert float(method.best.params["RATE"]) > 0.7
 
 
 def test_boundary_is_found_beside_random_failures():
@@ -107,4 +106,4 @@ def test_optimum_at_failure_boundary_costs_few_trials(name):
         value = 2.0 - float(params["RATE"]) - 0.5 * float(params["WIDTH"])
         method.tell(params, None if bad else value, status="diverged" if bad else "ok")
     assert sum(failed[50:]) <= 7
-    assert best(method.observations).value < 1.3
+    assert method.best.value < 1.3

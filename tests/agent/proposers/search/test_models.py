@@ -18,7 +18,7 @@ from agent.patch.apply import unified_diff
 from agent.proposers import make_proposer
 from agent.proposers.search.adviser import POINTS
 from agent.proposers.search.author import LEAST
-from agent.proposers.search.base import Method, NoPoint, Suggestion, best
+from agent.proposers.search.base import Method, NoPoint, Suggestion
 from agent.proposers.search.centaur import Centaur
 from agent.space.space import SearchSpace
 
@@ -185,7 +185,7 @@ def test_good_points_of_the_model_run_and_are_counted():
         params = method.ask()
         method.tell(params, 1.0 + 0.01 * params["DEPTH"])
     assert sum(o.source == "llm" for o in method.observations) > 4
-    assert best(method.observations).source == "llm"
+    assert method.best.source == "llm"
 
 
 def test_several_points_are_asked_for_except_in_paper_mode():
