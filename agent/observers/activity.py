@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.ledger.events import Asked, Event, Lost, RunStarted, ServerProblem, Told
 from agent.review.data.server import words_of
+from agent.types import is_number
 
 LOSSES = 400  # most points of the loss curve
 COUNTS, FIGURES = ("trial", "running", "step"), ("loss", "progress", "tokens_per_second", "memory_gb")
@@ -81,10 +82,4 @@ def later(activity: Activity, seconds: float) -> Activity:
 
 
 def _finite(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(value) if is_number(value) and abs(value) <= sys.float_info.max else None

@@ -16,7 +16,8 @@ import numpy as np
 
 from agent.errors import ReplyRejected, SearchExhausted, UsageError
 from agent.space.space import Key, Params, SearchSpace, Unit
-from agent.types import Goal, Value
+from agent.text import better
+from agent.types import Goal, Value, minimised
 
 UNIFORM_DRAWS = 200  # before the values of a finite space are listed
 LISTED = 100_000  # configurations up to which a finite space is listed
@@ -53,11 +54,11 @@ class Terms:
 
     @property
     def better(self) -> str:
-        return "lower is better" if self.goal == "minimize" else "higher is better"
+        return better(self.goal)
 
     def shown(self, value: float) -> float:
         """A minimised value in the user's sign; also the inverse."""
-        return value if self.goal == "minimize" else -value
+        return minimised(value, self.goal)
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ class Method(ABC):
         self.baseline = space.exact(baseline) if baseline is not None else space.defaults
         self.asks = 0
         self.observations: list[Observation] = []
-        self.open: dict[Key, Suggestion] = {}  # asks without a result, in order
         self.best: Observation | None = None  # the success with the smallest value
+        self.open: dict[Key, Suggestion] = {}  # asks without a result, in order
         self.seen: set[Key] = {space.key(self.baseline)}  # asked, reported, or the baseline
         self._sources: dict[Key, str] = {}
 
@@ -172,9 +173,9 @@ class Method(ABC):
         self.open.pop(key, None)
         self.seen.add(key)
         self.observations.append(observation)
-        self.learn(observation)
         if result is not None and (self.best is None or result < loss(self.best)):
             self.best = observation
+        self.learn(observation)
 
     def stream(self, ask: int, name: str = "") -> np.random.Generator:
         """Random generator of ask number ``ask``; independent for each ``name``."""

@@ -20,6 +20,7 @@ from agent.rundir.directory import writing
 from sandbox.packages import install_command
 
 TEMPLATES = Path(__file__).with_name("templates")
+WIDE, NARROW = 960, 420  # widths of a chart in pixels: on a desktop, on a phone
 
 
 @cache  # to compile a template takes as long as to render it for a hundred trials
