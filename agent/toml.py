@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.errors import UsageError
+from agent.errors import UsageError, check_choice
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -20,8 +19,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: {error}.") from None
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UsageError(f"{path}: byte {byte:#04x} is not UTF-8. Convert the file to UTF-8.") from None
 
 
 def dump_toml(tables: Mapping[str, Any]) -> str:
@@ -31,32 +33,6 @@ def dump_toml(tables: Mapping[str, Any]) -> str:
     return tomli_w.dumps(_plain(tables))
 
 
-def check_key(key: str, valid: Iterable[str], where: str, what: str = "key") -> None:
-    """Raises ``UsageError`` for a key that is not in ``valid``, with the nearest valid key."""
-    names = list(valid)
-    if key not in names:
-        raise UsageError(f"{where}: unknown {what} {key!r}.{nearest(key, names)}")
-
-
-def check_choice(value: str, choices: Iterable[str], where: str) -> None:
-    """Raises ``UsageError`` for a value that is not in ``choices``. ``where`` names the file and the key."""
-    names = list(choices)
-    if value not in names:
-        raise UsageError(f"{where} = {value!r} is not one of {', '.join(names)}.{similar(value, names)}")
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """A sentence that suggests the name closest to ``word``, or lists all names."""
-    options = sorted(names)
-    return similar(word, options) or f" Valid: {', '.join(options)}."
-
-
-def similar(word: str, names: Iterable[str]) -> str:
-    """A sentence that suggests the name closest to ``word``; "" if no name is close."""
-    close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 class Table:
     """Typed values of one TOML table. A wrong value raises ``UsageError`` that names ``where`` and the key."""
 
@@ -64,13 +40,13 @@ class Table:
         self.where, self.values = where, values
 
     def string(self, key: str, default: str | None = None) -> str:
-        value = self.values.get(key, default)
+        value = self._found(key, default)
         if not isinstance(value, str) or (default is None and not value):
             raise UsageError(f"{self.where}: {key} must be a string.")
         return value
 
     def strings(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        value = self.values.get(key, default)
+        value = self._found(key, default)
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v for v in value):
             raise UsageError(f"{self.where}: {key} must be a list of strings.")
         if default is None and not value:
@@ -90,6 +66,12 @@ class Table:
         if key in self.values and not 0 < value < math.inf:
             raise UsageError(f"{self.where}: {key} = {value} must be a finite number above 0.")
         return float(value)
+
+    def _found(self, key: str, default: Any) -> Any:
+        value = self.values.get(key, default)
+        if value is None:
+            raise UsageError(f"{self.where}: {key} is missing.")
+        return value
 
 
 def _plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ import torch
 import torch.nn.attention.flex_attention
 
 from agent.cli.init import make_target
-from agent.curves import read_curve
+from agent.curves import read_curve, thin
 from agent.errors import NoEffect, PatchRejected
 from agent.patch.apply import apply_reply
 from agent.proposers.ideas.bank import Idea, load_bank
@@ -42,7 +42,6 @@ from nanogpt_target.prepare import release, stage_before
 
 Keys = tuple[str, ...]  # recipes, in the order in which they are applied
 FIRST_SEEDS = 2  # of everything, so that a table that is not finished yet can be used
-STEADY = 0.003  # difference between paired gains under two seeds up to which a recipe gets no more seeds
 
 
 def forked(work: Callable[[], object], folder: Path, env: Mapping[str, str]) -> int:
@@ -134,7 +133,7 @@ class Bench:
             values = [float((code / f"{split}.value").read_text()) for split in splits if status == 0]
             summary = json.loads((code / "summary.json").read_text()) if status == 0 else {}
             log = "" if status == 0 else (code / "log").read_text()[-300:]
-            curve = [(point.progress, point.loss) for point in read_curve(code / "curve.jsonl", most=64)]
+            curve = [(point.progress, point.loss) for point in thin(read_curve(code / "curve.jsonl"), 64)]
         found = {"keys": keys, "seed": seed, "value": values[-1] if values else None, "status": status, "log": log}
         return {**found, "curve": curve, "initial_hash": summary.get("initial_hash", ""), "values": values}
 
@@ -170,13 +169,6 @@ def better_third(rows: Sequence[Mapping[str, Any]], singles: Sequence[Keys]) -> 
     return sorted(worked, key=lambda key: means[key])[: len(singles) // 3]
 
 
-def scattering(rows: Sequence[Mapping[str, Any]], singles: Sequence[Keys]) -> list[Keys]:
-    """The recipes whose paired differences scatter: the others are known well enough after the first seeds."""
-    before = values_of(rows, ())
-    gains = {keys: [b - a for b, a in zip(before, values_of(rows, keys), strict=False)] for keys in singles}
-    return [keys for keys, found in gains.items() if max(found) - min(found) > STEADY]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path)
@@ -203,10 +195,8 @@ def main() -> None:
         chosen += [keys for keys in combinations(bench, better_third(rows, singles), half) if keys not in chosen]
         make([()], range(given.recipe_seeds))
         make(chosen, range(FIRST_SEEDS))
-        loose = scattering(rows, singles)
-        make(loose, range(min(4, given.recipe_seeds)))
         make(chosen, range(given.combination_seeds))
-        make(loose, range(given.recipe_seeds))
+        make(singles, range(given.recipe_seeds))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
-from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable
+from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable, similar
 from agent.llm.api_keys import KEY_VARIABLES
 from agent.llm.connection import RequestFailed
 from agent.llm.retries import RetriesExhausted
@@ -21,7 +20,7 @@ def unavailable(server: str, problem: RetriesExhausted, patience: float, bypass:
     elif problem.pause > patience:
         hint = f"It asks to wait {problem.pause:.0f} s."
     else:
-        hint = "Look at the server's log, then `overnight resume`."
+        hint = "Look at the server's log. `overnight resume TAG` continues a run that has begun."
     return ModelUnavailable(f"{server} gave no answer in {tried}: {problem.failures[-1].rstrip('.')}. {hint}")
 
 
@@ -53,9 +52,7 @@ def refused(
 
 def unlisted(server: str, model: str, names: Sequence[str]) -> str:
     """A model that the server does not list."""
-    near = difflib.get_close_matches(model, names, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{server} lists no model {model!r}; it has {_listed(names)}.{hint}"
+    return f"{server} lists no model {model!r}; it has {_listed(names)}.{similar(model, names)}"
 
 
 def no_choice(server: str, names: Sequence[str]) -> ModelMisconfigured:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 
 from rich.console import RenderableType
@@ -13,7 +12,7 @@ from agent import text
 from agent.ledger.events import Event
 from agent.ledger.recovery import LedgerTail
 from agent.ledger.state import State, StateBuilder
-from agent.observers.activity import Activity, follow, later
+from agent.observers.activity import OVER, Activity, follow, later
 from agent.observers.heartbeat import read_heartbeat
 from agent.observers.panel import night_panel
 from agent.review.data.attempt import end_of
@@ -23,6 +22,7 @@ from agent.review.terminal.runs import condition_text
 from agent.review.terminal.status import heartbeat_text, noise_words, time_text
 from agent.rundir.directory import RunDirectory
 from agent.settings import NEED_MODEL
+from sandbox.tools import output_of
 
 GPU_REFRESH = 3.0  # seconds between two calls of nvidia-smi
 LOG_LINES, LOG_BYTES = 3, 8192  # shown of session.log, and read
@@ -65,7 +65,7 @@ class Watched:
         running = self.directory.running()
         seen, activity = self.activity(state, now)
         if not running:
-            activity = Activity("over", note=state.ended or f"`overnight resume {self.directory.tag}` continues it")
+            activity = Activity(OVER, note=state.ended or f"`{self.directory.command('resume')}` continues it")
         rows = self._rows(state, activity, now, seen, running)
         free = (height or 40) - FIXED_LINES - len(rows)
         chart = (max(20, min(width - 30, 100)), min(6, free // 2)) if free >= 6 and activity.losses else (0, 0)
@@ -112,8 +112,7 @@ def gpu_words(device: str) -> str:
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     command += ["-i", device] if device.startswith("GPU-") else []
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL)
-        used, total, load, heat = (float(cell) for cell in done.stdout.splitlines()[0].split(","))
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
+        used, total, load, heat = map(float, output_of(*command, seconds=5.0).partition("\n")[0].split(","))
+    except ValueError:
         return ""
     return f"{used / 1024:.1f} of {total / 1024:.0f} GiB · {load:.0f} % busy · {heat:.0f} °C"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from shlex import quote
+from typing import Any
 
 from agent.errors import EnvironmentProblem, UsageError
+from agent.files import acquire
 from agent.ledger.state import State
 from agent.toml import dump_toml, read_toml
 
@@ -24,6 +26,7 @@ The model reads this file before every proposal. Write ideas to try, parts to le
 Notes do not change the rules of acceptance.
 A new run copies notes.md of its target into its own folder; edit that copy during the session.
 """
+DERIVED = ("replay-", "promote-")  # begin the tags of what trains the commits of a run again
 
 
 class RunDirectory:
@@ -46,13 +49,40 @@ class RunDirectory:
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
 
+    def command(self, verb: str, *options: str) -> str:
+        """A command line to copy: ``overnight resume TAG``, with ``--runs`` if the folder is not the default."""
+        root = self.path.parent
+        where = () if root == Path("runs") else ("--runs", quote(str(root)))
+        return " ".join(["overnight", verb, self.tag, *options, *where])
+
+    def check_new(self) -> None:
+        """Raise ``UsageError`` if a new run cannot have this directory."""
+        if self.tag.startswith(DERIVED):
+            raise UsageError(
+                f"--tag {self.tag}: {' and '.join(DERIVED)} begin the names of replays and promotions. Choose another."
+            )
+        if self.path.exists():
+            raise UsageError(
+                f"{self.path} exists. Use `{self.command('resume')}` to continue it, or another --tag to start a new "
+                "run."
+            )
+
     def create(self, settings: Mapping[str, Any], notes: str = NOTES) -> None:
         """Make the directory with run.toml and notes.md."""
         with writing(self.path):
-            self.path.mkdir(parents=True)
-            (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
-            self.settings.write_text(dump_toml(settings), encoding="utf-8")
-            self.notes.write_text(notes, encoding="utf-8")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir()
+            except FileExistsError:  # another session has just begun under this tag
+                self.check_new()
+                raise
+            try:
+                (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
+                self.settings.write_text(dump_toml(settings), encoding="utf-8")
+                self.notes.write_text(notes, encoding="utf-8")
+            except OSError:  # a full disk: half a directory would occupy the tag
+                shutil.rmtree(self.path, ignore_errors=True)
+                raise
 
     def read_settings(self, state: State | None = None) -> dict[str, Any]:
         """run.toml: the settings at the start; with ``state``, including the changes by resumes."""
@@ -68,25 +98,23 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """One session per run. The kernel releases the lock when the process dies, so no lock is ever stale."""
         with (self.path / "lock").open("a+") as file:
-            if not _locked(file):
+            # A child that a killed session was forking holds the inherited lock until it calls exec().
+            if not acquire(file, 1.0):
                 file.seek(0)
                 raise UsageError(
                     f"run {self.tag} is already running (process {file.read().strip() or 'unknown'}). "
-                    f"`overnight status {self.tag}` shows it, `overnight stop {self.tag}` ends it."
+                    f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
                 )
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with writing(self.path / "lock"):
+                file.truncate(0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
 
     def running(self) -> bool:
         """Whether a session holds the lock now."""
         try:
             with (self.path / "lock").open("r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return False
-        except BlockingIOError:
-            return True
+                return not acquire(file)
         except OSError:
             return False
 
@@ -104,36 +132,13 @@ class RunDirectory:
         self._stop.unlink(missing_ok=True)
 
 
-def _locked(file: IO[str], seconds: float = 1.0) -> bool:
-    """Acquire the lock, retrying for ``seconds``.
-
-    A child that a killed session was forking inherits the descriptor and holds the lock until it calls exec().
-    """
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.02)
-
-
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
     """Raise ``EnvironmentProblem`` where ``place`` cannot be written."""
     try:
         yield
     except OSError as error:
-        raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
-
-
-def replace_file(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: a reader sees the old content or the new content."""
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.write_bytes(content if isinstance(content, bytes) else content.encode())
-    scratch.replace(path)
+        raise EnvironmentProblem(f"cannot write {place}: {error.strerror or error}.") from error
 
 
 def find_runs(root: Path) -> list[str]:

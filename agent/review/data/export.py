@@ -21,8 +21,9 @@ from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.events import fields_of
 from agent.ledger.state import State
 from agent.review.data.attempts import attempt_columns, attempt_json, attempt_of
+from agent.rundir.directory import writing
 from agent.rundir.results import TSV_HEADER, result_line
-from agent.types import Param, Record, Value, to_json
+from agent.types import Param, Record, Value, is_number, to_json
 from sandbox.packages import install_command
 
 if TYPE_CHECKING:
@@ -106,7 +107,13 @@ def write_file(sessions: Sequence[Session], kind: str, file: Path, params: Seque
         raise UsageError(f"--output {file} exists. Choose another file.")
     if not file.parent.is_dir():
         raise UsageError(f"--output {file}: there is no folder {file.parent}.")
-    {"optuna": _optuna, "parquet": _parquet}[kind](sessions, file, params)
+    with writing(file):
+        file.touch()  # SQLite does not say why it cannot create a file
+        try:
+            {"optuna": _optuna, "parquet": _parquet}[kind](sessions, file, params)
+        except BaseException:
+            file.unlink(missing_ok=True)  # half a file would refuse the next attempt
+            raise
 
 
 def _parquet(sessions: Sequence[Session], file: Path, _params: Sequence[Param]) -> None:
@@ -144,6 +151,10 @@ def _optuna(sessions: Sequence[Session], file: Path, params: Sequence[Param]) ->
             distributions = _distributions(state.finished, params)
             for record in state.finished:
                 study.add_trial(_trial(record, distributions))
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
+            raise
+        raise EnvironmentProblem(f"cannot write {file}: {str(error).splitlines()[0]}") from error
     finally:
         optuna.logging.set_verbosity(verbosity)
 
@@ -182,7 +193,7 @@ def _distributions(records: Sequence[Record], params: Sequence[Param]) -> dict[s
 def _distribution(values: list[Value], param: Param | None) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    numbers = [value for value in values if is_number(value)]
     if len(numbers) < len(values) or (param is not None and param.choices):
         return CategoricalDistribution(list(dict.fromkeys([*(param.choices if param else ()), *values])))
     bounds = [bound for bound in (param.low, param.high) if bound is not None] if param else []

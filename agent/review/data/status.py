@@ -1,16 +1,16 @@
 """One run at a glance.
 
 ``status_json`` is schema ``overnight.status/1``: an object with the keys of ``overnight list --json`` and schema,
-branch, baseline_runs, best_runs, test_baseline, test_best, test_gain, test_problem (why the test split has no value, or
-empty), noise_sd, noise_dof, reverted, stopped (an object: runs, the seconds that they trained, saved_seconds of
-training, and the check: runs that were predicted to lose and finished, and how many of these were kept, wrong),
-failures (by status), repaired (trials whose edit ran after a repair), runs, lost_runs, resumed, server_problems (of the
-model server that sleeps during runs: time, problem and action, which is restarted, split, waiting or noted), seconds
-(by phase, over all runs), gpu_hours (of all runs on GPUs, summed over workers), wall_seconds (without the time in which
-no session ran), split (seconds by purpose, which add up to wall_seconds), ideas (tried, kept and open ideas of the
-bank; null where no proposal knows it), loops (trials in which the answers of the model were a loop), seconds_left (null
-if unknown), now (trial, role and since of the run under way; null), and heartbeat (seconds since the session last wrote
-anything; null where none runs).
+branch, branch_waits (why the branch does not follow the kept edits; empty if it does), baseline_runs, best_runs,
+test_baseline, test_best, test_gain, test_problem (why the test split has no value, or empty), noise_sd, noise_dof,
+reverted, stopped (an object: runs, the seconds that they trained, saved_seconds of training, and the check: runs that
+were predicted to lose and finished, and how many of these were kept, wrong), failures (by status), repaired (trials
+whose edit ran after a repair), runs, lost_runs, resumed, server_problems (of the model server that sleeps during runs:
+time, problem and action, which is restarted, split, waiting or noted), seconds (by phase, over all runs), gpu_hours (of
+all runs on GPUs, summed over workers), wall_seconds (without the time in which no session ran), split (seconds by
+purpose, which add up to wall_seconds), ideas (tried, kept and open ideas of the bank; null where no proposal knows it),
+loops (trials in which the answers of the model were a loop), seconds_left (null if unknown), now (trial, role and since
+of the run under way; null), and heartbeat (seconds since the session last wrote anything; null where none runs).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def status_json(night: Night) -> dict[str, Any]:
         **run_json(night.overview),
         "schema": STATUS_SCHEMA,
         "branch": night.branch,
+        "branch_waits": text.line(night.branch_waits, 400),
         "baseline_runs": summary.baseline.n if summary.baseline else 0,
         "best_runs": summary.best.n if summary.best else 0,
         **{name: getattr(summary, name) for name in FIGURES},
