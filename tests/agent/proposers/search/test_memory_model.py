@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.proposers import make_proposer
+from agent.proposers.search.base import successes
 from agent.proposers.search.failure_model import log_features
 from agent.proposers.search.memory_model import REPORTS, MemoryModel
 from agent.space.space import SearchSpace
@@ -53,7 +54,7 @@ def success(method, **values):
 def test_limit_is_found_from_few_failures():
     method = make_proposer("cma-es", SPACE)
     random = np.random.default_rng(0)
-    while len(method.successes) < 25 or not failures(method):
+    while len(successes(method.observations)) < 25 or not failures(method):
         params = SPACE.from_unit(random.random(SPACE.dimensions))
         bad = gigabytes(params) > LIMIT
         method.tell(
@@ -71,7 +72,7 @@ def test_limit_is_found_from_few_failures():
 def test_optimum_at_memory_limit_is_approached_with_few_failures(name):
     method = searched(name, 100)
     assert len(failures(method)) <= 6
-    assert max(gigabytes(o.params) for o in method.successes) > 0.9 * LIMIT
+    assert max(gigabytes(o.params) for o in successes(method.observations)) > 0.9 * LIMIT
 
 
 def test_memory_reports_prevent_failures():
