@@ -82,9 +82,12 @@ class Repo:
 
     def read(self, commit: str, path: str) -> str:
         """The text of one file of the target in a commit. Bytes that are not UTF-8 become surrogate escapes."""
-        if not self.has(commit, path):
-            raise UsageError(f"commit {commit[:12]} has no file {self.prefix}{path}: is it committed?")
-        data = self.git.output("cat-file", "blob", f"{commit}:{self.prefix}{path}")
+        try:
+            data = self.git.output("cat-file", "blob", f"{commit}:{self.prefix}{path}")
+        except EnvironmentProblem:
+            if self.has(commit, path):
+                raise
+            raise UsageError(f"commit {commit[:12]} has no file {self.prefix}{path}: is it committed?") from None
         return data.decode("utf-8", "surrogateescape")
 
     def has(self, commit: str, path: str) -> bool:

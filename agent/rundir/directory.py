@@ -17,7 +17,9 @@ from typing import IO, Any
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.state import State
 from agent.toml import dump_toml, read_toml
+from sandbox.layout import exists
 
+ORPHAN_SECONDS = 10.0  # wait for a lock whose session has ended
 NOTES = """# Notes for the model
 
 The model reads this file before every proposal. Write ideas to try, parts to leave alone, and facts about this target.
@@ -104,18 +106,22 @@ class RunDirectory:
         self._stop.unlink(missing_ok=True)
 
 
-def _locked(file: IO[str], seconds: float = 1.0) -> bool:
-    """Acquire the lock, retrying for ``seconds``.
+def _locked(file: IO[str]) -> bool:
+    """Acquire the lock, retrying for a second, or for ``ORPHAN_SECONDS`` if the session that wrote it has ended.
 
-    A child that a killed session was forking inherits the descriptor and holds the lock until it calls exec().
+    A child that a killed session was forking inherits the descriptor and holds the lock until it calls exec(). On a
+    machine under load this can take seconds.
     """
-    until = time.monotonic() + seconds
+    began = time.monotonic()
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if time.monotonic() > until:
+            file.seek(0)
+            owner = file.read().strip()
+            runs = owner.isdigit() and exists(int(owner))
+            if time.monotonic() - began > (1.0 if runs else ORPHAN_SECONDS):
                 return False
             time.sleep(0.02)
 
