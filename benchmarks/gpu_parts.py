@@ -58,7 +58,7 @@ GPU = Size(
     small=("TOTAL_BATCH_SIZE=2**15", "DEVICE_BATCH_SIZE=16"), at_once=6,
 )  # fmt: skip
 DRY = Size(
-    "demo", "cpu", "steps:3", "steps:2", "2steps", seeds=1, trials=1, rounds=2, edits=1,
+    "demo", "cpu", "steps:3", "steps:2", "2steps", seeds=1, trials=1, rounds=2, edits=0,
     accept=("--policy", "greedy", "--calibrate", "1", "--smoke", "off"), doctor=(), validation=4096,
 )  # fmt: skip
 

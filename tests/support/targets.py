@@ -6,6 +6,7 @@ session over it is the same every time, and some edits really are better than ot
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -70,12 +71,12 @@ def git(folder: Path, *words: str) -> str:
 
 def make_bowl(folder: Path, train: str = TRAIN, toml: str = TOML) -> Path:
     """A git repository with the target and one commit."""
-    shutil.copytree(_bowl(train, toml), folder)
+    shutil.copytree(_bowl(train, toml, os.environ.get("GIT_DEFAULT_HASH", "")), folder)
     return folder
 
 
 @cache
-def _bowl(train: str, toml: str) -> Path:
+def _bowl(train: str, toml: str, _hash: str) -> Path:
     folder = Path(_made.name) / str(len(list(Path(_made.name).iterdir())))
     folder.mkdir()
     (folder / "train.py").write_text(train)
