@@ -12,10 +12,10 @@ from agent.judge.policy import MeasureNext, Policy, check_baseline
 from agent.ledger.state import State
 from agent.rundir.directory import RunDirectory
 from agent.session.commits import Commits
-from agent.session.evidence import lacks_test_score
 from agent.session.in_flight import Ideas, Runs
 from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
+from agent.session.trial_judge import lacks_test_score
 from agent.target import Target
 from agent.types import Measurement, on_validation, values_of
 
