@@ -21,7 +21,7 @@ check: $(VENV)/.installed-test  ## ruff and mypy --strict
 	$(BIN)/mypy --strict
 
 test: check  ## check, then all tests without Docker, model server and GPU
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 e2e: $(VENV)/.installed-test  ## sessions with a real Docker engine and vLLM server; E2E="-k name" selects
 	scripts/e2e.sh $(CURDIR)/$(BIN)/python $(E2E)

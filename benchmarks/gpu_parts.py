@@ -46,6 +46,7 @@ class Size:
     rounds: int  # of step times
     edits: int  # of EDITS
     accept: tuple[str, ...]  # options of the session
+    doctor: tuple[str, ...]  # options of the doctor
     small: tuple[str, ...] = ()  # assignments for the runs of ``noise``
     at_once: int = 1  # of these runs
     validation: int | None = None  # tokens; None: those of the preset
@@ -53,12 +54,12 @@ class Size:
 
 GPU = Size(
     "gpu", "cuda", "seconds:30", "steps:200", "10s", seeds=3, trials=3, rounds=40, edits=4,
-    accept=("--policy", "greedy", "--calibrate", "1"),
+    accept=("--policy", "greedy", "--calibrate", "1"), doctor=("--sandbox",),
     small=("TOTAL_BATCH_SIZE=2**15", "DEVICE_BATCH_SIZE=16"), at_once=6,
 )  # fmt: skip
 DRY = Size(
-    "demo", "cpu", "steps:3", "steps:2", "2steps", seeds=2, trials=1, rounds=2, edits=1,
-    accept=("--policy", "greedy", "--calibrate", "1"), validation=4096,
+    "demo", "cpu", "steps:3", "steps:2", "2steps", seeds=1, trials=1, rounds=2, edits=0,
+    accept=("--policy", "greedy", "--calibrate", "1", "--smoke", "off"), doctor=(), validation=4096,
 )  # fmt: skip
 
 
@@ -276,12 +277,12 @@ def part_noise(bench: Bench) -> Values:
             print(name, seed, value, flush=True)
             whole = [one for one in range(1, size.seeds + 1) if all((each, one) in values for each in edits)]
             by_name = {each: [values[each, one] for one in whole] for each in edits}
-            found = {"seeds": len(whole), "val_bpb": by_name, **_spreads(by_name)}
+            found = {"seeds": len(whole), "val_bpb": by_name, **spreads(by_name)}
             write(bench.out / "noise.json", found)
     return found
 
 
-def _spreads(values: Mapping[str, list[float]]) -> Values:
+def spreads(values: Mapping[str, list[float]]) -> Values:
     """Standard deviations between seeds, and of the differences under equal seeds."""
     base = values["baseline"]
     if len(base) < 2:
@@ -335,7 +336,7 @@ def part_session(bench: Bench) -> Values:
 
 
 def part_doctor(bench: Bench) -> Values:
-    done = _overnight("doctor", "--sandbox", "--json", "--runs", str(bench.out), "--cache", str(bench.cache))
+    done = _overnight("doctor", *bench.size.doctor, "--json", "--runs", str(bench.out), "--cache", str(bench.cache))
     if not done.stdout:
         raise RuntimeError(done.stderr[-2000:])
     findings = json.loads(done.stdout)["findings"]

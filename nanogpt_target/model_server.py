@@ -6,7 +6,9 @@ import ctypes
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nanogpt_target.channel import WRONG_SHAPE, WRONG_TYPE, ModelSide
 
@@ -23,20 +25,10 @@ def keep_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 1 << 30)
 
 
-def main() -> None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin between answers slow down the scorer
-    keep_memory()
+def serve(side: ModelSide, model: Callable[[Any], object], device: str) -> None:
+    """Answer each request of the scorer with the logits of the model, or with what is wrong with them."""
     import torch
 
-    if threads := int(os.environ.get("OVERNIGHT_THREADS", "0")):
-        torch.set_num_threads(threads)
-    # The second model process waits here until the first has ended: train.py never runs in both at the same time.
-    side = ModelSide(Path(os.environ["OVERNIGHT_CHANNEL"]))
-    device = os.environ.get("OVERNIGHT_DEVICE", "cpu")
-    sys.path.insert(0, str(Path.cwd()))
-    load = importlib.import_module("train").load  # the committed train.py; the import trains nothing
-
-    model = load(os.environ["OVERNIGHT_CHECKPOINT"], device)
     shared = torch.from_numpy(side.logits)
     if device.startswith("cuda"):  # the GPU writes into locked memory without a second copy by the processor
         torch.cuda.cudart().cudaHostRegister(shared.data_ptr(), shared.nbytes, 0)  # type: ignore[no-untyped-call]
@@ -50,6 +42,22 @@ def main() -> None:
             else:
                 shared.copy_(logits)
                 side.answer()
+
+
+def main() -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin between answers slow down the scorer
+    keep_memory()
+    import torch
+
+    if threads := int(os.environ.get("OVERNIGHT_THREADS", "0")):
+        torch.set_num_threads(threads)
+    # The second model process waits here until the first has ended: train.py never runs in both at the same time.
+    side = ModelSide(Path(os.environ["OVERNIGHT_CHANNEL"]))
+    device = os.environ.get("OVERNIGHT_DEVICE", "cpu")
+    sys.path.insert(0, str(Path.cwd()))
+    load = importlib.import_module("train").load  # the committed train.py; the import trains nothing
+
+    serve(side, load(os.environ["OVERNIGHT_CHECKPOINT"], device), device)
 
 
 if __name__ == "__main__":

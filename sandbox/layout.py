@@ -127,7 +127,7 @@ def identity(pid: int | None = None) -> str:
     """``PID-STARTTIME``, unique per process since boot. ``pid``: this process by default."""
     pid = pid or os.getpid()
     if not (PROC / "self").exists():  # a later process with the same id looks alike
-        return f"{pid}-{'alive' if _exists(pid) else 'gone'}"
+        return f"{pid}-{'alive' if exists(pid) else 'gone'}"
     try:
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -135,7 +135,8 @@ def identity(pid: int | None = None) -> str:
     return f"{pid}-{fields[19]}"
 
 
-def _exists(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Whether a process with this id runs on this machine."""
     try:
         os.kill(pid, 0)
     except OSError as error:

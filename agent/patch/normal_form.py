@@ -15,6 +15,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 BYTE_ORDER_MARK = "\ufeff"  # Python reads files with this mark; ast.parse refuses strings with it
@@ -32,6 +33,7 @@ _OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], object]] = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=32)  # many edits are compared with the same program
 def normal_form(source: str) -> str:
     """The normal form of a program: 64 hexadecimal digits. Raises SyntaxError."""
     return _hash(_tree(source))

@@ -19,7 +19,9 @@ from agent.errors import EnvironmentProblem, UsageError
 from agent.files import acquire
 from agent.ledger.state import State
 from agent.toml import dump_toml, read_toml
+from sandbox.layout import exists
 
+ORPHAN_SECONDS = 10.0  # wait for a lock whose session has ended
 NOTES = """# Notes for the model
 
 The model reads this file before every proposal. Write ideas to try, parts to leave alone, and facts about this target.
@@ -98,17 +100,24 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """One session per run. The kernel releases the lock when the process dies, so no lock is ever stale."""
         with (self.path / "lock").open("a+") as file:
-            # A child that a killed session was forking holds the inherited lock until it calls exec().
             if not acquire(file, 1.0):
                 file.seek(0)
-                raise UsageError(
-                    f"run {self.tag} is already running (process {file.read().strip() or 'unknown'}). "
-                    f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
-                )
+                owner = file.read().strip()
+                # A child that a killed session was forking inherits the lock, and holds it until it calls exec(): for
+                # seconds on a machine under load.
+                alive = owner.isdigit() and exists(int(owner))
+                if alive or not acquire(file, ORPHAN_SECONDS):
+                    raise self._runs(owner)
             with writing(self.path / "lock"):
                 file.truncate(0)
                 os.write(file.fileno(), str(os.getpid()).encode())
             yield
+
+    def _runs(self, owner: str) -> UsageError:
+        return UsageError(
+            f"run {self.tag} is already running (process {owner or 'unknown'}). "
+            f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
+        )
 
     def running(self) -> bool:
         """Whether a session holds the lock now."""

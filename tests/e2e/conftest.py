@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import budgets
 import ordinary_user
 import pytest
 from places import ROOT
+from ports import free_port
 
 REQUIRED = os.environ.get("OVERNIGHT_E2E") == "1"
 
@@ -152,13 +152,6 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServe
         yield ModelServer(base_url=f"http://127.0.0.1:{port}/v1", model="tiny", context=8192)
     finally:
         stop_group(server)
-
-
-def free_port() -> int:
-    """A free port on the loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import budgets
 import pytest
-from conftest import ROOT, free_port, missing
+from conftest import ROOT, missing
+from ports import free_port
 
 from agent.errors import ModelUnavailable
 from agent.llm.client import ChatModel

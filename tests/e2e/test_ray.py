@@ -23,6 +23,7 @@ import budgets
 import pytest
 from bench_target import Bench
 from conftest import missing
+from ports import free_port
 from sessions import check_whole, state_of
 from targets import TOML, TRAIN, make_bowl
 
@@ -39,6 +40,9 @@ from agent.workers.runtime import Workplace, workplace
 from sandbox.types import Device
 
 SLOW = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(2)\nnoise =")
+HELD = SLOW.replace(  # every trial but the baseline trains until the file GO exists
+    "time.sleep(2)", "import pathlib\n\nwhile RATE != 0.01 and not pathlib.Path(GO).exists():\n    time.sleep(0.1)"
+)
 ENDLESS = ("\nimport ", "\nimport time\n\ntime.sleep(600)\nimport ")  # an edit
 FAST = {"proposer": "cma-es", "sandbox": "process", "device": "cpu", "threads": 1, "policy": "greedy", "seed": 3}
 ONE_CPU = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
@@ -141,13 +145,15 @@ def values(directory: RunDirectory) -> dict[tuple[str, int], float | None]:
 
 
 def test_lost_node_costs_no_trial(nodes: Nodes, tmp_path: Path) -> None:
-    slower = SLOW.replace("sleep(2)", "sleep(8)")
-    target, directory = make_bowl(tmp_path / "target", slower), RunDirectory(tmp_path / "runs", "night")
+    go = tmp_path / "go"
+    target = make_bowl(tmp_path / "target", HELD.replace("GO", repr(str(go))))
+    directory = RunDirectory(tmp_path / "runs", "night")
     process = begin(
         target, tmp_path / "runs", trials=8, calibrate=3, workers=3, budget="5steps", ray_address=nodes.address
     )
     wait_for(lambda: all_at_work(directory, 3) or process.poll() is not None, "three trials", budgets.SESSION_SECONDS)
     nodes.lose()
+    go.touch()  # until now, every trial is running
     end(process)
     check_whole(directory, target, 8)
     lost = [event.reason for event in read(directory.ledger) if isinstance(event, Lost)]
@@ -264,8 +270,7 @@ def test_cluster_with_token_names_the_setting(tmp_path: Path, monkeypatch: pytes
     token.write_text(secrets.token_hex(32))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     words = f"start --head --block --node-ip-address 127.0.0.1 --port {port} --num-cpus 1 --num-gpus 0"
     words += " --include-dashboard false --object-store-memory 80000000 --disable-usage-stats"
     head = subprocess.Popen(

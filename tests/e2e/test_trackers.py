@@ -15,7 +15,8 @@ from typing import Any
 
 import budgets
 import pytest
-from conftest import Overnight, free_port, missing, stop_group, wait_until_healthy
+from conftest import Overnight, missing, stop_group, wait_until_healthy
+from ports import free_port
 from sessions import state_of
 from targets import make_bowl
 

@@ -11,7 +11,7 @@ import budgets
 from places import ROOT
 
 from benchmarks.gpu import tables
-from benchmarks.gpu_parts import EDITS, PARTS
+from benchmarks.gpu_parts import AGAIN, EDITS, PARTS, spreads
 
 
 def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
@@ -23,10 +23,15 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     assert not [name for name, values in results.items() if "error" in values]
     assert results["train"]["loss fell"] is True
     assert results["answers"]["rms of the difference, nats"] == 0  # float32 on a CPU
-    assert len(results["noise"]["val_bpb"]["baseline"]) == 2
+    assert len(results["noise"]["val_bpb"]["baseline"]) == 1
     assert results["session"]["trials"] == 1
     assert "| tokens/s |" in (tmp_path / "gpu.md").read_text()
     assert not (tmp_path / "work").exists()
+
+
+def test_spreads_compare_runs_of_equal_seeds() -> None:
+    found = spreads({"baseline": [1.0, 2.0, 3.0], AGAIN: [0.5, 1.5, 2.5]})
+    assert found == {"sd between seeds": 1.0, "gain under equal seeds": {AGAIN: 0.5}, "sd of a pair": {AGAIN: 0.0}}
 
 
 def test_edits_apply_to_the_trainer() -> None:

@@ -155,25 +155,16 @@ def test_preset_is_searchable_target(preset: str, tmp_path: Path) -> None:
     assert not space.valid(space.defaults)
 
 
-def test_gpu_preset_has_about_fifty_million_parameters(tmp_path: Path, python) -> None:  # type: ignore[no-untyped-def]
-    write_target("gpu", tmp_path)
-    program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport torch, train\n"
-        "with torch.device('meta'): model = train.GPT(train.Config(8192, 2048))\n"
-        "print(sum(p.numel() for p in model.parameters()))"
-    )
-    assert 45e6 < int(python(program)) < 55e6
-
-
 def test_unknown_preset_is_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tpu"):
         write_target("tpu", tmp_path)
 
 
-def test_model_builds_at_all_bounds_of_presets(tmp_path: Path, python) -> None:  # type: ignore[no-untyped-def]
+def test_models_of_presets_build_at_all_bounds(tmp_path: Path, python) -> None:  # type: ignore[no-untyped-def]
+    """The default model of preset gpu has about fifty million parameters."""
     shape = ("DEPTH", "ASPECT_RATIO", "HEAD_DIM", "WINDOW_PATTERN")
     cases = []
-    for preset in PRESETS:
+    for preset in sorted(PRESETS, key="gpu".__eq__):  # the last one writes the train.py that is imported
         write_target(preset, tmp_path)
         toml = tomllib.loads((tmp_path / "target.toml").read_text())
         bounds = {p["name"]: p.get("choices", ())[:2] or [p["low"], p["high"]] for p in toml["hyperparameters"]}
@@ -185,6 +176,7 @@ def test_model_builds_at_all_bounds_of_presets(tmp_path: Path, python) -> None: 
         "    with torch.device('meta'):\n"
         "        model = train.GPT(train.Config(vocab, 16, depth, head, width, pattern))\n"
         "        assert model(torch.zeros(2, 16, dtype=torch.long)).shape == (2, 16, vocab)\n"
-        "print('built')"
+        "with torch.device('meta'): model = train.GPT(train.Config(8192, 2048))\n"
+        "print(sum(p.numel() for p in model.parameters()))"
     )
-    assert python(program).strip() == "built"
+    assert 45e6 < int(python(program)) < 55e6

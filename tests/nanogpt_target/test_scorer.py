@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import budgets
 import numpy as np
 import pytest
+import torch
 from conftest import ONE_THREAD, MakeCode
 
 from benchmarks.peeking import reads
 from nanogpt_target import __main__ as once
-from nanogpt_target.channel import Rejected
+from nanogpt_target.channel import ModelSide, Rejected, ScorerSide, make_files
 from nanogpt_target.look_ahead import CUTS, SUSPECTS, draw
+from nanogpt_target.model_server import serve
 from nanogpt_target.prepare import Prepared
 from nanogpt_target.scorer import Ask, Read, Score, log_probabilities, read_split, score
 
@@ -318,6 +321,8 @@ def test_bf16_model_process_is_scored(tiny_code: Path, prepared: Prepared, train
     assert source.count(BF16[0]) == 1
     found = scored(code_with(source.replace(*BF16)), prepared, trained)
     assert found["status"] == "ok", found["reason"]
+    assert 0 < float(str(found["value"])) < math.log2(320)
+    assert set(found) >= {"tokens", "bytes", "noise", "rows_b", "seconds"}
 
 
 HONEST = "import torch\n\ndef load(checkpoint, device):\n    return lambda ids: torch.zeros((*ids.shape, 320))\n"
@@ -329,19 +334,10 @@ def scored(
     return once.score(code, trained, prepared, "validation", ONE_THREAD, timeout, seed=1)
 
 
-def test_trained_model_is_scored(tiny_code: Path, prepared: Prepared, trained: Path) -> None:
-    found = scored(tiny_code, prepared, trained)
-    assert found["status"] == "ok"
-    assert 0 < float(str(found["value"])) < math.log2(320)
-    assert set(found) >= {"tokens", "bytes", "noise", "rows_b", "seconds"}
-
-
 @pytest.mark.parametrize(
     ("old", "new", "status", "reason"),
     [
         ("*ids.shape, 320", "*ids.shape, 319", "invalid", "one row of logits per position"),
-        ("torch.zeros((*ids.shape, 320))", "'logits'", "invalid", "one row of logits per position"),
-        ("320))", "320), dtype=torch.int64)", "invalid", "floating point"),
         ("    return lambda", "    raise OSError('no')\n    return lambda", "crash", "ended before it had answered"),
         ("torch.zeros((*ids.shape, 320))", "1 / 0", "crash", "ended before it had answered"),
     ],
@@ -354,6 +350,25 @@ def test_model_process_that_breaks_contract_has_no_value(
     assert (found["status"], found.get("value")) == (status, None)
     assert reason in str(found["reason"])
     assert "\n" not in str(found["reason"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("logits", "one row of logits per position"),
+        (torch.zeros((2, 4, 9)), "one row of logits per position"),
+        (torch.zeros((2, 4, 8), dtype=torch.int64), "floating point"),
+    ],
+)
+def test_answer_without_logits_is_rejected(tmp_path: Path, answer: object, reason: str) -> None:
+    make_files(tmp_path, 2, 4, 8)
+    scorer = ScorerSide(tmp_path, 2, 4, 8)
+    with ThreadPoolExecutor(1) as pool:
+        model = pool.submit(lambda: serve(ModelSide(tmp_path), lambda _ids: answer, "cpu"))
+        with pytest.raises(Rejected, match=reason):
+            scorer.ask(np.ones((2, 4), np.int64), float("inf"))
+        scorer.close()
+        model.exception()
 
 
 def test_hanging_model_process_is_timeout(code_with: MakeCode, prepared: Prepared, trained: Path) -> None:
@@ -369,15 +384,20 @@ import torch
 def load(checkpoint, device):
     def model(ids):
         os.truncate(os.path.join(os.environ["OVERNIGHT_CHANNEL"], "NAME"), 4)
-        time.sleep(5)  # the answer restores the size
+        time.sleep(SECONDS)
         return torch.zeros((*ids.shape, 320))
     return model
 """
 
 
-@pytest.mark.parametrize("name", ["logits", "answered"])
-def test_truncated_channel_file_has_no_value(code_with: MakeCode, prepared: Prepared, trained: Path, name: str) -> None:
-    found = scored(code_with(CUT.replace("NAME", name)), prepared, trained)
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [("logits", 0), ("answered", 600)],  # an answer restores the size of the second file
+)
+def test_truncated_channel_file_has_no_value(
+    code_with: MakeCode, prepared: Prepared, trained: Path, name: str, seconds: int
+) -> None:
+    found = scored(code_with(CUT.replace("NAME", name).replace("SECONDS", str(seconds))), prepared, trained)
     assert found["status"] in ("invalid", "crash")
     assert found["value"] is None
 
@@ -399,20 +419,11 @@ def test_model_process_with_look_ahead_is_invalid(code_with: MakeCode, prepared:
     assert str(found["reason"]).startswith("looks ahead")
 
 
-ALL = HONEST.replace("    return", "    assert torch.get_num_threads() == 4, torch.get_num_threads()\n    return")
-
-
-def test_model_process_uses_all_threads(code_with: MakeCode, prepared: Prepared, trained: Path) -> None:
-    """The two model processes never compute at the same time."""
-    env = {**ONE_THREAD, "OVERNIGHT_THREADS": "4"}
-    found = once.score(code_with(ALL), trained, prepared, "validation", env, SECONDS, seed=1)
-    assert found["status"] == "ok"
-
-
 KEEPS = """import resource
 import torch
 
 def load(checkpoint, device):
+    assert torch.get_num_threads() == 4, torch.get_num_threads()
     for _ in range(20):
         torch.ones(10 << 20)  # 40 MB: by default glibc returns every such block
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -424,5 +435,10 @@ def load(checkpoint, device):
 """
 
 
-def test_model_process_reuses_freed_memory(code_with: MakeCode, prepared: Prepared, trained: Path) -> None:
-    assert scored(code_with(KEEPS), prepared, trained)["status"] == "ok"
+def test_model_process_uses_all_threads_and_freed_memory(
+    code_with: MakeCode, prepared: Prepared, trained: Path
+) -> None:
+    """The two model processes never compute at the same time."""
+    env = {**ONE_THREAD, "OVERNIGHT_THREADS": "4"}
+    found = once.score(code_with(KEEPS), trained, prepared, "validation", env, SECONDS, seed=1)
+    assert found["status"] == "ok"

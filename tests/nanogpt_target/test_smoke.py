@@ -22,6 +22,10 @@ def hashes(out: Path) -> tuple[str, str]:
     return summary["initial_hash"], summary["final_hash"]
 
 
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "curve.jsonl").read_text().splitlines()]
+
+
 def run_edited(
     code_with: MakeCode, tiny_code: Path, prepared: Prepared, work: Path, old: str, new: str, smoke: str = "100"
 ) -> dict[str, Any]:
@@ -45,6 +49,7 @@ def test_smoke_test_leaves_run_bit_identical(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*names, "diagnostics.json"}
     for name in ("curve.jsonl", "trace.jsonl"):
         assert len((tmp_path / "out" / name).read_text().splitlines()) == len((trained / name).read_text().splitlines())
+    assert losses(tmp_path / "out") == losses(trained), "the same seed gave another curve"
     found = json.loads((tmp_path / "out" / "diagnostics.json").read_text())
     assert set(found["phases"]) == {"data", "forward", "backward", "optimiser", "other"}
     assert all(ms > 0 for ms in found["phases"].values())
@@ -78,8 +83,8 @@ def test_program_that_would_fail_never_starts_training(
 def test_smoke_test_beyond_bound_decides_nothing(
     tiny_code: Path, code_with: MakeCode, prepared: Prepared, tmp_path: Path
 ) -> None:
-    old, new = "    run = harness.start()", "    import time\n    run = harness.start()\n    time.sleep(4)"
-    run = run_edited(code_with, tiny_code, prepared, tmp_path / "work", old, new, smoke="2")
+    old, new = "    run = harness.start()", "    import time\n    run = harness.start()\n    time.sleep(2)"
+    run = run_edited(code_with, tiny_code, prepared, tmp_path / "work", old, new, smoke="1")
     assert run["exit"] == 0
     assert next(e["outcome"] for e in run["events"] if e["event"] == "smoke_end") == "too slow"
 

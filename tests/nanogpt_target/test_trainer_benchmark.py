@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -35,14 +36,11 @@ def test_plain_trainer_learns_and_is_scored(tmp_path: Path, prepared: Prepared, 
     code = tmp_path / "code"
     shutil.copytree(tiny_code, code)
     shutil.copyfile(trainer.PLAIN, code / "train.py")
-    values = []
-    for steps in (1, 20):
-        work = tmp_path / f"work{steps}"
-        assert once.train(code, prepared, work, f"steps:{steps}", 1, ONE_THREAD)["exit"] == 0
-        values.append(
-            once.score(code, work / "out", prepared, "validation", ONE_THREAD, budgets.SCORING_SECONDS, seed=1)["value"]
-        )
-    assert values[1] < values[0]
+    work = tmp_path / "work"
+    assert once.train(code, prepared, work, "steps:20", 1, ONE_THREAD)["exit"] == 0
+    found = once.score(code, work / "out", prepared, "validation", ONE_THREAD, budgets.SCORING_SECONDS, seed=1)
+    uniform = math.log2(prepared.vocab_size) * found["tokens"] / found["bytes"]
+    assert found["value"] < uniform
 
 
 DYING = """

@@ -63,20 +63,27 @@ def load_module(source: str, folder: Path) -> Any:
     return module
 
 
+@pytest.fixture(scope="module")
+def edited(sources: dict[str, str]) -> dict[str, str]:
+    """The train.py of preset demo after each recipe."""
+    return {key: apply_reply(sources["demo"], idea.reply) for key, idea in RECIPES.items()}
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_recipes_apply_to_every_preset(sources: dict[str, str], preset: str) -> None:
-    for idea in RECIPES.values():
-        assert apply_reply(sources[preset], idea.reply) != sources[preset], idea.key
+def test_recipes_apply_to_every_preset(sources: dict[str, str], edited: dict[str, str], preset: str) -> None:
+    for key, idea in RECIPES.items():
+        text = edited[key] if preset == "demo" else apply_reply(sources[preset], idea.reply)
+        assert text != sources[preset], key
 
 
 @pytest.mark.parametrize("key", RECIPES)
 def test_recipe_trains_every_parameter(
-    key: str, data: Path, sources: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    key: str, data: Path, edited: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"DATA": data, "OUT": tmp_path, "SEED": 1, "BUDGET": f"steps:{STEPS}", "THREADS": 1, "DEVICE": "cpu"}
     for name, value in settings.items():
         monkeypatch.setenv(f"OVERNIGHT_{name}", str(value))
-    train = load_module(apply_reply(sources["demo"], RECIPES[key].reply), tmp_path)
+    train = load_module(edited[key], tmp_path)
     reached: set[str] = set()
     initial: dict[str, torch.Tensor] = {}
 
@@ -87,13 +94,13 @@ def test_recipe_trains_every_parameter(
                 initial[name] = parameter.detach().clone()
                 parameter.register_hook(lambda gradient, name=name: reached.add(name) if gradient.any() else None)
 
-    edited, train.GPT = train.GPT, Observed
+    model, train.GPT = train.GPT, Observed
     train.main()
     assert set(initial) == reached, "no gradient"
     saved, meta = harness.read_checkpoint(str(tmp_path), "cpu")
     assert not [name for name in initial if torch.equal(saved[name], initial[name])], "never updated"
     assert math.isfinite(float((tmp_path / "curve.jsonl").read_text().split('"loss": ')[-1].split(",")[0]))
-    train.GPT = edited
+    train.GPT = model
     check_causal(train.load(str(tmp_path), "cpu"), meta["vocab_size"])
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 import sys
+import tempfile
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from nanogpt_target.prepare import prepare
 from sandbox import make_sandbox
 from sandbox.types import Device, Sandbox
 
+_folder = tempfile.TemporaryDirectory(prefix="overnight-test-data-")
+CACHE = Path(_folder.name)  # prepared data, the same for all benches of this process
 SMALL = {
     "tokens = 65536": "steps = 12",
     "wall_seconds = 120": f"wall_seconds = {budgets.TRAINING_SECONDS}",
@@ -71,7 +74,7 @@ class Bench:
         self.target, _ = load_target(self.folder)
         self.repo = Repo(self.folder)
         self.source = self.repo.read(self.repo.head(), "train.py")
-        self.prepared = prepare(self.target.data, folder / "cache")
+        self.prepared = prepare(self.target.data, CACHE)
         self.scratch = folder / "runs"
         self.usual = UNKNOWN
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-import socket
 from typing import Any
 
 import pytest
+from budgets import REQUEST_SECONDS
 from openai_server import Answer, OpenAIServer
+from ports import dead_port
 
 from agent.llm.api_keys import KEY_VARIABLES
 from agent.llm.client import ChatModel
@@ -40,14 +41,12 @@ class Clock:
 def client(server: OpenAIServer | str, clock: Clock | None = None, **options: Any) -> ChatModel:
     clock = clock or Clock()
     url = server if isinstance(server, str) else server.base_url
-    options = {"model": "tiny", "timeout": 20.0, "rng": random.Random(1)} | options
+    options = {"model": "tiny", "timeout": REQUEST_SECONDS, "rng": random.Random(1)} | options
     return ChatModel(url, sleep=clock.sleep, clock=lambda: clock.now, **options)
 
 
 def dead_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    return f"http://127.0.0.1:{dead_port()}/v1"
 
 
 def refused(status: int, body: str) -> Answer:

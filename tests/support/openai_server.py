@@ -103,6 +103,7 @@ class OpenAIServer:
         self.at_end = at_end or Answer(status=410, message="the script is over")
         self.seen: list[Seen] = []
         self.stopped = threading.Event()
+        self.answered = threading.Event()  # the first answer is sent
         self.left = threading.Event()  # a client has closed its connection during a stream
         self._lock = threading.Lock()
         self._http = _Server(("127.0.0.1", port), _Handler)
@@ -328,6 +329,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         self.wfile.write(payload)
+        self.server.owner.answered.set()
 
     def _drop(self) -> None:
         self.wfile.flush()

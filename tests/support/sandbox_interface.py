@@ -28,7 +28,7 @@ WAIT_FOR_FILE = """
 import json, os, time
 print("ready", flush=True)
 path = os.path.join(os.environ["DATA"], "shard")
-for _ in range(3000):
+for _ in range(12000):
     if os.path.exists(path):
         print(json.dumps(open(path).read()))
         break
@@ -39,7 +39,7 @@ DOUBLE = """
 import os, time
 os.chdir(os.environ["CHANNEL"])
 print("ready", flush=True)
-for _ in range(3000):
+for _ in range(12000):
     if os.path.exists("question") and (text := open("question").read()):
         with open("answer", "w") as file:
             file.write(str(2 * int(text)))

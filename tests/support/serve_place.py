@@ -6,7 +6,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,18 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from budgets import PROGRAM_SECONDS
 from places import ROOT, TESTS
+from ports import free_port
 
 STAND_IN = TESTS / "support" / "vllm_stand_in.py"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 240.0) -> None:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = PROGRAM_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"timeout: {what}"
@@ -96,7 +91,7 @@ class Place:
         seen = ""
         while words not in seen:
             try:
-                seen += self.output[command.pid].get(timeout=240)
+                seen += self.output[command.pid].get(timeout=PROGRAM_SECONDS)
             except queue.Empty:
                 pytest.fail(f"no {words!r} in: {seen}")
         return seen

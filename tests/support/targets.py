@@ -6,8 +6,14 @@ session over it is the same every time, and some edits really are better than ot
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
+
+_made = tempfile.TemporaryDirectory(prefix="overnight-test-targets-")
 
 TRAIN = '''"""Finds its own minimum."""
 
@@ -65,10 +71,17 @@ def git(folder: Path, *words: str) -> str:
 
 def make_bowl(folder: Path, train: str = TRAIN, toml: str = TOML) -> Path:
     """A git repository with the target and one commit."""
-    folder.mkdir(parents=True)
+    shutil.copytree(_bowl(train, toml, os.environ.get("GIT_DEFAULT_HASH", "")), folder)
+    return folder
+
+
+@cache
+def _bowl(train: str, toml: str, _hash: str) -> Path:
+    folder = Path(_made.name) / str(len(list(Path(_made.name).iterdir())))
+    folder.mkdir()
     (folder / "train.py").write_text(train)
     (folder / "target.toml").write_text(toml)
-    git(folder, "init", "-q", "-b", "main")
+    git(folder, "init", "-q", "-b", "main", "--template=")
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "Begin")
     return folder

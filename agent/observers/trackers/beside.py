@@ -17,10 +17,10 @@ from agent.ledger.events import Event
 from agent.ledger.state import State
 from agent.llm.api_keys import without_keys
 from agent.observers.protocol import Observer
-from agent.observers.trackers.follow import AT_EXIT
 from agent.observers.trackers.track import Track
 
 log = logging.getLogger("overnight.track")
+AT_EXIT = 20.0  # seconds that a tracker may take once the session has ended
 
 
 class Trackers(Observer):
@@ -58,7 +58,7 @@ class _Child:
         self.track, self.tool = track, track.tool
         self.held = 0  # trials that the tracker holds
         self._problem = ""
-        words = ["-P", "-m", "agent.observers.trackers.follow", str(directory), str(track)]
+        words = ["-P", "-m", "agent.observers.trackers.follow", str(directory), str(track), str(AT_EXIT)]
         self._process = subprocess.Popen(
             [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True, start_new_session=True, env=without_keys(os.environ),
@@ -77,7 +77,7 @@ class _Child:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # with the helpers of its library
         self._process.wait()
-        self._reader.join(1)
+        self._reader.join(5)
 
     def _read(self) -> None:
         for line in self._process.stdout or ():

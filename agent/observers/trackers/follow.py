@@ -32,7 +32,6 @@ from agent.observers.trackers.track import Track, Tracker
 LOOK = 1.0  # seconds between looks at the ledger
 MOST_TRIES = 3  # of one trial, by a tracker that answers: then it is left out until the next start
 LONGEST_PAUSE = 60.0  # seconds between attempts to reach a tracker
-AT_EXIT = 20.0  # seconds that a tracker may take once the session has ended
 
 
 class Follower:
@@ -151,7 +150,7 @@ def _alone(directory: Path, track: Track, wait: bool) -> Iterator[None]:
 
 
 def main() -> None:
-    """Follow a session until stdin closes."""
+    """Follow a session until stdin closes. Arguments: run directory, tracker, seconds that are left then."""
     directory, (tool, _, place) = Path(sys.argv[1]), sys.argv[2].partition(":")
     news = os.fdopen(os.dup(1), "w", buffering=1)
     nothing = os.open(os.devnull, os.O_WRONLY)
@@ -163,7 +162,7 @@ def main() -> None:
     def listen() -> None:
         sys.stdin.buffer.read()
         over.set()
-        time.sleep(AT_EXIT)
+        time.sleep(float(sys.argv[3]))
         os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()

@@ -13,7 +13,6 @@ from sessions import start
 from targets import TOML, TRAIN, git, make_bowl
 
 from agent.cli.entry import main
-from agent.llm import client as llm
 from agent.rundir.directory import new_tag
 
 Fails = Callable[..., str]
@@ -263,17 +262,11 @@ def test_tag_of_earlier_run_offers_resume(fails: Fails, target: Path, tmp_path: 
     assert "overnight resume night" in fails("run", "--target", target, *SEARCH, "--tag", "night", status=2)
 
 
-def test_unreachable_model_server_is_environment_error(
-    fails: Fails, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(llm, "CONNECT_PATIENCE", 0.5)
+def test_unreachable_model_server_is_environment_error(fails: Fails, target: Path) -> None:
     assert NO_SERVER[1] in refuses(fails, target, *CODE, status=3)
 
 
-def test_sandbox_process_in_target_toml_is_accepted(
-    fails: Fails, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(llm, "CONNECT_PATIENCE", 0.5)
+def test_sandbox_process_in_target_toml_is_accepted(fails: Fails, target: Path) -> None:
     toml = target / "target.toml"
     toml.write_text(toml.read_text() + '\n[run]\nproposer = "code"\nsandbox = "process"\n')
     git(target, "commit", "-qam", "Name the sandbox")

@@ -9,15 +9,17 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import budgets
 import pytest
 from openai_server import Answer, OpenAIServer, event
 from sessions import check_whole, start, state_of
-from targets import TRAIN, git, make_bowl
+from targets import TOML, TRAIN, git, make_bowl
 
 from agent.cli.demo import activation
 from agent.cli.entry import main
@@ -25,14 +27,30 @@ from agent.cli.parser import build_parser, commands_of
 from agent.rundir.directory import RunDirectory
 from agent.target import load_target
 
-PATIENCE = 200  # seconds, for a machine under load
+PATIENCE = budgets.PROGRAM_SECONDS
 SLOW = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(0.3)\nnoise =")
-LONG = SLOW.replace("0.3", "0 if RATE == 0.01 else 5")  # every trial but the baseline
+# Every trial but the baseline trains until the file GO exists.
+HELD = TRAIN.replace(
+    "\nnoise =",
+    """
+import pathlib
+import time
+
+while RATE != 0.01 and not pathlib.Path(GO).exists():
+    time.sleep(0.02)
+noise =""",
+)
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return make_bowl(tmp_path / "target")
+
+
+def make_held(folder: Path) -> tuple[Path, Path]:
+    """A target whose trials train until a file exists; and that file."""
+    go = folder / "go"
+    return make_bowl(folder / "target", HELD.replace("GO", repr(str(go))), TOML.replace("= 20", "= 600")), go
 
 
 def program(*words: str | Path) -> list[str]:
@@ -167,7 +185,7 @@ def test_ctrl_c_ends_a_session_whose_model_streams(tmp_path: Path) -> None:
 
 
 def test_resume_repeats_trial_after_second_ctrl_c(tmp_path: Path) -> None:
-    target = make_bowl(tmp_path / "target", LONG)
+    target, go = make_held(tmp_path)
     runs = tmp_path / "runs"
     with running(target, runs) as (process, directory):
         wait_for(lambda: any(started.trial for started in state_of(directory).started))
@@ -180,15 +198,15 @@ def test_resume_repeats_trial_after_second_ctrl_c(tmp_path: Path) -> None:
     state = state_of(directory)
     assert "at once" in str(state.ended)
     assert not state.started
-    if state.open:
-        number = state.open[0]
-        assert main(["resume", "night", "--runs", str(runs), "--trials", str(number)]) == 0
-        check_whole(directory, target, number)
+    go.touch()
+    (number,) = state.open
+    assert main(["resume", "night", "--runs", str(runs), "--trials", str(number)]) == 0
+    check_whole(directory, target, number)
 
 
 @pytest.mark.parametrize("now", [False, True])
 def test_stop_command_ends_session(tmp_path: Path, now: bool) -> None:
-    target = make_bowl(tmp_path / "target", LONG if now else SLOW)
+    target, go = make_held(tmp_path)
     runs = tmp_path / "runs"
     with running(target, runs) as (process, directory):
         wait_for(lambda: any(started.trial for started in state_of(directory).started))
@@ -196,9 +214,12 @@ def test_stop_command_ends_session(tmp_path: Path, now: bool) -> None:
             program("stop", "night", "--runs", runs, *(["--now"] if now else [])), capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+        if not now:
+            go.touch()
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == (130 if now else 0), err
     assert not directory.running()
+    go.touch()
     number = len(state_of(directory).records) + 1
     assert main(["resume", "night", "--runs", str(runs), "--trials", str(number)]) == 0
     check_whole(directory, target, number)
@@ -233,8 +254,10 @@ def test_lock_waits_for_forked_child(tmp_path: Path) -> None:
     directory.path.mkdir()
     with (directory.path / "lock").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        child = subprocess.Popen(["sleep", "0.3"], pass_fds=(file.fileno(),))
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(file.fileno(),))
     assert directory.running()
+    assert child.stdin is not None
+    threading.Timer(1.5, child.stdin.close).start()  # a machine under load forks slowly
     with directory.lock():
         assert directory.running()
     child.wait()

@@ -49,11 +49,18 @@ def ask(runs: Path, work: Callable[[Any], Any]) -> Any:
     return anyio.run(run)
 
 
+def call_all(runs: Path, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
+    """The data of the answers of one server; a refused call returns its message."""
+
+    async def work(client: Any) -> list[Any]:
+        return [await client.call_tool(name, arguments) for name, arguments in calls]
+
+    parts = [(answer.is_error, *answer.content) for answer in ask(runs, work)]
+    return [part.text if refused else json.loads(part.text)["data"] for refused, part in parts]
+
+
 def call(runs: Path, name: str, **arguments: Any) -> Any:
-    """The data of an answer; a refused call returns its message."""
-    answer = ask(runs, lambda client: client.call_tool(name, arguments))
-    (part,) = answer.content
-    return part.text if answer.is_error else json.loads(part.text)["data"]
+    return call_all(runs, (name, arguments))[0]
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
@@ -70,10 +77,13 @@ def test_tools_are_offered_with_hints(runs: Path) -> None:
 
 def test_answers_equal_the_commands(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at = ("--runs", str(runs))
-    assert call(runs, "list_runs") == printed(capsys, "list", *at)
-    assert call(runs, "status", tag="night") == printed(capsys, "status", "night", *at)
-    assert call(runs, "diff", tag="night", a=6, b="head") == printed(capsys, "diff", "night", "6", "head", *at)
-    shown, expected = call(runs, "show", tag="night", trial=10), printed(capsys, "show", "night", "10", *at)
+    night = {"tag": "night"}
+    two, one = {**night, "a": 6, "b": "head"}, {**night, "trial": 10}
+    found, status, diff, shown = call_all(runs, ("list_runs", {}), ("status", night), ("diff", two), ("show", one))
+    assert found == printed(capsys, "list", *at)
+    assert status == printed(capsys, "status", "night", *at)
+    assert diff == printed(capsys, "diff", "night", "6", "head", *at)
+    expected = printed(capsys, "show", "night", "10", *at)
     curves = {"curve": shown["curve"], "parent_curve": shown["parent_curve"]}
     assert {**shown, **curves} == {**expected, **curves}
 
@@ -100,22 +110,22 @@ def test_texts_of_models_are_marked_as_data(runs: Path) -> None:
     assert HOSTILE not in marked["note"]
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "word"),
-    [
-        ("status", {"tag": "nigth"}, "mean 'night'"),
-        ("stop", {"tag": "night"}, "not running"),
-        ("show", {"tag": "night", "trial": 99}, "1 to 14"),
-        ("diff", {"tag": "night", "a": "0", "b": "x"}, "baseline"),
-        ("log", {"status": "good"}, "patch_rejected"),
-        ("log", {"latest": 0}, "latest"),
-        ("log", {"stauts": "keep"}, "stauts"),
-    ],
-)
-def test_wrong_argument_is_a_message(name: str, arguments: dict[str, Any], word: str, runs: Path) -> None:
-    found = call(runs, name, **arguments)
-    assert isinstance(found, str)
-    assert word in found
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("status", {"tag": "nigth"}, "mean 'night'"),
+    ("stop", {"tag": "night"}, "not running"),
+    ("show", {"tag": "night", "trial": 99}, "1 to 14"),
+    ("diff", {"tag": "night", "a": "0", "b": "x"}, "baseline"),
+    ("log", {"status": "good"}, "patch_rejected"),
+    ("log", {"latest": 0}, "latest"),
+    ("log", {"stauts": "keep"}, "stauts"),
+]
+
+
+def test_wrong_argument_is_a_message(runs: Path) -> None:
+    answers = call_all(runs, *((name, arguments) for name, arguments, _ in WRONG))
+    for (*asked, word), answer in zip(WRONG, answers, strict=True):
+        assert isinstance(answer, str), asked
+        assert word in answer
 
 
 def test_stop_ends_a_running_session(tmp_path: Path) -> None:
@@ -128,8 +138,9 @@ def test_stop_ends_a_running_session(tmp_path: Path) -> None:
         while not directory.running():
             assert time.monotonic() < end, "the session did not start"
             time.sleep(0.1)
-        assert call(tmp_path / "runs", "status")["state"] == "running"
-        assert "after its running trial" in call(tmp_path / "runs", "stop", tag="night")
+        status, stopped = call_all(tmp_path / "runs", ("status", {}), ("stop", {"tag": "night"}))
+        assert status["state"] == "running"
+        assert "after its running trial" in stopped
         assert session.wait(budgets.PROGRAM_SECONDS) == 0
     assert call(tmp_path / "runs", "status")["state"] == "ended"
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import budgets
 import pytest
 from sessions import check_whole, killed, nothing, state_of
 from targets import TOML, git, make_bowl
@@ -19,7 +20,6 @@ from agent.cli.entry import main
 from agent.compare.plan import Plan, make_plan
 from agent.compare.runner import read_comparison, run_cells
 from agent.compare.view import comparison_page
-from agent.llm import client as llm
 from agent.observers.protocol import Observer
 from agent.rundir.directory import RunDirectory
 
@@ -118,12 +118,12 @@ def test_ctrl_c_ends_comparison_after_running_trial(bowl: Path) -> None:
     runs = bowl.parent / "runs"
     line = [sys.executable, "-m", "agent.cli", "compare", "--target", bowl, "--runs", runs, *FLAGS, *words]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    ledger, end = RunDirectory(runs, "cmp-random-s0").ledger, time.monotonic() + 120
+    ledger, end = RunDirectory(runs, "cmp-random-s0").ledger, time.monotonic() + budgets.PROGRAM_SECONDS
     while not (ledger.exists() and b'"judged"' in ledger.read_bytes()):
         assert time.monotonic() < end
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=budgets.PROGRAM_SECONDS)
     assert process.returncode == 130
     assert "overnight compare --tag cmp" in errors
 
@@ -160,8 +160,7 @@ def test_running_comparison_is_refused(bowl: Path, capsys: pytest.CaptureFixture
     assert not (home.path / "compare.toml").exists()
 
 
-def test_missing_model_is_reported_before_any_session(bowl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llm, "CONNECT_PATIENCE", 0.5)
+def test_missing_model_is_reported_before_any_session(bowl: Path) -> None:
     words = ("--methods", "random,centaur", "--trials", "1", "--seeds", "1", "--tag", "cmp")
     assert compare(bowl, *words, "--llm-base-url", "http://127.0.0.1:9/v1") == 3
     assert not list((bowl.parent / "runs").glob("cmp-*"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from budgets import PROGRAM_SECONDS
 from serve_place import Place, alive, place, wait_for
 
 from agent.cli.llm import serve as serve_command
@@ -52,7 +53,7 @@ def test_server_restarts_after_crash_and_stops(place: Place) -> None:
     assert ChatModel(f"{url}/v1").complete([{"role": "user", "content": "?"}]).text == "a small change"
 
     command.terminate()
-    assert command.wait(240) == 0
+    assert command.wait(PROGRAM_SECONDS) == 0
     assert len(place.pids()) == 4
     assert not [pid for pid in place.pids() if alive(pid)]
 
@@ -64,7 +65,7 @@ def test_ctrl_c_stops_a_loading_server(place: Place) -> None:
     place.await_output(command, "without sleep mode")
     assert "--enable-sleep-mode" not in place.starts()[0]["argv"]
     command.send_signal(signal.SIGINT)
-    assert command.wait(240) == 130
+    assert command.wait(PROGRAM_SECONDS) == 130
     assert not [pid for pid in place.pids() if alive(pid)]
 
 
@@ -82,7 +83,7 @@ def test_server_ends_when_its_command_is_killed(place: Place) -> None:
 def test_server_that_fails_to_start_is_not_retried(place: Place) -> None:
     (place.folder / "broken").touch()
     command = place.start()
-    assert command.wait(240) == 1
+    assert command.wait(PROGRAM_SECONDS) == 1
     output = place.await_output(command, "overnight: ")
     assert "exit status 1: ValueError: no room for the weights" in output
     assert str(place.folder / "vllm.log") in output

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import budgets
 import pytest
 from nights import write_night
 from sessions import resume, start, state_of
@@ -22,6 +23,7 @@ from agent.ledger.state import fold
 from agent.observers.notify import INTERVAL, VARIABLE, Notifier, addresses, apprise_sender, make_notifier
 
 SECRET = "hunter2secret"
+LIMIT = budgets.REQUEST_SECONDS
 
 
 class Server:
@@ -43,7 +45,7 @@ class Server:
                 return
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"json://user:{SECRET}@127.0.0.1:{self.http.server_port}/night"
+        self.url = f"json://user:{SECRET}@127.0.0.1:{self.http.server_port}/night?cto={LIMIT}&rto={LIMIT}"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     @property

@@ -10,6 +10,7 @@ import time
 import warnings
 from pathlib import Path
 
+import budgets
 import pytest
 from openai_server import OpenAIServer
 from sessions import check_whole, start, state_of
@@ -89,7 +90,9 @@ def test_unwritable_log_does_not_stop_session(tmp_path: Path) -> None:
 
 def detached(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "agent.cli", "run", "--detach", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, start_new_session=True, cwd=cwd)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=budgets.PROGRAM_SECONDS, start_new_session=True, cwd=cwd
+    )
 
 
 def usual(target: Path, runs: Path) -> tuple[object, ...]:
@@ -98,7 +101,7 @@ def usual(target: Path, runs: Path) -> tuple[object, ...]:
 
 
 def wait_until_over(directory: RunDirectory) -> None:
-    end = time.monotonic() + 200
+    end = time.monotonic() + budgets.PROGRAM_SECONDS
     while directory.running() or not state_of(directory).ended:
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -150,13 +153,17 @@ def test_detach_in_config_file_detaches_once(target: Path, tmp_path: Path) -> No
     (tmp_path / "night.toml").write_text('detach = true\ntag = "night"\n')
     words = ["run", *usual(target, tmp_path / "runs"), "--config", tmp_path / "night.toml"]
     command = [sys.executable, "-m", "agent.cli", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=budgets.PROGRAM_SECONDS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "night"
     wait_until_over(RunDirectory(tmp_path / "runs", "night"))
     again = [sys.executable, "-m", "agent.cli", "resume", "night", "--detach", "--trials", "4"]
     done = subprocess.run(
-        [*again, "--runs", str(tmp_path / "runs")], capture_output=True, text=True, timeout=200, env={**os.environ}
+        [*again, "--runs", str(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+        timeout=budgets.PROGRAM_SECONDS,
+        env={**os.environ},
     )
     assert done.returncode == 0, done.stderr
     wait_until_over(RunDirectory(tmp_path / "runs", "night"))

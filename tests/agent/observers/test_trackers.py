@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
+import budgets
 import pytest
 from nights import write_night
 from sessions import resume, start, state_of
@@ -25,6 +27,7 @@ from agent.ledger.events import Told
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.llm.api_keys import scrub
+from agent.observers.trackers import beside, follow
 from agent.observers.trackers.entries import About, Entry, about, entry_of, point_of
 from agent.observers.trackers.follow import Follower, send_run
 from agent.observers.trackers.track import Track, parse_tracks
@@ -58,6 +61,13 @@ class Read:
 
     def series(self, tag: str) -> list[float]:
         return [value for (name, _), value in sorted(self.values.items()) if name == tag]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine under load, a tracker that yields to training starts late; failed attempts need no pause."""
+    monkeypatch.setattr(beside, "AT_EXIT", budgets.PROGRAM_SECONDS)
+    monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=lambda _seconds: None))
 
 
 def session_folder(place: Path) -> Path:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import budgets
 import pytest
 from nights import write_night
 from rich.console import Console
@@ -54,7 +55,7 @@ def beat(directory: RunDirectory, **info: Any) -> None:
 
 def test_heartbeat_holds_activity_of_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.0)
-    path = tmp_path / "progress.json"
+    path, before = tmp_path / "progress.json", time.time()
     view = Heartbeat(path)
     view.event(RunStarted(trial=3, commit="c", role="confirm", seed=0, trace="t"), State())
     assert read_heartbeat(path)[1].phase == "startup"
@@ -62,7 +63,7 @@ def test_heartbeat_holds_activity_of_session(tmp_path: Path, monkeypatch: pytest
         view.progress("training", {"trial": 3, "role": "confirm", "step": step, "loss": 5.0 - step, "progress": 0.5})
     view.progress("note", {"text": "waiting for the model server"})
     moment, activity = read_heartbeat(path)
-    assert abs(moment - time.time()) < 60
+    assert before - 1 <= moment <= time.time()
     assert (activity.trial, activity.role, activity.phase) == (3, "confirm", "training")
     assert activity.losses == [5.0, 4.0, 3.0]
     assert activity.note == "waiting for the model server"
@@ -71,7 +72,8 @@ def test_heartbeat_holds_activity_of_session(tmp_path: Path, monkeypatch: pytest
     assert [p.name for p in tmp_path.iterdir()] == ["progress.json"]
 
 
-def test_heartbeat_is_written_once_a_second(tmp_path: Path) -> None:
+def test_heartbeat_is_written_once_in_its_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 3600.0)
     view = Heartbeat(tmp_path / "progress.json")
     view.progress("training", {"loss": 1.0})
     view.progress("training", {"loss": 2.0})
@@ -177,13 +179,13 @@ def test_quitting_watch_leaves_session_running(tmp_path: Path, way: str) -> None
     target = make_bowl(tmp_path / "target", TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(0.3)\nnoise ="))
     runs = tmp_path / "runs"
     words = ["--target", target, "--runs", runs, "--tag", "night", "--proposer", "random", "--sandbox", "process",
-             "--policy", "greedy", "--calibrate", "1", "--trials", "60"]  # fmt: skip
+             "--policy", "greedy", "--calibrate", "1", "--trials", "9999"]  # fmt: skip
     program = [sys.executable, "-m", "agent.cli"]
     session = subprocess.Popen([*program, "run", *map(str, words)], stderr=subprocess.DEVNULL)
     directory = RunDirectory(runs, "night")
     master, slave = pty.openpty()
     try:
-        end = time.monotonic() + 200
+        end = time.monotonic() + budgets.PROGRAM_SECONDS
         while not (directory.ledger.exists() and state_of(directory).records):
             assert time.monotonic() < end
             time.sleep(0.05)

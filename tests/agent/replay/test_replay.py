@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import budgets
 import pytest
-from bench_target import Bench, start_badly
+from bench_target import CACHE, Bench, start_badly
 from openai_server import OpenAIServer
 from sessions import killed, refs_of, start, state_of
 from targets import TRAIN, git, make_bowl
@@ -25,6 +26,7 @@ from agent.replay.steps import steps_of_branch, trailers
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 from agent.target import load_target
+from agent.trial import usual
 
 Replayed = Callable[..., dict[str, Any]]
 Refused = Callable[..., str]
@@ -159,12 +161,12 @@ def test_ctrl_c_ends_replay_after_running_run(target: Path, tmp_path: Path, repl
     line = [sys.executable, "-m", "agent.cli", *words, "--sandbox", "process", "--device", "cpu"]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     ledger = tmp_path / "runs" / "replay-HEAD-1-to-HEAD" / "ledger.jsonl"
-    end = time.monotonic() + 120
+    end = time.monotonic() + budgets.PROGRAM_SECONDS
     while not (ledger.exists() and b'"measured"' in ledger.read_bytes()):
         assert time.monotonic() < end
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    process.communicate(timeout=budgets.PROGRAM_SECONDS)
     assert process.returncode == 130
     assert b'"lost"' not in ledger.read_bytes()
 
@@ -305,14 +307,19 @@ def test_existing_minimal_branch_is_not_moved(target: Path, refused: Refused) ->
 # --- exact ----------------------------------------------------------------------------------------------------------
 
 
-def test_exact_compares_bits_and_names_differences(tmp_path: Path, replayed: Replayed) -> None:
+def test_exact_compares_bits_and_names_differences(
+    tmp_path: Path, replayed: Replayed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STARTUP_MORE", "PROCESSOR_MORE"):  # the load of the machine may change after the baseline
+        monkeypatch.setattr(usual, name, budgets.STARTUP_SECONDS)
+    monkeypatch.setitem(usual.LOADING_MORE, "cpu", budgets.SCORING_SECONDS)
     bench = Bench(tmp_path, changes={"steps = 12": "steps = 6"})
     runs = tmp_path / "runs"
-    cache = str(tmp_path / "cache")
+    cache = str(CACHE)
     with OpenAIServer([start_badly(bench.folder)]) as server:
         start(
             bench.folder, runs, proposer="code", policy="greedy", calibrate=1, trials=1, seed=1, threads=1, cache=cache,
-            llm_base_url=server.base_url,
+            smoke="off", llm_base_url=server.base_url,
         )  # fmt: skip
     data = replayed("night", "--exact", "--cache", cache, "--check")
     assert outcomes(data) == ["reproduced"] * 2, "the baseline, and an edit that was kept"

@@ -13,10 +13,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import budgets
 import pytest
 from openai_server import Answer, OpenAIServer
 from sessions import check_whole, refs_of, resume, start, state_of
-from targets import TRAIN, git, make_bowl
+from targets import TOML, TRAIN, git, make_bowl
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger import journal as ledger
@@ -28,7 +29,7 @@ from agent.repo.refs import Refs
 from agent.rundir.directory import RunDirectory
 from agent.session.parts import MODEL_PATIENCE
 
-SETTINGS = {"policy": "greedy", "seed": 1, "trials": 2}  # trial 1 is kept
+SETTINGS = {"policy": "greedy", "calibrate": 1, "seed": 1, "trials": 2}  # trial 1 is kept
 
 
 @pytest.fixture
@@ -156,6 +157,8 @@ def test_stale_ref_lock_is_named_and_resume_continues(
 
 
 def test_short_ref_lock_is_waited_for(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.repo.git.LOCK_SECONDS", budgets.PROGRAM_SECONDS)
+
     def hold() -> None:
         place = lock(target, "refs/autoresearch/night/head")
         subprocess.Popen(["sh", "-c", f"sleep 0.5; rm '{place}'"])
@@ -204,9 +207,12 @@ FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime (Debian: faketime)")
 def test_clock_set_back_changes_only_times(tmp_path: Path) -> None:
-    slow = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(0.3)\nnoise =")
-    target, runs, clock = make_bowl(tmp_path / "target", slow), tmp_path / "runs", tmp_path / "clock"
+    runs, clock = tmp_path / "runs", tmp_path / "clock"
     clock.write_text("+0\n")
+    # The first trial waits until the clock is set back; the others outlast the second in which libfaketime reads it.
+    wait = f"import pathlib, time\n\nwhile RATE != 0.01 and '-' not in pathlib.Path({str(clock)!r}).read_text():\n"
+    slow = TRAIN.replace("\nnoise =", f"{wait}    time.sleep(0.02)\ntime.sleep(0.4)\nnoise =")
+    target = make_bowl(tmp_path / "target", slow, TOML.replace("seconds = 20", "seconds = 600"))
     words = ["--target", target, "--runs", runs, "--tag", "night", "--proposer", "cma-es", "--sandbox", "process",
              "--policy", "greedy", "--calibrate", "2", "--trials", "4", "--seed", "1", "--hours", "1"]  # fmt: skip
     environment = {**os.environ, "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock),
@@ -214,13 +220,13 @@ def test_clock_set_back_changes_only_times(tmp_path: Path) -> None:
     session = subprocess.Popen([sys.executable, "-m", "agent.cli", "run", *map(str, words)], env=environment,
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     directory = RunDirectory(runs, "night")
-    end = time.monotonic() + 300
+    end = time.monotonic() + budgets.PROGRAM_SECONDS
     while not (directory.ledger.exists() and state_of(directory).records):
         assert session.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
     clock.write_text("-5h\n")
-    _, err = session.communicate(timeout=280)
+    _, err = session.communicate(timeout=budgets.PROGRAM_SECONDS)
     assert session.returncode == 0, err
     check_whole(directory, target, 4)
     times = [event.time for event in read(directory.ledger)]

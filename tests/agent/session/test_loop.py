@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import budgets
 import pytest
 from openai_server import Answer, OpenAIServer
 from sessions import check_replay, check_whole, killed, refs_of, resume, start, state_of
 from targets import TOML, TRAIN, git, make_bowl
 
-from agent import target as target_module
 from agent.cli.entry import main
 from agent.cli.review import night_now
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
@@ -22,6 +22,7 @@ from agent.review.data.night import night_of
 from agent.review.data.status import status_json
 from agent.review.data.tables import environment_tables
 from agent.rundir.directory import RunDirectory
+from agent.target import Budget
 
 
 @pytest.fixture
@@ -169,9 +170,19 @@ def test_target_with_pinned_seed_is_warned_about(tmp_path: Path) -> None:
 
 
 def test_endless_trial_times_out_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_module, "LEAVING_SECONDS", 1.5)
-    target = make_bowl(tmp_path / "target", toml=TOML.replace("seconds = 20", "seconds = 1"))
-    hang = answer("def value():", "import time\ntime.sleep(600)\n\n\ndef value():", "Sleep")
+    hangs = tmp_path / "hangs"
+
+    def kill_seconds(_budget: Budget) -> float:
+        """The bound ends once the trial hangs, however long it took to start."""
+        if not hangs.exists():
+            return budgets.TRAINING_SECONDS
+        hangs.unlink()
+        return 0.0
+
+    monkeypatch.setattr(Budget, "kill_seconds", property(kill_seconds))
+    target = make_bowl(tmp_path / "target", toml=TOML.replace("seconds = 20", "seconds = 600"))
+    endless = f"import pathlib\nimport time\npathlib.Path({str(hangs)!r}).touch()\ntime.sleep(600)"
+    hang = answer("def value():", f"{endless}\n\n\ndef value():", "Sleep")
     with OpenAIServer([hang, answer("RATE = 0.01", "RATE = 0.05", "Faster")]) as server:
         directory = start(target, tmp_path / "runs", proposer="code", trials=2, llm_base_url=server.base_url)
     assert [r.status for r in state_of(directory).records] == ["timeout", "ok"]
@@ -201,7 +212,7 @@ def test_resume_after_sigkill_loses_nothing(target: Path, tmp_path: Path, when: 
         return len(seen) == count
 
     runs = tmp_path / "runs"
-    settings = {"policy": "greedy", "seed": 1, "trials": 2}  # trial 1 is kept
+    settings = {"policy": "greedy", "calibrate": 1, "seed": 1, "trials": 2}  # trial 1 is kept
     assert killed(lambda: start(target, runs, **settings), kill), "the point was never reached"
     directory = resume(runs)
     check_whole(directory, target, 2)

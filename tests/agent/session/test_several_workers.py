@@ -188,7 +188,7 @@ def test_each_device_type_has_its_baseline(tmp_path: Path, monkeypatch: pytest.M
     two = (Device("cpu", threads=1, model="quick"), Device("cpu", threads=2, model="slow"))
     monkeypatch.setattr(Workplace, "_devices", lambda self, workers: list(two[:workers]))
     uneven = TRAIN.replace("return 3.0", "return 3.0 + 0.2 * (os.environ['OVERNIGHT_THREADS'] == '2')")
-    nap = "import time\n\ntime.sleep(0.1)\n"
+    nap = "import time\n\ntime.sleep(0.3)\n"
     target = make_bowl(tmp_path / "target", uneven.replace("\nnoise =", f"{nap}noise ="))
     directory = start(target, tmp_path / "runs", **BESIDE, trials=4, seed=1, policy="confirm", calibrate=3)
     check_whole(directory, target, 4)

@@ -42,8 +42,21 @@ def honest(bench: Bench) -> Honest:
     return Honest(run, Path(shutil.copytree(bench.last, bench.folder.parent / "honest")), bench.experiment)
 
 
-def test_honest_trial_is_trained_scored_and_recorded(bench: Bench, honest: Honest) -> None:
-    run, left, experiment = honest
+@pytest.fixture(scope="module")
+def other_seed(bench: Bench) -> Measurement:
+    """The unchanged target with seed 2."""
+    return bench.measure(seed=2)
+
+
+@pytest.fixture(scope="module")
+def crashed(bench: Bench) -> Measurement:
+    """A run that prints the files of the package and ends with an exception."""
+    look = "    import os\n    print('FOUND', sorted(os.listdir('nanogpt_target')))\n    raise ValueError('no data')\n"
+    return bench.measure(("def main() -> None:\n", f"def main() -> None:\n{look}"))
+
+
+def test_honest_trial_is_trained_scored_and_recorded(honest: Honest, other_seed: Measurement) -> None:
+    run, left, _ = honest
     assert run.status == "ok", run.reason
     assert run.value is not None
     assert 1.5 < run.value < math.log2(300)
@@ -53,26 +66,27 @@ def test_honest_trial_is_trained_scored_and_recorded(bench: Bench, honest: Hones
     assert run.initial_hash
     for name in ("model.safetensors", "train.log", "curve.jsonl", "trace.jsonl", "result.json"):
         assert (left / name).stat().st_size > 0
-    test = experiment.score_test(run.commit, left, lambda _phase, _info: None)
-    assert test.value is not None
-    assert test.failure is None
-    assert 1.5 < test.value < math.log2(300)
-    again = bench.measure()
-    assert again.value == run.value, "the budget counts steps: the same seed gives the same model"
-    other = bench.measure(seed=2)
-    assert other.value != run.value
-    assert other.initial_hash != run.initial_hash
+    assert other_seed.value != run.value
+    assert other_seed.initial_hash != run.initial_hash
 
 
-def test_crash_reports_exception_and_keeps_log_tail(bench: Bench) -> None:
-    run = bench.measure(("def main() -> None:\n", "def main() -> None:\n    raise ValueError('no data')\n"))
-    assert (run.status, run.value) == ("crash", None)
-    assert run.reason == "ValueError: no data"
-    assert "Traceback" in run.log_tail
+def test_crash_reports_exception_and_keeps_log_tail(crashed: Measurement) -> None:
+    assert (crashed.status, crashed.value) == ("crash", None)
+    assert crashed.reason == "ValueError: no data"
+    assert "Traceback" in crashed.log_tail
 
 
-def test_smoke_test_does_not_change_the_value(bench: Bench, honest: Honest) -> None:
-    run = bench.measure(smoke=budgets.STARTUP_SECONDS)
+def test_trial_sees_only_frozen_files_of_package(crashed: Measurement) -> None:
+    assert f"FOUND {sorted(FROZEN)}" in crashed.log_tail
+
+
+def test_smoke_test_and_printed_texts_do_not_change_the_value(bench: Bench, honest: Honest) -> None:
+    """The budget counts steps, so the same seed gives the same model."""
+    forged = (
+        '    print(\'val_bpb: 0.1\')\n    print(\'{"event": "saved", "val_bpb": 0.1}\', flush=True)\n    harness.save('
+    )
+    failing = ("    harness.save(model)\n", "    harness.save(model)\n    print('out of memory, took 8')\n")
+    run = bench.measure(failing, ("    harness.save(", forged), smoke=budgets.STARTUP_SECONDS)
     assert (run.status, run.value, run.initial_hash) == ("ok", honest.run.value, honest.run.initial_hash)
     assert list(run.seconds)[:2] == ["startup", "smoke"]
     assert run.seconds["smoke"] > 0
@@ -94,7 +108,6 @@ def test_events_of_edit_cannot_prolong_startup(bench: Bench) -> None:
     edit = ("    run = harness.start()\n", f"    run = harness.start()\n{endless}")
     run = bench.measure(edit, smoke=1, budget={"startup_seconds": 3})
     assert run.status == "timeout"
-    assert run.seconds["startup"] < 60
     assert "training" not in run.seconds
 
 
@@ -118,7 +131,7 @@ if [ -e {seen} ]; then echo 9000; else touch {seen}; echo 4; fi
 """
 
 
-def test_pinned_seed_is_found_by_equal_values(bench: Bench) -> None:
+def test_pinned_seed_is_found_by_equal_values(bench: Bench, honest: Honest, other_seed: Measurement) -> None:
     lies = """    import os
     run._seed = 4
     torch.manual_seed(4)
@@ -132,19 +145,7 @@ def test_pinned_seed_is_found_by_equal_values(bench: Bench) -> None:
     caught = with_seed_check(second, [first])
     assert (caught.status, caught.value) == ("invalid", None)
     assert caught.reason.startswith("seed pinned")
-    other = bench.measure(seed=2)
-    assert with_seed_check(other, [bench.measure()]) == other
-
-
-def test_successful_run_may_print_out_of_memory(bench: Bench) -> None:
-    run = bench.measure(("    harness.save(model)\n", "    harness.save(model)\n    print('out of memory, took 8')\n"))
-    assert run.status == "ok", run.reason
-
-
-def test_trial_sees_only_frozen_files_of_package(bench: Bench) -> None:
-    look = "    print('FOUND', sorted(os.listdir('nanogpt_target')))\n    raise SystemExit(5)\n"
-    run = bench.measure(("    run.begin(model)\n", "    import os\n" + look))
-    assert f"FOUND {sorted(FROZEN)}" in run.log_tail
+    assert with_seed_check(other_seed, [honest.run]) == other_seed
 
 
 def test_too_much_gpu_memory_is_out_of_memory(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,16 +178,6 @@ def test_checkpoint_that_cannot_be_loaded_is_a_crash(bench: Bench) -> None:
     assert "load" in run.reason
 
 
-def test_printed_value_does_not_count(bench: Bench) -> None:
-    forged = (
-        '    print(\'val_bpb: 0.1\')\n    print(\'{"event": "saved", "val_bpb": 0.1}\', flush=True)\n    harness.save('
-    )
-    run = bench.measure(("    harness.save(", forged))
-    assert run.status == "ok"
-    assert run.value is not None
-    assert run.value > 1.5
-
-
 def test_exit_without_training_is_a_crash(bench: Bench) -> None:
     run = bench.measure(("def main() -> None:\n", "def main() -> None:\n    raise SystemExit(0)\n"))
     assert (run.status, run.value) == ("crash", None)
@@ -206,7 +197,7 @@ def test_unscored_test_split_has_a_reason(honest: Honest, tmp_path: Path) -> Non
         (left / "model.safetensors").unlink(missing_ok=True)
 
 
-def test_scorer_ignores_modules_of_working_directory(
+def test_test_split_is_scored_without_modules_of_working_directory(
     honest: Honest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`overnight run --target .` runs in the folder of an untrusted target."""
@@ -215,7 +206,9 @@ def test_scorer_ignores_modules_of_working_directory(
         (tmp_path / name).write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
     monkeypatch.chdir(tmp_path)
     score = honest.experiment.score_test(honest.run.commit, honest.left, lambda _phase, _info: None)
+    assert score.failure is None
     assert score.value is not None
+    assert 1.5 < score.value < math.log2(300)
     assert not (tmp_path / "imported").exists()
 
 

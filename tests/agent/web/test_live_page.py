@@ -11,6 +11,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from live_page import Growing, serving
 from nights import write_night
+from ports import free_port
 from sessions import state_of
 
 from agent.rundir.directory import RunDirectory
@@ -54,12 +55,12 @@ def test_page_continues_after_a_restart_of_the_server(tmp_path: Path) -> None:
     night = Growing(tmp_path, "jun12")
     night.grow(40)
     with Browser() as browser:
-        with serving(night.path.parent) as address:
+        port = str(free_port())
+        with serving(night.path.parent, "--port", port) as address:
             browser.open(address + "run/jun12")
             before = browser.run(ROWS)
         until(browser, "!document.querySelector('#connection').hidden", "the notice")
         night.grow(40)
-        port = address.rstrip("/").rpartition(":")[2]
         with serving(night.path.parent, "--port", port):
             until(browser, f"{ROWS} > {before} && document.querySelector('#connection').hidden", "the new rows")
 

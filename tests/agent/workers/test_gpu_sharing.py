@@ -89,12 +89,13 @@ def test_server_stays_awake_when_trials_use_cpu(server: OpenAIServer, tmp_path: 
 def test_server_that_stays_awake_ends_session_without_loss(
     server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sleeping, "PATIENCE", 0.2)
     server.replies += replies(TRAIN)
     target = make_bowl(tmp_path / "target")
     server.moving = 500
-    with pytest.raises(EnvironmentProblem, match="500"):
-        session(target, tmp_path / "runs", server)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(sleeping, "PATIENCE", 0.2)
+        with pytest.raises(EnvironmentProblem, match="500"):
+            session(target, tmp_path / "runs", server)
     server.moving = 200
     directory = resume(tmp_path / "runs")
     check_whole(directory, target, 2)
@@ -201,12 +202,13 @@ def test_stopped_server_counts_as_asleep() -> None:
 
 
 def test_server_that_does_not_wake_is_unavailable(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sleeping, "PATIENCE", 0.1)
     sleeper = Sleeper(server.base_url)
     sleeper.asleep()
     server.moving = 503
-    with pytest.raises(ModelUnavailable, match="503"):
-        sleeper.awake()
+    with monkeypatch.context() as hasty:
+        hasty.setattr(sleeping, "PATIENCE", 0.1)
+        with pytest.raises(ModelUnavailable, match="503"):
+            sleeper.awake()
     server.moving = 200
     sleeper.awake()
     assert not server.asleep

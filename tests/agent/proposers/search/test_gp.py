@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from threading import Event, Thread
 
+import budgets
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -142,7 +143,7 @@ def test_fork_during_search_can_search():
     entered.wait()
     child = multiprocessing.get_context("fork").Process(target=one_thread().__enter__)
     child.start()
-    child.join(60)
+    child.join(budgets.PROGRAM_SECONDS)
     try:
         assert child.exitcode == 0
     finally:
