@@ -70,7 +70,7 @@ def detach(tag: str, runs: str) -> int:
         return child.returncode
     print(tag)
     log = RunDirectory(root, tag).log
-    print(f"run {tag} continues in the background: overnight status {tag}; {log}", file=sys.stderr)
+    print(f"session {tag} continues in the background: overnight status {tag}; {log}", file=sys.stderr)
     return 0
 
 

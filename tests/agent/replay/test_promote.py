@@ -216,7 +216,7 @@ def test_smaller_budget_is_allowed_and_said(
 
 def test_branch_without_ledger_is_refused(night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["promote", "main", "--budget", "40s", "--runs", str(night[1])]) == 2
-    assert "'main' is not a run" in capsys.readouterr().err
+    assert "'main' is no session" in capsys.readouterr().err
 
 
 def test_edit_that_the_setting_replaces_has_no_effect(promoted: Promoted) -> None:
