@@ -66,7 +66,7 @@ def serve(runs: str) -> int:
         offered[-1].fn_metadata.arg_model.model_rebuild(force=True)
     server = MCPServer("overnight", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING", tools=offered)
     if sys.stdin.isatty():
-        say("An editor starts this command and speaks to it over stdio: see docs/how-to/editor.md. Ctrl-C ends it.")
+        say("An editor starts this command and uses its stdin and stdout: see docs/how-to/editor.md. Ctrl-C ends it.")
     server.run()
     return 0
 
