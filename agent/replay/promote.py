@@ -196,7 +196,7 @@ class _Builder:
         return render_block(text, self.setting.values, self.target.path) if self.setting.values else text
 
     def compare(self, edit: Step, before: Step, after: Step) -> Comparison:
-        """Compare two commits of the night at the setting."""
+        """Compare two commits of the session at the setting."""
         try:
             old, new = self.at(before), self.at(after)
         except UsageError as error:

@@ -37,7 +37,7 @@ NAMES = {WHOLE: "whole branch", TOGETHER: "held together"}
 COLUMNS = {  # question of a stage: columns of its table
     "steps": ("step", "trial", "recorded", "replayed", "recorded gain", "replayed gain", "runs"),
     "cuts": ("left out", "value without", "gain lost without"),
-    "setting": ("trial", "gain at night", "gain here", "pairs"),
+    "setting": ("trial", "gain in session", "gain here", "pairs"),
 }
 
 
@@ -133,7 +133,7 @@ def shown_of(result: Result) -> Shown:
         rounds = "exactly as recorded"
     elif promotes:
         rounds = f"up to {text.count(plan.rounds, 'seed')}"
-        key = (("parent", "at night"), ("", "at each setting; two standard errors"))
+        key = (("parent", "in the session"), ("", "at each setting; two standard errors"))
     minimal = [minimal_words(result, result.minimal)] if result.minimal else []
     return Shown(
         title=f"{'Promotion' if promotes else 'Replay'} of {plan.what}",

@@ -135,7 +135,7 @@ def test_watch_shows_progress_from_the_ledger(half_done: RunDirectory, capsys: p
         assert main(["watch", "--runs", str(half_done.path.parent)]) == 0
     words = " ".join(capsys.readouterr().out.split())
     assert [
-        word for word in ("half running", "5 of at most", "SIZE=2, 20s", "gain at night", " ± ") if word not in words
+        word for word in ("half running", "5 of at most", "SIZE=2, 20s", "gain in session", " ± ") if word not in words
     ] == []
     assert main(["watch", "half", "--runs", str(half_done.path.parent)]) == 0
     assert "interrupted" in capsys.readouterr().out
