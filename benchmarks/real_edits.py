@@ -42,7 +42,6 @@ from nanogpt_target.prepare import release, stage_before
 
 Keys = tuple[str, ...]  # recipes, in the order in which they are applied
 FIRST_SEEDS = 2  # of everything, so that a table that is not finished yet can be used
-STEADY = 0.003  # difference between paired gains under two seeds up to which a recipe gets no more seeds
 
 
 def forked(work: Callable[[], object], folder: Path, env: Mapping[str, str]) -> int:
@@ -170,13 +169,6 @@ def better_third(rows: Sequence[Mapping[str, Any]], singles: Sequence[Keys]) -> 
     return sorted(worked, key=lambda key: means[key])[: len(singles) // 3]
 
 
-def scattering(rows: Sequence[Mapping[str, Any]], singles: Sequence[Keys]) -> list[Keys]:
-    """The recipes whose paired differences scatter: the others are known well enough after the first seeds."""
-    before = values_of(rows, ())
-    gains = {keys: [b - a for b, a in zip(before, values_of(rows, keys), strict=False)] for keys in singles}
-    return [keys for keys, found in gains.items() if max(found) - min(found) > STEADY]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path)
@@ -203,10 +195,8 @@ def main() -> None:
         chosen += [keys for keys in combinations(bench, better_third(rows, singles), half) if keys not in chosen]
         make([()], range(given.recipe_seeds))
         make(chosen, range(FIRST_SEEDS))
-        loose = scattering(rows, singles)
-        make(loose, range(min(4, given.recipe_seeds)))
         make(chosen, range(given.combination_seeds))
-        make(loose, range(given.recipe_seeds))
+        make(singles, range(given.recipe_seeds))
 
 
 if __name__ == "__main__":

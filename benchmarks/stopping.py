@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 
+from agent.cli.init import make_target
+from agent.errors import NoEffect, PatchRejected
 from agent.judge.hopeless import MILESTONES, Pair, Watch, fits_of
+from agent.patch.apply import apply_reply
+from agent.patch.normal_form import changes_loss
+from agent.proposers.ideas.bank import load_bank
 from benchmarks.real_table import Keys, Row, read_table
 
 
@@ -29,10 +37,25 @@ class Stopping:
     at: dict[str, int]  # stopped runs by milestone
 
 
-def stopping(rows: Sequence[Row], gate: float, count: int, seed: int) -> Stopping:
+def recipes_of_the_loss() -> frozenset[str]:
+    """Recipes that change a statement of the loss: a session finishes their runs."""
+    found = set()
+    with tempfile.TemporaryDirectory() as name:
+        target = Path(name) / "target"
+        make_target(target, "demo")
+        before = (target / "train.py").read_text()
+        for idea in load_bank(target):
+            with suppress(NoEffect, PatchRejected):
+                if changes_loss(before, apply_reply(before, idea.reply, "train.py")):
+                    found.add(idea.key)
+    return frozenset(found)
+
+
+def stopping(rows: Sequence[Row], gate: float, count: int, seed: int, finished: Set[str]) -> Stopping:
     """Replay nights: recipes and combinations in random order, each once under one seed, against the baseline.
 
     Args:
+        finished: recipes whose runs are never stopped.
         gate: gain below which the judge drops an edit, in bits per byte.
     """
     baseline = {row.seed: row for row in rows if not row.keys}
@@ -53,7 +76,8 @@ def stopping(rows: Sequence[Row], gate: float, count: int, seed: int) -> Stoppin
             watch = Watch(before.losses, before.value, "minimize", "cpu", fits_of(pairs), gate)
             looks = (watch.look(row.losses[: n + 1]) for n in range(1, len(row.losses)))
             trials += 1
-            if found := next((look for look in looks if look), None):
+            found = None if finished.intersection(keys) else next((look for look in looks if look), None)
+            if found:
                 stopped += 1
                 at[str(found.progress)] += 1
                 saved += 1 - found.progress
@@ -69,11 +93,11 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    rows = read_table()
+    rows, finished = read_table(), recipes_of_the_loss()
     sd = stdev(row.value for row in rows if not row.keys)
     print("| gate, σ | edits | stopped | above the gate | gains | training saved | at |\n|---|---|---|---|---|---|---|")
     for gate in (0.0, -0.3, -1.0):
-        found = stopping(rows, gate * sd, given.nights, given.seed)
+        found = stopping(rows, gate * sd, given.nights, given.seed, finished)
         at = ", ".join(f"{count} at {float(share):.0%}" for share, count in found.at.items())
         above, gains = found.above / max(found.stopped, 1), found.gains / max(found.stopped, 1)
         print(

@@ -13,6 +13,7 @@ import hashlib
 import operator
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ _SEED_CALLS = {
     "manual_seed", "manual_seed_all", "seed", "seed_all", "set_seed", "seed_everything", "default_rng", "RandomState",
     "Random", "PRNGKey", "SeedSequence",
 }  # fmt: skip
+_LOSS_NAME = re.compile(r"loss|entropy", re.IGNORECASE)
 _MAX_FOLDED = 2**128  # larger numbers are not folded
 _OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], object]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -51,6 +53,22 @@ def same_program(one: str, other: str) -> bool:
 def only_seed_changes(before: str, after: str) -> bool:
     """Whether two programs differ only in the values of seeds and in calls that set seeds. Raises SyntaxError."""
     return not same_program(before, after) and _hash(_tree(before, seeds=False)) == _hash(_tree(after, seeds=False))
+
+
+def changes_loss(before: str, after: str) -> bool:
+    """Whether two programs differ in a statement that names a loss; False for a text that is not Python."""
+    try:
+        return _loss_statements(before) != _loss_statements(after)
+    except SyntaxError:
+        return False
+
+
+def _loss_statements(source: str) -> Counter[str]:
+    """Statements without a body in which a name contains "loss" or "entropy", in normal form."""
+    simple = (node for node in ast.walk(_tree(source)) if isinstance(node, ast.stmt) and not hasattr(node, "body"))
+    return Counter(
+        ast.dump(node) for node in simple if any(_LOSS_NAME.search(_last_name(part)) for part in ast.walk(node))
+    )
 
 
 def tree_size(source: str) -> int:

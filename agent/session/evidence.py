@@ -12,7 +12,7 @@ from agent.judge.noise import device_type_of, noise_of
 from agent.judge.policy import History, MeasureNext, Policy, judge, undone
 from agent.ledger.events import Candidate, Event
 from agent.ledger.state import State
-from agent.patch.normal_form import tree_size
+from agent.patch.normal_form import changes_loss, tree_size
 from agent.session.commits import Commits
 from agent.session.watching import watch_of
 from agent.target import Target
@@ -29,9 +29,11 @@ def next_step(
     """
     if record.candidate is not None and record.base == state.head:
         step = judge(history_of(record, state, events, commits, policy, beliefs), policy)
-        if isinstance(step, MeasureNext) and policy.stop_hopeless:
-            return replace(step, watch=watch_of(step, record, state, events, beliefs))
-        return step
+        if not (isinstance(step, MeasureNext) and step.role == "screen" and policy.stop_hopeless):
+            return step  # later runs are of edits that may be kept, and those of the incumbent serve all trials
+        if changes_loss(commits.read(state.head), commits.read(record.candidate)):  # its curve compares to no other
+            return step
+        return replace(step, watch=watch_of(step, record, state, events, beliefs))
     if record.runs:  # on an older head: a loss there is a loss, anything else is measured again on the new head
         verdict = judge(history_of(record, state, events, commits, policy, beliefs, record.base), policy)
         if isinstance(verdict, Verdict) and verdict.decision == "revert":

@@ -24,10 +24,9 @@ def watch_of(
 ) -> Watch | None:
     """How to tell that a candidate's first run is hopeless; None if it must be finished.
 
-    Only a first run is stopped: later ones are of edits that may be kept, and those of the incumbent serve all trials.
     Once a check has shown a wrong prediction, every run is finished.
     """
-    if step.role != "screen" or record.superseded or _was_wrong(state):
+    if record.superseded or _was_wrong(state):
         return None
     before = next((run for run in state.runs.get(state.incumbent, ()) if run.seed == step.seed and run.losses), None)
     fits = fits_of(list(pairs_of(state, before.device_type))) if before is not None else ()

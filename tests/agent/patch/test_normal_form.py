@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.patch.normal_form import normal_form, only_seed_changes, same_program, tree_size
+from agent.patch.normal_form import changes_loss, normal_form, only_seed_changes, same_program, tree_size
 
 SAME = [
     ("x = 2**19", "x = 524288"),
@@ -111,3 +111,18 @@ def test_comment_does_not_change_the_form(source: str) -> None:
     except SyntaxError:
         return
     assert form == normal_form(source + "\n# a comment\n")
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ("loss = F.cross_entropy(x, y)\nrate = 2\nback(loss)", False),
+        ("loss = F.cross_entropy(x, y, label_smoothing=0.1)\nrate = 1\nback(loss)", True),
+        ("loss = F.cross_entropy(x, y)\nloss = loss + z\nrate = 1\nback(loss)", True),
+        ("loss = F.cross_entropy(x, y)  # nats\nrate = 1\nif a:\n    rate = 2\nback(loss)", False),
+        ("loss =", False),
+    ],
+    ids=["elsewhere", "another loss", "a term", "comment", "not Python"],
+)
+def test_edits_of_the_loss_are_found(after: str, expected: bool) -> None:
+    assert changes_loss("loss = F.cross_entropy(x, y)\nrate = 1\nback(loss)", after) is expected

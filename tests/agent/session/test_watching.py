@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sessions import USUAL, resume, start, state_of
-from targets import TRAIN, make_bowl
+from targets import TOML, TRAIN, make_bowl
 
 from agent.judge import hopeless
 from agent.ledger import journal
@@ -109,4 +109,10 @@ def test_interrupted_night_stops_the_same_runs(tmp_path: Path, target: Path, sta
 
 def test_option_finishes_every_run(tmp_path: Path, target: Path) -> None:
     found = state_of(start(target, tmp_path, tag="all", **SETTINGS, stop_hopeless=False))
+    assert {record.status for record in found.finished} == {"ok"}
+
+
+def test_edit_of_the_loss_is_finished(tmp_path: Path) -> None:
+    train, toml = (text.replace("RATE", "LOSS_RATE") for text in (TRAIN.replace("\nnoise =", CURVE), TOML))
+    found = state_of(start(make_bowl(tmp_path / "target", train, toml), tmp_path / "runs", **SETTINGS))
     assert {record.status for record in found.finished} == {"ok"}
