@@ -76,7 +76,7 @@ def stopping(rows: Sequence[Row], gate: float, count: int, seed: int, finished: 
             watch = Watch(before.losses, before.value, "minimize", "cpu", fits_of(pairs), gate)
             looks = (watch.look(row.losses[: n + 1]) for n in range(1, len(row.losses)))
             trials += 1
-            found = None if finished.intersection(keys) else next((look for look in looks if look), None)
+            found = next((look for look in looks if look), None) if finished.isdisjoint(keys) else None
             if found:
                 stopped += 1
                 at[str(found.progress)] += 1
