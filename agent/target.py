@@ -154,7 +154,7 @@ def _target(folder: Path, path: Path, tables: Mapping[str, Any]) -> Target:
         editable=_editable(main),
         train=main.strings("train"),
         score=score,
-        metric=main.string("metric", "val_bpb"),
+        metric=_metric(main),
         goal=main.one_of("goal", ("minimize", "maximize"), "minimize"),
         budget=_budget(Table(f"{path}, [budget]", tables.get("budget", {}))),
         pattern=pattern,
@@ -195,6 +195,13 @@ def _check_pattern(pattern: str, where: str) -> None:
         raise UsageError(f"{where}, pattern: {error}.") from None
     if groups != 1:
         raise UsageError(f"{where}, pattern: needs exactly one (group), which holds the number.")
+
+
+def _metric(main: Table) -> str:
+    name = main.string("metric", "val_bpb")
+    if not name.strip() or not name.isprintable():
+        raise UsageError(f"{main.where}: metric = {name!r} must be one line of text, such as 'val_bpb'.")
+    return name
 
 
 def _editable(main: Table) -> tuple[str, ...]:

@@ -20,8 +20,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: {error}.") from None
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UsageError(f"{path}: byte {byte:#04x} is not UTF-8. Convert the file to UTF-8.") from None
 
 
 def dump_toml(tables: Mapping[str, Any]) -> str:
@@ -64,13 +67,13 @@ class Table:
         self.where, self.values = where, values
 
     def string(self, key: str, default: str | None = None) -> str:
-        value = self.values.get(key, default)
+        value = self._found(key, default)
         if not isinstance(value, str) or (default is None and not value):
             raise UsageError(f"{self.where}: {key} must be a string.")
         return value
 
     def strings(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        value = self.values.get(key, default)
+        value = self._found(key, default)
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v for v in value):
             raise UsageError(f"{self.where}: {key} must be a list of strings.")
         if default is None and not value:
@@ -90,6 +93,12 @@ class Table:
         if key in self.values and not 0 < value < math.inf:
             raise UsageError(f"{self.where}: {key} = {value} must be a finite number above 0.")
         return float(value)
+
+    def _found(self, key: str, default: Any) -> Any:
+        value = self.values.get(key, default)
+        if value is None:
+            raise UsageError(f"{self.where}: {key} is missing.")
+        return value
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ from statistics import fmean, stdev
 from agent.judge import paired
 from agent.judge.belief import Belief
 from agent.judge.policy import Policy, default_calibration
-from agent.judge.sharing import Weights
+from agent.judge.sharing import InitialWeights
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Edit:
     noise: float = 1.0
     unstable: bool = False
     line: int = 0  # commits of one line share the effects of seeds
-    weights: Weights = "unknown"
+    weights: InitialWeights = "unknown"
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Machine:
         unstable = draw.random() < world.unstable
         apart = bool(world.apart) and draw.random() < world.apart
         self._lines += apart
-        weights: Weights = "unknown" if not world.known else "different" if apart else "equal"
+        weights: InitialWeights = "unknown" if not world.known else "different" if apart else "equal"
         line = self._lines if apart else self.line
         self._drawn.append(Edit(gain - 6.0 * unstable, noise, unstable, line, weights))
         return self._drawn[-1]
@@ -192,7 +192,7 @@ def confirm(machine: Machine, budget: int) -> Night:
             step, estimate = paired.decide(belief, evidence, paired.window(night.kept))
             if not isinstance(step, paired.Next) or machine.runs >= budget:
                 break
-            candidate = step.side == "candidate"
+            candidate = step.of_candidate
             level = night.gain + (edit.gain if candidate else 0.0)
             z = machine.run(level, step.seed, edit if candidate else incumbent)
             belief.observe(step.seed, z, trial if candidate else None)

@@ -19,8 +19,8 @@ from statistics import fmean, stdev
 from scipy.stats import beta
 
 from agent.cli import init as commands
-from agent.judge.beliefs import Beliefs
 from agent.judge.noise import pooled_noise
+from agent.judge.paired_runs import PairedRuns
 from agent.judge.policy import History, MeasureNext, Policy, judge, policy_from
 from agent.ledger.events import Candidate, Event, Measured, SessionStarted
 from agent.patch.normal_form import normal_form
@@ -107,7 +107,7 @@ class Bench:
         events: list[Event] = [SessionStarted(baseline=self.baseline)]
         events += [Measured(trial=0, measurement=run) for run in before]
         events += [Candidate(trial=1, commit=commit, parent=self.baseline)]
-        beliefs = Beliefs(partial(session_seed, batch))
+        beliefs = PairedRuns(partial(session_seed, batch))
         while True:
             noise = pooled_noise([run.value for run in runs if run.value is not None] for runs in (before, after))
             made = len(before) + len(after) - CALIBRATION

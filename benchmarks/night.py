@@ -28,7 +28,7 @@ from typing import cast
 import numpy as np
 
 from agent.errors import PatchRejected
-from agent.judge.beliefs import Beliefs
+from agent.judge.paired_runs import PairedRuns
 from agent.judge.policy import NAMES, MeasureNext, default_calibration, judge, policy_from
 from agent.ledger.events import Asked, Candidate, Event, Judged, Measured, Moved, SessionStarted
 from agent.ledger.state import StateBuilder
@@ -36,7 +36,7 @@ from agent.patch.apply import edited
 from agent.patch.merge3 import merge
 from agent.proposers.ideas.bank import load_bank
 from agent.session.commits import Commits
-from agent.session.evidence import history_of
+from agent.session.trial_judge import TrialJudge
 from agent.trial.seeds import session_seed
 from agent.types import Measurement, Proposal, Verdict
 from benchmarks.acceptance import Edit
@@ -82,7 +82,7 @@ class Night:
 
     def __post_init__(self) -> None:
         self.rule = policy_from(self.policy)
-        self.beliefs = Beliefs(partial(session_seed, 0))
+        self.beliefs = PairedRuns(partial(session_seed, 0))
         self.draw = random.Random(f"order {self.machine.seed}")
         self.waiting: list[str] = []
         self.write(SessionStarted(time=1.0, baseline="baseline", policy=self.policy))
@@ -123,7 +123,7 @@ class Night:
             return self.begin(state.head)
         number = state.open[0]
         commits = cast(Commits, SimpleNamespace(target=SimpleNamespace(goal="minimize")))
-        history = history_of(state.records[-1], state, self.events, commits, self.rule, self.beliefs)
+        history = TrialJudge(commits, self.rule, self.beliefs).history(state.records[-1], state, self.events)
         step = judge(history, self.rule)
         if isinstance(step, MeasureNext):
             return self.measure(number, step)

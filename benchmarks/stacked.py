@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.judge import paired, stacked
+from agent.judge.weighing import Weighing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +34,7 @@ SHORT = 80  # runs below which the branch is checked at the end only
 def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
     """One night of the policy; an edit is handed over once its tree has run alone."""
     draw = random.Random(machine.seed)
-    weighing = stacked.Weighing([(seed, machine.run_stack((), seed)) for seed in range(CALIBRATION)])
+    weighing = Weighing([(seed, machine.run_stack((), seed)) for seed in range(CALIBRATION)])
     undecided: dict[int, stacked.Undecided] = {}
     kept: dict[int, float] = {}  # edit: reported gain
     ruined, since_check = 0, 0
@@ -42,8 +43,8 @@ def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
         check = budget >= SHORT and since_check >= stacked.RUNS_PER_CHECK
         new: list[int] = []
         if not check and budget - LAST_CHECKS - machine.runs > stacked.LAST_RUNS:
-            count = sum(edit.nominated is None for edit in undecided.values())
-            new = [len(night.begun) + k for k in range(stacked.new_edits(2, count, len(night.begun), ruined))]
+            count = stacked.new_edits(undecided.values(), len(night.begun), ruined)
+            new = [len(night.begun) + k for k in range(count)]
         old = list(undecided)
         ahead = [edit.ahead for edit in undecided.values()]
         inside = [] if check else stacked.choose(weighing.variances(seed, old), draw, ahead)
@@ -60,17 +61,13 @@ def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
             hand_over(machine, night, kept)
         last, share = machine.runs >= budget - LAST_CHECKS, weighing.share
         for edit in list(undecided):
-            undecided[edit] = undecided[edit].after(edit in carried)
             worth = weighing.worth(edit)
-            step = stacked.decide(undecided[edit], worth.probability, share, last)
-            if step in ("nominate", "doubt"):
-                undecided[edit] = undecided[edit].marked(step == "nominate")
-            elif step in ("keep", "drop"):
+            undecided[edit] = undecided[edit].after(edit in carried, worth.probability, share, last)
+            if (step := undecided[edit].step) in ("keep", "drop"):
                 if step == "keep":
                     kept[edit] = worth.gain
                 weighing.close(edit, step == "keep")
                 del undecided[edit]
-        weighing.forget_seeds(paired.window(night.kept))
     machine.runs = budget
     hand_over(machine, night, kept)
     return night

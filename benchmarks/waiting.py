@@ -24,6 +24,7 @@ from agent.observers.protocol import Observer
 from agent.patch.apply import unified_diff
 from agent.proposers.code.proposer import CodeProposer
 from agent.rundir.directory import RunDirectory
+from agent.rundir.stop import Stopper
 from agent.session import setup as launch
 from agent.session.parts import assemble
 from agent.settings import make_settings
@@ -66,9 +67,10 @@ def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
     parts = dataclasses.replace(parts, settings=settings, proposer=proposer, ahead=ahead == "on")
     directory = RunDirectory(root / "runs", ahead)
     directory.create(launch.record_of(parts))
-    with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, directory) as crew:
+    stopper = Stopper(directory)
+    with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, stopper) as workers:
         ledger.append(launch.session_event(parts, directory))
-        launch.run(parts, crew, directory, ledger, Observer())
+        launch.run(parts, workers, stopper, ledger, Observer())
     events = read(directory.ledger)
     ended = {event.trial: event.time for event in events if isinstance(event, Told)}
     records = fold(events).finished

@@ -1,5 +1,16 @@
 """The command line: one module per command, its options beside the function that runs them."""
 
-from agent.cli.entry import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; see ``agent.cli.entry``. Ctrl-C while its modules load ends without a traceback, too."""
+    try:
+        from agent.cli import entry
+    except KeyboardInterrupt:
+        print("overnight: interrupted", file=sys.stderr)
+        return 130
+    return entry.main(argv)

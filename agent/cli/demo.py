@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from pathlib import Path
 from shlex import quote
@@ -66,5 +69,16 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
         console().print(log_table(night_of(state, {})))
         print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")
         print(f"The report: {report}")
+    if hint := activation():
+        print(hint)
     say(f"done in {time.monotonic() - began:.0f} s")
     return status
+
+
+def activation() -> str:
+    """How to put ``overnight`` on PATH; "" if it is there. `make demo` runs it from an environment of the checkout."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("overnight") or not script.exists():
+        return ""
+    inside = script.is_relative_to(Path.cwd())
+    return f"The command overnight: . {quote(os.path.relpath(script) if inside else str(script))}"

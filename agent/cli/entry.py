@@ -90,7 +90,8 @@ def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
     command = arguments.pop("command")
     arguments.pop("unused", None)
     if unknown:
-        hint = similar(unknown[0].split("=")[0], commands[command]._option_string_actions)
+        options = commands[command]._option_string_actions if unknown[0].startswith("-") else ()
+        hint = similar(unknown[0].split("=")[0], options)
         raise UsageError(f"{command} does not accept {unknown[0]!r}.{hint or f' See `overnight {command} --help`.'}")
     if cut < len(words):
         arguments["extra"] = words[cut + 1 :]  # passed to vLLM unchanged

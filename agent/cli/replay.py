@@ -84,7 +84,7 @@ def promote(yes: bool, json: bool, runs: str, **options: Any) -> int:
     if result is None:
         return 130
     if held := result.held:
-        say(f"overnight branch {prepared.plan.what} --only-held makes a branch of the {len(held)} that hold.")
+        say(f"overnight branch {prepared.plan.what} --only-held: a branch of the {len(held)} with a gain throughout.")
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.cli.options import Commands, add_command
 from agent.cli.output import say, show
-from agent.cli.runs import existing, folder_of_runs, is_replay, load, repo_of
+from agent.cli.runs import branch_waits, existing, folder_of_runs, is_replay, load, repo_of
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def night_now(directory: RunDirectory) -> Night:
 
     state, settings = load(directory)
     last_sign = max(state.last_time, read_heartbeat(directory.progress)[0])
-    return night_of(state, settings, time.time(), directory.running(), last_sign)
+    waits = branch_waits(directory.tag, state, settings)
+    return night_of(state, settings, time.time(), directory.running(), last_sign, branch_waits=waits)
 
 
 def log(tag: str | None, all: bool, status: str, source: str, text: str, json: bool, runs: str) -> int:

@@ -79,11 +79,11 @@ def _nothing_left(directory: RunDirectory, changes: Mapping[str, Any]) -> str:
         return ""
     if repo_of(settings, None).refs.get(f"refs/heads/autoresearch/{directory.tag}") != state.head:
         return ""  # the branch waits
-    return f"no trial is left to run ({done} done). For more: {_more(directory.tag, done)}"
+    return f"no trial is left to run ({done} done). For more: {_more(directory, done)}"
 
 
-def _more(tag: str, done: int) -> str:
-    return f"overnight resume {tag} --trials {done + 10}"
+def _more(directory: RunDirectory, done: int) -> str:
+    return directory.command("resume", "--trials", str(done + 10))
 
 
 def stop(tag: str, now: bool, runs: str) -> int:
@@ -96,7 +96,7 @@ def ask_to_stop(directory: RunDirectory, now: bool) -> str:
     """Ask a session to end. Returns what it will do. Raises ``UsageError`` if it is not running."""
     tag = directory.tag
     if not directory.running():
-        more = "The command that started it" if is_replay(directory) else f"`overnight resume {tag}`"
+        more = "The command that started it" if is_replay(directory) else f"`{directory.command('resume')}`"
         raise UsageError(f"session {tag} is not running. {more} continues it.")
     directory.ask_to_stop(now)
     return f"session {tag} ends {'at once' if now else 'after its running trial'}"
@@ -117,6 +117,6 @@ def finish(directory: RunDirectory) -> int:
     say(f"session {tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     branch = f"git -C {quote(str(settings['run']['target']))} log autoresearch/{tag}"
     done = len(state.finished)
-    resume = _more(tag, done) if state.session.trials in range(done + 1) else f"overnight resume {tag}"
-    say(f"{resume} · overnight log {tag} · overnight report {tag} · {branch}")
+    resume = _more(directory, done) if state.session.trials in range(done + 1) else directory.command("resume")
+    say(" · ".join([resume, directory.command("log"), directory.command("report"), branch]))
     return 130 if state.ended == AT_ONCE else 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.output import say
-from agent.errors import UsageError
+from agent.errors import OvernightError, UsageError
 
 if TYPE_CHECKING:
     from agent.ledger.state import State
@@ -66,6 +66,16 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
     for problem in damage:
         say(problem)
     return state, directory.read_settings(state)
+
+
+def branch_waits(tag: str, state: State, settings: Mapping[str, Any]) -> str:
+    """Why the branch of a run does not follow its head; "" if it does, or if the target cannot be read."""
+    from agent.repo.run_refs import RunRefs
+
+    try:
+        return RunRefs(repo_of(settings, None), tag).waits(state.head, state.on_branch) if state.moved else ""
+    except OvernightError:
+        return ""
 
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:

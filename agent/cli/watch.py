@@ -102,5 +102,6 @@ def serve(host: str, port: int, token: str, runs: str) -> int:
     try:
         app.serve(folder, host, port, token)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"--host {host} --port {port}: {error}. Choose another with --port.") from None
+        problem = str(error).rstrip(".")
+        raise UsageError(f"--host {host} --port {port}: {problem}. Choose another with --port.") from None
     return 0

@@ -13,8 +13,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.judge.filters import Array
+
+Real = slice | NDArray[np.bool_]
 
 SIZES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of effects, in standard deviations of a run
 GAINS = (0.0064, 0.008, 0.016, 0.02, 0.016, 0.0096, 0.004)  # prior weight of a gain of each size
@@ -29,15 +32,63 @@ _WEIGHTS = np.array([*GAINS, *LOSSES, NOTHING]) / sum((*GAINS, *LOSSES, NOTHING)
 
 
 @dataclass(frozen=True)
+class Worth:
+    """What is known of one edit. Gains are in units of the metric; positive is better."""
+
+    probability: float  # that the edit is a gain
+    gain: float  # posterior mean
+    se: float  # posterior standard deviation
+
+
+@dataclass(frozen=True)
 class Posterior:
-    """Of one effect under each of the F filters."""
+    """Of one effect under each of F filters."""
 
     probability: Array  # of a gain
     gain: Array
     variance: Array
     promise: Array  # expected gain if the edit were kept exactly when it is one
-    components: Array  # F x C, responsibilities of the components
+    parts: Array  # F x C, responsibilities of the components of the prior
     evidence: Array  # log density of the measurement
+
+
+def posterior(prior: Array, centre: Array, wide: Array, seen: Array, error: Array, real: Real) -> Posterior:
+    """Apply Bayes' rule to an effect measured as ``seen`` with an error of variance ``error`` (F).
+
+    Args:
+        prior: InitialWeights of the components (C).
+        centre: Their means (F x C); a component with the mean 0 is exactly nothing.
+        wide: Their variances (F x C).
+        real: Selects the components that are not nothing.
+    """
+    seen, near = seen[:, None], error[:, None]
+    logs = np.log(prior) - ((seen - centre) ** 2 / (wide + near) + np.log(wide + near)) / 2
+    top = logs.max(axis=1)
+    parts = np.exp(logs - top[:, None])
+    total = parts.sum(axis=1)
+    parts = parts / total[:, None]
+    something = centre != 0
+    means = np.where(something, (seen * wide + centre * near) / (wide + near), 0.0)
+    variances = np.where(something, wide * near / (wide + near), 0.0)
+    deviations = np.sqrt(variances[:, real])
+    scaled = means[:, real] / deviations
+    positive = normal_cdf(scaled)
+    upside = means[:, real] * positive + deviations * np.exp(-(scaled**2) / 2) / math.sqrt(2 * math.pi)
+    gain = (parts * means).sum(axis=1)
+    return Posterior(
+        probability=(parts[:, real] * positive).sum(axis=1),
+        gain=gain,
+        variance=(parts * (variances + means**2)).sum(axis=1) - gain**2,
+        promise=(parts[:, real] * upside).sum(axis=1),
+        parts=parts,
+        evidence=top + np.log(total),
+    )
+
+
+def moments(weights: Array, mean: Array, variance: Array) -> tuple[float, float]:
+    """Mean and standard deviation of a weighted mixture."""
+    centre = float(weights @ mean)
+    return centre, math.sqrt(max(float(weights @ (variance + mean**2)) - centre**2, 0.0))
 
 
 class Effects:
@@ -47,13 +98,13 @@ class Effects:
         self.weights: Array = _WEIGHTS
         self._seen: list[Array] = []  # likelihood of each component, up to a factor, for each decided edit
 
-    def learn(self, components: Array) -> None:
+    def learn(self, parts: Array) -> None:
         """Count a decided edit, given its responsibilities (C). The weights follow by a few steps of EM."""
-        self._seen.append(components / self.weights)
+        self._seen.append(parts / self.weights)
         seen = np.array(self._seen)
         for _ in range(EM_STEPS):
-            parts = seen * self.weights
-            weights = PRIOR_EDITS * _WEIGHTS + (parts / parts.sum(axis=1, keepdims=True)).sum(axis=0)
+            found = seen * self.weights
+            weights = PRIOR_EDITS * _WEIGHTS + (found / found.sum(axis=1, keepdims=True)).sum(axis=0)
             self.weights = weights / weights.sum()
 
     def moments(self, sd: Array) -> tuple[Array, Array]:
@@ -67,31 +118,9 @@ class Effects:
         centre, _ = _scaled(sd)
         return np.asarray(np.maximum(centre, 0.0) @ self.weights)
 
-    def posterior(self, sd: Array, seen: Array, variance: Array) -> Posterior:
-        """Given an effect measured as ``seen`` with an error of variance ``variance`` (F)."""
-        (centre, wide), near = _scaled(sd), variance[:, None]
-        logs = np.log(self.weights) - ((seen[:, None] - centre) ** 2 / (wide + near) + np.log(wide + near)) / 2
-        top = logs.max(axis=1)
-        parts = np.exp(logs - top[:, None])
-        total = parts.sum(axis=1)
-        parts = parts / total[:, None]
-        means = (seen[:, None] * wide + centre * near) / (wide + near)
-        means[:, -1] = 0.0  # "nothing" is exactly nothing
-        variances = wide * near / (wide + near)
-        variances[:, -1] = 0.0
-        deviations = np.sqrt(variances[:, :-1])
-        scaled = means[:, :-1] / deviations
-        positive = normal_cdf(scaled)
-        upside = means[:, :-1] * positive + deviations * np.exp(-(scaled**2) / 2) / math.sqrt(2 * math.pi)
-        gain = (parts * means).sum(axis=1)
-        return Posterior(
-            probability=(parts[:, :-1] * positive).sum(axis=1),
-            gain=gain,
-            variance=(parts * (variances + means**2)).sum(axis=1) - gain**2,
-            promise=(parts[:, :-1] * upside).sum(axis=1),
-            components=parts,
-            evidence=top + np.log(total),
-        )
+    def posterior(self, sd: Array, seen: Array, error: Array) -> Posterior:
+        """Given an effect measured as ``seen`` with an error of variance ``error`` (F)."""
+        return posterior(self.weights, *_scaled(sd), seen, error, slice(-1))
 
 
 def _scaled(sd: Array) -> tuple[Array, Array]:

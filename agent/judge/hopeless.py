@@ -17,12 +17,8 @@ from dataclasses import dataclass, field
 from agent.judge.noise import t_quantile
 from agent.types import Goal, Prediction
 
-MILESTONES = (
-    0.0,
-    0.3,
-    0.5,
-    0.7,
-)  # shares of the budget; at the first, before any training, only the losses' kind shows
+# shares of the budget; at the first, before any training, only the losses' kind shows
+MILESTONES = (0.0, 0.3, 0.5, 0.7)
 WINDOW = 0.1  # share of the budget over which the loss is averaged
 EVIDENCE = 20  # finished pairs before any run is stopped
 CONFIDENCE = 0.99
@@ -43,10 +39,9 @@ class Milestones:
         if progress is None or loss is None or len(self.losses) == len(MILESTONES):
             return False
         self._points = [(p, value) for p, value in self._points if p > progress - WINDOW + 1e-9] + [(progress, loss)]
-        passed = 0
-        while len(self.losses) < len(MILESTONES) and progress >= MILESTONES[len(self.losses)]:
-            self.losses += (sum(value for _, value in self._points) / len(self._points),)
-            passed += 1
+        passed = sum(progress >= milestone for milestone in MILESTONES) - len(self.losses)
+        mean = sum(value for _, value in self._points) / len(self._points)
+        self.losses += (mean,) * passed
         return passed > 0
 
 
@@ -105,11 +100,8 @@ def same_kind(before: Sequence[float], after: Sequence[float]) -> bool:
 
 def fits_of(pairs: Sequence[Pair]) -> tuple[Fit, ...]:
     """The regression at each milestone but the first; () with too few pairs."""
-    usable = [
-        pair
-        for pair in pairs
-        if len(pair.before) == len(pair.after) == len(MILESTONES) and same_kind(pair.before, pair.after)
-    ]
+    whole = [pair for pair in pairs if len(pair.before) == len(pair.after) == len(MILESTONES)]
+    usable = [pair for pair in whole if same_kind(pair.before, pair.after)]
     if len(usable) < EVIDENCE:
         return ()
     found = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agent.judge.belief import Belief, Estimate
 
@@ -32,12 +32,11 @@ class Evidence:
     runs: int  # scored runs of this trial, of the incumbent's too
 
 
-@dataclass(frozen=True)
-class Next:
+class Next(NamedTuple):
     """The run to make next."""
 
-    side: Literal["candidate", "incumbent"]
     seed: int
+    of_candidate: bool  # else of the incumbent
 
 
 def window(kept: int) -> range:
@@ -56,10 +55,10 @@ def decide(
             return "keep", found
         if found.promise < NEW_IDEA * found.promise_of_new or evidence.runs >= MAX_RUNS:
             return "revert", found
-    runs = [Next("candidate", seed) for seed in seeds if seed not in evidence.candidate]
+    runs = [Next(seed, True) for seed in seeds if seed not in evidence.candidate]
     if evidence.candidate:
-        runs += [Next("incumbent", seed) for seed in seeds if seed not in evidence.incumbent]
+        runs += [Next(seed, False) for seed in seeds if seed not in evidence.incumbent]
     if not runs:
         return "revert", found
-    falls = belief.information(evidence.trial, [(run.seed, run.side == "candidate") for run in runs])
+    falls = belief.information(evidence.trial, runs)
     return runs[falls.index(max(falls))], found

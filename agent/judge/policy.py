@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import OvernightError, UsageError
 from agent.judge.gain import Gain, added, gain_of
 from agent.judge.noise import Noise, t_quantile
-from agent.types import Decision, Goal, Measurement, Role, Verdict
+from agent.types import Decision, Goal, Measurement, Role, Verdict, values_of
 
 if TYPE_CHECKING:
-    from agent.judge.belief import Belief, Estimate
+    from agent.judge.belief import Belief
     from agent.judge.hopeless import Watch
 
 NAMES = ("confirm", "margin", "greedy", "stacked")
@@ -83,23 +83,27 @@ def judge(history: History, policy: Policy) -> Verdict | MeasureNext:
         UsageError: The policy needs the noise, and no commit has two values.
         OvernightError: Every run of the incumbent failed.
     """
+    before, after = values_of(history.incumbent_runs), values_of(history.candidate_runs)
+    gain = gain_of(before, after, history.goal, history.noise)
     failed = next((run for run in history.candidate_runs if run.value is None), None)
     if failed is not None:
         reason = f"{failed.status}: {failed.reason}" if failed.reason else failed.status
         foretold = failed.prediction and Gain(failed.prediction.gain, failed.prediction.se, 0, 1)
-        return _verdict(history, "revert", reason, foretold or _difference(history))
+        return _verdict(history, "revert", reason, foretold or gain)
     if missing := _first_runs(history, policy):
         return missing
+    assert gain is not None
     if policy.name == "greedy":
-        return _greedy(history)
+        better = gain.value > 0
+        return _verdict(history, "keep" if better else "revert", "better" if better else "not better", gain)
     if history.noise.sd is None:
         raise UsageError("the noise is unknown: no commit has two successful runs. Use --calibrate 3 or more.")
-    return _margin(history, policy) if policy.name == "margin" else _confirm(history, policy)
+    return _margin(history, policy, gain) if policy.name == "margin" else _confirm(history, policy, gain)
 
 
 def _first_runs(history: History, policy: Policy) -> MeasureNext | None:
     """The run that comes before any comparison."""
-    if not _values(history.incumbent_runs):
+    if not values_of(history.incumbent_runs):
         if len(history.incumbent_runs) > RETRIES:
             raise OvernightError(f"the present best, {history.incumbent[:10]}, fails in every run.")
         return MeasureNext(history.incumbent, "incumbent", "the present best has no value yet")
@@ -110,20 +114,13 @@ def _first_runs(history: History, policy: Policy) -> MeasureNext | None:
     return MeasureNext(history.candidate, "screen", "first run", next(iter([*shared, *history.seeds]), None))
 
 
-def _greedy(history: History) -> Verdict:
-    gain = _difference(history)
-    better = gain is not None and gain.value > 0
-    return _verdict(history, "keep" if better else "revert", "better" if better else "not better", gain)
-
-
-def _margin(history: History, policy: Policy) -> Verdict | MeasureNext:
+def _margin(history: History, policy: Policy, gain: Gain) -> Verdict | MeasureNext:
     """One-sided t test of one run of the candidate."""
-    gain = _difference(history)
-    assert gain is not None
     assert gain.se is not None
     bar = t_quantile(1 - policy.alpha, history.noise.dof) * gain.se * _memory_factor(history, policy)
     if gain.value > bar:
-        if history.noise.sd and _needs_incumbent_run(history, gain.m, MARGIN_INCUMBENT_RUNS):
+        runs = history.incumbent_runs
+        if history.noise.sd and gain.m < MARGIN_INCUMBENT_RUNS and len(runs) - gain.m <= RETRIES:
             return MeasureNext(history.incumbent, "incumbent", "the present best needs more runs")
         return _verdict(history, "keep", f"gain above the bar of {bar:.4g}", gain)
     if policy.keep_simpler and history.simpler_by > 0 and gain.value >= -gain.se:
@@ -131,10 +128,8 @@ def _margin(history: History, policy: Policy) -> Verdict | MeasureNext:
     return _verdict(history, "revert", f"gain not above the bar of {bar:.4g}", gain)
 
 
-def _confirm(history: History, policy: Policy) -> Verdict | MeasureNext:
+def _confirm(history: History, policy: Policy, gain: Gain) -> Verdict | MeasureNext:
     """The paired sequential test."""
-    gain = _difference(history)
-    assert gain is not None
     tie = policy.keep_simpler and history.simpler_by > 0
     if not history.noise.sd:
         return _without_noise(history, gain, tie)
@@ -142,28 +137,27 @@ def _confirm(history: History, policy: Policy) -> Verdict | MeasureNext:
         return _from_one_run(history, gain)
     from agent.judge import paired  # loads numpy
 
-    evidence = paired.Evidence(
-        history.trial, _seeds(history.candidate_runs), _seeds(history.incumbent_runs), history.runs
+    of_candidate, of_incumbent = (
+        {run.seed for run in runs} for runs in (history.candidate_runs, history.incumbent_runs)
     )
+    evidence = paired.Evidence(history.trial, of_candidate, of_incumbent, history.runs)
     costly = _memory_factor(history, policy) > 1
     step, found = paired.decide(history.belief, evidence, history.seeds, paired.KEEP_COSTLY if costly else paired.KEEP)
+    reason = in_words(found.probability) + (", and needs much more memory" if costly else "")
     if isinstance(step, paired.Next):
-        if step.side == "candidate":
-            return MeasureNext(history.candidate, "confirm", _likely(found, costly), step.seed)
-        return MeasureNext(history.incumbent, "incumbent", _likely(found, costly), step.seed)
-    simpler = step == "revert" and tie and found.gain >= -found.se
-    reason = _simpler(history) if simpler else _likely(found, costly)
-    pairs = len(evidence.candidate & evidence.incumbent)
-    estimate = Gain(found.gain, found.se, gain.n, gain.m)
-    verdict = _verdict(history, "keep" if simpler else step, reason, estimate)
+        if step.of_candidate:
+            return MeasureNext(history.candidate, "confirm", reason, step.seed)
+        return MeasureNext(history.incumbent, "incumbent", reason, step.seed)
+    if step == "revert" and tie and found.gain >= -found.se:
+        step, reason = "keep", _simpler(history)
+    verdict = _verdict(history, step, reason, Gain(found.gain, found.se, gain.n, gain.m))
     value = None if verdict.best_before is None else added(verdict.best_before, found.gain, history.goal)
-    return replace(verdict, value=value, pairs=pairs, probability=found.probability)
+    return replace(verdict, value=value, pairs=len(of_candidate & of_incumbent), probability=found.probability)
 
 
-def _likely(found: Estimate, costly: bool) -> str:
-    memory = ", and needs much more memory" if costly else ""
-    sure = "over 99 %" if found.probability > 0.99 else f"{math.floor(100 * found.probability)} %"
-    return f"a gain with probability {sure}{memory}"
+def in_words(probability: float) -> str:
+    """The probability of a gain, rounded down: 94.9 % must not read as a bar of 95 %."""
+    return f"a gain with probability {'over 99' if probability > 0.99 else math.floor(100 * probability)} %"
 
 
 def _from_one_run(history: History, gain: Gain) -> Verdict | MeasureNext:
@@ -190,17 +184,6 @@ def _without_noise(history: History, gain: Gain, tie: bool) -> Verdict:
     return _verdict(history, "keep" if same else "revert", _simpler(history) if same else "not better", gain)
 
 
-def _difference(history: History) -> Gain | None:
-    """The difference of the means of both sides."""
-    return gain_of(_values(history.incumbent_runs), _values(history.candidate_runs), history.goal, history.noise)
-
-
-def _needs_incumbent_run(history: History, counting: int, wanted: int) -> bool:
-    """Whether the incumbent gets another run; an incumbent that keeps failing or drifting does not."""
-    failures = sum(run.value is None for run in history.incumbent_runs)
-    return counting < wanted and failures <= RETRIES and len(history.incumbent_runs) < 3 * wanted
-
-
 def _memory_factor(history: History, policy: Policy) -> float:
     after, before = (
         max((run.peak_memory_gb or 0.0 for run in runs), default=0.0)
@@ -213,16 +196,8 @@ def _simpler(history: History) -> str:
     return f"a tie within the noise, and {history.simpler_by} syntax nodes simpler"
 
 
-def _seeds(runs: Iterable[Measurement]) -> set[int]:
-    return {run.seed for run in runs}
-
-
-def _values(runs: Iterable[Measurement]) -> list[float]:
-    return [run.value for run in runs if run.value is not None]
-
-
 def _verdict(history: History, decision: Decision, reason: str, gain: Gain | None) -> Verdict:
-    values, before = _values(history.candidate_runs), _values(history.incumbent_runs)
+    values, before = values_of(history.candidate_runs), values_of(history.incumbent_runs)
     return Verdict(
         decision=decision,
         value=fmean(values) if values else None,
@@ -238,7 +213,7 @@ def _verdict(history: History, decision: Decision, reason: str, gain: Gain | Non
 
 def undone(runs: Sequence[Measurement], noise: Noise, reason: str) -> Verdict:
     """Return a verdict that reverts for a reason other than the values."""
-    values = _values(run for run in runs if run.role != "test")
+    values = values_of(runs)
     return Verdict("revert", fmean(values) if values else None, None, None, None, len(values), 0, noise.dof, reason)
 
 
@@ -278,7 +253,7 @@ def check_baseline(runs: Sequence[Measurement], policy: Policy) -> None:
     Raises:
         OvernightError: Most runs failed, fewer than two are left, or the noise exceeds ``UNSTABLE`` of the mean.
     """
-    values = _values(runs)
+    values = values_of(runs)
     failed = [run for run in runs if run.value is None]
     if len(failed) > len(values):
         worst = failed[-1]

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from statistics import fmean
 
-from agent.judge.stacked import Step, Undecided, Weighing, Worth, decide
+from agent.judge.effects import Worth
+from agent.judge.stacked import Step, Undecided, decide
+from agent.judge.weighing import Weighing
 from agent.ledger.events import Event, Judged, Measured, SessionStarted, Stacked, Weighed
-from agent.types import Measurement, Weight
-
-
-@dataclass
-class Edit:
-    """An edit that a run has carried, and that has no verdict."""
-
-    counts: Undecided = field(default_factory=Undecided)
-    values_in: list[float] = field(default_factory=list)  # of the runs that carried it
-    values_out: list[float] = field(default_factory=list)  # of those that did not, since its first
-    step: Step = "wait"
-
-
-@dataclass(frozen=True)
-class _Decided:
-    """Gain and standard error that an edit was kept or dropped with."""
-
-    kept: bool
-    gain: float
-    se: float
+from agent.types import Measurement, Verdict, Weight
 
 
 class StackedRuns:
@@ -37,7 +19,7 @@ class StackedRuns:
     def __init__(self) -> None:
         self.weighing: Weighing | None = None  # None before the first run, and where runs do not vary
         self.device_type = ""  # of all runs: values of different types cannot be compared
-        self.edits: dict[int, Edit] = {}  # by trial
+        self.edits: dict[int, Undecided] = {}  # that a run has carried, by trial
         self.pending: list[Stacked] = []  # runs without a result
         self.failed: dict[int, str] = {}  # edits whose first run failed, and how
         self.alone: set[int] = set()  # edits that failed beside other undecided ones: each runs again without them
@@ -45,10 +27,11 @@ class StackedRuns:
         self.tried: set[int] = set()  # edits that runs have carried
         self.ruined = 0  # failures and wild losses of new edits
         self.unweighed = 0  # trial of the last run, until the weights after it are in the ledger
+        self._values: dict[int, tuple[list[float], list[float]]] = {}  # of the runs with each edit, and without it
         self._read = 0
         self._sign = -1.0
         self._calibration: list[tuple[int, float]] = []
-        self._decided: dict[int, _Decided] = {}
+        self._decided: dict[int, Verdict] = {}
         self._weights_of: list[tuple[str, int, set[int]]] = []  # hash of the first weights, seed and edits of each run
         self._decided_before: dict[str, int] = {}  # verdicts before each pending run was planned, by its ref
 
@@ -75,25 +58,25 @@ class StackedRuns:
 
     def last_step(self, trial: int) -> Step:
         """What an edit has come to if no run will follow: "keep" or "drop"."""
-        return decide(self.edits[trial].counts, self.worth(trial).probability, 1.0, last=True)
+        return decide(self.edits[trial], self.worth(trial).probability, 1.0, last=True)
 
     def pins_seed(self, trial: int) -> bool | None:
         """Whether an edit pins the seed, so that repeats of its runs tell nothing; None if it may be another edit."""
         pairs = [pair for pair in self.pinned if trial in pair]
         return {trial} in pairs or (None if pairs else False)
 
-    def _weight(self, trial: int, edit: Edit) -> Weight:
-        worth, counts = self.worth(trial), edit.counts
+    def _weight(self, trial: int, edit: Undecided) -> Weight:
+        worth, (carried, others) = self.worth(trial), self._values[trial]
         return Weight(
             trial=trial,
             probability=round(worth.probability, 6),
             gain=worth.gain,
             se=worth.se,
-            runs_in=counts.runs_in,
-            runs_out=counts.runs_out,
-            mean_in=fmean(edit.values_in),
-            mean_out=fmean(edit.values_out) if edit.values_out else None,
-            nominated=counts.nominated is not None,
+            runs_in=edit.runs_in,
+            runs_out=edit.runs_out,
+            mean_in=fmean(carried),
+            mean_out=fmean(others) if others else None,
+            nominated=edit.nominated is not None,
         )
 
     def _apply(self, event: Event) -> None:
@@ -128,22 +111,17 @@ class StackedRuns:
         self._compare_weights(run, set(stack.edits))
         for trial in (trial for trial in stack.new if trial not in self.edits):
             self.weighing.open(trial)
-            self.edits[trial] = Edit()
+            self.edits[trial], self._values[trial] = Undecided(), ([], [])
         carried = [trial for trial in stack.edits if trial in self.edits]
-        missing = [d.gain for trial, d in since if d.kept and trial not in stack.edits]
-        gone = [d.gain for trial, d in since if not d.kept and trial in stack.edits]
-        spread = math.hypot(*(d.se for trial, d in since if d.kept != (trial in stack.edits)))
-        z = self._sign * run.value
-        self.ruined += self.weighing.observe(run.seed, z, carried, stack.new, sum(missing) - sum(gone), spread)
+        changed = [verdict for trial, verdict in since if (verdict.decision == "keep") != (trial in stack.edits)]
+        gains = {kept: sum(v.gain or 0.0 for v in changed if v.decision == kept) for kept in ("keep", "revert")}
+        offset, spread = gains["keep"] - gains["revert"], math.hypot(*(v.gain_se or 0.0 for v in changed))
+        self.ruined += self.weighing.observe(run.seed, self._sign * run.value, carried, stack.new, offset, spread)
         self.unweighed = stack.trial
         share = self.weighing.share
         for trial, edit in self.edits.items():
-            inside = trial in carried
-            (edit.values_in if inside else edit.values_out).append(run.value)
-            counts = edit.counts.after(inside)
-            edit.step = decide(counts, self.worth(trial).probability, share)
-            marked = edit.step in ("nominate", "doubt")
-            edit.counts = counts.marked(edit.step == "nominate") if marked else counts
+            self._values[trial][trial not in carried].append(run.value)
+            self.edits[trial] = edit.after(trial in carried, self.worth(trial).probability, share)
 
     def _failed(self, stack: Stacked, reason: str) -> None:
         self.ruined += bool(stack.new)
@@ -159,11 +137,9 @@ class StackedRuns:
             self._weights_of.append((run.initial_hash, run.seed, edits))
 
     def _judged(self, event: Judged) -> None:
-        verdict = event.verdict
-        found = _Decided(verdict.decision == "keep", verdict.gain or 0.0, verdict.gain_se or 0.0)
-        self._decided[event.trial] = found
+        self._decided[event.trial] = event.verdict
         self.failed.pop(event.trial, None)
         if self.pins_seed(event.trial):  # it explains all pairs that it is in
             self.pinned = [pair for pair in self.pinned if event.trial not in pair]
         if self.edits.pop(event.trial, None) is not None and self.weighing is not None:
-            self.weighing.close(event.trial, found.kept)
+            self.weighing.close(event.trial, event.verdict.decision == "keep")

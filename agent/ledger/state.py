@@ -76,6 +76,11 @@ class State:
         return list(self.moved.values())[-1] if self.moved else self.baseline
 
     @property
+    def on_branch(self) -> frozenset[str]:
+        """The commits that the run has put on its branch."""
+        return frozenset({self.baseline, *self.moved.values()})
+
+    @property
     def incumbent(self) -> str:
         """The measured commit of the best so far: the baseline, or the candidate of the last trial that was kept."""
         return (self.records[self.keeps[-1] - 1].candidate or self.baseline) if self.keeps else self.baseline

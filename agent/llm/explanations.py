@@ -21,7 +21,7 @@ def unavailable(server: str, problem: RetriesExhausted, patience: float, bypass:
     elif problem.pause > patience:
         hint = f"It asks to wait {problem.pause:.0f} s."
     else:
-        hint = "Look at the server's log, then `overnight resume`."
+        hint = "Look at the server's log. `overnight resume TAG` continues a run that has begun."
     return ModelUnavailable(f"{server} gave no answer in {tried}: {problem.failures[-1].rstrip('.')}. {hint}")
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.ledger.events import Asked, Event, Lost, RunStarted, ServerProblem, Told
+from agent.ledger.events import Asked, Ended, Event, Lost, Resumed, RunStarted, ServerProblem, Told
 from agent.review.data.server import words_of
 
 LOSSES = 400  # most points of the loss curve
+OVER = "over"  # phase of a session that does nothing any more
 COUNTS, FIGURES = ("trial", "running", "step"), ("loss", "progress", "tokens_per_second", "memory_gb")
 
 
@@ -46,7 +47,11 @@ def follow(activity: Activity, event: Event) -> Activity:
         case ServerProblem():
             return replace(activity, note=words_of(event))
         case Lost():
-            return replace(activity, note=f"a run was lost to the machine: {event.reason}")
+            return replace(activity, note=f"a run is lost and will be repeated: {event.reason}")
+        case Resumed():
+            return Activity()
+        case Ended():
+            return Activity(OVER)
     return activity
 
 

@@ -84,8 +84,9 @@ def plain_line(event: Event, state: State) -> str:
         case events.Resumed():
             within = planned and done <= planned
             return f"resumed after {f'{done} of {planned} trials' if within else text.count(done, 'trial')}"
-        case events.Ended():
-            return text.line(f"ended: {event.reason}")
+        case events.Ended():  # the command that ran the session prints the reason
+            marked = state.session.self_reported and any(run.value is not None for run in state.baseline_runs)
+            return text.LEGEND if marked else ""
     return ""
 
 

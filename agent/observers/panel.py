@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agent import text
 from agent.ledger.state import State
-from agent.observers.activity import Activity
+from agent.observers.activity import OVER, Activity
 from agent.review.data.attempts import attempt_of
 from agent.review.data.night import seconds_left
 from agent.review.data.summary import summarize
@@ -51,7 +51,7 @@ def night_panel(
         below: lines above the lower border.
     """
     summary = summarize(state)
-    parts: list[RenderableType] = [] if activity.phase == "over" else [_now(activity), _bar(activity)]
+    parts: list[RenderableType] = [] if activity.phase == OVER else [_now(activity), _bar(activity)]
     if activity.losses and chart[1] > 1:
         parts += [Text(), *_chart(activity, *chart), Text()]
     elif activity.losses:
@@ -62,7 +62,7 @@ def night_panel(
     figures.add_column(ratio=1, no_wrap=bool(rows), overflow="ellipsis")
     figures.add_row("gained", gained_text(summary))
     figures.add_row("trials", trials_text(summary))
-    if activity.phase != "over" and (left := seconds_left(state, summary, now)) is not None:
+    if activity.phase != OVER and (left := seconds_left(state, summary, now)) is not None:
         figures.add_row("time left", Text(f"about {text.duration(left)}"))
     for name, value in rows:
         figures.add_row(name, value)

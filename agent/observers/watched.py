@@ -13,7 +13,7 @@ from agent import text
 from agent.ledger.events import Event
 from agent.ledger.recovery import LedgerTail
 from agent.ledger.state import State, StateBuilder
-from agent.observers.activity import Activity, follow, later
+from agent.observers.activity import OVER, Activity, follow, later
 from agent.observers.heartbeat import read_heartbeat
 from agent.observers.panel import night_panel
 from agent.review.data.attempt import end_of
@@ -65,7 +65,7 @@ class Watched:
         running = self.directory.running()
         seen, activity = self.activity(state, now)
         if not running:
-            activity = Activity("over", note=state.ended or f"`overnight resume {self.directory.tag}` continues it")
+            activity = Activity(OVER, note=state.ended or f"`{self.directory.command('resume')}` continues it")
         rows = self._rows(state, activity, now, seen, running)
         free = (height or 40) - FIXED_LINES - len(rows)
         chart = (max(20, min(width - 30, 100)), min(6, free // 2)) if free >= 6 and activity.losses else (0, 0)

@@ -183,9 +183,9 @@ def _sentences(result: Result) -> Iterator[str]:
     if result.plan.kind == "promote":
         for stage, found in zip(result.plan.stages, result.found, strict=True):
             edits = [f for f in found if f.edit.number > 0]
-            words = ", ".join(f"{k} {name}" for name, k in Counter(f.outcome for f in edits).most_common())
+            words = ", ".join(f"{name} {k}" for name, k in Counter(f.outcome for f in edits).most_common())
             more = [f"; {f.edit.subject}: {text.gain(f.gain, f.se)}, {f.outcome}" for f in found if f.edit.number < 0]
-            yield f"At {stage.setting}: of {text.count(len(edits), 'edit')} {words}{''.join(more)}"
+            yield f"At {stage.setting}, of {text.count(len(edits), 'edit')}: {words}{''.join(more)}"
         return
     edits = list(result.steps[1:])
     count = Counter(finding.outcome for finding in edits)

@@ -60,7 +60,8 @@ def trailer_name(metric: str) -> str:
 def wrapped(text: str) -> list[str]:
     """The paragraphs of a text, cleaned and filled to ``WIDTH``."""
     paragraphs = (" ".join(paragraph.split()) for paragraph in clean(text).split("\n\n"))
-    return [textwrap.fill(paragraph, WIDTH) for paragraph in paragraphs if paragraph]
+    fill = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False).fill  # keeps addresses whole
+    return [fill(paragraph) for paragraph in paragraphs if paragraph]
 
 
 def _join(record: Record, trailers: list[tuple[str, str]]) -> str:

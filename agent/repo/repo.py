@@ -82,9 +82,13 @@ class Repo:
 
     def read(self, commit: str, path: str) -> str:
         """The text of one file of the target in a commit. Bytes that are not UTF-8 become surrogate escapes."""
-        if not self.has(commit, path):
-            raise UsageError(f"commit {commit[:12]} has no file {self.prefix}{path}: is it committed?")
-        data = self.git.output("cat-file", "blob", f"{commit}:{self.prefix}{path}")
+        name = f"{self.prefix}{path}"
+        entry = self.git.attempt("ls-tree", "--full-tree", commit, "--", name) or ""
+        if not entry:
+            raise UsageError(f"commit {commit[:12]} has no file {name}: is it committed?")
+        if not entry.startswith("100"):
+            raise UsageError(f"commit {commit[:12]}: {name} is a link or a folder. Commit the file itself.")
+        data = self.git.output("cat-file", "blob", f"{commit}:{name}")
         return data.decode("utf-8", "surrogateescape")
 
     def has(self, commit: str, path: str) -> bool:

@@ -49,6 +49,17 @@ class RunRefs:
             return f"{below} exists, so git cannot create the branch {self.branch}. Choose another --tag."
         return ""
 
+    def waits(self, head: str, known: frozenset[str]) -> str:
+        """Why the branch cannot follow ``head``; "" if it is there or can. Arguments: see ``mirror``."""
+        now = self.repo.refs.get(f"refs/heads/{self.branch}")
+        if now == head:
+            return ""
+        if where := checked_out(self.repo, self.branch):
+            return f"branch {self.branch} is checked out in {where}; it moves once another branch is checked out there"
+        if now is not None and now not in known:
+            return f"branch {self.branch} was moved to {now[:12]} by hand; once you rename it, the run makes a new one"
+        return ""
+
     def mirror(self, head: str, known: frozenset[str]) -> str:
         """Move the branch to ``head``.
 
@@ -59,14 +70,12 @@ class RunRefs:
         Returns:
             "" when done, else why the branch waits.
         """
+        if why := self.waits(head, known):
+            return why
         name = f"refs/heads/{self.branch}"
         now = self.repo.refs.get(name)
         if now == head:
             return ""
-        if where := checked_out(self.repo, self.branch):
-            return f"branch {self.branch} is checked out in {where}; it moves once another branch is checked out there"
-        if now is not None and now not in known:
-            return f"branch {self.branch} was moved to {now[:12]} by hand; once you rename it, the run makes a new one"
         try:
             self.repo.refs.move(name, head, now)
         except RefMoved as error:

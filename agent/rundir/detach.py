@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from agent.errors import EnvironmentProblem
 from agent.rundir.directory import RunDirectory, new_tag
 
-DETACHED = "OVERNIGHT_DETACHED"  # set in the background process: the file for its output until session.log is open
+DETACHED = "OVERNIGHT_DETACHED"  # set in the background process: a file that it removes when session.log is open
 LINGER = Path("/var/lib/systemd/linger")  # one file per user whose processes survive logout
 
 
@@ -50,7 +51,8 @@ def detach(tag: str, runs: str) -> int:
     early = root / f".{tag}.{os.getpid()}.starting"  # removed by ``arrived``
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with early.open("w+b") as out:
+        early.touch()
+        with tempfile.TemporaryFile() as out:  # the disk of the run may be full, which is then the message
             child = subprocess.Popen(
                 [*own_scope(), sys.executable, "-P", "-m", "agent.cli", *words],
                 stdin=subprocess.DEVNULL,
@@ -69,8 +71,8 @@ def detach(tag: str, runs: str) -> int:
     if child.returncode:
         return child.returncode
     print(tag)
-    log = RunDirectory(root, tag).log
-    print(f"session {tag} continues in the background: overnight status {tag}; {log}", file=sys.stderr)
+    directory = RunDirectory(root, tag)
+    print(f"session {tag} continues in the background: {directory.command('status')}; {directory.log}", file=sys.stderr)
     return 0
 
 

@@ -6,12 +6,14 @@ import fcntl
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 from agent.errors import EnvironmentProblem, UsageError
@@ -24,6 +26,7 @@ The model reads this file before every proposal. Write ideas to try, parts to le
 Notes do not change the rules of acceptance.
 A new session copies notes.md of its target into its run directory; edit that copy during the session.
 """
+DERIVED = ("replay-", "promote-")  # begin the tags of what trains the commits of a run again
 
 
 class RunDirectory:
@@ -46,13 +49,40 @@ class RunDirectory:
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
 
+    def command(self, verb: str, *options: str) -> str:
+        """A command line to copy: ``overnight resume TAG``, with ``--runs`` if the folder is not the default."""
+        root = self.path.parent
+        where = () if root == Path("runs") else ("--runs", quote(str(root)))
+        return " ".join(["overnight", verb, self.tag, *options, *where])
+
+    def check_new(self) -> None:
+        """Raise ``UsageError`` if a new run cannot have this directory."""
+        if self.tag.startswith(DERIVED):
+            raise UsageError(
+                f"--tag {self.tag}: {' and '.join(DERIVED)} begin the names of replays and promotions. Choose another."
+            )
+        if self.path.exists():
+            raise UsageError(
+                f"{self.path} exists. Use `{self.command('resume')}` to continue it, or another --tag to start a new "
+                "run."
+            )
+
     def create(self, settings: Mapping[str, Any], notes: str = NOTES) -> None:
         """Make the directory with run.toml and notes.md."""
         with writing(self.path):
-            self.path.mkdir(parents=True)
-            (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
-            self.settings.write_text(dump_toml(settings), encoding="utf-8")
-            self.notes.write_text(notes, encoding="utf-8")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir()
+            except FileExistsError:  # another session has just begun under this tag
+                self.check_new()
+                raise
+            try:
+                (self.path / ".gitignore").write_text("*\n")  # runs may lie inside the target
+                self.settings.write_text(dump_toml(settings), encoding="utf-8")
+                self.notes.write_text(notes, encoding="utf-8")
+            except OSError:  # a full disk: half a directory would occupy the tag
+                shutil.rmtree(self.path, ignore_errors=True)
+                raise
 
     def read_settings(self, state: State | None = None) -> dict[str, Any]:
         """run.toml: the settings at the start; with ``state``, including the changes by resumes."""
@@ -72,11 +102,11 @@ class RunDirectory:
                 file.seek(0)
                 raise UsageError(
                     f"session {self.tag} is already running (process {file.read().strip() or 'unknown'}). "
-                    f"`overnight status {self.tag}` shows it, `overnight stop {self.tag}` ends it."
+                    f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
                 )
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with writing(self.path / "lock"):
+                file.truncate(0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
 
     def running(self) -> bool:
@@ -126,7 +156,7 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EnvironmentProblem(f"cannot write {place}: {error.strerror}.") from error
+        raise EnvironmentProblem(f"cannot write {place}: {error.strerror or error}.") from error
 
 
 def replace_file(path: Path, content: str | bytes) -> None:

@@ -12,10 +12,10 @@ from agent.judge.policy import MeasureNext, Policy, check_baseline
 from agent.ledger.state import State
 from agent.rundir.directory import RunDirectory
 from agent.session.commits import Commits
-from agent.session.evidence import lacks_test_score
 from agent.session.in_flight import Ideas, Runs
 from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
+from agent.session.trial_judge import lacks_test_score
 from agent.target import Target
 from agent.types import Measurement, on_validation, values_of
 
@@ -73,9 +73,9 @@ class Baseline:
             last, target = runs[-1], self.commits.target
             missing = " If your project has its own environment, name its interpreter with --python."
             raise OvernightError(
-                f"the unchanged target fails ({last.status}: {last.reason}). Fix {target.path} first; "
-                f"see {self.directory.path / last.trace / 'train.log'}."
-                + (missing if "ModuleNotFoundError" in last.reason else "")
+                f"the unchanged target fails ({last.status}: {last.reason}); see "
+                f"{self.directory.path / last.trace / 'train.log'}. Fix {target.path}, target.toml or the machine, "
+                "then start a new run." + (missing if "ModuleNotFoundError" in last.reason else "")
             )
         for kind in self.runs.workers.types:
             check_baseline([run for run in runs if run.on(kind)], self.policy)

@@ -77,7 +77,7 @@ class Commits:
 
     def mirror(self, state: State) -> str:
         """Move the branch to the head; return "", or why the branch has to wait."""
-        return self.refs.mirror(state.head, frozenset({state.baseline, *state.moved.values()}))
+        return self.refs.mirror(state.head, state.on_branch)
 
     def restore(self, state: State) -> str:
         """Build the commits that git has pruned again, and create or move the refs that differ from the ledger.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent import futures
 from concurrent.futures import Future
 from contextlib import suppress
@@ -64,7 +64,7 @@ class Runs:
         """Train and score a commit once, on a device of type ``on`` ("": any). False if that has to wait."""
         commit, role, seed = wanted.commit, wanted.role, wanted.seed
         running = list(self.orders.values())
-        shared = role in ("incumbent", "reserve")  # one run of the incumbent serves all open trials
+        shared = role == "incumbent"  # one run of the incumbent serves all open trials
         if not self.room or (shared and any(order.commit == commit for order in running)):
             return False
         state, events = self.recorder.state, self.recorder.events
@@ -207,6 +207,15 @@ class Ideas:
             told = [state.of_trial(event.trial) for event in self._recorder.events if isinstance(event, Told)]
             records = [record or state.baseline_record for record in told]
             rewrite_results(self._directory.results, records, state.session.goal)
+
+    def report(self, state: State, waiting: Collection[int] = ()) -> bool:
+        """Tell the outcome of one finished trial, other than those ``waiting``; False if there is none."""
+        known = state.told.union(waiting)
+        record = next((record for record in state.finished if record.number not in known), None)
+        if record is None or self.pending:  # one thread at a time uses the proposer
+            return False
+        self.tell(record)
+        return True
 
     def tell(self, record: Record) -> None:
         """Report the outcome of a trial to the proposer and in results.tsv. Its checkpoints are not needed any more."""

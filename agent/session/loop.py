@@ -7,19 +7,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from agent.errors import Interrupted, OvernightError, SearchExhausted, system_problem
-from agent.judge.beliefs import Beliefs
 from agent.judge.noise import device_type_of
-from agent.judge.policy import MeasureNext, Policy
+from agent.judge.policy import MeasureNext
 from agent.ledger.events import Candidate, Ended, Judged, Moved
 from agent.ledger.state import State
 from agent.proposers.protocol import Context
 from agent.session.baseline import Baseline
 from agent.session.commits import Commits
-from agent.session.evidence import lacks_test_score, next_step
 from agent.session.in_flight import Ideas, Runs, wait
 from agent.session.recorder import Recorder
 from agent.session.restore import restore
 from agent.session.stopping import AT_ONCE, EndOfNight
+from agent.session.trial_judge import TrialJudge, lacks_test_score
 from agent.types import Record, Verdict
 
 
@@ -32,8 +31,7 @@ class Session:
     ideas: Ideas
     commits: Commits
     baseline: Baseline
-    policy: Policy
-    beliefs: Beliefs
+    judge: TrialJudge
     ending: EndOfNight
     describe: Callable[[State], Context]
     repair: Callable[[Record, State], bool]  # whether the trial waits for the repair of its edit
@@ -54,31 +52,14 @@ class Session:
             with suppress(OvernightError):  # the disk of the ledger may be full
                 self.end(str(problem))
             raise problem from error.__cause__
-        self.end(reason)
-        return reason
-
-    def end(self, reason: str) -> None:
-        self.runs.leave()
-        self.recorder.write(Ended(reason=reason))
-
-    def reason_to_end(self, state: State) -> str:
-        """Why the session ends; "" while a trial is to be started or finished."""
-        if reason := self.ending.at_once():
-            return AT_ONCE if self.runs.orders else reason
-        unreported = 0 in state.told and len(state.told) < 1 + len(state.finished)
-        if self.runs.orders or unreported or any(record.candidate for record in state.open_records):
-            return ""
-        if self.ideas.problem:
-            raise self.ideas.problem
-        trial = state.open[0] if state.open else len(state.records) + 1
-        return self.ending.before(state, trial if 0 in state.told else 0)
+        return self.end(reason)
 
     def advance(self, state: State) -> None:
         """Take the first step that is possible; where none is, wait for a run or an idea."""
+        trials = (self.advance_trial(record, state) for record in state.open_records)
         if not self.baseline.settled(state):
             advanced = self.baseline.advance(state)
         else:
-            trials = (self.advance_trial(record, state) for record in state.open_records)
             advanced = self.settle(state) or any(trials) or self.ask(state)
         if not advanced:
             wait(self.runs, self.ideas)
@@ -86,16 +67,15 @@ class Session:
     def ask(self, state: State) -> bool:
         """Ask the proposer for an idea, in the background."""
         trial = len(state.records) + 1
-        if len(state.open) >= self.most_open or not self.ideas.free or self.ending.before(state, trial):
-            return False
-        return self.ideas.ask(trial, self.describe(state))
+        free = len(state.open) < self.most_open and self.ideas.free and not self.ending.before(state, trial)
+        return free and self.ideas.ask(trial, self.describe(state))
 
     def advance_trial(self, record: Record, state: State) -> bool:
         """Commit, measure or judge an open trial; False if it has to wait."""
         late = record.candidate is None and (not self.runs.room or self.ending.before(state, record.number))
         if late or self.runs.of(record.number) or self.repair(record, state):
             return False
-        step = next_step(record, state, self.recorder.events, self.commits, self.policy, self.beliefs)
+        step = self.judge.next_step(record, state, self.recorder.events)
         match step:
             case Candidate():
                 self.commits.publish(step)
@@ -109,13 +89,26 @@ class Session:
         return True
 
     def settle(self, state: State) -> bool:
-        """Move the head to an edit that was kept, then tell the proposer. A resume finishes what a kill left undone."""
+        """Move the head to an edit that was kept, then report to the proposer. A resume finishes an unfinished move."""
         if keep := next((number for number in state.keeps if number not in state.moved), None):
             self.recorder.write(Moved(trial=keep, commit=self.commits.accept(state.records[keep - 1], state)))
             self.recorder.note(self.commits.mirror(self.recorder.state))
             return True
-        unreported = next((record for record in state.finished if record.number not in state.told), None)
-        if unreported is None or self.ideas.pending:  # one thread at a time uses the proposer
-            return False
-        self.ideas.tell(unreported)
-        return True
+        return self.ideas.report(state)
+
+    def reason_to_end(self, state: State) -> str:
+        """Why the session ends; "" while a trial is to be started or finished."""
+        if reason := self.ending.at_once():
+            return AT_ONCE if self.runs.orders else reason
+        unreported = 0 in state.told and len(state.told) < 1 + len(state.finished)
+        if self.runs.orders or unreported or any(record.candidate for record in state.open_records):
+            return ""
+        if self.ideas.problem:
+            raise self.ideas.problem
+        trial = state.open[0] if state.open else len(state.records) + 1
+        return self.ending.before(state, trial if 0 in state.told else 0)
+
+    def end(self, reason: str) -> str:
+        self.runs.leave()
+        self.recorder.write(Ended(reason=reason))
+        return reason

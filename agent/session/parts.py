@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import UsageError
 from agent.judge.policy import Policy, default_calibration, policy_from
-from agent.llm.client import is_loopback
+from agent.llm.client import ChatModel, is_loopback
 from agent.llm.sleeping_server import SleepingServer, WakingChat
 from agent.observers.notify import Notifier, make_notifier
 from agent.observers.trackers.track import Track, parse_tracks
@@ -53,9 +53,8 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     """
     check_settings(settings)
     policy = session_policy(settings, say)
-    calibration = settings.calibrate
-    if calibration is None:
-        calibration = default_calibration(policy, settings.trials)
+    default = default_calibration(policy, settings.trials)
+    calibration = default if settings.calibrate is None else settings.calibrate
     check_calibration(calibration, policy)
     for sentence in without_effect(settings):
         say(sentence)
@@ -90,12 +89,13 @@ def session_policy(settings: Settings, say: Callable[[str], None]) -> Policy:
     if settings.trials == 0:
         return policy_from("greedy")
     searches = settings.proposer not in EDIT_CODE or settings.on_plateau or settings.on_llm_loop == "cma"
-    if settings.policy == "stacked" and searches:
+    name = settings.policy
+    if name == "stacked" and searches:
         say("--policy stacked: points of a search method set every value, so each runs alone, under policy confirm.")
-        return policy_from("confirm", keep_simpler=settings.keep_simpler, stop_hopeless=settings.stop_hopeless)
-    if settings.policy == "stacked" and settings.keep_simpler:
+        name = "confirm"
+    elif name == "stacked" and settings.keep_simpler:
         say("--keep-simpler has no effect: policy stacked keeps only gains.")
-    return policy_from(settings.policy, keep_simpler=settings.keep_simpler, stop_hopeless=settings.stop_hopeless)
+    return policy_from(name, keep_simpler=settings.keep_simpler, stop_hopeless=settings.stop_hopeless)
 
 
 def make_session_proposer(
@@ -146,13 +146,9 @@ def _code_proposer(settings: Settings, target: Target, model: Chat | None) -> Pr
 
 
 def _model(settings: Settings, sleeper: SleepingServer | None) -> Chat:
-    from agent.llm.client import ChatModel
-
-    patience = MODEL_PATIENCE[settings.on_llm_failure]
-    name = settings.llm_model or None
     model: Chat = ChatModel(
-        settings.llm_base_url, name, timeout=settings.llm_timeout, token_timeout=settings.llm_token_timeout,
-        patience=patience,
+        settings.llm_base_url, settings.llm_model or None, timeout=settings.llm_timeout,
+        token_timeout=settings.llm_token_timeout, patience=MODEL_PATIENCE[settings.on_llm_failure],
     )  # fmt: skip
     model = WakingChat(model, sleeper) if sleeper is not None else model
     model.describe()  # raises if the server does not answer
@@ -166,15 +162,13 @@ def block_proposer(settings: Settings, target: Target, source: str, model: Chat 
     from agent.space.space import SearchSpace
 
     space = SearchSpace.from_toml(target.folder / "target.toml", source=source)
-    options = _centaur_options(settings) if settings.proposer == "centaur" else {}
+    options: dict[str, Any] = {}
+    if settings.proposer == "centaur":
+        options["share"] = None if settings.centaur_share == "auto" else float(settings.centaur_share)
+        options["screen"] = settings.screen
+        options["on_failure"] = "cma" if settings.on_llm_failure == "cma" else "raise"
     method = make_proposer(settings.proposer, space, seed=settings.seed, llm=model, **options)
     return BlockProposer(settings.proposer, method, space, target.goal)
-
-
-def _centaur_options(settings: Settings) -> dict[str, Any]:
-    share = None if settings.centaur_share == "auto" else float(settings.centaur_share)
-    on_failure = "cma" if settings.on_llm_failure == "cma" else "raise"
-    return {"share": share, "screen": settings.screen, "on_failure": on_failure}
 
 
 def asks_ahead(settings: Settings, sleeper: SleepingServer | None) -> bool:

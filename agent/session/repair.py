@@ -30,7 +30,7 @@ class Repairs:
 
     ideas: Ideas
     ending: EndOfNight
-    describe: Callable[[State, Record], Context]
+    describe: Callable[..., Context]
     budget: Budget
     most: int
 
@@ -41,7 +41,7 @@ class Repairs:
             return True
         due = self.is_due(record) and not self.ideas.problem and not self.ending.before(state, record.number)
         if due and self.ideas.free:
-            self.ideas.ask(record.number, self.describe(state, record), record)
+            self.ideas.ask(record.number, self.describe(state, failed=record), record)
         return due
 
     def is_due(self, record: Record) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from agent.errors import EnvironmentProblem, UsageError
-from agent.judge.beliefs import Beliefs
+from agent.judge.paired_runs import PairedRuns
 from agent.ledger.events import Resumed, ServerProblem, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
 from agent.patch.normal_form import program_of
 from agent.proposers.block import BlockProposer
-from agent.proposers.memory import Memory
 from agent.repo.repo import Repo
 from agent.repo.run_refs import RunRefs
 from agent.repo.worktree import dirty, filtered
@@ -38,6 +37,7 @@ from agent.session.repair import Repairs
 from agent.session.stacked import StackedSession
 from agent.session.stacked_edits import StackedEdits
 from agent.session.stopping import EndOfNight
+from agent.session.trial_judge import TrialJudge
 from agent.settings import Settings, check_own_run, make_settings, smoke_seconds
 from agent.trial.seeds import session_seed
 from agent.trust import trust_run
@@ -62,14 +62,15 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     parts = assemble(settings, say)
     check_repository(parts.repo, settings.tag)
     memory = gather(settings.memory, Path(settings.runs), parts.target, parts.data_hash, parts.repo, say)
-    with at_work(parts, directory) as crew:
+    stopper = Stopper(directory)
+    with at_work(parts, stopper) as workers:
         parts.caution(say)
         directory.create(record_of(parts), notes)
         save(memory, directory)
         approve(directory)
         with directory.lock(), Ledger(directory.ledger) as ledger:
             ledger.append(session_event(parts, directory))
-            run(parts, crew, directory, ledger, view)
+            run(parts, workers, stopper, ledger, view)
     return directory
 
 
@@ -82,11 +83,7 @@ def new_run(settings: Settings) -> tuple[Settings, RunDirectory]:
     root = Path(settings.runs)
     settings = dataclasses.replace(settings, tag=settings.tag or new_tag(root))
     directory = RunDirectory(root, settings.tag)
-    if directory.path.exists():
-        raise UsageError(
-            f"{directory.path} exists. Use `overnight resume {settings.tag}` to continue it, or another --tag to start "
-            f"a new run."
-        )
+    directory.check_new()
     for place in (*map(str, lasting(settings).values()), str(root.resolve())):
         if re.search(r"[\udc80-\udcff]", place):
             raise UsageError(f"{place}: the path is not UTF-8. Rename the folder; run.toml and git need UTF-8 paths.")
@@ -153,12 +150,13 @@ def resume(
             ledger.append(session_event(parts, directory))
         check_same(ledger.state, parts)
         directory.forget_stop()
-        with at_work(parts, directory) as crew:
+        stopper = Stopper(directory)
+        with at_work(parts, stopper) as workers:
             parts.caution(say)
             changed = changes_of(ledger.state, parts, directory, before, changes)
             ledger.append(Resumed(attempt=ledger.state.resumed + 1, changes=changed or UNSET))
             approve(directory, ledger.state)
-            run(parts, crew, directory, ledger, view)
+            run(parts, workers, stopper, ledger, view)
     return directory
 
 
@@ -189,63 +187,53 @@ def changes_of(
     state: State, parts: Parts, directory: RunDirectory, before: Mapping[str, Any], given: Iterable[str]
 ) -> dict[str, Any]:
     """The changes that a resume records: fields of the session event, and ``settings`` that differ from run.toml."""
-    now: dict[str, Any] = {name: getattr(session_event(parts, directory), name) for name in CHANGEABLE}
-    changed = {name: value for name, value in now.items() if getattr(state.session, name) != value}
+    old, now = state.session, session_event(parts, directory)
+    changed = {name: getattr(now, name) for name in CHANGEABLE if getattr(now, name) != getattr(old, name)}
     settings = lasting(parts.settings)
     if new := {name: settings[name] for name in given if settings[name] != before.get(name)}:
         changed["settings"] = {**state.settings, **new}
     return changed
 
 
-@dataclasses.dataclass(frozen=True)
-class Crew:
-    """The workers of a session, and the requests of the user to stop them."""
-
-    workers: Workers
-    stopper: Stopper
-
-
-@contextlib.contextmanager
-def at_work(parts: Parts, directory: RunDirectory) -> Iterator[Crew]:
+def at_work(parts: Parts, stopper: Stopper) -> contextlib.closing[Workers]:
     """Start the workers, and close them at the end. Errors: see ``find_workers``."""
-    stopper = Stopper(directory)
-    with contextlib.closing(find_workers(parts, f"{directory.path.resolve()}", stopper.now)) as workers:
-        yield Crew(workers, stopper)
+    return contextlib.closing(find_workers(parts, f"{stopper.directory.path.resolve()}", stopper.now))
 
 
-def run(parts: Parts, crew: Crew, directory: RunDirectory, ledger: Ledger, shown: Observer) -> None:
+def run(parts: Parts, workers: Workers, stopper: Stopper, ledger: Ledger, shown: Observer) -> None:
     """Run a session to its end, with all observers."""
     from agent.observers.heartbeat import Heartbeat
     from agent.observers.protocol import Observers
     from agent.observers.session_log import SessionLog
     from agent.observers.trackers.beside import Trackers
 
+    directory = stopper.directory
     notifiers = [parts.notifier] if parts.notifier else []
     trackers = Trackers(parts.tracks, directory.path)
     view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), *notifiers, trackers)
-    session = _session(parts, crew, directory, Recorder(ledger, view), load(directory))
-    with contextlib.closing(parts.repo), crew.stopper.listening(), view:
+    session = _session(parts, workers, stopper, Recorder(ledger, view))
+    with contextlib.closing(parts.repo), stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # it was written before there were observers
         session.run()
 
 
-def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Recorder, memory: Memory) -> Session:
+def _session(parts: Parts, workers: Workers, stopper: Stopper, recorder: Recorder) -> Session:
+    directory, memory = stopper.directory, load(stopper.directory)
     if isinstance(parts.proposer, BlockProposer):
         baseline = recorder.state.baseline
         parts.proposer.start_from(memory, parts.repo.read(baseline, parts.target.path))
     stacked = parts.policy.name == "stacked"
+    policy = dataclasses.replace(parts.policy, name="confirm") if stacked else parts.policy
     commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
     smoke = smoke_seconds(parts.settings.smoke, parts.target.budget.startup_seconds)
     if parts.sleeper is not None:
         parts.sleeper.report = lambda found: recorder.post(ServerProblem(problem=found.text, action=found.action))
-    runs = Runs(crew.workers, directory, recorder, parts.settings.seed, smoke)
+    runs = Runs(workers, directory, recorder, parts.settings.seed, smoke)
     ideas = Ideas(parts.proposer, directory, recorder, parts.settings.on_llm_failure == "wait")
-    ending = EndOfNight(parts.settings, crew.stopper, parts.target)
+    ending = EndOfNight(parts.settings, stopper, parts.target)
     most_repairs = parts.settings.repairs if parts.settings.proposer == "code" else 0
     context = partial(describe, parts=parts, directory=directory, memory=memory)
-    repairs = Repairs(
-        ideas, ending, lambda state, failed: context(state, failed=failed), parts.target.budget, most_repairs
-    )
+    repairs = Repairs(ideas, ending, context, parts.target.budget, most_repairs)
     kind = partial(StackedSession, seed=parts.settings.seed, edits=StackedEdits(commits)) if stacked else Session
     return kind(
         recorder=recorder,
@@ -253,12 +241,11 @@ def _session(parts: Parts, crew: Crew, directory: RunDirectory, recorder: Record
         ideas=ideas,
         commits=commits,
         baseline=Baseline(runs, ideas, recorder, commits, directory, parts.policy, parts.calibration, ending),
-        policy=dataclasses.replace(parts.policy, name="confirm") if stacked else parts.policy,
-        beliefs=Beliefs(partial(session_seed, parts.settings.seed)),
+        judge=TrialJudge(commits, policy, PairedRuns(partial(session_seed, parts.settings.seed))),
         ending=ending,
         describe=context,
         repair=repairs.ask,
-        most_open=crew.workers.size + parts.ahead,
+        most_open=workers.size + parts.ahead,
     )
 
 

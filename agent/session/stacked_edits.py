@@ -45,20 +45,20 @@ class StackedEdits:
                 return tried
         return None
 
-    def combine(self, state: State, first: Sequence[int], others: Sequence[int], all_: Collection[int]) -> Carried:
+    def combine(self, state: State, first: Sequence[int], others: Sequence[int], undecided: Collection[int]) -> Carried:
         """As many edits as fit together.
 
         Args:
             state: With the kept edits.
             first: Edits that come before ``others``; of rivals, the first stays.
             others: Further edits, the most wanted first.
-            all_: All undecided edits, among which the parents are.
+            undecided: All undecided edits, among which the parents are.
         """
         if (text := self.merge(state, {*first, *others})) is not None:
             return Carried(tuple(sorted({*first, *others})), text)
         inside: set[int] = set()
         for trial in (*first, *others):
-            wanted = {*inside, trial, *(self.parents(trial, state, all_) or ())}
+            wanted = {*inside, trial, *(self.parents(trial, state, undecided) or ())}
             if self.merge(state, wanted) is not None:
                 inside = wanted
         found = self.merge(state, inside)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, compress, count
+from typing import Literal
 
 from agent.judge.paired import WINDOW, window
 from agent.judge.stacked import LAST_RUNS, RUNS_PER_CHECK, choose, new_edits
@@ -15,6 +17,9 @@ from agent.session.stacked_edits import Carried, StackedEdits
 from agent.trial.seeds import session_seed
 from agent.types import Record
 
+# "open": new edits are asked for; "closing": the last runs, without new edits; "over": no run with undecided edits may
+# start; "stopping": the user ends the session, and undecided edits stay open
+Phase = Literal["open", "closing", "over", "stopping"]
 CHECKS = 2  # failed runs of the kept edits alone after which the branch waits for the next keep
 
 
@@ -23,49 +28,42 @@ class StackPlanner:
     """Plans the runs of a stacked session."""
 
     state: State
-    found: StackedRuns  # what the runs of ``state`` say
+    fold: StackedRuns  # what the runs of ``state`` say
     edits: StackedEdits
     seed: int  # of the session
-    closing: str  # why no new edits are asked for; "" while they are
+    phase: Phase
 
     @property
     def waiting(self) -> list[Record]:
         """Edits that no run has carried yet, or only one that failed beside another new edit."""
-        busy = {trial for stack in self.found.pending for trial in stack.new}
-        gone = {*self.found.edits, *self.found.failed, *busy}
+        busy = {trial for stack in self.fold.pending for trial in stack.new}
+        gone = {*self.fold.edits, *self.fold.failed, *busy}
         return [record for record in self.state.open_records if record.candidate and record.number not in gone]
 
-    def next_run(self, stopping: bool, over: bool) -> Stacked | None:
-        """The next run; None if it has to wait for an idea or another run.
-
-        Args:
-            stopping: whether the user has asked the session to end.
-            over: whether no run with undecided edits may start.
-        """
-        new, undecided = self._new(), list(self.found.edits)
-        toggles = undecided and not new and self._only_old()
-        if unpublished(self.state) and not any(stack.commit == self.state.incumbent for stack in self.found.pending):
-            due = sum(1 for _ in _since_check(self.state)) >= RUNS_PER_CHECK
-            if due or stopping or (self.closing and not new and not toggles):
+    def next_run(self) -> Stacked | None:
+        """The next run; None if it has to wait for an idea or another run."""
+        new, undecided, pending = self._new(), list(self.fold.edits), self.fold.pending
+        only_old = undecided and not new and self._only_old()
+        if unpublished(self.state) and not any(stack.commit == self.state.incumbent for stack in pending):
+            due = _runs_since(self.state, lambda stack: not stack.edits) >= RUNS_PER_CHECK
+            if due or self.phase == "stopping" or (self.phase != "open" and not new and not only_old):
                 return self._stacked(Carried((), ""), ())
-        if over or not (new or toggles):
+        if self.phase in ("over", "stopping") or not (new or only_old):
             return None
         draw = random.Random(f"{self.seed}/stack/{len(self.state.stacks)}")
         chosen: list[int] = []
-        if self.found.weighing is not None and undecided:
-            pending = [stack.edits for stack in self.found.pending]
-            matrix = self.found.weighing.variances(self._seed(), undecided, pending)
-            inside = choose(matrix, draw, [edit.counts.ahead for edit in self.found.edits.values()])
-            chosen = [trial for trial, carried in zip(undecided, inside, strict=True) if carried]
+        if undecided and self.fold.weighing is not None:
+            matrix = self.fold.weighing.variances(self._seed(), undecided, [stack.edits for stack in pending])
+            chosen += compress(undecided, choose(matrix, draw, [edit.ahead for edit in self.fold.edits.values()]))
         draw.shuffle(chosen)
-        if new and new[0] in self.found.alone:
+        if new and new[0] in self.fold.alone:
             chosen = []
         carried = self.edits.combine(self.state, new, chosen, undecided)
         return self._stacked(carried, tuple(trial for trial in new if trial in carried.trials))
 
     def _stacked(self, carried: Carried, new: tuple[int, ...]) -> Stacked:
         name = self.edits.commits.refs.stack_name(len(self.state.stacks) + 1)
-        trial = (new or carried.trials or unpublished(self.state) or tuple(self.found.edits))[-1]
+        trial = (new or carried.trials or unpublished(self.state) or tuple(self.fold.edits))[-1]
         commit = self.edits.build(carried, self.state, name)
         seed = self._seed(commit)
         return Stacked(
@@ -75,7 +73,7 @@ class StackPlanner:
     def _seed(self, commit: str = "") -> int:
         """The seeds in use take turns. No commit runs twice under one seed: that would tell nothing."""
         used = {run.seed for run in self.state.runs.get(commit, ())}
-        used |= {stack.seed for stack in self.found.pending if stack.commit == commit}
+        used |= {stack.seed for stack in self.fold.pending if stack.commit == commit}
         seeds, turn = window(len(self.state.keeps)), len(self.state.stacks) % WINDOW
         order = chain(seeds[turn:], seeds[:turn], count(seeds.stop))
         return next(seed for seed in (session_seed(self.seed, k) for k in order) if seed not in used)
@@ -83,20 +81,19 @@ class StackPlanner:
     def _new(self) -> list[int]:
         """The new edits of the next run; [] while another idea is to be asked for first."""
         waiting = [record.number for record in self.waiting]
-        if alone := [trial for trial in waiting if trial in self.found.alone]:
+        if alone := [trial for trial in waiting if trial in self.fold.alone]:
             return alone[:1]
-        wanted = self.wanted
-        short = len(waiting) < wanted and not self.closing
-        return [] if short else waiting[:wanted]
+        short = len(waiting) < self.wanted and self.phase == "open"
+        return [] if short else waiting[: self.wanted]
 
     @property
     def wanted(self) -> int:
-        likely = sum(edit.counts.nominated is None for edit in self.found.edits.values())
-        return new_edits(2, likely, len(self.found.tried), self.found.ruined)
+        """New edits that the next run carries if there are enough."""
+        return new_edits(self.fold.edits.values(), len(self.fold.tried), self.fold.ruined)
 
     def _only_old(self) -> bool:
         """Whether a run without new edits is due: too many are undecided, or the session is about to end."""
-        return not self.wanted or (bool(self.closing) and since_new(self.state) < LAST_RUNS)
+        return not self.wanted or (self.phase != "open" and since_new(self.state) < LAST_RUNS)
 
 
 def unpublished(state: State) -> list[int]:
@@ -107,10 +104,8 @@ def unpublished(state: State) -> list[int]:
 
 def since_new(state: State) -> int:
     """Runs since the last with new edits."""
-    return next((k for k, stack in enumerate(reversed(state.stacks)) if stack.new), len(state.stacks))
+    return _runs_since(state, lambda stack: bool(stack.new))
 
 
-def _since_check(state: State) -> list[Stacked]:
-    """Runs since the last of the kept edits alone."""
-    at = max((k for k, stack in enumerate(state.stacks) if not stack.edits), default=-1)
-    return list(state.stacks[at + 1 :])
+def _runs_since(state: State, last: Callable[[Stacked], bool]) -> int:
+    return next((k for k, stack in enumerate(reversed(state.stacks)) if last(stack)), len(state.stacks))

@@ -15,7 +15,7 @@ from agent.review.data.times import gpu_seconds
 from agent.rundir.stop import Stopper
 from agent.settings import Settings, parse_until
 from agent.target import Target
-from agent.types import Record
+from agent.types import Record, on_validation
 
 AT_ONCE = "stopped at once; the running trial is run again at the next resume"
 
@@ -73,27 +73,25 @@ def reason_to_end(
         if settings.trials == 0:
             return "the baseline is measured"
         return "the one trial is done" if settings.trials == 1 else f"all {settings.trials} trials done"
-    if settings.hours is not None:
-        left = settings.hours * 3600 - elapsed
-        if reason := _over(left, cost.trial, _hours_over(settings.hours), f"of {text.count(settings.hours, 'hour')}"):
-            return reason
-    if until_left is not None and (
-        reason := _over(until_left, cost.trial, f"it is {settings.until}", f"until {settings.until}")
-    ):
-        return reason
-    if settings.train_hours is not None:
-        runs = (m for runs in state.runs.values() for m in runs if m.role != "test")
-        left = settings.train_hours * 3600 - sum(m.seconds.get("training", 0.0) for m in runs)
-        what = " of training"
-        over, bound = _hours_over(settings.train_hours, what), f"of {text.count(settings.train_hours, 'hour')}{what}"
-        if reason := _over(left, cost.training, over, bound):
-            return reason
-    if settings.gpu_hours is not None:
-        left, what = settings.gpu_hours * 3600 - gpu_seconds(state), " on GPUs"
-        over, bound = _hours_over(settings.gpu_hours, what), f"of {text.count(settings.gpu_hours, 'hour')}{what}"
-        if reason := _over(left, cost.run, over, bound):
-            return reason
+    trained = sum(m.seconds.get("training", 0.0) for runs in state.runs.values() for m in on_validation(runs))
+    bounds = [  # seconds that are left and needed, and the end and the length in words
+        _hours(settings.hours, elapsed, cost.trial, ""),
+        (until_left, cost.trial, f"it is {settings.until}", f"until {settings.until}"),
+        _hours(settings.train_hours, trained, cost.training, " of training"),
+        _hours(settings.gpu_hours, gpu_seconds(state), cost.run, " on GPUs"),
+    ]
+    for left, needed, over, bound in bounds:
+        if left is not None and left <= 0:
+            return over
+        if left is not None and left < needed:
+            return f"{text.duration(left)} are left {bound}, and a trial takes about {text.duration(needed)}"
     return _model_over(state, settings)
+
+
+def _hours(hours: float | None, used: float, needed: float, what: str) -> tuple[float | None, float, str, str]:
+    bound = text.count(hours or 0.0, "hour") + what
+    left = None if hours is None else hours * 3600 - used
+    return left, needed, f"{bound} {'is' if hours == 1 else 'are'} over", f"of {bound}"
 
 
 def _model_over(state: State, settings: Settings) -> str:
@@ -108,18 +106,6 @@ def _model_over(state: State, settings: Settings) -> str:
     spent = (read * settings.price_in + written * settings.price_out) / 1e6
     if settings.max_cost is not None and spent >= settings.max_cost:
         return f"the model has cost {spent:.2f} of {settings.max_cost:g}{guessed}"
-    return ""
-
-
-def _hours_over(hours: float, what: str = "") -> str:
-    return f"{text.count(hours, 'hour')}{what} {'is' if hours == 1 else 'are'} over"
-
-
-def _over(left: float, needed: float, over: str, bound: str) -> str:
-    if left <= 0:
-        return over
-    if left < needed:
-        return f"{text.duration(left)} are left {bound}, and a trial takes about {text.duration(needed)}"
     return ""
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 
-from agent.judge.beliefs import Beliefs
 from agent.judge.gain import difference
 from agent.judge.hopeless import CHECKED, Pair, Watch, fits_of
+from agent.judge.paired_runs import PairedRuns
 from agent.judge.policy import MeasureNext
 from agent.ledger.events import Event
 from agent.ledger.state import State
@@ -20,7 +20,7 @@ FARTHEST = 10.0  # standard deviations of a run below which no gate is searched
 
 
 def watch_of(
-    step: MeasureNext, record: Record, state: State, events: Sequence[Event], beliefs: Beliefs
+    step: MeasureNext, record: Record, state: State, events: Sequence[Event], paired_runs: PairedRuns
 ) -> Watch | None:
     """How to tell that a candidate's first run is hopeless; None if it must be finished.
 
@@ -32,7 +32,7 @@ def watch_of(
     fits = fits_of(list(pairs_of(state, before.device_type))) if before is not None else ()
     if before is None or before.value is None or not fits:
         return None
-    gate = _gate(record, before, state, events, beliefs)
+    gate = _gate(record, before, state, events, paired_runs)
     if gate is None:
         return None
     finish = session_seed(state.session.seed, FINISHED + record.number) % CHECKED == 0
@@ -61,11 +61,13 @@ def _counts(run: Measurement, device_type: str) -> bool:
     return run.counts and bool(run.losses) and run.device_type == device_type
 
 
-def _gate(record: Record, before: Measurement, state: State, events: Sequence[Event], beliefs: Beliefs) -> float | None:
+def _gate(
+    record: Record, before: Measurement, state: State, events: Sequence[Event], paired_runs: PairedRuns
+) -> float | None:
     """The paired gain below which the judge drops the edit after this run, at most 0; None if it never does."""
     from agent.judge import paired  # loads numpy
 
-    copy = deepcopy(beliefs.catch_up(events))  # the trial may not be opened before its first run has ended
+    copy = deepcopy(paired_runs.catch_up(events))  # the trial may not be opened before its first run has ended
     fresh = copy.of(before.device_type, record.number)
     if fresh is None or before.value is None:
         return None
@@ -76,7 +78,7 @@ def _gate(record: Record, before: Measurement, state: State, events: Sequence[Ev
     def dropped(gain: float) -> bool:
         belief = deepcopy(fresh)
         belief.observe(before.seed, z + gain, record.number)
-        return paired.decide(belief, evidence, beliefs.window(len(state.keeps)))[0] == "revert"
+        return paired.decide(belief, evidence, paired_runs.window(len(state.keeps)))[0] == "revert"
 
     low, high = -FARTHEST * fresh.noise, 0.0
     if dropped(high):

@@ -16,7 +16,7 @@ from typing import Any
 from agent import text
 from agent.curves import Point, curve_of
 from agent.ledger.state import State
-from agent.observers.activity import Activity
+from agent.observers.activity import OVER, Activity
 from agent.observers.watched import Watched
 from agent.replay.recorded import Recorded, read_recorded
 from agent.replay.shown import Shown, page
@@ -85,7 +85,7 @@ class Pages:
         doing = f"trial {activity.trial}" if activity.trial else "the baseline"
         return _fragment(
             condition(state, running),
-            f"{doing}: {activity.phase}" if activity.phase else "",
+            f"{doing}: {activity.phase}" if activity.phase not in ("", OVER) else "",
             [(name, words) for name, words in _rows(activity, best, gpu, now - seen) if words],
             subject=text.line(record.proposal.subject) if record else "",
             picture=charts.curve_chart(own, best, 400, 170) if state.started else "",

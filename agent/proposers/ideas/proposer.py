@@ -69,7 +69,8 @@ class IdeasProposer(FromContext):
 
 
 def _exhausted(tried: int, skipped: dict[str, str]) -> SearchExhausted:
-    rest = f" {len(skipped)} do not apply to the present file: {', '.join(skipped)}." if skipped else ""
+    names = ", ".join(list(skipped)[:5]) + (", …" if len(skipped) > 5 else "")  # `overnight ideas` lists all
+    rest = f" {len(skipped)} do not apply to the present file: {names}." if skipped else ""
     return SearchExhausted(
         f"all recipes of the idea bank are used up: {tried} are tried.{rest} Add ideas to the folder ideas/ beside "
         "target.toml to go on; see `overnight ideas`."

@@ -26,6 +26,7 @@ from agent.errors import EnvironmentProblem, UsageError
 from agent.ledger.events import fields_of
 from agent.ledger.state import State
 from agent.review.data.attempts import attempt_columns, attempt_json, attempt_of
+from agent.rundir.directory import writing
 from agent.rundir.results import TSV_HEADER, result_line
 from agent.types import Param, Record, Value, to_json
 from sandbox.packages import install_command
@@ -111,7 +112,13 @@ def write_file(sessions: Sequence[Session], kind: str, file: Path, params: Seque
         raise UsageError(f"--output {file} exists. Choose another file.")
     if not file.parent.is_dir():
         raise UsageError(f"--output {file}: there is no folder {file.parent}.")
-    {"optuna": _optuna, "parquet": _parquet}[kind](sessions, file, params)
+    with writing(file):
+        file.touch()  # SQLite does not say why it cannot create a file
+        try:
+            {"optuna": _optuna, "parquet": _parquet}[kind](sessions, file, params)
+        except BaseException:
+            file.unlink(missing_ok=True)  # half a file would refuse the next attempt
+            raise
 
 
 def _parquet(sessions: Sequence[Session], file: Path, _params: Sequence[Param]) -> None:
@@ -149,6 +156,10 @@ def _optuna(sessions: Sequence[Session], file: Path, params: Sequence[Param]) ->
             distributions = _distributions(state.finished, params)
             for record in state.finished:
                 study.add_trial(_trial(record, distributions))
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
+            raise
+        raise EnvironmentProblem(f"cannot write {file}: {str(error).splitlines()[0]}") from error
     finally:
         optuna.logging.set_verbosity(verbosity)
 

@@ -50,6 +50,7 @@ class Night:
 
     overview: Overview
     branch: str
+    branch_waits: str  # why the branch does not follow the head; "" if it does, or if the repository was not read
     setup: tuple[str, ...]  # proposer, model, policy, sandbox, budget, device
     last_time: float  # of the last event, in seconds since the epoch
     lost: int  # runs lost to failures of the machine
@@ -89,6 +90,7 @@ def night_of(
     running: bool = False,
     last_sign: float | None = None,
     damage: Sequence[str] = (),
+    branch_waits: str = "",
 ) -> Night:
     """Build the data of a session.
 
@@ -99,6 +101,7 @@ def night_of(
         running: Whether a session runs.
         last_sign: When the session last wrote anything, in seconds since the epoch; None if unknown.
         damage: What cannot be read of the ledger, one text a line.
+        branch_waits: Why the branch does not follow the head; "" if it does.
     """
     tag = tag_of(state, run)
     overview = overview_of(tag, state, running)
@@ -107,6 +110,7 @@ def night_of(
     return Night(
         overview=overview,
         branch=f"autoresearch/{tag}",
+        branch_waits=branch_waits,
         setup=_setup(state, usage),
         last_time=state.last_time,
         lost=state.lost,

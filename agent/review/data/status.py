@@ -2,7 +2,8 @@
 
 ``status_json`` is schema ``overnight.status/1``. One object with the keys of ``overnight list --json``, and:
 
-- branch, baseline_runs, best_runs, runs, lost_runs, resumed (how often), reverted, repaired (trials whose edit ran
+- branch; branch_waits: why the branch does not follow the kept edits, or empty
+- baseline_runs, best_runs, runs, lost_runs, resumed (how often), reverted, repaired (trials whose edit ran
   after a repair), failures (number of trials by status)
 - test_baseline, test_best, test_gain; test_problem: why the test split has no value, or empty
 - noise_sd, noise_dof: standard deviation between runs of one commit, and its degrees of freedom
@@ -35,6 +36,7 @@ def status_json(night: Night) -> dict[str, Any]:
         **run_json(night.overview),
         "schema": STATUS_SCHEMA,
         "branch": night.branch,
+        "branch_waits": text.line(night.branch_waits, 400),
         "baseline_runs": summary.baseline.n if summary.baseline else 0,
         "best_runs": summary.best.n if summary.best else 0,
         **{name: getattr(summary, name) for name in FIGURES},

@@ -73,11 +73,13 @@ def _figures(details: Details) -> RenderableType:
     grid.add_column()
     if verdict is not None and verdict.value is not None:
         value, before = (text.number(v, attempt.self_reported) for v in (verdict.value, verdict.best_before))
-        if verdict.probability is None:  # means; else estimates of the model
+        if verdict.probability is None:  # means
             value, before = (
                 f"{value} ({text.count(verdict.n, 'run')})",
                 f"{before} ({text.count(verdict.n_before, 'run')})",
             )
+        else:  # the runs below have other values: gains add up to the estimate
+            value = f"estimated {value}"
         pairs = f", by {text.count(verdict.pairs, 'pair')}" if verdict.pairs else ""
         grid.add_row(details.metric, Text(f"{value}, best before {before}{pairs}"))
         grid.add_row("gain ± se", Text(text.gain(verdict.gain, verdict.gain_se)))

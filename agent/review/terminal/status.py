@@ -62,6 +62,8 @@ def _rows(night: Night) -> Iterator[tuple[str, Text]]:
         yield "model server", Text(night.server.words, "yellow")
     yield "setup", Text(" · ".join(night.setup))
     yield "branch", Text(night.branch)
+    if night.branch_waits:
+        yield "", text.safe(f"{night.branch_waits}. The kept edits: refs/{night.branch}/head", "yellow")
 
 
 def _live_rows(live: Live) -> Iterator[tuple[str, Text]]:

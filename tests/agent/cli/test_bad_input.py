@@ -81,6 +81,10 @@ def test_missing_target_toml_is_usage_error(fails: Fails, tmp_path: Path) -> Non
         ('["train.py"]', '["a.py", "b.py"]', ["editable"]),
         ("[target]", "[target", ["target.toml"]),
         ('name = "bowl"', "name = 3", ["[target]", "name"]),
+        ('editable = ["train.py"]', "", ["[target]", "editable is missing"]),
+        ('train = ["python", "train.py"]', "", ["[target]", "train is missing"]),
+        ('score = "stdout"', 'score = "stdout"\nmetric = ""', ["[target]", "metric = ''"]),
+        ('score = "stdout"', 'score = "stdout"\nmetric = "a\\nb"', ["[target]", "metric ="]),
         ("memory_gb = 1", 'memory_gb = "lots"', ["[limits]", "memory_gb"]),
         ("[budget]", "[run]\nproposr = 1\n[budget]", ["[run]", "'proposr'", "'proposer'"]),
     ],
@@ -225,6 +229,22 @@ def test_uncommitted_editable_file_is_named(fails: Fails, tmp_path: Path) -> Non
     assert "other.py" in refuses(fails, target)
 
 
+def test_editable_file_that_is_a_link_is_named(fails: Fails, tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target")
+    (target / "train.py").rename(target / "real.py")
+    (target / "train.py").symlink_to("real.py")
+    git(target, "add", "-A")
+    git(target, "commit", "-qm", "Link")
+    message = refuses(fails, target)
+    assert "train.py is a link" in message
+
+
+def test_target_toml_in_another_encoding_is_named(fails: Fails, tmp_path: Path) -> None:
+    target = make_bowl(tmp_path / "target")
+    (target / "target.toml").write_bytes(TOML.encode() + b"# \xe4\n")
+    assert all(word in refuses(fails, target) for word in ("target.toml", "0xe4", "UTF-8"))
+
+
 def test_parameter_missing_in_block_is_named(fails: Fails, tmp_path: Path) -> None:
     target = make_bowl(tmp_path / "target", TRAIN.replace("DEPTH = 4  # best at 6", "").replace("DEPTH", "4"))
     assert "DEPTH" in refuses(fails, target)
@@ -328,6 +348,7 @@ def test_stop_of_ended_run_is_usage_error(fails: Fails, target: Path, tmp_path: 
         (["--xyzzy"], "overnight --help"),
         (["--verison"], "--version"),
         (["show", "1", "2", "3"], "overnight show --help"),
+        (["run", "extra"], "overnight run --help"),
         (["run", "--trails", "5"], "--trials"),
         (["run", "--xyzzy"], "overnight run --help"),
         (["run", "--trials", "x"], "--trials"),
@@ -361,10 +382,12 @@ def mounted(script: str, words: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_full_disk_is_environment_error(target: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--detach"]], ids=str)
+def test_full_disk_is_environment_error(target: Path, tmp_path: Path, more: list[str]) -> None:
     small = tmp_path / "small"
     small.mkdir()
     words = [sys.executable, "-m", "agent.cli", "run", "--target", str(target), "--runs", str(small / "runs"), *SEARCH]
+    words += more
     done = mounted(f"mount -t tmpfs -o size=16k tmpfs {small} && head -c 20k /dev/zero >{small}/fill", words)
     assert done.returncode == 3, done.stderr
     assert "No space left on device" in done.stderr

@@ -19,6 +19,7 @@ from openai_server import Answer, OpenAIServer, event
 from sessions import check_whole, start, state_of
 from targets import TRAIN, git, make_bowl
 
+from agent.cli.demo import activation
 from agent.cli.entry import main
 from agent.cli.parser import build_parser, commands_of
 from agent.rundir.directory import RunDirectory
@@ -296,6 +297,34 @@ def test_session_output_is_plain_in_a_pipe(target: Path, tmp_path: Path) -> None
     assert done.stdout == ""
     assert "\x1b" not in done.stderr
     assert "trial 2/2" in done.stderr
+
+
+def test_interrupt_while_modules_load_has_no_traceback() -> None:
+    program = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'agent.cli.parser':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from agent.cli import main\n"
+        "sys.exit(main(['--version']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "overnight: interrupted\n")
+
+
+def test_demo_says_how_to_put_overnight_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / ".venv/bin/activate"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert activation().endswith(". .venv/bin/activate")
+    (script.parent / "overnight").touch(0o755)
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert activation() == ""
 
 
 def test_resume_without_open_trial_names_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

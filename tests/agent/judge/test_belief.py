@@ -8,12 +8,13 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import level_of, shared_of
 
 from agent.judge.belief import Belief
-from agent.judge.sharing import Weights
+from agent.judge.sharing import InitialWeights
 
 SEEDS = range(5)
-WEIGHTS: tuple[Weights, Weights] = ("equal", "different")
+WEIGHTS: tuple[InitialWeights, InitialWeights] = ("equal", "different")
 
 
 def session(rho: float, seed: int = 1, spread: float = 0.02) -> tuple[Belief, random.Random, dict[int, float]]:
@@ -57,7 +58,7 @@ def test_common_noise_is_learned_from_paired_runs(rho: float) -> None:
             run(belief, (noise[0], noise[1]), rho, seed, -0.02 * (trial % 3))
         belief.close(1, kept=False)
     belief.open(1)
-    in_common = belief.shared * belief.estimate(1).shares
+    in_common = shared_of(belief) * belief.estimate(1).shares
     assert in_common > 0.7 if rho else in_common < 0.5
 
 
@@ -126,24 +127,24 @@ def test_many_open_edits_keep_state_small() -> None:
 
 def test_kept_edit_raises_level_by_its_gain() -> None:
     belief, *noise = session(0.9)
-    before, _ = belief.level
+    before, _ = level_of(belief)
     belief.open(1)
     for seed in SEEDS:
         run(belief, (noise[0], noise[1]), 0.9, seed, 0.1)
     belief.close(1, kept=True)
-    after, se = belief.level
+    after, se = level_of(belief)
     assert abs(after - before - 0.1) < 4 * se
 
 
 def test_wild_loss_is_blamed_on_its_edit() -> None:
     belief, *_ = session(0.9)
-    before, _ = belief.level
+    before, _ = level_of(belief)
     belief.open(1)
     belief.observe(0, -50.0, 1)
     found = belief.estimate(1)
     assert found.probability < 0.01
     belief.close(1, kept=False)
-    assert abs(belief.level[0] - before) < 0.005
+    assert abs(level_of(belief)[0] - before) < 0.005
 
 
 @pytest.mark.parametrize("sizes", [10, 30, 55, 5000])
@@ -158,9 +159,9 @@ def test_huge_gain_is_believed_after_two_runs(rho: float, sizes: float) -> None:
     found = belief.estimate(1)
     assert found.probability > 0.9
     assert found.gain > min(sizes, 40) * 0.02 / 2
-    before = belief.level[0]
+    before = level_of(belief)[0]
     belief.close(1, kept=True)
-    assert belief.level[0] == pytest.approx(before + found.gain, abs=0.01)
+    assert level_of(belief)[0] == pytest.approx(before + found.gain, abs=0.01)
 
 
 def test_run_on_seed_of_incumbent_tells_most() -> None:
@@ -206,7 +207,7 @@ def test_any_finite_values_give_finite_estimates(runs: list[tuple[int, float, bo
         belief.observe(seed, z, 1 if carries else None)
     found = belief.estimate(1)
     belief.close(1, keep)
-    assert all(map(math.isfinite, (found.probability, found.gain, found.se, found.promise, *belief.level)))
+    assert all(map(math.isfinite, (found.probability, found.gain, found.se, found.promise, *level_of(belief))))
 
 
 def test_same_runs_give_same_bits() -> None:

@@ -21,7 +21,7 @@ def decided(effects: list[float]) -> tuple[object, int]:
         if not isinstance(step, Next) or runs == len(effects):
             return step, runs
         level = values.get(step.seed, -3.0)
-        if step.side == "candidate":
+        if step.of_candidate:
             belief.observe(step.seed, level + effects[runs], 1)
             seen.append(step.seed)
         else:
@@ -33,7 +33,7 @@ def decided(effects: list[float]) -> tuple[object, int]:
 def test_first_run_is_of_the_candidate() -> None:
     step, runs = decided([])
     assert isinstance(step, Next)
-    assert (step.side, runs) == ("candidate", 0)
+    assert (step.of_candidate, runs) == (True, 0)
 
 
 def test_clear_loss_is_dropped_after_one_run() -> None:

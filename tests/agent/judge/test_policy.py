@@ -18,6 +18,7 @@ from agent.judge.policy import (
     Policy,
     check_baseline,
     default_calibration,
+    in_words,
     judge,
     needs_noise,
     policy_from,
@@ -166,6 +167,11 @@ def test_stable_baseline_passes() -> None:
 def test_unusable_baseline_is_an_error(values: list[float | None], message: str) -> None:
     with pytest.raises(OvernightError, match=message):
         check_baseline([run(value) for value in values], Policy("confirm"))
+
+
+@pytest.mark.parametrize(("probability", "shown"), [(0.949, "94 %"), (0.99, "99 %"), (0.9951, "over 99 %")])
+def test_probability_is_rounded_down(probability: float, shown: str) -> None:
+    assert in_words(probability).endswith(shown)
 
 
 def test_small_memory_growth_never_counts() -> None:

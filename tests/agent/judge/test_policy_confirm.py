@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import level_of
 
 from agent.judge.belief import Belief
-from agent.judge.beliefs import Beliefs
 from agent.judge.noise import Noise
 from agent.judge.paired import MAX_RUNS
+from agent.judge.paired_runs import PairedRuns
 from agent.judge.policy import History, MeasureNext, Policy, judge
-from agent.judge.sharing import Weights
+from agent.judge.sharing import InitialWeights
 from agent.ledger.events import Candidate, Event, Judged, Measured, Moved, SessionStarted
 from agent.types import Goal, Measurement, Role, Verdict
 
@@ -47,7 +48,7 @@ class Trial:
         self.events += [SessionStarted(baseline="old", goal=self.goal)]
         self.events += [Measured(trial=0, measurement=found) for found in self.before]
         self.events += [Candidate(trial=1, commit="new", parent="old")]
-        self.beliefs = Beliefs(lambda k: k)
+        self.beliefs = PairedRuns(lambda k: k)
 
     def history(self) -> History:
         belief = self.beliefs.catch_up(self.events).of("", 1) if self.after else None
@@ -166,11 +167,11 @@ def test_run_of_dropped_edit_is_ignored() -> None:
     trial.events.append(judged(trial))
     before = trial.beliefs.catch_up(trial.events).of("", 2)
     assert before is not None
-    level = before.level
+    level = level_of(before)
     trial.events.append(Measured(trial=1, measurement=run("new", 3, 3.2)))
     after = trial.beliefs.catch_up(trial.events).of("", 2)
     assert after is not None
-    assert after.level == level
+    assert level_of(after) == level
 
 
 def test_run_on_older_base_counts_with_gains_kept_since() -> None:
@@ -185,7 +186,7 @@ def test_run_on_older_base_counts_with_gains_kept_since() -> None:
 def test_same_events_give_same_belief() -> None:
     trial = Trial(gaining(0.05))
     trial.play()
-    again = Beliefs(lambda k: k).catch_up(trial.events).of("", 1)
+    again = PairedRuns(lambda k: k).catch_up(trial.events).of("", 1)
     belief = trial.beliefs.of("", 1)
     assert again is not None
     assert belief is not None
@@ -200,7 +201,7 @@ def test_other_device_type_learns_of_a_keep() -> None:
     trial.events.append(judged(trial))
     belief = trial.beliefs.catch_up(trial.events).of("b", 9)
     assert belief is not None
-    assert belief.level[0] == pytest.approx(-2.9, abs=0.03)
+    assert level_of(belief)[0] == pytest.approx(-2.9, abs=0.03)
 
 
 @pytest.mark.parametrize("gain", [0.2, -0.2])
@@ -211,7 +212,7 @@ def test_two_calibration_runs_are_enough_for_a_clear_edit(gain: float) -> None:
 
 
 def test_belief_waits_for_a_second_calibration_run() -> None:
-    beliefs = Beliefs(lambda k: k)
+    beliefs = PairedRuns(lambda k: k)
     started: list[Event] = [SessionStarted(baseline="old"), Measured(trial=0, measurement=run("old", 0, 3.0))]
     assert beliefs.catch_up(started).of("", 1) is None
     started.append(Measured(trial=0, measurement=run("old", 1, 3.02)))
@@ -221,8 +222,8 @@ def test_belief_waits_for_a_second_calibration_run() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "weights"), [("a", "a", "equal"), ("a", "b", "different"), ("", "b", "unknown")]
 )
-def test_initial_weights_say_which_prior_holds(before: str, after: str, weights: Weights) -> None:
-    beliefs, direct = Beliefs(lambda k: k), Belief([(k, -value) for k, value in enumerate(BASE)])
+def test_initial_weights_say_which_prior_holds(before: str, after: str, weights: InitialWeights) -> None:
+    beliefs, direct = PairedRuns(lambda k: k), Belief([(k, -value) for k, value in enumerate(BASE)])
     events: list[Event] = [SessionStarted(baseline="old")]
     events += [
         Measured(trial=0, measurement=run("old", k, value, "calibrate", initial_hash=before and f"{before}{k}"))
@@ -239,7 +240,7 @@ def test_initial_weights_say_which_prior_holds(before: str, after: str, weights:
 
 def test_night_with_kept_edit_that_does_not_share_goes_on() -> None:
     """Runs of an older line of commits, in flight when such an edit is kept, leave finite figures."""
-    beliefs, events = Beliefs(lambda k: k), list(Trial(gaining(0.0)).events)
+    beliefs, events = PairedRuns(lambda k: k), list(Trial(gaining(0.0)).events)
     scattered = (-0.3, -0.36, -0.3)
     events += [Measured(trial=1, measurement=run("new", k, BASE[k] + by)) for k, by in enumerate(scattered)]
     events += [Candidate(trial=2, commit="late", parent="old")]

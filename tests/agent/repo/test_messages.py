@@ -53,6 +53,12 @@ def test_git_reads_only_our_trailers(line: str, form: str) -> None:
         assert not [line for line in message.split("\n")[1:-3] if line.startswith(FORGED)]
 
 
+def test_addresses_are_not_broken_into_lines() -> None:
+    address = "https://github.com/KellerJordan/modded-nanogpt/pull/201/with-a-tail-beyond-the-width-of-a-line-of-a-body"
+    proposal = Proposal("code", "llm", "p", "d", subject="Faster", rationale=f"{'As recorded, ' * 3}in {address}.")
+    assert address in candidate_message(Record(3, proposal))
+
+
 @given(st.text(max_size=300), st.text(max_size=600))
 def test_any_text_makes_valid_commit_message(subject: str, rationale: str) -> None:
     proposal = Proposal("code", "llm", "p", "d", subject=subject, rationale=rationale)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,28 @@ def test_study_holds_every_attempt(name: str, runs: Path, state: State, tmp_path
         assert trial.user_attrs["trial"] == record.number
         assert (trial.value is None) == (trial.state == optuna.trial.TrialState.FAIL)
     assert study.best_value == min(trial.value for trial in trials if trial.value is not None)
+
+
+@pytest.mark.parametrize("kind", ["optuna", "parquet"])
+def test_unwritable_output_names_the_file(kind: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = "/proc/study.db"  # no user can create a file there
+    assert main(["export", "jun12", "--runs", str(runs), "--format", kind, "--output", file]) == 3
+    assert f"cannot write {file}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.log"])
+def test_full_disk_ends_study_without_traceback(name: str, runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / name
+    program = "from agent.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", program, "export", "jun12", "--runs", str(runs)]
+    command += ["--format", "optuna", "--output", str(file)]
+    limited = subprocess.run(
+        ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash", *command], capture_output=True, text=True, timeout=120
+    )
+    assert limited.returncode == 3
+    assert str(file) in limited.stderr
+    assert "Traceback" not in limited.stderr
+    assert not file.exists()
 
 
 def test_parquet_has_a_row_for_each_attempt(runs: Path, state: State, tmp_path: Path) -> None:

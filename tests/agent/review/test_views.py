@@ -12,7 +12,7 @@ from rich.console import Console
 
 from agent import text
 from agent.judge.noise import noise_of
-from agent.ledger.events import Measured, RunStarted
+from agent.ledger.events import Measured, Resumed, RunStarted
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.observers.activity import Activity, advance
@@ -283,6 +283,26 @@ def test_terminal_gets_a_panel(night):
     play(LiveView(console), folder)
     assert "overnight" in file.getvalue()
     assert "\x1b]0" not in file.getvalue()
+
+
+def test_last_panel_of_a_session_shows_no_next_trial(tmp_path):
+    events = read(write_night(tmp_path / "n", 3) / "ledger.jsonl")
+    view = LiveView(Console(file=io.StringIO(), width=100, height=40, force_terminal=True))
+    for k, event in enumerate(events):
+        view.event(event, fold(events[: k + 1]))
+    shown = drawn(view._draw())
+    assert "3 of 3" in shown
+    assert "asking for an idea" not in shown
+    assert "time left" not in shown
+    view.event(Resumed(time=events[-1].time + 1), fold(events))
+    assert "getting ready" in drawn(view._draw())
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_pipe_explains_the_star_of_values_once(marked, tmp_path):
+    file = io.StringIO()
+    play(LiveView(Console(file=file, width=200)), write_night(tmp_path / "n", 3, self_reported=marked))
+    assert file.getvalue().count(text.LEGEND) == marked
 
 
 def test_panel_counts_other_runs():

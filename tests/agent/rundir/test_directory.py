@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.errors import UsageError
+from agent.errors import EnvironmentProblem, UsageError
 from agent.rundir.directory import RunDirectory, find_runs, new_tag
 from agent.rundir.results import result_line
 from agent.types import Measurement, Proposal, Record, Verdict
@@ -31,6 +34,50 @@ def test_new_tags_of_a_day_are_numbered(tmp_path: Path) -> None:
 def test_tag_must_be_valid_branch_name(tmp_path: Path, tag: str) -> None:
     with pytest.raises(UsageError, match="--tag"):
         RunDirectory(tmp_path, tag)
+
+
+def test_second_session_under_a_tag_is_a_usage_error(tmp_path: Path) -> None:
+    RunDirectory(tmp_path, "night").create({"run": {"a": 1}})
+    late = RunDirectory(tmp_path, "night")  # of a session that began at the same moment
+    with pytest.raises(UsageError, match="resume night"):
+        late.create({"run": {"a": 2}})
+    assert late.read_settings() == {"run": {"a": 1}}
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No byte can be written to any file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def test_full_disk_leaves_no_half_directory(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path, "night")
+    with full_disk(), pytest.raises(EnvironmentProblem, match="night"):
+        directory.create({"run": {"a": 1}})
+    directory.check_new()
+    directory.create({"run": {"a": 1}})
+
+
+def test_lock_on_full_disk_names_the_file(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path, "night")
+    directory.create({"run": {"a": 1}})
+    with full_disk(), pytest.raises(EnvironmentProblem, match="night/lock"), directory.lock():
+        pass
+
+
+def test_commands_name_a_folder_of_runs_that_is_not_the_default() -> None:
+    assert RunDirectory(Path("runs"), "n").command("resume", "--trials", "3") == "overnight resume n --trials 3"
+    assert RunDirectory(Path("/my runs"), "n").command("log") == "overnight log n --runs '/my runs'"
+
+
+@pytest.mark.parametrize("tag", ["replay-night", "promote-night"])
+def test_run_cannot_have_name_of_a_replay(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(UsageError, match=f"--tag {tag}"):
+        RunDirectory(tmp_path, tag).check_new()
 
 
 def test_lock_admits_one_session(tmp_path: Path) -> None:

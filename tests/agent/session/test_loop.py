@@ -12,6 +12,7 @@ from targets import TOML, TRAIN, git, make_bowl
 
 from agent import target as target_module
 from agent.cli.entry import main
+from agent.cli.review import night_now
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
 from agent.ledger.events import Lost, Resumed
 from agent.ledger.journal import read
@@ -241,9 +242,16 @@ def test_checked_out_branch_follows_later(target: Path, tmp_path: Path) -> None:
     assert state.head != was, "no edit was kept while the branch was checked out"
     assert git(target, "rev-parse", "HEAD") == was
     assert git(target, "status", "--porcelain") == ""
+    assert "checked out" in waits_in_status(tmp_path / "runs")
     git(target, "checkout", "-q", "main")
     resume(tmp_path / "runs", trials=3)
     check_whole(directory, target, 3)
+    assert waits_in_status(tmp_path / "runs") == ""
+
+
+def waits_in_status(runs: Path) -> str:
+    """What `overnight status` says about a branch that does not follow."""
+    return str(status_json(night_now(RunDirectory(runs, "night")))["branch_waits"])
 
 
 def test_branch_moved_by_user_stays(target: Path, tmp_path: Path) -> None:
@@ -255,6 +263,7 @@ def test_branch_moved_by_user_stays(target: Path, tmp_path: Path) -> None:
     resume(tmp_path / "runs", trials=2)
     assert git(target, "rev-parse", "autoresearch/night") == mine
     assert refs_of(target)["head"] == state_of(directory).head
+    assert "moved" in waits_in_status(tmp_path / "runs")
 
 
 def test_resume_works_after_target_moved(target: Path, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_session_ends_when_no_trial_fits(tmp_path: Path) -> None:
     directory = start(target, tmp_path / "runs", policy="greedy", calibrate=1, trials=500, hours=3 / 3600)
     state = state_of(directory)
     assert "a trial takes about" in str(state.ended) or "hours are over" in str(state.ended)
+    resume(tmp_path / "runs", hours=1.0, trials=len(state.records))  # an idea may have come too late for its run
     check_whole(directory, target, len(state.records))
 
 

@@ -78,6 +78,10 @@ def test_recipe_that_does_not_apply_is_skipped_and_reported(tmp_path: Path) -> N
     assert "b-2: skipped" in (tmp_path / proposal.transcript / "ideas.md").read_text()
     with pytest.raises(SearchExhausted, match="b-2"):
         IdeasProposer(BANK[1:2]).ask(context(changed))
+    many = [dataclasses.replace(BANK[1], key=f"idea-{number}") for number in range(60)]
+    with pytest.raises(SearchExhausted, match="60 do not apply") as found:
+        IdeasProposer(many).ask(context(changed))
+    assert "idea-59" not in str(found.value)
 
 
 def test_ask_depends_only_on_context() -> None:
