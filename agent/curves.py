@@ -23,12 +23,8 @@ class Point:
 _DECODER = msgspec.json.Decoder(Point, strict=False)
 
 
-def read_curve(path: Path, most: int | None = None) -> list[Point]:
-    """Read a curve.jsonl; [] if the file cannot be read. Lines that are not points are skipped.
-
-    Args:
-        most: Thin the curve to at most this number of points (two or more).
-    """
+def read_curve(path: Path) -> list[Point]:
+    """Read a curve.jsonl; [] if the file cannot be read. Lines that are not points are skipped."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES)
@@ -42,7 +38,7 @@ def read_curve(path: Path, most: int | None = None) -> list[Point]:
             continue
         if abs(point.loss) <= LARGEST_VALUE and 0 <= point.progress <= 1:
             points.append(point if point.step else replace(point, step=len(points) + 1))
-    return points if most is None else thin(points, most)
+    return points
 
 
 def curve_of(run_dir: Path, runs: Iterable[Measurement]) -> list[Point]:

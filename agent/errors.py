@@ -6,6 +6,9 @@ other exception is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class OvernightError(Exception):
     """The work failed. Exit status 1."""
@@ -70,3 +73,29 @@ class ContextOverflow(ReplyRejected):
 
 class Interrupted(Exception):
     """The user wants the running trial to end now. This is not an error."""
+
+
+def check_key(key: str, valid: Iterable[str], where: str, what: str = "key") -> None:
+    """Raises ``UsageError`` for a key that is not in ``valid``, with the nearest valid key."""
+    names = list(valid)
+    if key not in names:
+        raise UsageError(f"{where}: unknown {what} {key!r}.{nearest(key, names)}")
+
+
+def check_choice(value: str, choices: Iterable[str], where: str) -> None:
+    """Raises ``UsageError`` for a value that is not in ``choices``. ``where`` names the file and the key."""
+    names = list(choices)
+    if value not in names:
+        raise UsageError(f"{where} = {value!r} is not one of {', '.join(names)}.{similar(value, names)}")
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """A sentence that suggests the name closest to ``word``, or lists all names."""
+    options = sorted(names)
+    return similar(word, options) or f" Valid: {', '.join(options)}."
+
+
+def similar(word: str, names: Iterable[str]) -> str:
+    """A sentence that suggests the name closest to ``word``; "" if no name is close."""
+    close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -12,12 +12,13 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from agent.errors import UsageError
+from agent.errors import UsageError, check_choice, check_key
 from agent.judge.policy import NAMES as POLICIES
 from agent.judge.policy import Policy, needs_noise
 from agent.proposers import METHODS
-from agent.toml import check_choice, check_key, read_toml
+from agent.toml import read_toml
 from agent.trust import PROTECTED, is_own_run
+from agent.types import is_number
 
 MOST_THREADS = 4096  # of a trial: libraries crash with more
 PROPOSERS = ("code", "ideas", *METHODS)
@@ -211,10 +212,9 @@ _NOUN = {int: "an integer", float: "a number", str: "a string", bool: "true or f
 
 
 def _typed(value: Any, kind: type, where: str, above_zero: bool) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and number:
+    if kind is float and is_number(value):
         value = float(value)
-    if kind is str and number:
+    if kind is str and is_number(value):
         return f"{value:g}"  # --budget and --centaur-share may be numbers in a file
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise UsageError(f"{where} must be {_NOUN[kind]}, not {value!r}.")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from agent.errors import UsageError
-from agent.toml import Table, check_key, read_toml
+from agent.errors import UsageError, check_key
+from agent.toml import Table, read_toml
 from agent.trust import check_trusted
 from agent.types import Goal
 

@@ -174,6 +174,10 @@ def moment(seconds: float | None) -> str:
     return MISSING if seconds is None else time.strftime("%b %d %H:%M", time.localtime(seconds))
 
 
+def better(goal: str) -> str:
+    return "higher is better" if goal == "maximize" else "lower is better"
+
+
 def count(number: float, noun: str, plural: str = "") -> str:
     """Format a number with its noun: ``1 trial``, ``2 trials``, ``0.5 hours``."""
     return f"{number if isinstance(number, int) else f'{number:g}'} {noun if number == 1 else plural or noun + 's'}"

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 Value = int | float | str | bool
 LARGEST_VALUE = 1e30  # of a metric: beyond it a run is invalid; no mean or variance of smaller values overflows
@@ -21,6 +21,16 @@ Status = Literal["ok", "crash", "oom", "diverged", "timeout", "over_budget", "in
 Ending = Literal["patch_rejected", "duplicate", "no_effect", "model_failed"]  # proposals that never ran
 Decision = Literal["keep", "revert"]
 Goal = Literal["minimize", "maximize"]
+
+
+def minimised(value: float, goal: Goal) -> float:
+    """Return ``value`` so that lower is better: negated for ``maximize``; also the inverse."""
+    return value if goal == "minimize" else -value
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether ``value`` is a finite int or float; a boolean is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 @dataclass(frozen=True)

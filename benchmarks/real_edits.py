@@ -28,7 +28,7 @@ import torch
 import torch.nn.attention.flex_attention
 
 from agent.cli.init import make_target
-from agent.curves import read_curve
+from agent.curves import read_curve, thin
 from agent.errors import NoEffect, PatchRejected
 from agent.patch.apply import apply_reply
 from agent.proposers.ideas.bank import Idea, load_bank
@@ -133,7 +133,7 @@ class Bench:
             values = [float((code / f"{split}.value").read_text()) for split in splits if status == 0]
             summary = json.loads((code / "summary.json").read_text()) if status == 0 else {}
             log = "" if status == 0 else (code / "log").read_text()[-300:]
-            curve = [(point.progress, point.loss) for point in read_curve(code / "curve.jsonl", most=64)]
+            curve = [(point.progress, point.loss) for point in thin(read_curve(code / "curve.jsonl"), 64)]
         found = {"keys": keys, "seed": seed, "value": values[-1] if values else None, "status": status, "log": log}
         return {**found, "curve": curve, "initial_hash": summary.get("initial_hash", ""), "values": values}
 

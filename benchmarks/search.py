@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from agent.files import replace_file
 from agent.llm.chat import Message, ModelInfo, Reply
 from agent.proposers import make_proposer
 from agent.proposers.search.base import Method, NoPoint
-from agent.rundir.directory import replace_file
 from agent.space.space import SearchSpace
 from agent.types import Value
 from benchmarks.objectives import KINDS, Objective, paper_space
@@ -121,7 +121,7 @@ class OptunaCma:
 
     def ask(self) -> dict[str, Value]:
         self._trial = self._study.ask(self._distributions)
-        return self._space.satisfied({n: axis.inward(self._trial.params[n]) for n, axis in self._space.axes.items()})
+        return self._space.inward(self._trial.params)
 
     def tell(self, params: Mapping[str, Value], value: float | None, **_: object) -> None:
         self._worst = max(self._worst, value or self._worst)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from agent.ledger.events import Told
 from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
-from agent.llm.chat import Message
-from agent.llm.scripted import Line, ScriptedModel
+from agent.llm.chat import Answers, Message
 from agent.observers.protocol import Observer
 from agent.patch.apply import unified_diff
 from agent.proposers.code.proposer import CodeProposer
@@ -35,21 +35,20 @@ TRAINING, ANSWER = 300.0, 30.0  # simulated seconds
 NAP = f"import time\n\ntime.sleep({TRAINING / SPEED})\n"
 
 
-def replies(source: str) -> Iterator[Line]:
+def answer_of(source: str) -> Callable[[Sequence[Message]], str]:
     """Replies with worse and worse edits, each after the answer time: nothing is kept, as in most trials."""
+    rates = itertools.count(1.0)
 
-    def say(rate: float) -> str:
+    def answer(_messages: Sequence[Message]) -> str:
         time.sleep(ANSWER / SPEED)
+        rate = next(rates)
         diff = unified_diff(source, source.replace("RATE = 0.01", f"RATE = {rate:g}"), "train.py")
         return f"Category: optimiser\nSubject: Raise the rate to {rate:g}\nRationale: None.\n\n```diff\n{diff}```\n"
 
-    def line(rate: float) -> Line:
-        return lambda _messages: say(rate)
-
-    return (line(1.0 + k) for k in range(10_000))
+    return answer
 
 
-class RemoteModel(ScriptedModel):
+class RemoteModel(Answers):
     """A model on another machine, so that a request does not slow the trial down."""
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -63,7 +62,7 @@ def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
              "device": "cpu", "policy": "greedy", "calibrate": 1, "proposer": "random"}  # fmt: skip
     parts = assemble(make_settings(given, None), lambda _words: None)
     settings = dataclasses.replace(parts.settings, proposer="code", ask_ahead=ahead)
-    proposer = CodeProposer(RemoteModel(replies(TRAIN + NAP)))
+    proposer = CodeProposer(RemoteModel(answer_of(TRAIN + NAP)))
     parts = dataclasses.replace(parts, settings=settings, proposer=proposer, ahead=ahead == "on")
     directory = RunDirectory(root / "runs", ahead)
     directory.create(launch.record_of(parts))

@@ -98,7 +98,7 @@ class Run:
         self._last_loss: Tensor | None = None  # not checked yet: reading it waits for the GPU
         self._planned = -1  # the last step that ``training`` has started
         self._parameters = 0
-        self._began = self._last_event = self._last_step = 0.0
+        self._began = self._last_event = 0.0
         self._last_part = 0  # of the budget, for which a step was reported
         self._initial_hash = ""
         self._batches: Batches | None = None
@@ -126,7 +126,7 @@ class Run:
         emit(event="ready", parameters=self._parameters)
         while not (self._data / "manifest.json").exists():
             _sleep(0.002)
-        self._began = self._last_step = _now()
+        self._began = _now()
         self._batches = Batches(self._data, self._seed, self.device)
         emit(event="start")
 

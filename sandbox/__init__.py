@@ -47,8 +47,3 @@ def make_sandbox(name: str, *, image: str = "overnight-train:latest") -> Sandbox
 def missing(sandbox: Sandbox) -> list[Guarantee]:
     """The guarantees that this sandbox does not give on this machine."""
     return [guarantee for guarantee in Guarantee if guarantee not in sandbox.guarantees]
-
-
-def protects(sandbox: Sandbox) -> bool:
-    """Whether unreviewed code may run in this sandbox."""
-    return not missing(sandbox)

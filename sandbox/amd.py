@@ -7,10 +7,10 @@ amd-smi replaces.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
+from sandbox.tools import output_of
 from sandbox.types import Device
 
 _MIB = {"B": 2**-20, "KB": 2**-10, "MB": 1.0, "GB": 1024.0}  # amd-smi's units are powers of two
@@ -50,12 +50,7 @@ def processes(device: Device) -> list[tuple[int, str, float | None]]:
 
 def _query(*words: str) -> list[dict[str, Any]]:
     """One entry for each GPU; empty if amd-smi fails."""
-    command = ["amd-smi", *words, "--json"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return parse(done.stdout) if done.returncode == 0 else []
+    return parse(output_of("amd-smi", *words, "--json"))
 
 
 def parse(text: str) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from sandbox import amd
 from sandbox.supervisor import descendants
+from sandbox.tools import output_of
 from sandbox.types import Device, SandboxBroken
 
 SAMPLE_SECONDS = 0.5  # between two samples; nvidia-smi itself takes some tenths of a second
@@ -49,14 +49,9 @@ def nodes(device: Device, information: Path = Path("/proc/driver/nvidia/gpus"), 
 
 def gpus() -> dict[str, str]:
     """UUID and model of each GPU, in the driver's order; empty without a driver."""
-    try:
-        out = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    lines = [line for line in out.stdout.splitlines() if line.startswith("GPU-")] if out.returncode == 0 else []
-    return {uuid.strip(): model.strip() for uuid, _, model in (line.partition(",") for line in lines)}
+    lines = output_of("nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader").splitlines()
+    listed = (line.partition(",") for line in lines if line.startswith("GPU-"))
+    return {uuid.strip(): model.strip() for uuid, _, model in listed}
 
 
 def devices() -> list[Device]:
@@ -237,9 +232,4 @@ def _used_mb(device: Device) -> float | None:
 
 def _query(device: Device, what: str) -> str:
     """What nvidia-smi reports for this GPU, in MiB and without headings; empty if it fails."""
-    command = ["nvidia-smi", f"--query-{what}", "--format=csv,noheader,nounits", "-i", device.uuid or "0"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return output_of("nvidia-smi", f"--query-{what}", "--format=csv,noheader,nounits", "-i", device.uuid or "0")

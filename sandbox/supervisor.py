@@ -164,13 +164,30 @@ def kill_all() -> None:
         time.sleep(0.005)
 
 
-def wake_by_signals() -> int:
-    """A descriptor that becomes readable when a signal arrives."""
-    wake, waker = os.pipe()
-    for descriptor in (wake, waker):
-        os.set_blocking(descriptor, False)
-    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    return wake
+class Signals:
+    """This process becomes the subreaper of its descendants, and signals wake it.
+
+    SIGINT is ignored: on Ctrl-C the parent decides.
+    """
+
+    def __init__(self) -> None:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self.terminated = False
+        self._wake, waker = os.pipe()
+        for descriptor in (self._wake, waker):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _terminate(self, *_: object) -> None:
+        self.terminated = True
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a signal arrives, at most ``seconds``."""
+        if select.select([self._wake], [], [], seconds)[0]:
+            os.read(self._wake, 4096)
 
 
 def _start(config: dict[str, Any]) -> int:
@@ -228,25 +245,19 @@ class Watch:
 def main() -> int:
     config = json.loads(sys.argv[1])
     os.set_inheritable(config["status"], False)  # the job must not write the result
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    wake = wake_by_signals()
-    stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the session decides
+    signals = Signals()
     child = _start(config)
     watch, problems = Watch(config), []
     status = None
     # getppid: PR_SET_PDEATHSIG would fire when the parent's starting thread ends, not the parent.
-    while not stop and os.getppid() == config["parent"]:
+    while not signals.terminated and os.getppid() == config["parent"]:
         status = reap(child)
         if status is not None:
             break
         if problem := watch.problem():
             problems.append(problem)
             break
-        if select.select([wake], [], [], SAMPLE_SECONDS)[0]:
-            os.read(wake, 4096)
+        signals.wait(SAMPLE_SECONDS)
     left = len(descendants()) - (status is None)
     if status is not None and left > 0:
         problems.append(f"left {left} processes behind; killed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from agent.cli.options import Commands, add_command
 from agent.cli.output import console, show
 from agent.settings import Settings
 from sandbox.packages import install_command
+from sandbox.tools import output_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -120,14 +120,14 @@ def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path 
     yield Finding("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer", True)
     if python != sys.executable:
         yield Finding("python of trials", bool(has.python), has.python or f"{python} does not start", "", True)
-    git = _output("git", "--version")
+    git = output_of("git", "--version")
     yield Finding("git", bool(git), git or "not found", "install git", True)
     unused = target is not None and target.score == "stdout" and "torch" not in names
     lacks = "not installed" + (": the target does not import it" if unused else "")
     wanted = "torch safetensors" if target is None or target.score != "stdout" else "torch"
     mend = "" if unused else install_command(wanted, python, has.pip)
     yield Finding("torch", bool(has.torch), has.torch or lacks, mend)
-    gpu = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+    gpu = "; ".join(output_of("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").splitlines())
     gpu = gpu or "; ".join(f"{device.model} (--device rocm, untried)" for device in amd.devices())
     none = "an Apple GPU (--device mps, untried)" if has_apple_gpu() else "none (trials train on the CPU)"
     mend = "" if has_apple_gpu() else "install the NVIDIA driver, or ROCm with amd-smi"
@@ -192,12 +192,3 @@ def _model_finding(base_url: str) -> Finding:
         mend = "overnight llm serve MODEL, then --llm-base-url URL"
         return Finding("model server", False, str(error).split(". ")[0], mend)
     return Finding("model server", True, f"{info.id} at {base_url}")
-
-
-def _output(*argv: str) -> str:
-    """The output of a program on one line; "" if it fails."""
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip().replace("\n", "; ") if done.returncode == 0 else ""

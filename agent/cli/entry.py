@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.parser import build_parser, commands_of
-from agent.errors import OvernightError, UsageError
-from agent.toml import similar
+from agent.errors import OvernightError, UsageError, similar
 
 FIRST_COMMANDS = """usage: overnight COMMAND [OPTIONS]
 

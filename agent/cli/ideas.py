@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.cli.options import Commands, add_command
 from agent.cli.output import show
-from agent.errors import UsageError
-from agent.toml import nearest
+from agent.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,17 +50,16 @@ def ideas(name: str | None, target: str | None, json: bool) -> int:
 
 
 def _list(rows: Sequence[tuple[Idea, bool | None]]) -> RenderableType:
-    from rich.table import Table
-
+    from agent.review.terminal.table import Column, Columns
     from agent.text import safe
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("idea", "name", "category", "recipe applies"):
-        table.add_column(column, no_wrap=column == "idea")
-    for idea, fits in rows:
-        cells = (idea.key, idea.name, idea.category, _APPLIES[fits] if idea.recipe else "no recipe")
-        table.add_row(*(safe(cell) for cell in cells))
-    return table
+    columns = (
+        Column("idea", lambda row: safe(row[0].key)),
+        Column("name", lambda row: safe(row[0].name), cut=True),
+        Column("category", lambda row: row[0].category),
+        Column("recipe applies", lambda row: _APPLIES[row[1]] if row[0].recipe else "no recipe"),
+    )
+    return Columns(columns, rows)
 
 
 def _page(idea: Idea, fits: bool | None) -> RenderableType:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.output import say
-from agent.errors import OvernightError, UsageError
+from agent.errors import OvernightError, UsageError, similar
 
 if TYPE_CHECKING:
     from agent.ledger.state import State
@@ -31,8 +31,6 @@ def existing(runs: str, tag: str | None, replays: bool = False) -> RunDirectory:
     Args:
         replays: also find replays and promotions; without a tag, one that is running comes before the newest session.
     """
-    import difflib
-
     from agent.rundir.directory import RunDirectory, find_replays, find_runs
 
     folder = folder_of_runs(runs)
@@ -48,8 +46,7 @@ def existing(runs: str, tag: str | None, replays: bool = False) -> RunDirectory:
             raise UsageError(f"{other} is a replay or promotion, not a session. `overnight watch {tag}` shows it.")
         if (other / "compare.toml").is_file():
             raise UsageError(f"{other} is a comparison, not a session. `overnight list` shows its sessions.")
-        close = difflib.get_close_matches(tag, [*known, *others], n=3, cutoff=0.3) or known[-3:]
-        raise UsageError(f"no session {tag!r} in {runs}." + (f" Nearest: {', '.join(close)}." if close else ""))
+        raise UsageError(f"no session {tag!r} in {runs}.{similar(tag, [*known, *others])} See `overnight list`.")
     return RunDirectory(folder, tag)
 
 

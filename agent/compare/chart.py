@@ -6,6 +6,7 @@ from statistics import quantiles
 
 from agent import text
 from agent.compare.statistics import Comparison, band
+from agent.review.data.branch import padded
 from agent.review.report import svg
 
 TOO_HIGH = 2.0  # curves are cut off above this many times the range of their lower 95 %
@@ -28,9 +29,8 @@ def curves(comparison: Comparison, width: int = 960, height: int = 400) -> str:
     def y(value: float) -> float:
         return min(max(scale(value), box.top), box.bottom)
 
-    svg.axes(root, box, (x, [v for v in svg.ticks(0, last, width // 90) if v == int(v)]), (y, svg.ticks(low, high, 6)))
-    arrow = "higher is better ↑" if comparison.goal == "maximize" else "lower is better ↓"
-    svg.add(root, "text", f"best {metric} so far, {arrow}", cls="tick axis", x=box.left, y=14)
+    svg.axes(root, box, (x, svg.whole_ticks(last, width // 90)), (y, svg.ticks(low, high, 6)))
+    svg.add(root, "text", f"best {metric} so far, {text.better(comparison.goal)}", cls="tick axis", x=box.left, y=14)
     svg.add(root, "text", "trial", cls="tick axis", x=box.right, y=14, text_anchor="end")
     for k, points in enumerate(bands):
         if len(points) > 1:
@@ -49,5 +49,4 @@ def _range(values: list[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     if len(values) > 20:
         high = min(high, low + TOO_HIGH * max(quantiles(values, n=20)[-1] - low, 1e-12))
-    pad = 0.04 * (high - low) or abs(high) * 0.01 or 0.5
-    return low - pad, high + pad
+    return padded(low, high)

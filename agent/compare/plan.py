@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.errors import UsageError
-from agent.rundir.directory import RunDirectory, new_tag, replace_file
+from agent.errors import UsageError, check_choice
+from agent.files import replace_file
+from agent.rundir.directory import RunDirectory, new_tag
 from agent.settings import PROPOSERS, USED_BY, Settings, make_settings
 from agent.target import load_target
-from agent.toml import check_choice, dump_toml, read_toml
+from agent.toml import dump_toml, read_toml
 
 METHODS = ("cma-es", "tpe", "random")
 SEEDS = 3

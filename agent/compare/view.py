@@ -29,9 +29,10 @@ from agent.compare import paper
 from agent.compare.chart import curves
 from agent.compare.plan import Plan
 from agent.compare.statistics import SEEDS_TO_TEST, Comparison, Row, Test, pair_tests, rows
+from agent.files import replace_file
 from agent.review.report.html import render_page
 from agent.review.terminal.table import Column, Columns
-from agent.rundir.directory import replace_file, writing
+from agent.rundir.directory import writing
 from agent.types import to_json
 
 SCHEMA = "overnight.compare/1"

@@ -12,14 +12,13 @@ Four policies decide; docs/explanation/acceptance.md derives them:
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import OvernightError, UsageError
+from agent.errors import OvernightError, UsageError, check_choice
 from agent.judge.gain import Gain, added, gain_of
 from agent.judge.noise import Noise, t_quantile
 from agent.types import Decision, Goal, Measurement, Role, Verdict, values_of
@@ -223,11 +222,7 @@ def policy_from(name: str, **constants: Any) -> Policy:
     Raises:
         UsageError: There is no such policy; names the nearest.
     """
-    if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        raise UsageError(
-            f"no policy {name!r}." + (f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(NAMES)}.")
-        )
+    check_choice(name, NAMES, "policy")
     return replace(Policy(name), **constants)
 
 

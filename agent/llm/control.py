@@ -6,20 +6,18 @@ session asks for a restart with ``serve-PORT.restart``.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from agent.errors import EnvironmentProblem, Interrupted, ModelUnavailable
+from agent.files import acquire, replace_file
 
 POLL = 0.5  # seconds between looks at a server that restarts
-LOCK_SECONDS = 5.0  # for the lock of a port
+LOCK_SECONDS = 5.0  # for the lock of a port, which a session holds for an instant
 LONGEST_START = 1800.0  # seconds for stopping the server and loading its weights again
 RESTART, SPLIT = "restart", "split"  # requests; the second restarts without sleep mode, with a share of the memory
 
@@ -57,18 +55,15 @@ class Control:
         """Hold the lock: the port is this command's. Raises EnvironmentProblem if it is another command's."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._file("lock").open("a") as lock:
-            deadline = time.monotonic() + LOCK_SECONDS  # a session holds it for an instant
-            while not _locked(lock):
-                if time.monotonic() > deadline:
-                    raise EnvironmentProblem(f"another `overnight llm serve` holds {lock.name}. Choose another --port.")
-                time.sleep(0.05)
+            if not acquire(lock, LOCK_SECONDS):
+                raise EnvironmentProblem(f"another `overnight llm serve` holds {lock.name}. Choose another --port.")
             for kind in ("json", "restart"):  # of an earlier command
                 self._file(kind).unlink(missing_ok=True)
             yield
 
     def publish(self, served: Served) -> None:
         """Say that the server is ready."""
-        _replace(self._file("json"), json.dumps(asdict(served)))
+        replace_file(self._file("json"), json.dumps(asdict(served)))
 
     def requested(self) -> str:
         """The request of a session, once; "" without one."""
@@ -86,7 +81,7 @@ class Control:
         """The server at ``root``; None unless a running command keeps it, and its server was ready once."""
         try:
             with self._file("lock").open("r+") as lock:
-                if _locked(lock):
+                if acquire(lock):
                     return None  # no command holds it
             served = Served(**json.loads(self._file("json").read_text()))
         except (OSError, ValueError, TypeError):
@@ -106,7 +101,7 @@ class Control:
         """
         before, deadline = self.served(root), time.monotonic() + LONGEST_START
         if before is not None:
-            _replace(self._file("restart"), how)
+            replace_file(self._file("restart"), how)
         while (now := self.served(root)) is not None and before is not None and time.monotonic() < deadline:
             if now.starts > before.starts or now.pid != before.pid:
                 return
@@ -118,20 +113,5 @@ class Control:
         raise ModelUnavailable(f"the model server at {root} did not come back after a restart. Look at its log.")
 
 
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _port(root: str) -> str:
     return root.rpartition(":")[2]
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file at once, for readers in other processes."""
-    part = file.with_name(f"{file.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
-from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable
+from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable, similar
 from agent.llm.api_keys import KEY_VARIABLES
 from agent.llm.connection import RequestFailed
 from agent.llm.retries import RetriesExhausted
@@ -53,9 +52,7 @@ def refused(
 
 def unlisted(server: str, model: str, names: Sequence[str]) -> str:
     """A model that the server does not list."""
-    near = difflib.get_close_matches(model, names, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{server} lists no model {model!r}; it has {_listed(names)}.{hint}"
+    return f"{server} lists no model {model!r}; it has {_listed(names)}.{similar(model, names)}"
 
 
 def no_choice(server: str, names: Sequence[str]) -> ModelMisconfigured:

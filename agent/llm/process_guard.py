@@ -10,12 +10,11 @@ or 128 plus the number of the signal that ended it.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 import time
 
-from sandbox.supervisor import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, kill_all, prctl, reap, wake_by_signals
+from sandbox.supervisor import PR_SET_PDEATHSIG, Signals, kill_all, prctl, reap
 
 CHECK_EVERY = 5.0  # seconds between checks of the parent; signals wake the guard at once
 HIDDEN_VARIABLES = ("PYTHONPATH", "PYTHONHOME")  # the command may have a Python environment of its own
@@ -23,25 +22,20 @@ HIDDEN_VARIABLES = ("PYTHONPATH", "PYTHONHOME")  # the command may have a Python
 
 def main() -> int:
     parent, patience, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    wake = wake_by_signals()
-    terminated: list[int] = []
-    signal.signal(signal.SIGTERM, lambda *_: terminated.append(1))
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C does
+    signals = Signals()
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     child = os.fork()
     if child == 0:
         _execute(command)
     status = None
-    while status is None and not terminated and os.getppid() == parent:
-        _wait(wake, CHECK_EVERY)
+    while status is None and not signals.terminated and os.getppid() == parent:
+        signals.wait(CHECK_EVERY)
         status = reap(child)
     if status is None:
         os.kill(child, signal.SIGTERM)
         deadline = time.monotonic() + patience
         while status is None and time.monotonic() < deadline:
-            _wait(wake, 0.2)
+            signals.wait(0.2)
             status = reap(child)
     kill_all()
     code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
@@ -59,11 +53,6 @@ def _execute(command: list[str]) -> None:
     except OSError as error:
         os.write(2, f"cannot start {command[0]}: {error.strerror}\n".encode())
     os._exit(127)
-
-
-def _wait(wake: int, seconds: float) -> None:
-    if select.select([wake], [], [], seconds)[0]:
-        os.read(wake, 4096)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.ledger.events import Asked, Ended, Event, Lost, Resumed, RunStarted, ServerProblem, Told
 from agent.review.data.server import words_of
+from agent.types import is_number
 
 LOSSES = 400  # most points of the loss curve
 OVER = "over"  # phase of a session that does nothing any more
@@ -86,10 +87,4 @@ def later(activity: Activity, seconds: float) -> Activity:
 
 
 def _finite(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(value) if is_number(value) and abs(value) <= sys.float_info.max else None

@@ -16,11 +16,11 @@ from typing import Any
 
 import msgspec
 
+from agent.files import replace_file
 from agent.ledger.events import Event
 from agent.ledger.state import State
 from agent.observers.activity import Activity, advance, follow
 from agent.observers.protocol import Observer
-from agent.rundir.directory import replace_file
 
 INTERVAL = 1.0  # seconds
 

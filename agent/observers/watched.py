@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 
 from rich.console import RenderableType
@@ -23,6 +22,7 @@ from agent.review.terminal.runs import condition_text
 from agent.review.terminal.status import heartbeat_text, noise_words, time_text
 from agent.rundir.directory import RunDirectory
 from agent.settings import NEED_MODEL
+from sandbox.tools import output_of
 
 GPU_REFRESH = 3.0  # seconds between two calls of nvidia-smi
 LOG_LINES, LOG_BYTES = 3, 8192  # shown of session.log, and read
@@ -112,8 +112,7 @@ def gpu_words(device: str) -> str:
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     command += ["-i", device] if device.startswith("GPU-") else []
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL)
-        used, total, load, heat = (float(cell) for cell in done.stdout.splitlines()[0].split(","))
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
+        used, total, load, heat = map(float, output_of(*command, seconds=5.0).partition("\n")[0].split(","))
+    except ValueError:
         return ""
     return f"{used / 1024:.1f} of {total / 1024:.0f} GiB · {load:.0f} % busy · {heat:.0f} °C"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import UsageError
+from agent.errors import UsageError, check_choice
 
 if TYPE_CHECKING:
     from agent.llm.chat import Chat, Message
@@ -49,10 +48,7 @@ def make_proposer(
         UsageError: unknown method or option, a missing model, or a baseline outside the space.
         EnvironmentProblem: a package that the method needs is not installed.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}"
-        raise UsageError(f"no search method {name!r}; {hint}")
+    check_choice(str(name), METHODS, "search method")
     module, attribute, needs_model = METHODS[name]
     if needs_model:
         if llm is None:

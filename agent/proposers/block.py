@@ -21,7 +21,7 @@ from agent.proposers.protocol import Context
 from agent.proposers.search.base import Method, NoPoint, Suggestion, Terms
 from agent.proposers.search.prompt_tables import show
 from agent.space.space import Params, SearchSpace
-from agent.types import Goal, Proposal, Record
+from agent.types import Goal, Proposal, Record, minimised
 
 
 class BlockProposer:
@@ -133,7 +133,7 @@ def minimised_value(record: Record, goal: Goal) -> float | None:
     values = predicted or record.values
     if record.failed or not values:
         return None
-    return fmean(values) if goal == "minimize" else -fmean(values)
+    return minimised(fmean(values), goal)
 
 
 def subject(before: Params, after: Params) -> str:

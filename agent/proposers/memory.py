@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.llm.prompts import block, fill, one_line
-from agent.types import Goal, Value
+from agent.types import Goal, Value, minimised
 
 PAGE_LIMIT = 9000  # characters of the page in a prompt
 MOST_FAILURES = 12  # lines about failures
@@ -99,8 +99,7 @@ class Memory:
             if attempt.value is None or attempt.status != "ok":
                 found.append((attempt, None))
             elif start is not None and before is not None:
-                moved = attempt.value - before + start
-                found.append((attempt, moved if goal == "minimize" else -moved))
+                found.append((attempt, minimised(attempt.value - before + start, goal)))
         return found
 
 

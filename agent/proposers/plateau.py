@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.errors import SearchExhausted, UsageError
 from agent.proposers.block import BlockProposer, minimised_value
-from agent.proposers.protocol import AroundCode, Context, Proposer
+from agent.proposers.protocol import PLATEAU, AroundCode, Context, Proposer
 from agent.proposers.search.base import Suggestion
 from agent.proposers.search.cma import CmaEs
 from agent.space.space import SearchSpace
@@ -20,17 +20,15 @@ SOURCE = "cma"
 
 
 class PlateauHandOver(AroundCode):
-    """A ``Proposer``: edits of ``code``, but ``trials`` trials of CMA-ES after every ``after`` trials without a keep.
+    """A ``Proposer``: edits of ``code``, but ``trials`` trials of CMA-ES after every ``PLATEAU`` trials without a keep.
 
     ``target_toml`` is the file with the bounds.
     """
 
-    def __init__(
-        self, code: Proposer, target_toml: Path, goal: Goal, trials: int, after: int = 8, name: str = "code"
-    ) -> None:
+    def __init__(self, code: Proposer, target_toml: Path, goal: Goal, trials: int, name: str = "code") -> None:
         super().__init__(code)
         self.target_toml, self.goal = target_toml, goal
-        self.trials, self.after, self.name = trials, after, name
+        self.trials, self.name = trials, name
 
     def ask(self, context: Context) -> Proposal:
         if context.failed is None and self.searches(context.plateau):
@@ -42,7 +40,7 @@ class PlateauHandOver(AroundCode):
 
     def searches(self, since_keep: int) -> bool:
         """Whether CMA-ES proposes the next trial, by the number of trials since the last keep."""
-        return since_keep >= self.after and (since_keep - self.after) % (self.after + self.trials) < self.trials
+        return since_keep >= PLATEAU and (since_keep - PLATEAU) % (PLATEAU + self.trials) < self.trials
 
 
 def search_from(context: Context, target_toml: Path, goal: Goal, name: str) -> BlockProposer:

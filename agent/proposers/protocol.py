@@ -13,6 +13,8 @@ from agent.proposers.memory import Memory
 from agent.space.space import Params
 from agent.types import Goal, Measurement, Proposal, Record, Value
 
+PLATEAU = 8  # attempts without a keep, after which another kind of change is wanted
+
 
 class SearchMethod(Protocol):
     """Ask and tell over the hyperparameter block. Values are minimised."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from agent import text
 from agent.replay.outcomes import Result
+from agent.review.data.branch import padded
 from agent.review.report import svg
 
 SESSION = "session"  # name and outcome of the recorded gain
@@ -17,16 +18,15 @@ def value_chart(result: Result, width: int) -> str:
     values = [v for f in findings for v in (f.edit.recorded, f.value) if v is not None]
     if not values:
         return ""
-    low, high = min(values) - 2 * sd, max(values) + 2 * sd
-    pad = 0.06 * (high - low) or abs(high) * 0.01 or 0.5
+    low, high = padded(min(values) - 2 * sd, max(values) + 2 * sd)
     height = 360 if width > 500 else 330
     root = svg.canvas(width, height, f"{metric} by step, recorded and replayed")
     box = svg.Box(58, 26, width - 14, height - 30)
     last = max(len(findings) - 1, 1)
     x = svg.linear(-0.4, last + 0.4, box.left, box.right)
-    y = svg.linear(low - pad, high + pad, box.bottom, box.top)
-    numbers = [v for v in svg.ticks(0, last, width // 90) if v == int(v)]
-    svg.axes(root, box, (x, numbers), (y, svg.ticks(low - pad, high + pad, 6)))
+    y = svg.linear(low, high, box.bottom, box.top)
+    numbers = svg.whole_ticks(last, width // 90)
+    svg.axes(root, box, (x, numbers), (y, svg.ticks(low, high, 6)))
     svg.add(root, "text", metric, cls="tick axis", x=box.left, y=14)
     svg.add(root, "text", "step", cls="tick axis", x=box.right, y=14, text_anchor="end")
     recorded = [(x(f.edit.number), y(f.edit.recorded)) for f in findings if f.edit.recorded is not None]
@@ -53,10 +53,9 @@ def gain_chart(result: Result, width: int) -> str:
     height = top + len(rows) * (len(names) * 13 + line) + 30
     root = svg.canvas(width, height, "gain of each edit in the session and at each setting")
     box = svg.Box(14, top, width - 14, height - 30)
-    low, high = min(0.0, *ends), max(0.0, *ends)
-    pad = 0.05 * (high - low) or 0.1
-    x = svg.linear(low - pad, high + pad, box.left, box.right)
-    svg.axes(root, box, (x, svg.ticks(low - pad, high + pad, width // 140)), (lambda y: y, []))
+    low, high = padded(min(0.0, *ends), max(0.0, *ends))
+    x = svg.linear(low, high, box.left, box.right)
+    svg.axes(root, box, (x, svg.ticks(low, high, width // 140)), (lambda y: y, []))
     svg.add(root, "path", cls="loss parent", d=svg.line([(x(0), box.top), (x(0), box.bottom)]))
     y = top + 14.0
     for name, gains in rows:

@@ -21,7 +21,7 @@ from agent.rundir.directory import RunDirectory, find_runs
 from agent.space.block import render_block
 from agent.space.space import SearchSpace
 from agent.target import Budget, Target, parse_budget
-from agent.types import Value
+from agent.types import Value, is_number
 
 ROUNDS = 8  # seeds at most
 SLOWER = 4  # start-up and scoring may take so many times longer than the target allows
@@ -167,8 +167,7 @@ def _value(space: SearchSpace, name: str, text: str, say: Say) -> Value:
         value = text
     problem = axis.problem(value)
     kind = axis.param.kind
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if problem and (kind == "categorical" or not number or (kind == "int" and value != int(value))):
+    if problem and (kind == "categorical" or not is_number(value) or (kind == "int" and value != int(value))):
         raise UsageError(f"--set {name}={text}: {problem}.")
     if problem:
         say(f"warning: {problem}, the bounds of the search.")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.errors import UsageError
+from agent.errors import UsageError, similar
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.replay.ablation import MINIMAL, cuts_of
@@ -153,7 +152,7 @@ def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> 
     folder = Path(str(request.settings.get("target", ".")))
     if not (folder / "target.toml").is_file():
         raise UsageError(
-            f"{request.what!r} is no session in {runs}.{_nearest(request.what, known)} To replay a branch or A..B, "
+            f"{request.what!r} is no session in {runs}.{similar(request.what, known)} To replay a branch or A..B, "
             f"name the folder of its target with --target: {folder} has no target.toml."
         )
     target, settings = load_target(folder)
@@ -162,15 +161,10 @@ def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> 
         if ".." not in request.what and resolve(repo.git, request.what) is None:
             names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs.below("refs/heads/"))]
             what = f"{request.what!r} is neither a session in {runs} nor a branch of {repo.top}."
-            raise UsageError(what + _nearest(request.what, names))
+            raise UsageError(what + similar(request.what, names))
         steps = steps_of_branch(repo, target, request.what, _published(request.results, target.goal))
     place = workplace(make_settings({**request.settings, "runs": str(runs)}, None, settings), say)
     return steps, place
-
-
-def _nearest(word: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.3)
-    return f" Nearest: {', '.join(near)}." if near else ""
 
 
 def _published(results: Path | None, goal: Goal) -> Mapping[str, float]:

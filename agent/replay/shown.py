@@ -11,9 +11,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from agent import text
-from agent.review.report.html import render_page, write_page
+from agent.review.report.html import NARROW, WIDE, render_page, write_page
 
-WIDE, NARROW = 960, 420  # widths of a chart in pixels: on a desktop, on a phone
 STYLES = {
     "reproduced": "green", "holds": "green", "not reproduced": "red", "does not hold": "red", "reverses": "red",
     "fails": "red", "cannot tell": "yellow", "shrinks": "yellow",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from agent.errors import UsageError
+from agent.judge.gain import difference
 from agent.ledger.state import State
 from agent.repo.history import Commit, history, merge_base, resolve
 from agent.repo.messages import trailer_name
@@ -92,7 +93,7 @@ def steps_of_branch(repo: Repo, target: Target, revisions: str, published: Mappi
     Raises:
         UsageError: there is no such revision, the base is missing, or no commit changes the file.
     """
-    path, sign = target.path, 1.0 if target.goal == "minimize" else -1.0
+    path = target.path
     base, tip = _ends(repo, path, revisions)
     found = [commit for commit in history(repo.git, f"{base}..{tip}") if _changes(repo, commit, path)]
     if not found:
@@ -104,7 +105,7 @@ def steps_of_branch(repo: Repo, target: Target, revisions: str, published: Mappi
         value = _first(number_or_none(fields.get(trailer_name(target.metric))), published.get(commit.sha[:7]))
         gain, before = number_or_none(fields.get("Gain")), steps[-1].recorded
         if gain is None and value is not None and before is not None:
-            gain = sign * (before - value)
+            gain = difference(before, value, target.goal)
         trial = fields.get("Trial", "")
         steps.append(
             Step(

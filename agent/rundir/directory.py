@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import re
@@ -14,9 +13,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
-from typing import IO, Any
+from typing import Any
 
 from agent.errors import EnvironmentProblem, UsageError
+from agent.files import acquire
 from agent.ledger.state import State
 from agent.toml import dump_toml, read_toml
 
@@ -98,7 +98,8 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """One process per session. The kernel releases the lock when the process ends, so no lock is stale."""
         with (self.path / "lock").open("a+") as file:
-            if not _locked(file):
+            # A child that a killed session was forking holds the inherited lock until it calls exec().
+            if not acquire(file, 1.0):
                 file.seek(0)
                 raise UsageError(
                     f"session {self.tag} is already running (process {file.read().strip() or 'unknown'}). "
@@ -113,10 +114,7 @@ class RunDirectory:
         """Whether a session holds the lock now."""
         try:
             with (self.path / "lock").open("r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return False
-        except BlockingIOError:
-            return True
+                return not acquire(file)
         except OSError:
             return False
 
@@ -134,22 +132,6 @@ class RunDirectory:
         self._stop.unlink(missing_ok=True)
 
 
-def _locked(file: IO[str], seconds: float = 1.0) -> bool:
-    """Acquire the lock, retrying for ``seconds``.
-
-    A child that a killed session was forking inherits the descriptor and holds the lock until it calls exec().
-    """
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.02)
-
-
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
     """Raise ``EnvironmentProblem`` where ``place`` cannot be written."""
@@ -157,13 +139,6 @@ def writing(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {place}: {error.strerror or error}.") from error
-
-
-def replace_file(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: a reader sees the old content or the new content."""
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.write_bytes(content if isinstance(content, bytes) else content.encode())
-    scratch.replace(path)
 
 
 def find_runs(root: Path) -> list[str]:

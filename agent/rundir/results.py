@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import UsageError
-from agent.rundir.directory import replace_file
-from agent.types import Goal, Record
+from agent.files import replace_file
+from agent.types import Goal, Record, minimised
 
 STATUSES = ("keep", "discard", "crash")
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
@@ -128,7 +128,7 @@ def result_line(record: Record, goal: Goal = "minimize") -> str:
     for run in record.runs:
         if run.status == "stopped" and run.prediction is not None:
             value, note = run.prediction.value, " (run stopped; value predicted)"
-    shown = -value if value is not None and goal == "maximize" else value
+    shown = None if value is None else minimised(value, goal)
     memory = max((run.peak_memory_gb or 0.0 for run in record.runs), default=0.0)
     status = "crash" if value is None else "keep" if record.decision == "keep" else "discard"
     text = re.sub(r"\s+", " ", record.proposal.subject or record.proposal.reason or record.status) + note

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +10,15 @@ from statistics import fmean
 import msgspec
 
 from agent import text
-from agent.errors import UsageError
+from agent.errors import UsageError, similar
+from agent.files import replace_file
 from agent.judge.gain import gain_of_runs
 from agent.judge.noise import noise_of
 from agent.ledger.recovery import read_state
 from agent.ledger.state import State
 from agent.proposers.memory import Memory, PastAttempt
 from agent.repo.repo import Repo
-from agent.rundir.directory import RunDirectory, find_runs, replace_file
+from agent.rundir.directory import RunDirectory, find_runs
 from agent.target import Target
 from agent.types import Record, on_validation, to_json, values_of
 
@@ -48,9 +48,8 @@ def gather(setting: str, root: Path, target: Target, data: str, repo: Repo, say:
     states: dict[str, State] = {}
     for tag in tags:
         if tag not in known:
-            near = difflib.get_close_matches(tag, known, n=1)
-            hint = f" Nearest: {near[0]}." if near else ""
-            raise UsageError(f"--memory {tag}: no such run in {root}.{hint} Write auto, off, or tags of runs.")
+            hint = f"{similar(tag, known)} Write auto, off, or tags of runs."
+            raise UsageError(f"--memory {tag}: no such run in {root}.{hint}")
         state, _ = read_state(RunDirectory(root, tag).ledger)
         if problem := _differs(state, target, data, repo):
             if setting != "auto":

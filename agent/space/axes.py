@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agent.types import Param, Value
+from agent.types import Param, Value, is_number
 
 DIGITS = 4  # significant digits of a decoded float
 KEY_DIGITS = 6  # significant digits by which two floats are the same configuration
@@ -111,7 +111,7 @@ class Number(Axis):
 
     def problem(self, value: Value) -> str:
         name, value = self.param.name, plain(value)
-        if isinstance(value, str) or not is_number(value):
+        if not is_number(value):
             return f"{name} = {value!r} is not a number"
         if not self.low <= value <= self.high:
             return f"{name} = {value} is outside {short(self.low)} to {short(self.high)}"
@@ -160,6 +160,7 @@ class Whole(Number):
             low, high = math.log2(low) - 1e-9, math.log2(high) + 1e-9
         self.first, self.last = math.ceil(low), math.floor(high)
         self.count: int = self.last - self.first + 1
+        self.ends = (0, self.count - 1) if self.indexed else (self.first, self.last)  # as ``outward`` has them
         scaled = param.log and not param.power_of_two
         self._edges = (math.log(self.first - 0.5), math.log(self.last + 0.5)) if scaled else None
 
@@ -236,11 +237,6 @@ def _bounds_fault(p: Param) -> tuple[str, str] | None:
 def plain(value: Value) -> Value:
     """A numpy scalar as a Python scalar."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def is_number(value: object) -> bool:
-    """Whether ``value`` is a finite int or float; a boolean is not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def short(number: float) -> str:

@@ -14,7 +14,6 @@ The source is parsed, never executed.
 from __future__ import annotations
 
 import ast
-import difflib
 import io
 import math
 import operator
@@ -23,7 +22,7 @@ import tokenize
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from agent.errors import UsageError
+from agent.errors import UsageError, similar
 from agent.types import Value
 
 START = "# --- hyperparameters ---"
@@ -93,10 +92,9 @@ def read_block(source: str, path: str = "train.py", names: Iterable[str] | None 
         return entries
     for name in names:
         if name not in entries:
-            near = difflib.get_close_matches(name, entries, n=1)
-            hint = f"; did it become {near[0]} (line {entries[near[0]].line})?" if near else ""
             line, place = min((e.line for e in entries.values()), default=1), "block" if span else "file"
-            raise UsageError(f"{path}:{line}: hyperparameter {name} is not assigned in the {place}{hint}")
+            hint = similar(name, entries)
+            raise UsageError(f"{path}:{line}: hyperparameter {name} is not assigned in the {place}.{hint}")
     return {name: entries[name] for name in names}
 
 

@@ -7,13 +7,13 @@ nothing is evaluated as code.
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.errors import nearest
 from agent.types import Value
 
 Evaluate = Callable[[Mapping[str, Value]], Any]
@@ -69,9 +69,7 @@ def parse_constraint(text: str, names: Iterable[str]) -> Constraint:
     used = [node.id for node in ast.walk(body) if isinstance(node, ast.Name)]
     for name in used:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-            raise ValueError(f"`{text}` names {name}, which is not a hyperparameter{hint}")
+            raise ValueError(f"`{text}` names {name}, which is not a hyperparameter.{nearest(name, known)}")
     if not used:
         raise ValueError(f"`{text}` names no hyperparameter")
     return Constraint(text, tuple(dict.fromkeys(used)), _compile(body, text))

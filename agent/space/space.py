@@ -65,6 +65,11 @@ class SearchSpace:
         lines = (f"{p.name} = {literal(p.default)}" for p in self.params)
         self.block = block or "\n".join([START, *lines, END]) + "\n"
         self.axes: Mapping[str, Axis] = {p.name: axis_of(p) for p in self.params}
+        self.defaults = {p.name: p.default for p in self.params}
+        self.dimensions = len(self.params)
+        self.categorical = tuple(i for i, axis in enumerate(self.axes.values()) if isinstance(axis, Choices))
+        # Number of configurations before constraints; infinite if a parameter is a float.
+        self.size = math.prod(math.inf if axis.count is None else axis.count for axis in self.axes.values())
         if isinstance(constraints, str):
             raise UsageError(f'{where}: a list of comparisons, such as ["A >= B * 2"]')
         try:
@@ -87,24 +92,6 @@ class SearchSpace:
         from agent.space.spec import load
 
         return load(Path(path), source)
-
-    @property
-    def dimensions(self) -> int:
-        return len(self.params)
-
-    @property
-    def defaults(self) -> dict[str, Value]:
-        return {p.name: p.default for p in self.params}
-
-    @property
-    def categorical(self) -> tuple[int, ...]:
-        """Indices of the categorical parameters."""
-        return tuple(i for i, axis in enumerate(self.axes.values()) if isinstance(axis, Choices))
-
-    @property
-    def size(self) -> float:
-        """Number of configurations before constraints; infinite if a parameter is a float."""
-        return math.prod(math.inf if axis.count is None else axis.count for axis in self.axes.values())
 
     def every(self) -> Iterator[dict[str, Value]]:
         """All valid configurations of a finite space, in lexicographic order."""
@@ -146,11 +133,15 @@ class SearchSpace:
 
     def from_unit(self, x: ArrayLike) -> dict[str, Value]:
         """The valid configuration at a point [dimensions] of the unit cube; points outside are clipped to it."""
-        return self.satisfied(self._decode(np.clip(np.asarray(x, dtype=float), 0.0, 1.0)))
+        return self._satisfied(self._decode(np.clip(np.asarray(x, dtype=float), 0.0, 1.0)))
 
     def to_unit(self, params: Params) -> Unit:
         """The point [dimensions] of a configuration: the inverse of ``from_unit``."""
         return np.array([axis.encode(params[name]) for name, axis in self.axes.items()])
+
+    def inward(self, found: Params) -> dict[str, Value]:
+        """The valid configuration for values as an optimiser library has them, see ``Axis.outward``."""
+        return self._satisfied({name: axis.inward(found[name]) for name, axis in self.axes.items()})
 
     def _decode(self, x: Unit) -> dict[str, Value]:
         return {name: axis.decode(u) for (name, axis), u in zip(self.axes.items(), x.tolist(), strict=True)}
@@ -160,14 +151,14 @@ class SearchSpace:
     def _broken(self, params: Params) -> Constraint | None:
         return next((c for c in self.constraints if not c.holds(params)), None)
 
-    def satisfied(self, params: dict[str, Value]) -> dict[str, Value]:
+    def _satisfied(self, params: dict[str, Value]) -> dict[str, Value]:
         """``params`` with few parameters changed by little until every constraint holds; at worst the defaults."""
         moved = self._repaired(params)
         if moved is not None:
             return moved
         start, home = self.to_unit(params), self.to_unit(self.defaults)
         line = (self._decode(start + share * (home - start)) for share in np.linspace(0.1, 0.9, 9))
-        return next((moved for moved in line if self._broken(moved) is None), self.defaults)
+        return next((moved for moved in line if self._broken(moved) is None), dict(self.defaults))
 
     def _repaired(self, params: dict[str, Value]) -> dict[str, Value] | None:
         """``params`` after at most ``_ROUNDS`` repairs; None if a constraint is still broken."""

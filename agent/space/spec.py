@@ -6,7 +6,6 @@ float (``low = 0.0``) is a float parameter. Messages name file, line and key.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.errors import UsageError
+from agent.errors import UsageError, check_key
 from agent.space.axes import fault
 from agent.space.block import Entry, block_text, read_block
 from agent.space.space import SearchSpace
@@ -113,9 +112,7 @@ def _constraints(table: Mapping[str, Any], place: Locator) -> list[str]:
     search = table.get("search", {})
     search = search if isinstance(search, dict) else {}
     for key in search:
-        if key != "constraints":
-            near = "; did you mean constraints?" if difflib.get_close_matches(key, ["constraints"]) else ""
-            raise UsageError(f"{place.search(key)}: unknown key{near}")
+        check_key(key, ["constraints"], place.search(key))
     constraints = search.get("constraints", [])
     if not isinstance(constraints, list) or not all(isinstance(item, str) for item in constraints):
         raise UsageError(f'{place.search("constraints")}: a list of comparisons, such as ["A >= B * 2"]')
@@ -129,10 +126,7 @@ def _name(row: Mapping[str, Any], index: int, place: Locator, taken: list[str]) 
     if name in taken:
         raise UsageError(f"{place.row(index, 'name')}: {name} is defined twice")
     for key in row:
-        if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"valid are {', '.join(KEYS)}"
-            raise UsageError(f"{place.row(index, key)}: unknown key in {name}; {hint}")
+        check_key(key, KEYS, place.row(index, key), f"key of {name}")
     return name
 
 

@@ -18,7 +18,7 @@ ROWS = [
     {"trial", "review", "settings"},
     {"proposers", "judge", "repo", "rundir", "scaffold", "target"},
     {"space", "patch", "llm", "ledger", "toml", "curves", "trust"},
-    {"types", "errors", "text"},
+    {"types", "errors", "text", "files"},
 ]
 RANK = {name: rank for rank, row in enumerate(reversed(ROWS)) for name in row}
 INSIDE = {  # within one package: who may import whom
@@ -76,7 +76,7 @@ def test_lower_packages_do_not_import_agent(package: str) -> None:
 
 def test_agent_root_holds_only_ground_modules() -> None:
     files = {path.stem for path in (ROOT / "agent").glob("*.py")}
-    assert files == {"__init__", "types", "errors", "text", "toml", "curves", "target", "settings", "trust"}
+    assert files == {"__init__", "types", "errors", "text", "files", "toml", "curves", "target", "settings", "trust"}
 
 
 def test_nanogpt_target_is_named_in_one_file() -> None:

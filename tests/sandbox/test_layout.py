@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import layout, make_sandbox, missing, protects
+from sandbox import layout, make_sandbox, missing
 from sandbox.types import Collect, Device, Guarantee, Job, Mount, SandboxUnavailable
 
 
@@ -80,7 +80,6 @@ def test_reused_process_id_is_not_alive() -> None:
 
 def test_process_sandbox_does_not_protect() -> None:
     sandbox = make_sandbox("process")
-    assert not protects(sandbox)
     assert Guarantee.NO_NETWORK in missing(sandbox)
 
 

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from agent.llm.scripted import Line, ScriptedModel
+from scripted import Line, ScriptedModel
+
 from agent.patch.apply import unified_diff
 from agent.patch.normal_form import normal_form
 from agent.proposers.code.proposer import CodeProposer

@@ -9,7 +9,7 @@ prints the number of trials that the tracker holds after each one, or ``!`` and 
 
 from __future__ import annotations
 
-import fcntl
+import math
 import os
 import sys
 import threading
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from agent import text
 from agent.errors import UsageError
+from agent.files import acquire
 from agent.ledger.events import Event, Told
 from agent.ledger.recovery import LedgerTail
 from agent.ledger.state import State, StateBuilder
@@ -144,10 +145,8 @@ def send_run(directory: Path, track: Track) -> tuple[int, str]:
 def _alone(directory: Path, track: Track, wait: bool) -> Iterator[None]:
     """Only one process writes a run to a tracker; two would each write what the other has not written yet."""
     with (directory / f".{track.tool}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise UsageError(f"{directory}: its session sends it to {track.tool} now.") from None
+        if not acquire(file, math.inf if wait else 0.0):
+            raise UsageError(f"{directory}: its session sends it to {track.tool} now.")
         yield
 
 

@@ -13,9 +13,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from agent.errors import EnvironmentProblem, UsageError
+from agent.errors import EnvironmentProblem, UsageError, check_choice
 from agent.observers.trackers.entries import About, Entry
-from agent.toml import check_choice
 
 TOOLS = ("tensorboard", "mlflow", "wandb", "trackio")  # each is a package, an extra, and a module beside this one
 REMOTE = ("mlflow",)  # tools whose place may be the address of a server or a database

@@ -6,7 +6,6 @@ The edited code could have changed the figures: they are information, and every 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from agent.curves import Point, curve_of, inside
 from agent.llm.prompts import block, one_line
 from agent.proposers.protocol import Context
-from agent.types import Measurement, Record
+from agent.types import Measurement, Record, is_number
 
 MAX_BYTES = 1 << 16
 PHASES = ("data", "forward", "backward", "optimiser", "other")
@@ -68,8 +67,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _figure(value: Any) -> float:
     """A finite number, or 0."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if number and abs(value) < 1e15 and math.isfinite(value) else 0.0
+    return float(value) if is_number(value) and abs(value) < 1e15 else 0.0
 
 
 def _rows(found: Mapping[str, Any], name: str) -> list[Any]:

@@ -15,6 +15,7 @@ from agent.curves import inside, read_curve, thin
 from agent.llm.prompts import block, clean, fence, one_line
 from agent.proposers.code.diagnostics import diagnostics, losses, shown_runs
 from agent.proposers.protocol import Context
+from agent.text import count
 from agent.types import Measurement, Record
 
 CATEGORIES = (
@@ -121,7 +122,7 @@ def standing(context: Context) -> str:
     """The best value so far, the noise, and how the current file trains."""
     if context.best is None:
         return "Nothing has been measured yet."
-    runs = f"{len(context.incumbent_runs)} run{'s' if len(context.incumbent_runs) > 1 else ''}"
+    runs = count(len(context.incumbent_runs), "run")
     noise = f" The standard deviation between runs of one file is {context.noise_sd:.4f}." if context.noise_sd else ""
     best = f"The current file reaches {context.metric} {context.best:.4f} ({runs}).{noise}"
     return f"{best}\n{training(context.incumbent_runs[-1], context.run_directory)}\n\n{diagnostics(context)}"
@@ -183,8 +184,8 @@ def categories_used(context: Context, last: int = 24) -> Counter[str]:
     return Counter(record.proposal.category for record in context.history[-last:] if record.proposal.category)
 
 
-def near_misses(context: Context, count: int = 4) -> tuple[Record, ...]:
-    """Reverted attempts that ran, the best ``count``; none more than two standard deviations of noise worse."""
+def near_misses(context: Context, most: int = 4) -> tuple[Record, ...]:
+    """Reverted attempts that ran, the best ``most``; none more than two standard deviations of noise worse."""
     floor = -2 * context.noise_sd if context.noise_sd else -math.inf
     close = [
         (record.verdict.gain, record)
@@ -192,4 +193,4 @@ def near_misses(context: Context, count: int = 4) -> tuple[Record, ...]:
         if record.decision != "keep" and record.status == "ok" and record.verdict and record.verdict.gain is not None
     ]
     close.sort(key=lambda pair: (-pair[0], pair[1].number))
-    return tuple(record for gain, record in close[:count] if gain > floor)
+    return tuple(record for gain, record in close[:most] if gain > floor)

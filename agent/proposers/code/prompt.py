@@ -11,7 +11,8 @@ from agent.llm.prompts import block, cut_notes, fill
 from agent.patch.normal_form import program_of
 from agent.proposers.code import history
 from agent.proposers.code.header import Header
-from agent.proposers.protocol import Context
+from agent.proposers.protocol import PLATEAU, Context
+from agent.text import better
 from agent.types import IdeaUse
 
 HISTORY_LIMIT = 60_000  # characters
@@ -40,16 +41,14 @@ class Prompt(NamedTuple):
     ideas: tuple[str, ...] = ()  # keys of the ideas that it shows
 
 
-def build_prompt(
-    context: Context, model: Chat, window: int | None, plateau_after: int, material: Material | None = None
-) -> Prompt:
+def build_prompt(context: Context, model: Chat, window: int | None, material: Material | None = None) -> Prompt:
     """The prompt with as much history as fits into ``window`` tokens.
 
     Raises:
         ModelMisconfigured: the file alone is too long.
     """
     window = window or DEFAULT_WINDOW
-    level = plateau_level(context.plateau, plateau_after)
+    level = plateau_level(context.plateau)
     answer = min(ANSWER, window // 3)
     for extras in (True, False):
         limit = HISTORY_LIMIT
@@ -92,7 +91,7 @@ def _fill(context: Context, attempts: str, level: int, extras: bool, ideas: Mapp
         "code",
         path=context.path,
         metric=context.metric,
-        goal="Lower is better." if context.goal == "minimize" else "Higher is better.",
+        goal=f"{better(context.goal).capitalize()}.",
         notes=cut_notes(context.notes) or "No special wishes: a better result.",
         hardware=context.hardware,
         budget=context.budget,
@@ -103,11 +102,9 @@ def _fill(context: Context, attempts: str, level: int, extras: bool, ideas: Mapp
     )
 
 
-def plateau_level(since_keep: int, plateau_after: int) -> int:
-    """0 before the plateau; then 1, 2, 3 in turn, each for ``plateau_after`` attempts without a keep."""
-    if plateau_after <= 0 or since_keep < plateau_after:
-        return 0
-    return 1 + (since_keep // plateau_after - 1) % 3
+def plateau_level(since_keep: int) -> int:
+    """0 before the plateau; then 1, 2, 3 in turn, each for ``PLATEAU`` attempts without a keep."""
+    return 1 + (since_keep // PLATEAU - 1) % 3 if since_keep >= PLATEAU else 0
 
 
 def plateau_text(context: Context, level: int) -> str:

@@ -63,7 +63,6 @@ class CodeProposer(FromContext):
         repairs: repair rounds per ``ask``, for replies that do not apply.
         repeats: repeat rounds per ``ask``, for ideas that were tried before or have no effect.
         temperature: of the first request.
-        plateau_after: attempts without a keep before the prompt asks for another kind of change; 0: never.
         enforce: send a grammar if the server enforces it. A server of a reasoning model needs a reasoning parser
             (vLLM: --reasoning-parser), so that the grammar binds only what follows the reasoning.
         material: ideas of which some are shown in the prompt; None: none.
@@ -78,13 +77,12 @@ class CodeProposer(FromContext):
         repairs: int = 1,
         repeats: int = 3,
         temperature: float = 0.7,
-        plateau_after: int = 8,
         enforce: bool = True,
         material: Material | None = None,
     ) -> None:
         self.model, self.material = model, material
         self.rounds = {"repair": repairs, "repeat": repeats}
-        self.temperature, self.plateau_after, self.enforce = temperature, plateau_after, enforce
+        self.temperature, self.enforce = temperature, enforce
 
     def ask(self, context: Context) -> Proposal:
         """One edit as a candidate file, or a proposal with the reason why there is none.
@@ -195,9 +193,7 @@ class Conversation:
             answer_grammar(self.context.path) if self.proposer.enforce and "grammar" in info.structured else None
         )
         for _ in range(OVERFLOWS):
-            self.prompt = build_prompt(
-                self.context, self.proposer.model, self.window, self.proposer.plateau_after, self.proposer.material
-            )
+            self.prompt = build_prompt(self.context, self.proposer.model, self.window, self.proposer.material)
             try:
                 return self._send("", *self._opening())
             except ContextOverflow as error:

@@ -20,10 +20,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from agent.errors import PatchRejected, UsageError
+from agent.errors import PatchRejected, UsageError, check_choice, check_key
 from agent.patch.apply import apply_reply
 from agent.proposers.code.history import CATEGORIES
-from agent.toml import Table, check_choice, check_key
+from agent.toml import Table
 
 IDEAS_SCHEMA = "overnight.ideas/1"
 FOLDER = "ideas"  # beside target.toml

@@ -17,9 +17,9 @@ from agent.llm.prompts import block as fenced
 from agent.llm.prompts import fill, one_line
 from agent.llm.transcript import no_answer, transcript
 from agent.proposers.search.answer_forms import RATIONALE, block_grammar, point_schema, read_diff, read_object
-from agent.proposers.search.base import Method, NoPoint, Suggestion
+from agent.proposers.search.base import Method, NoPoint, Suggestion, successes
 from agent.proposers.search.failure_model import FailureModel
-from agent.proposers.search.prompt_tables import best, bounds, latest, progress, table, wording
+from agent.proposers.search.prompt_tables import bounds, latest, leaders, progress, table, wording
 from agent.proposers.search.surrogate import JUDGED, Surrogate
 from agent.space.space import Key, Params, SearchSpace
 from agent.types import Value
@@ -143,7 +143,7 @@ class Adviser:
             template,
             answer=self._instructions(text),
             bounds=bounds(space),
-            best=table(space, best(method.observations), method.terms),
+            best=table(space, leaders(method.observations), method.terms),
             latest=latest(method),
             **wording(method),
             **values,
@@ -254,6 +254,6 @@ class Hparams(Method):
         points = [self.space.to_unit(params) for params, _ in advice.points]
         success = failures.success_probability(points)
         worth = np.log(np.maximum(success, 1e-12)) - AVOIDED * (success < needed(failures))
-        if len(self.successes) >= JUDGED:
+        if len(successes(self.observations)) >= JUDGED:
             worth = worth + self.surrogate.outlook(points).log_improvement()
         return advice.talk.suggestion(*advice.points[int(np.argmax(worth))])

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from agent.errors import ReplyRejected, SearchExhausted, UsageError
 from agent.space.space import Key, Params, SearchSpace, Unit
-from agent.types import Goal, Value
+from agent.text import better
+from agent.types import Goal, Value, minimised
 
 UNIFORM_DRAWS = 200  # before the values of a finite space are listed
 LISTED = 100_000  # configurations up to which a finite space is listed
@@ -53,11 +54,11 @@ class Terms:
 
     @property
     def better(self) -> str:
-        return "lower is better" if self.goal == "minimize" else "higher is better"
+        return better(self.goal)
 
     def shown(self, value: float) -> float:
         """A minimised value in the user's sign; also the inverse."""
-        return value if self.goal == "minimize" else -value
+        return minimised(value, self.goal)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Method(ABC):
         self.baseline = space.exact(baseline) if baseline is not None else space.defaults
         self.asks = 0
         self.observations: list[Observation] = []
+        self.best: Observation | None = None  # the success with the smallest value
         self.open: dict[Key, Suggestion] = {}  # asks without a result, in order
         self.seen: set[Key] = {space.key(self.baseline)}  # asked, reported, or the baseline
         self._sources: dict[Key, str] = {}
@@ -171,6 +173,8 @@ class Method(ABC):
         self.open.pop(key, None)
         self.seen.add(key)
         self.observations.append(observation)
+        if result is not None and (self.best is None or result < loss(self.best)):
+            self.best = observation
         self.learn(observation)
 
     def stream(self, ask: int, name: str = "") -> np.random.Generator:
@@ -205,19 +209,14 @@ class Method(ABC):
             "widen the bounds of [[hyperparameters]] in target.toml to search on"
         )
 
-    @property
-    def successes(self) -> list[Observation]:
-        return [observation for observation in self.observations if observation.value is not None]
-
-    @property
-    def best(self) -> Observation | None:
-        """The success with the smallest value."""
-        return min(self.successes, key=loss, default=None)
-
 
 def loss(observation: Observation) -> float:
     """The minimised value; infinite for a failure."""
     return math.inf if observation.value is None else observation.value
+
+
+def successes(observations: Iterable[Observation]) -> list[Observation]:
+    return [observation for observation in observations if observation.value is not None]
 
 
 def best_and_latest(known: Sequence[Observation], most: int) -> Sequence[Observation]:

@@ -21,7 +21,7 @@ from agent.errors import EnvironmentProblem, ReplyRejected, UsageError
 from agent.llm.chat import Chat
 from agent.proposers.search.adviser import AVOIDED, POINTS, Advice, Adviser, Form, needed
 from agent.proposers.search.author import Author, Forecast
-from agent.proposers.search.base import NoPoint, Observation, Suggestion, loss
+from agent.proposers.search.base import NoPoint, Observation, Suggestion, loss, successes
 from agent.proposers.search.cma_gp import CmaGp
 from agent.proposers.search.prompt_tables import progress, state
 from agent.proposers.search.surrogate import JUDGED
@@ -108,7 +108,7 @@ class Centaur(CmaGp):
         success = failures.success_probability(points)
         worth = np.log(np.maximum(success, 1e-12))
         worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * (success[:-1] < needed(failures))
-        outlook = self.surrogate.outlook(points) if len(self.successes) >= JUDGED else None
+        outlook = self.surrogate.outlook(points) if len(successes(self.observations)) >= JUDGED else None
         if self.share is not None:
             worth[-1] = -np.inf
         elif outlook is None:

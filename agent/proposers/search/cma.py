@@ -213,8 +213,7 @@ class CmaEs(Method):
 
     def _ranked(self) -> list[tuple[Observation, Unit]]:
         """The generation, best first. CMA-ES only uses ranks, so values need no scaling."""
-        best = self.best
-        home = self.home if best is None else best.x
+        home = self.home if self.best is None else self.best.x
 
         def rank(member: tuple[Observation, Unit]) -> tuple[bool, float]:
             value = member[0].value

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.proposers.search.base import successes
 from agent.proposers.search.cma import CmaEs, Points, reflected
 from agent.proposers.search.surrogate import FIRST, Surrogate
 from agent.space.space import Params, SearchSpace, Unit
@@ -44,7 +45,7 @@ class CmaGp(CmaEs):
 
     @property
     def screens(self) -> bool:
-        return self.screen and len(self.successes) >= FIRST
+        return self.screen and len(successes(self.observations)) >= FIRST
 
     def options(self, ask: int) -> Points:
         points = super().options(ask)

@@ -21,7 +21,7 @@ from agent.llm.chat import Chat, Reply
 from agent.llm.prompts import fill
 from agent.proposers.search.adviser import Conversation, new_points
 from agent.proposers.search.answer_forms import closed_object, parse_object, point_schema, read_object
-from agent.proposers.search.base import Method, Observation, Suggestion, best_and_latest, loss
+from agent.proposers.search.base import Method, Observation, Suggestion, best_and_latest, loss, successes
 from agent.proposers.search.gp import log_expected_improvement
 from agent.proposers.search.prompt_tables import bounds, row, table, wording
 from agent.space.space import Params, SearchSpace
@@ -52,11 +52,11 @@ class Llambo(Method):
 
     def propose(self, ask: int) -> Suggestion:
         random = self.stream(ask)
-        if len(self.successes) < min(FIRST, max(1, self.space.dimensions)):
+        if len(successes(self.observations)) < min(FIRST, max(1, self.space.dimensions)):
             draw = lambda: self.space.from_unit(random.random(self.space.dimensions))  # noqa: E731
             return Suggestion(self.unseen(draw, ask), "random", "The first points are uniform.")
         talk = Conversation(self.llm, self.stream(ask, "llm"))
-        known = best_and_latest(self.observations if self.failures_shown else self.successes, SHOWN)
+        known = best_and_latest(self.observations if self.failures_shown else successes(self.observations), SHOWN)
         history = self.labelled([known[i] for i in random.permutation(len(known))])
         candidates = talk.until_accepted(
             fill(
@@ -97,7 +97,7 @@ class Llambo(Method):
         return f"{self.terms.metric}, {self.terms.better}"
 
     def target(self) -> str:
-        values = [loss(o) for o in self.successes]
+        values = [loss(o) for o in successes(self.observations)]
         aim = min(values) - ALPHA * (max(values) - min(values))
         return f"a {self.terms.metric} of {self.terms.shown(aim):.5f}"
 
@@ -111,7 +111,7 @@ class Llambo(Method):
         """Index of the candidate with the largest expected improvement, by ``scores`` [predictions, candidates]."""
         shown, deviation = scores.mean(axis=0), np.maximum(scores.std(axis=0), 1e-6)
         mean = shown if self.terms.goal == "minimize" else -shown
-        index = int(np.argmax(log_expected_improvement(min(map(loss, self.successes)), mean, deviation)))
+        index = int(np.argmax(log_expected_improvement(min(map(loss, successes(self.observations))), mean, deviation)))
         return index, f"Predicted {self.terms.metric} {shown[index]:.5f} ± {deviation[index]:.5f}."
 
     # --- prompts and replies ----------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class LlamboOptuna(Llambo):
         return "the class good"
 
     def labelled(self, observations: Sequence[Observation]) -> str:
-        border = float(np.quantile([loss(o) for o in self.successes], GOOD))
+        border = float(np.quantile([loss(o) for o in successes(self.observations)], GOOD))
         head, line, *rows = table(self.space, observations, self.terms).split("\n")
         names = ["good" if loss(o) <= border else "bad" for o in observations]
         labelled = (f"| {name} |{cells.split('|', 2)[2]}" for name, cells in zip(names, rows, strict=True))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.proposers.search.base import Method, Observation, Terms, loss
+from agent.proposers.search.base import Method, Observation, Terms, loss, successes
 from agent.space.axes import short
 from agent.space.space import Params, SearchSpace
 from agent.types import Param, Value
@@ -82,9 +82,9 @@ def wording(method: Method) -> dict[str, str]:
     return {"metric": terms.metric, "better": terms.better, "notes": terms.notes or "A better result."}
 
 
-def best(observations: Sequence[Observation]) -> list[Observation]:
+def leaders(observations: Sequence[Observation]) -> list[Observation]:
     """The best successes, best first."""
-    return sorted((o for o in observations if o.value is not None), key=loss)[:BEST]
+    return sorted(successes(observations), key=loss)[:BEST]
 
 
 def progress(method: Method, surrogate: Surrogate) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import EnvironmentProblem
-from agent.proposers.search.base import Method, Suggestion, loss
+from agent.proposers.search.base import Method, Suggestion, loss, successes
 from agent.space.axes import Axis, Choices, Real, Whole
 from agent.space.space import Params, SearchSpace
 from agent.types import Value
@@ -63,10 +63,10 @@ class Smac(Method):
         """A point of the design or SMAC's challengers, best first; then uniform points."""
         random = self.stream(ask)
         if ask < self._first:
-            yield self._decoded(self._design[ask])
-        elif self.successes:
+            yield self.space.inward(self._design[ask])
+        elif successes(self.observations):
             scenario = self._scenario(int(random.integers(SEEDS)))
-            yield from map(self._decoded, self._ranked(scenario))
+            yield from map(self.space.inward, self._ranked(scenario))
         while True:
             yield self.space.from_unit(random.random(self.space.dimensions))
 
@@ -102,7 +102,7 @@ class Smac(Method):
     def _history(self, space: ConfigurationSpace) -> RunHistory:
         """One row for each observation. Open asks count as running."""
         history = RunHistory()
-        worst = max(map(loss, self.successes))
+        worst = max(map(loss, successes(self.observations)))
         for k, o in enumerate(self.observations):
             status = StatusType.CRASHED if o.value is None else StatusType.SUCCESS
             history.add(self._encoded(space, o.params), cost=min(loss(o), worst), status=status, seed=k)
@@ -120,17 +120,13 @@ class Smac(Method):
     def _encoded(self, space: ConfigurationSpace, params: Params) -> Configuration:
         return Configuration(space, values={n: axis.outward(params[n]) for n, axis in self.space.axes.items()})
 
-    def _decoded(self, found: Configuration) -> dict[str, Value]:
-        return self.space.satisfied({name: axis.inward(found[name]) for name, axis in self.space.axes.items()})
-
 
 def _hyperparameter(axis: Axis) -> Any:
     p = axis.param
     if isinstance(axis, Choices):
         return CategoricalHyperparameter(p.name, list(range(axis.count)))
     if isinstance(axis, Whole):
-        ends = (0, axis.count - 1) if axis.indexed else (axis.first, axis.last)
-        return UniformIntegerHyperparameter(p.name, *ends, log=p.log and not axis.indexed)
+        return UniformIntegerHyperparameter(p.name, *axis.ends, log=p.log and not axis.indexed)
     assert isinstance(axis, Real)
     return UniformFloatHyperparameter(p.name, axis.low, axis.high, log=p.log)
 

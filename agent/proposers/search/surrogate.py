@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.proposers.search.base import Method, Observation, best_and_latest
+from agent.proposers.search.base import Method, Observation, best_and_latest, successes
 from agent.proposers.search.failure_model import features
 from agent.proposers.search.gp import Array, GaussianProcess, Kernel, compress, log_expected_improvement, one_thread
 from agent.space.space import Unit
@@ -59,7 +59,7 @@ class Surrogate:
 
     def influential(self) -> list[str]:
         """The parameters in the order of their influence on the result, the strongest first."""
-        good = self._method.successes
+        good = successes(self._method.observations)
         if len(good) < FIRST:
             return []
         with one_thread():
@@ -68,7 +68,7 @@ class Surrogate:
 
     def _posterior(self) -> Posterior:
         """The process over all successes and open asks, and the success with the smallest predicted value."""
-        good, waiting = self._method.successes, self._method.open.values()
+        good, waiting = successes(self._method.observations), self._method.open.values()
         known = best_and_latest(good, LARGEST)
         process = self._process(known, self._kernel(good))
         predicted = process.predict(process.x)[0]

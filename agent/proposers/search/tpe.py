@@ -13,10 +13,9 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from agent.errors import EnvironmentProblem
-from agent.proposers.search.base import Method, Suggestion, loss
+from agent.proposers.search.base import Method, Suggestion, loss, successes
 from agent.space.axes import Axis, Choices, Real, Whole
 from agent.space.space import Params, SearchSpace
-from agent.types import Value
 from sandbox.packages import install_command
 
 try:
@@ -55,13 +54,10 @@ class OptunaSearch(Method):
             try:
                 study = optuna.create_study(sampler=self.sampler(int(random.integers(2**31))))
                 study.add_trials(self.history())
-                params = self.unseen(lambda: self._decoded(study.ask(self._distributions).params), ask, REDRAWS)
+                params = self.unseen(lambda: self.space.inward(study.ask(self._distributions).params), ask, REDRAWS)
             finally:
                 optuna.logging.set_verbosity(verbosity)
         return Suggestion(params, self.source)
-
-    def _decoded(self, found: Params) -> dict[str, Value]:
-        return self.space.satisfied({name: axis.inward(found[name]) for name, axis in self.space.axes.items()})
 
     def trial(self, params: Params, value: float | None) -> FrozenTrial:
         """A finished trial, or a running one if ``value`` is None."""
@@ -88,7 +84,7 @@ class Tpe(OptunaSearch):
         return optuna.samplers.TPESampler(seed=seed)
 
     def history(self) -> list[FrozenTrial]:
-        worst = max(map(loss, self.successes), default=0.0)
+        worst = max(map(loss, successes(self.observations)), default=0.0)
         finished = [self.trial(o.params, min(loss(o), worst)) for o in self.observations]
         return finished + [self.trial(suggestion.params, None) for suggestion in self.open.values()]
 
@@ -98,7 +94,6 @@ def distribution(axis: Axis) -> BaseDistribution:
     if isinstance(axis, Choices):
         return optuna.distributions.CategoricalDistribution(range(axis.count))
     if isinstance(axis, Whole):
-        ends = (0, axis.count - 1) if axis.indexed else (axis.first, axis.last)
-        return optuna.distributions.IntDistribution(*ends, log=axis.param.log and not axis.indexed)
+        return optuna.distributions.IntDistribution(*axis.ends, log=axis.param.log and not axis.indexed)
     assert isinstance(axis, Real)
     return optuna.distributions.FloatDistribution(axis.low, axis.high, log=axis.param.log)

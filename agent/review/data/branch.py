@@ -60,6 +60,10 @@ def value_range(state: State, steps: Sequence[Step], noise_sd: float | None) -> 
     if not values:
         return 0.0, 1.0
     margin = 3 * (noise_sd or 0.0)
-    low, high = min(values) - margin, max(values) + margin
+    return padded(min(values) - margin, max(values) + margin)
+
+
+def padded(low: float, high: float) -> tuple[float, float]:
+    """Return a range that is a little wider, so that no mark touches the edge of a chart."""
     pad = 0.06 * (high - low) or abs(high) * 0.01 or 0.5
     return low - pad, high + pad

@@ -28,7 +28,7 @@ from agent.ledger.state import State
 from agent.review.data.attempts import attempt_columns, attempt_json, attempt_of
 from agent.rundir.directory import writing
 from agent.rundir.results import TSV_HEADER, result_line
-from agent.types import Param, Record, Value, to_json
+from agent.types import Param, Record, Value, is_number, to_json
 from sandbox.packages import install_command
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _distributions(records: Sequence[Record], params: Sequence[Param]) -> dict[s
 def _distribution(values: list[Value], param: Param | None) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    numbers = [value for value in values if is_number(value)]
     if len(numbers) < len(values) or (param is not None and param.choices):
         return CategoricalDistribution(list(dict.fromkeys([*(param.choices if param else ()), *values])))
     bounds = [bound for bound in (param.low, param.high) if bound is not None] if param else []

@@ -21,10 +21,11 @@ from typing import Any
 
 from agent import __version__, text
 from agent.errors import OvernightError
+from agent.files import replace_file
 from agent.ledger.recovery import read_state
 from agent.ledger.state import State
 from agent.review.data.summary import Summary, summarize
-from agent.rundir.directory import RunDirectory, find_runs, replace_file
+from agent.rundir.directory import RunDirectory, find_runs
 
 CACHE = ".list.json"  # in the folder of a run: its row, with the size and time of its ledger; it may be deleted
 LIST_SCHEMA = "overnight.list/1"

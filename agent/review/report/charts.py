@@ -9,7 +9,7 @@ from itertools import pairwise
 from agent import text
 from agent.curves import Point, thin
 from agent.review.data.attempts import Attempt
-from agent.review.data.branch import Step, reached_at
+from agent.review.data.branch import Step, padded, reached_at
 from agent.review.data.night import Night
 from agent.review.report import svg
 
@@ -38,11 +38,10 @@ def progress_chart(night: Night, width: int = 960, height: int = 400) -> str:
     last = max(night.asked, 1)
     x = svg.linear(-0.6, last + 0.6, box.left, box.right)
     y = svg.linear(low, high, box.bottom, box.top)
-    numbers = [v for v in svg.ticks(0, last, width // 90) if v == int(v)]
+    numbers = svg.whole_ticks(last, width // 90)
     svg.axes(root, svg.Box(box.left, box.top, box.right, box.bottom + LANE), (x, numbers), (y, svg.ticks(low, high, 6)))
-    arrow = "higher is better ↑" if summary.goal == "maximize" else "lower is better ↓"
     star = text.STAR if summary.self_reported else ""
-    svg.add(root, "text", f"{metric}{star}, {arrow}", cls="tick axis", x=box.left, y=14)
+    svg.add(root, "text", f"{metric}{star}, {text.better(summary.goal)}", cls="tick axis", x=box.left, y=14)
     svg.add(root, "text", "trial", cls="tick axis", x=box.right, y=14, text_anchor="end")
     svg.zoomable(root, box, (-0.6, last + 0.6), (low, high))
     early, marked = apart(night.attempts)
@@ -114,8 +113,7 @@ def gain_chart(night: Night, width: int = 960, height: int = 300) -> str:
     if not edits:
         return ""
     shown = [step.gain for step in night.steps] + [step.test_gain for step in edits if step.test_gain is not None]
-    pad = 0.08 * (max(shown) - min(shown)) or 0.001
-    low, high = min(shown) - pad, max(shown) + pad
+    low, high = padded(min(shown), max(shown))
     root = svg.canvas(width, height, f"gain in {text.line(night.summary.metric)} by kept edit", "chart gains")
     box = svg.Box(58 if width > 600 else 50, 26, width - 14, height - 34)
     y = svg.linear(low, high, box.bottom, box.top)
@@ -152,14 +150,13 @@ def curve_chart(curve: Sequence[Point], parent: Sequence[Point], width: int = 33
     losses = [p.loss for p in (*own, *other)]
     if not losses:
         return ""
-    low, high = min(losses), max(losses)
-    pad = 0.05 * (high - low) or 0.01
+    low, high = padded(min(losses), max(losses))
     root = svg.canvas(width, height, "training loss over the budget, beside the parent's", "chart curve")
     box = svg.Box(44, 20, width - 8, height - 20)
     begin = min(100 * CUT, *(100 * p.progress for p in (*own, *other)))
     x = svg.linear(begin, 100, box.left, box.right)
-    y = svg.linear(low - pad, high + pad, box.bottom, box.top)
-    svg.axes(root, box, (x, [v for v in (0, 25, 50, 75, 100) if v >= begin]), (y, svg.ticks(low - pad, high + pad, 4)))
+    y = svg.linear(low, high, box.bottom, box.top)
+    svg.axes(root, box, (x, [v for v in (0, 25, 50, 75, 100) if v >= begin]), (y, svg.ticks(low, high, 4)))
     svg.add(root, "text", "training loss over % of the budget", cls="tick axis", x=box.left, y=11)
     for points, name in ((other, "parent"), (own, "own")):
         path = [(x(100 * p.progress), y(p.loss)) for p in thin(list(points), 60)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent import text
+from agent.review.data.branch import padded
 from agent.review.data.edit_runs import StackedEdit
 from agent.review.data.night import Night
 from agent.review.report import svg
@@ -22,8 +23,7 @@ def pair_chart(night: Night, width: int = 960, height: int = 260) -> str:
         return ""
     metric, lower = text.line(night.summary.metric), night.summary.goal != "maximize"
     values = [value for edit in edits for pair in edit.pairs for value in pair]
-    pad = 0.08 * (max(values) - min(values)) or 0.001
-    low, high = min(values) - pad, max(values) + pad
+    low, high = padded(min(values), max(values))
     root = svg.canvas(width, height, f"{metric} before and after each edit, one line per seed", "chart pairs")
     y = svg.linear(low, high, box.bottom, box.top)
     svg.axes(root, box, (y, []), (y, svg.ticks(low, high, 5)))

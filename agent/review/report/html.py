@@ -15,10 +15,12 @@ from typing import Any
 
 from agent import text
 from agent.errors import EnvironmentProblem
-from agent.rundir.directory import replace_file, writing
+from agent.files import replace_file
+from agent.rundir.directory import writing
 from sandbox.packages import install_command
 
 TEMPLATES = Path(__file__).with_name("templates")
+WIDE, NARROW = 960, 420  # widths of a chart in pixels: on a desktop, on a phone
 
 
 @cache  # to compile a template takes as long as to render it for a hundred trials

@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 
 from agent import text
+from agent.files import replace_file
 from agent.review.data.branch import reached_at
 from agent.review.data.night import Night
-from agent.rundir.directory import replace_file
 
 KEEP, REVERT, FAIL = "#0b62a4", "#a8a7a1", "#c4500a"  # distinguishable with every kind of colour vision
 
@@ -54,8 +54,8 @@ def draw_progress(night: Night, path: Path) -> None:
     axes.set_ylim(low, high)
     axes.set_xlim(-0.6, last + 0.6)
     axes.set_xlabel("trial")
-    better = "higher" if summary.goal == "maximize" else "lower"
-    axes.set_ylabel(_plain(f"{summary.metric}{text.STAR if summary.self_reported else ''} ({better} is better)"))
+    star = text.STAR if summary.self_reported else ""
+    axes.set_ylabel(_plain(f"{summary.metric}{star} ({text.better(summary.goal)})"))
     gained = text.gain(summary.gain, summary.gain_se) if summary.kept else "nothing kept"
     axes.set_title(_plain(f"{night.overview.tag}: {gained}"), loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

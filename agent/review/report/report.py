@@ -19,14 +19,13 @@ from agent.review.data.night import Night, night_of
 from agent.review.data.server import words_of
 from agent.review.report import charts, png, sections
 from agent.review.report.edit_charts import pair_chart, stacked_chart
-from agent.review.report.html import renderer, write_page
+from agent.review.report.html import NARROW, WIDE, renderer, write_page
 from agent.review.report.small_charts import parameter_charts, search_charts
 from agent.rundir.directory import writing
 from sandbox.packages import install_command
 
 MOST_BYTES = 3 << 20
 DIFF_LIMITS = ((20_000, 5_000), (12_000, 1_500), (4_000, 0), (800, 0))  # characters of kept diffs, of other diffs
-WIDE, NARROW = 960, 420  # widths of a chart in pixels: on a desktop, on a phone
 log = logging.getLogger(__name__)
 
 

@@ -103,7 +103,7 @@ def test_texts_of_models_are_marked_as_data(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "word"),
     [
-        ("status", {"tag": "nigth"}, "Nearest: night"),
+        ("status", {"tag": "nigth"}, "mean 'night'"),
         ("stop", {"tag": "night"}, "not running"),
         ("show", {"tag": "night", "trial": 99}, "1 to 14"),
         ("diff", {"tag": "night", "a": "0", "b": "x"}, "baseline"),

@@ -90,7 +90,7 @@ def test_named_model_works_without_model_list(listing: Answer, caplog: pytest.Lo
 def test_named_model_outside_the_list_is_used(caplog: pytest.LogCaptureFixture) -> None:
     with OpenAIServer(["x"], models={"tiny": 8192}, listing=Answer(raw='{"data": [{"id": "tin"}]}')) as server:
         assert client(server).describe().id == "tiny"
-    assert "Did you mean tin?" in caplog.text
+    assert "Did you mean 'tin'?" in caplog.text
 
 
 def test_tokens_are_counted_by_server_or_estimated() -> None:

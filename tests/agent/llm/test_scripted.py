@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
+from scripted import ScriptedModel
 
 from agent.errors import ModelUnavailable
 from agent.llm.chat import Chat, Reply
 from agent.llm.client import ChatModel
-from agent.llm.scripted import ScriptedModel
 
 ASK = [{"role": "user", "content": "What shall we try?"}]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import ROOT
+from scripted import ScriptedModel
 from search_models import Helper
 
 from agent.ledger.events import Asked, Candidate, Judged, Measured, Told, decode, encode
-from agent.llm.scripted import ScriptedModel
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
 from agent.proposers.protocol import Context

@@ -335,8 +335,9 @@ def test_invalid_requests_name_option_or_revision(target: Path, tmp_path: Path, 
     start(target, tmp_path / "runs", trials=1)
     there = ("--target", target)
     for words, message in (
-        (["nihgt"], "Nearest: night"),
-        (["nihgt", *there], "Nearest: night, autoresearch/night"),
+        (["nihgt"], "mean 'night'"),
+        (["nihgt", *there], "mean 'night'"),
+        (["autoresearch/nihgt", *there], "mean 'autoresearch/night'"),
         (["night", "--seeds", "0"], "--seeds 0"),
         (["night", "--workers", "0"], "--workers 0"),
         (["night", "--workers", "2"], "--workers 2"),

@@ -128,7 +128,7 @@ def test_bad_block_error_names_the_line(source, says):
 
 
 def test_renamed_value_error_suggests_new_name():
-    with pytest.raises(UsageError, match=r"train.py:3: hyperparameter DEPTH is not assigned.*DEPTHS \(line 3\)"):
+    with pytest.raises(UsageError, match=r"train.py:3: hyperparameter DEPTH is not assigned.* mean 'DEPTHS'"):
         read_block(block("DEPTHS = 1"), names=["DEPTH"])
 
 

@@ -208,7 +208,7 @@ def change(old, new, text=TOML):
 @pytest.mark.parametrize(
     ("toml", "source", "says"),
     [
-        (TOML, SOURCE.replace("DEPTH = 8", "DEPTHS = 8"), r"train.py:2: hyperparameter DEPTH is not .* DEPTHS"),
+        (TOML, SOURCE.replace("DEPTH = 8", "DEPTHS = 8"), r"train.py:2: hyperparameter DEPTH is not .*'DEPTHS'"),
         (TOML, SOURCE.replace("DEPTH = 8", "DEPTH = 4 * X"), r"train.py:2: DEPTH is computed"),
         (TOML, SOURCE.replace("TIED", "DROP = 0.1\nTIED"), r"train.py:9: DROP .* has no bounds"),
         (TOML, SOURCE.replace("DEPTH = 8", "DEPTH = 33"), r"train.py:2: the default .*toml:8: .*outside 2 to 32"),
@@ -222,13 +222,13 @@ def change(old, new, text=TOML):
         (change("low = 0.0001", "low = 0"), SOURCE, r"target.toml:34: .*log = true needs low above 0"),
         (change("low = 8\n", "low = -8\n"), SOURCE, r"target.toml:21: .*power_of_two = true needs low above 0"),
         (change("low = 8\nhigh = 256", "low = 33\nhigh = 63"), SOURCE, r"target.toml:21: .*less than two values"),
-        (change("log = true", "logs = true"), SOURCE, r"toml:17: .*key logs: unknown key in HEADS; .*mean log"),
+        (change("log = true", "logs = true"), SOURCE, r"toml:17: .*key logs: unknown .* mean 'log'"),
         (change("log = true", 'log = "yes"'), SOURCE, r"target.toml:17: .*true or false"),
         (change('name = "HEADS"', 'name = "DEPTH"'), SOURCE, r"target.toml:14: .*DEPTH is defined twice"),
         (change('name = "HEADS"', ""), SOURCE, r"target.toml:13: .*set name"),
         (change('choices = ["SL", "LL", "SS"]', ""), SOURCE, r"target.toml:43: .*PATTERN: needs choices"),
         (change('["SL", "LL", "SS"]', '["SL", "SL"]'), SOURCE, r"target.toml:45: .*different values"),
-        (change("TOKENS >= ROWS * 1024", "TOKENS >= ROWZ"), SOURCE, r"target.toml:6: .*ROWZ, .* did you mean ROWS"),
+        (change("TOKENS >= ROWS * 1024", "TOKENS >= ROWZ"), SOURCE, r"target.toml:6: .*ROWZ, .* mean 'ROWS'"),
         (change("TOKENS >= ROWS * 1024", "TOKENS > 10**9"), SOURCE, r"target.toml:6: .*nothing .*`TOKENS > 10"),
         (change("TOKENS >= ROWS * 1024", "open('x') > TOKENS"), SOURCE, r"target.toml:6: .*not"),
         (change("TOKENS >= ROWS * 1024", "TOKENS"), SOURCE, r"target.toml:6: .*not a comparison"),
@@ -333,5 +333,5 @@ def test_narrow_range_keeps_its_resolution(param):
 
 
 def test_unknown_search_key_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"target.toml:\d+: \[search\] constraint: .*did you mean constraints"):
+    with pytest.raises(UsageError, match=r"target.toml:\d+: \[search\] constraint: .* mean 'constraints'"):
         SearchSpace.from_toml(write(tmp_path, TOML.replace("constraints =", "constraint =")))

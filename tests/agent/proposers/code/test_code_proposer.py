@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from asking import FASTER, LOST, SLOWER, SOURCE, ask, context, record, reply, said
 from openai_server import Answer, OpenAIServer
+from scripted import ScriptedModel
 
 from agent.errors import ModelUnavailable
 from agent.llm.chat import Message, Reply
 from agent.llm.client import ChatModel
-from agent.llm.scripted import ScriptedModel
 from agent.patch.apply import apply_reply
 from agent.proposers.code.header import read_header
 from agent.proposers.code.proposer import CodeProposer

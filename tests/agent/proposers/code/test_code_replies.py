@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from asking import FASTER, LOST, SOURCE, ask, context, record, said
 from places import ROOT, TESTS
+from scripted import ScriptedModel
 
 from agent.errors import PatchRejected
 from agent.llm.chat import Reply
-from agent.llm.scripted import ScriptedModel
 from agent.patch.apply import apply_reply
 from agent.proposers.code.forms import best_form
 from agent.proposers.code.loops import repeats_itself

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from places import ROOT
+from scripted import ScriptedModel
 from search_models import Helper
 
 from agent.errors import ModelUnavailable, ReplyRejected, UsageError
 from agent.llm.chat import Reply
-from agent.llm.scripted import ScriptedModel
 from agent.patch.apply import unified_diff
 from agent.proposers import make_proposer
 from agent.proposers.search.adviser import POINTS

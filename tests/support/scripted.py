@@ -1,4 +1,4 @@
-"""A chat model that answers from a script: for the demonstration, for tests and for replays of recorded replies."""
+"""A chat model that answers from a script."""
 
 from __future__ import annotations
 
