@@ -89,7 +89,7 @@ class BlockProposer:
             value,
             n=max(len(record.values), 1),
             status=record.status if value is None else "ok",
-            memory_gb=max((r.peak_memory_gb or 0.0 for r in record.runs), default=0.0) or None,
+            memory_gb=peak_memory(record),
         )
         if not record.number:
             self._tell_points(fmean(record.values) if record.values else None)
@@ -134,6 +134,12 @@ def minimised_value(record: Record, goal: Goal) -> float | None:
     if record.failed or not values:
         return None
     return minimised(fmean(values), goal)
+
+
+def peak_memory(record: Record) -> float | None:
+    """The largest peak memory of the runs in GB: of the GPU, or of the host for a run without one."""
+    peaks = [run.metrics.get("peak_vram_gb", run.peak_memory_gb) for run in record.runs]
+    return max((peak for peak in peaks if peak), default=None)
 
 
 def subject(before: Params, after: Params) -> str:

@@ -146,8 +146,9 @@ class CmaEs(Method):
 
     def admissible(self, points: Sequence[Unit]) -> NDArray[np.bool_]:
         """Mask [m] of the ``points`` [m, dimensions] that are likely enough to succeed."""
-        failures = self.failures()
-        return failures.admissible(failures.success_probability(points), LEAST_SUCCESS, THRESHOLD_STEP)
+        failures, best = self.failures(), self.best
+        success = failures.success_probability([*points, self.home if best is None else best.x])
+        return failures.admissible(success[:-1], LEAST_SUCCESS, THRESHOLD_STEP, known=float(success[-1]))
 
     def failures(self) -> FailureModel:
         """The model of all failures so far."""

@@ -2,7 +2,8 @@
 
 Each kind of failure (out of memory, diverged, …) has a logistic boundary over the features of a point. The evidence of
 the boundary against a constant rate decides whether the kind depends on the point at all: failures that strike at
-random neither repel the search nor raise the threshold.
+random neither repel the search nor raise the threshold. Where runs report their memory, a model of the memory competes
+to explain the runs out of memory.
 
 The threshold adapts online. Each failure of a source raises it, each success lowers it slightly, so the share of
 failures converges to ``TARGET_RATE`` whatever the errors of the boundaries.
@@ -23,18 +24,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.proposers.search.base import Observation
+from agent.proposers.search.memory_model import REPORTS, MemoryModel
 from agent.space.space import SearchSpace, Unit
 
 Array = NDArray[np.float64]
 
 OWN = ("cma", "gp")  # sources of CMA-ES samples
 TARGET_RATE = 0.03  # long-run share of failures of a source
+BOUND = 0.7  # success probability that suffices if the best point has no more
 SAFEST = 1 / 32  # share of the candidates that is always admissible
 LATEST = 400  # observations that a boundary is fitted to
 SLOPE_SD = 8.0  # prior of a slope: log-odds from one side of the cube to the other
 LEVEL_SD = 5.0  # prior of the log-odds at the baseline
-MEMORY_REPORTS = 25  # reports needed for the memory trend
 NEWTON_STEPS = 25
+OUT_OF_MEMORY = "oom"  # the status
 KINDS = 8  # kinds of failure with a boundary; the rare ones share one
 
 
@@ -52,6 +55,16 @@ def features(space: SearchSpace, points: Sequence[Array]) -> Array:
     return np.concatenate(columns, axis=1)
 
 
+def log_features(space: SearchSpace, points: Sequence[Unit]) -> Array:
+    """``features`` [n, f] with the numbers on a logarithmic scale, where their bounds allow it."""
+    x = np.array(points, dtype=float)
+    for i, param in enumerate(space.params):
+        if param.kind != "categorical" and param.low and param.low > 0 and not (param.log or param.power_of_two):
+            low, high = float(param.low), float(param.high or param.low)
+            x[:, i] = np.log1p(x[:, i] * (high / low - 1.0)) / np.log(high / low)
+    return features(space, list(x))
+
+
 class FailureModel:
     """Boundaries of all kinds of failure in ``observations``; ``home`` [dimensions] is the point of the baseline."""
 
@@ -60,16 +73,15 @@ class FailureModel:
         self._home = features(space, [home])[0]
         self._kinds = failure_kinds(self._recent)
         self._x = features(space, [o.x for o in self._recent]) - self._home if self._kinds else np.zeros((0, 0))
-        self._memory = self._memory_trend() if self._kinds else None
-        self._boundaries = {kind: self._fit(kind) for kind in sorted(set(self._kinds.values()))}
+        self._causes = {kind: self._fit(kind) for kind in sorted(set(self._kinds.values()))}
 
     def success_probability(self, points: Sequence[Unit]) -> Array:
         """Probability [m] that a run at ``points`` [m, dimensions] does not fail because of its location."""
         success = np.ones(len(points))
-        if self._boundaries:
-            x = features(self._space, points) - self._home
-            for kind, (boundary, local) in self._boundaries.items():
-                success *= 1.0 - local * boundary.predict(self._columns(kind, x))
+        if self._causes:
+            x, sizes = features(self._space, points) - self._home, log_features(self._space, points)
+            for causes in self._causes.values():
+                success *= 1.0 - sum(p * c.predict(sizes if isinstance(c, MemoryModel) else x) for p, c in causes)
         return success
 
     def threshold(self, least: float, step: float, sources: Sequence[str]) -> float:
@@ -86,40 +98,38 @@ class FailureModel:
                 level = max(lowest, level + step * (self._locality(o) - TARGET_RATE))
         return float(_logistic(np.array([level]))[0])
 
-    def admissible(self, success: Array, least: float, step: float) -> NDArray[np.bool_]:
+    def admissible(self, success: Array, least: float, step: float, known: float = 1.0) -> NDArray[np.bool_]:
         """Mask [m] of the CMA-ES samples with enough ``success`` probability [m].
 
-        The safest 1/32 are always admissible: taking the single safest sample would bias the search.
+        The safest 1/32 are always admissible: taking the single safest sample would bias the search. So are samples
+        with the probability ``known`` of the best point, or ``BOUND`` if that is more: after a few failures near it,
+        the search would leave it.
         """
-        return np.asarray(success >= min(self.threshold(least, step, OWN), float(np.quantile(success, 1.0 - SAFEST))))
+        safest = float(np.quantile(success, 1.0 - SAFEST))
+        return np.asarray(success >= min(self.threshold(least, step, OWN), safest, max(known, BOUND)))
 
-    def _fit(self, kind: str) -> tuple[Boundary, float]:
-        """The boundary of a kind, and the probability that the kind depends on the location."""
+    def _fit(self, kind: str) -> list[tuple[float, Boundary | MemoryModel]]:
+        """What explains a kind by the location, and how probably; the rest is the probability of a constant rate."""
         rows = [i for i, o in enumerate(self._recent) if o.value is not None or self._kinds[o.status] == kind]
         failed = np.array([self._recent[i].value is None for i in rows], dtype=float)
-        found = Boundary(self._columns(kind, self._x[rows]), failed)
+        causes: list[Boundary | MemoryModel] = [Boundary(self._x[rows], failed)]
+        known = [o for o in self._recent if o.value is not None and o.memory_gb is not None]  # all of a run's memory
+        if kind == OUT_OF_MEMORY and len(known) >= REPORTS:
+            starved = [o.x for o in self._recent if o.status == OUT_OF_MEMORY]
+            reports = np.array([o.memory_gb for o in known], dtype=float)
+            x = log_features(self._space, [o.x for o in known])
+            causes.append(MemoryModel(x, reports, log_features(self._space, starved)))
         constant = Boundary(np.zeros((len(rows), 0)), failed)
-        return found, float(_logistic(np.array([found.evidence - constant.evidence]))[0])
+        evidence = np.array([constant.evidence, *(cause.evidence for cause in causes)])
+        shares = np.exp(evidence - evidence.max())
+        return list(zip((shares[1:] / shares.sum()).tolist(), causes, strict=True))
 
     def _locality(self, observation: Observation) -> float:
         """The probability that a failure depends on its location; 0 for a success, 1 for an unknown kind."""
         if observation.value is not None:
             return 0.0
         kind = self._kinds.get(observation.status)
-        return 1.0 if kind is None else self._boundaries[kind][1]
-
-    def _columns(self, kind: str, x: Array) -> Array:
-        """The features of a kind; out of memory also depends on the memory trend."""
-        return x if kind != "oom" or self._memory is None else np.column_stack([x, 2.0 * x @ self._memory])
-
-    def _memory_trend(self) -> Array | None:
-        """Slopes [f] of a ridge regression of log memory on the features; None with few reports."""
-        known = [i for i, o in enumerate(self._recent) if o.memory_gb is not None and o.status != "oom"]
-        if len(known) < MEMORY_REPORTS:
-            return None
-        y = np.log([self._recent[i].memory_gb or 1.0 for i in known])
-        z = self._x[known] - self._x[known].mean(axis=0)
-        return np.asarray(np.linalg.solve(z.T @ z + 0.05 * np.eye(z.shape[1]), z.T @ (y - y.mean())))
+        return 1.0 if kind is None else sum(share for share, _ in self._causes[kind])
 
 
 def failure_kinds(observations: Sequence[Observation]) -> dict[str, str]:

@@ -125,3 +125,17 @@ def test_resume_reads_the_forecasts_of_the_model(tmp_path):
     resumed.replay(decode(encode(event)) for event in events)
     assert resumed.method.figures() == lived.method.figures()
     assert resumed.method.suggest() == lived.method.suggest()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "host", "expected"),
+    [({"peak_vram_gb": 71.5}, 3.0, 71.5), ({}, 3.0, 3.0), ({}, None, None)],
+    ids=["gpu", "cpu", "unknown"],
+)
+def test_search_receives_memory_of_the_device(metrics, host, expected, tmp_path):
+    one = BlockProposer("cma-es", make_proposer("cma-es", SPACE), SPACE, "minimize")
+    proposal = one.ask(context(tmp_path))
+    run = Measurement("c", "screen", 1, "cuda", "ok", 1.0, metrics=metrics, peak_memory_gb=host)
+    smaller = dataclasses.replace(run, metrics={}, peak_memory_gb=None)
+    one.tell(Record(1, proposal, "c", (run, smaller), Verdict("revert", 1.0, None, None, None, 2, 1, 0, "")))
+    assert one.method.observations[-1].memory_gb == expected

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.proposers import make_proposer
-from agent.proposers.search.failure_model import SAFEST
+from agent.proposers.search.failure_model import BOUND, SAFEST
 from agent.space.space import SearchSpace
 from agent.types import Param
 
@@ -70,6 +70,18 @@ def test_safest_points_are_always_admissible():
     for _ in range(40):
         method.tell(method.ask(), None, status="oom")
     assert method.failures().admissible(np.linspace(0.1, 0.2, 64), 0.3, 0.5).sum() == 64 * SAFEST
+
+
+def test_best_point_stays_admissible_after_failures():
+    method = observed(lambda params: params["WIDTH"] > 0.6)
+    for _ in range(40):
+        method.tell(method.ask(), None, status="diverged")
+    failures = method.failures()
+    assert failures.threshold(0.3, 0.5, ("cma",)) > 0.9
+    success = np.linspace(0.6, 0.9, 64)
+    assert failures.admissible(success, 0.3, 0.5).sum() == 64 * SAFEST
+    assert failures.admissible(success, 0.3, 0.5, known=0.8).sum() == np.sum(success >= 0.8)
+    assert failures.admissible(success, 0.3, 0.5, known=0.1).sum() == np.sum(success >= BOUND)
 
 
 @pytest.mark.parametrize("seed", range(2))
