@@ -50,7 +50,7 @@ def setting(default: Any, text: str, group: str, choices: tuple[str, ...] = (), 
 class Settings:
     """Every setting of a session. The field ``on_llm_failure`` is the option ``--on-llm-failure``."""
 
-    tag: str = setting("", "name of the run; default: date and number", RUN)
+    tag: str = setting("", "name of the session; default: date and number", RUN)
     target: str = setting(".", "folder with a target.toml, in a git repository", RUN)
     proposer: str = setting("code", "method that proposes edits", RUN, PROPOSERS)
     budget: str = setting("", "training per run: 300s, 5m, 200steps, 1e6tokens; default: target.toml", RUN)
@@ -104,18 +104,20 @@ class Settings:
         MODEL, ("auto", "on", "off"),
     )  # fmt: skip
     notes: str = setting(
-        "", "file with notes for the model, copied into the run; default: notes.md of the target", MODEL
+        "", "file with notes for the model, copied into the run directory; default: notes.md of the target", MODEL
     )
     memory: str = setting(
-        "auto", "earlier runs of the same target whose attempts the proposer knows: auto, off, or tags with commas "
-        "(points of named runs also start a search method)", RUN,
+        "auto", "earlier sessions of the same target whose trials the proposer knows: auto, off, or tags with commas "
+        "(points of named sessions also start a search method)", RUN,
     )  # fmt: skip
     ideas: bool = setting(True, "show a model ideas of the idea bank", MODEL)
     repairs: int = setting(
-        2, "repair attempts for a reply that cannot be applied, and for an edit that fails before training", MODEL
+        2, "requests to repair a reply that cannot be applied, or an edit that fails before training", MODEL
     )
     policy: str = setting("confirm", "rule that accepts edits", ACCEPT, POLICIES)
-    calibrate: int | None = setting(None, "baseline runs at the start; default: by policy and budget", ACCEPT)
+    calibrate: int | None = setting(
+        None, "baseline runs at the start; default: confirm 3, greedy 1, others 4 (5 from 40 trials on)", ACCEPT
+    )
     keep_simpler: bool = setting(False, "keep ties within the noise if the code is simpler", ACCEPT)
     stop_hopeless: bool = setting(True, "stop runs whose loss curve says that the edit is certain to lose", ACCEPT)
     centaur_share: str = setting(
@@ -154,10 +156,10 @@ def make_settings(
 
 
 def check_own_run(directory: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse the protected settings of a run that another user started: its directory may be a clone.
+    """Refuse the protected settings of a session that another user started: its run directory may be a clone.
 
     Args:
-        directory: of the run.
+        directory: the run directory.
         saved: its settings.
         given: settings that the user names now.
 
@@ -168,13 +170,13 @@ def check_own_run(directory: Path, saved: Mapping[str, Any], given: Mapping[str,
         return
     if found := [f"{key} = {saved[key]!r}" for key in sorted(foreign_settings(saved) - given.keys())]:
         raise UsageError(
-            f"{directory} sets {', '.join(found)}, but the run was not started by this user at this place. Read its "
+            f"{directory} sets {', '.join(found)}, but this user did not start the session at this place. Read its "
             f"run.toml, then `overnight trust {quote(str(directory))}`; or name these settings as options."
         )
 
 
 def foreign_settings(saved: Mapping[str, Any]) -> set[str]:
-    """The settings of a run that need an approval if it was not started here."""
+    """The settings of a session that need an approval if it was not started here."""
     usual = dataclasses.asdict(Settings())
     usual["cache"] = str(Path(usual["cache"]).expanduser().resolve())
     found = {key for key in PROTECTED - {"tag", "target", "runs", "detach"} if saved.get(key, usual[key]) != usual[key]}

@@ -1,4 +1,4 @@
-"""What the user approved: target.toml files (``overnight trust``, ``overnight init``), and runs started by this user.
+"""What the user approved: target.toml files (``overnight trust``, ``overnight init``), and sessions of this user.
 
 A target or a run directory may be a clone. Neither may choose its own sandbox, model server or host folders.
 """
@@ -50,9 +50,9 @@ def check_trusted(folder: Path, tables: Mapping[str, Any]) -> None:
     """
     if (found := protected_keys(folder, tables)) and not is_trusted(folder):
         raise UsageError(
-            f"{folder / 'target.toml'} sets {', '.join(found)}, which only a trusted file may do; this one was not "
-            f"approved, or changed since. Read it, then `overnight trust {quote(str(folder))}`; or remove the entry (a "
-            f"setting can also be a flag or stand in the file of --config)."
+            f"{folder / 'target.toml'} sets {', '.join(found)}. Only a trusted file may set this; this file was not "
+            f"approved, or has changed. Read it, then `overnight trust {quote(str(folder))}`. Or remove the entry; "
+            f"a setting can be an option or a key of the --config file instead."
         )
 
 
@@ -71,12 +71,12 @@ def trust(folder: Path) -> None:
 
 
 def is_own_run(directory: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether the user started the run in ``directory`` under ``settings``, or approved it."""
+    """Whether the user started the session in ``directory`` under ``settings``, or approved it."""
     return _record(*_run(directory, settings)).is_file()
 
 
 def trust_run(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Record a run as approved, with the settings under which it can be resumed. Errors: see ``trust``."""
+    """Record a session as approved, with the settings under which it can be resumed. Errors: see ``trust``."""
     _approve(*_run(directory, settings))
 
 

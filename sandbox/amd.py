@@ -1,4 +1,4 @@
-"""AMD GPUs, as amd-smi lists them (ROCm 6.4 and 7). Written from its documentation and source, and never run on one.
+"""AMD GPUs, as amd-smi lists them (ROCm 6.4 and 7). Written from the documentation of amd-smi; never run on an AMD GPU.
 
 Covers: which GPUs there are, the memory of one GPU, the memory that each process holds. Does not cover: rocm-smi, which
 amd-smi replaces.

@@ -1,7 +1,8 @@
 """Drops the kernel's caches of files, so that no later job can time what an earlier one has used.
 
-The kernel keeps the names that a job looked up and the pages that it read. Both are faster for the next job, which can
-decode that. Needs root. The drop concerns the whole machine: files are read from the disk again.
+The kernel keeps the names that a job looked up and the pages that it read. Both are faster for the next job, so a job
+can pass information to the next one. Needs root. The drop affects the whole machine: programs read their files from the
+disk again.
 """
 
 from __future__ import annotations

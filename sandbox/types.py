@@ -116,7 +116,7 @@ class Job:
     log: Path | None = None  # host file for the job's output, up to ``limits.output_mb``
     masked: tuple[str, ...] = ()  # files and packages to hide ("turtle.py"); "*.py": the standard library's sources
     hides_counters: bool = False  # hide the kernel's counters for the whole machine, such as /proc/stat
-    forgotten: bool = False  # when it has ended, drop the kernel's caches of files, where root allows it
+    forgotten: bool = False  # after its end, drop the kernel's caches of files, if this process may
     owner: str = ""  # label of the session; ``sweep`` removes what its dead processes left
     python: Interpreter = OWN  # not used by Docker
 

@@ -54,11 +54,11 @@ TARGET = {  # table: key: meaning. A missing or outdated key is an error.
         "name": "name of the target",
         "editable": "the one file that edits may change",
         "train": "training command; `python` becomes the interpreter of the sandbox",
-        "score": "`trusted`: computed from a checkpoint by the host. `stdout`: last match of `pattern` in the output",
+        "score": "`trusted`: computed from a checkpoint by the host. `stdout`: last match of `pattern`, its default",
         "pattern": 'regular expression with one group, for `score = "stdout"`',
         "metric": "name of the value",
         "goal": "`minimize` or `maximize`",
-        "mounts": "host directories that training may read, mounted at the same path",
+        "mounts": "host directories that training may read, read-only",
         "smoke": 'command that tests a new program briefly, for `score = "stdout"`; exit status 0 passes',
         "python": "interpreter of trials outside of Docker; default: Overnight's own. `--python` replaces it",
         "seed_env": 'environment variable that receives the seed of a run, for `score = "stdout"`',
@@ -80,7 +80,8 @@ TARGET = {  # table: key: meaning. A missing or outdated key is an error.
     },
     "search": {"constraints": "comparisons between parameters that every configuration must satisfy"},
     "hyperparameters": {
-        "name": "name in the marked block, which gives kind and default",
+        "name": "name in the marked block",
+        "kind": "`int`, `float` or `categorical`; default: from the value in the block and the bounds",
         "low": "smallest value",
         "high": "largest value",
         "log": "search on a logarithmic scale",
@@ -145,6 +146,7 @@ MODULES = {
     "diff": "agent.review.data.pair",
     "replay promote": "agent.replay.view",
     "compare": "agent.compare.view",
+    "export": "agent.review.data.export",
 }
 
 
@@ -153,11 +155,10 @@ def schemas() -> str:
     parts = []
     for names, module in MODULES.items():
         text = import_module(module).__doc__ or ""
-        schema = text[text.index("``", text.index("\n")) :].strip()
-        heading = " and ".join(f"`overnight {name} --json`" for name in names.split())
+        schema = text[text.index("``", text.index("\n\n``")) :].strip()
+        option = "--format json" if names == "export" else "--json"
+        heading = " and ".join(f"`overnight {name} {option}`" for name in names.split())
         parts.append(f"## {heading}\n\n{schema.replace('``', '`')}\n")
-    text = import_module("agent.review.data.export").__doc__ or ""
-    parts.append(f"## `overnight export --format json`\n\n{text[text.index('``') :].strip().replace('``', '`')}\n")
     return "\n".join(parts)
 
 

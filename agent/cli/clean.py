@@ -1,7 +1,7 @@
-"""``overnight clean TAG``: frees the disk space of a run's trials.
+"""``overnight clean TAG``: frees the disk space of a session's trials.
 
-Ledger, refs, diffs, curves, results.tsv, run.toml, notes and reports stay, so that every command that reads a run still
-works. `overnight show` then lacks logs and conversations.
+Ledger, refs, diffs, curves, results.tsv, run.toml, notes and reports stay, so that every command that reads a session
+still works. `overnight show` then lacks logs and conversations.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def add(commands: Commands) -> None:
 
 
 def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: str) -> int:
-    """Remove bulky files of a run: checkpoints, logs, schedules, transcripts.
+    """Remove bulky files of a session: checkpoints, logs, schedules, transcripts.
 
     Raises:
-        UsageError: a wrong bound, or the run is running and ``dry_run`` is not set.
+        UsageError: a wrong bound, or the session is running and ``dry_run`` is not set.
         EnvironmentProblem: a file cannot be removed.
     """
     for flag, bound in (("--older-than", older_than), ("--larger-than", larger_than)):
@@ -100,8 +100,8 @@ def summary(tag: str, chosen: list[Found], dry_run: bool) -> str:
     from agent.text import count
 
     if not chosen:
-        return f"run {tag}: nothing to remove"
+        return f"session {tag}: nothing to remove"
     sizes = {kind: [f.size for f in chosen if f.kind == kind] for kind in BULKY}
     kinds = ", ".join(f"{kind} {decimal(sum(found))}" for kind, found in sizes.items() if found)
     total = decimal(sum(f.size for f in chosen))
-    return f"run {tag}: {'would free' if dry_run else 'freed'} {count(len(chosen), 'file')}, {total} ({kinds})"
+    return f"session {tag}: {'would free' if dry_run else 'freed'} {count(len(chosen), 'file')}, {total} ({kinds})"

@@ -174,7 +174,7 @@ def sandbox_finding(name: str) -> Finding:
     except SandboxUnavailable as error:
         what, _, mend = str(error).partition(". ")
         return Finding(f"sandbox {name}", False, what, mend, needed=name == "process")
-    lacking = ", ".join(guarantee.name.lower() for guarantee in missing(place))
+    lacking = ", ".join(guarantee.name.lower().replace("_", " ") for guarantee in missing(place))
     return Finding(f"sandbox {name}", True, f"ready; does not guarantee: {lacking}" if lacking else "ready")
 
 

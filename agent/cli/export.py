@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
 
 
 def export(tag: str | None, format: str, output: Path | None, runs: str, track: str | None = None) -> int:
-    """Print the attempts of a run as tsv, csv or json, write a study of Optuna or a Parquet file, or send a tracker.
+    """Print the trials of a session as tsv, csv or json, write a file for Optuna or Parquet, or send them to a tracker.
 
     ``tag`` may name a comparison: its sessions are the studies, or the rows of one table.
     """
@@ -41,7 +41,7 @@ def export(tag: str | None, format: str, output: Path | None, runs: str, track: 
 
     if track is not None:
         if output is not None or format != "tsv":
-            raise UsageError("--track sends a run to trackers: leave out --format and --output.")
+            raise UsageError("--track sends the session to trackers: leave out --format and --output.")
         return _send(existing(runs, tag), track, runs)
     sessions, settings = _sessions(tag, runs)
     if format in FILES:
@@ -58,14 +58,14 @@ def export(tag: str | None, format: str, output: Path | None, runs: str, track: 
     else:
         with writing(output):
             output.write_text(text_of(sessions[0].state, format), encoding="utf-8")
-    attempts = count(sum(len(session.state.finished) for session in sessions), "attempt")
+    trials = count(sum(len(session.state.finished) for session in sessions), "trial")
     of = f" of {count(len(sessions), 'session')}" if len(sessions) > 1 else ""
-    say(f"{output}: {attempts}{of} as {format}")
+    say(f"{output}: {trials}{of} as {format}")
     return 0
 
 
 def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[str, Any]]:
-    """A run, or the sessions of a comparison that have begun; and the settings of one of them."""
+    """One session, or the sessions of a comparison that have begun; and the settings of one of them."""
     from agent.compare.plan import read_plan
     from agent.review.data.export import Session
     from agent.rundir.directory import RunDirectory
@@ -87,7 +87,7 @@ def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[st
 
 
 def _send(directory: RunDirectory, setting: str, runs: str) -> int:
-    """Send a run to trackers that hold it in part or not at all."""
+    """Send a session to trackers that hold it in part or not at all."""
     from agent.observers.trackers.follow import send_run
     from agent.observers.trackers.track import TOOLS, parse_tracks
     from agent.text import count
@@ -107,7 +107,7 @@ def _send(directory: RunDirectory, setting: str, runs: str) -> int:
 
 
 def _space(settings: Mapping[str, Any]) -> Sequence[Param]:
-    """The search space of the run's target, if the target is still there."""
+    """The search space of the session's target, if the target is still there."""
     from agent.space.space import SearchSpace
 
     try:

@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
         help="write target.toml for this folder or script; DIR is the folder itself, or a new one for a copy",
     )  # fmt: skip
     parser = add_command(commands, "trust", trust, "")
-    parser.add_argument("directory", type=Path, metavar="DIR", help="folder with a target.toml, or of a run")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="folder with a target.toml, or a run directory")
     parser = add_command(commands, "prepare", prepare, "cache -runs")
     parser.add_argument("--target", default=".", help="folder with a target.toml (default: .)")
     parser.add_argument("--data", help="a txt, jsonl or parquet file, a folder of them, or hub:OWNER/NAME")
@@ -145,7 +145,7 @@ def _new_folder(directory: Path) -> Iterator[None]:
 
 
 def trust(directory: Path) -> int:
-    """Let a target.toml or a copied run set protected settings, such as sandbox, llm_base_url and mounts."""
+    """Let a target.toml or a copied run directory choose sandbox, model server, mounts and other protected settings."""
     from agent import trust as approvals
     from agent.target import read_tables
     from agent.text import count, line

@@ -14,15 +14,15 @@ from agent.settings import Settings, plain_type
 CACHE = Settings.cache
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what a module's ``add`` adds its command to
 SHARED: Mapping[str, tuple[str, dict[str, Any]]] = {  # name for ``add_command``: flag, keywords of add_argument
-    "tag": ("tag", {"metavar": "TAG", "help": "name of the run"}),
-    "newest": ("tag", {"metavar": "TAG", "nargs": "?", "help": "name of the run; default: the newest"}),
+    "tag": ("tag", {"metavar": "TAG", "help": "name of the session"}),
+    "newest": ("tag", {"metavar": "TAG", "nargs": "?", "help": "name of the session; default: the newest"}),
     "json": ("--json", {"action": "store_true", "help": "print JSON; schema in docs/reference/json.md"}),
     "runs": (
         "--runs",
         {"metavar": "DIR", "default": Settings.runs, "help": "folder of the run directories (default: runs)"},
     ),
     "cache": ("--cache", {"metavar": "DIR", "default": CACHE, "help": f"folder of prepared data (default: {CACHE})"}),
-    "moved": ("--target", {"metavar": "DIR", "help": "folder of the target, if it moved since the run"}),
+    "moved": ("--target", {"metavar": "DIR", "help": "folder of the target, if it moved since the session"}),
     # accepted without effect: scripts may pass them, since earlier versions offered them
     "-runs": ("--runs", {"dest": "unused", "help": argparse.SUPPRESS}),
     "-cache": ("--cache", {"dest": "unused", "help": argparse.SUPPRESS}),
@@ -73,11 +73,11 @@ def add_settings(parser: Parser, leave_out: Iterable[str] = ()) -> None:
         groups.add_argument("--config", type=Path, help="TOML file with any of these settings")
 
 
-def add_fields(parser: Parser, names: Iterable[str], runs_own: Iterable[str] = ()) -> argparse._ArgumentGroup:
+def add_fields(parser: Parser, names: Iterable[str], sessions_own: Iterable[str] = ()) -> argparse._ArgumentGroup:
     """One option per named field of ``Settings``; an option that is not given is absent from the namespace.
 
     Args:
-        runs_own: the fields whose default is the value of the run that the command works on.
+        sessions_own: the fields whose default is the value of the session that the command works on.
 
     Returns:
         The first group.
@@ -88,11 +88,11 @@ def add_fields(parser: Parser, names: Iterable[str], runs_own: Iterable[str] = (
         if field.name in names:
             title = field.metadata["group"]
             group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
-            _add_field(group, field, plain_type(hints[field.name]), field.name in runs_own)
+            _add_field(group, field, plain_type(hints[field.name]), field.name in sessions_own)
     return next(iter(groups.values()))
 
 
-def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: type, runs_own: bool) -> None:
+def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: type, sessions_own: bool) -> None:
     flag, text, choices = field.name.replace("_", "-"), field.metadata["help"], field.metadata["choices"]
     options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
     if kind is bool:
@@ -107,8 +107,8 @@ def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ki
     elif choices:
         text += f": {', '.join(choices)}"
     default = f"{field.default:g}" if kind is float and field.default is not None else field.default
-    if runs_own:
-        text, default = text.partition("; default")[0], "the run's own"
+    if sessions_own:
+        text, default = text.partition("; default")[0], "the session's own"
     text += f" (default: {default})" if default not in (None, "") else ""
     if form := field.metadata["several"]:
         options["action"], metavar = Listed, form

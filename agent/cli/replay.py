@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from agent.replay.run import Prepared
 
 RequestKind = TypeVar("RequestKind")
-ALSO = ("seed", "workers", "ray_address")  # settings that do not come from the run
+ALSO = ("seed", "workers", "ray_address")  # settings that do not come from the session
 
 
 def add(commands: Commands) -> None:
     usage = "overnight replay TAG|BRANCH|A..B [OPTIONS]"
     parser = add_command(commands, "replay", replay, "json runs cache", usage=usage)
     parser.add_argument(
-        "what", metavar="TAG|BRANCH|A..B", help="a run, or a branch or range of the target's repository"
+        "what", metavar="TAG|BRANCH|A..B", help="a session, or a branch or range of the target's repository"
     )
     parser.add_argument("--seeds", type=int, help="runs per commit (default: 3; with --exact 1)")
     parser.add_argument("--exact", action="store_true", help="use the recorded schedule, seed and threads: same bits")
@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--budget", default="", dest="budgets", metavar="BUDGET[,BUDGET]",
-        help="training per run (default: the run's)",
+        help="training per run (default: the session's)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=8, help="pairs of runs for each edit at most (default: 8)")
     parser.add_argument("--ablate", action="store_true", help="compare the branch with and without each edit")
@@ -72,7 +72,7 @@ def replay(check: bool, yes: bool, json: bool, runs: str, **options: Any) -> int
 
 
 def promote(yes: bool, json: bool, runs: str, **options: Any) -> int:
-    """Train the kept edits at a larger size or budget, and tell which of them hold.
+    """Train the kept edits at a larger size or budget, and show which of them hold.
 
     Returns:
         130 if interrupted; else 0.
@@ -122,9 +122,9 @@ def _train_again(prepared: Prepared, yes: bool, json: bool) -> Result | None:
     page = prepared.directory.path / f"{plan.kind}.html"
     try:
         write(shown, page)
-        say(f"page: {page}")
+        say(f"the page: {page}")
     except EnvironmentProblem as error:
-        say(f"no page: {error}")
+        say(f"the page was not written: {error}")
     if not result.complete:
         say("stopped early. The same command continues.")
     return result if result.complete else None

@@ -1,4 +1,4 @@
-"""The commands that look at runs: ``list``, ``status``, ``log``, ``show``, ``diff`` and ``report``."""
+"""The commands that show sessions: ``list``, ``status``, ``log``, ``show``, ``diff`` and ``report``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def add(commands: Commands) -> None:
     add_command(commands, "list", list_runs, "json runs -cache")
     add_command(commands, "status", status, "newest json runs -cache")
     parser = add_command(commands, "log", log, "newest json runs -cache")
-    parser.add_argument("--all", action="store_true", help="list every attempt; implied by the filters below")
-    parser.add_argument("--status", default="", help="attempts with this status or decision: ok, revert, oom, …")
-    parser.add_argument("--source", default="", help="attempts from this source: llm, cma, tpe, …")
-    parser.add_argument("--text", default="", help="attempts with this text in subject, reason or changed lines")
+    parser.add_argument("--all", action="store_true", help="list every trial; implied by the filters below")
+    parser.add_argument("--status", default="", help="trials with this status or decision: ok, revert, oom, …")
+    parser.add_argument("--source", default="", help="trials from this source: llm, cma, tpe, …")
+    parser.add_argument("--text", default="", help="trials with this text in subject, reason or changed lines")
     parser = add_command(commands, "show", show_attempt, "newest json runs -cache")
     parser.add_argument("number", type=int, metavar="N", help="number of the trial")
     parser = add_command(commands, "diff", diff, "tag json moved runs")
@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
 
 
 def list_runs(json: bool, runs: str) -> int:
-    """List the runs."""
+    """List the sessions."""
     from agent.review.data.runs import overview
     from agent.review.terminal.runs import runs_table
     from agent.rundir.directory import find_replays
@@ -48,7 +48,7 @@ def list_runs(json: bool, runs: str) -> int:
 
 
 def status(tag: str | None, json: bool, runs: str) -> int:
-    """Show one run at a glance."""
+    """Show one session at a glance."""
     from agent.review.data.status import status_json
     from agent.review.terminal.status import status_panel
 
@@ -57,7 +57,7 @@ def status(tag: str | None, json: bool, runs: str) -> int:
 
 
 def night_now(directory: RunDirectory) -> Night:
-    """The data of a run at this moment, with what its session does."""
+    """The data of a session at this moment, with what it does now."""
     from agent.observers.heartbeat import read_heartbeat
     from agent.review.data.night import night_of
 
@@ -68,7 +68,7 @@ def night_now(directory: RunDirectory) -> Night:
 
 
 def log(tag: str | None, all: bool, status: str, source: str, text: str, json: bool, runs: str) -> int:
-    """List the accepted edits of a run."""
+    """List the kept edits of a session."""
     from agent.review.data.attempts import log_json, select
     from agent.review.data.night import night_of
     from agent.review.terminal.log import log_table
@@ -79,7 +79,7 @@ def log(tag: str | None, all: bool, status: str, source: str, text: str, json: b
 
 
 def show_attempt(tag: str | None, number: int, json: bool, runs: str) -> int:
-    """Show one attempt: diff, reason, loss curve, failure."""
+    """Show one trial: diff, reason, loss curve, failure."""
     from agent.review.data.attempt import show_json
     from agent.review.terminal.show import show_view
 
@@ -88,19 +88,19 @@ def show_attempt(tag: str | None, number: int, json: bool, runs: str) -> int:
 
 
 def details(directory: RunDirectory, number: int) -> Details:
-    """Everything about one attempt. Raises ``UsageError`` if the run has no such trial."""
+    """Everything about one trial. Raises ``UsageError`` if the session has no such trial."""
     from agent.review.data.attempt import details_of
 
     state, _ = load(directory)
     record = state.of_trial(number)
     if record is None:
         valid = f"it has 1 to {len(state.records)}" if state.records else "it has none yet"
-        raise UsageError(f"run {directory.tag} has no trial {number}: {valid}.")
+        raise UsageError(f"session {directory.tag} has no trial {number}: {valid}.")
     return details_of(record, state, directory.path)
 
 
 def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) -> int:
-    """Compare two attempts of a run: values and changed lines."""
+    """Compare two trials of a session: values and changed lines."""
     from agent.review.data.pair import diff_json
     from agent.review.terminal.diff import compare_view
 
@@ -109,7 +109,7 @@ def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) ->
 
 
 def pair(directory: RunDirectory, a: str, b: str, target: str | None) -> Pair:
-    """Two attempts side by side; ``target`` replaces the recorded folder of the target."""
+    """Two trials side by side; ``target`` replaces the recorded folder of the target."""
     from agent.review.data.pair import pair_of
 
     state, settings = load(directory)
@@ -117,7 +117,7 @@ def pair(directory: RunDirectory, a: str, b: str, target: str | None) -> Pair:
 
 
 def report(tag: str | None, runs: str) -> int:
-    """Write report.html and progress.png of a run, or the page of a replay or promotion."""
+    """Write report.html and progress.png of a session, or the page of a replay or promotion."""
     from agent.replay.recorded import read_recorded
     from agent.replay.shown import write
     from agent.review.report.report import write_report

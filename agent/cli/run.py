@@ -1,4 +1,4 @@
-"""``overnight run``, ``resume`` and ``stop``: the sessions of one run."""
+"""``overnight run``, ``resume`` and ``stop``: start, continue and end a session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   overnight run --target gpt --llm-base-url http://gpu-box:8000/v1 --until 07:30 --detach
       a model edits train.py until the morning, in the background
   overnight run --target gpt --proposer centaur --hours 8 --workers 2
-      a model and cma-es take turns; two trials in parallel, each on its own GPU"""
+      points of a model and of cma-es compete; two trials in parallel, each on its own GPU"""
 
 
 def add(commands: Commands) -> None:
@@ -57,7 +57,7 @@ def run(config: Path | None = None, dry_run: bool = False, **flags: Any) -> int:
 
 
 def resume(tag: str, runs: str, **changes: Any) -> int:
-    """Continue a run after any interruption."""
+    """Continue a session after any interruption."""
     from agent.rundir.detach import detach
     from agent.session import setup
 
@@ -93,13 +93,13 @@ def stop(tag: str, now: bool, runs: str) -> int:
 
 
 def ask_to_stop(directory: RunDirectory, now: bool) -> str:
-    """Ask a session to end; what it will do. Raises ``UsageError`` if no session runs."""
+    """Ask a session to end. Returns what it will do. Raises ``UsageError`` if it is not running."""
     tag = directory.tag
     if not directory.running():
         more = "The command that started it" if is_replay(directory) else f"`{directory.command('resume')}`"
-        raise UsageError(f"run {tag} is not running. {more} continues it.")
+        raise UsageError(f"session {tag} is not running. {more} continues it.")
     directory.ask_to_stop(now)
-    return f"run {tag} ends {'at once' if now else 'after its running trial'}"
+    return f"session {tag} ends {'at once' if now else 'after its running trial'}"
 
 
 def finish(directory: RunDirectory) -> int:
@@ -114,7 +114,7 @@ def finish(directory: RunDirectory) -> int:
     row(directory, say)  # the cached row makes the next `overnight list` fast
     state, settings = load(directory)
     tag = directory.tag
-    say(f"run {tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
+    say(f"session {tag}: {state.ended}; {len(state.kept)} of {len(state.finished)} edits kept.")
     branch = f"git -C {quote(str(settings['run']['target']))} log autoresearch/{tag}"
     done = len(state.finished)
     resume = _more(directory, done) if state.session.trials in range(done + 1) else directory.command("resume")

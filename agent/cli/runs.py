@@ -26,10 +26,10 @@ def folder_of_runs(runs: str) -> Path:
 
 
 def existing(runs: str, tag: str | None, replays: bool = False) -> RunDirectory:
-    """The run with this tag; the newest run if ``tag`` is None.
+    """The session with this tag; the newest session if ``tag`` is None.
 
     Args:
-        replays: also find replays and promotions; without a tag, one that is running comes before the newest run.
+        replays: also find replays and promotions; without a tag, one that is running comes before the newest session.
     """
     from agent.rundir.directory import RunDirectory, find_replays, find_runs
 
@@ -40,23 +40,23 @@ def existing(runs: str, tag: str | None, replays: bool = False) -> RunDirectory:
         running = (name for name in others if RunDirectory(folder, name).running())
         tag = next(running, known[-1] if known else None)
     if tag is None:
-        raise UsageError(f"there are no runs in {runs}. `overnight demo` makes one.")
+        raise UsageError(f"there are no sessions in {runs}. `overnight demo` makes one.")
     if tag not in (*known, *others):
         if (other := folder / tag).is_dir() and tag in find_replays(folder):
-            raise UsageError(f"{other} is a replay or promotion, not a run. `overnight watch {tag}` shows it.")
+            raise UsageError(f"{other} is a replay or promotion, not a session. `overnight watch {tag}` shows it.")
         if (other / "compare.toml").is_file():
-            raise UsageError(f"{other} is a comparison, not a run. `overnight list` shows its sessions.")
-        raise UsageError(f"no run {tag!r} in {runs}.{similar(tag, [*known, *others])} See `overnight list`.")
+            raise UsageError(f"{other} is a comparison, not a session. `overnight list` shows its sessions.")
+        raise UsageError(f"no session {tag!r} in {runs}.{similar(tag, [*known, *others])} See `overnight list`.")
     return RunDirectory(folder, tag)
 
 
 def is_replay(directory: RunDirectory) -> bool:
-    """Whether this is the folder of a replay or promotion, not of a run."""
+    """Whether this is the folder of a replay or promotion, not of a session."""
     return not directory.settings.exists()
 
 
 def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
-    """State and current settings of a run. Prints the damaged lines of its ledger and reads the rest."""
+    """State and current settings of a session. Prints the damaged lines of its ledger and reads the rest."""
     from agent.ledger.recovery import read_state
 
     state, damage = read_state(directory.ledger)
@@ -76,12 +76,12 @@ def branch_waits(tag: str, state: State, settings: Mapping[str, Any]) -> str:
 
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
-    """The repository of a run's target; ``target`` (option ``--target``) replaces the recorded folder."""
+    """The repository of a session's target; ``target`` (option ``--target``) replaces the recorded folder."""
     from agent.repo.git import scrub_environment
     from agent.repo.repo import Repo
 
     scrub_environment()
     folder = Path(target or str(settings["run"]["target"]))
     if not folder.is_dir():
-        raise UsageError(f"the target {folder} of this run does not exist. Name its folder with --target.")
+        raise UsageError(f"the target {folder} of this session does not exist. Name its folder with --target.")
     return Repo(folder)

@@ -1,6 +1,6 @@
 """Live views of sessions, replays and promotions: ``overnight watch`` on a terminal, ``overnight serve`` as a page.
 
-They only read files of the directory, so what is watched never notices the watcher.
+They only read files of the run directory, so a session does not notice them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def no_key(seconds: float) -> str:
 
 
 def serve(host: str, port: int, token: str, runs: str) -> int:
-    """Show all runs of a folder on a live, read-only page."""
+    """Show all sessions of a folder on a live, read-only page."""
     from agent.llm.client import is_loopback
 
     try:
@@ -98,7 +98,7 @@ def serve(host: str, port: int, token: str, runs: str) -> int:
     if not is_loopback(f"//{app.shown(host)}") and not token:
         raise UsageError(f"--host {host}: others can reach this address. Add --token SECRET.")
     folder = folder_of_runs(runs)
-    say("Ctrl-C ends the server; sessions do not need it.")
+    say("Ctrl-C ends the server; sessions continue without it.")
     try:
         app.serve(folder, host, port, token)
     except (OSError, OverflowError) as error:

@@ -1,12 +1,15 @@
 """A comparison as a table, CSV, JSON and a page with curves.
 
-``comparison_json`` is schema ``overnight.compare/1``: an object with schema, tag, metric, goal, complete, methods (a
-list, best mean first: method, seeds, mean, sd (null with one seed), rank (mean over the seeds that all have; null),
-failed_share, trials, sources (trials by origin of the proposal), training_seconds), tests (pairs of methods: one,
-other, seeds, difference (one minus other), p (null for the reason in note), p_holm, note), cells (method, seed, tag,
-complete, trials, failed, statuses (of failures), sources, best (after each trial, from the baseline on; null until a
-value is measured), training_seconds, self_reported) and paper (figures of arXiv 2603.24647: method, theirs, value,
-failed, version; empty unless the metric is val_bpb).
+``comparison_json`` is schema ``overnight.compare/1``. One object:
+
+- tag, metric, goal, complete
+- methods, best mean first: method, seeds, mean, sd (null with one seed), rank (mean over the seeds that all have;
+  null), failed_share, trials, sources (trials by origin of the proposal), training_seconds
+- tests, one per pair of methods: one, other, seeds, difference (one minus other), p (null for the reason in note),
+  p_holm, note
+- cells, one per session: method, seed, tag, complete, trials, failed, statuses (of failures), sources, best (after each
+  trial, from the baseline on; null until a value is measured), training_seconds, self_reported
+- paper, figures of arXiv 2603.24647: method, theirs, value, failed, version; empty unless the metric is val_bpb
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""progress.json of a run: what the session does now, for other processes.
+"""progress.json of a session: what the session does now, for other processes.
 
 At most one write a second, replaced as a whole, without fsync: no decision depends on it. Readers ignore a file that is
 missing, unreadable or older than the last event of the ledger.

@@ -67,7 +67,7 @@ def plain_line(event: Event, state: State) -> str:
     match event:
         case events.SessionStarted():
             bound = "no bound on trials" if planned is None else text.count(planned, "trial")
-            return f"run {text.line(event.tag)}: {text.line(event.proposer)}, {bound}"
+            return f"session {text.line(event.tag)}: {text.line(event.proposer)}, {bound}"
         case events.Measured(trial=0, measurement=run) if run.role == "test":
             return f"baseline on the test split  {_value(run, metric).removeprefix(f'{metric} ')}"
         case events.Measured(trial=0, measurement=run):

@@ -1,4 +1,4 @@
-"""session.log of a run, for people: one line per event of the ledger, notes, and warnings of all libraries.
+"""session.log of a session, for people: one line per event of the ledger, notes, and warnings of all libraries.
 
 A log that cannot be written (full disk) loses its lines and affects nothing else.
 """

@@ -30,7 +30,7 @@ FIXED_LINES = 11  # of the panel: border, phase, bar, figures
 
 
 class Watched:
-    """Follows the ledger, progress.json and session.log of a run; reads only what was added."""
+    """Follows the ledger, progress.json and session.log of a session; reads only what was added."""
 
     def __init__(self, directory: RunDirectory):
         self.directory = directory

@@ -9,6 +9,8 @@ from agent.replay.outcomes import Result
 from agent.review.data.branch import padded
 from agent.review.report import svg
 
+SESSION = "session"  # name and outcome of the recorded gain
+
 
 def value_chart(result: Result, width: int) -> str:
     """Recorded and replayed value of each step; the bars are two standard errors of the replayed mean."""
@@ -41,15 +43,15 @@ def value_chart(result: Result, width: int) -> str:
 
 
 def gain_chart(result: Result, width: int) -> str:
-    """Gain of each edit at night and at each setting, with two standard errors."""
+    """Gain of each edit in the session and at each setting, with two standard errors."""
     rows = list(_gains(result))
     ends = [v + s * 2 * (se or 0.0) for _, gains in rows for v, se, _ in gains if v is not None for s in (-1, 1)]
     if not ends:
         return ""
-    names = ["night", *(str(stage.setting) for stage in result.plan.stages)]
+    names = [SESSION, *(str(stage.setting) for stage in result.plan.stages)]
     line, top = 22, 26
     height = top + len(rows) * (len(names) * 13 + line) + 30
-    root = svg.canvas(width, height, "gain of each edit at night and at each setting")
+    root = svg.canvas(width, height, "gain of each edit in the session and at each setting")
     box = svg.Box(14, top, width - 14, height - 30)
     low, high = padded(min(0.0, *ends), max(0.0, *ends))
     x = svg.linear(low, high, box.left, box.right)
@@ -62,10 +64,10 @@ def gain_chart(result: Result, width: int) -> str:
             y += 13
             if gain is None:
                 continue
-            style = "parent" if setting == "night" else "own"
+            style = "parent" if setting == SESSION else "own"
             reach = 2 * (se or 0.0)
             svg.add(root, "path", cls=f"loss {style}", d=svg.line([(x(gain - reach), y), (x(gain + reach), y)]))
-            kind = "keep" if outcome in ("holds", "at night") else "revert"
+            kind = "keep" if outcome in ("holds", SESSION) else "revert"
             mark = svg.add(root, "circle", cls=kind, cx=x(gain), cy=y, r=4)
             svg.tip(mark, f"{setting}: {text.gain(gain, se)}\n{outcome}")
         y += line
@@ -73,9 +75,9 @@ def gain_chart(result: Result, width: int) -> str:
 
 
 def _gains(result: Result) -> Iterator[tuple[str, list[tuple[float | None, float | None, str]]]]:
-    """For each edit its gain, standard error and outcome: at night first, then at each setting."""
+    """For each edit its gain, standard error and outcome: in the session first, then at each setting."""
     for row, finding in enumerate(result.found[0]):
         edit = finding.edit
-        gains: list[tuple[float | None, float | None, str]] = [(edit.gain, edit.gain_se, "at night")]
+        gains: list[tuple[float | None, float | None, str]] = [(edit.gain, edit.gain_se, SESSION)]
         gains += [(found[row].gain, found[row].se, found[row].outcome) for found in result.found]
         yield f"{edit.trial or ''} {edit.subject}".strip(), gains

@@ -42,7 +42,7 @@ def header_of(trace: Path) -> dict[str, Any]:
     try:
         return msgspec.json.decode(first, type=dict[str, Any])
     except (ValueError, RecursionError):
-        raise UsageError(f"{trace} does not begin with the header of a schedule trace.") from None
+        raise UsageError(f"{trace} does not begin with the header of a schedule.") from None
 
 
 def recorded_schedule(steps: Sequence[Step], source: Path) -> tuple[int, int]:
@@ -56,7 +56,7 @@ def recorded_schedule(steps: Sequence[Step], source: Path) -> tuple[int, int]:
     ]
     if not traces:
         raise UsageError(
-            f"no run in {source} has kept its schedule trace ({TRACE}), which --exact follows. "
+            f"no run in {source} has kept its schedule ({TRACE}), which --exact follows. "
             f'A target with score = "stdout" writes none. Leave --exact out.'
         )
     threads = number(header_of(traces[0]).get("threads"))

@@ -42,7 +42,7 @@ EARLY = 0.995  # the same before it
 PRIOR = 2  # degrees of freedom of the median variance
 PAIRS = 2  # before the first decision
 REPLACED = "the setting replaces all that it changes"
-SMALLER = "gains less than at night"
+SMALLER = "gains less than in the session"
 FEW = "within the noise of so few runs"
 NO_NOISE = "the noise is unknown: use --seeds 3"
 
@@ -139,7 +139,7 @@ class Result:
 
 
 def held(finding: Finding) -> bool:
-    """Whether an edit is a gain at a setting, be it a smaller one than at night."""
+    """Whether an edit is a gain at a setting, even if it is smaller than in the session."""
     return finding.outcome == "holds" or finding.reason == SMALLER
 
 
@@ -351,7 +351,7 @@ def _at_setting(comparison: Comparison, pairs: list[float], usual: float, runs: 
 
 
 def _carries_over(low: float, high: float, edit: Step) -> tuple[Outcome, str]:
-    """Compare the interval of a gain with 0 and with the gain of the night."""
+    """Compare the interval of a gain with 0 and with the gain of the session."""
     if high <= 0:
         return "reverses", "worse at this setting" if high < 0 else "no better at this setting"
     if _less(high, edit):

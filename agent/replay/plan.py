@@ -86,7 +86,7 @@ class Plan:
     rounds: int  # runs of each commit; of a promotion, at most
     goal: Goal
     metric: str
-    budget: str  # of a replay; of the night that is promoted
+    budget: str  # of a replay; of the session that is promoted
     stages: tuple[Stage, ...] = ()
     exact: bool = False  # follow the recorded seeds and schedules
     ablate: bool = False

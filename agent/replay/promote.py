@@ -55,11 +55,11 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     if not request.values and not request.budgets:
         raise UsageError("promote: name what is larger: --set NAME=VALUE, --budget 1200s, or both.")
     if request.tag not in find_runs(runs):
-        raise UsageError(f"{request.tag!r} is not a run in {runs}. `overnight list` shows them.")
+        raise UsageError(f"{request.tag!r} is no session in {runs}. `overnight list` shows them.")
     _, steps, place = recorded(request.tag, runs, request.settings, say)
     steps = tuple(step.bare for step in steps)
     if len(steps) == 1:
-        raise UsageError(f"run {request.tag} kept no edit: there is nothing to promote.")
+        raise UsageError(f"session {request.tag} kept no edit: there is nothing to promote.")
     chosen = _chosen(request.edits, steps)
     builders = [
         _Builder(place.repo, target, setting, number)
@@ -115,7 +115,7 @@ def _settings(request: Request, target: Target, baseline: Step, repo: Repo, say:
     budgets = [_patient(parse_budget(text, night)) for text in texts] or [_patient(night)]
     for budget in budgets:
         if budget.kind == night.kind and budget.amount < night.amount:
-            say(f"--budget {budget} is smaller than the budget of the night ({night}).")
+            say(f"--budget {budget} is smaller than the budget of the session ({night}).")
     source = repo.read(baseline.commit, target.path)
     options = [[(name, value) for value in values] for name, values in _values(request.values, target, source, say)]
     space = SearchSpace.from_toml(target.folder, source) if options else None
@@ -195,7 +195,7 @@ class _Builder:
         return render_block(text, self.setting.values, self.target.path) if self.setting.values else text
 
     def compare(self, edit: Step, before: Step, after: Step) -> Comparison:
-        """Compare two commits of the night at the setting."""
+        """Compare two commits of the session at the setting."""
         try:
             old, new = self.at(before), self.at(after)
         except UsageError as error:

@@ -68,7 +68,7 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     if request.what in known:
         steps, place, same, source = _of_run(request, runs, say)
     elif request.exact:
-        raise UsageError(f"--exact needs the schedule traces of a run, and {request.what!r} is not a run in {runs}.")
+        raise UsageError(f"--exact needs the schedules of a session, and {request.what!r} is no session in {runs}.")
     else:
         steps, place = _of_branch(request, known, runs, say)
         same, source = False, ""
@@ -100,7 +100,7 @@ def _name(request: Request) -> str:
 def _of_run(request: Request, runs: Path, say: Say) -> tuple[Sequence[Step], Workplace, bool, str]:
     """The steps, where they run, whether under the recorded budget, and the directory of the run."""
     if request.results is not None:
-        raise UsageError(f"--results: run {request.what} has recorded values in its ledger. Leave --results out.")
+        raise UsageError(f"--results: session {request.what} has recorded values in its ledger. Leave --results out.")
     settings, training_steps = dict(request.settings), 0
     source = RunDirectory(runs, request.what)
     if request.exact:
@@ -129,15 +129,15 @@ def recorded(tag: str, runs: Path, settings: Mapping[str, Any], say: Say) -> tup
     saved = source.read_settings(state)["run"]
     check_own_run(source.path, saved, settings)
     if source.running():
-        say(f"run {tag} is still running: only the edits kept so far are measured.")
+        say(f"session {tag} is still running: only the edits kept so far are measured.")
     given = {**saved, "ray_address": "", "workers": 1, **settings, "runs": str(runs)}
     given["budget"] = settings.get("budget") or saved.get("budget", "")
     steps = steps_of_run(state)
     if not Path(str(given["target"])).is_dir():
-        raise UsageError(f"the target of this run, {given['target']}, does not exist. Name its folder with --target.")
+        raise UsageError(f"{given['target']}, the target of this session, does not exist. Name it with --target.")
     place = workplace(make_settings(given, None), say)
     if (data := place.data_hash) != state.session.data:
-        raise UsageError(f"the prepared data ({data[:12]}) differs from that of the run: values cannot be compared.")
+        raise UsageError(f"the prepared data ({data[:12]}) differs from the session's: values cannot be compared.")
     return state, named(steps, place.repo, tag), place
 
 
@@ -152,15 +152,15 @@ def _of_branch(request: Request, known: Sequence[str], runs: Path, say: Say) -> 
     folder = Path(str(request.settings.get("target", ".")))
     if not (folder / "target.toml").is_file():
         raise UsageError(
-            f"{request.what!r} is not a run in {runs}.{similar(request.what, known)} To replay a branch or A..B, name "
-            f"the folder of its target with --target: {folder} has no target.toml."
+            f"{request.what!r} is no session in {runs}.{similar(request.what, known)} To replay a branch or A..B, "
+            f"name the folder of its target with --target: {folder} has no target.toml."
         )
     target, settings = load_target(folder)
     scrub_environment()
     with contextlib.closing(Repo(folder)) as repo:
         if ".." not in request.what and resolve(repo.git, request.what) is None:
             names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs.below("refs/heads/"))]
-            what = f"{request.what!r} is neither a run in {runs} nor a branch of {repo.top}."
+            what = f"{request.what!r} is neither a session in {runs} nor a branch of {repo.top}."
             raise UsageError(what + similar(request.what, names))
         steps = steps_of_branch(repo, target, request.what, _published(request.results, target.goal))
     place = workplace(make_settings({**request.settings, "runs": str(runs)}, None, settings), say)

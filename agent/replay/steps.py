@@ -45,15 +45,15 @@ class Step:
 
 
 def steps_of_run(state: State) -> tuple[Step, ...]:
-    """The baseline and the kept edits of a run.
+    """The baseline and the kept edits of a session.
 
     Raises:
-        UsageError: the run has not measured its baseline.
+        UsageError: the session has not measured its baseline.
     """
     runs = on_validation(state.baseline_runs)
     values = values_of(runs)
     if not values:
-        raise UsageError("the run has not measured its baseline yet; there is nothing to replay.")
+        raise UsageError("the session has not measured its baseline yet; there is nothing to replay.")
     steps = [Step(0, state.baseline, "baseline", 0, fmean(values), runs=runs)]
     for record in state.kept:
         if record.accepted is None or record.candidate is None or record.verdict is None:

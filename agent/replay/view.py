@@ -1,16 +1,22 @@
 """The result of a replay or promotion as tables and as JSON.
 
-``replay_json`` is schema ``overnight.replay/1``: schema, what, exact, rounds, budget, metric, goal, self_reported,
-complete, reproduced, noise_sd (null), noise_dof, total (null, or an object like those in steps), steps (one object per
-commit, the baseline first: step, commit, trial, subject, outcome, reason, recorded, value, runs, shift, recorded_gain,
-recorded_gain_se, gain, gain_se), ablations (step, subject, need, reason, commit, value, loss, loss_se), minimal (null,
-or branch, commit, left_out, gain, gain_se, made, reason) and differs (lines; of ``--exact``). Unknown numbers are null.
+``replay_json`` is schema ``overnight.replay/1``. One object; unknown numbers are null:
 
-``promote_json`` is schema ``overnight.promote/1``: schema, what, metric, goal, budget (of the night), seeds, ablate,
-self_reported, complete, held (trials of the edits that are a gain at every setting) and settings: one object per
-setting with budget, values and findings (edit, trial, commit, subject, outcome, reason, night_gain, night_gain_se,
-gain, gain_se, pairs). ``edit`` counts from 1; it is "whole branch" or "held together" for the last rows. Unknown
-numbers are null.
+- what, exact, rounds, budget, metric, goal, self_reported, complete, reproduced, noise_sd, noise_dof
+- steps: one object per commit, the baseline first, with step, commit, trial, subject, outcome, reason, recorded, value,
+  runs, shift, recorded_gain, recorded_gain_se, gain, gain_se
+- total: the whole branch, with keys like those of a step (null)
+- ablations: step, subject, need, reason, commit, value, loss, loss_se
+- minimal: null, or branch, commit, left_out, gain, gain_se, made, reason
+- differs: lines; with ``--exact`` only
+
+``promote_json`` is schema ``overnight.promote/1``. One object; unknown numbers are null:
+
+- what, metric, goal, budget (of the session), seeds, ablate, self_reported, complete
+- held: trials of the edits that are a gain at every setting
+- settings: one object per setting, with budget, values and findings
+- findings: edit (from 1; "whole branch" or "held together" in the last rows), trial, commit, subject, outcome, reason,
+  night_gain, night_gain_se (of the session), gain, gain_se, pairs
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ NAMES = {WHOLE: "whole branch", TOGETHER: "held together"}
 COLUMNS = {  # question of a stage: columns of its table
     "steps": ("step", "trial", "recorded", "replayed", "recorded gain", "replayed gain", "runs"),
     "cuts": ("left out", "value without", "gain lost without"),
-    "setting": ("trial", "gain at night", "gain here", "pairs"),
+    "setting": ("trial", "gain in session", "gain here", "pairs"),
 }
 
 
@@ -127,7 +133,7 @@ def shown_of(result: Result) -> Shown:
         rounds = "exactly as recorded"
     elif promotes:
         rounds = f"up to {text.count(plan.rounds, 'seed')}"
-        key = (("parent", "at night"), ("", "at each setting; two standard errors"))
+        key = (("parent", "in the session"), ("", "at each setting; two standard errors"))
     minimal = [minimal_words(result, result.minimal)] if result.minimal else []
     return Shown(
         title=f"{'Promotion' if promotes else 'Replay'} of {plan.what}",

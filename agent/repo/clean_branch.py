@@ -1,4 +1,4 @@
-"""A clean branch of a run's kept edits, for a pull request: the user's name, messages for a reviewer."""
+"""A clean branch of a session's kept edits, for a pull request: the user's name, messages for a reviewer."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def make_branch(
 
     Args:
         name: default ``autoresearch/TAG-clean``.
-        pick: numbers of kept trials, applied in the order of the run; default all of them.
-        onto: revision to start from; default the baseline of the run.
+        pick: numbers of kept trials, applied in the order of the session; default all of them.
+        onto: revision to start from; default the baseline of the session.
         when: date of the commits in seconds since the epoch; default now.
         notes: a sentence for the message of some trials.
 
@@ -90,7 +90,7 @@ def make_branch(
 def _picked(state: State, pick: Sequence[int]) -> list[Record]:
     kept = {record.number: record for record in state.kept if record.candidate}
     if not kept:
-        raise UsageError("the run kept no edit, so there is no branch to make.")
+        raise UsageError("the session kept no edit, so there is no branch to make.")
     unknown = [number for number in pick if number not in kept]
     if unknown:
         raise UsageError(f"--pick {unknown[0]}: this trial was not kept. Kept: {', '.join(map(str, kept))}.")
@@ -110,7 +110,7 @@ def _squashed(edits: Sequence[Record], state: State, tag: str, notes: Mapping[in
         f"- {subject_line(r)} ({_gain(r.verdict)}). {notes.get(r.number, '')}".rstrip(". ") for r in edits
     )
     summary = f"Each was measured against the one before it. Gains in {state.session.metric}:"
-    parts = [f"Apply {len(edits)} edits kept by run {tag}", summary, lines, *wrapped(_total(edits, state))]
+    parts = [f"Apply {len(edits)} edits kept by session {tag}", summary, lines, *wrapped(_total(edits, state))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -142,11 +142,11 @@ def _values(verdict: Verdict, state: State) -> str:
 def _result(record: Record, state: State, tag: str) -> str:
     verdict = record.verdict
     if verdict is None or verdict.value is None or verdict.best_before is None:
-        return f"Trial {record.number} of run {tag}."
+        return f"Trial {record.number} of session {tag}."
     trained = [seconds for run in record.runs if (seconds := run.seconds.get("training"))]
     took = f" of about {duration(median(trained))} of training" if trained else ""
     runs = f"{'one run' if verdict.n == 1 else f'{verdict.n} runs'}{took}"
-    return f"{_values(verdict, state)}, from {runs} (trial {record.number} of run {tag})."
+    return f"{_values(verdict, state)}, from {runs} (trial {record.number} of session {tag})."
 
 
 def _gain(verdict: Verdict | None) -> str:

@@ -72,7 +72,7 @@ class Repo:
         gone = next((commit for commit, kind in found if kind != "commit"), None)
         if gone:
             raise UsageError(
-                f"commit {gone[:12]} of run {tag} is not in {self.top}: it was pruned, or this is another clone. "
+                f"commit {gone[:12]} of session {tag} is not in {self.top}: it was pruned, or this is another clone. "
                 f"Fetch refs/autoresearch/{tag}/*, or name the right folder with --target."
             )
 
@@ -116,7 +116,7 @@ class Repo:
             if len(head) != 3:
                 raise EnvironmentProblem(
                     f"{self.top} lacks object {head[0].decode()[:12]}, as in a partial clone. "
-                    f" Fetch all objects: git -C {self.top} fetch --refetch --no-filter"
+                    f"Fetch all objects: git -C {self.top} fetch --refetch --no-filter"
                 )
             size = int(head[2])
             yield text[start : start + size]

@@ -1,1 +1,1 @@
-"""What a person or program reads of a run."""
+"""What a person or program reads of a session."""

@@ -1,1 +1,1 @@
-"""The directory of one run: files, lock, stop requests, results.tsv, running in the background."""
+"""The directory of one session: files, lock, stop requests, results.tsv, running in the background."""

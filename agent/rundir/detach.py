@@ -72,7 +72,7 @@ def detach(tag: str, runs: str) -> int:
         return child.returncode
     print(tag)
     directory = RunDirectory(root, tag)
-    print(f"run {tag} continues in the background: {directory.command('status')}; {directory.log}", file=sys.stderr)
+    print(f"session {tag} continues in the background: {directory.command('status')}; {directory.log}", file=sys.stderr)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The directory of one run: file paths, settings, lock, stop file."""
+"""The directory of one session: file paths, settings, lock, stop file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOTES = """# Notes for the model
 
 The model reads this file before every proposal. Write ideas to try, parts to leave alone, and facts about this target.
 Notes do not change the rules of acceptance.
-A new run copies notes.md of its target into its own folder; edit that copy during the session.
+A new session copies notes.md of its target into its run directory; edit that copy during the session.
 """
 DERIVED = ("replay-", "promote-")  # begin the tags of what trains the commits of a run again
 
@@ -92,13 +92,13 @@ class RunDirectory:
             raise UsageError(f"{self.path} has no run.toml: it is not a run directory.")
         saved = read_toml(self.settings)
         if not isinstance(saved.get("run"), dict):
-            raise UsageError(f"{self.settings} has no table [run]: restore the file as the run wrote it.")
+            raise UsageError(f"{self.settings} has no table [run]: restore the file as the session wrote it.")
         changed = state.settings if state is not None else {}
         return {**saved, "run": {**saved["run"], **changed}}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One session per run. The kernel releases the lock when the process dies, so no lock is ever stale."""
+        """One process per session. The kernel releases the lock when the process ends, so no lock is stale."""
         with (self.path / "lock").open("a+") as file:
             if not acquire(file, 1.0):
                 file.seek(0)
@@ -115,7 +115,7 @@ class RunDirectory:
 
     def _runs(self, owner: str) -> UsageError:
         return UsageError(
-            f"run {self.tag} is already running (process {owner or 'unknown'}). "
+            f"session {self.tag} is already running (process {owner or 'unknown'}). "
             f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
         )
 
@@ -151,7 +151,7 @@ def writing(place: Path) -> Iterator[None]:
 
 
 def find_runs(root: Path) -> list[str]:
-    """Tags of the runs below a folder, oldest first."""
+    """Tags of the sessions below a folder, oldest first."""
     if not root.is_dir():
         return []
     found = [p for p in root.iterdir() if (p / "run.toml").is_file()]

@@ -1,8 +1,8 @@
 """The cache of ``torch.compile`` for all runs of a session: written by the baseline, read-only for every trial.
 
 On a GPU, compiling takes much of a trial's start-up, and most trials change little of the compiled code. A cache
-that trials write would let one trial choose what the next one computes. So only a calibration run writes it: the
-program that the user started from. The host never reads its content; every job that does runs in a sandbox.
+that trials write would let one trial choose what the next trial computes. So only a calibration run, which runs the
+unchanged program, writes the cache. The host never reads its content; every job that does runs in a sandbox.
 """
 
 from __future__ import annotations

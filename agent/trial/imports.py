@@ -1,4 +1,4 @@
-"""What a training script imports, and what an interpreter has of it. Nothing is imported to find out."""
+"""Finds what a training script imports, and which of these modules an interpreter has. Nothing is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps Overnight's own packages out of the way of a target that runs in Overnight's interpreter.
+"""Hides Overnight's own packages from a target that runs in Overnight's interpreter.
 
 A target may have packages with the names ``agent``, ``sandbox`` or ``prompts``. Python prefers the installed ones to a
 folder without __init__.py. A sitecustomize module, first on PYTHONPATH, hides the installed ones from a trial.

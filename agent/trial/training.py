@@ -1,4 +1,4 @@
-"""Trains: one job in a sandbox under the host's clock, and why it failed if it did."""
+"""Runs one training job in a sandbox under the host's clock, and finds the reason of a failure."""
 
 from __future__ import annotations
 

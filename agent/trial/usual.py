@@ -1,4 +1,4 @@
-"""What the unchanged target needs outside of its training: start-up and loading of an edited one are bounded by it."""
+"""Start-up and loading times of the baseline. They bound those of edited programs."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class SharedExperiment(Experiment):
 
     def __init__(self, *given: Any, sleeper: SleepingServer | None = None, **named: Any) -> None:
         super().__init__(*given, **named)
-        self.sleeper, self._beside = sleeper, False  # beside: the target's memory fits beside the awake server
+        self.sleeper, self._beside = sleeper, False  # whether vram_gb was lowered to fit beside the awake server
 
     def measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
         """As ``Experiment.measure``; EnvironmentProblem or SandboxBroken also if the GPU is not free."""

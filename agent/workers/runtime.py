@@ -48,7 +48,7 @@ class Workplace:
         return self.prepared.hash if self.prepared else ""
 
     def caution(self, say: Callable[[str], None]) -> None:
-        """Say what the user must know of this place before anything starts."""
+        """Print what the user must know before anything starts."""
         if lacking := lacks(self.sandbox):
             say(f"sandbox {self.sandbox.name} does not guarantee: {lacking}")
 
@@ -162,7 +162,9 @@ def find_workers(place: Workplace, owner: str, stop_now: Callable[[], bool]) -> 
     if not settings.ray_address:
         return LocalWorkers(lambda stop: place.experiments(owner, stop, settings.workers), stop_now)
     if place.sleeper is not None:
-        raise UsageError("--ray-address: the model server would sleep for trials elsewhere. Add --llm-sleep off.")
+        raise UsageError(
+            "--ray-address: the model server would sleep while trials run on other machines. Add --llm-sleep off."
+        )
     if settings.ray_address == "local":  # Ray on this machine does not reserve cores
         place.check_beside(settings.workers)
     from agent.workers.ray import RayWorkers
@@ -216,7 +218,7 @@ def find_sandbox(settings: Settings, needs_all: bool, own_python: bool = False) 
     if own_python and settings.sandbox == "docker":
         raise UsageError(
             "--python, or python in target.toml: Docker runs the interpreter of its image. Use --sandbox bwrap, or "
-            "remove it and put the imports into the image (--image)."
+            "remove the setting and install the packages in the image (--image)."
         )
     try:
         sandbox = make_sandbox(

@@ -38,8 +38,8 @@ def _with(text: str, sandbox: str, found: Mapping[Key, str]) -> str:
     rows = _read(text[start:end])
     for key, what in found.items():
         rows.setdefault(key, {})[sandbox] = what
-    for number, (name, what) in ELSEWHERE.items():
-        rows[number, name] = dict.fromkeys(SANDBOXES, what)
+    for number, (name, what, others) in ELSEWHERE.items():
+        rows[number, name] = {**dict.fromkeys(SANDBOXES, what), **others}
     lines = [f"| | attack | {' | '.join(SANDBOXES)} |", "|---|---|" + "---|" * len(SANDBOXES)]
     for (number, name), cells in sorted(rows.items()):
         said = [_cell(cells.get(s, "–")) for s in SANDBOXES]

@@ -1,9 +1,13 @@
 """Reads the idea bank: one Markdown file per idea, in ``prompts/ideas/`` and in the folder ``ideas/`` of a target.
 
 A file holds TOML front matter between two lines ``+++``, at most 120 words of text, and at most one recipe: a unified
-diff in a ``diff`` fence. ``idea_json`` is one element of schema ``overnight.ideas/1``: a list of objects with schema,
-name, key (file name without .md), category, applies_when, cost, interactions, source, expected, text, recipe (the diff,
-or empty), file, and applies (whether the recipe applies to the target's present file; null without recipe or target).
+diff in a ``diff`` fence.
+
+``idea_json`` is one element of schema ``overnight.ideas/1``, a list with one object per idea:
+
+- name, key (file name without .md), category, applies_when, cost, interactions, source, expected, text, file
+- recipe: the diff, or empty
+- applies: whether the recipe applies to the target's present file; null without recipe or target
 """
 
 from __future__ import annotations

@@ -111,8 +111,8 @@ class Adviser:
     ) -> Advice:
         """New configurations, from the prompt ``template`` with the extra variables ``values``.
 
-        If all answers will probably fail, the model is told so once and may change its mind; the points of both replies
-        are returned.
+        If all answers will probably fail, they are sent back once with the probability; the points of both replies are
+        returned.
 
         Args:
             ask: number of the ask; it seeds the requests.

@@ -94,7 +94,7 @@ class Method(ABC):
         try:
             number = operator.index(seed)
         except TypeError:
-            raise UsageError(f"the seed is a whole number, not {seed!r}") from None
+            raise UsageError(f"the seed must be an integer, not {seed!r}") from None
         if baseline is not None and (wrong := space.valid(baseline)):
             raise UsageError(f"the baseline is not in the search space: {'; '.join(wrong)}")
         self.space, self.seed = space, number % 2**63

@@ -56,7 +56,7 @@ class Centaur(CmaGp):
         on_failure: Literal["raise", "cma"] = "raise",
     ) -> None:
         if share is not None and not 0.0 <= share <= 1.0:
-            raise UsageError(f"the share of the model is between 0 and 1, not {share}; or auto")
+            raise UsageError(f"the share of the model must be between 0 and 1, or auto, not {share}")
         super().__init__(space, seed, baseline)
         self.adviser = Adviser(llm, self, reply)
         self.share, self.screen, self.on_failure = share, screen, on_failure

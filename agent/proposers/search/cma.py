@@ -28,7 +28,7 @@ from agent.types import Value
 
 Points = NDArray[np.float64]  # [count, dimensions]
 
-SIGMA = 0.10  # initial step size, in sides of the cube: the best of 0.10, 0.17 and 0.25 in docs/measurements.md
+SIGMA = 0.10  # initial step size, in sides of the cube: the best of 0.10, 0.17 and 0.25 in docs/decisions/search.md
 CANDIDATES = 64  # samples per ask; plain CMA-ES takes the first admissible one
 LEAST_SUCCESS = 0.3  # lower bound of the success probability that a sample needs
 THRESHOLD_STEP = 0.5  # log-odds by which a failed sample raises that probability

@@ -1,1 +1,1 @@
-"""Data for reviewing a run, computed once and rendered by ``terminal``, ``report`` and ``--json``."""
+"""Data for reviewing a session, computed once and rendered by ``terminal``, ``report`` and ``--json``."""

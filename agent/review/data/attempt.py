@@ -1,13 +1,19 @@
-"""One attempt in full: the edit, its purpose, its runs, the failure, and the loss curve beside its parent's.
+"""One trial in full: the edit, its purpose, its runs, the failure, and the loss curve beside its parent's.
 
-``show_json`` is schema ``overnight.show/1``: the object of ``log --json`` for this attempt, and schema, parent, model,
-rationale, diff, params (null), ending (null), transcript, verdict (null while under way), started and ended (seconds
-since the epoch; null), failure (list of lines), curve and parent_curve (lists of [progress, loss]), measurements (one
-object per run with the fields of the ledger), and versions (one object per repair: subject, diff and ending of what was
-replaced, or of the unusable reply, and its measurements). Policy stacked adds weight (null or trial, probability, gain,
-se, runs_in, runs_out, mean_in, mean_out, nominated: what the edit is worth after its last run) and stacked (runs that
-carried it: objects with commit, seed, value and others, the trials of the other edits). Control characters in texts
-are spelled out; git has the exact bytes.
+``show_json`` is schema ``overnight.show/1``. The object of ``log --json`` for this trial, and:
+
+- parent, model, rationale, diff, params (null), transcript
+- ending: why the edit never ran (null); verdict: null while the trial is under way
+- started, ended: seconds since the epoch (null)
+- failure: list of lines
+- curve, parent_curve: lists of [progress, loss]
+- measurements: one object per run with the fields of the ledger
+- versions: one object per repair, with subject, diff, ending and measurements of what was replaced
+- weight, policy stacked only: what the edit is worth after its last run (null, or trial, probability, gain, se,
+  runs_in, runs_out, mean_in, mean_out, nominated)
+- stacked, policy stacked only: runs that carried the edit, with commit, seed, value and others (trials of other edits)
+
+Control characters in texts are spelled out; git has the exact bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ TAIL_BYTES = 64 << 10
 
 @dataclass(frozen=True)
 class Details:
-    """One attempt in full. ``attempt.record`` holds the proposal and the runs."""
+    """One trial in full. ``attempt.record`` holds the proposal and the runs."""
 
     attempt: Attempt
     metric: str
@@ -51,7 +57,7 @@ class Details:
 
 
 def details_of(record: Record, state: State, run_dir: Path) -> Details:
-    """Gather everything about one attempt from the state and the run directory."""
+    """Gather everything about one trial from the state and the run directory."""
     added, removed = size_of(record.proposal.diff)
     parents = parent_runs(record, state)
     return Details(

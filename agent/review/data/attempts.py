@@ -1,13 +1,19 @@
-"""The attempts of a run, as data for tables and as a list for programs.
+"""The trials of a session, as data for tables and as a list for programs.
 
-``log_json`` is schema ``overnight.log/1``: a list with one object per finished attempt, in order. Keys:
-schema, trial, decision (keep, revert), status (ok, stopped, a failure, or why it never ran), value (null for a failure
-and for a stopped run), best_before, gain (positive is better; predicted for a stopped run), gain_se,
-commit (the attempt's; null if there is none), accepted (on the branch; null), runs (how many on the validation split;
-policy stacked: that carried it), seconds (of its own runs), subject, category, source, proposer, idea (of the bank that
-the edit takes up; empty), loop (why the model's answers count as a loop, so that the source stands in for the model;
-empty), reason, self_reported, repairs (requests to the model to repair an edit that failed before training). Keys may
-be added within a schema; none changes its meaning.
+``log_json`` is schema ``overnight.log/1``, a list with one object per finished trial, in order:
+
+- trial, subject, category, source, proposer
+- decision: keep or revert; status: ok, stopped, a failure, or why the edit never ran; reason
+- value (null for a failure and for a stopped run), best_before, gain (positive is better; of a stopped run the
+  prediction), gain_se, self_reported
+- commit: of the candidate (null if there is none); accepted: the commit on the branch (null)
+- runs: on the validation split; under policy stacked, those that carried the edit
+- seconds: of its own runs
+- idea: of the bank, which the edit takes up, or empty
+- loop: why the model's answers count as a loop, so that the source stands in for the model; or empty
+- repairs: requests to the model to repair an edit that failed before training
+
+Keys may be added within a schema. None changes its meaning.
 """
 
 from __future__ import annotations

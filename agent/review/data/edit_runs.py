@@ -59,7 +59,7 @@ class StackedEdit:
     subject: str
     standing: str  # keep, revert, likely or undecided
     weight: Weight
-    runs: tuple[int, ...]  # that carried it, by their place in the night, from 0
+    runs: tuple[int, ...]  # that carried it, by their place in the session, from 0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,13 @@
-"""The record of a run for other programs: tsv (the published results.tsv), csv, json, studies of Optuna, or Parquet.
+"""The record of a session for other programs: tsv (the published results.tsv), csv, json, Optuna studies, or Parquet.
 
-``export_json`` is schema ``overnight.export/1``: an object with schema, session (the ledger's first event), baseline
-(value, runs and measurements), attempts (the objects of ``log --json``, each with its measurements, params and diff)
-and branch. Texts are as recorded, with escape sequences that a model wrote.
+``export_json`` is schema ``overnight.export/1``. One object:
+
+- session: the first event of the ledger
+- baseline: value, runs and measurements
+- attempts: the objects of ``log --json``, each with its measurements, params and diff
+- branch
+
+Texts are as recorded, with escape sequences that a model wrote.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ MOST_DIFF = 2000  # characters of a diff in a study: its database has a limit fo
 
 
 def export(state: State, kind: str) -> str:
-    """Return the record of a run as tsv, csv or json."""
+    """Return the record of a session as tsv, csv or json."""
     if kind == "tsv":
         records = [state.baseline_record, *state.finished] if 0 in state.told else []
         return TSV_HEADER + "".join(result_line(record, state.session.goal) for record in records)
@@ -44,7 +49,7 @@ def export(state: State, kind: str) -> str:
 
 
 def export_csv(state: State) -> str:
-    """Return one row per finished attempt, with the keys of ``log --json`` as columns."""
+    """Return one row per finished trial, with the keys of ``log --json`` as columns."""
     rows = [attempt_json(attempt_of(record)) for record in state.finished]
     columns = list(rows[0]) if rows else ["trial", "decision", "status", "value"]
     out = io.StringIO()
@@ -94,9 +99,9 @@ def write_file(sessions: Sequence[Session], kind: str, file: Path, params: Seque
     """Write ``file``, which must not exist.
 
     Args:
-        sessions: One run, or the sessions of a comparison.
+        sessions: One session, or the sessions of a comparison.
         kind: "optuna": a study for each session, in SQLite, or in Optuna's journal where ``file`` ends in .log.
-            "parquet": one row for each finished attempt, with the columns of csv, after those of its session.
+            "parquet": one row for each finished trial, with the columns of csv, after those of its session.
         params: The search space; without it, the values that occurred are the bounds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One night as data, built once: the terminal, ``--json`` and the report only render it."""
+"""One session as data, built once: the terminal, ``--json`` and the report only render it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Night:
-    """Everything that people see of a run, except the details of single attempts. Texts are sanitised."""
+    """Everything that people see of a session, except the details of single trials. Texts are sanitised."""
 
     overview: Overview
     branch: str
@@ -92,7 +92,7 @@ def night_of(
     damage: Sequence[str] = (),
     branch_waits: str = "",
 ) -> Night:
-    """Build the data of a night.
+    """Build the data of a session.
 
     Args:
         state: The fold of the ledger.

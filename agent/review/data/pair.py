@@ -1,8 +1,11 @@
-"""Two attempts of a run side by side: their values, and the diff between their files.
+"""Two trials of a session side by side: their values, and the diff between their files.
 
-``diff_json`` is schema ``overnight.diff/1``: an object with schema, metric, goal, a and b (each name, commit, value
-(null for a failure), runs), gain (of b over a; positive is better; null where a value is missing or both are one
-commit), gain_se, self_reported and diff (empty where the files are the same).
+``diff_json`` is schema ``overnight.diff/1``. One object:
+
+- metric, goal, self_reported
+- a, b: name, commit, value (null for a failure) and runs of each side
+- gain: of b over a, positive is better; null where a value is missing or both are one commit; gain_se
+- diff: empty where the files are the same
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ DIFF_SCHEMA = "overnight.diff/1"
 
 @dataclass(frozen=True)
 class Side:
-    """An attempt, the baseline, or the head."""
+    """A trial, the baseline, or the head."""
 
     name: str
     commit: str
@@ -47,7 +50,7 @@ class Pair:
 
 
 def pair_of(state: State, repo: Repo, a: str, b: str) -> Pair:
-    """Compare two attempts.
+    """Compare two trials.
 
     Args:
         a: Number of a trial, ``0`` or ``baseline``, or ``head``. The same holds for ``b``.
@@ -92,7 +95,7 @@ def _side(state: State, word: str) -> tuple[str, str, Sequence[Measurement]]:
     record = state.of_trial(number)
     if record is None:
         trials = f"1 to {len(state.records)}, " if state.records else ""
-        raise UsageError(f"{word!r} is no trial of this run: it has {trials}baseline and head.")
+        raise UsageError(f"{word!r} is no trial of this session: it has {trials}baseline and head.")
     if record.candidate is None:
         raise UsageError(f"trial {number} never became code ({record.status}). See: overnight show TAG {number}")
     return f"trial {number}", record.candidate, record.runs

@@ -1,9 +1,12 @@
-"""All runs of a folder, one line each: the rows of ``overnight list``.
+"""All sessions of a folder, one line each: the rows of ``overnight list``.
 
-``run_json`` is one element of schema ``overnight.list/1``: a list of objects with schema, tag, state (running, ended,
-interrupted), reason (why it ended; null), metric, goal, proposer, started (seconds since the epoch), trials, planned
-(null without a bound), kept, failed, baseline, best, gain, gain_se, self_reported, and in ``overnight list`` comparison
-(null): the name of the comparison whose session it is.
+``run_json`` is one element of schema ``overnight.list/1``, a list with one object per session:
+
+- tag, proposer, metric, goal, started (seconds since the epoch), self_reported
+- state: running, ended or interrupted; reason: why it ended (null)
+- trials, planned (null without a bound), kept, failed
+- baseline, best, gain, gain_se: values and the gain between them
+- comparison: name of the comparison that the session belongs to (null); in ``overnight list`` only
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ FIGURES = ("goal", "trials", "planned", "kept", "failed", "gain", "gain_se", "se
 
 @dataclass(frozen=True)
 class Overview:
-    """One run in one line. Texts are sanitised."""
+    """One session in one line. Texts are sanitised."""
 
     tag: str
     condition: str  # running, ended or interrupted
@@ -73,7 +76,7 @@ def run_json(run: Overview) -> dict[str, Any]:
 
 
 def overview(root: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Return a row for each run below ``root``, oldest first, with the comparison that it belongs to (null).
+    """Return a row for each session below ``root``, oldest first, with the comparison that it belongs to (null).
 
     ``say`` prints damage of ledgers.
     """
@@ -87,7 +90,7 @@ def overview(root: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
 
 def row(directory: RunDirectory, say: Callable[[str], None]) -> dict[str, Any]:
-    """Return the row of one run, and cache it unless its ledger is damaged."""
+    """Return the row of one session, and cache it unless its ledger is damaged."""
     place, stamp = directory.path / CACHE, _stamp(directory.ledger)
     found = _cached(place, stamp)
     if found is None:

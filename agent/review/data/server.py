@@ -18,7 +18,7 @@ ACTIONS = {
 
 @dataclass(frozen=True)
 class ServerHealth:
-    """The problems of the model server in a night."""
+    """The problems of the model server in a session."""
 
     restarts: int
     split: bool  # whether it runs without sleep mode since a problem

@@ -1,16 +1,20 @@
-"""One run at a glance.
+"""One session at a glance.
 
-``status_json`` is schema ``overnight.status/1``: an object with the keys of ``overnight list --json`` and schema,
-branch, branch_waits (why the branch does not follow the kept edits; empty if it does), baseline_runs, best_runs,
-test_baseline, test_best, test_gain, test_problem (why the test split has no value, or empty), noise_sd, noise_dof,
-reverted, stopped (an object: runs, the seconds that they trained, saved_seconds of training, and the check: runs that
-were predicted to lose and finished, and how many of these were kept, wrong), failures (by status), repaired (trials
-whose edit ran after a repair), runs, lost_runs, resumed, server_problems (of the model server that sleeps during runs:
-time, problem and action, which is restarted, split, waiting or noted), seconds (by phase, over all runs), gpu_hours (of
-all runs on GPUs, summed over workers), wall_seconds (without the time in which no session ran), split (seconds by
-purpose, which add up to wall_seconds), ideas (tried, kept and open ideas of the bank; null where no proposal knows it),
-loops (trials in which the answers of the model were a loop), seconds_left (null if unknown), now (trial, role and since
-of the run under way; null), and heartbeat (seconds since the session last wrote anything; null where none runs).
+``status_json`` is schema ``overnight.status/1``. One object with the keys of ``overnight list --json``, and:
+
+- branch; branch_waits: why the branch does not follow the kept edits, or empty
+- baseline_runs, best_runs, runs, lost_runs, resumed (how often), reverted, repaired (trials whose edit ran
+  after a repair), failures (number of trials by status)
+- test_baseline, test_best, test_gain; test_problem: why the test split has no value, or empty
+- noise_sd, noise_dof: standard deviation between runs of one commit, and its degrees of freedom
+- stopped: runs that were stopped, the seconds that they trained, saved_seconds of training; checked: runs that were
+  predicted to lose and were finished as a check; wrong: how many of these edits were kept
+- seconds (by phase, over all runs), gpu_hours (of all runs on GPUs, summed over workers), wall_seconds (without the
+  time in which no session ran), split (wall_seconds by purpose), seconds_left (null if unknown)
+- ideas: tried, kept and open ideas of the bank; null where no proposer knows it
+- loops: trials in which the answers of the model were a loop
+- server_problems: time, problem and action (restarted, split, waiting or noted) of each problem of a sleeping server
+- now: trial, role and since of the run under way (null); heartbeat: seconds since the session last wrote (null)
 """
 
 from __future__ import annotations

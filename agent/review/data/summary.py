@@ -1,4 +1,4 @@
-"""The figures of a night that the terminal, ``--json``, the report and notifications share."""
+"""The figures of a session that the terminal, ``--json``, the report and notifications share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of a night. Gains are positive when better, whatever the goal; None means not measured."""
+    """Figures of a session. Gains are positive when better, whatever the goal; None means not measured."""
 
     tag: str
     metric: str

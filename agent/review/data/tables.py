@@ -1,4 +1,4 @@
-"""The tables of a night: failures, sources, usage of the model, hyperparameters, state of the search, environment."""
+"""The tables of a session: failures, sources, usage of the model, hyperparameters, state of the search, environment."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter and the value of each attempt that set it."""
+    """A hyperparameter and the value of each trial that set it."""
 
     name: str
     points: tuple[tuple[Attempt, Value], ...]
@@ -94,7 +94,7 @@ def usage_of(records: Iterable[Record]) -> dict[str, str | float]:
 
 @dataclass(frozen=True)
 class IdeaTally:
-    """The ideas of the bank in a run."""
+    """The ideas of the bank in a session."""
 
     tried: int  # that an attempt took up
     kept: int

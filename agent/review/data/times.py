@@ -1,4 +1,4 @@
-"""Where the time of a night went."""
+"""Where the time of a session went."""
 
 from __future__ import annotations
 

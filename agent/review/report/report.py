@@ -1,4 +1,4 @@
-"""report.html and progress.png of a run, from its ledger, run.toml and trials/."""
+"""report.html and progress.png of a session, from its ledger, run.toml and trials/."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_report(run_dir: Path) -> Path:
     """Write report.html, and progress.png if matplotlib is installed; return the path of report.html.
 
     Raises:
-        UsageError: This is not the directory of a run.
+        UsageError: This is not a run directory.
         EnvironmentProblem: Jinja2 is not installed, or the files cannot be written.
     """
     night, page = report_page(run_dir)
@@ -51,17 +51,17 @@ def write_report(run_dir: Path) -> Path:
 
 
 def report_page(run_dir: Path, live: str = "") -> tuple[Night, str]:
-    """Return a run and its page.
+    """Return a session and its page.
 
     Args:
         live: Stamp of the ledger, where a server sends the page and keeps it up to date.
 
     Raises:
-        UsageError: This is not the directory of a run.
+        UsageError: This is not a run directory.
         EnvironmentProblem: Jinja2 is not installed.
     """
     if not run_dir.is_dir() or not ((run_dir / "ledger.jsonl").exists() or (run_dir / "run.toml").exists()):
-        raise UsageError(f"{run_dir} has neither ledger.jsonl nor run.toml: this is not the directory of a run.")
+        raise UsageError(f"{run_dir} has neither ledger.jsonl nor run.toml: this is not a run directory.")
     state, damage = read_state(run_dir / "ledger.jsonl")
     night = night_of(state, _read_run(run_dir / "run.toml"), damage=damage)
     kept = [details_of(record, state, run_dir) for record in state.kept]
@@ -92,7 +92,7 @@ def _page(night: Night, kept: Sequence[Details], run_dir: Path, live: str) -> st
 
 
 def _row(attempt: Attempt, run_dir: Path, limit: int) -> tuple[Attempt, str, list[tuple[str, Pieces]], list[str]]:
-    """An attempt with its rationale, diff and decisive lines; kept edits have a section of their own for these."""
+    """A trial with its rationale, diff and decisive lines; kept edits have a section of their own for these."""
     if not limit or attempt.decision == "keep":
         return attempt, "", [], []
     rows = [(kind, [("", words)]) for kind, words in _diff(attempt, limit)]  # not highlighted: there may be thousands

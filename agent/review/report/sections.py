@@ -27,16 +27,16 @@ TRANSFER = {
 
 
 def headline(summary: Summary) -> str:
-    """The result of the night in one or two sentences."""
-    tried = text.count(summary.trials, "attempt")
+    """The result of the session in one or two sentences."""
+    tried = text.count(summary.trials, "trial")
     if summary.baseline is None:
         return "The baseline has not been measured yet."
     metric, star = text.line(summary.metric), summary.self_reported
     start = text.number(summary.baseline.value, star)
     if not summary.trials:
-        return f"No attempt has been judged yet. The baseline reaches {metric} {start}."
+        return f"No trial has been judged yet. The baseline reaches {metric} {start}."
     if summary.failed == summary.trials:
-        return f"Nothing was kept: {'the only attempt' if summary.trials == 1 else f'all {tried}'} failed."
+        return f"Nothing was kept: {'the only trial' if summary.trials == 1 else f'all {tried}'} failed."
     if summary.best is None or not summary.kept:
         return f"Nothing was kept: none of {tried} beat the baseline ({metric} {start}) by more than the noise."
     verb = "was" if summary.kept == 1 else "were"

@@ -1,1 +1,1 @@
-"""Terminal views of a run."""
+"""Terminal views of a session."""

@@ -1,4 +1,4 @@
-"""Unified diffs in colour, and two attempts side by side."""
+"""Unified diffs in colour, and two trials side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The attempts of a run as a table."""
+"""The trials of a session as a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUTCOME_WIDTH = 16
 
 
 def log_table(night: Night, all: bool = False, status: str = "", source: str = "", words: str = "") -> RenderableType:
-    """Render the accepted edits; with ``all`` or filters, every attempt that passes the filters."""
+    """Render the kept edits; with ``all`` or filters, every trial that passes the filters."""
     filtered = bool(status or source or words)
     every = all or filtered
     attempts = select(night.attempts if every else night.kept, status, source, words)
@@ -62,11 +62,10 @@ def _nothing(night: Night, filtered: bool) -> str:
         outcomes = sorted({attempt.outcome for attempt in night.attempts})
         sources = sorted({attempt.source for attempt in night.attempts} - {""})
         there_are = ", ".join([*outcomes, *sources])
-        return "No attempt matches." + (f" There are: {there_are}." if there_are else "")
+        return "No trial matches." + (f" There are: {there_are}." if there_are else "")
     tried = len(night.attempts)
     if not tried:
-        return "No attempt has been judged yet."
+        return "No trial has been judged yet."
     return (
-        f"No edit was kept: none of {text.count(tried, 'attempt')} gained more than the noise explains. "
-        f"--all lists them."
+        f"No edit was kept: none of {text.count(tried, 'trial')} gained more than the noise explains. --all lists them."
     )

@@ -1,4 +1,4 @@
-"""All runs of a folder, one line each."""
+"""All sessions of a folder, one line each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def runs_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
     """Render the objects of ``overnight list --json``."""
     rows = _with_comparisons(rows)
     if not rows:
-        return Text("No runs yet. `overnight demo` makes one in a few minutes.")
+        return Text("No sessions yet. `overnight demo` makes one in a few minutes.")
     table = Columns(_COLUMNS, rows)
     marked = any(row["self_reported"] for row in rows)
     return Group(table, *([Text(text.LEGEND, style="dim")] if marked else []))
@@ -54,7 +54,7 @@ def condition_text(name: str) -> Text:
 
 
 _COLUMNS = (
-    Column("run", lambda row: text.safe(row["tag"], "bold")),
+    Column("session", lambda row: text.safe(row["tag"], "bold")),
     Column("state", lambda row: condition_text(row["state"])),
     Column("started", lambda row: text.moment(row["started"]), least=96, cut=True),
     Column("proposer", lambda row: text.safe(row["proposer"] or text.MISSING), least=96, cut=True),

@@ -1,4 +1,4 @@
-"""One attempt in full."""
+"""One trial in full."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDTH = 60  # characters of a sparkline
 
 
 def show_view(details: Details) -> RenderableType:
-    """Render an attempt: outcome, figures, rationale, diff, runs and loss curve."""
+    """Render a trial: outcome, figures, rationale, diff, runs and loss curve."""
     attempt = details.attempt
     parts: list[RenderableType] = [_headline(details), *_failure(details), _figures(details)]
     if details.rationale:

@@ -1,4 +1,4 @@
-"""One run at a glance."""
+"""One session at a glance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LATE = 120  # seconds without a heartbeat that are marked
 
 
 def status_panel(night: Night) -> RenderableType:
-    """Render the figures of a run, and what its session does now."""
+    """Render the figures of a session, and what it does now."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()

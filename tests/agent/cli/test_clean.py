@@ -53,7 +53,7 @@ def test_clean_keeps_files_that_commands_read(run: Path, capsys: pytest.CaptureF
         assert main([words[0], run.name, *words[1:], "--runs", str(run.parent)]) == 0
     capsys.readouterr()
     assert clean(run) == 0
-    assert capsys.readouterr().err == "run jun12: nothing to remove\n"
+    assert capsys.readouterr().err == "session jun12: nothing to remove\n"
 
 
 def test_clean_selects_by_size_and_age(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

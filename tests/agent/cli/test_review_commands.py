@@ -63,7 +63,7 @@ def test_clean_branch_carries_the_users_name(night: tuple[Path, Path, State], sa
     message = git(target, "log", "-1", "--format=%B", "clean")
     last = state.kept[-1]
     assert last.verdict is not None
-    assert f"(trial {last.number} of run night)" in message.replace("\n", " ")
+    assert f"(trial {last.number} of session night)" in message.replace("\n", " ")
     assert "Proposer:" not in message
     assert git(target, "status", "--porcelain", "--branch") == before
 

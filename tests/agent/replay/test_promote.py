@@ -135,7 +135,7 @@ def test_watch_shows_progress_from_the_ledger(half_done: RunDirectory, capsys: p
         assert main(["watch", "--runs", str(half_done.path.parent)]) == 0
     words = " ".join(capsys.readouterr().out.split())
     assert [
-        word for word in ("half running", "5 of at most", "SIZE=2, 20s", "gain at night", " ± ") if word not in words
+        word for word in ("half running", "5 of at most", "SIZE=2, 20s", "gain in session", " ± ") if word not in words
     ] == []
     assert main(["watch", "half", "--runs", str(half_done.path.parent)]) == 0
     assert "interrupted" in capsys.readouterr().out
@@ -216,7 +216,7 @@ def test_smaller_budget_is_allowed_and_said(
 
 def test_branch_without_ledger_is_refused(night: tuple[Path, Path, State], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["promote", "main", "--budget", "40s", "--runs", str(night[1])]) == 2
-    assert "'main' is not a run" in capsys.readouterr().err
+    assert "'main' is no session" in capsys.readouterr().err
 
 
 def test_edit_that_the_setting_replaces_has_no_effect(promoted: Promoted) -> None:

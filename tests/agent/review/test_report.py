@@ -146,7 +146,7 @@ def test_gain_comes_first(night):
     if kind == "nothing kept":
         assert "Nothing was kept" in first
     if kind == "all failed":
-        assert "all 6 attempts failed" in first
+        assert "all 6 trials failed" in first
     if kind == "not begun":
         assert "not been measured yet" in first
     if kind == "at work":
@@ -224,7 +224,7 @@ def test_very_long_run_shows_latest_attempts(tmp_path, monkeypatch):
     assert "The latest 10 of 25" in page
     assert 'id="trial-25"' in page
     assert 'id="trial-15"' not in page
-    assert "Before the latest 10 attempts" in page
+    assert "Before the latest 10 trials" in page
     early, marked = charts.apart(night_of(fold(read(folder / "ledger.jsonl")), {}).attempts)
     assert page.count('class="cloud"') >= 3
     assert [attempt.trial for attempt in marked][-10:] == list(range(16, 26))

@@ -47,7 +47,7 @@ def test_page_follows_a_growing_run(tmp_path: Path) -> None:
         assert browser.run("document.documentElement.scrollWidth <= innerWidth")
         browser.open(address)
         assert browser.run("document.querySelectorAll('main a').length") == 1
-        assert browser.run("document.title") == "runs · overnight"
+        assert browser.run("document.title") == "sessions · overnight"
         assert browser.complaints == []
 
 
