@@ -37,7 +37,7 @@ UNSTABLE = 0.1  # a baseline whose noise exceeds this share of its mean stops th
 
 @dataclass(frozen=True)
 class Policy:
-    """How much evidence an edit needs. docs/measurements.md shows how the constants of ``confirm`` were chosen."""
+    """How much evidence an edit needs. docs/decisions/acceptance.md: the choice of constants."""
 
     name: str = "confirm"
     alpha: float = 0.05  # margin: false-positive rate of one decision

@@ -56,7 +56,7 @@ class SessionStarted(_Event, frozen=True, kw_only=True, tag="session"):
     self_reported: bool = False  # the edited code prints the value itself
     data: str = ""  # hash of the prepared data
     program: str = ""  # normal form of the edited file at the baseline; "" if it is not Python
-    memory: tuple[str, ...] = ()  # earlier runs of which the proposer knows the attempts
+    memory: tuple[str, ...] = ()  # earlier sessions of which the proposer knows the trials
 
     @property
     def began(self) -> float | None:

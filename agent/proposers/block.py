@@ -30,13 +30,13 @@ class BlockProposer:
     def __init__(self, name: str, method: Method, space: SearchSpace, goal: Goal):
         self.name, self.method, self.space, self.goal = name, method, space, goal
         self._memory, self._source = Memory(), ""
-        self._from_elsewhere = 0  # points of earlier runs that the method knows
+        self._from_elsewhere = 0  # points of earlier sessions that the method knows
 
     def start_from(self, memory: Memory, source: str) -> None:
-        """Report points of earlier runs to the method after the baseline, where they give the program measured then.
+        """Report points of earlier sessions to the method after the baseline, where they give the same program.
 
         Args:
-            memory: the attempts of earlier runs.
+            memory: the trials of earlier sessions.
             source: text of the baseline.
         """
         self._memory, self._source = memory, source
@@ -95,7 +95,7 @@ class BlockProposer:
             self._tell_points(fmean(record.values) if record.values else None)
 
     def _tell_points(self, baseline: float | None) -> None:
-        """Report the points of earlier runs."""
+        """Report the points of earlier sessions."""
         for past, value in self._memory.points_for(baseline, self.goal, self._form_of):
             self.method.tell(dict(past.params or {}), value, status=past.status)
             self._from_elsewhere += 1

@@ -1,4 +1,4 @@
-"""What earlier runs of the same target have tried: a page for a model, repeats to leave out, points for a search.
+"""What earlier sessions of the same target have tried: a page for a model, repeats to leave out, points for a search.
 
 Everything comes from the ledgers of those runs. Results on the test split are not part of it.
 """
@@ -17,7 +17,7 @@ MOST_FAILURES = 12  # lines about failures
 
 @dataclass(frozen=True)
 class PastAttempt:
-    """One finished attempt of an earlier run."""
+    """One finished trial of an earlier session."""
 
     run: str  # tag
     trial: int
@@ -40,7 +40,7 @@ class PastAttempt:
 
 @dataclass(frozen=True)
 class Memory:
-    """The attempts of earlier runs, oldest run first."""
+    """The trials of earlier sessions, oldest session first."""
 
     runs: tuple[str, ...] = ()
     attempts: tuple[PastAttempt, ...] = ()
@@ -80,7 +80,7 @@ class Memory:
     def points_for(
         self, start: float | None, goal: Goal, form_of: Callable[[Mapping[str, Value]], str]
     ) -> list[tuple[PastAttempt, float | None]]:
-        """Points of earlier runs with their values for this run, to be minimised.
+        """Points of earlier sessions with their values for this session, to be minimised.
 
         Values are moved by the difference between the baselines, since machines differ between nights.
 

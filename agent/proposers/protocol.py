@@ -61,7 +61,7 @@ class Context:
     baseline: str = ""  # text of the editable file before the first edit
     open: tuple[Record, ...] = ()  # other trials without a verdict
     failed: Record | None = None  # the trial whose edit failed before training, if the ask is for its repair
-    memory: Memory = field(default_factory=Memory)  # attempts of earlier runs
+    memory: Memory = field(default_factory=Memory)  # trials of earlier sessions
 
     @property
     def best(self) -> float | None:

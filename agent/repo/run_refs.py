@@ -36,7 +36,7 @@ class RunRefs:
         old = next(iter(self.repo.refs.below(f"{REFS}/{self.tag}/")), branch if self.repo.refs.get(branch) else "")
         if old:
             kind = "a branch" if old == branch else "a ref"
-            return f"{old} exists: {kind} of an earlier run or of yours. Choose another --tag; nothing is deleted."
+            return f"{old} exists: {kind} of an earlier session or of yours. Choose another --tag; nothing is deleted."
         if self.repo.refs.get("refs/heads/autoresearch"):
             return (
                 f"the branch autoresearch exists, so git cannot create {self.branch}. Rename the branch: "

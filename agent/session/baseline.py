@@ -75,7 +75,7 @@ class Baseline:
             raise OvernightError(
                 f"the unchanged target fails ({last.status}: {last.reason}); see "
                 f"{self.directory.path / last.trace / 'train.log'}. Fix {target.path}, target.toml or the machine, "
-                "then start a new run." + (missing if "ModuleNotFoundError" in last.reason else "")
+                "then start a new session." + (missing if "ModuleNotFoundError" in last.reason else "")
             )
         for kind in self.runs.workers.types:
             check_baseline([run for run in runs if run.on(kind)], self.policy)
@@ -96,8 +96,8 @@ def check_training(state: State, target: Target) -> None:
     steps, seconds = max(found), target.budget.amount
     raise UsageError(
         f"a run makes {text.count(round(steps), 'step')} in {seconds:g} s on this machine, and {FEWEST_STEPS} are the "
-        f"fewest that can be judged. Start a new run with --budget {_longer(seconds * FEWEST_STEPS / max(steps, 1))}, "
-        f"{SMALLER}."
+        "fewest that can be judged. Start a new session with "
+        f"--budget {_longer(seconds * FEWEST_STEPS / max(steps, 1))}, {SMALLER}."
     )
 
 
@@ -110,7 +110,7 @@ def check_budget(runs: Sequence[Measurement], target: Target) -> None:
     smaller = SMALLER if target.score == "trusted" else f"or let {target.path} train less"
     raise UsageError(
         f"{len(over)} of {text.count(len(runs), 'run')} of the unchanged target took up to {took:.0f} s, with a budget "
-        f"of {target.budget}. Start a new run with --budget {_longer(took)}, {smaller}."
+        f"of {target.budget}. Start a new session with --budget {_longer(took)}, {smaller}."
     )
 
 
@@ -128,7 +128,7 @@ def _pinned_seed(runs: Sequence[Measurement], target: Target) -> str:
         f"WARNING: all {len(values)} runs of the unchanged target have the value {values[0]:.6g}, although each has "
         f"another seed. The noise is unknown, and every gain looks certain. Read the seed in {target.path}: "
         f'int(os.environ.get("OVERNIGHT_SEED", "42")), and commit; or name the option or the variable of the script in '
-        f"target.toml: seed_arg or seed_env. Then start a new run."
+        f"target.toml: seed_arg or seed_env. Then start a new session."
     )
 
 

@@ -1,4 +1,4 @@
-"""Commits and refs of a run: every attempt that became code, the accepted edits, and the branch."""
+"""Commits and refs of a session: every edit that became code, the accepted edits, and the branch."""
 
 from __future__ import annotations
 

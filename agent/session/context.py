@@ -21,8 +21,8 @@ def describe(
     Args:
         state: of the session.
         parts: of the session.
-        directory: of the run.
-        memory: attempts of earlier runs.
+        directory: of the session.
+        memory: trials of earlier sessions.
         failed: the trial whose edit is to be repaired; None for a new idea.
     """
     finished, number, parent, transcripts = state.finished, len(state.records) + 1, state.head, ""

@@ -24,7 +24,7 @@ from agent.types import Record, Verdict
 
 @dataclass(frozen=True)
 class Session:
-    """One run of the agent. Each step is in the ledger before the next one, so that a killed session can continue."""
+    """Each step is in the ledger before the next one, so that a killed session can continue."""
 
     recorder: Recorder
     runs: Runs

@@ -1,4 +1,4 @@
-"""Reads the ledgers of earlier runs of the same target (``--memory``)."""
+"""Reads the ledgers of earlier sessions of the same target (``--memory``)."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def gather(setting: str, root: Path, target: Target, data: str, repo: Repo, say:
     Args:
         setting: of the session.
         root: folder of the run directories.
-        target: of the new run.
+        target: of the new session.
         data: hash of its prepared data; "" if there is none.
         repo: its repository.
-        say: receives one line about the runs that were found.
+        say: receives one line about the sessions that were found.
 
     Raises:
-        UsageError: a named run does not exist, or has another metric or another target.
+        UsageError: a named session does not exist, or has another metric or another target.
     """
     known = [tag for tag in find_runs(root) if not tag.startswith(REPLAYS)]
     if setting == "off":
@@ -48,18 +48,18 @@ def gather(setting: str, root: Path, target: Target, data: str, repo: Repo, say:
     states: dict[str, State] = {}
     for tag in tags:
         if tag not in known:
-            hint = f"{similar(tag, known)} Write auto, off, or tags of runs."
-            raise UsageError(f"--memory {tag}: no such run in {root}.{hint}")
+            hint = f"{similar(tag, known)} Write auto, off, or tags of sessions."
+            raise UsageError(f"--memory {tag}: no such session in {root}.{hint}")
         state, _ = read_state(RunDirectory(root, tag).ledger)
         if problem := _differs(state, target, data, repo):
             if setting != "auto":
-                raise UsageError(f"--memory {tag}: {problem}. Leave that run out.")
+                raise UsageError(f"--memory {tag}: {problem}. Leave that session out.")
         else:
             states[tag] = state
     attempts = [a for tag, state in states.items() for a in _attempts(tag, state, str(target.budget), root)]
     if not attempts:
         return Memory()
-    found, earlier = text.count(len(attempts), "attempt"), text.count(len(states), "earlier run")
+    found, earlier = text.count(len(attempts), "attempt"), text.count(len(states), "earlier session")
     say(f"memory: {found} of {earlier} ({', '.join(states)}).")
     baselines = {tag: fmean(values) for tag, state in states.items() if (values := values_of(state.baseline_runs))}
     return Memory(tuple(states), tuple(attempts), baselines, points=setting != "auto")
@@ -72,7 +72,7 @@ def save(memory: Memory, directory: RunDirectory) -> None:
 
 
 def load(directory: RunDirectory) -> Memory:
-    """The memory of a run; empty for a run without one."""
+    """The memory of a session; empty for a session without one."""
     try:
         return msgspec.convert(json.loads((directory.path / FILE).read_bytes()), Memory)
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def load(directory: RunDirectory) -> Memory:
 
 
 def _differs(state: State, target: Target, data: str, repo: Repo) -> str:
-    """Why a run cannot be compared with one of ``target``; "" if it can."""
+    """Why a session cannot be compared with one of ``target``; "" if it can."""
     session = state.session
     if not session.baseline:
         return "its ledger has no session"

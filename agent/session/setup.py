@@ -1,4 +1,4 @@
-"""Starts and resumes runs: checks, run directory, ledger, then the session."""
+"""Starts and resumes sessions: checks, run directory, ledger, then the session."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CHANGEABLE = ("proposer", "sandbox", "policy", "seed", "trials", "workers", "dev
 
 
 def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> RunDirectory:
-    """Check everything, create a run and work on it until it ends.
+    """Check everything, create a session and work on it until it ends.
 
     Raises:
         UsageError: the tag is taken, the target has uncommitted changes, or a setting is wrong.
@@ -75,7 +75,7 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
 
 
 def new_run(settings: Settings) -> tuple[Settings, RunDirectory]:
-    """The settings with a tag, and the directory of the run, which does not exist yet.
+    """The settings with a tag, and the directory of the session, which does not exist yet.
 
     Raises:
         UsageError: the tag is taken, or a path is not UTF-8.
@@ -91,7 +91,7 @@ def new_run(settings: Settings) -> tuple[Settings, RunDirectory]:
 
 
 def notes_of(settings: Settings) -> str:
-    """The notes with which a run starts: the file of ``--notes``, else notes.md of the target, else a placeholder.
+    """The notes with which a session starts: the file of ``--notes``, else notes.md of the target, else a placeholder.
 
     Raises:
         UsageError: ``--notes`` names no text file.
@@ -107,7 +107,7 @@ def notes_of(settings: Settings) -> str:
 
 
 def approve(directory: RunDirectory, state: State | None = None) -> None:
-    """Record that this user started the run. Without a configuration folder, a resume asks for its settings."""
+    """Record that this user started the session. Without a configuration folder, a resume asks for its settings."""
     with contextlib.suppress(EnvironmentProblem):
         trust_run(directory.path, directory.read_settings(state)["run"])
 
@@ -136,11 +136,11 @@ def check_repository(repo: Repo, tag: str) -> None:
 def resume(
     root: Path, tag: str, changes: Mapping[str, Any], view: Observer, say: Callable[[str], None]
 ) -> RunDirectory:
-    """Continue a run after an interruption, under its own settings and ``changes``. Errors: see ``start``."""
+    """Continue a session after an interruption, under its own settings and ``changes``. Errors: see ``start``."""
     directory = RunDirectory(root, tag)
     directory.read_settings()  # raises before the lock and the ledger are created
     if "memory" in changes:
-        raise UsageError("--memory is fixed at the start of a run: leave it out, or start a new run.")
+        raise UsageError("--memory is fixed at the start of a session: leave it out, or start a new session.")
     with directory.lock(), Ledger(directory.ledger) as ledger:
         before = directory.read_settings(ledger.state)["run"]
         check_own_run(directory.path, before, changes)
@@ -169,17 +169,17 @@ def check_same(state: State, parts: Parts) -> None:
     policies = (state.session.policy, parts.policy.name)
     if "stacked" in policies and len(set(policies)) > 1 and state.records:
         raise UsageError(
-            f"the run has policy {policies[0]}, and a resume cannot change it to {policies[1]}: their runs differ."
+            f"the session has policy {policies[0]}, and a resume cannot change it to {policies[1]}: their runs differ."
         )
     if state.session.data != parts.data_hash:
         raise UsageError(
-            "the prepared data differs from that of the run, so values could not be compared. Start a new run."
+            "the prepared data differs from that of the session, so values could not be compared. Start a new session."
         )
     budget = str(parts.target.budget)
     if (before := state.session.budget or budget) != budget:
         raise UsageError(
-            f"the budget is {budget}, and that of the run {before}: values could not be compared. Restore the budget, "
-            f"or start a new run."
+            f"the budget is {budget}, and that of the session {before}: values could not be compared. Restore the "
+            "budget, or start a new session."
         )
 
 

@@ -34,7 +34,7 @@ class Cost:
 
 
 def expected_cost(state: State, target: Target | None = None) -> Cost:
-    """Estimate the next trial from the medians of this run.
+    """Estimate the next trial from the medians of this session.
 
     Before the first run has ended, it is the budget of a trusted target in seconds; 0 for any other target or budget.
     """

@@ -90,7 +90,7 @@ async def _changes(pages: Pages, request: Request, ending: Callable[[], bool]) -
 
 
 def _found(page: str | None) -> Response:
-    return PlainTextResponse("no such run\n", 404) if page is None else HTMLResponse(page)
+    return PlainTextResponse("no such session\n", 404) if page is None else HTMLResponse(page)
 
 
 class _Guard(BaseHTTPMiddleware):
