@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.events import Event, Told
+from agent.ledger.events import Event, Observed
 from agent.ledger.state import State
 from agent.observers.protocol import Observer
 from agent.repo.create import make_repository
@@ -61,7 +61,7 @@ class Clock(Observer):
         self._look = look
 
     def event(self, event: Event, state: State) -> None:
-        if isinstance(event, Told):
+        if isinstance(event, Observed):
             self.ended[event.trial] = time.monotonic()
             self._look(event.trial)
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from agent.ledger.events import Asked, Candidate, Ended, Judged, Measured, Moved, RunStarted, SessionStarted, Told
+from agent.ledger.events import Asked, Candidate, Ended, Judged, Measured, Moved, Observed, RunStarted, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.repo.repo import Repo
 from agent.types import Measurement, Proposal, Role, Verdict
@@ -90,7 +90,7 @@ def write_run(root: Path, tag: str, trials: int, seed: int, repo: Repo | None = 
 
         for _ in range(3):
             measure(0, base, "calibrate", best + draw.gauss(0, 0.001))
-        ledger.append(Told(trial=0))
+        ledger.append(Observed(trial=0))
         head = base
         for number in range(1, trials + 1):
             sha = commit(f"trial {number}")
@@ -108,7 +108,7 @@ def write_run(root: Path, tag: str, trials: int, seed: int, repo: Repo | None = 
             if keep:
                 head, best = accepted(head, number, rate), value or best
                 ledger.append(Moved(trial=number, commit=head))
-            ledger.append(Told(trial=number))
+            ledger.append(Observed(trial=number))
         ledger.append(Ended(reason=f"all {trials} trials done"))
     if repo:
         repo.refs.move(f"refs/heads/autoresearch/{tag}", head, None)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.ledger.events import Asked, Candidate, Event, Judged, Measured, SessionStarted, Told, encode
+from agent.ledger.events import Asked, Candidate, Event, Judged, Measured, Observed, SessionStarted, encode
 from agent.ledger.journal import read
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
@@ -58,7 +58,7 @@ def events(objective: Objective) -> Iterator[Event]:
     yield SessionStarted(time=0.0, baseline="b")
     start = Measurement("b", "calibrate", 0, "cpu", "ok", objective.run(objective.space.defaults, 0).value)
     yield Measured(time=0.0, trial=0, measurement=start)
-    yield Told(time=0.0, trial=0)
+    yield Observed(time=0.0, trial=0)
     method.tell(objective.space.defaults, start.value)
     for trial in range(1, LONG + 1):
         suggestion = method.suggest()
@@ -72,7 +72,7 @@ def events(objective: Objective) -> Iterator[Event]:
         yield Measured(time=0.0, trial=trial, measurement=run)
         verdict = Verdict("revert", outcome.value, None, None, None, 1, 1, 0, "")
         yield Judged(time=0.0, trial=trial, verdict=verdict)
-        yield Told(time=0.0, trial=trial)
+        yield Observed(time=0.0, trial=trial)
 
 
 def resume(name: str, ledger: Path, objective: Objective) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from agent.ledger.events import Told
+from agent.ledger.events import Observed
 from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
 from agent.llm.chat import Answers, Message
@@ -71,7 +71,7 @@ def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
         ledger.append(launch.session_event(parts, directory))
         launch.run(parts, workers, stopper, ledger, Observer())
     events = read(directory.ledger)
-    ended = {event.trial: event.time for event in events if isinstance(event, Told)}
+    ended = {event.trial: event.time for event in events if isinstance(event, Observed)}
     records = fold(events).finished
     counted = records[2:]  # the first trial always waits for its idea
     whole = (ended[records[-1].number] - ended[records[1].number]) / len(counted)

@@ -82,7 +82,7 @@ def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: 
 
 def bulky(run: Path, state: State, now: float) -> Iterator[Found]:
     """The bulky files of finished trials. The next resume needs the files of open trials."""
-    unfinished = {0} if 0 not in state.told else set(state.open)
+    unfinished = {0} if 0 not in state.observed else set(state.open)
     for trial in sorted((run / "trials").glob("[0-9]*")):
         if trial.is_symlink() or not trial.name.isdigit() or int(trial.name) in unfinished:
             continue

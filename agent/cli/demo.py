@@ -64,7 +64,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     directory = setup.start(settings, live_view(), say)
     status = finish(directory)
     state, _ = load(directory)
-    if 0 in state.told:
+    if 0 in state.observed:
         report = write_report(directory.path)
         console().print(log_table(night_of(state, {})))
         print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")

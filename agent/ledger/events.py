@@ -117,7 +117,7 @@ class Judged(_OfTrial, frozen=True, kw_only=True, tag="judged"):
     verdict: Verdict
 
 
-class Told(_OfTrial, frozen=True, kw_only=True, tag="told"):
+class Observed(_OfTrial, frozen=True, kw_only=True, tag="told"):
     """The proposer has received the outcome of a trial."""
 
 
@@ -190,7 +190,7 @@ Event: TypeAlias = (
     | RunStarted
     | Measured
     | Judged
-    | Told
+    | Observed
     | Moved
     | Stacked
     | Weighed

@@ -20,6 +20,7 @@ from agent.ledger.events import (
     Lost,
     Measured,
     Moved,
+    Observed,
     Planned,
     Published,
     Repaired,
@@ -28,7 +29,6 @@ from agent.ledger.events import (
     ServerProblem,
     SessionStarted,
     Stacked,
-    Told,
     Weighed,
     fields_of,
     name_of,
@@ -51,7 +51,7 @@ class State:
     records: tuple[Record, ...] = ()
     runs: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)  # by commit, oldest first
     started: tuple[RunStarted, ...] = ()  # runs neither measured nor lost yet
-    told: frozenset[int] = frozenset()  # trials whose outcome the proposer knows
+    observed: frozenset[int] = frozenset()  # trials whose outcome the proposer knows
     moved: Mapping[int, str] = field(default_factory=dict)  # trial → accepted commit
     lost: int = 0  # number of lost runs
     server_problems: tuple[ServerProblem, ...] = ()  # of the model server that sleeps during runs
@@ -128,7 +128,7 @@ class StateBuilder:
         self.records: list[Record] = []
         self.runs: dict[str, tuple[Measurement, ...]] = {}
         self.started: list[RunStarted] = []
-        self.told: set[int] = set()
+        self.observed: set[int] = set()
         self.moved: dict[int, str] = {}
         self.lost = self.resumed = self.resumed_at = 0
         self.ended: str | None = None
@@ -187,8 +187,8 @@ class StateBuilder:
                 self.open = [trial for trial in self.open if trial != event.trial]
                 if event.verdict.decision == "keep":
                     self.keeps.append(event.trial)
-            case Told():
-                self.told.add(event.trial)
+            case Observed():
+                self.observed.add(event.trial)
             case Moved():
                 self._change(event.trial, accepted=event.commit)
                 self.moved[event.trial] = event.commit

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.ledger.events import Asked, Ended, Event, Lost, Resumed, RunStarted, ServerProblem, Told
+from agent.ledger.events import Asked, Ended, Event, Lost, Observed, Resumed, RunStarted, ServerProblem
 from agent.review.data.server import words_of
 from agent.types import is_number
 
@@ -41,7 +41,7 @@ def follow(activity: Activity, event: Event) -> Activity:
     match event:
         case RunStarted():
             return Activity("startup", event.trial, event.role, note=activity.note)
-        case Told():
+        case Observed():
             return Activity("model", event.trial + 1, note=activity.note)
         case Asked():
             return replace(activity, note="")  # the problem in the note is over

@@ -10,7 +10,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from agent.errors import NoEffect, PatchRejected, ReplyRejected
-from agent.ledger.events import Asked, Event, Told
+from agent.ledger.events import Asked, Event, Observed
 from agent.ledger.state import StateBuilder
 from agent.llm.api_keys import scrub
 from agent.llm.prompts import cut_notes, one_line
@@ -123,7 +123,7 @@ class BlockProposer:
                 made = event.proposal
                 found = None if made.params is None else Suggestion(made.params, made.source, search=made.search)
                 self.method.replay(found)
-            elif isinstance(event, Told):  # the record of that time: without later runs of the same commit
+            elif isinstance(event, Observed):  # the record of that time: without later runs of the same commit
                 self.tell(builder.records[event.trial - 1] if event.trial else builder.state().baseline_record)
 
 

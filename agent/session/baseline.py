@@ -38,7 +38,7 @@ class Baseline:
 
     def settled(self, state: State) -> bool:
         """Whether trials can start: the proposer knows the baseline, on each type of device."""
-        return 0 in state.told and not self._uncalibrated(state)
+        return 0 in state.observed and not self._uncalibrated(state)
 
     def advance(self, state: State) -> bool:
         """Take the next step; False if it has to wait.

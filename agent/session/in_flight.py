@@ -20,7 +20,7 @@ from agent.errors import (
     SearchExhausted,
 )
 from agent.judge.policy import MeasureNext
-from agent.ledger.events import Asked, Lost, Measured, Repaired, RunStarted, Told
+from agent.ledger.events import Asked, Lost, Measured, Observed, Repaired, RunStarted
 from agent.ledger.state import RETRIES, State, lost_in_a_row
 from agent.proposers.protocol import Context, Proposer
 from agent.rundir.directory import RunDirectory
@@ -141,7 +141,7 @@ def with_checkpoint(runs: tuple[Measurement, ...]) -> Measurement | None:
 def prune_checkpoints(directory: RunDirectory, state: State, trial: int, running: Iterable[Order]) -> None:
     """Delete the checkpoints of a trial, except those of running runs and the one for the test split."""
     record = state.of_trial(trial)
-    needed = with_checkpoint(record.runs if record else state.baseline_runs) if trial not in state.told else None
+    needed = with_checkpoint(record.runs if record else state.baseline_runs) if trial not in state.observed else None
     forget_checkpoints(directory, trial, {*(order.trace for order in running), *([needed.trace] if needed else [])})
 
 
@@ -203,14 +203,14 @@ class Ideas:
     def restore(self, state: State) -> None:
         """Bring the proposer and results.tsv to where the ledger ends."""
         self._proposer.replay(self._recorder.events)
-        if 0 in state.told:
-            told = [state.of_trial(event.trial) for event in self._recorder.events if isinstance(event, Told)]
-            records = [record or state.baseline_record for record in told]
+        if 0 in state.observed:
+            observed = [state.of_trial(event.trial) for event in self._recorder.events if isinstance(event, Observed)]
+            records = [record or state.baseline_record for record in observed]
             rewrite_results(self._directory.results, records, state.session.goal)
 
     def report(self, state: State, waiting: Collection[int] = ()) -> bool:
         """Tell the outcome of one finished trial, other than those ``waiting``; False if there is none."""
-        known = state.told.union(waiting)
+        known = state.observed.union(waiting)
         record = next((record for record in state.finished if record.number not in known), None)
         if record is None or self.pending:  # one thread at a time uses the proposer
             return False
@@ -220,7 +220,7 @@ class Ideas:
     def tell(self, record: Record) -> None:
         """Report the outcome of a trial to the proposer and in results.tsv. Its checkpoints are not needed any more."""
         self._proposer.tell(record)
-        self._recorder.write(Told(trial=record.number))
+        self._recorder.write(Observed(trial=record.number))
         append_result(self._directory.results, record, self._recorder.state.session.goal)
         forget_checkpoints(self._directory, record.number, ())
 

@@ -100,13 +100,13 @@ class Session:
         """Why the session ends; "" while a trial is to be started or finished."""
         if reason := self.ending.at_once():
             return AT_ONCE if self.runs.orders else reason
-        unreported = 0 in state.told and len(state.told) < 1 + len(state.finished)
+        unreported = 0 in state.observed and len(state.observed) < 1 + len(state.finished)
         if self.runs.orders or unreported or any(record.candidate for record in state.open_records):
             return ""
         if self.ideas.problem:
             raise self.ideas.problem
         trial = state.open[0] if state.open else len(state.records) + 1
-        return self.ending.before(state, trial if 0 in state.told else 0)
+        return self.ending.before(state, trial if 0 in state.observed else 0)
 
     def end(self, reason: str) -> str:
         self.runs.leave()

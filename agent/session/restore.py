@@ -14,6 +14,6 @@ def restore(recorder: Recorder, ideas: Ideas, commits: Commits) -> None:
         recorder.write(Lost(trial=run.trial, trace=run.trace, reason="the session died"))
     state = recorder.state
     ideas.restore(state)
-    if 0 in state.told:
+    if 0 in state.observed:
         recorder.note(commits.restore(state))
         recorder.note(commits.mirror(state))

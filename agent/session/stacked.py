@@ -43,7 +43,11 @@ class StackedSession(Session):
             return super().reason_to_end(state)
         if reason := self.ending.at_once():
             return AT_ONCE if self.runs.orders else reason
-        if self.runs.orders or unpublished(state) or any(record.number not in state.told for record in state.finished):
+        if (
+            self.runs.orders
+            or unpublished(state)
+            or any(record.number not in state.observed for record in state.finished)
+        ):
             return ""
         if self.ending.stopping:
             return self.ending.before(state, 1)

@@ -9,7 +9,7 @@ from typing import Any
 from sessions import refs_of
 from targets import TOML, git
 
-from agent.ledger.events import Asked, Measured, Published, Told
+from agent.ledger.events import Asked, Measured, Observed, Published
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.repo.history import history
@@ -82,9 +82,9 @@ def check_stacked(directory: RunDirectory, target: Path, trials: int) -> State:
     events = read(directory.ledger)
     state = fold(events)
     asked = [e.trial for e in events if isinstance(e, Asked)]
-    told = [e.trial for e in events if isinstance(e, Told)]
+    observed = [e.trial for e in events if isinstance(e, Observed)]
     assert asked == list(range(1, trials + 1))
-    assert sorted(told) == [0, *asked]
+    assert sorted(observed) == [0, *asked]
     assert not state.started
     assert list(state.moved) == list(state.keeps)
     planned = [(stack.commit, stack.seed) for stack in state.stacks]

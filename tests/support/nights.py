@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from agent.ledger.events import Asked, Candidate, Ended, Judged, Measured, Moved, RunStarted, SessionStarted, Told
+from agent.ledger.events import Asked, Candidate, Ended, Judged, Measured, Moved, Observed, RunStarted, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.types import Decision, Measurement, Proposal, Verdict
 
@@ -141,7 +141,7 @@ class _Writer:
                 self.measure(0, self.base, "calibrate")
             if night.calibration:
                 self.test(0, self.base)
-                self.ledger.append(Told(trial=0))
+                self.ledger.append(Observed(trial=0))
             for trial in range(1, night.trials + 1):
                 self.trial(trial, half=not night.ended and trial == night.trials)
             if night.ended:
@@ -157,7 +157,7 @@ class _Writer:
         (folder / "proposal.diff").write_text(proposal.diff)
         self.ledger.append(Asked(trial=number, started=night.clock() - 4, proposal=proposal))
         if proposal.ending:
-            self.ledger.append(Told(trial=number))
+            self.ledger.append(Observed(trial=number))
             return
         commit = self.commit(f"trial {number}")
         self.true[commit] = self.true[self.incumbent] + self.sign * effect
@@ -266,7 +266,7 @@ class _Writer:
             self.ledger.append(Moved(trial=number, commit=self.head))
             record = self.ledger.state.records[-1]
             self.params = {**self.params, **(record.proposal.params or {})}
-        self.ledger.append(Told(trial=number))
+        self.ledger.append(Observed(trial=number))
 
     def ahead(self, commit: str) -> float:
         theirs = self.values.get(self.incumbent) or [self.true[self.incumbent]]

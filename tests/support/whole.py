@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.events import Asked, Event, Told, fields_of, name_of
+from agent.ledger.events import Asked, Event, Observed, fields_of, name_of
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.repo.history import history
@@ -35,8 +35,8 @@ def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
     state = fold(events)
     asked = [e.trial for e in events if isinstance(e, Asked)]
     assert asked == list(range(1, trials + 1)), asked
-    told = [e.trial for e in events if isinstance(e, Told)]
-    assert sorted(told) == [0, *asked], told
+    observed = [e.trial for e in events if isinstance(e, Observed)]
+    assert sorted(observed) == [0, *asked], observed
     assert not state.started, "a run is neither measured nor lost"
     names = [(m.commit, m.seed) for runs in state.runs.values() for m in runs if m.role != "test"]
     assert len(set(names)) == len(names), "a commit was measured twice under one seed"
@@ -55,7 +55,7 @@ def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
             assert any(run.value is not None for run in state.runs[record.candidate])
     lines = directory.results.read_text().splitlines()
     assert len(lines) == 2 + trials, len(lines)
-    in_order = [state.records[trial - 1] for trial in told if trial]
+    in_order = [state.records[trial - 1] for trial in observed if trial]
     assert [line.split("\t")[3] for line in lines[2:]] == [_published(r.status, r.decision) for r in in_order]
 
 

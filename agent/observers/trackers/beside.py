@@ -36,7 +36,7 @@ class Trackers(Observer):
         return self
 
     def event(self, event: Event, state: State) -> None:
-        self._settled = len(state.told)
+        self._settled = len(state.observed)
 
     def __exit__(self, *_: object) -> None:
         deadline = time.monotonic() + AT_EXIT + 1  # the process ends itself after AT_EXIT

@@ -22,7 +22,7 @@ from pathlib import Path
 from agent import text
 from agent.errors import UsageError
 from agent.files import acquire
-from agent.ledger.events import Event, Told
+from agent.ledger.events import Event, Observed
 from agent.ledger.recovery import LedgerTail
 from agent.ledger.state import State, StateBuilder
 from agent.llm.api_keys import scrub
@@ -64,7 +64,7 @@ class Follower:
         """Send the finished trials whose outcome the proposer never received, since the session was killed."""
         state = self._tail.builder.state()
         for record in state.finished:
-            if record.number not in state.told:
+            if record.number not in state.observed:
                 self._attempt(lambda number=record.number: self._write(number, state))  # type: ignore[misc]
 
     def finish(self) -> None:
@@ -74,11 +74,11 @@ class Follower:
     @property
     def missing(self) -> int:
         """Number of trials that the tracker refused, or that it does not hold yet."""
-        return len(self._tail.builder.told) - self.held
+        return len(self._tail.builder.observed) - self.held
 
     def _apply(self, builder: StateBuilder, event: Event) -> None:
         builder.apply(event)
-        if isinstance(event, Told):
+        if isinstance(event, Observed):
             state = builder.state()
             self._points.append((state.last_time, point_of(state)))
             self._attempt(lambda: self._write(event.trial, state))

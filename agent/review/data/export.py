@@ -41,7 +41,7 @@ MOST_DIFF = 2000  # characters of a diff in a study: its database has a limit fo
 def export(state: State, kind: str) -> str:
     """Return the record of a session as tsv, csv or json."""
     if kind == "tsv":
-        records = [state.baseline_record, *state.finished] if 0 in state.told else []
+        records = [state.baseline_record, *state.finished] if 0 in state.observed else []
         return TSV_HEADER + "".join(result_line(record, state.session.goal) for record in records)
     if kind == "csv":
         return export_csv(state)

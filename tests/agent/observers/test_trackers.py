@@ -23,7 +23,7 @@ from targets import make_bowl
 from agent.cli.entry import main
 from agent.cli.parser import build_parser
 from agent.errors import EnvironmentProblem, UsageError
-from agent.ledger.events import Told
+from agent.ledger.events import Observed
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
 from agent.llm.api_keys import scrub
@@ -319,6 +319,6 @@ def test_entries_hold_no_keys_and_increasing_steps(night: RunDirectory) -> None:
 
 def test_points_follow_the_ledger(night: RunDirectory) -> None:
     events = read(night.ledger)
-    states: list[State] = [fold(events[: k + 1]) for k, event in enumerate(events) if isinstance(event, Told)]
+    states: list[State] = [fold(events[: k + 1]) for k, event in enumerate(events) if isinstance(event, Observed)]
     assert [point_of(state)["trials"] for state in states] == list(range(7))
     assert about(states[0]) == about(states[-1])

@@ -23,7 +23,7 @@ from targets import TRAIN, make_bowl
 
 from agent import text
 from agent.cli.entry import main
-from agent.ledger.events import Asked, Resumed, RunStarted, SessionStarted, Told
+from agent.ledger.events import Asked, Observed, Resumed, RunStarted, SessionStarted
 from agent.ledger.journal import parse
 from agent.ledger.recovery import read_state
 from agent.ledger.state import State, fold
@@ -233,14 +233,14 @@ def test_split_excludes_time_between_sessions() -> None:
     proposal = Proposal("code", "llm", "b", "", ending="duplicate")
     events = [
         SessionStarted(time=1000.0, baseline="b"),
-        Told(time=1010.0, trial=0),
+        Observed(time=1010.0, trial=0),
         Asked(time=1040.0, trial=1, started=1038.0, proposal=proposal),
-        Told(time=1041.0, trial=1),
+        Observed(time=1041.0, trial=1),
         Resumed(time=9041.0, attempt=1),
         Asked(time=9046.0, trial=2, started=9041.0, proposal=proposal),
     ]
     summary = summarize(fold(events))
     assert summary.wall_seconds == 46
     assert summary.split == {"waiting for ideas": 35, "overhead": 11}
-    back = [SessionStarted(time=1000.0), Told(time=500.0, trial=0)]
+    back = [SessionStarted(time=1000.0), Observed(time=500.0, trial=0)]
     assert summarize(fold(back)).split == {}

@@ -11,7 +11,7 @@ from places import ROOT
 from scripted import ScriptedModel
 from search_models import Helper
 
-from agent.ledger.events import Asked, Candidate, Judged, Measured, Told, decode, encode
+from agent.ledger.events import Asked, Candidate, Judged, Measured, Observed, decode, encode
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
 from agent.proposers.protocol import Context
@@ -119,7 +119,7 @@ def test_resume_reads_the_forecasts_of_the_model(tmp_path):
         verdict = Verdict("revert", run.value, None, None, None, 1, 1, 0, "")
         at = {"time": 1.0, "trial": k}
         events += [Asked(**at, proposal=proposal), Candidate(**at, commit="c", ref="r")]
-        events += [Measured(**at, measurement=run), Judged(**at, verdict=verdict), Told(**at)]
+        events += [Measured(**at, measurement=run), Judged(**at, verdict=verdict), Observed(**at)]
         lived.tell(Record(k, proposal, "c", (run,), verdict))
     assert any("forecast" in e.proposal.search for e in events if isinstance(e, Asked))
     resumed.replay(decode(encode(event)) for event in events)

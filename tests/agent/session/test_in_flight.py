@@ -66,5 +66,5 @@ def test_checkpoint_of_running_run_is_kept(tmp_path: Path) -> None:
 
 
 def test_finished_trials_keep_no_checkpoint(tmp_path: Path) -> None:
-    state = State(session=SessionStarted(baseline="base"), runs={"base": runs_of(0, OK)}, told=frozenset({0}))
+    state = State(session=SessionStarted(baseline="base"), runs={"base": runs_of(0, OK)}, observed=frozenset({0}))
     assert left_after(RunDirectory(tmp_path, "night"), state, 0) == []

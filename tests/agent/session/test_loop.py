@@ -288,11 +288,11 @@ def test_resume_works_after_target_moved(target: Path, tmp_path: Path) -> None:
 
 def test_later_resume_uses_earlier_changes(target: Path, tmp_path: Path) -> None:
     start(target, tmp_path / "runs", trials=1, breaker=5)
-    told: list[str] = []
+    times: list[str] = []
 
     def early(when: str, what: str) -> bool:
-        told.extend([what] if (when, what) == ("after", "told") else [])
-        return len(told) == 1
+        times.extend([what] if (when, what) == ("after", "told") else [])
+        return len(times) == 1
 
     assert killed(lambda: resume(tmp_path / "runs", trials=3, proposer="random", breaker=0), early)
     directory = resume(tmp_path / "runs")

@@ -283,4 +283,4 @@ def test_model_failure_lets_running_trial_finish(tmp_path: Path) -> None:
         )  # fmt: skip
     state = state_of(RunDirectory(tmp_path / "runs", "night"))
     assert [r.decision for r in state.records] == ["keep"]
-    assert 1 in state.told
+    assert 1 in state.observed

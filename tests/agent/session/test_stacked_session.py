@@ -68,7 +68,7 @@ def test_night_finds_the_gains_and_publishes_them(night: Night) -> None:
 def test_stopped_night_keeps_undecided_edits_open(night: Night) -> None:
     assert night.stopped.ended == "stopped by the user"
     assert night.stopped.open
-    assert not set(night.stopped.open) & set(night.stopped.told)
+    assert not set(night.stopped.open) & set(night.stopped.observed)
 
 
 def test_show_tells_what_an_edit_is_worth(night: Night) -> None:
