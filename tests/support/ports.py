@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
-_BELOW_EPHEMERAL = range(12_000, 32_000)  # the kernel gives none of these to another socket
+# The kernel gives none of these to another socket. Ray refuses ports below 20,000, which its workers use.
+_BELOW_EPHEMERAL = range(20_000, 32_000)
 _next = os.getpid() * 37  # processes that test at the same time begin at different ports
 _dead: list[socket.socket] = []
 
