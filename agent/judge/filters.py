@@ -25,7 +25,7 @@ class SeedEffect(NamedTuple):
     """Name of the effect of a seed."""
 
     seed: int
-    trial: int | None = None  # an edit that draws other random numbers has effects of its own
+    trial: int | None = None  # whose edit draws other random numbers; None: the effect that other commits share
 
 
 class EditEffect(NamedTuple):

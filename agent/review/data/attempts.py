@@ -8,7 +8,7 @@
   prediction), gain_se, self_reported
 - commit: of the candidate (null if there is none); accepted: the commit on the branch (null)
 - runs: on the validation split; under policy stacked, those that carried the edit
-- seconds: of its own runs
+- seconds: of the trial's runs
 - idea: of the bank, which the edit takes up, or empty
 - loop: why the model's answers count as a loop, so that the source stands in for the model; or empty
 - repairs: requests to the model to repair an edit that failed before training

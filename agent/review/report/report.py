@@ -92,7 +92,7 @@ def _page(night: Night, kept: Sequence[Details], run_dir: Path, live: str) -> st
 
 
 def _row(attempt: Attempt, run_dir: Path, limit: int) -> tuple[Attempt, str, list[tuple[str, Pieces]], list[str]]:
-    """A trial with its rationale, diff and decisive lines; kept edits have a section of their own for these."""
+    """A trial with its rationale, diff and decisive lines; for kept edits another section shows these."""
     if not limit or attempt.decision == "keep":
         return attempt, "", [], []
     rows = [(kind, [("", words)]) for kind, words in _diff(attempt, limit)]  # not highlighted: there may be thousands

@@ -149,7 +149,7 @@ def test_wild_loss_is_blamed_on_its_edit() -> None:
 
 @pytest.mark.parametrize("sizes", [10, 30, 55, 5000])
 @pytest.mark.parametrize("rho", [0.0, 0.9])
-def test_huge_gain_is_believed_after_two_runs(rho: float, sizes: float) -> None:
+def test_huge_gain_counts_after_two_runs(rho: float, sizes: float) -> None:
     belief, *noise = session(rho)
     belief.open(1)
     run(belief, (noise[0], noise[1]), rho, 0, sizes * 0.02)

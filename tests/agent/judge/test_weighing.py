@@ -71,7 +71,7 @@ def test_wild_loss_of_two_new_edits_accuses_neither_yet() -> None:
     assert model.worth(3).probability < 0.001
 
 
-def test_huge_gain_is_believed() -> None:
+def test_repeated_huge_gain_is_no_outlier() -> None:
     model = weighed({1: 2.0}, 20)
     model.open(2)
     assert not model.observe(0, 5000.0, [2], [2])
