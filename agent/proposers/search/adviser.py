@@ -32,8 +32,7 @@ T = TypeVar("T")
 TEMPERATURE = 0.7
 LONGEST = 8192  # tokens of an answer, reasoning included
 SHORTEST = 512
-REPAIRS = 1
-POINTS = 4  # answers per request
+POINTS = 4  # answers per request, where the process can compare them
 NEEDED = 0.5  # success probability that a point of the model needs, before any failed
 NEEDED_STEP = 1.0  # log-odds by which a failed point raises that probability
 AVOIDED = 1e6  # taken from the worth of points that must not run if another can
@@ -76,7 +75,7 @@ class Conversation:
                     raise ReplyRejected(problem)
                 return read(reply)
             except ReplyRejected as error:
-                if self.repairs - before == REPAIRS or not self.replies:
+                if self.repairs > before or not self.replies:
                     raise NoPoint(f"the model gave no usable configuration: {error}", *self.record()) from None
                 self.repairs += 1
                 remark = fill("hparams-repair", reason=fenced(str(error)[:2000], "text"))
@@ -92,14 +91,6 @@ class Conversation:
         return Suggestion(params, "llm", rationale, *self.record())
 
 
-@dataclass(frozen=True)
-class Advice:
-    """The usable points of one ask, and the conversation that gave them."""
-
-    talk: Conversation
-    points: Sequence[Point]
-
-
 class Adviser:
     """A model that proposes configurations for ``method``, as diffs of the block or JSON objects."""
 
@@ -107,17 +98,18 @@ class Adviser:
         self.llm, self.method, self.form = llm, method, form
 
     def advise(
-        self, ask: int, template: str, count: int = 1, failures: FailureModel | None = None, **values: str
-    ) -> Advice:
-        """New configurations, from the prompt ``template`` with the extra variables ``values``.
+        self, ask: int, template: str, state: str, failures: FailureModel | None
+    ) -> tuple[Conversation, list[Point]]:
+        """The conversation about the prompt ``template``, and the new configurations that it gave.
 
         If all answers will probably fail, they are sent back once with the probability; the points of both replies are
         returned.
 
         Args:
             ask: number of the ask; it seeds the requests.
-            count: answers per request.
-            failures: the failures so far; by default no answer is doubted.
+            template: name of the prompt.
+            state: state of the search, for the prompt.
+            failures: the failures so far; None: one answer per request, which is never doubted.
 
         Raises:
             NoPoint: no valid new configuration after one repair request.
@@ -145,17 +137,17 @@ class Adviser:
             bounds=bounds(space),
             best=table(space, leaders(method.observations), method.terms),
             latest=latest(method),
+            state=state,
             **wording(method),
-            **values,
         )
-        form = self._enforced(text) | ({"n": count} if count > 1 else {})
+        form = self._enforced(text) | ({"n": POINTS} if failures else {})
         try:
             points = talk.until_accepted(prompt, form, read)
         except NoPoint:
             if not doubted:  # the doubtful answers were valid
                 raise
             points = doubted
-        return Advice(talk, list(points.values()))
+        return talk, list(points.values())
 
     def _point(self, text: str, answer: str) -> Point:
         if self.form == "diff":
@@ -250,10 +242,10 @@ class Hparams(Method):
 
     def propose(self, ask: int) -> Suggestion:
         failures = FailureModel(self.space, self.observations, self.space.to_unit(self.baseline))
-        advice = self.adviser.advise(ask, "hparams", POINTS, failures, state=progress(self, self.surrogate))
-        points = [self.space.to_unit(params) for params, _ in advice.points]
-        success = failures.success_probability(points)
+        talk, points = self.adviser.advise(ask, "hparams", progress(self, self.surrogate), failures)
+        places = [self.space.to_unit(params) for params, _ in points]
+        success = failures.success_probability(places)
         worth = np.log(np.maximum(success, 1e-12)) - AVOIDED * (success < needed(failures))
         if len(successes(self.observations)) >= JUDGED:
-            worth = worth + self.surrogate.outlook(points).log_improvement()
-        return advice.talk.suggestion(*advice.points[int(np.argmax(worth))])
+            worth = worth + self.surrogate.outlook(places).log_improvement()
+        return talk.suggestion(*points[int(np.argmax(worth))])

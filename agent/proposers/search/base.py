@@ -11,6 +11,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -187,16 +188,13 @@ class Method(ABC):
         Raises:
             SearchExhausted: no new configuration was found.
         """
-        for _ in range(tries):
-            params = dict(draw())
+        random, home, d = self.stream(ask, "uniform"), self.space.to_unit(self.baseline), self.space.dimensions
+        reaches = (min(1.0, 10.0 ** (3.0 - 6.0 * k / UNIFORM_DRAWS)) for k in range(UNIFORM_DRAWS))
+        # the later half shrinks to the baseline: constraints may leave a small corner
+        uniform = (self.space.from_unit(home + reach * (random.random(d) - home)) for reach in reaches)
+        for params in chain((draw() for _ in range(tries)), uniform):
             if self.space.key(params) not in self.seen:
-                return params
-        random, home = self.stream(ask, "uniform"), self.space.to_unit(self.baseline)
-        for k in range(UNIFORM_DRAWS):  # the later half shrinks to the baseline: constraints may leave a small corner
-            reach = min(1.0, 10.0 ** (3.0 - 6.0 * k / UNIFORM_DRAWS))
-            params = self.space.from_unit(home + reach * (random.random(self.space.dimensions) - home))
-            if self.space.key(params) not in self.seen:
-                return params
+                return dict(params)
         finite = self.space.every() if self.space.size <= LISTED else ()
         left = [params for params in finite if self.space.key(params) not in self.seen]
         if not left:
@@ -231,11 +229,8 @@ def best_and_latest(known: Sequence[Observation], most: int) -> Sequence[Observa
 def _number(name: str, value: float | None) -> float | None:
     """``value`` as a float; None for None and for a non-finite value."""
     try:
-        if isinstance(value, (str, bytes)):
-            raise TypeError
-        number = math.nan if value is None else float(value)
+        return float(value) if value is not None and math.isfinite(value) else None
     except OverflowError:
         return None
-    except (TypeError, ValueError):
+    except TypeError:
         raise UsageError(f"tell: {name} = {value!r} is not a number; report a failure with value None") from None
-    return number if math.isfinite(number) else None

@@ -182,13 +182,12 @@ class CmaEs(Method):
 
     def asked(self, suggestion: Suggestion, ask: int) -> None:
         """Find the sample behind the suggestion. The samples of an ask can be drawn again, so none is stored."""
-        points = self.candidates(ask)
-        key = self.space.key(suggestion.params)
+        points, key = self.candidates(ask), self.space.key(suggestion.params)
         distances = np.sum((points - self.space.to_unit(suggestion.params)) ** 2, axis=1)
-        for i in np.argsort(distances, kind="stable"):
-            if self.space.key(self.space.from_unit(points[i])) == key:
-                self._samples[key] = points[i], self.generation
-                return
+        nearest = points[np.argsort(distances, kind="stable")]
+        sample = next((x for x in nearest if self.space.key(self.space.from_unit(x)) == key), None)
+        if sample is not None:
+            self._samples[key] = sample, self.generation
 
     def learn(self, observation: Observation) -> None:
         x, generation = self._samples.pop(observation.key, (observation.x, -1))
