@@ -49,12 +49,19 @@ class Conversation:
     repairs: int = 0
 
     def say(self, messages: Sequence[Message], **form: Any) -> Reply:
-        """Send one request. Raises ModelUnavailable, ContextOverflow."""
-        window = self.llm.describe().max_model_len
-        room = LONGEST if window is None else max(SHORTEST, window - self.llm.count_tokens(messages) - 64)
+        """Send one request. ``form`` are options of which the server gets the forms that it can enforce.
+
+        Raises:
+            ModelUnavailable: no server answers.
+            ContextOverflow: the conversation is too long.
+        """
+        model, room = self.llm.describe(), LONGEST
+        if model.max_model_len is not None:
+            room = min(LONGEST, max(SHORTEST, model.max_model_len - self.llm.count_tokens(messages) - 64))
+        form = {name: value for name, value in form.items() if name == "n" or name in model.structured}
         seed = int(self.random.integers(2**31))
         self.parts.append(f"# Prompt\n\n{messages[-1]['content'].strip()}\n")
-        reply = self.llm.complete(messages, temperature=TEMPERATURE, seed=seed, max_tokens=min(LONGEST, room), **form)
+        reply = self.llm.complete(messages, temperature=TEMPERATURE, seed=seed, max_tokens=room, **form)
         self.replies.append(reply)
         others = [f"# Another answer\n\n{text}\n" for text in reply.choices if text.strip() and text != reply.text]
         self.parts += [*others, f"# Reply\n\n{transcript(reply)}"]
@@ -117,12 +124,12 @@ class Adviser:
         """
         method, space = self.method, self.method.space
         talk = Conversation(self.llm, method.stream(ask, "llm"))
-        top = method.best
-        text = space.render(space.block, method.baseline if top is None else top.params)
+        block = space.render(space.block, method.baseline if method.best is None else method.best.params)
+        answer, form = self._form(block)
         doubted: Points = {}
 
         def read(reply: Reply) -> Points:
-            found = new_points(method, reply, lambda answer: self._point(text, answer))
+            found = new_points(method, reply, lambda text: self._point(block, text))
             if failures is None or talk.repairs:
                 return doubted | found
             objections = [objection(method, failures, params) for params, _ in found.values()]
@@ -133,39 +140,32 @@ class Adviser:
 
         prompt = fill(
             template,
-            answer=self._instructions(text),
+            answer=answer,
             bounds=bounds(space),
             best=table(space, leaders(method.observations), method.terms),
             latest=latest(method),
             state=state,
             **wording(method),
         )
-        form = self._enforced(text) | ({"n": POINTS} if failures else {})
         try:
-            points = talk.until_accepted(prompt, form, read)
+            points = talk.until_accepted(prompt, form if failures is None else {**form, "n": POINTS}, read)
         except NoPoint:
             if not doubted:  # the doubtful answers were valid
                 raise
             points = doubted
         return talk, list(points.values())
 
-    def _point(self, text: str, answer: str) -> Point:
+    def _form(self, block: str) -> tuple[str, dict[str, Any]]:
+        """The instructions for an answer about ``block``, and the option with which a server enforces its form."""
+        shown, space = fenced(block, "python"), self.method.space
         if self.form == "diff":
-            return read_diff(self.method.space, text, answer), said_rationale(answer)
-        return read_object(self.method.space, answer)
+            return fill("hparams-diff", path=space.path, block=shown), {"grammar": block_grammar(space, block)}
+        return fill("hparams-json", block=shown, names=", ".join(space.names)), {"schema": point_schema(space)}
 
-    def _instructions(self, text: str) -> str:
-        block, space = fenced(text, "python"), self.method.space
+    def _point(self, block: str, text: str) -> Point:
         if self.form == "diff":
-            return fill("hparams-diff", path=space.path, block=block)
-        return fill("hparams-json", block=block, names=", ".join(space.names))
-
-    def _enforced(self, text: str) -> dict[str, Any]:
-        """Options with which the server enforces the form while decoding; empty if it cannot."""
-        able = self.llm.describe().structured
-        if self.form == "diff":
-            return {"grammar": block_grammar(self.method.space, text)} if "grammar" in able else {}
-        return {"schema": point_schema(self.method.space)} if "schema" in able else {}
+            return read_diff(self.method.space, block, text), said_rationale(text)
+        return read_object(self.method.space, text)
 
 
 def new_points(method: Method, reply: Reply, read: Callable[[str], Point]) -> Points:

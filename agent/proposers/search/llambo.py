@@ -68,13 +68,13 @@ class Llambo(Method):
                 notes=wording(self)["notes"],
                 names=", ".join(self.space.names),
             ),
-            {"n": CANDIDATES} | self._form(point_schema(self.space, rationale=False)),
+            {"n": CANDIDATES, "schema": point_schema(self.space, rationale=False)},
             lambda reply: self._candidates(reply, random),
         )
         if len(candidates) == 1:
             return talk.suggestion(candidates[0], "The only new candidate.")
-        predictions = {"type": "array", "items": {"type": self.prediction}}
         count = len(candidates)
+        predictions = {"type": "array", "items": {"type": self.prediction}, "minItems": count, "maxItems": count}
         scores = talk.until_accepted(
             fill(
                 "llambo-score",
@@ -84,8 +84,7 @@ class Llambo(Method):
                 count=count,
                 form=self.answer_form,
             ),
-            {"n": PREDICTIONS}
-            | self._form(closed_object({"predictions": {**predictions, "minItems": count, "maxItems": count}})),
+            {"n": PREDICTIONS, "schema": closed_object({"predictions": predictions})},
             lambda reply: _predictions(reply, count),
         )
         index, rationale = self.pick(scores)
@@ -115,9 +114,6 @@ class Llambo(Method):
         return index, f"Predicted {self.terms.metric} {shown[index]:.5f} ± {deviation[index]:.5f}."
 
     # --- prompts and replies ----------------------------------------------------------------------------------------
-
-    def _form(self, schema: dict[str, Any]) -> dict[str, Any]:
-        return {"schema": schema} if "schema" in self.llm.describe().structured else {}
 
     def _candidates(self, reply: Reply, random: np.random.Generator) -> list[dict[str, Value]]:
         """The new configurations of a reply. Raises ReplyRejected if there is none."""
