@@ -168,22 +168,31 @@ class Adviser:
         return read_object(self.method.space, text)
 
 
-def new_points(method: Method, reply: Reply, read: Callable[[str], Point]) -> Points:
-    """The different new configurations of a reply; ``read`` takes one answer. Raises ReplyRejected if there is none."""
-    found: Points = {}
-    problem = ""
-    for answer in [text for text in reply.choices if text.strip()] or [reply.text]:
+def readable(reply: Reply, read: Callable[[str], T]) -> list[T]:
+    """What ``read`` finds in the choices of a reply. Raises ReplyRejected with its first reason if it finds nothing."""
+    found, problem = [], ""
+    for text in [text for text in reply.choices if text.strip()] or [reply.text]:
         try:
-            params, rationale = read(answer)
-            wrong = "; ".join(method.space.valid(params)) or repeated(method, params)
+            found.append(read(text))
         except ReplyRejected as error:
-            wrong = str(error)
-        if wrong:
-            problem = problem or wrong
-        else:
-            found.setdefault(method.space.key(params), (params, one_line(rationale, RATIONALE)))
+            problem = problem or str(error)
     if not found:
         raise ReplyRejected(problem)
+    return found
+
+
+def new_points(method: Method, reply: Reply, read: Callable[[str], Point]) -> Points:
+    """The different new configurations of a reply; ``read`` takes one choice. Raises ReplyRejected if there is none."""
+
+    def new(text: str) -> Point:
+        params, rationale = read(text)
+        if wrong := "; ".join(method.space.valid(params)) or repeated(method, params):
+            raise ReplyRejected(wrong)
+        return params, one_line(rationale, RATIONALE)
+
+    found: Points = {}
+    for params, rationale in readable(reply, new):
+        found.setdefault(method.space.key(params), (params, rationale))
     return found
 
 
