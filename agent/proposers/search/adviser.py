@@ -18,7 +18,7 @@ from agent.llm.prompts import fill, one_line
 from agent.llm.transcript import no_answer, transcript
 from agent.proposers.search.answer_forms import RATIONALE, block_grammar, point_schema, read_diff, read_object
 from agent.proposers.search.base import Method, NoPoint, Suggestion, successes
-from agent.proposers.search.failure_model import FailureModel
+from agent.proposers.search.failure_model import MODEL, FailureModel
 from agent.proposers.search.prompt_tables import bounds, latest, leaders, progress, table, wording
 from agent.proposers.search.surrogate import JUDGED, Surrogate
 from agent.space.space import Key, Params, SearchSpace
@@ -33,8 +33,6 @@ TEMPERATURE = 0.7
 LONGEST = 8192  # tokens of an answer, reasoning included
 SHORTEST = 512
 POINTS = 4  # answers per request, where the process can compare them
-NEEDED = 0.5  # success probability that a point of the model needs, before any failed
-NEEDED_STEP = 1.0  # log-odds by which a failed point raises that probability
 AVOIDED = 1e6  # taken from the worth of points that must not run if another can
 
 
@@ -196,15 +194,10 @@ def new_points(method: Method, reply: Reply, read: Callable[[str], Point]) -> Po
     return found
 
 
-def needed(failures: FailureModel) -> float:
-    """Success probability that a point of the model needs; each failure of one raises it."""
-    return failures.threshold(NEEDED, NEEDED_STEP, ("llm",))
-
-
 def objection(method: Method, failures: FailureModel, params: Params) -> str:
     """The objection to a point of the model that will probably fail; empty for another."""
     success = float(failures.success_probability([method.space.to_unit(params)])[0])
-    if success >= needed(failures):
+    if success >= failures.threshold(MODEL):
         return ""
     failed = ", ".join(sorted({o.status for o in method.observations if o.value is None}))
     return (
@@ -254,7 +247,7 @@ class Hparams(Method):
         talk, points = self.adviser.advise(ask, "hparams", progress(self, self.surrogate), failures)
         places = [self.space.to_unit(params) for params, _ in points]
         success = failures.success_probability(places)
-        worth = np.log(np.maximum(success, 1e-12)) - AVOIDED * (success < needed(failures))
+        worth = np.log(np.maximum(success, 1e-12)) - AVOIDED * (success < failures.threshold(MODEL))
         if len(successes(self.observations)) >= JUDGED:
             worth = worth + self.surrogate.outlook(places).log_improvement()
         return talk.suggestion(*points[int(np.argmax(worth))])

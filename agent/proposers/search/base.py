@@ -73,7 +73,7 @@ class Observation:
     n: int  # runs behind ``value``
     status: str
     memory_gb: float | None
-    source: str = ""  # source of the suggestion; empty for a configuration that was never asked
+    source: str = ""  # source of the suggestion; empty for a configuration that was not asked
 
 
 class Method(ABC):
@@ -105,7 +105,6 @@ class Method(ABC):
         self.best: Observation | None = None  # the success with the smallest value
         self.open: dict[Key, Suggestion] = {}  # asks without a result, in order
         self.seen: set[Key] = {space.key(self.baseline)}  # asked, reported, or the baseline
-        self._sources: dict[Key, str] = {}
 
     @abstractmethod
     def propose(self, ask: int) -> Suggestion:
@@ -118,8 +117,8 @@ class Method(ABC):
     def asked(self, suggestion: Suggestion, ask: int) -> None:  # noqa: B027 - optional hook
         """Hook: ask number ``ask`` returned ``suggestion``, now or before a resume."""
 
-    def learn(self, observation: Observation) -> None:  # noqa: B027 - optional hook
-        """Hook: ``observation`` was appended to ``self.observations``."""
+    def learn(self, observation: Observation, suggestion: Suggestion | None) -> None:  # noqa: B027 - optional hook
+        """Hook: ``observation`` was appended to ``self.observations``; ``suggestion`` is its open ask, if any."""
 
     def suggest(self) -> Suggestion:
         """``ask`` with the origin of the configuration.
@@ -153,7 +152,6 @@ class Method(ABC):
         self.asked(suggestion, ask)
         self.seen.add(key)
         self.open[key] = suggestion
-        self._sources[key] = suggestion.source
 
     def tell(
         self, params: Params, value: float | None, *, n: int = 1, status: str = "ok", memory_gb: float | None = None
@@ -170,13 +168,14 @@ class Method(ABC):
         if status != "ok" or result is None:
             result, status = None, "failed" if status in ("ok", "", None) else str(status)
         key, x, memory = self.space.key(params), self.space.to_unit(params), max(memory or 0.0, 0.0) or None
-        observation = Observation(params, key, x, result, max(1, runs), status, memory, self._sources.get(key, ""))
-        self.open.pop(key, None)
+        suggestion = self.open.pop(key, None)
+        source = suggestion.source if suggestion else ""
+        observation = Observation(params, key, x, result, max(1, runs), status, memory, source)
         self.seen.add(key)
         self.observations.append(observation)
         if result is not None and (self.best is None or result < loss(self.best)):
             self.best = observation
-        self.learn(observation)
+        self.learn(observation, suggestion)
 
     def stream(self, ask: int, name: str = "") -> np.random.Generator:
         """Random generator of ask number ``ask``; independent for each ``name``."""

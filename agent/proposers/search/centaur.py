@@ -19,13 +19,14 @@ import numpy as np
 
 from agent.errors import EnvironmentProblem, ReplyRejected, UsageError
 from agent.llm.chat import Chat
-from agent.proposers.search.adviser import AVOIDED, Adviser, Conversation, Form, Point, needed
+from agent.proposers.search.adviser import AVOIDED, Adviser, Conversation, Form, Point
 from agent.proposers.search.author import Author, Forecast
 from agent.proposers.search.base import NoPoint, Observation, Suggestion, successes
 from agent.proposers.search.cma_gp import CmaGp
+from agent.proposers.search.failure_model import MODEL
 from agent.proposers.search.prompt_tables import progress, state
 from agent.proposers.search.surrogate import JUDGED
-from agent.space.space import Key, Params, SearchSpace
+from agent.space.space import Params, SearchSpace
 
 WARM_UP = 10  # trials of CMA-ES alone with a fixed share, as in the paper
 FIRST_TRIALS = 4  # trials of CMA-ES alone with an adaptive share
@@ -61,7 +62,6 @@ class Centaur(CmaGp):
         self.adviser = Adviser(llm, self, reply)
         self.share, self.screen, self.on_failure = share, screen, on_failure
         self.author = Author()
-        self._forecasts: dict[Key, Forecast | None] = {}  # of the model's open points
 
     @property
     def model_share(self) -> float:
@@ -102,7 +102,8 @@ class Centaur(CmaGp):
         failures = self.failures()
         success = failures.success_probability(places)
         worth = np.log(np.maximum(success, 1e-12))
-        worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * (success[:-1] < needed(failures))
+        doubtful = success[:-1] < failures.threshold(MODEL)
+        worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * doubtful
         outlook, improvement = None, np.append(np.zeros(len(points)), -AVOIDED / 2)  # nothing tells the points apart
         if len(successes(self.observations)) >= JUDGED:
             outlook = self.surrogate.outlook(places)
@@ -131,9 +132,8 @@ class Centaur(CmaGp):
         return super().choose(fresh) if self.screen else (0, "cma")
 
     def asked(self, suggestion: Suggestion, ask: int) -> None:
-        if suggestion.source == "llm":  # its point is injected
-            self._forecasts[self.space.key(suggestion.params)] = Forecast.of(suggestion.search)
-            return
+        if suggestion.source == "llm":
+            return  # its point is injected
         if self.models_turn(ask):
             self.author.asked()
         super().asked(suggestion, ask)
@@ -143,13 +143,13 @@ class Centaur(CmaGp):
         if suggestion is None:
             self.author.asked()
 
-    def learn(self, observation: Observation) -> None:
-        if observation.key in self._forecasts:
-            if forecast := self._forecasts.pop(observation.key):
+    def learn(self, observation: Observation, suggestion: Suggestion | None) -> None:
+        if suggestion and suggestion.source == "llm":
+            if forecast := Forecast.of(suggestion.search):
                 credit = self.author.learn(observation.value, forecast)
             else:
                 credit = float(observation is self.best)
                 self.author.asked(credit)
             if self.screen and credit <= 0.0:
                 return  # CMA-ES would shrink its step around points close to the best that improve nothing
-        super().learn(observation)
+        super().learn(observation, suggestion)
