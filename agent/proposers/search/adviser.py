@@ -67,11 +67,7 @@ class Conversation:
         return reply
 
     def until_accepted(self, prompt: str, form: Mapping[str, Any], read: Callable[[Reply], T]) -> T:
-        """The result of ``read``. A reply that ``read`` rejects is answered with the reason, once.
-
-        Raises:
-            NoPoint: the second reply was rejected too.
-        """
+        """The result of ``read``. A reply that it rejects is answered with the reason, once. Raises NoPoint."""
         messages: list[Message] = [{"role": "user", "content": prompt}]
         before = self.repairs
         while True:
