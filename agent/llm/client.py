@@ -10,8 +10,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
@@ -24,8 +22,8 @@ from agent.llm.chat import Message, ModelInfo, Options, Reply, estimate_tokens, 
 from agent.llm.connection import Connection, RequestFailed
 from agent.llm.parameters import Parameters
 from agent.llm.responses import PROBE, enforced_forms, read_completion, read_models, window_of
-from agent.llm.retries import Retries, RetriesExhausted
-from agent.llm.streaming import STREAM, Limits, completion
+from agent.llm.retries import Retries
+from agent.llm.streaming import STREAM, completion
 
 CONNECT_PATIENCE = 10.0  # seconds of retries for the first request to a server
 
@@ -65,8 +63,7 @@ class ChatModel:
         token_timeout: seconds between two tokens of a reply, at most ``timeout``.
         patience: seconds of retries for one request.
         connect_patience: seconds of retries for the list of models; None is ``CONNECT_PATIENCE``.
-        max_attempts: bound on the attempts of one request.
-        sleep, clock, rng: for tests.
+        retries: number of attempts of one request, and the pauses between them.
     """
 
     def __init__(
@@ -79,10 +76,7 @@ class ChatModel:
         *,
         patience: float = 900.0,
         connect_patience: float | None = None,
-        max_attempts: int = 12,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        rng: random.Random | None = None,
+        retries: Retries | None = None,
     ) -> None:
         self.base_url = normal_base_url(base_url)
         self._key = (api_key or "").strip() or key_of_environment()
@@ -91,9 +85,9 @@ class ChatModel:
                 f"the API key holds characters that no HTTP header can carry; set {KEY_VARIABLES[0]} again"
             )
         self._model = model
-        self._limits = Limits(timeout, min(timeout, token_timeout))
+        self._timeout, self._token_timeout = timeout, min(timeout, token_timeout)
         self._connection = Connection(self.base_url, self._key, timeout)
-        self._retries = Retries(max_attempts, sleep, clock, rng or random.Random())
+        self._retries = retries or Retries()
         self._patience = patience
         self._connect_patience = CONNECT_PATIENCE if connect_patience is None else connect_patience
         self._requests = Parameters(self._post, lambda text: log.warning("%s %s", self._connection, text))
@@ -133,12 +127,13 @@ class ChatModel:
         if self._info is None:
             known = self._models()
             names = [str(model["id"]) for model in known]
-            if self._model is None and len(names) != 1:
-                raise explanations.no_choice(str(self._connection), names)
-            if self._model is not None and names and self._model not in names:
+            if self._model is None:
+                if len(names) != 1:
+                    raise explanations.no_choice(str(self._connection), names)
+                self._model = names[0]
+            elif names and self._model not in names:
                 log.warning("%s", explanations.unlisted(str(self._connection), self._model, names))
-            self._model = name = names[0] if self._model is None else self._model
-            entry = next((model for model in known if model["id"] == name), {})
+            entry = next((model for model in known if model["id"] == self._model), {})
             window = window_of(entry)
 
             def ask(needed: str, options: Options) -> Reply:
@@ -150,7 +145,7 @@ class ChatModel:
             except RequestFailed as error:
                 raise self._refused(error) from None
             server = str(entry.get("owned_by") or "unknown")[:40]
-            self._info = ModelInfo(name, window, server, self._connection.version(), forms)
+            self._info = ModelInfo(self._model, window, server, self._connection.version(), forms)
         return self._info
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -184,7 +179,7 @@ class ChatModel:
         return self._requests.send({**body, **self._stream}, needed)
 
     def _post(self, body: dict[str, Any]) -> Reply:
-        answer, streamed = completion(self._connection, body, self._limits)
+        answer, streamed = completion(self._connection, body, self._timeout, self._token_timeout)
         reply = read_completion(answer)
         if self._stream and body.get("stream") and not streamed:
             self._stream = {}
@@ -193,11 +188,16 @@ class ChatModel:
 
     def _call(self, request: Callable[[], T], patience: float, failures: list[str] | None = None) -> T:
         """``request`` with retries. Raises RequestFailed if waiting does not help, else ModelUnavailable."""
+        failures = [] if failures is None else failures
+        began = self._retries.clock()
         try:
-            return self._retries.call(request, patience, failures if failures is not None else [])
-        except RetriesExhausted as problem:
+            return self._retries.call(request, patience, failures)
+        except RequestFailed as error:
+            if not error.transient:
+                raise
             bypass = urlsplit(self.base_url).hostname or "" if self._connection.proxy else ""
-            raise explanations.unavailable(str(self._connection), problem, self._patience, bypass) from None
+            waited = self._retries.clock() - began
+            raise explanations.unavailable(str(self._connection), error, len(failures), waited, bypass) from None
 
     def _models(self) -> list[dict[str, Any]]:
         """The entries of /models; empty if the server has no list, or refuses it and the user has named the model."""

@@ -24,6 +24,7 @@ from ports import free_port
 from agent.errors import ModelUnavailable
 from agent.llm.client import ChatModel
 from agent.llm.control import RESTART, Control
+from agent.llm.retries import Retries
 from agent.llm.sleep_mode import Sleeper, call
 from agent.llm.sleeping_server import Problem, SleepingServer, WakingChat
 from sandbox.supervisor import descendants
@@ -98,7 +99,7 @@ def test_server_starts_sleeps_restarts_and_ends(served: Served) -> None:
     assert call(sleeper.root, "GET", "/health", budgets.REQUEST_SECONDS)[0] == 200, (
         "a sleeping server must stay healthy"
     )
-    hasty = ChatModel(line[3], "tiny", timeout=2, max_attempts=1)
+    hasty = ChatModel(line[3], "tiny", timeout=2, retries=Retries(max_attempts=1))
     with pytest.raises(ModelUnavailable):
         hasty.complete(HELLO, max_tokens=4)
     server, problems = SleepingServer(line[3], served.folder, Device("cpu")), list[Problem]()
