@@ -125,19 +125,3 @@ class FromContext:
 
     def replay(self, events: Iterable[Event]) -> None:
         """Nothing to restore."""
-
-
-class AroundCode:
-    """The base of proposers that let another method take some trials of ``code``; a subclass adds ``ask``."""
-
-    def __init__(self, code: Proposer) -> None:
-        self.code = code
-
-    def tell(self, record: Record) -> None:
-        self.code.tell(record)
-
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
-        return self.code.rebase(proposal, source, path)
-
-    def replay(self, events: Iterable[Event]) -> None:
-        self.code.replay(events)
