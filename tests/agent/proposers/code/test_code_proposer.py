@@ -92,9 +92,9 @@ def test_reply_without_answer_is_model_failed(bad: Reply, reason: str) -> None:
 
 
 def test_grammar_is_sent_where_enforced() -> None:
-    for structured, enforce, expected in ((("grammar",), True, True), ((), True, False), (("grammar",), False, False)):
+    for structured, expected in ((("grammar",), True), ((), False)):
         model = ScriptedModel([FASTER], structured=structured)
-        CodeProposer(model, enforce=enforce).ask(context())
+        CodeProposer(model).ask(context())
         assert (model.requests[0].grammar is not None) == expected
         assert not expected or "--- a/train.py" in str(model.requests[0].grammar)
 
