@@ -63,6 +63,11 @@ def one_line(text: str, limit: int = 200) -> str:
     return terminal.line(re.sub(r"`{2,}", "`", clean(text)), limit)
 
 
+def title(category: str, subject: str) -> str:
+    """Category and subject of a trial, cleaned and cut."""
+    return (f"[{one_line(category, 30)}] " if category else "") + one_line(subject or "no subject", 100)
+
+
 def fence(text: str, limit: int = 4000, info: str = "text") -> str:
     """The last ``limit`` characters of ``clean`` text in a fenced block."""
     text = clean(text).strip("\n")

@@ -13,7 +13,7 @@ from agent.proposers.memory import Memory
 from agent.space.space import Params
 from agent.types import Goal, Measurement, Proposal, Record, Value
 
-PLATEAU = 8  # attempts without a keep, after which another kind of change is wanted
+PLATEAU = 8  # trials without a keep, after which another kind of change is wanted
 
 
 class SearchMethod(Protocol):
