@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 from urllib.parse import urlsplit, urlunsplit
@@ -58,7 +58,6 @@ class ChatModel:
     Args:
         base_url: for example ``http://127.0.0.1:8000/v1``.
         model: its name on the server; None takes the only model of the server.
-        api_key: default from ``OVERNIGHT_LLM_API_KEY`` or ``OPENAI_API_KEY``.
         timeout: seconds until the first token of a reply, or until the end of a reply that is not streamed.
         token_timeout: seconds between two tokens of a reply, at most ``timeout``.
         patience: seconds of retries for one request.
@@ -70,7 +69,6 @@ class ChatModel:
         self,
         base_url: str,
         model: str | None = None,
-        api_key: str | None = None,
         timeout: float = 600.0,
         token_timeout: float = 120.0,
         *,
@@ -79,7 +77,7 @@ class ChatModel:
         retries: Retries | None = None,
     ) -> None:
         self.base_url = normal_base_url(base_url)
-        self._key = (api_key or "").strip() or key_of_environment()
+        self._key = key_of_environment()
         if self._key and not (self._key.isascii() and self._key.isprintable()):
             raise UsageError(
                 f"the API key holds characters that no HTTP header can carry; set {KEY_VARIABLES[0]} again"
@@ -91,13 +89,8 @@ class ChatModel:
         self._patience = patience
         self._connect_patience = CONNECT_PATIENCE if connect_patience is None else connect_patience
         self._requests = Parameters(self._post, lambda text: log.warning("%s %s", self._connection, text))
-        self._stream: Mapping[str, Any] = STREAM  # empty for a server that does not stream
         self._info: ModelInfo | None = None
         self._has_tokenizer = True  # until a request to /tokenize fails
-
-    def scrub(self, text: str) -> str:
-        """``text`` without this model's API key and the password of its address."""
-        return self._connection.scrub(text)
 
     def complete(self, messages: Sequence[Message], **options: Unpack[Options]) -> Reply:
         """Send a conversation and return the reply.
@@ -110,7 +103,7 @@ class ChatModel:
         body = self._body(messages, **options)
         began, failures = self._retries.clock(), list[str]()
         try:
-            reply = self._call(lambda: self._send(body), self._patience, failures)
+            reply = self._call(lambda: self._requests.send({**body, **STREAM}), self._patience, failures)
         except RequestFailed as error:
             raise self._refused(error) from None
         seconds = self._retries.clock() - began
@@ -138,7 +131,7 @@ class ChatModel:
 
             def ask(needed: str, options: Options) -> Reply:
                 body = self._body([{"role": "user", "content": PROBE}], **options)
-                return self._call(lambda: self._send(body, needed), self._patience)
+                return self._call(lambda: self._requests.send({**body, **STREAM}, needed), self._patience)
 
             try:
                 forms = enforced_forms(ask, window)
@@ -154,7 +147,7 @@ class ChatModel:
             try:
                 body = {**self._body(messages), "add_generation_prompt": True}
                 count = json.loads(self._connection.post(self._connection.root + "/tokenize", body))["count"]
-                if isinstance(count, int) and not isinstance(count, bool) and count > 0:
+                if isinstance(count, int) and count > 0:
                     return count
             except (RequestFailed, ValueError, KeyError, TypeError):
                 pass
@@ -175,14 +168,11 @@ class ChatModel:
             body["structured_outputs"] = {"grammar": given["grammar"]}
         return {"model": model, "messages": [dict(message) for message in messages], **body}
 
-    def _send(self, body: dict[str, Any], needed: str = "") -> Reply:
-        return self._requests.send({**body, **self._stream}, needed)
-
     def _post(self, body: dict[str, Any]) -> Reply:
         answer, streamed = completion(self._connection, body, self._timeout, self._token_timeout)
         reply = read_completion(answer)
-        if self._stream and body.get("stream") and not streamed:
-            self._stream = {}
+        if body.get("stream") and not streamed:
+            self._requests.leave_out("stream")
             log.warning("%s does not stream: --llm-timeout bounds the whole of each reply", self._connection)
         return reply
 

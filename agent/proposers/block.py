@@ -12,7 +12,6 @@ from statistics import fmean
 from agent.errors import NoEffect, PatchRejected, ReplyRejected
 from agent.ledger.events import Asked, Event, Observed
 from agent.ledger.state import StateBuilder
-from agent.llm.api_keys import scrub
 from agent.llm.prompts import cut_notes, one_line
 from agent.patch.apply import unified_diff
 from agent.patch.normal_form import program_of
@@ -49,7 +48,7 @@ class BlockProposer:
         except ReplyRejected as error:
             found = error if isinstance(error, NoPoint) else NoPoint(str(error))
         if found.transcript:
-            context.write("conversation.md", scrub(found.transcript))
+            context.write("conversation.md", found.transcript)
         proposal = Proposal(
             proposer=self.name,
             source="llm",

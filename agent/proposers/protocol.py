@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.ledger.events import Event
+from agent.llm.api_keys import scrub
 from agent.patch.apply import apply_reply
 from agent.proposers.memory import Memory
 from agent.space.space import Params
@@ -78,10 +79,10 @@ class Context:
         return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
 
     def write(self, name: str, text: str) -> None:
-        """Write a file of the conversation, if there is a directory for it."""
+        """Write a file of the conversation without API keys, if there is a directory for it."""
         if self.transcripts is not None:
             self.transcripts.mkdir(parents=True, exist_ok=True)
-            (self.transcripts / name).write_text(text, encoding="utf-8", errors="replace")
+            (self.transcripts / name).write_text(scrub(text), encoding="utf-8", errors="replace")
 
 
 class Proposer(Protocol):

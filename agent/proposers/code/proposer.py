@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from agent.errors import ContextOverflow, ModelMisconfigured, NoEffect, PatchRejected
-from agent.llm.api_keys import scrub
 from agent.llm.chat import Chat, Message, Reply, usage_of
 from agent.llm.prompts import block, fill, one_line
 from agent.llm.transcript import no_answer, transcript
@@ -238,7 +236,7 @@ class Conversation:
         return min(self.prompt.max_tokens, free)
 
     def _send(self, name: str, messages: list[Message], max_tokens: int) -> Reply:
-        self._write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
+        self.context.write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
         warmer = WARMER * self.rounds["repeat"] + OTHER_SAMPLING["temperature"] * self.rounds["loop"]
         earlier = 100 * (1 + len(self.context.failed.repairs)) if self.context.failed else 0  # above all their requests
         reply = self.model.complete(
@@ -250,12 +248,8 @@ class Conversation:
             max_tokens=max_tokens,
         )
         self.calls.append(reply)
-        self._write(f"{name}-reply.md" if name else "reply.md", transcript(reply))
+        self.context.write(f"{name}-reply.md" if name else "reply.md", transcript(reply))
         return reply
-
-    def _write(self, name: str, text: str) -> None:
-        without_keys: Callable[[str], str] = getattr(self.model, "scrub", scrub)
-        self.context.write(name, without_keys(text))
 
 
 def request_seed(seed: int, trial: int, request: int) -> int:
