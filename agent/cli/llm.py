@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,15 +47,13 @@ def serve(
 ) -> int:
     """Run a vLLM server for this machine's sessions and restart it if it fails.
 
-    Returns:
-        0 after SIGTERM, 130 after Ctrl-C.
-
     Raises:
+        SystemExit, KeyboardInterrupt: SIGTERM with exit status 0; Ctrl-C.
         UsageError, EnvironmentProblem: a wrong option or a missing program, before anything starts.
         OvernightError: the server does not stay up; quotes the decisive line of its log.
     """
     from agent.llm.control import Control
-    from agent.llm.server import ServerSupervisor, stop_signals
+    from agent.llm.server import ServerSupervisor
     from agent.llm.server_plan import SPLIT_SHARE, check_address, find_vllm, make_plan
     from sandbox.gpu import gpus
 
@@ -68,6 +67,7 @@ def serve(
         make_plan(program, model, host, port, on_gpu, mode, shares[mode], max_model_len, log, extra)
         for mode in (sleeps, False)
     )
-    with stop_signals() as stop:
-        ServerSupervisor(plan, split, Control(Path(cache), port), stop, say).run()
-    return 130 if stop[0] == signal.SIGINT else 0
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, lambda *_: sys.exit(0))
+    ServerSupervisor(plan, split, Control(Path(cache), port), say).run()
