@@ -8,16 +8,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent.cli.options import Commands, add_command
+from rich.table import Table
+from rich.text import Text
+
 from agent.cli.output import console, show
-from agent.settings import Settings
+from agent.errors import OvernightError
+from agent.llm.client import ChatModel, normal_base_url
+from agent.llm.sleep_mode import Sleeper
+from agent.target import load_target
+from agent.trial.imports import imports_of, probe
+from agent.workers.runtime import with_python
+from sandbox import amd, make_sandbox, missing
+from sandbox.gpu import has_apple_gpu
 from sandbox.packages import install_command
+from sandbox.selfcheck.cases import run_checks
 from sandbox.tools import output_of
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from sandbox.types import SandboxUnavailable
 
 
 @dataclass(frozen=True)
@@ -40,19 +47,10 @@ _WHY = {  # check that fails: the reason in the verdict
 }
 
 
-def add(commands: Commands) -> None:
-    parser = add_command(commands, "doctor", doctor, "json runs cache")
-    parser.add_argument("--sandbox", action="store_true", help="also test the isolation of this machine's sandbox")
-    url = Settings.llm_base_url
-    parser.add_argument("--llm-base-url", default=url, help=f"model server to check (default: {url})")
-    parser.add_argument("--target", type=Path, metavar="DIR", help="also check the imports of this target")
-    parser.add_argument("--python", default="", metavar="PATH", help="interpreter of trials (default: as in a session)")
-
-
 def doctor(
     sandbox: bool, llm_base_url: str, target: Path | None, python: str, json: bool, runs: str, cache: str
 ) -> int:
-    """Check GPU, Docker, model server, disk and git of this machine.
+    """Print what this machine can run, and the checks.
 
     Returns:
         3 if a check fails that every session needs, else 0.
@@ -72,9 +70,6 @@ def doctor(
 
 
 def _table(findings: list[Finding]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, pad_edge=False, show_header=False)
     for f in findings:
         mark = Text("ok", "green") if f.ok else Text("missing", "red") if f.needed else Text("no", "yellow")
@@ -107,12 +102,6 @@ def verdict(findings: Iterable[Finding]) -> tuple[list[str], list[str]]:
 
 def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path | None) -> Iterator[Finding]:
     """All checks but those of ``check_sandbox``."""
-    from agent.target import load_target
-    from agent.trial.imports import imports_of, probe
-    from agent.workers.runtime import with_python
-    from sandbox import amd
-    from sandbox.gpu import has_apple_gpu
-
     target = with_python(load_target(folder)[0], python) if folder is not None else None
     python = (target.python if target else python) or sys.executable
     names = imports_of(target.folder / target.path) if target is not None and target.score == "stdout" else []
@@ -149,10 +138,6 @@ def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path 
 
 def check_sandbox() -> list[Finding]:
     """The isolation checks of the sandbox that ``--sandbox auto`` selects here."""
-    from sandbox import make_sandbox
-    from sandbox.selfcheck.cases import run_checks
-    from sandbox.types import SandboxUnavailable
-
     try:
         place = make_sandbox("auto")
     except SandboxUnavailable as error:
@@ -165,9 +150,6 @@ def check_sandbox() -> list[Finding]:
 
 def sandbox_finding(name: str) -> Finding:
     """Whether a sandbox works here."""
-    from sandbox import make_sandbox, missing
-    from sandbox.types import SandboxUnavailable
-
     try:
         place = make_sandbox(name)
         place.check()
@@ -179,10 +161,6 @@ def sandbox_finding(name: str) -> Finding:
 
 
 def _model_finding(base_url: str) -> Finding:
-    from agent.errors import OvernightError
-    from agent.llm.client import ChatModel, normal_base_url
-    from agent.llm.sleep_mode import Sleeper
-
     with suppress(OvernightError, OSError):  # describe() below names the problem
         if Sleeper(normal_base_url(base_url)).sleeping(timeout=5.0):
             return Finding("model server", True, f"asleep at {base_url}; a session wakes it")

@@ -10,33 +10,24 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agent.cli.options import Commands, add_command
+from rich.table import Table
+from rich.text import Text
+
 from agent.cli.output import show
 from agent.errors import UsageError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from agent.judge.policy import Policy
-    from agent.rundir.results import Row
+from agent.judge.noise import Noise
+from agent.judge.policy import CLEAR, History, MeasureNext, Policy, policy_from
+from agent.judge.policy import judge as judge_history
+from agent.rundir.results import Row, read_tsv
+from agent.text import clean
+from agent.types import Measurement
 
 KNOWN = 1_000_000  # degrees of freedom of a noise that is given, not estimated
 
 
-def add(commands: Commands) -> None:
-    parser = add_command(commands, "judge", judge, "json")
-    parser.add_argument("file", type=Path, metavar="FILE.tsv")
-    parser.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")
-    parser.add_argument("--policy", default="confirm", choices=("confirm", "margin", "greedy"), help="default: confirm")
-
-
 def judge(file: Path, noise_sd: float, policy: str, json: bool) -> int:
-    """Apply an acceptance policy to the keeps of a published results.tsv."""
-    from agent.judge.policy import policy_from
-    from agent.rundir.results import read_tsv
-
     if not 0 <= noise_sd < math.inf:
         raise UsageError(f"--noise-sd {noise_sd}: must be a finite number, 0 or more.")
     rows = judge_published(read_tsv(file), noise_sd, policy_from(policy))
@@ -72,8 +63,6 @@ def judge_published(rows: Sequence[Row], noise_sd: float, policy: Policy) -> lis
 
 def _answer(gain: float | None, noise_sd: float) -> str:
     """What one run on each side says of a gain."""
-    from agent.judge.policy import CLEAR
-
     if gain is None:
         return "failed"
     if gain <= 0:
@@ -83,11 +72,6 @@ def _answer(gain: float | None, noise_sd: float) -> str:
 
 
 def _decide(best: Row, row: Row, noise_sd: float, policy: Policy) -> tuple[str, float | None, str]:
-    from agent.judge.noise import Noise
-    from agent.judge.policy import History, MeasureNext
-    from agent.judge.policy import judge as judge_history
-    from agent.types import Measurement
-
     before, now = (
         (Measurement(r.commit, "screen", 0, "", "ok", r.value, peak_memory_gb=r.memory_gb),) for r in (best, row)
     )
@@ -103,12 +87,6 @@ def _decide(best: Row, row: Row, noise_sd: float, policy: Policy) -> tuple[str, 
 
 def published_table(rows: Sequence[dict[str, Any]], noise_sd: float) -> Table:
     """The rows that the publisher or the policy kept, the answer for each, and how many published keeps stand."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from agent.judge.policy import CLEAR
-    from agent.text import clean
-
     kept = Counter(row["answer"] for row in rows if row["published"] == "keep" and row["answer"] != "baseline")
     names = ("clear", "worth a second run", "within the noise", "not better")
     error = noise_sd * math.sqrt(2)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 from agent.errors import UsageError
 from agent.settings import Settings, plain_type
 
 CACHE = Settings.cache
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what a module's ``add`` adds its command to
-SHARED: Mapping[str, tuple[str, dict[str, Any]]] = {  # name for ``add_command``: flag, keywords of add_argument
+SHARED: Mapping[str, tuple[str, dict[str, Any]]] = {  # name in ``COMMANDS``: flag, keywords of add_argument
     "tag": ("tag", {"metavar": "TAG", "help": "name of the session"}),
     "newest": ("tag", {"metavar": "TAG", "nargs": "?", "help": "name of the session; default: the newest"}),
     "json": ("--json", {"action": "store_true", "help": "print JSON; schema in docs/reference/json.md"}),
@@ -45,42 +44,18 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{command}: {message}. See `{self.prog} --help`.")
 
 
-def add_command(commands: Commands, name: str, function: Callable[..., int], shared: str, **options: Any) -> Parser:
-    """Add a command that calls ``function`` with its options as keyword arguments.
-
-    Args:
-        function: the first line of its docstring is the help text.
-        shared: options of ``SHARED``, separated by spaces; add the others to the parser that this returns.
-        options: keywords of the parser.
-    """
-    text = (function.__doc__ or name).splitlines()[0].rstrip(".")
-    parser = commands.add_parser(
-        name, help=text[0].lower() + text[1:], description=f"{text}.", allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter, **options,
-    )  # fmt: skip
-    parser.set_defaults(function=function)
-    for key in shared.split():
-        flag, keywords = SHARED[key]
-        parser.add_argument(flag, **keywords)
-    return parser
+def settings_without(*names: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(Settings) if field.name not in names]
 
 
-def add_settings(parser: Parser, leave_out: Iterable[str] = ()) -> None:
-    """One option per field of ``Settings``, in groups, and --config."""
-    names = [field.name for field in dataclasses.fields(Settings) if field.name not in leave_out]
-    groups = add_fields(parser, names)
-    if "config" not in leave_out:
-        groups.add_argument("--config", type=Path, help="TOML file with any of these settings")
-
-
-def add_fields(parser: Parser, names: Iterable[str], sessions_own: Iterable[str] = ()) -> argparse._ArgumentGroup:
-    """One option per named field of ``Settings``; an option that is not given is absent from the namespace.
+def add_settings(
+    parser: Parser, names: Collection[str], sessions_own: Collection[str] = (), config: bool = False
+) -> None:
+    """One option per named field of ``Settings``, in groups; an option that is not given is absent from the namespace.
 
     Args:
         sessions_own: the fields whose default is the value of the session that the command works on.
-
-    Returns:
-        The first group.
+        config: also add --config to the first group.
     """
     hints = get_type_hints(Settings)
     groups: dict[str, argparse._ArgumentGroup] = {}
@@ -89,7 +64,9 @@ def add_fields(parser: Parser, names: Iterable[str], sessions_own: Iterable[str]
             title = field.metadata["group"]
             group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
             _add_field(group, field, plain_type(hints[field.name]), field.name in sessions_own)
-    return next(iter(groups.values()))
+    if config:
+        first = next(iter(groups.values()))
+        first.add_argument("--config", type=Path, help="TOML file with any of these settings")
 
 
 def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: type, sessions_own: bool) -> None:

@@ -6,12 +6,14 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
 
-    from agent.observers.protocol import Observer
+from agent.observers.protocol import Observer
+from agent.observers.terminal import LiveView
+from agent.review.terminal.pager import page
+from agent.rundir.detach import detached
 
 
 def say(text: str) -> None:
@@ -24,8 +26,6 @@ def show(as_json: bool, data: Callable[[], Any], renderable: Callable[[], Any], 
     if as_json:
         print(_dumps(data()))
     elif paged:
-        from agent.review.terminal.pager import page
-
         page(console(), renderable())
     else:
         console().print(renderable())
@@ -41,8 +41,6 @@ def _dumps(data: Any) -> str:
 
 def console(widest: int = 200) -> Console:
     """A console on stdout; in a file or pipe, lines have at most ``widest`` characters."""
-    from rich.console import Console
-
     if sys.stdout.isatty():
         return Console(highlight=False)
     return Console(highlight=False, width=widest, file=cast(IO[str], _Unpadded(sys.stdout)))
@@ -63,10 +61,4 @@ class _Unpadded:
 
 def live_view() -> Observer:
     """The observer that shows a session on stderr; a detached session writes session.log only."""
-    from rich.console import Console
-
-    from agent.observers.protocol import Observer
-    from agent.observers.terminal import LiveView
-    from agent.rundir.detach import detached
-
     return Observer() if detached() else LiveView(Console(stderr=True, highlight=False))
