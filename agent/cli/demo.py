@@ -11,7 +11,7 @@ from shlex import quote
 
 from agent.cli.doctor import sandbox_finding
 from agent.cli.init import make_target
-from agent.cli.output import console, live_view, say
+from agent.cli.output import draw, live_view, say
 from agent.cli.run import finish
 from agent.cli.runs import load
 from agent.errors import UsageError
@@ -54,7 +54,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     state, _ = load(directory)
     if 0 in state.observed:
         report = write_report(directory.path)
-        console().print(log_table(night_of(state, {})))
+        draw(log_table(night_of(state, {})))
         print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")
         print(f"The report: {report}")
     if hint := activation():

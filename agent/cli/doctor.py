@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.output import console, show
+from agent.cli.output import draw, show
 from agent.errors import OvernightError
 from agent.llm.client import ChatModel, normal_base_url
 from agent.llm.sleep_mode import Sleeper
@@ -39,6 +40,13 @@ class Finding:
 
 
 SANDBOXES = ("docker", "bwrap", "process")
+_USES = {  # what a session can use: the checks that it needs
+    **{sandbox: (f"sandbox {sandbox}",) for sandbox in SANDBOXES},
+    "presets demo and cpu": ("torch",),
+    "preset gpu": ("gpu", "torch", "torch for the GPU"),
+    "edits by a model": ("model server",),
+    "the target": ("imports",),
+}
 _WHY = {  # check that fails: the reason in the verdict
     "torch": "PyTorch is not installed",
     "torch for the GPU": "PyTorch is a build for the CPU",
@@ -61,42 +69,32 @@ def doctor(
     if json:
         show(True, lambda: {"version": 1, "findings": [asdict(f) for f in findings]}, lambda: None)
     else:
-        can, cannot = verdict(findings)
-        out = console(widest=1000)  # commands to copy are never wrapped in a pipe
-        out.print(f"this machine can run: {', '.join(can) or 'nothing'}", markup=False)
-        out.print(f"cannot: {', '.join(cannot)}\n" if cannot else "", markup=False)
-        out.print(_table(findings))
+        draw(_view(findings), widest=1000)  # commands to copy are never wrapped in a pipe
     return 3 if any(f.needed and not f.ok for f in findings) else 0
 
 
-def _table(findings: list[Finding]) -> Table:
+def _view(findings: list[Finding]) -> Group:
+    can, cannot = verdict(findings)
     table = Table(box=None, pad_edge=False, show_header=False)
     for f in findings:
         mark = Text("ok", "green") if f.ok else Text("missing", "red") if f.needed else Text("no", "yellow")
         mend = Text(f"\n→ {f.mend}" if f.mend and not f.ok else "", "bold")
         table.add_row(mark, Text(f.name), Text.assemble(f.found, mend))
-    return table
+    first = Text(f"this machine can run: {', '.join(can) or 'nothing'}")
+    return Group(first, Text(f"cannot: {', '.join(cannot)}\n" if cannot else ""), table)
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[list[str], list[str]]:
     """What a session can use on this machine, and what not with the reason."""
     found = {finding.name: finding for finding in findings}
     can, cannot = [], []
-
-    def add(name: str, checks: Sequence[str]) -> None:
-        failed = next((found[check] for check in checks if check in found and not found[check].ok), None)
-        if failed is None:
-            can.append(name)
-        else:
+    for name, needed in _USES.items():
+        checks = [found[check] for check in needed if check in found]
+        failed = next((check for check in checks if not check.ok), None)
+        if failed is not None:
             cannot.append(f"{name} ({_WHY.get(failed.name) or failed.found.partition(' (')[0]})")
-
-    for sandbox in SANDBOXES:
-        add(sandbox, (f"sandbox {sandbox}",))
-    add("presets demo and cpu", ("torch",))
-    add("preset gpu", ("gpu", "torch", "torch for the GPU"))
-    add("edits by a model", ("model server",))
-    if "imports" in found:
-        add("the target", ("imports",))
+        elif checks:
+            can.append(name)
     return can, cannot
 
 

@@ -45,44 +45,42 @@ def judge_published(rows: Sequence[Row], noise_sd: float, policy: Policy) -> lis
     best: Row | None = None
     found = []
     for row in rows:
-        decision, gain, reason, over = "revert", None, "the run failed", best.line if best else None
+        decision, answer, gain, over, reason = "revert", "failed", None, None, "the run failed"
         if row.value is not None and best is None:
-            best, decision, reason = row, "keep", "baseline"
-        elif row.value is not None and best is not None:
-            decision, gain, reason = _decide(best, row, noise_sd, policy)
+            best, decision, answer, reason = row, "keep", "baseline", "baseline"
+        elif row.value is not None and best is not None and best.value is not None:
+            gain, over = best.value - row.value, best.line
+            answer = _answer(gain, noise_sd)
+            decision, reason = _decide(best, row, gain, noise_sd, policy)
             if decision == "keep" or (decision == "undecided" and row.status == "keep"):
                 best = row
-        published = {"version": 1, "row": row.line, "commit": row.commit, "value": row.value, "published": row.status}
-        answer = "baseline" if row is best and gain is None else _answer(gain, noise_sd)
-        over = over if gain is not None else None
-        decided = {"decision": decision, "answer": answer, "gain": gain, "over": over, "reason": reason}
-        decided["description"] = row.description
-        found.append({**published, **decided})
+        found.append(
+            {"version": 1, "row": row.line, "commit": row.commit, "value": row.value, "published": row.status,
+             "decision": decision, "answer": answer, "gain": gain, "over": over, "reason": reason,
+             "description": row.description}
+        )  # fmt: skip
     return found
 
 
-def _answer(gain: float | None, noise_sd: float) -> str:
+def _answer(gain: float, noise_sd: float) -> str:
     """What one run on each side says of a gain."""
-    if gain is None:
-        return "failed"
+    error = noise_sd * math.sqrt(2)
     if gain <= 0:
         return "not better"
-    error = noise_sd * math.sqrt(2)
     return "clear" if gain > CLEAR * error else "worth a second run" if gain > error else "within the noise"
 
 
-def _decide(best: Row, row: Row, noise_sd: float, policy: Policy) -> tuple[str, float | None, str]:
+def _decide(best: Row, row: Row, gain: float, noise_sd: float, policy: Policy) -> tuple[str, str]:
+    """The decision of the policy after one run on each side, and its reason."""
     before, now = (
         (Measurement(r.commit, "screen", 0, "", "ok", r.value, peak_memory_gb=r.memory_gb),) for r in (best, row)
     )
     verdict = judge_history(History("minimize", "best", "new", before, now, Noise(noise_sd, KNOWN)), policy)
-    gain = (best.value or 0.0) - (row.value or 0.0)
-    if isinstance(verdict, MeasureNext):
-        reason = (
-            f"one run cannot decide: {verdict.reason}" if gain > 0 else "not better in one run, which decides nothing"
-        )
-        return "undecided", gain, reason
-    return verdict.decision, gain, verdict.reason
+    if not isinstance(verdict, MeasureNext):
+        return verdict.decision, verdict.reason
+    if gain <= 0:
+        return "undecided", "not better in one run, which decides nothing"
+    return "undecided", f"one run cannot decide: {verdict.reason}"
 
 
 def published_table(rows: Sequence[dict[str, Any]], noise_sd: float) -> Table:

@@ -22,18 +22,9 @@ from agent.replay.view import plan_words, result_json, shown_of
 
 
 def replay(
-    what: str,
-    seeds: int | None,
-    exact: bool,
-    ablate: bool,
-    name: str,
-    results: Path | None,
-    check: bool,
-    yes: bool,
-    json: bool,
-    runs: str,
-    **settings: Any,
-) -> int:
+    what: str, seeds: int | None, exact: bool, ablate: bool, name: str, results: Path | None, check: bool, yes: bool,
+    json: bool, runs: str, **settings: Any,
+) -> int:  # fmt: skip
     """Replay a branch.
 
     Returns:
@@ -47,19 +38,9 @@ def replay(
 
 
 def promote(
-    tag: str,
-    edits: Sequence[str],
-    values: Sequence[str],
-    budgets: str,
-    seeds: int,
-    ablate: bool,
-    max_hours: float | None,
-    name: str,
-    yes: bool,
-    json: bool,
-    runs: str,
-    **settings: Any,
-) -> int:
+    tag: str, edits: Sequence[str], values: Sequence[str], budgets: str, seeds: int, ablate: bool,
+    max_hours: float | None, name: str, yes: bool, json: bool, runs: str, **settings: Any,
+) -> int:  # fmt: skip
     """Promote the kept edits of a session.
 
     Returns:
