@@ -127,6 +127,16 @@ class Repo:
 
     # writing
 
+    def check_writable(self) -> None:
+        """Raises ``EnvironmentProblem`` if git could not add commits or refs."""
+        for part in ("objects", "refs"):
+            place = self.top / self.git.run("rev-parse", "--git-path", part)
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise EnvironmentProblem(
+                    f"cannot write {place}, where git keeps the commits and refs of a session. "
+                    f"Make it writable for this user, or clone the repository and name the clone with --target."
+                )
+
     def build(
         self, parent: str, files: Mapping[str, str], message: str, when: int, *, author: tuple[str, str] = AUTHOR
     ) -> str:
