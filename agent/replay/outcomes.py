@@ -29,7 +29,7 @@ from typing import Literal
 from agent.judge.gain import difference
 from agent.judge.noise import Noise, pooled_noise, repeated_values, standard_error, t_quantile
 from agent.ledger.state import State
-from agent.replay.plan import Comparison, Job, Plan, Runs, Stage, planned
+from agent.replay.plan import Comparison, Plan, Runs, Stage, planned, sides_of
 from agent.replay.steps import TOGETHER, WHOLE, Step
 from agent.types import Goal, Measurement, values_of
 
@@ -82,11 +82,11 @@ class Result:
     differs: tuple[str, ...] = ()  # what differs between recorded and replayed runs, if ``plan.exact``
 
     @property
-    def undecided(self) -> tuple[list[Job], ...]:
-        """For each stage the jobs of the comparisons that more runs may change."""
+    def undecided(self) -> tuple[list[Step], ...]:
+        """For each stage the commits of the comparisons that more runs may change."""
         stages = zip(self.plan.stages, self.found, strict=True)
         pairs = (zip(stage.comparisons, found, strict=True) for stage, found in stages)
-        return tuple(self.plan.jobs(c for c, finding in part if not finding.decided) for part in pairs)
+        return tuple(sides_of(c for c, finding in part if not finding.decided) for part in pairs)
 
     @property
     def steps(self) -> tuple[Finding, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -84,11 +85,10 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
     return Prepared(
         plan=plan,
         steps=steps,
-        commits=[stages[0].comparisons[0].before.commit, *(c.after.commit for s in stages for c in s.comparisons)],
         places=places,
         together=[builder.together for builder in builders],
         directory=RunDirectory(runs, request.name or f"promote-{request.tag}", "--name"),
-        seconds=[budget.amount if budget.kind == "seconds" else None for budget in budgets],
+        seconds=[budget.amount if budget.kind == "seconds" else math.nan for budget in budgets],
         max_hours=request.max_hours,
     )
 

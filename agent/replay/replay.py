@@ -80,7 +80,7 @@ def prepare(request: Request, runs: Path, say: Say) -> Prepared:
         )
     places = [place] * len(plan.stages)
     together = (None, lambda head, _kept: _together(steps[-1].bare, head))[: len(places)]
-    return Prepared(plan, steps, [step.commit for step in steps], places, together, directory)
+    return Prepared(plan, steps, places, together, directory)
 
 
 def _together(head: Step, rest: str) -> Comparison:

@@ -12,7 +12,7 @@ from agent.ledger.state import fold
 from agent.replay.ablation import BUILT, without
 from agent.replay.exact import differences
 from agent.replay.outcomes import Result, result_in, result_of
-from agent.replay.plan import Comparison, Cost, Job, Plan, cost_of, runs_left
+from agent.replay.plan import Comparison, Cost, Plan, cost_of, runs_left
 from agent.replay.progress import ReplayProgress
 from agent.replay.steps import Step
 from agent.replay.work import Work, working
@@ -33,11 +33,10 @@ class Prepared:
 
     plan: Plan
     steps: Sequence[Step]  # of the branch, the baseline first
-    commits: Sequence[str]  # that identify the work, the baseline first
     places: Sequence[Workplace]  # one for each stage
     together: Sequence[Together | None]  # for each stage, if the edits that hold are measured together there
     directory: RunDirectory
-    seconds: Sequence[float | None] = ()  # of one run in each stage: see ``cost_of``
+    seconds: Sequence[float] = ()  # of one run in each stage: see ``cost_of``
     max_hours: float | None = None
 
     def __post_init__(self) -> None:
@@ -65,9 +64,11 @@ def run(prepared: Prepared, view: ReplayProgress) -> Result:
     directory, plan = prepared.directory, prepared.plan
     with working(directory, _first_event(prepared), view, prepared.max_hours) as work:
         _measure(plan, prepared, work)
-        grown = _with_together(prepared, result_of(plan, work.done))
+        grown = _with_together(prepared, work.result(plan))
         _measure(grown, prepared, work)
-        _make_minimal(prepared.repo, result_of(grown, work.done))
+        minimal = work.result(grown).minimal
+        if minimal is not None and minimal.outcome == "reproduced":
+            prepared.repo.refs.point(f"refs/heads/{plan.minimal_branch}", minimal.edit.commit)
     state = fold(read(directory.ledger), str(directory.ledger))
     result = result_in(state) or result_of(plan, state.runs)
     differs = differences(plan.recorded, plan.folder, state.runs, directory.path) if plan.exact else ()
@@ -85,8 +86,8 @@ def _first_event(prepared: Prepared) -> SessionStarted:
         device=place.device.uuid or place.device.kind,
         self_reported=plan.self_reported,
         what=plan.what,
-        baseline=prepared.commits[0],
-        commits=tuple(prepared.commits),
+        baseline=plan.commits[0],
+        commits=plan.commits,
         budget=str(place.target.budget),
         data=place.data_hash,
         exact=plan.exact,
@@ -94,18 +95,14 @@ def _first_event(prepared: Prepared) -> SessionStarted:
 
 
 def _measure(plan: Plan, prepared: Prepared, work: Work) -> None:
-    """Make one more run of both sides of every undecided comparison, up to the number of rounds."""
-    work.plan(plan)
+    """Make the missing runs of every undecided comparison."""
+    work.record(plan)
     for number, (stage, place) in enumerate(zip(plan.stages, prepared.places, strict=True)):
-
-        def jobs(number: int = number) -> list[Job]:
-            return result_of(plan, work.done).undecided[number]
-
-        if any(runs_left(jobs(), work.done).values()):
+        if runs_left(plan, work.result(plan).undecided[number], work.ledger.state.runs):
             for step in (side for comparison in stage.comparisons for side in comparison.sides if side.number >= BUILT):
                 name = f"refs/autoresearch/{prepared.directory.tag}/{step.number:04d}"  # git keeps commits with refs
                 prepared.repo.refs.point(name, step.commit)
-            work.run(place, jobs, plan.rounds)
+            work.run(plan, number, place)
 
 
 def _with_together(prepared: Prepared, result: Result) -> Plan:
@@ -123,9 +120,3 @@ def _with_together(prepared: Prepared, result: Result) -> Plan:
         for stage, together in zip(plan.stages, prepared.together, strict=True)
     ]
     return dataclasses.replace(plan, stages=tuple(stages))
-
-
-def _make_minimal(repo: Repo, result: Result) -> None:
-    """Make the branch without the edits that do not hold, if it is as good as the whole branch."""
-    if (minimal := result.minimal) is not None and minimal.outcome == "reproduced":
-        repo.refs.point(f"refs/heads/{result.plan.minimal_branch}", minimal.edit.commit)

@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -115,11 +116,12 @@ def plan_words(plan: Plan, cost: Cost) -> str:
     """What is about to run, in one line."""
     if plan.kind == "promote":
         settings = "; ".join(str(stage.setting) for stage in plan.stages)
-        time = "" if cost.seconds is None else f", at most {text.duration(cost.seconds)} of training"
+        time = "" if math.isnan(cost.seconds) else f", at most {text.duration(cost.seconds)} of training"
         return text.line(f"{plan.what} at {settings}: at most {text.count(cost.runs, 'run')}{time}")
     runs = f"up to {text.count(cost.runs, 'run')} of {text.count(cost.commits, 'commit')}"
     rest = f", and {text.count(plan.rounds, 'run')} of a branch without the edits that do not hold"
-    time = "duration unknown" if cost.seconds is None else f"about {text.duration(cost.seconds)} by the recorded runs"
+    known = f"about {text.duration(cost.seconds)} by the recorded runs"
+    time = "duration unknown" if math.isnan(cost.seconds) else known
     return text.line(f"{plan.what}: {runs}{rest if plan.stages[1:] else ''}; budget {plan.budget}; {time}")
 
 

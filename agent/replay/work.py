@@ -9,7 +9,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from agent.errors import EnvironmentProblem, Interrupted, UsageError
 from agent.ledger.events import Ended, Lost, Measured, Planned, Resumed, RunStarted, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import RETRIES, lost_in_a_row
-from agent.replay.plan import Job, Plan, Runs
+from agent.replay.outcomes import Result, result_of
+from agent.replay.plan import Plan, runs_left
 from agent.replay.progress import ReplayProgress
+from agent.replay.steps import Step
 from agent.rundir.directory import RunDirectory
 from agent.rundir.stop import Stopper
 from agent.trial.order import Order
@@ -30,15 +32,7 @@ from agent.workers.runtime import Workplace, find_workers
 from sandbox.types import SandboxBroken
 
 IDENTITY = ("kind", "what", "baseline", "commits", "budget", "data", "exact")  # cannot change when the work continues
-
-
-@dataclass(frozen=True)
-class _Flying:
-    """A run under way: run ``number`` of a job, counted from 0."""
-
-    job: Job
-    number: int
-    trace: str
+Flying = dict[Future[Measurement], tuple[Step, str]]  # the commit of each run under way, and the folder of its files
 
 
 @dataclass(frozen=True)
@@ -51,25 +45,20 @@ class Work:
     stopper: Stopper
     end: float  # no run starts after this moment of the monotonic clock
 
-    @property
-    def done(self) -> Runs:
-        return self.ledger.state.runs
+    def result(self, plan: Plan) -> Result:
+        """What the runs so far say about a plan."""
+        return result_of(plan, self.ledger.state.runs)
 
-    def plan(self, plan: Plan) -> None:
-        """Record the plan, so that watchers need nothing but the ledger."""
+    def record(self, plan: Plan) -> None:
+        """Write the plan into the ledger, so that watchers need nothing else."""
         if (data := to_json(plan)) != self.ledger.state.plan:
             self.ledger.append(Planned(plan=data))
 
-    def run(self, place: Workplace, jobs: Callable[[], Sequence[Job]], rounds: int) -> None:
-        """Make the runs that are missing.
+    def run(self, plan: Plan, stage: int, place: Workplace) -> None:
+        """Make the missing runs of the comparisons of a stage, until each is decided.
 
-        Round k makes the k-th run of every job before round k + 1 starts, so that a slow drift of the machine affects
-        all commits alike.
-
-        Args:
-            place: where the runs are made.
-            jobs: called before each round; each job with all its planned runs.
-            rounds: runs of each job.
+        Round k makes the k-th run of every commit before round k + 1 starts, so that a slow drift of the machine
+        affects all commits alike.
 
         Raises:
             Interrupted: a stop was requested.
@@ -77,60 +66,63 @@ class Work:
         """
         owner = str(self.directory.path.resolve())
         with contextlib.closing(find_workers(place, owner, self.stopper.now)) as workers:
-            for number in range(rounds):
-                self._round(workers, jobs(), number)
+            for number in range(plan.rounds):
+                self._round(workers, plan, self.result(plan).undecided[stage], number)
 
-    def _round(self, workers: Workers, jobs: Sequence[Job], number: int) -> None:
-        flying: dict[Future[Measurement], _Flying] = {}
-        waiting = deque(job for job in jobs if number < len(job.runs))
+    def _round(self, workers: Workers, plan: Plan, steps: list[Step], number: int) -> None:
+        done = self.ledger.state.runs
+        left = runs_left(plan, steps, done)
+        waiting = deque(step for step in steps if step.commit in left and len(done.get(step.commit, ())) <= number)
+        flying: Flying = {}
         try:
             while waiting or flying:
                 while waiting and len(flying) < workers.size:
-                    self._start(workers, waiting.popleft(), number, flying)
+                    self._start(workers, plan, waiting.popleft(), flying)
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                    if not self._finish(future, run := flying.pop(future)):
-                        waiting.append(run.job)
+                    step, trace = flying.pop(future)
+                    if not self._finish(future, plan, step, trace):
+                        waiting.append(step)
         finally:
-            for future, run in flying.items():  # recorded, so that a continued replay does not repeat them
+            for future, (step, trace) in flying.items():  # recorded, so that a continued replay does not repeat them
                 with suppress(Interrupted, EnvironmentProblem):
-                    self._finish(future, run)
+                    self._finish(future, plan, step, trace)
 
-    def _start(self, workers: Workers, job: Job, number: int, flying: dict[Future[Measurement], _Flying]) -> None:
-        """Start run ``number``, unless it exists. A commit that failed is not run again."""
-        step, runs = job.step, job.runs
-        done = self.done.get(step.commit, ())
-        if len(done) > number or any(run.value is None for run in done):
-            return
+    def _start(self, workers: Workers, plan: Plan, step: Step, flying: Flying) -> None:
+        """Start the next run of a commit."""
         if self.stopper.asked() or time.monotonic() > self.end:
             raise Interrupted
         tries = sum(isinstance(event, RunStarted) and event.commit == step.commit for event in self.ledger.events)
         trace = f"trials/{step.number:04d}/run-{tries + 1}"
-        run = runs[len(done)]
-        self.view.begins(step, len(done) + 1, len(runs))
+        number, runs = self._next(step), plan.runs_of(step)
+        run = runs[number - 1]
+        self.view.begins(step, number, len(runs))
         self.ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=run.seed, trace=trace))
         on = workers.types[0] if len(workers.types) > 1 else ""  # values of two types cannot be compared
         order = Order(0, step.commit, "replay", run.seed, trace, on=on, schedule=run.schedule)
-        future = workers.start(order, self.directory.path / trace, self.view.progress)
-        flying[future] = _Flying(job, len(done), trace)
+        flying[workers.start(order, self.directory.path / trace, self.view.progress)] = step, trace
 
-    def _finish(self, future: Future[Measurement], run: _Flying) -> bool:
+    def _finish(self, future: Future[Measurement], plan: Plan, step: Step, trace: str) -> bool:
         """Record the end of a run; False if it was lost to the machine and is to be repeated."""
         try:
             found = future.result()
         except (Interrupted, SandboxBroken, EnvironmentProblem) as error:
             interrupted = isinstance(error, Interrupted)
-            reason = "interrupted" if interrupted else str(error)
-            self.ledger.append(Lost(trial=0, trace=run.trace, reason=reason))
+            self.ledger.append(Lost(trial=0, trace=trace, reason="interrupted" if interrupted else str(error)))
             if interrupted:
                 raise
             if lost_in_a_row(self.ledger.events) >= RETRIES:
                 words = f"{RETRIES} runs in a row failed on this machine, the last: {error}"
                 raise EnvironmentProblem(words) from error
             return False
+        number = self._next(step)
         self.ledger.append(Measured(trial=0, measurement=found))
-        self.view.measured(run.job.step, run.number + 1, len(run.job.runs), found)
-        (self.directory.path / run.trace / CHECKPOINT[0].name).unlink(missing_ok=True)
+        self.view.measured(step, number, len(plan.runs_of(step)), found)
+        (self.directory.path / trace / CHECKPOINT[0].name).unlink(missing_ok=True)
         return True
+
+    def _next(self, step: Step) -> int:
+        """The number of the next run of a commit, from 1."""
+        return len(self.ledger.state.runs.get(step.commit, ())) + 1
 
 
 @contextlib.contextmanager
