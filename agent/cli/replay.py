@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from agent.cli.options import Commands, add_command, add_fields
 from agent.cli.output import say, show
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from agent.replay.plan import Cost
     from agent.replay.run import Prepared
 
-RequestKind = TypeVar("RequestKind")
 ALSO = ("seed", "workers", "ray_address")  # settings that do not come from the session
 
 
@@ -63,9 +61,9 @@ def replay(check: bool, yes: bool, json: bool, runs: str, **options: Any) -> int
     Returns:
         130 if interrupted; 1 with ``check`` if the branch does not reproduce; else 0.
     """
-    from agent.replay.replay import Request, prepare
+    from agent.replay.replay import prepare
 
-    result = _train_again(prepare(_request(Request, options), Path(runs), say), yes, json)
+    result = _train_again(prepare(Path(runs), say, **options), yes, json)
     if result is None:
         return 130
     return 1 if check and not result.reproduced else 0
@@ -77,21 +75,15 @@ def promote(yes: bool, json: bool, runs: str, **options: Any) -> int:
     Returns:
         130 if interrupted; else 0.
     """
-    from agent.replay.promote import Request, prepare
+    from agent.replay.promote import prepare
 
-    prepared = prepare(_request(Request, options), Path(runs), say)
+    prepared = prepare(Path(runs), say, **options)
     result = _train_again(prepared, yes, json)
     if result is None:
         return 130
     if held := result.held:
         say(f"overnight branch {prepared.plan.what} --only-held: a branch of the {len(held)} with a gain throughout.")
     return 0
-
-
-def _request(kind: Callable[..., RequestKind], options: dict[str, Any]) -> RequestKind:
-    """The request of a command; the options that it has no field for are settings of a session."""
-    own = {name: options.pop(name) for name in vars(kind)["__dataclass_fields__"] if name in options}
-    return kind(**own, settings=options)
 
 
 def _agreed(words: str, cost: Cost, yes: bool) -> bool:

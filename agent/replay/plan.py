@@ -13,7 +13,7 @@ import msgspec
 
 from agent.judge.gain import difference
 from agent.ledger.state import State
-from agent.replay.exact import trace_of, traced
+from agent.replay.exact import traced
 from agent.replay.steps import TOGETHER, WHOLE, Step
 from agent.trial.seeds import session_seed
 from agent.types import Goal, Measurement, Value
@@ -110,15 +110,11 @@ class Plan:
         found = [comparison for stage in self.stages for comparison in stage.comparisons]
         return (found[0].before.commit, *(comparison.after.commit for comparison in found))
 
-    @property
-    def folder(self) -> Path | None:
-        return Path(self.source) if self.source else None
-
     def runs_of(self, step: Step) -> tuple[Run, ...]:
         """All planned runs of a commit."""
         if self.exact:
-            recorded = traced(step, self.folder)[: self.rounds]
-            return tuple(Run(run.seed, trace_of(self.folder, run)) for run in recorded)
+            recorded = traced(step, Path(self.source))[: self.rounds]
+            return tuple(Run(run.seed, schedule) for run, schedule in recorded)
         return tuple(Run(session_seed(self.seed, FIRST[self.kind] + k)) for k in range(self.rounds))
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agent.errors import UsageError
+from agent.judge.gain import Gain
 from agent.judge.noise import Noise
 from agent.replay.exact import header_differences, header_of
 from agent.replay.outcomes import Finding, Result, compare, noise_of
@@ -38,24 +39,24 @@ def run_of(commit: str, value: float, seed: int = 1, seconds: float = 0.0, devic
 @given(gains, errors, gains, errors, st.integers(1, 40))
 def test_outcome_is_monotonic_in_gain(gain: float, se: float, recorded: float, recorded_se: float, dof: int) -> None:
     step = Step(1, "c", "s", recorded=1.0, gain=recorded, gain_se=recorded_se)
-    outcome, reason = compare(step, gain, se, dof)
+    outcome, reason = compare(step, Gain(gain, se, 3, 3), dof)
     assert reason
     if outcome == "reproduced":
         assert gain > 0
-        assert compare(step, gain + 1.0, se, dof)[0] == "reproduced"
+        assert compare(step, Gain(gain + 1.0, se, 3, 3), dof)[0] == "reproduced"
     if outcome == "not reproduced":
-        assert compare(replace(step, gain=recorded + 1.0), gain, se, dof)[0] == "not reproduced"
-        assert compare(step, gain - 1.0, se, dof)[0] == "not reproduced"
+        assert compare(replace(step, gain=recorded + 1.0), Gain(gain, se, 3, 3), dof)[0] == "not reproduced"
+        assert compare(step, Gain(gain - 1.0, se, 3, 3), dof)[0] == "not reproduced"
 
 
 @given(gains, st.one_of(st.none(), gains))
 def test_outcome_without_noise_is_sign_of_gain(gain: float, recorded: float | None) -> None:
-    outcome, _ = compare(Step(1, "c", "s", gain=recorded), gain, 0.0, 3)
+    outcome, _ = compare(Step(1, "c", "s", gain=recorded), Gain(gain, 0.0, 3, 3), 3)
     assert outcome == ("reproduced" if gain > 0 else "not reproduced")
 
 
 def test_outcome_with_unknown_noise_cannot_be_told() -> None:
-    assert compare(Step(1, "c", "s", gain=0.1), 0.1, None, 0)[0] == "cannot tell"
+    assert compare(Step(1, "c", "s", gain=0.1), Gain(0.1, None, 1, 1), 0)[0] == "cannot tell"
 
 
 def plan_of(*steps: Step, cuts: Sequence[Comparison] = ()) -> Plan:
