@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 from nanogpt_target.corpus import DataError
 from nanogpt_target.prepare import Prepared, prepare, release, stage_before
+from nanogpt_target.presets import assign
 from nanogpt_target.trusted import PACKAGE, run_scorer
 
 
@@ -32,9 +32,10 @@ def make_code(target: Path, code: Path, values: Sequence[str] = ()) -> None:
     source = (target / "train.py").read_text()
     for assignment in values:
         name, _, value = assignment.partition("=")
-        source, count = re.subn(rf"(?m)^{re.escape(name)} = [^#\n]*?(?=  #|$)", f"{name} = {value}", source)
-        if count != 1:
-            raise SystemExit(f"--set {assignment}: {name} is assigned {count} times in {target / 'train.py'}")
+        try:
+            source = assign(source, name, value)
+        except ValueError as error:
+            raise SystemExit(f"--set {assignment}, {target}: {error}") from None
     (code / "train.py").write_text(source)
     ignored = shutil.ignore_patterns("__pycache__", "presets", "train.py", "*.toml")
     shutil.copytree(PACKAGE, code / "nanogpt_target", ignore=ignored)

@@ -152,13 +152,7 @@ class ScorerSide:
 
     def _await(self, deadline: float) -> int:
         looks = 0
-        while True:
-            answer = os.pread(self._files["answered"], 16, 0)
-            if len(answer) != 16:
-                raise Rejected("the model process cut its answer short")
-            number, code = struct.unpack("<qq", answer)
-            if number == self._sequence:
-                return int(code)
+        while (code := self._code()) is None:
             now = time.monotonic()
             if now > deadline:
                 raise TimeoutError
@@ -167,16 +161,19 @@ class ScorerSide:
                 if self._began > now and self._started:
                     self._began = now
                 self.check_load(now - self._began)
-            if looks % 64 == 63 and self._gone():
-                raise ModelGone("the model process ended before it had answered")
             looks += 1
+            if looks % 64 == 0 and self._ended() and self._code() is None:  # it may have answered before its end
+                raise ModelGone("the model process ended before it had answered")
             time.sleep(PAUSE)
+        return code
 
-    def _gone(self) -> bool:
-        if not self._ended():
-            return False
-        # the process may have answered and ended since the last check
-        return os.pread(self._files["answered"], 8, 0) != struct.pack("<q", self._sequence)
+    def _code(self) -> int | None:
+        """The code of the answer to the last request; None before there is one."""
+        answer = os.pread(self._files["answered"], 16, 0)
+        if len(answer) != 16:
+            raise Rejected("the model process cut its answer short")
+        number, code = struct.unpack("<qq", answer)
+        return int(code) if number == self._sequence else None
 
     def _ended(self) -> bool:
         """Whether the model process has started and ended. Sets ``_started``."""

@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -205,35 +205,6 @@ class Task:
     parent: int  # process without which the scorer ends
 
 
-@dataclass
-class _Channels:
-    """The channels to both model processes, used one after the other."""
-
-    task: Task
-    shape: tuple[int, int, int]  # batch, length, vocab
-    deadline: float  # monotonic
-    sides: list[ScorerSide] = field(default_factory=list)
-
-    def open(self) -> None:
-        self.sides.append(ScorerSide(Path(self.task.channels[len(self.sides)]), *self.shape, self.task.load_seconds))
-
-    def ask(self, ids: np.ndarray) -> Read:
-        self.sides[-1].ask(ids, self.deadline)
-        return self.sides[-1].read
-
-    def switch(self) -> None:
-        """End pass A; wait until the host has removed the first model process; open the second channel."""
-        self.sides[0].check_load()
-        self.sides[0].close()
-        between = Path(self.task.between)
-        between.touch()
-        while between.exists():
-            if time.monotonic() > self.deadline:
-                raise TimeoutError
-            time.sleep(0.002)
-        self.open()
-
-
 def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
     """Score a split through the channels.
 
@@ -246,26 +217,45 @@ def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
     length, vocab = rows.shape[1] - 1, len(token_bytes)
     batch = batch_rows(len(rows), length, vocab)
     random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if task.seed is None else task.seed)
-    channels = _Channels(task, (batch, length, vocab), began + task.timeout)
+    deadline, sides = began + task.timeout, list[ScorerSide]()
     earlier = np.load(task.reference, allow_pickle=False).astype(np.float64) if task.reference else None
+
+    def open_channel() -> None:
+        sides.append(ScorerSide(Path(task.channels[len(sides)]), batch, length, vocab, task.load_seconds))
+
+    def ask(ids: np.ndarray) -> Read:
+        sides[-1].ask(ids, deadline)
+        return sides[-1].read
+
+    def switch() -> None:
+        """End pass A; wait until the host has removed the first model process; open the second channel."""
+        sides[0].check_load()
+        sides[0].close()
+        between = Path(task.between)
+        between.touch()
+        while between.exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.002)
+        open_channel()
+
     try:
-        channels.open()
-        ask = channels.ask
-        found = score(rows, token_bytes, decoys, ask, ask, batch, random, earlier, channels.switch)
-        channels.sides[1].check_load()
+        open_channel()
+        found = score(rows, token_bytes, decoys, ask, ask, batch, random, earlier, switch)
+        sides[1].check_load()
     except Rejected as error:
         return {"status": "invalid", "value": None, "reason": str(error)}, None
     except ModelGone as error:
-        asked = any(side.asked for side in channels.sides)
+        asked = any(side.asked for side in sides)
         return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": asked}, None
     except TimeoutError as error:
         reason = str(error) or f"scoring took more than {task.timeout:g} s"
         return {"status": "timeout", "value": None, "reason": reason, "asked": True}, None
     finally:
-        for side in channels.sides:
+        for side in sides:
             side.close()
-    total, startup = time.monotonic() - began, sum(side.startup for side in channels.sides)
-    answers = sum(side.answering for side in channels.sides)  # the rest of scoring is copies and softmax
+    total, startup = time.monotonic() - began, sum(side.startup for side in sides)
+    answers = sum(side.answering for side in sides)  # the rest of scoring is copies and softmax
     seconds = {"startup": startup, "scoring": total - startup, "answers": answers, "total": total}
     return {
         "status": "ok",
@@ -275,7 +265,7 @@ def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
         "bytes": found.bytes,
         "noise": found.noise,
         "rows_b": found.rows_b,
-        "loading": round(max(side.loading for side in channels.sides), 3),
+        "loading": round(max(side.loading for side in sides), 3),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }, found.log_p
 

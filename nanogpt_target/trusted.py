@@ -96,13 +96,13 @@ def run_scorer(
     result, between = host.folder / "result.json", host.folder / "between"
     channels = [host.shared / side for side in ("a", "b")]
     task = Task(
-        data=str(data.directory.resolve()),
+        data=str(data.directory),
         split=split,
-        channels=(str(channels[0].resolve()), str(channels[1].resolve())),
-        between=str(between.resolve()),
-        result=str(result.resolve()),
-        log_p=str(log_p.resolve()),
-        reference="" if reference is None else str(reference.resolve()),
+        channels=(str(channels[0]), str(channels[1])),
+        between=str(between),
+        result=str(result),
+        log_p=str(log_p),
+        reference=str(reference or ""),
         timeout=host.seconds,
         load_seconds=host.load_seconds,
         seed=seed,
@@ -133,12 +133,10 @@ def run_scorer(
         complaint = scorer.communicate()[1]
         for model in models:
             model.close()
-    if failure:
-        return failure
-    if not result.exists():
-        return {"status": "broken", "reason": complaint}
-    found: dict[str, Any] = json.loads(result.read_text())
-    return found
+    found = {"status": "broken", "reason": complaint}
+    if result.exists():
+        found = json.loads(result.read_text())
+    return failure or found
 
 
 def _wait(

@@ -62,11 +62,10 @@ def controllers() -> frozenset[str]:
     return frozenset(usable)
 
 
-def create(name: str, limits: Limits) -> Group | None:
+def create(name: str, limits: Limits) -> Group:
     """Make the group ``name`` of one job, with limits of memory (without swap), processes and CPU time.
 
-    Returns:
-        The group; None where no controller is usable.
+    It has no directories where no controller is usable.
 
     Raises:
         OSError: a usable controller failed.
@@ -80,7 +79,7 @@ def create(name: str, limits: Limits) -> Group | None:
         for directory in made:
             _remove(directory)
         raise
-    return Group(tuple(made)) if made else None
+    return Group(tuple(made))
 
 
 def sweep(owner: str) -> int:
