@@ -6,7 +6,6 @@ python -m nanogpt_target --target DIR [--budget steps:100] [--seed 1] [--set MAT
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -76,20 +75,19 @@ def train(
     return {"exit": job.returncode, "events": events, "startup": ready - began, "training": ended - ready}
 
 
-class _Process:
+@dataclass(frozen=True)
+class _Model:
     """A model process without a sandbox."""
 
-    def __init__(self, argv: Sequence[str], code: Path, env: Mapping[str, str]):
-        self._process = subprocess.Popen(argv, cwd=code, env={**os.environ, **env})
+    process: subprocess.Popen[bytes]
 
     def ended(self) -> bool:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.02)
-        return self._process.returncode is not None
+        time.sleep(0.02)
+        return self.process.poll() is not None
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 @dataclass(frozen=True)
@@ -109,9 +107,10 @@ class _Host:
     def wait(self) -> None:
         """Report nothing."""
 
-    def start(self, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> _Process:
+    def start(self, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> _Model:
         own = {"OVERNIGHT_CHECKPOINT": str(self.checkpoint), "OVERNIGHT_CHANNEL": str(channel)}
-        return _Process([word.format(python=sys.executable) for word in argv], self.code, {**self.env, **own})
+        words = [word.format(python=sys.executable) for word in argv]
+        return _Model(subprocess.Popen(words, cwd=self.code, env={**os.environ, **self.env, **own}))
 
 
 def score(
@@ -127,11 +126,8 @@ def score(
     reference: Path | None = None,
 ) -> dict[str, Any]:
     """Score a checkpoint; for the other arguments, see ``nanogpt_target.scorer.Task``."""
-    memory = Path("/dev/shm")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as shared,
-    ):
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=memory) as shared:
         host = _Host(code, checkpoint.resolve(), Path(folder), Path(shared), env, timeout)
         written = log_p or Path(folder) / "log_p.npy"
         found = run_scorer(prepared, split, host, log_p=written, reference=reference, seed=seed)

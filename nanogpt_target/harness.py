@@ -213,8 +213,8 @@ class Run:
             "memory_gb": _memory_gb(self.device),
         }
         (self._out / "summary.json").write_text(json.dumps(summary))
-        for file in (self._curve, self._trace):
-            file.close()
+        self._curve.close()
+        self._trace.close()
         emit(event="saved", steps=self.step, tokens=self.tokens, train_seconds=round(seconds, 3))
         if self._batches is not None:
             self._batches.close()
@@ -279,5 +279,5 @@ def _read_schedule(path: str) -> list[float] | None:
     """The progress at each step of an earlier run, which this run follows."""
     if not path:
         return None
-    lines = (json.loads(line) for line in Path(path).read_text().splitlines())
+    lines = map(json.loads, Path(path).read_text().splitlines())
     return [float(line["progress"]) for line in lines if "progress" in line]

@@ -23,7 +23,7 @@ import numpy as np
 
 from nanogpt_target import corpus, hub, tokenizer
 from nanogpt_target.corpus import DataError, Splits
-from nanogpt_target.packing import encode, pack, sample, write_shards
+from nanogpt_target.packing import pack, sample, write_shards
 
 VERSION = 2
 CHECKED_BYTES = 1 << 24  # files up to this size are hashed at every use, larger ones on request
@@ -195,12 +195,12 @@ def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
         length = spec["sequence_length"]
         tokens = {}
         for split, texts in (("validation", splits.validation), ("test", splits.test)):
-            rows = np.concatenate(list(pack(encode(coder, texts, counts), length)))
+            rows = np.concatenate(list(pack(tokenizer.encode(coder, texts, counts), length)))
             wanted = max(1, spec[f"{split}_tokens"] // length)
             rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:wanted])]  # from all documents
             tokens[split] = _enough(len(rows), split, length)
             rows.tofile(scratch / f"{split}.bin")
-        shards, count = write_shards(pack(encode(coder, splits.train(), counts), length), length, scratch)
+        shards, count = write_shards(pack(tokenizer.encode(coder, splits.train(), counts), length), length, scratch)
         tokens["train"] = _enough(count, "train", length)
         manifest = {
             "version": VERSION,

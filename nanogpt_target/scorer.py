@@ -59,14 +59,9 @@ _scratch = threading.local()
 
 
 def log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Log-softmax at the targets. No bit depends on the number of rows.
+    """Log-softmax of float32 [N, V] at targets int64 [N], in nats, float64 [N]. No bit depends on the number of rows.
 
-    Args:
-        logits: float32 [N, V]; overwritten.
-        targets: int64 [N].
-
-    Returns:
-        float64 [N], in nats.
+    ``logits`` is overwritten.
 
     Raises:
         Rejected: a logit is not finite.
@@ -255,7 +250,7 @@ def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
         for side in sides:
             side.close()
     total, startup = time.monotonic() - began, sum(side.startup for side in sides)
-    answers = sum(side.answering for side in sides)  # the rest of scoring is copies and softmax
+    answers = sum(sum(side.answers) for side in sides)  # the rest of scoring is copies and softmax
     seconds = {"startup": startup, "scoring": total - startup, "answers": answers, "total": total}
     return {
         "status": "ok",

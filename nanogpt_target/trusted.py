@@ -39,7 +39,6 @@ class ModelProcess(Protocol):
     def ended(self) -> bool: ...
     def close(self) -> None:
         """End the process and remove its channel."""
-        ...
 
 
 class Host(Protocol):

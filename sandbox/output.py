@@ -117,7 +117,6 @@ class Output:
             peak_memory_gb=round(peak / 1e9, 3) if peak else None,
             peak_vram_gb=peak_vram_gb,
             log_tail=self.tail(),
-            output_truncated=bool(self.dropped),
             collected=collected,
             problems=(*problems, *printed),
         )
