@@ -22,6 +22,7 @@ from typing import Any
 from nanogpt_target.corpus import DataError
 from nanogpt_target.prepare import Prepared, prepare, release, stage_before
 from nanogpt_target.presets import assign
+from nanogpt_target.scorer import LOG_P, REFERENCE
 from nanogpt_target.trusted import PACKAGE, run_scorer
 
 
@@ -125,12 +126,30 @@ def score(
     log_p: Path | None = None,
     reference: Path | None = None,
 ) -> dict[str, Any]:
-    """Score a checkpoint; for the other arguments, see ``nanogpt_target.scorer.Task``."""
+    """Score a checkpoint.
+
+    Args:
+        code: made by ``make_code``.
+        checkpoint: the output folder of ``train``.
+        prepared: the data.
+        split: ``validation`` or ``test``.
+        env: further variables of the model processes.
+        timeout: bound on both passes, in seconds.
+        seed: of the cuts; None: random.
+        log_p: file for the log-probabilities of pass A.
+        reference: such a file of an earlier run.
+
+    Raises:
+        RuntimeError: the scorer itself failed.
+    """
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=memory) as shared:
         host = _Host(code, checkpoint.resolve(), Path(folder), Path(shared), env, timeout)
-        written = log_p or Path(folder) / "log_p.npy"
-        found = run_scorer(prepared, split, host, log_p=written, reference=reference, seed=seed)
+        if reference:
+            shutil.copyfile(reference, host.folder / REFERENCE)
+        found = run_scorer(prepared, split, host, seed)
+        if log_p and found["status"] == "ok":
+            shutil.copyfile(host.folder / LOG_P, log_p)
     if found["status"] == "broken":
         raise RuntimeError(f"the scorer failed: {found['reason']}")
     return found

@@ -35,6 +35,10 @@ from nanogpt_target.look_ahead import CUTS, LN2, check_noise, compare, draw, ste
 
 BATCH_BYTES = 8 << 20  # logits in one message: fits the cache of a CPU
 PIECE = 1 << 18  # logits in one softmax call: they stay in the cache of a processor
+# Files of a task: the result; made after pass A, and pass B starts when the host removes it; log-probabilities of
+# pass A; those of an earlier run on the same rows, if there is one.
+RESULT, BETWEEN, LOG_P, REFERENCE = "result.json", "between", "log_p.npy", "reference.npy"
+SIDES = ("a", "b")  # channels to the two model processes
 REPEATED_ROWS = 64  # least number of rows asked twice in pass A: they show the model's own noise
 
 Read = Callable[[int, np.ndarray], None]  # from a position, of B × T, into float32 [N, V]
@@ -185,38 +189,35 @@ def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 @dataclass(frozen=True)
 class Task:
-    """What the process scores, and where its files are."""
+    """What the process scores."""
 
-    data: str
+    data: str  # folder of the prepared data
     split: str
-    channels: tuple[str, str]
-    between: str  # file created after pass A; pass B starts when the host removes it
-    result: str
-    log_p: str  # file for the log-probabilities of pass A
-    reference: str  # log-probabilities (.npy) of an earlier run on the same rows; "": none
+    folder: str  # of the files RESULT, BETWEEN, LOG_P and REFERENCE
+    shared: str  # with the folders SIDES, one channel each
     timeout: float  # bound on both passes, in seconds
     load_seconds: float  # bound on loading the model
     seed: int | None  # of the cuts, for tests; None: random
     parent: int  # process without which the scorer ends
 
 
-def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
+def score_channels(task: Task) -> dict[str, object]:
     """Score a split through the channels.
 
     Returns:
-        The result as JSON (``status``: ok, invalid, crash or timeout; ``value`` or None; ``reason``; counts), and the
-        log-probabilities of pass A if ok.
+        The result as JSON: ``status`` (ok, invalid, crash or timeout), ``value`` or None, ``reason``, and counts.
     """
-    began = time.monotonic()
+    began, folder, sides = time.monotonic(), Path(task.folder), list[ScorerSide]()
+    deadline = began + task.timeout
     rows, token_bytes, decoys = read_split(Path(task.data), task.split)
     length, vocab = rows.shape[1] - 1, len(token_bytes)
     batch = batch_rows(len(rows), length, vocab)
     random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if task.seed is None else task.seed)
-    deadline, sides = began + task.timeout, list[ScorerSide]()
-    earlier = np.load(task.reference, allow_pickle=False).astype(np.float64) if task.reference else None
+    known = (folder / REFERENCE).exists()
+    earlier = np.load(folder / REFERENCE, allow_pickle=False).astype(np.float64) if known else None
 
     def open_channel() -> None:
-        sides.append(ScorerSide(Path(task.channels[len(sides)]), batch, length, vocab, task.load_seconds))
+        sides.append(ScorerSide(Path(task.shared) / SIDES[len(sides)], batch, length, vocab, task.load_seconds))
 
     def ask(ids: np.ndarray) -> Read:
         sides[-1].ask(ids, deadline)
@@ -226,9 +227,8 @@ def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
         """End pass A; wait until the host has removed the first model process; open the second channel."""
         sides[0].check_load()
         sides[0].close()
-        between = Path(task.between)
-        between.touch()
-        while between.exists():
+        (folder / BETWEEN).touch()
+        while (folder / BETWEEN).exists():
             if time.monotonic() > deadline:
                 raise TimeoutError
             time.sleep(0.002)
@@ -239,16 +239,17 @@ def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
         found = score(rows, token_bytes, decoys, ask, ask, batch, random, earlier, switch)
         sides[1].check_load()
     except Rejected as error:
-        return {"status": "invalid", "value": None, "reason": str(error)}, None
+        return {"status": "invalid", "value": None, "reason": str(error)}
     except ModelGone as error:
         asked = any(side.asked for side in sides)
-        return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": asked}, None
+        return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": asked}
     except TimeoutError as error:
         reason = str(error) or f"scoring took more than {task.timeout:g} s"
-        return {"status": "timeout", "value": None, "reason": reason, "asked": True}, None
+        return {"status": "timeout", "value": None, "reason": reason, "asked": True}
     finally:
         for side in sides:
             side.close()
+    np.save(folder / LOG_P, found.log_p.clip(-1e3, 0.0).astype(np.float16), allow_pickle=False)
     total, startup = time.monotonic() - began, sum(side.startup for side in sides)
     answers = sum(sum(side.answers) for side in sides)  # the rest of scoring is copies and softmax
     seconds = {"startup": startup, "scoring": total - startup, "answers": answers, "total": total}
@@ -262,7 +263,7 @@ def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
         "rows_b": found.rows_b,
         "loading": round(max(side.loading for side in sides), 3),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-    }, found.log_p
+    }
 
 
 def end_with(parent: int) -> None:
@@ -275,12 +276,9 @@ def end_with(parent: int) -> None:
 def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
     threading.Thread(target=end_with, args=[task.parent], daemon=True).start()
-    found, log_p = score_channels(task)
-    if log_p is not None:
-        np.save(task.log_p, log_p.clip(-1e3, 0.0).astype(np.float16), allow_pickle=False)
-    scratch = Path(task.result).with_suffix(".new")
-    scratch.write_text(json.dumps(found))
-    scratch.rename(task.result)
+    scratch = Path(task.folder) / "result.new"
+    scratch.write_text(json.dumps(score_channels(task)))
+    scratch.rename(Path(task.folder) / RESULT)
 
 
 if __name__ == "__main__":
