@@ -1,8 +1,8 @@
-"""A table without borders, with as many columns as the console is wide."""
+"""A table without borders, with as many columns as the console is wide, and a list of labelled figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,3 +49,13 @@ class Columns:
         for row in self.rows:
             table.add_row(*(column.draw(row) for column in shown), style=self.style(row))
         yield table
+
+
+def figures(rows: Iterable[tuple[str, Text]]) -> Table:
+    """One row for each label and its value."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    for label, value in rows:
+        grid.add_row(label, value)
+    return grid
