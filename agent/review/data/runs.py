@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agent import __version__, text
 from agent.errors import OvernightError
 from agent.files import replace_file
@@ -33,6 +35,11 @@ FIGURES = ("goal", "trials", "planned", "kept", "failed", "gain", "gain_se", "se
 
 def condition(state: State, running: bool) -> str:
     return "running" if running else "ended" if state.ended else "interrupted"
+
+
+class _Cached(msgspec.Struct):
+    stamp: list[Any]
+    row: dict[str, Any]
 
 
 def run_json(tag: str, state: State, running: bool) -> dict[str, Any]:
@@ -67,8 +74,10 @@ def overview(root: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
 def row(directory: RunDirectory, say: Callable[[str], None]) -> dict[str, Any]:
     """Return the row of one session, and cache it unless its ledger is damaged."""
-    place, stamp = directory.path / CACHE, _stamp(directory.ledger)
-    found = _cached(place, stamp)
+    place, stamp, found = directory.path / CACHE, _stamp(directory.ledger), None
+    with suppress(OSError, ValueError):  # no cache, or a damaged one
+        cached = msgspec.json.decode(place.read_bytes(), type=_Cached)
+        found = cached.row if cached.stamp == stamp else None
     if found is None:
         state, damage = read_state(directory.ledger)
         found = run_json(directory.tag, state, running=False)
@@ -88,12 +97,3 @@ def _stamp(ledger: Path) -> list[Any]:
     except FileNotFoundError:
         return [LIST_SCHEMA, __version__, 0, 0]
     return [LIST_SCHEMA, __version__, stat.st_size, stat.st_mtime_ns]
-
-
-def _cached(place: Path, stamp: list[Any]) -> dict[str, Any] | None:
-    try:
-        data = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    fits = isinstance(data, dict) and data.get("stamp") == stamp and isinstance(data.get("row"), dict)
-    return dict(data["row"]) if fits else None
