@@ -54,7 +54,7 @@ class StackedRuns:
     def worth(self, trial: int) -> Worth:
         """The posterior of an edit in ``edits``."""
         assert self.weighing is not None
-        return self.weighing.worth(trial)
+        return self.weighing.worth[trial]
 
     def last_step(self, trial: int) -> Step:
         """What an edit has come to if no run will follow: "keep" or "drop"."""
