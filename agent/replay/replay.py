@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -164,11 +163,9 @@ def _of_branch(
         if not results.is_file():
             raise UsageError(f"--results {results}: no such file.")
         published = values_of_results(results.read_text(errors="replace"), str(results), target.goal)
-    with contextlib.closing(Repo(folder)) as repo:
-        if ".." not in what and repo.resolve(what) is None:
-            names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs.below("refs/heads/"))]
-            raise UsageError(
-                f"{what!r} is neither a session in {runs} nor a branch of {repo.top}.{similar(what, names)}"
-            )
-        steps = steps_of_branch(repo, target, what, published)
+    repo = Repo(folder)
+    if ".." not in what and repo.resolve(what) is None:
+        names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs.below("refs/heads/"))]
+        raise UsageError(f"{what!r} is neither a session in {runs} nor a branch of {repo.top}.{similar(what, names)}")
+    steps = steps_of_branch(repo, target, what, published)
     return steps, workplace(make_settings({**settings, "runs": str(runs)}, None, of_target), say)

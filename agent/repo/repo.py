@@ -59,9 +59,6 @@ class Repo:
         prefix = PurePosixPath(self.folder.relative_to(self.top).as_posix())
         self.prefix = "" if str(prefix) == "." else f"{prefix}/"
 
-    def close(self) -> None:
-        self.git.close()
-
     # reading
 
     def head(self) -> str:

@@ -212,7 +212,7 @@ def run(parts: Parts, workers: Workers, stopper: Stopper, ledger: Ledger, shown:
     trackers = Trackers(parts.tracks, directory.path)
     view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), *notifiers, trackers)
     session = _session(parts, workers, stopper, Recorder(ledger, view))
-    with contextlib.closing(parts.repo), stopper.listening(), view:
+    with stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # it was written before there were observers
         session.run()
 
