@@ -26,14 +26,6 @@ Question = Literal["steps", "cuts", "setting"]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One planned run of a commit."""
-
-    seed: int
-    schedule: Path | None = None  # recorded trace that the run follows instead of the clock
-
-
-@dataclass(frozen=True)
 class Comparison:
     """What does ``after`` gain over ``before``?"""
 
@@ -110,12 +102,11 @@ class Plan:
         found = [comparison for stage in self.stages for comparison in stage.comparisons]
         return (found[0].before.commit, *(comparison.after.commit for comparison in found))
 
-    def runs_of(self, step: Step) -> tuple[Run, ...]:
-        """All planned runs of a commit."""
+    def runs_of(self, step: Step) -> list[tuple[int, Path | None]]:
+        """All planned runs of a commit: the seed, and the recorded schedule that replaces the clock."""
         if self.exact:
-            recorded = traced(step, Path(self.source))[: self.rounds]
-            return tuple(Run(run.seed, schedule) for run, schedule in recorded)
-        return tuple(Run(session_seed(self.seed, FIRST[self.kind] + k)) for k in range(self.rounds))
+            return [(run.seed, schedule) for run, schedule in traced(step, Path(self.source))[: self.rounds]]
+        return [(session_seed(self.seed, FIRST[self.kind] + k), None) for k in range(self.rounds)]
 
 
 def stages_of_replay(
