@@ -15,6 +15,7 @@ from agent.judge.gain import difference
 from agent.ledger.state import State
 from agent.replay.exact import traced
 from agent.replay.steps import TOGETHER, WHOLE, Step
+from agent.target import Target
 from agent.trial.seeds import session_seed
 from agent.types import Goal, Measurement, Value
 
@@ -107,6 +108,14 @@ class Plan:
         if self.exact:
             return [(run.seed, schedule) for run, schedule in traced(step, Path(self.source))[: self.rounds]]
         return [(session_seed(self.seed, FIRST[self.kind] + k), None) for k in range(self.rounds)]
+
+
+def plan_for(target: Target, settings: Mapping[str, Any], **own: Any) -> Plan:
+    """The plan to run a target under settings; ``own``: the fields that do not follow from them."""
+    return Plan(
+        goal=target.goal, metric=target.metric, budget=str(target.budget), seed=int(settings.get("seed", 0)),
+        self_reported=target.score == "stdout", **own,
+    )  # fmt: skip
 
 
 def stages_of_replay(

@@ -6,9 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from agent.repo.git import GitRefused, output_in
+from agent.repo.git import GitRefused, output_of
 
-IDENTITY = {"NAME": "Overnight", "EMAIL": "overnight@localhost"}
+AUTHOR = {"NAME": "Overnight", "EMAIL": "overnight@localhost"}
 LARGEST = 20 << 20  # bytes of a file that is copied; larger files are data
 JUNK = {"__pycache__", ".git", ".venv", "venv", "node_modules", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache"}
 
@@ -19,9 +19,9 @@ def make_repository(directory: Path, message: str) -> None:
     Raises:
         EnvironmentProblem: git is missing or fails.
     """
-    who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in IDENTITY.items()}
+    who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in AUTHOR.items()}
     for words in (["init", "-b", "main"], ["add", "-A", "-f"], ["commit", "--no-gpg-sign", "-m", message]):
-        output_in(directory, *words, env=who)
+        output_of(directory, *words, env=who)
 
 
 def files_of(folder: Path) -> list[str] | None:
@@ -31,7 +31,7 @@ def files_of(folder: Path) -> list[str] | None:
         EnvironmentProblem: git refuses for another reason than a missing repository, such as its owner; quotes git.
     """
     try:
-        inside = output_in(folder, "rev-parse", "--is-inside-work-tree")
+        inside = output_of(folder, "rev-parse", "--is-inside-work-tree")
     except GitRefused as error:
         if "not a git repository" not in str(error):
             raise
@@ -71,6 +71,6 @@ def _listed(folder: Path, *words: str) -> list[str]:
 def _attempt(folder: Path, *words: str) -> str:
     """The output of a git command; "" if git refuses."""
     try:
-        return os.fsdecode(output_in(folder, *words))
+        return os.fsdecode(output_of(folder, *words))
     except GitRefused:
         return ""

@@ -11,7 +11,7 @@ from typing import Any
 from agent.errors import EnvironmentProblem, UsageError
 
 LOCK_SECONDS = 3.0  # wait for a lock that another git process holds
-_SAFE = (
+_SAFE = (  # override the configuration of the repository
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false", "core.pager=cat",
     "diff.external=", "protocol.allow=never", "i18n.logOutputEncoding=UTF-8",
 )  # fmt: skip
@@ -44,12 +44,8 @@ class Git:
             ) from None
 
     def run(self, *words: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> str:
-        """The output of a git command as text, without its last line feed. Arguments and errors: see ``output``."""
-        return os.fsdecode(self.output(*words, data=data, env=env)).removesuffix("\n")
-
-    def output(self, *words: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
-        """The output of a git command. Arguments and errors: see ``output_in``."""
-        return output_in(self.top, *words, data=data, env=env)
+        """The output of a git command as text, without its last line feed. Arguments and errors: see ``output_of``."""
+        return os.fsdecode(output_of(self.top, *words, data=data, env=env)).removesuffix("\n")
 
     def attempt(self, *words: str) -> str | None:
         """The output of a git command; None if it is empty or the command fails."""
@@ -59,7 +55,7 @@ class Git:
             return None
 
 
-def output_in(folder: Path, *words: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
+def output_of(folder: Path, *words: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
     """The output of a git command in a folder, which may be in no repository.
 
     Args:
@@ -74,9 +70,11 @@ def output_in(folder: Path, *words: str, data: bytes = b"", env: Mapping[str, st
         import git
     except ImportError as error:  # GitPython looks for the program when it is imported
         raise EnvironmentProblem(f"git does not run: {str(error).splitlines()[0]} Install git.") from None
-    flags = [flag for setting in _settings() for flag in ("-c", setting)]
+    wait = round(LOCK_SECONDS * 1000)
+    settings = (*_SAFE, f"core.filesRefLockTimeout={wait}", f"core.packedRefsTimeout={wait}")
+    flags = [flag for setting in settings for flag in ("-c", setting)]
     # -C, because GitPython expands a $ in the path of its working directory
-    command = ["git", "-C", str(folder), "--no-optional-locks", *flags, *words]
+    command = ["git", "-C", str(folder.resolve()), "--no-optional-locks", *flags, *words]
     unchanged = {"stdout_as_string": False, "strip_newline_in_stdout": False}
     # an own process group: Ctrl-C in a terminal would end git before the session can decide
     options: dict[str, Any] = {**unchanged, "env": env, "start_new_session": True}
@@ -89,12 +87,6 @@ def output_in(folder: Path, *words: str, data: bytes = b"", env: Mapping[str, st
         raise EnvironmentProblem("git is not installed, or not on PATH.") from None
     except git.GitCommandError as error:
         raise GitRefused(f"git {words[0]} failed in {folder}: {_complaint(error.stderr)}.") from None
-
-
-def _settings() -> list[str]:
-    """Configuration that overrides the repository's."""
-    wait = round(LOCK_SECONDS * 1000)
-    return [*_SAFE, f"core.filesRefLockTimeout={wait}", f"core.packedRefsTimeout={wait}"]
 
 
 def _complaint(text: str | None) -> str:
