@@ -27,7 +27,7 @@ def differing(repo: Repo) -> tuple[list[str], list[str]]:
     words = ("diff", "--name-only", "--no-renames", "--no-ext-diff", "--no-textconv", "-z", "HEAD")
     changed = set(repo.git.run(*words).split("\0"))
     dirty = [path for path in found if f"{repo.prefix}{path}" in changed]
-    same = [path for path in found if path not in dirty and (repo.folder / path).exists()]
+    same = [path for path in found if f"{repo.prefix}{path}" not in changed and (repo.folder / path).exists()]
     names = os.fsencode("\0".join(f"{repo.prefix}{path}" for path in same))
     fields = repo.git.run("check-attr", "-z", "--stdin", *_FILTERS, data=names).split("\0") if same else []
     filtered = {path for path, value in zip(fields[::3], fields[2::3], strict=False) if value not in _UNSET}
