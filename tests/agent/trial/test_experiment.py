@@ -126,8 +126,8 @@ def test_training_after_the_budget_is_a_timeout(bench: Bench, monkeypatch: pytes
 
 
 SMI = """#!/bin/sh
-case "$1" in *memory.used) ;; *) exit 0;; esac
-if [ -e {seen} ]; then echo 9000; else touch {seen}; echo 4; fi
+case "$1" in *memory.used*) ;; *) exit 0;; esac
+if [ -e {seen} ]; then echo 9000, 81920; else touch {seen}; echo 4, 81920; fi
 """
 
 
