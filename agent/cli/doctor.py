@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.output import draw, show
+from agent.cli.output import show
 from agent.errors import OvernightError
 from agent.llm.client import ChatModel, normal_base_url
 from agent.llm.sleep_mode import Sleeper
@@ -66,10 +66,8 @@ def doctor(
     findings = list(check(llm_base_url, Path(cache).expanduser(), Path(runs), python, target))
     if sandbox:
         findings += check_sandbox()
-    if json:
-        show(True, lambda: {"version": 1, "findings": [asdict(f) for f in findings]}, lambda: None)
-    else:
-        draw(_view(findings), widest=1000)  # commands to copy are never wrapped in a pipe
+    data = {"version": 1, "findings": [asdict(f) for f in findings]}
+    show(json, lambda: data, lambda: _view(findings), paged=False, widest=1000)  # a pipe wraps no command to copy
     return 3 if any(f.needed and not f.ok for f in findings) else 0
 
 

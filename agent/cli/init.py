@@ -85,30 +85,26 @@ def adopt(directory: Path, project: Path) -> tuple[list[str], str]:
     script = find_script(project)
     text, notes = describe(script, modules_of(script), ignored_of(folder))
     proposer = "cma-es" if "[[hyperparameters]]" in text else "code --llm-base-url URL"
-    if directory.resolve() != folder.resolve():
-        with _new_folder(directory):
-            large = copy_files(folder, names, directory)
-            notes += [f"check    {name}: above 20 MB, not copied; use [target] mounts" for name in large]
-            _write(directory, text)
-        make_repository(directory, f"Copy {folder.resolve().name}")
-        return notes, proposer
-    if names is None:
+    copied = directory.resolve() != folder.resolve()
+    if not copied and names is None:
         raise UsageError(
             f"{folder} is not in a git repository. Run git init, git add and git commit there, or name a new folder "
             f"for a copy: overnight init {folder.resolve().name}-night --from {quote(str(project))}"
         )
-    _write(directory, text)
-    git, files = f"git -C {quote(str(directory))}", "target.toml notes.md"
-    return [*notes, f"then     {git} add {files} && {git} commit -m 'Add target.toml' {files}"], proposer
-
-
-def _write(directory: Path, text: str) -> None:
-    with writing(directory):
+    with _new_folder(directory) if copied else writing(directory):
+        large = copy_files(folder, names, directory) if copied else ()
         (directory / "target.toml").write_text(text, encoding="utf-8")
         if not (directory / "notes.md").exists():
             (directory / "notes.md").write_text(NOTES, encoding="utf-8")
     if approvals.protected_keys(directory, tomllib.loads(text)):
         approvals.trust(directory)
+    notes += [f"check    {name}: above 20 MB, not copied; use [target] mounts" for name in large]
+    if copied:
+        make_repository(directory, f"Copy {folder.resolve().name}")
+    else:
+        git, files = f"git -C {quote(str(directory))}", "target.toml notes.md"
+        notes.append(f"then     {git} add {files} && {git} commit -m 'Add target.toml' {files}")
+    return notes, proposer
 
 
 @contextmanager
@@ -123,22 +119,19 @@ def _new_folder(directory: Path) -> Iterator[None]:
 
 
 def trust(directory: Path) -> int:
-    if (directory / "run.toml").is_file():
-        found, name = _trust_run(directory), "run.toml"
+    name, here = "run.toml", directory.resolve()
+    if (here / name).is_file():
+        saved = load(RunDirectory(here.parent, here.name))[1]["run"]
+        approvals.trust_run(here, saved)
+        found = [f"{key} = {saved[key]!r}" for key in sorted(foreign_settings(saved))]
     else:
-        found, name = approvals.protected_keys(directory, read_tables(directory)), "target.toml"
+        name, found = "target.toml", approvals.protected_keys(directory, read_tables(directory))
         approvals.trust(directory)
     for entry in found:
         print(line(entry))
     entries = count(len(found), "protected entry", "protected entries")
     say(f"{directory / name} is trusted until it changes: {entries}.")
     return 0
-
-
-def _trust_run(directory: Path) -> list[str]:
-    saved = load(RunDirectory(directory.resolve().parent, directory.resolve().name))[1]["run"]
-    approvals.trust_run(directory, saved)
-    return [f"{key} = {saved[key]!r}" for key in sorted(foreign_settings(saved))]
 
 
 def prepare(target: str, data: str | None, verify: bool, cache: str) -> int:

@@ -22,14 +22,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def show(as_json: bool, data: Callable[[], Any], renderable: Callable[[], Any], paged: bool = True) -> int:
+def show(
+    as_json: bool, data: Callable[[], Any], renderable: Callable[[], Any], paged: bool = True, widest: int = 200
+) -> int:
     """Print ``data`` as JSON, or ``renderable`` for a person, in a pager if ``paged``. Returns exit status 0."""
     if as_json:
         print(_dumps(data()))
     elif paged and sys.stdout.isatty():
         page(Console(highlight=False), renderable())
     else:
-        draw(renderable())
+        draw(renderable(), widest)
     return 0
 
 

@@ -9,7 +9,6 @@ import os
 import select
 import sys
 import termios
-import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,27 +50,22 @@ def watch(tag: str | None, runs: str) -> int:
 @contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
     """A function that waits up to so many seconds for a key; it returns "" without a key or a keyboard."""
-    try:
-        stdin = sys.stdin.fileno()
-        before = termios.tcgetattr(stdin)
-    except (OSError, ValueError, termios.error):
-        yield no_key
-        return
+    keyboards = []
+    with suppress(OSError, ValueError, termios.error):
+        before = termios.tcgetattr(sys.stdin.fileno())
+        keyboards.append(sys.stdin.fileno())
 
     def pressed(seconds: float) -> str:
-        ready, _, _ = select.select([stdin], [], [], seconds)
-        return os.read(stdin, 1).decode(errors="replace") if ready else ""
+        ready, _, _ = select.select(keyboards, [], [], seconds)
+        return os.read(ready[0], 1).decode(errors="replace") if ready else ""
 
     try:
-        tty.setcbreak(stdin)
+        for keyboard in keyboards:
+            tty.setcbreak(keyboard)
         yield pressed
     finally:
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
-
-
-def no_key(seconds: float) -> str:
-    time.sleep(seconds)
-    return ""
+        for keyboard in keyboards:
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
 def serve(host: str, port: int, token: str, runs: str) -> int:

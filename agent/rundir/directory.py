@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -107,17 +108,14 @@ class RunDirectory:
                 # seconds on a machine under load.
                 alive = owner.isdigit() and exists(int(owner))
                 if alive or not acquire(file, ORPHAN_SECONDS):
-                    raise self._runs(owner)
+                    raise UsageError(
+                        f"session {self.tag} is already running (process {owner or 'unknown'}). "
+                        f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
+                    )
             with writing(self.path / "lock"):
                 file.truncate(0)
                 os.write(file.fileno(), str(os.getpid()).encode())
             yield
-
-    def _runs(self, owner: str) -> UsageError:
-        return UsageError(
-            f"session {self.tag} is already running (process {owner or 'unknown'}). "
-            f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
-        )
 
     def running(self) -> bool:
         """Whether a session holds the lock now."""
@@ -173,8 +171,6 @@ def new_tag(root: Path, prefix: str = "", *beside: str) -> str:
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and start time, for run.toml and the report."""
-    from importlib import metadata
-
     versions = {"python": sys.version.split()[0]}
     for name in ("overnight", "torch", "numpy", "cmaes", "openai", "optuna"):
         try:
