@@ -39,7 +39,7 @@ class Found:
     facts: os.stat_result
 
 
-def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: str) -> int:
+def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: str) -> None:
     """Remove or list the files.
 
     Raises:
@@ -63,7 +63,6 @@ def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: 
             else:
                 found.path.unlink(missing_ok=True)
     say(summary(tag, chosen, dry_run))
-    return 0
 
 
 def bulky(run: Path, state: State) -> Iterator[Found]:

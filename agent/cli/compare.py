@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def compare(
     if csv:
         sys.stdout.write(views.comparison_csv(comparison))
     else:
-        data, table = lambda: views.comparison_json(comparison, plan.tag), lambda: views.comparison_table(comparison)
-        show(json, data, table, paged=False)
+        as_json = partial(views.comparison_json, tag=plan.tag)
+        show(json, comparison, as_json, views.comparison_table, paged=False)
     say(f"the page: {page}")
     if not complete:
         say(f"stopped. `overnight compare --tag {plan.tag}` continues it.")

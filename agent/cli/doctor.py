@@ -66,8 +66,8 @@ def doctor(
     findings = list(check(llm_base_url, Path(cache).expanduser(), Path(runs), python, target))
     if sandbox:
         findings += check_sandbox()
-    data = {"version": 1, "findings": [asdict(f) for f in findings]}
-    show(json, lambda: data, lambda: _view(findings), paged=False, widest=1000)  # a pipe wraps no command to copy
+    # in a pipe, no line with a command to copy is wrapped
+    show(json, findings, lambda found: {"version": 1, "findings": list(map(asdict, found))}, _view, False, 1000)
     return 3 if any(f.needed and not f.ok for f in findings) else 0
 
 

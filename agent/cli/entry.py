@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         function, arguments = parse(words)
         status = function(**arguments)
         sys.stdout.flush()
-        return int(status or 0)
+        return status or 0
     except OvernightError as error:
         return _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{LIBRARIES[library]}: {type(error).__name__}: {clean(str(error))}", 3)
 
 
-def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
+def parse(words: list[str]) -> tuple[Callable[..., int | None], dict[str, Any]]:
     """The function of the command and its keyword arguments.
 
     Raises:

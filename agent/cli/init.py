@@ -24,7 +24,7 @@ from agent.trial.trusted_target import prepare as prepare_data
 from agent.trial.trusted_target import write_preset
 
 
-def init(directory: Path, preset: str | None, project: Path | None) -> int:
+def init(directory: Path, preset: str | None, project: Path | None) -> None:
     place = quote(str(directory))
     if project is not None:
         if preset:
@@ -33,14 +33,13 @@ def init(directory: Path, preset: str | None, project: Path | None) -> int:
         print(directory / "target.toml")
         next_step = f"next     overnight run --target {place} --proposer {proposer} --trials 0"
         print("\n".join([*notes, next_step]), file=sys.stderr, flush=True)
-        return 0
+        return
     preset = make_target(directory, preset)
     print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
     print(f"First, one run: overnight run --target {place} --proposer cma-es --trials 0")
     print(
         f"Then: overnight run --target {place} --llm-base-url URL --hours 8, with your notes for the model in notes.md"
     )
-    return 0
 
 
 def make_target(directory: Path, preset: str | None) -> str:
@@ -118,7 +117,7 @@ def _new_folder(directory: Path) -> Iterator[None]:
         yield
 
 
-def trust(directory: Path) -> int:
+def trust(directory: Path) -> None:
     name, here = "run.toml", directory.resolve()
     if (here / name).is_file():
         saved = load(RunDirectory(here.parent, here.name))[1]["run"]
@@ -131,18 +130,16 @@ def trust(directory: Path) -> int:
         print(line(entry))
     entries = count(len(found), "protected entry", "protected entries")
     say(f"{directory / name} is trusted until it changes: {entries}.")
-    return 0
 
 
-def prepare(target: str, data: str | None, verify: bool, cache: str) -> int:
+def prepare(target: str, data: str | None, verify: bool, cache: str) -> None:
     prepared = prepare_data(load_target(Path(target))[0], cache, say, data or "", verify)
     if prepared is None:
         what = f'{target}: a target with score = "stdout" reads its own data'
         if data:
             raise UsageError(f"--data {data}: {what}. Name folders in mounts of target.toml.")
         say(f"{what}: nothing to prepare.")
-        return 0
+        return
     print(prepared.directory)
     for split, tokens in prepared.tokens.items():
         say(f"{split}: {tokens:,} tokens")
-    return 0

@@ -72,7 +72,7 @@ def _train_again(prepared: Prepared, yes: bool, json: bool) -> Result | None:
         return None
     result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
     shown = shown_of(result)
-    show(json, lambda: result_json(result), lambda: terminal(shown), paged=False)
+    show(json, result, result_json, lambda _result: terminal(shown), paged=False)
     page = prepared.directory.path / f"{plan.kind}.html"
     try:
         write(shown, page)

@@ -28,7 +28,7 @@ REFRESH = 0.5  # seconds
 QUIT = ("q", "Q", "\x03", "\x1b")
 
 
-def watch(tag: str | None, runs: str) -> int:
+def watch(tag: str | None, runs: str) -> None:
     """Show it live; once where stdout is no terminal."""
     directory = existing(runs, tag, replays=True)
     watched = WatchedReplay(directory) if is_replay(directory) else Watched(directory)
@@ -44,7 +44,6 @@ def watch(tag: str | None, runs: str) -> int:
     for problem in watched.damage:
         say(problem)
     console.print(picture)
-    return 0
 
 
 @contextmanager
@@ -68,7 +67,7 @@ def keys() -> Iterator[Callable[[float], str]]:
             termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
-def serve(host: str, port: int, token: str, runs: str) -> int:
+def serve(host: str, port: int, token: str, runs: str) -> None:
     try:
         from agent.web import app
     except ImportError:
@@ -82,4 +81,3 @@ def serve(host: str, port: int, token: str, runs: str) -> int:
     except (OSError, OverflowError) as error:
         problem = str(error).rstrip(".")
         raise UsageError(f"--host {host} --port {port}: {problem}. Choose another with --port.") from None
-    return 0
