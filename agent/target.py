@@ -120,11 +120,7 @@ def load_target(folder: Path) -> tuple[Target, dict[str, Any]]:
 
 
 def read_tables(folder: Path) -> dict[str, Any]:
-    """The tables of ``folder/target.toml``.
-
-    Raises:
-        UsageError: the file is missing or does not parse, or a table or key is unknown.
-    """
+    """The tables of ``folder/target.toml``. Raises ``UsageError`` if the file or a name in it is wrong."""
     path = folder / "target.toml"
     if not path.is_file():
         raise UsageError(

@@ -11,11 +11,7 @@ from agent.errors import UsageError
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file.
-
-    Raises:
-        UsageError: the file does not parse; names the file and the line.
-    """
+    """Parse a TOML file. Raises ``UsageError`` that names the file and the line."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:

@@ -40,12 +40,7 @@ class Found:
 
 
 def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: str) -> None:
-    """Remove or list the files.
-
-    Raises:
-        UsageError: a wrong bound, or the session is running and ``dry_run`` is not set.
-        OSError: a file cannot be removed.
-    """
+    """Raises ``UsageError`` for a wrong bound, or if the session is running and ``dry_run`` is not set."""
     for flag, bound in (("--older-than", older_than), ("--larger-than", larger_than)):
         if not 0 <= bound < math.inf:
             raise UsageError(f"{flag} {bound:g}: must be a finite number, 0 or more.")

@@ -18,11 +18,7 @@ from agent.rundir.directory import RunDirectory
 def compare(
     methods: str | None, seeds: int | None, tag: str, json: bool, csv: bool, config: Path | None, **flags: Any
 ) -> int:
-    """Run or continue a comparison.
-
-    Returns:
-        130 if it stopped before every session was complete, else 0.
-    """
+    """Returns 130 if it stopped before every session was complete, else 0."""
     root = Path(flags.get("runs", "runs"))
     if tag and RunDirectory(root, tag).running():
         raise UsageError(f"comparison {tag} is already running. `overnight list` shows its sessions.")

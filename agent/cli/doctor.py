@@ -58,11 +58,7 @@ _WHY = {  # check that fails: the reason in the verdict
 def doctor(
     sandbox: bool, llm_base_url: str, target: Path | None, python: str, json: bool, runs: str, cache: str
 ) -> int:
-    """Print what this machine can run, and the checks.
-
-    Returns:
-        3 if a check fails that every session needs, else 0.
-    """
+    """Returns 3 if a check fails that every session needs, else 0."""
     findings = list(check(llm_base_url, Path(cache).expanduser(), Path(runs), python, target))
     if sandbox:
         findings += check_sandbox()

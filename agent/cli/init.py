@@ -43,15 +43,7 @@ def init(directory: Path, preset: str | None, project: Path | None) -> None:
 
 
 def make_target(directory: Path, preset: str | None) -> str:
-    """The nanoGPT target in a git repository with one commit.
-
-    Returns:
-        The preset; by default the one for this machine.
-
-    Raises:
-        UsageError: ``directory`` is a file or not empty.
-        EnvironmentProblem: the folder cannot be written, or git fails.
-    """
+    """Make a git repository with the nanoGPT target. Returns the preset; by default the one for this machine."""
     with _new_folder(directory):
         preset = write_preset(preset, directory)
         (directory / "notes.md").write_text(NOTES, encoding="utf-8")
@@ -69,10 +61,6 @@ def adopt(directory: Path, project: Path) -> tuple[list[str], str]:
 
     Returns:
         Notes on what a person must check or do, and options for a proposer that works.
-
-    Raises:
-        UsageError: there is no script, more than one could be meant, or files would be overwritten.
-        EnvironmentProblem: a folder cannot be written, or git fails.
     """
     folder = project.parent if project.is_file() else project
     if not folder.is_dir():

@@ -25,11 +25,7 @@ def replay(
     what: str, seeds: int | None, exact: bool, ablate: bool, name: str, results: Path | None, check: bool, yes: bool,
     json: bool, runs: str, **settings: Any,
 ) -> int:  # fmt: skip
-    """Replay a branch.
-
-    Returns:
-        130 if interrupted; 1 with ``check`` if the branch does not reproduce; else 0.
-    """
+    """Returns 130 if interrupted; 1 with ``check`` if the branch does not reproduce; else 0."""
     request = replays.Request(what, seeds, exact, ablate, name, results, settings)
     result = _train_again(replays.prepare(request, Path(runs), say), yes, json)
     if result is None:
@@ -41,11 +37,7 @@ def promote(
     tag: str, edits: Sequence[str], values: Sequence[str], budgets: str, seeds: int, ablate: bool,
     max_hours: float | None, name: str, yes: bool, json: bool, runs: str, **settings: Any,
 ) -> int:  # fmt: skip
-    """Promote the kept edits of a session.
-
-    Returns:
-        130 if interrupted; else 0.
-    """
+    """Returns 130 if interrupted; else 0."""
     request = promotions.Request(tag, edits, values, budgets, seeds, ablate, max_hours, name, settings)
     result = _train_again(promotions.prepare(request, Path(runs), say), yes, json)
     if result is None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
@@ -150,16 +150,16 @@ def writing(place: Path) -> Iterator[None]:
 
 def find_runs(root: Path) -> list[str]:
     """Tags of the sessions below a folder, oldest first."""
-    if not root.is_dir():
-        return []
-    found = [p for p in root.iterdir() if (p / "run.toml").is_file()]
-    return [p.name for p in sorted(found, key=lambda p: (p / "run.toml").stat().st_mtime)]
+    return _by_age(root.glob("*/run.toml"))
 
 
 def find_replays(root: Path) -> list[str]:
     """Names of the folders of replays and promotions, the latest write last. They have a ledger and no run.toml."""
-    found = [p for p in root.glob("*/ledger.jsonl") if not p.with_name("run.toml").exists()]
-    return [p.parent.name for p in sorted(found, key=lambda p: p.stat().st_mtime)]
+    return _by_age(p for p in root.glob("*/ledger.jsonl") if not p.with_name("run.toml").exists())
+
+
+def _by_age(files: Iterable[Path]) -> list[str]:
+    return [p.parent.name for p in sorted(files, key=lambda p: p.stat().st_mtime)]
 
 
 def new_tag(root: Path, prefix: str = "", *beside: str) -> str:
