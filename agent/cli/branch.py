@@ -25,15 +25,16 @@ def branch(
 ) -> None:
     state, settings = load(existing(runs, tag))
     notes: dict[int, str] = {}
+    together = ""
     if only_held is not None:
         if pick:
             raise UsageError("--only-held cannot be combined with --pick.")
-        found = held_in(Path(runs), only_held or f"promote-{tag}", tag)
-        pick, notes, name = list(found.notes), dict(found.notes), name or f"autoresearch/{tag}-held"
+        notes, together = held_in(Path(runs), only_held or f"promote-{tag}", tag)
+        pick, name = list(notes), name or f"autoresearch/{tag}-held"
     repo = repo_of(settings, target)
     made = make_branch(state, repo, tag, name=name, squash=squash, pick=pick or (), onto=onto, notes=notes)
-    if only_held is not None:
-        say(found.together)
+    if together:
+        say(together)
     print(made.name)
     size = f"{count(made.edits, 'edit')} in {count(made.commits, 'commit')}"
     say(f"{size}: git -C {quote(str(repo.top))} log {made.base[:10]}..{made.name}")

@@ -23,7 +23,7 @@ from agent.workers.runtime import with_python
 from sandbox import amd, make_sandbox, missing
 from sandbox.gpu import has_apple_gpu
 from sandbox.packages import install_command
-from sandbox.selfcheck.cases import run_checks
+from sandbox.selfcheck.cases import CHECKS, run_check
 from sandbox.tools import output_of
 from sandbox.types import SandboxUnavailable
 
@@ -136,7 +136,7 @@ def check_sandbox() -> list[Finding]:
         return [Finding("isolation", False, "not tested: no sandbox works here", str(error))]
     return [
         Finding(f"{place.name}: {result.name}", result.ok, result.detail, "do not run model-written code here")
-        for result in run_checks(place)
+        for result in (run_check(place, check) for check in CHECKS)
     ]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from agent.cli.output import say
 from agent.llm.control import Control
-from agent.llm.server import ServerSupervisor, stop_signals
+from agent.llm.server import ServerSupervisor
 from agent.llm.server_plan import SPLIT_SHARE, check_address, find_vllm, make_plan
 from sandbox.gpu import gpus
 
@@ -26,7 +27,7 @@ def serve(
     cache: str,
     extra: Sequence[str] = (),
 ) -> int:
-    """Returns 0 after SIGTERM, 130 after Ctrl-C. Raises ``OvernightError`` if the server does not stay up."""
+    """Exits with 0 after SIGTERM, 130 after Ctrl-C. Raises ``OvernightError`` if the server does not stay up."""
     program = find_vllm(vllm)
     check_address(host, port)
     on_gpu = bool(gpus())
@@ -37,6 +38,7 @@ def serve(
         make_plan(program, model, host, port, on_gpu, mode, shares[mode], max_model_len, log, extra)
         for mode in (sleeps, False)
     )
-    with stop_signals() as stop:
-        ServerSupervisor(plan, split, Control(Path(cache), port), stop, say).run()
-    return 130 if stop[0] == signal.SIGINT else 0
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, lambda *_: sys.exit(0))
+    ServerSupervisor(plan, split, Control(Path(cache), port), say).run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +10,32 @@ from rich.console import Console
 
 from agent.cli.output import say, show
 from agent.errors import EnvironmentProblem
-from agent.replay import promote as promotions
-from agent.replay import replay as replays
 from agent.replay.outcomes import Result
 from agent.replay.plan import Cost
 from agent.replay.progress import ReplayProgress
+from agent.replay.promote import prepare as prepare_promotion
+from agent.replay.replay import prepare as prepare_replay
 from agent.replay.run import Prepared, run
 from agent.replay.shown import terminal, write
 from agent.replay.view import plan_words, result_json, shown_of
 
 
-def replay(
-    what: str, seeds: int | None, exact: bool, ablate: bool, name: str, results: Path | None, check: bool, yes: bool,
-    json: bool, runs: str, **settings: Any,
-) -> int:  # fmt: skip
+def replay(check: bool, yes: bool, json: bool, runs: str, **options: Any) -> int:
     """Returns 130 if interrupted; 1 with ``check`` if the branch does not reproduce; else 0."""
-    request = replays.Request(what, seeds, exact, ablate, name, results, settings)
-    result = _train_again(replays.prepare(request, Path(runs), say), yes, json)
+    result = _train_again(prepare_replay(Path(runs), say, **options), yes, json)
     if result is None:
         return 130
     return 1 if check and not result.reproduced else 0
 
 
-def promote(
-    tag: str, edits: Sequence[str], values: Sequence[str], budgets: str, seeds: int, ablate: bool,
-    max_hours: float | None, name: str, yes: bool, json: bool, runs: str, **settings: Any,
-) -> int:  # fmt: skip
+def promote(yes: bool, json: bool, runs: str, **options: Any) -> int:
     """Returns 130 if interrupted; else 0."""
-    request = promotions.Request(tag, edits, values, budgets, seeds, ablate, max_hours, name, settings)
-    result = _train_again(promotions.prepare(request, Path(runs), say), yes, json)
+    prepared = prepare_promotion(Path(runs), say, **options)
+    result = _train_again(prepared, yes, json)
     if result is None:
         return 130
     if held := result.held:
-        say(f"overnight branch {tag} --only-held: a branch of the {len(held)} with a gain throughout.")
+        say(f"overnight branch {prepared.plan.what} --only-held: a branch of the {len(held)} with a gain throughout.")
     return 0
 
 
