@@ -99,7 +99,7 @@ def make_plan(
     Raises:
         UsageError: ``extra`` holds an option that Overnight sets, or ``share`` is out of range.
     """
-    own = {"--host", "--port", "--gpu-memory-utilization", "--max-model-len", "--enable-sleep-mode"}
+    own = ("--host", "--port", "--gpu-memory-utilization", "--max-model-len", "--enable-sleep-mode")
     if twice := next((w for w in extra if w.split("=")[0].replace("_", "-") in own), None):
         hint = "use --sleep" if "sleep" in twice else "give it before the --"
         raise UsageError(f"{twice}: overnight llm serve sets this option; {hint}.")
