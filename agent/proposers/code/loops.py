@@ -40,13 +40,7 @@ def answer_of(reply: Reply, applied: bool) -> Answer:
 
 
 def why_loop(answer: Answer, in_trial: Sequence[Answer], context: Context) -> str:
-    """Why an answer that cannot be used counts as a loop; "" if it does not.
-
-    Args:
-        answer: the last one of the trial.
-        in_trial: the earlier ones of the trial.
-        context: with the earlier trials.
-    """
+    """Why an answer that cannot be used counts as a loop, after those ``in_trial``; "" if it does not."""
     if answer.problem == "loop":
         return "the reply repeats itself"
     if answer.problem and any(other.problem == "loop" for other in in_trial):
