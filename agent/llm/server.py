@@ -130,13 +130,10 @@ class ServerSupervisor:
     def _await_memory(self) -> None:
         """Wait until the GPU has room: a trial may use it since the server crashed in its sleep."""
         said = False
-        while (now := gpu.memory(self.plan.device)) is not None:
-            wanted = self.plan.needs * now.total_gb
-            if now.free_gb >= wanted:
-                return
+        while (now := gpu.memory(self.plan.device)) and now.free_gb < (wanted := self.plan.needs * now.total_gb):
             if not said:
                 self.say(f"waiting for the GPU: {now.free_gb:.0f} GB are free, and the server needs {wanted:.0f}")
-                said = True
+            said = True
             time.sleep(1.0)
 
     def _await_health(self, process: subprocess.Popen[bytes]) -> bool:

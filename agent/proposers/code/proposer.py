@@ -231,20 +231,17 @@ class Conversation:
         self.context.write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
         warmer = WARMER * self.rounds["repeat"] + OTHER_SAMPLING["temperature"] * self.rounds["loop"]
         earlier = 100 * (1 + len(self.context.failed.repairs)) if self.context.failed else 0  # above all their requests
+        digest = hashlib.blake2b(
+            f"{self.context.seed}/{self.context.trial}/{earlier + len(self.calls)}".encode(), digest_size=4
+        )
         reply = self.model.complete(
             messages,
             grammar=self.grammar,
             temperature=min(WARMEST, self.proposer.temperature + warmer),
             frequency_penalty=OTHER_SAMPLING["frequency_penalty"] if self.rounds["loop"] else None,
-            seed=request_seed(self.context.seed, self.context.trial, earlier + len(self.calls)),
+            seed=int(digest.hexdigest(), 16) & 0x7FFFFFFF,
             max_tokens=max_tokens,
         )
         self.calls.append(reply)
         self.context.write(f"{name}-reply.md" if name else "reply.md", transcript(reply))
         return reply
-
-
-def request_seed(seed: int, trial: int, request: int) -> int:
-    """A seed of 31 bits from (session seed, trial, request); a resumed session gets the same one."""
-    digest = hashlib.blake2b(f"{seed}/{trial}/{request}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") & 0x7FFFFFFF
