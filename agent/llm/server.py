@@ -174,15 +174,14 @@ class ServerSupervisor:
 
 def exit_reason(code: int | None, lines: Sequence[str]) -> str:
     """Exit status or signal of a process, with the line of its log that explains the exit."""
-    why = reason_in(lines)
     ended = f"signal {code - 128}" if code is not None and code > 128 else f"exit status {code}"
-    return f"{ended}{f': {why}' if why else ''}".rstrip(".")
+    return ": ".join(filter(None, (ended, reason_in(lines)))).rstrip(".")
 
 
 def without_prefix(line: str) -> str:
     """A line of vLLM's log without ``(EngineCore pid=12) ERROR 11-23 14:05:09 [core.py:99]``."""
-    line = re.sub(r"^(\([^()]*pid=\d+\)\s*)+", "", line.strip())
-    return re.sub(r"^[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\]\s*", "", line).strip()
+    prefix = r"^(\([^()]*pid=\d+\)\s*)*([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\]\s*)?"
+    return re.sub(prefix, "", line.strip()).strip()
 
 
 def reason_in(lines: Sequence[str]) -> str:

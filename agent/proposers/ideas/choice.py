@@ -61,10 +61,16 @@ class BankMaterial:
 
     def use_of(self, header: Header, shown: Collection[str], context: Context) -> IdeaUse:
         """The line ``Idea:`` names an idea of the bank; without it, the subject may hold the name of a shown idea."""
+        taken = ""
         if header.idea:
-            taken = _named(header.idea, self.bank)
+            names = {_plain(name): idea.key for idea in self.bank for name in (idea.name, idea.key)}
+            for close in difflib.get_close_matches(_plain(header.idea), names, n=1, cutoff=SIMILAR):
+                taken = names[close]
         else:
-            taken = _in_subject(header.subject, [idea for idea in self.bank if idea.key in shown])
+            words = f" {_plain(header.subject)} "
+            names = {_plain(idea.name): idea.key for idea in self.bank if idea.key in shown}
+            found = [name for name in names if len(name) >= SHORTEST and f" {name} " in words]
+            taken = names[max(found, key=len)] if found else ""
         return IdeaUse(taken, tuple(shown), len(untried(self.bank, context)))
 
 
@@ -84,18 +90,6 @@ def category_draws(ideas: Iterable[Idea], context: Context) -> dict[str, float]:
         draw, keeps = random.Random(f"{context.seed}/{context.trial}/{category}"), sum(found)
         draws[category] = draw.betavariate(PRIOR + keeps, PRIOR + len(found) - keeps) if found else 0.5
     return draws
-
-
-def _named(text: str, bank: Sequence[Idea]) -> str:
-    names = {_plain(name): idea.key for idea in bank for name in (idea.name, idea.key)}
-    close = difflib.get_close_matches(_plain(text), names, n=1, cutoff=SIMILAR)
-    return names[close[0]] if close else ""
-
-
-def _in_subject(text: str, shown: Sequence[Idea]) -> str:
-    plain = f" {_plain(text)} "
-    found = [idea for idea in shown if len(_plain(idea.name)) >= SHORTEST and f" {_plain(idea.name)} " in plain]
-    return max(found, key=lambda idea: len(idea.name)).key if found else ""
 
 
 def _plain(text: str) -> str:
