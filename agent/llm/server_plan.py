@@ -131,12 +131,10 @@ def make_plan(
 
 def introduction(plan: Plan) -> str:
     """The command of the server, and what runs without sleep mode means."""
-    text = f"{shlex.join(plan.argv)}\nlog: {plan.log}"
-    if plan.sleeps:
-        return text
-    if plan.device.kind == "cpu":
-        return f"{text}\nnvidia-smi lists no GPU: the server runs without sleep mode"
-    return (
-        f"{text}\nwithout sleep mode the server keeps {plan.needs:.0%} of the GPU's memory "
-        "(--gpu-memory-utilization), and trials get the rest"
+    note = (
+        f"\nwithout sleep mode the server keeps {plan.needs:.0%} of the GPU's memory (--gpu-memory-utilization), and "
+        "trials get the rest"
     )
+    if plan.device.kind == "cpu":
+        note = "\nnvidia-smi lists no GPU: the server runs without sleep mode"
+    return f"{shlex.join(plan.argv)}\nlog: {plan.log}{'' if plan.sleeps else note}"

@@ -2,7 +2,7 @@
 
 After each sleep its memory on the GPU is compared with the first sleep, after each wake its answer to a fixed question
 with the answer from when it came up. If ``overnight llm serve`` runs the server, it is restarted; if that does not
-help, it runs without sleep mode, or the session waits. Nothing of this counts against an idea.
+help, it runs without sleep mode, or the session waits.
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ class SleepingServer(Sleeper):
                 return
 
     def check_slept(self) -> None:
-        """See ``Sleeper.check_slept``."""
         if not self.off:
             super().check_slept()
 
@@ -122,9 +121,7 @@ class SleepingServer(Sleeper):
                 self._answer, self._recorded = canary.record(chat), True
             expected = served.canary if served else self._answer
             if expected is None:
-                self._note(
-                    f"the model server at {self.root} has no fixed answer to a fixed question: it is not checked"
-                )
+                self._note(f"the model server at {self.root} has no fixed answer to a question: it is not checked")
                 return ""
             found = canary.ask(chat)
         except ModelMisconfigured:
@@ -133,19 +130,13 @@ class SleepingServer(Sleeper):
             if not healthy(self.root):
                 raise
             return f"the model server at {self.root} fails after waking, and /health does not show it ({error})"
-        if found == expected:
-            return ""
-        return f"the model server at {self.root} answers a fixed question otherwise after waking"
+        same = found == expected
+        return "" if same else f"the model server at {self.root} answers a fixed question otherwise after waking"
 
     def _restart(self, text: str, otherwise: str) -> bool:
-        """Restart the server, unless the last restart did not help or nothing can restart it.
+        """Restart the server with sleep mode, unless the last restart did not help or nothing can restart it.
 
-        Args:
-            text: the problem.
-            otherwise: the action that is reported if the server goes on as it is.
-
-        Returns:
-            Whether it was restarted with sleep mode.
+        Returns whether it did. ``otherwise``: the action that is reported if the server goes on as it is.
         """
         managed = self._control.served() is not None
         if managed and (not self._restarted or self._good >= GOOD_WAKES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +87,12 @@ class Context:
 
 
 class Proposer(Protocol):
-    """Ask and tell over the editable file. ``rebase`` and ``replay`` serve parallel trials and resume."""
+    """Ask and tell over the editable file. ``rebase`` and ``replay`` serve parallel trials and resume.
 
+    The defaults are for a proposer whose state follows from the Context alone, which holds every record.
+    """
+
+    @abstractmethod
     def ask(self, context: Context) -> Proposal:
         """The next edit.
 
@@ -95,11 +100,10 @@ class Proposer(Protocol):
             ModelUnavailable: the model server does not answer; the same call may be repeated.
             SearchExhausted: every configuration of the search space was proposed.
         """
-        ...
 
     def tell(self, record: Record) -> None:
         """Report a trial: once, after its verdict."""
-        ...
+        return
 
     def rebase(self, proposal: Proposal, source: str, path: str) -> str:
         """``source``, a newer text of the file, with the edit of ``proposal``.
@@ -108,21 +112,8 @@ class Proposer(Protocol):
             PatchRejected: the edit does not apply to ``source``.
             NoEffect: ``source`` already contains the edit.
         """
-        ...
-
-    def replay(self, events: Iterable[Event]) -> None:
-        """Restore the state of a new proposer from the asks and tells of a ledger."""
-        ...
-
-
-class FromContext:
-    """The base of proposers whose state follows from the Context alone, which holds every record."""
-
-    def tell(self, record: Record) -> None:
-        """Nothing to do."""
-
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
         return apply_reply(source, proposal.diff, path)
 
     def replay(self, events: Iterable[Event]) -> None:
-        """Nothing to restore."""
+        """Restore the state of a new proposer from the asks and tells of a ledger."""
+        return

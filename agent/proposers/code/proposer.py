@@ -29,7 +29,7 @@ from agent.proposers.code.history import outcome
 from agent.proposers.code.loops import answer_of, why_loop
 from agent.proposers.code.prompt import SMALLEST_ANSWER, Material, Prompt, build_prompt, margin, user
 from agent.proposers.memory import effect_of
-from agent.proposers.protocol import Context, FromContext
+from agent.proposers.protocol import Context, Proposer
 from agent.types import Answer, Ending, Proposal, Record
 
 OVERFLOWS = 3  # requests to fit the prompt into an unknown context window
@@ -47,7 +47,7 @@ class Unusable(Exception):
         self.repeats = ending in ("duplicate", "no_effect")  # whether the idea is not new
 
 
-class CodeProposer(FromContext):
+class CodeProposer(Proposer):
     """Asks a model for an edit of the one editable file.
 
     Args:

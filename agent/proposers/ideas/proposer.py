@@ -16,11 +16,11 @@ from agent.proposers.code.header import RATIONALE_LIMIT
 from agent.proposers.code.proposer import Unusable, read_edit
 from agent.proposers.ideas.bank import Idea
 from agent.proposers.ideas.choice import SOURCE, category_draws, subject, untried
-from agent.proposers.protocol import Context, FromContext
+from agent.proposers.protocol import Context, Proposer
 from agent.types import IdeaUse, Proposal
 
 
-class IdeasProposer(FromContext):
+class IdeasProposer(Proposer):
     """Proposes the recipes that apply to the present file, the best expected first.
 
     The score of an idea is its ``expected`` times a Thompson draw of its category: Beta(PRIOR + keeps, PRIOR +
