@@ -10,13 +10,26 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import msgspec
 
 from agent.errors import EnvironmentProblem
 from agent.ledger.events import Event, NotAnEvent, decode, encode
 from agent.ledger.state import LedgerDamaged, State, StateBuilder
+
+
+def whole_lines(data: bytes) -> list[bytes]:
+    """The lines of a ledger, without a torn last one. Some file systems end a torn line with a line feed."""
+    *lines, unfinished = data.split(b"\n")
+    if lines and not unfinished:
+        try:
+            decode(lines[-1])
+        except NotAnEvent:
+            pass
+        except ValueError:
+            lines.pop()
+    return lines
 
 
 def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
@@ -28,23 +41,16 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
     Raises:
         LedgerDamaged: a line is not an event of this schema, and is not a torn last line.
     """
-    events: list[Event] = []
-    good = 0
-    *lines, unfinished = data.split(b"\n")
+    events, lines = [], whole_lines(data)
     for number, line in enumerate(lines, start=1):
         try:
-            event = decode(line)
+            events.append(decode(line))
         except ValueError as error:
-            last = number == len(lines) and not unfinished
-            if last and not isinstance(error, NotAnEvent):  # some file systems end a torn line with a line feed
-                break
             raise LedgerDamaged(
                 f"{name}, line {number}: {error}. The lines before it are sound. "
                 f"Move the damaged line out of the file to continue without it."
             ) from None
-        events.append(event)
-        good += len(line) + 1
-    return events, good
+    return events, sum(len(line) + 1 for line in lines)
 
 
 def read(path: Path) -> list[Event]:
@@ -62,14 +68,12 @@ class Ledger:
         self.path = path
         self._clock = clock
         data = path.read_bytes() if path.exists() else b""
-        events, good = parse(data, str(path))
-        self.events: list[Event] = events
+        self.events, good = parse(data, str(path))
         self._builder = StateBuilder()
-        self._builder.apply_all(events, str(path))
+        self._builder.apply_all(self.events, str(path))
         try:
-            self._file = path.open("r+b" if path.exists() else "w+b")
-            self._file.truncate(good)
-            self._file.seek(good)
+            path.touch()
+            self._file = _opened(path, good)
             os.fsync(self._file.fileno())
             _sync_folder(path.parent)
         except OSError as error:
@@ -88,7 +92,7 @@ class Ledger:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._file = _reopen(self.path, start)
+            self._file = _opened(self.path, start)  # the buffer of a failed write must not reach the file later
             raise EnvironmentProblem(
                 f"cannot write {self.path}: {error.strerror}. Free some space, then `overnight resume`."
             ) from error
@@ -112,8 +116,8 @@ class Ledger:
         self.close()
 
 
-def _reopen(path: Path, end: int) -> Any:
-    """Open the file anew, cut at its last whole line: the buffer of a failed write must not reach it later."""
+def _opened(path: Path, end: int) -> BinaryIO:
+    """The file, cut at the end of its last whole line."""
     file = path.open("r+b")
     file.truncate(end)
     file.seek(end)

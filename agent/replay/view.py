@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -47,7 +48,7 @@ def result_json(result: Result) -> Any:
 
 
 def replay_json(result: Result) -> dict[str, Any]:
-    plan, total = result.plan, result.total
+    plan, total, minimal = result.plan, result.total, result.minimal
     commits = {c.edit.number: c.before.commit for stage in plan.stages[1:] for c in stage.comparisons if not c.obstacle}
     return {
         "schema": "overnight.replay/1",
@@ -57,32 +58,36 @@ def replay_json(result: Result) -> dict[str, Any]:
         "reproduced": result.reproduced,
         "noise_sd": result.noise.sd,
         "noise_dof": result.noise.dof,
-        "total": {**_finding_json(total), "step": result.steps[-1].edit.number} if total else None,
-        "steps": [_finding_json(finding) for finding in result.steps],
+        "total": {**_step_json(total), "step": result.steps[-1].edit.number} if total else None,
+        "steps": [_step_json(finding) for finding in result.steps],
         "ablations": [
             {"step": f.edit.number, "subject": f.edit.subject, "need": f.outcome, "reason": f.reason,
              "commit": commits.get(f.edit.number), "value": f.value, "loss": f.gain, "loss_se": f.se}
             for f in result.ablations
         ],
-        "minimal": _minimal_json(result, result.minimal) if result.minimal else None,
+        "minimal": minimal and {
+            "branch": plan.minimal_branch, "commit": minimal.edit.commit, "left_out": sorted(result.dropped),
+            "gain": minimal.gain, "gain_se": minimal.se, "made": minimal.outcome == "reproduced",
+            "reason": minimal.reason,
+        },
         "differs": result.differs,
     }  # fmt: skip
 
 
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    edit = finding.edit
+def _step_json(finding: Finding) -> dict[str, Any]:
+    edit, value = finding.edit, finding.value
+    shift = None if value is None or edit.recorded is None else value - edit.recorded
     return {
-        "step": edit.number, "commit": edit.commit, "trial": edit.trial, "subject": edit.subject,
-        "outcome": finding.outcome, "reason": finding.reason, "recorded": edit.recorded, "value": finding.value,
-        "runs": finding.n, "shift": finding.shift, "recorded_gain": edit.gain, "recorded_gain_se": edit.gain_se,
-        "gain": finding.gain, "gain_se": finding.se,
+        "step": edit.number, **_row_json(finding), "recorded": edit.recorded, "value": value, "runs": finding.n,
+        "shift": shift, "recorded_gain": edit.gain, "recorded_gain_se": edit.gain_se,
     }  # fmt: skip
 
 
-def _minimal_json(result: Result, minimal: Finding) -> dict[str, Any]:
+def _row_json(finding: Finding) -> dict[str, Any]:
+    edit = finding.edit
     return {
-        "branch": result.plan.minimal_branch, "commit": minimal.edit.commit, "left_out": sorted(result.dropped),
-        "gain": minimal.gain, "gain_se": minimal.se, "made": minimal.outcome == "reproduced", "reason": minimal.reason,
+        "trial": edit.trial, "commit": edit.commit, "subject": edit.subject, "outcome": finding.outcome,
+        "reason": finding.reason, "gain": finding.gain, "gain_se": finding.se,
     }  # fmt: skip
 
 
@@ -95,19 +100,13 @@ def promote_json(result: Result) -> dict[str, Any]:
         "complete": result.complete,
         "held": result.held,
         "settings": [
-            {"budget": stage.setting.budget, "values": dict(stage.setting.values),
-             "findings": [_promoted_json(finding) for finding in found]}
+            {"budget": stage.setting.budget, "values": dict(stage.setting.values), "findings": [
+                {"edit": NAMES.get(f.edit.number, f.edit.number), **_row_json(f), "night_gain": f.edit.gain,
+                 "night_gain_se": f.edit.gain_se, "pairs": f.n}
+                for f in found
+            ]}
             for stage, found in zip(plan.stages, result.found, strict=True)
         ],
-    }  # fmt: skip
-
-
-def _promoted_json(finding: Finding) -> dict[str, Any]:
-    edit = finding.edit
-    return {
-        "edit": NAMES.get(edit.number, edit.number), "trial": edit.trial, "commit": edit.commit,
-        "subject": edit.subject, "outcome": finding.outcome, "reason": finding.reason, "night_gain": edit.gain,
-        "night_gain_se": edit.gain_se, "gain": finding.gain, "gain_se": finding.se, "pairs": finding.n,
     }  # fmt: skip
 
 
@@ -115,52 +114,52 @@ def plan_words(plan: Plan, cost: Cost) -> str:
     """What is about to run, in one line."""
     if plan.kind == "promote":
         settings = "; ".join(str(stage.setting) for stage in plan.stages)
-        time = "" if cost.seconds is None else f", at most {text.duration(cost.seconds)} of training"
+        time = "" if math.isnan(cost.seconds) else f", at most {text.duration(cost.seconds)} of training"
         return text.line(f"{plan.what} at {settings}: at most {text.count(cost.runs, 'run')}{time}")
     runs = f"up to {text.count(cost.runs, 'run')} of {text.count(cost.commits, 'commit')}"
     rest = f", and {text.count(plan.rounds, 'run')} of a branch without the edits that do not hold"
-    time = "duration unknown" if cost.seconds is None else f"about {text.duration(cost.seconds)} by the recorded runs"
+    known = f"about {text.duration(cost.seconds)} by the recorded runs"
+    time = "duration unknown" if math.isnan(cost.seconds) else known
     return text.line(f"{plan.what}: {runs}{rest if plan.stages[1:] else ''}; budget {plan.budget}; {time}")
 
 
 def shown_of(result: Result) -> Shown:
     """The tables and the chart of a result."""
-    plan, noise, promotes = result.plan, result.noise, result.plan.kind == "promote"
-    rounds = f"{text.count(plan.rounds, 'run')} of each commit"
-    spread = "" if noise.sd is None else f" (sd {text.number(noise.sd)} between runs, {noise.dof} degrees of freedom)"
-    key = (("parent", "recorded"), ("", f"replayed, with two standard errors{spread}"))
-    if plan.exact:
-        rounds = "exactly as recorded"
-    elif promotes:
-        rounds = f"up to {text.count(plan.rounds, 'seed')}"
+    plan, noise = result.plan, result.noise
+    if plan.kind == "promote":
+        title, budget, rounds = "Promotion", f"night: {plan.budget}", f"up to {text.count(plan.rounds, 'seed')}"
         key = (("parent", "in the session"), ("", "at each setting; two standard errors"))
+        chart = Chart("Gain of each edit", partial(gain_chart, result), key)
+    else:
+        title, budget, rounds = "Replay", plan.budget, f"{text.count(plan.rounds, 'run')} of each commit"
+        sd = "" if noise.sd is None else f" (sd {text.number(noise.sd)} between runs, {noise.dof} degrees of freedom)"
+        key = (("parent", "recorded"), ("", f"replayed, with two standard errors{sd}"))
+        chart = Chart("Recorded and replayed", partial(value_chart, result), key)
     minimal = [minimal_words(result, result.minimal)] if result.minimal else []
     return Shown(
-        title=f"{'Promotion' if promotes else 'Replay'} of {plan.what}",
-        about=(rounds, f"night: {plan.budget}" if promotes else plan.budget, plan.metric),
+        title=f"{title} of {plan.what}",
+        about=("exactly as recorded" if plan.exact else rounds, budget, plan.metric),
         headline=". ".join([*_sentences(result), "" if result.complete else "Not complete yet."]).rstrip(),
         tables=tuple(_tables(result)),
-        chart=Chart(
-            "Gain of each edit" if promotes else "Recorded and replayed",
-            partial(gain_chart if promotes else value_chart, result),
-            key,
-        ),
+        chart=chart,
         notes=(*result.differs, *minimal),
-        self_reported=plan.self_reported,
+        legend=text.LEGEND if plan.self_reported else "",
     )
 
 
 def _tables(result: Result) -> Iterator[Table]:
     star = result.plan.self_reported
     for stage, found in zip(result.plan.stages, result.found, strict=True):
-        columns, setting = COLUMNS[stage.question], str(stage.setting)
-        if stage.question == "setting":
-            yield Table(columns, tuple(_row(f, stage, star) for f in found), setting, "edit")
-        elif stage.question == "steps":
-            yield Table(columns, tuple(_row(f, stage, star) for f in result.steps))
-        elif result.ablations:
-            title = "Each edit left out; positive: the branch loses without it"
-            yield Table(columns, tuple(_row(f, stage, star) for f in result.ablations), title)
+        title, what = "", "commit"
+        match stage.question:
+            case "setting":
+                title, what = str(stage.setting), "edit"
+            case "cuts":
+                title, found = "Each edit left out; positive: the branch loses without it", result.ablations
+            case "steps":
+                found = result.steps
+        if found:
+            yield Table(COLUMNS[stage.question], tuple(_row(f, stage, star) for f in found), title, what)
 
 
 def _row(finding: Finding, stage: Stage, star: bool) -> Row:

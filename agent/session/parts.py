@@ -49,7 +49,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
 
     Raises:
         UsageError: a setting or the target is wrong.
-        EnvironmentProblem: the sandbox, a device, the data or the model server is missing.
+        EnvironmentProblem: the sandbox, a device, the data or the model server is missing, or git cannot write.
     """
     check_settings(settings)
     policy = session_policy(settings, say)
@@ -62,6 +62,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     tracks = parse_tracks(settings.track, settings.runs)
     settings = dataclasses.replace(settings, track=",".join(map(str, tracks)))  # a resume may start in another folder
     place = checked_place(settings)
+    place.repo.check_writable()
     source = place.repo.read(place.repo.head(), place.target.path)
     if settings.gpu_hours and place.device.kind == "cpu":
         say(f"--gpu-hours {settings.gpu_hours:g} has no effect: runs train on the CPU.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pkgutil
 import re
 import signal
 import subprocess
@@ -99,6 +100,11 @@ def test_every_command_has_a_help(command: str, capsys: pytest.CaptureFixture[st
         main([command, "--help"])
     assert found.value.code == 0
     assert f"usage: overnight {command}" in capsys.readouterr().out
+
+
+def test_function_of_every_command_exists() -> None:
+    for parser in commands_of(build_parser()).values():
+        assert callable(pkgutil.resolve_name(parser.get_default("function")))
 
 
 def test_help_of_run_has_groups_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +241,10 @@ def test_run_allows_one_session_repository_several(tmp_path: Path, capsys: pytes
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=PATIENCE)
     check_whole(RunDirectory(runs, "other"), target, 1)
-    check_whole(directory, target, len(state_of(directory).records))
+    state = state_of(directory)
+    if state.open:  # the signal came after a proposal and before its commit
+        assert main(["resume", "night", "--runs", str(runs), "--trials", str(len(state.records))]) == 0
+    check_whole(directory, target, len(state.records))
 
 
 def test_killed_session_leaves_no_lock(tmp_path: Path) -> None:

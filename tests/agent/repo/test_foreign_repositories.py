@@ -11,11 +11,10 @@ from targets import git, make_bowl
 
 from agent.cli.init import adopt
 from agent.errors import EnvironmentProblem, UsageError
-from agent.repo.history import history
 from agent.repo.refs import RefMoved
 from agent.repo.repo import Repo
 from agent.repo.run_refs import RunRefs
-from agent.repo.worktree import dirty
+from agent.repo.worktree import differing
 from agent.session.setup import check_repository
 
 
@@ -27,7 +26,7 @@ def test_sha256_repository_runs_session(tmp_path: Path, monkeypatch: pytest.Monk
     assert state.ended == "all 2 trials done"
     repo = Repo(target)
     repo.need([repo.head(), state.head], "night")
-    assert [commit.sha for commit in history(repo.git, "HEAD")] == [repo.head()]
+    assert [commit.sha for commit in repo.history("HEAD")] == [repo.head()]
     with pytest.raises(UsageError, match="f" * 12):
         repo.need(["f" * 64], "night")
 
@@ -90,7 +89,7 @@ def test_harmless_attribute_is_clean(tmp_path: Path, attributes: str) -> None:
 )
 def test_file_behind_filter_is_refused(tmp_path: Path, attributes: str, content: bytes) -> None:
     repo = Repo(with_attributes(tmp_path / "target", attributes, content))
-    assert dirty(repo) == []
+    assert differing(repo)[0] == []
     with pytest.raises(UsageError, match=r"a\.dat.*mounts"):
         check_repository(repo, "night")
 
@@ -98,7 +97,7 @@ def test_file_behind_filter_is_refused(tmp_path: Path, attributes: str, content:
 def test_changed_file_behind_filter_is_dirty(tmp_path: Path) -> None:
     target = with_attributes(tmp_path / "target", "filter=lfs", b"secret\n")
     (target / "a.dat").write_text("other\n")
-    assert [str(path) for path in dirty(Repo(target))] == ["a.dat"]
+    assert differing(Repo(target))[0] == ["a.dat"]
 
 
 @pytest.mark.parametrize("name", ["with $HOME", "$x", "~", "Größe 速い", "a b'c\"d"])
