@@ -11,6 +11,7 @@ import ipaddress
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 from urllib.parse import urlsplit, urlunsplit
@@ -130,13 +131,11 @@ class ChatModel:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the conversation by the server's tokenizer (vLLM's /tokenize), else an estimate."""
         if self._has_tokenizer:
-            try:
+            with suppress(RequestFailed, ValueError, KeyError, TypeError):
                 body = {**self._body(messages), "add_generation_prompt": True}
                 count = json.loads(self._connection.post(self._connection.root + "/tokenize", body))["count"]
                 if isinstance(count, int) and count > 0:
                     return count
-            except (RequestFailed, ValueError, KeyError, TypeError):
-                pass
             self._has_tokenizer = False
         return estimate_tokens(messages)
 

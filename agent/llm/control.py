@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,12 +59,11 @@ class Control:
     def requested(self) -> str:
         """By the command: the request of a session, once; "" without one."""
         file = self._file("restart")
-        try:
+        with suppress(OSError):
             wanted = file.read_text()
             file.unlink()
-        except OSError:
-            return ""
-        return wanted if wanted in (RESTART, SPLIT) else ""
+            return wanted if wanted in (RESTART, SPLIT) else ""
+        return ""
 
     def served(self) -> Served | None:
         """By a session: the server; None unless a running command keeps it, and its server was ready once."""

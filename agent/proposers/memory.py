@@ -103,9 +103,8 @@ class Memory:
 
 def _worth_another_look(past: PastAttempt, present: str) -> bool:
     """Within one standard error of a gain, on a program that is known not to be the present one."""
-    if past.gain is None or past.gain_se is None:
-        return False
-    return past.gain + past.gain_se > 0 and past.base not in ("", present)
+    known = past.gain is not None and past.gain_se is not None and past.gain + past.gain_se > 0
+    return known and past.base not in ("", present)
 
 
 def effect_of(past: PastAttempt) -> str:

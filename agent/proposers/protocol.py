@@ -23,7 +23,6 @@ class SearchMethod(Protocol):
 
     def ask(self) -> dict[str, Value]:
         """The next configuration to evaluate. Several asks may be open."""
-        ...
 
     def tell(
         self, params: Params, value: float | None, *, n: int = 1, status: str = "ok", memory_gb: float | None = None
@@ -37,7 +36,6 @@ class SearchMethod(Protocol):
             status: ``ok``, or the kind of failure in any words.
             memory_gb: peak memory of a run.
         """
-        ...
 
 
 @dataclass(frozen=True)
