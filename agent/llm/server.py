@@ -52,9 +52,7 @@ class ServerSupervisor:
     def run(self) -> NoReturn:
         """Start the server; restart it after crashes and at the request of a session.
 
-        Raises:
-            OvernightError: the first start fails, or the server keeps crashing.
-            EnvironmentProblem: the log cannot be written.
+        Raises OvernightError if the first start fails, the server keeps crashing, or the log cannot be written.
         """
         plan = self.plan
         try:

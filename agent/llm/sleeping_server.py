@@ -63,8 +63,7 @@ class SleepingServer(Sleeper):
     def asleep(self) -> None:
         """Put the server to sleep, and restart it if it holds more memory than at its first sleep.
 
-        Raises:
-            EnvironmentProblem: it stays awake, or does not come back after a restart.
+        Raises EnvironmentProblem if it stays awake, or does not come back after a restart.
         """
         while not self.off:
             self._checked = False
@@ -79,8 +78,7 @@ class SleepingServer(Sleeper):
     def awake(self) -> None:
         """Wake the server; after a sleep, restart it if it answers otherwise than when it came up.
 
-        Raises:
-            ModelUnavailable: it stays asleep, is down, or answers otherwise and cannot be restarted.
+        Raises ModelUnavailable if it stays asleep, is down, or answers otherwise and cannot be restarted.
         """
         if self.off:
             return
@@ -109,9 +107,8 @@ class SleepingServer(Sleeper):
             return ""
         if self._first_gb is None:
             self._first_gb = held
-        if held <= self._first_gb + GROWTH * whole.total_gb:
-            return ""
-        return f"the model server holds {held:.1f} GB of the GPU asleep, and {self._first_gb:.1f} GB at its first sleep"
+        text = f"the model server holds {held:.1f} GB of the GPU asleep, and {self._first_gb:.1f} GB at its first sleep"
+        return text if held > self._first_gb + GROWTH * whole.total_gb else ""
 
     def _difference(self, chat: Chat) -> str:
         """Why the answer to the canary is not the recorded one; "" if it is, or there is none."""

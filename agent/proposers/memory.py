@@ -82,12 +82,8 @@ class Memory:
     ) -> list[tuple[PastAttempt, float | None]]:
         """Points of earlier sessions with their values for this session, to be minimised.
 
-        Values are moved by the difference between the baselines, since machines differ between nights.
-
-        Args:
-            start: mean value of the present baseline.
-            goal: of the metric.
-            form_of: the form of the program that a point gives with the present file; "" if it gives none.
+        Values are moved by the difference from ``start``, the mean value of the present baseline, since machines differ
+        between nights. ``form_of``: the form of the program that a point gives with the present file; "" if none.
         """
         found: list[tuple[PastAttempt, float | None]] = []
         for past in self.attempts if self.points else ():

@@ -62,8 +62,7 @@ class Idea:
 def load_bank(target: Path | None = None) -> tuple[Idea, ...]:
     """The shipped ideas, then those of the folder ``ideas/`` of a target, each in the order of the file names.
 
-    Raises:
-        UsageError: a file breaks the format, or two ideas have one name. Names the file and the key.
+    Raises UsageError, with the file and the key, if a file breaks the format or two ideas have one name.
     """
     folders: list[Traversable] = [resources.files("prompts") / FOLDER]
     if target is not None and (target / FOLDER).is_dir():
