@@ -157,7 +157,7 @@ def _model_finding(base_url: str) -> Finding:
         if Sleeper(normal_base_url(base_url)).sleeping(timeout=5.0):
             return Finding("model server", True, f"asleep at {base_url}; a session wakes it")
     try:
-        info = ChatModel(base_url, timeout=5.0, patience=0.0, connect_patience=0.0).describe()
+        info = ChatModel(base_url, timeout=5.0, patience=0.0).describe()
     except OvernightError as error:
         mend = "overnight llm serve MODEL, then --llm-base-url URL"
         return Finding("model server", False, str(error).split(". ")[0], mend)
