@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent import text
 from agent.ledger.events import Stacked
 from agent.ledger.state import State
-from agent.types import Measurement, Record, Weight
+from agent.types import Measurement, Record, Weight, on_validation
 
 MOST = 24  # edits with pairs that are shown, the latest ones
 
@@ -39,7 +39,7 @@ def seed_pairs_of(state: State) -> tuple[SeedPairs, ...]:
 
 def values_by_seed(runs: tuple[Measurement, ...]) -> dict[int, float]:
     """Values on the validation split."""
-    return {run.seed: run.value for run in runs if run.value is not None and run.role != "test"}
+    return {run.seed: run.value for run in on_validation(runs) if run.value is not None}
 
 
 def parent_runs(record: Record, state: State) -> tuple[Measurement, ...]:

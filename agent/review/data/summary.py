@@ -13,7 +13,7 @@ from agent.judge.gain import Gain, added, gain_of, gain_of_runs, on_shared_devic
 from agent.judge.noise import noise_of, t_quantile
 from agent.ledger.state import State
 from agent.review.data.times import Stopped, gpu_seconds, phases, split, stopped_of, wall_seconds
-from agent.types import Measurement
+from agent.types import Measurement, on_validation, values_of
 
 LARGE = 1_000_000  # degrees of freedom of a posterior
 Transfer = Literal["unknown", "unsure", "full", "partial", "none"]
@@ -81,8 +81,7 @@ def summarize(state: State) -> Summary:
     tests = [test_value(runs) for runs in (state.baseline_runs, best_runs)]
     scored = [[value] if value is not None else [] for value in tests]
     test_gain = gain_of(scored[0], scored[1], goal, noise) if state.kept else None
-    planned = session.trials
-    spent = phases(measured)
+    planned, spent = session.trials, phases(measured)
     return Summary(
         tag=session.tag,
         metric=session.metric,
@@ -109,7 +108,7 @@ def summarize(state: State) -> Summary:
         noise_sd=noise.sd,
         noise_dof=noise.dof,
         repaired=sum(1 for r in state.finished if r.status == "ok" and r.repairs),
-        runs=sum(1 for run in measured if run.role != "test"),
+        runs=len(on_validation(measured)),
         seconds=spent,
         gpu_seconds=gpu_seconds(state),
         wall_seconds=wall_seconds(state),
@@ -119,12 +118,12 @@ def summarize(state: State) -> Summary:
 
 def estimating(runs: Iterable[Measurement]) -> tuple[Measurement, ...]:
     """Return the runs on the validation split that estimate a commit's value."""
-    return without_screening_run([run for run in runs if run.role != "test"])
+    return without_screening_run(on_validation(runs))
 
 
 def estimate(runs: Iterable[Measurement]) -> Estimate | None:
     """Return the mean value of a commit's runs; None without a value."""
-    values = [run.value for run in estimating(runs) if run.value is not None]
+    values = values_of(estimating(runs))
     return Estimate(fmean(values), len(values)) if values else None
 
 
