@@ -62,7 +62,7 @@ def night_now(directory: RunDirectory) -> Night:
     from agent.review.data.night import night_of
 
     state, settings = load(directory)
-    last_sign = max(state.last_time, read_heartbeat(directory.progress)[0])
+    last_sign = max(state.last_time, read_heartbeat(directory.progress).time)
     waits = branch_waits(directory.tag, state, settings)
     return night_of(state, settings, time.time(), directory.running(), last_sign, branch_waits=waits)
 

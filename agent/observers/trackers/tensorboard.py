@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import indent
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
@@ -45,8 +46,9 @@ class TensorBoard:
             writer.write(_event(entry.started, file_version="brain.Event:2"))
             values = {**entry.labels, **entry.params}
             writer.write(_event(entry.started, summary=summary_v2.hparams_pb(values, entry.id, entry.started)))
-            for name, words in _texts(entry).items():
-                writer.write(_event(entry.started, summary=text_pb(name, words)))
+            for name, words in entry.texts.items():
+                if words:  # as a code block: TensorBoard reads Markdown, and a model wrote it
+                    writer.write(_event(entry.started, summary=text_pb(name, indent(words, "    ", lambda _: True))))
             for point in entry.curve:
                 moment = entry.started + point.progress * (entry.ended - entry.started)
                 writer.write(_event(moment, point.step, scalar_pb("loss", point.loss)))
@@ -95,9 +97,3 @@ def _event(time: float, step: int = 0, summary: Summary | None = None, file_vers
     if summary is not None:
         event.summary.CopyFrom(summary)
     return bytes(event.SerializeToString())
-
-
-def _texts(entry: Entry) -> dict[str, str]:
-    """Texts as code blocks: TensorBoard reads Markdown, and a model wrote them."""
-    texts = {"name": entry.name, "diff": entry.diff, "rationale": entry.rationale}
-    return {name: "\n".join(f"    {row}" for row in words.split("\n")) for name, words in texts.items() if words}

@@ -35,10 +35,9 @@ class Trackio:
         self.points = self._last() + 1
 
     def trial(self, entry: Entry) -> None:
-        texts = {"name": entry.name, "diff": entry.diff, "rationale": entry.rationale}
         rows = [({"loss": point.loss, "progress": point.progress}, point.step) for point in entry.curve]
         rows.append((dict(entry.figures), entry.curve[-1].step + 1 if entry.curve else 0))
-        self._write(entry.id + PART, {**texts, **entry.labels, **entry.params}, rows)
+        self._write(entry.id + PART, {**entry.texts, **entry.labels, **entry.params}, rows)
         _storage().rename_run(PROJECT, entry.id + PART, entry.id)  # raises if nothing was written
 
     def point(self, step: int, time: float, figures: Mapping[str, float]) -> None:

@@ -55,7 +55,6 @@ def parent_runs(record: Record, state: State) -> tuple[Measurement, ...]:
 class StackedEdit:
     """One edit of a stacked session. Texts are sanitised."""
 
-    trial: int
     subject: str
     standing: str  # keep, revert, likely or undecided
     weight: Weight
@@ -74,7 +73,6 @@ def stacked_edits(state: State) -> tuple[StackedEdit, ...]:
     """Every edit that a run has weighed, in the order of the trials."""
     return tuple(
         StackedEdit(
-            trial=trial,
             subject=text.line(record.proposal.subject),
             standing=record.decision if record.verdict else "likely" if weight.nominated else "undecided",
             weight=weight,

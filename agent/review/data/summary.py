@@ -7,16 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
 
 from agent.judge.gain import Gain, added, gain_of, gain_of_runs, on_shared_devices, without_screening_run
-from agent.judge.noise import noise_of, t_quantile
+from agent.judge.noise import noise_of
 from agent.ledger.state import State
 from agent.review.data.times import Stopped, gpu_seconds, phases, split, stopped_of, wall_seconds
 from agent.types import Measurement, on_validation, values_of
-
-LARGE = 1_000_000  # degrees of freedom of a posterior
-Transfer = Literal["unknown", "unsure", "full", "partial", "none"]
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,12 @@ class Summary:
     best: Estimate | None  # the commit of the branch's head
     gain: float | None  # of ``best`` over ``baseline``; None while nothing was kept
     gain_se: float | None
-    gain_interval: tuple[float, float] | None  # 95 %: confidence interval by Student's t, or credible interval
     estimated: bool  # whether gain and best value are the sum of the gains that ``confirm`` reported, not means of runs
     test_baseline: float | None
     test_best: float | None
     test_gain: float | None
     test_gain_se: float | None
     test_problem: str  # why the test split of baseline or best was scored without a value; "" if it was not
-    transfer: Transfer  # how much of the gain holds on the test split
     noise_sd: float | None  # pooled standard deviation between runs of one commit on one device type; 0: a fixed seed
     noise_dof: int
     repaired: int  # trials whose edit failed before training, and ran after a repair
@@ -98,13 +92,11 @@ def summarize(state: State) -> Summary:
         gain=gain.value if gain else None,
         gain_se=(gain.se or None) if gain else None,
         estimated=reported is not None,
-        gain_interval=_interval(gain, LARGE if reported else noise.dof),
         test_baseline=tests[0],
         test_best=tests[1],
         test_gain=test_gain.value if test_gain else None,
         test_gain_se=test_gain.se if test_gain else None,
         test_problem=test_problem(state.baseline_runs) or test_problem(best_runs),
-        transfer=_transfer(gain, test_gain),
         noise_sd=noise.sd,
         noise_dof=noise.dof,
         repaired=sum(1 for r in state.finished if r.status == "ok" and r.repairs),
@@ -147,22 +139,3 @@ def reported_gain(state: State) -> Gain | None:
     se = math.hypot(*(verdict.gain_se or 0.0 for verdict in verdicts))
     runs = verdicts[-1].n
     return Gain(math.fsum(verdict.gain or 0.0 for verdict in verdicts), se, runs, verdicts[0].n_before)
-
-
-def _interval(gain: Gain | None, dof: int) -> tuple[float, float] | None:
-    if gain is None or not gain.se:
-        return None
-    reach = t_quantile(0.975, dof) * gain.se
-    return gain.value - reach, gain.value + reach
-
-
-def _transfer(gain: Gain | None, test: Gain | None) -> Transfer:
-    """Compare the gains on both splits: partial, if they differ by over two standard errors and by over a tenth."""
-    if gain is None or test is None:
-        return "unknown"
-    if test.se is None:
-        return "unsure"
-    if test.value <= 0:
-        return "none"
-    doubt = 2 * math.hypot(gain.se or 0.0, test.se)
-    return "partial" if gain.value - test.value > max(doubt, 0.1 * gain.value) else "full"
