@@ -36,20 +36,18 @@ class SessionLog(Observer):
         self._note = ""
 
     def __enter__(self) -> SessionLog:
-        try:
+        with suppress(OSError):
             self._handler = _Handler(self._path, maxBytes=MOST_BYTES, backupCount=OLD_FILES, encoding="utf-8")
-        except OSError:
-            if detached():
-                arrived(None)
+        if detached():
+            stream = self._handler.stream if self._handler else None
+            arrived(stream.fileno() if stream else None)
+        if self._handler is None:
             return self
         self._handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._handler.addFilter(lambda record: record.name == OWN or record.levelno >= logging.WARNING)
         for logger in (self._logger, logging.getLogger()):
             logger.addHandler(self._handler)
         logging.captureWarnings(True)
-        if detached():
-            stream = self._handler.stream
-            arrived(stream.fileno() if stream else None)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

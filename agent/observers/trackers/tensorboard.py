@@ -19,16 +19,12 @@ from agent.observers.trackers.entries import About, Entry
 FILE = "events.out.tfevents.{:010.0f}.overnight"  # a reader takes the files of a folder in the order of their names
 
 
-def open_tracker(place: str, session: About) -> TensorBoard:
-    return TensorBoard(Path(place) / session.id, session)
-
-
 class TensorBoard:
     """Writes the file of a trial as a whole, and appends to that of the session. See ``track.Tracker``."""
 
-    def __init__(self, folder: Path, session: About):
+    def __init__(self, place: str, session: About):
+        self._folder = folder = Path(place) / session.id
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
         self.held = {int(file.parent.name) for file in folder.glob("[0-9]*/events.*") if file.parent.name.isdigit()}
         before = sorted(folder.glob("events.*"))
         self.points = 1 + max((event.step for file in before for event in _read(file)), default=-1)
