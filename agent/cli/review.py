@@ -36,7 +36,7 @@ def status(tag: str | None, json: bool, runs: str) -> None:
 def night_now(directory: RunDirectory) -> Night:
     """The data of a session at this moment, with what it does now."""
     state, settings = load(directory)
-    last_sign = max(state.last_time, read_heartbeat(directory.progress)[0])
+    last_sign = max(state.last_time, read_heartbeat(directory.progress).time)
     waits = branch_waits(directory.tag, state, settings)
     return night_of(state, settings, time.time(), directory.running(), last_sign, branch_waits=waits)
 

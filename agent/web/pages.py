@@ -63,7 +63,7 @@ class Pages:
             watched = self._watched.setdefault(tag, Watched(directory))
             state = watched.state()
             now, running = time.time(), directory.running()
-            seen, activity = watched.activity(state, now)
+            activity = watched.activity(state, now)
             gpu = watched.gpu(state) if running else ""
         if not running:
             return _fragment(condition(state, running))
@@ -76,7 +76,7 @@ class Pages:
         return _fragment(
             condition(state, running),
             f"{doing}: {activity.phase}" if activity.phase not in ("", OVER) else "",
-            [(name, words) for name, words in _rows(activity, best, gpu, now - seen) if words],
+            [(name, words) for name, words in _rows(activity, best, gpu, now - activity.time) if words],
             subject=text.line(record.proposal.subject) if record else "",
             picture=charts.curve_chart(own, best, 400, 170) if state.started else "",
             share=activity.progress,
