@@ -144,7 +144,7 @@ class DockerSandbox:
             return None
         copy = (_HERE / "stdlib.py").read_text()
         key = f"{self._api.inspect_image(self.image)['Id']} {names}"
-        return place, stdlib.cached(key, lambda folder: self._run(copy, "{code}", *names, folder=folder))
+        return place, layout.cached(key, lambda folder: self._run(copy, "{code}", *names, folder=folder))
 
     def _run(self, program: str, *arguments: str, folder: Path | None = None) -> list[str]:
         """The lines that a trusted Python program prints in the image; it may write to ``folder``, its {code}."""
