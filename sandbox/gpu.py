@@ -46,16 +46,16 @@ def nodes(device: Device, information: Path = Path("/proc/driver/nvidia/gpus"), 
     return [dev / name for name in (*_SHARED, *(f"nvidia{minor}" for minor in own)) if (dev / name).exists()]
 
 
-def gpus() -> dict[str, str]:
-    """UUID and model of each GPU, in the driver's order; empty without a driver."""
+def gpus() -> list[Device]:
+    """NVIDIA's GPUs of this machine, in the driver's order; empty without a driver."""
     lines = output_of("nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader").splitlines()
     listed = (line.partition(",") for line in lines if line.startswith("GPU-"))
-    return {uuid.strip(): model.strip() for uuid, _, model in listed}
+    return [Device("cuda", uuid.strip(), model=model.strip()) for uuid, _, model in listed]
 
 
 def devices() -> list[Device]:
     """The GPUs of this machine: NVIDIA's, then AMD's."""
-    return [*(Device("cuda", uuid, model=model) for uuid, model in gpus().items()), *amd.devices()]
+    return [*gpus(), *amd.devices()]
 
 
 def has_apple_gpu() -> bool:

@@ -42,11 +42,7 @@ _MOUNT = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def check_job(job: Job) -> None:
-    """Check what the caller specified.
-
-    Raises:
-        ValueError: no sandbox could run this job.
-    """
+    """Check what the caller specified. Raises ValueError: no sandbox could run this job."""
     if not job.argv:
         raise ValueError("a job needs a command")
     for name, mount in job.mounts.items():
