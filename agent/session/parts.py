@@ -12,7 +12,7 @@ from agent.llm.client import ChatModel, is_loopback
 from agent.llm.sleeping_server import SleepingServer, WakingChat
 from agent.observers.notify import Notifier, make_notifier
 from agent.observers.trackers.track import Track, parse_tracks
-from agent.proposers.protocol import Proposer
+from agent.proposers.protocol import Context, Proposer
 from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_calibration, check_settings, without_effect
 from agent.target import Target
 from agent.workers.gpu_sharing import find_sleeper, memory_for_trials
@@ -49,7 +49,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
 
     Raises:
         UsageError: a setting or the target is wrong.
-        EnvironmentProblem: the sandbox, a device, the data or the model server is missing.
+        EnvironmentProblem: the sandbox, a device, the data or the model server is missing, or git cannot write.
     """
     check_settings(settings)
     policy = session_policy(settings, say)
@@ -62,6 +62,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     tracks = parse_tracks(settings.track, settings.runs)
     settings = dataclasses.replace(settings, track=",".join(map(str, tracks)))  # a resume may start in another folder
     place = checked_place(settings)
+    place.repo.check_writable()
     source = place.repo.read(place.repo.head(), place.target.path)
     if settings.gpu_hours and place.device.kind == "cpu":
         say(f"--gpu-hours {settings.gpu_hours:g} has no effect: runs train on the CPU.")
@@ -115,34 +116,31 @@ def make_session_proposer(
         from agent.space.space import SearchSpace
 
         SearchSpace.from_toml(toml, source=source)  # raises now, not hours later
-    code = _code_proposer(settings, target, model)
-    if not settings.on_plateau:
-        return code
-    from agent.proposers.plateau import PlateauHandOver
+    from agent.proposers.hand_over import PlateauHandOver, search_from
 
-    return PlateauHandOver(code, toml, target.goal, settings.on_plateau, name=settings.proposer)
+    def search(context: Context) -> Proposer:
+        return search_from(context, toml, target.goal, settings.proposer)
+
+    code = _code_proposer(settings, target, model, search)
+    return PlateauHandOver(code, search, settings.on_plateau) if settings.on_plateau else code
 
 
-def _code_proposer(settings: Settings, target: Target, model: Chat | None) -> Proposer:
+def _code_proposer(
+    settings: Settings, target: Target, model: Chat | None, search: Callable[[Context], Proposer]
+) -> Proposer:
+    from agent.proposers.code.proposer import CodeProposer
+    from agent.proposers.hand_over import StandIn
     from agent.proposers.ideas.bank import load_bank
+    from agent.proposers.ideas.choice import BankMaterial
     from agent.proposers.ideas.proposer import IdeasProposer
 
     if model is None:
         return IdeasProposer(load_bank(target.folder))
     bank = load_bank(target.folder) if settings.ideas or settings.on_llm_loop == "ideas" else ()
-    from agent.proposers.code.proposer import CodeProposer
-    from agent.proposers.ideas.choice import BankMaterial
-    from agent.proposers.plateau import search_from
-    from agent.proposers.stand_in import StandIn
-
     material = BankMaterial(bank) if settings.ideas else None
     code = CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature, material=material)
-    if settings.on_llm_loop == "skip":
-        return code
-    toml, goal, name = target.folder / "target.toml", target.goal, settings.proposer
-    if settings.on_llm_loop == "cma":
-        return StandIn(code, lambda context: search_from(context, toml, goal, name))
-    return StandIn(code, lambda _: IdeasProposer(bank))
+    others = {"cma": search, "ideas": lambda _: IdeasProposer(bank)}
+    return code if settings.on_llm_loop == "skip" else StandIn(code, others[settings.on_llm_loop])
 
 
 def _model(settings: Settings, sleeper: SleepingServer | None) -> Chat:

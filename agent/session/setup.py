@@ -227,7 +227,7 @@ def _session(parts: Parts, workers: Workers, stopper: Stopper, recorder: Recorde
     commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
     smoke = smoke_seconds(parts.settings.smoke, parts.target.budget.startup_seconds)
     if parts.sleeper is not None:
-        parts.sleeper.report = lambda found: recorder.post(ServerProblem(problem=found.text, action=found.action))
+        parts.sleeper.report = lambda text, action: recorder.post(ServerProblem(problem=text, action=action))
     runs = Runs(workers, directory, recorder, parts.settings.seed, smoke)
     ideas = Ideas(parts.proposer, directory, recorder, parts.settings.on_llm_failure == "wait")
     ending = EndOfNight(parts.settings, stopper, parts.target)

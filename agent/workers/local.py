@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -45,18 +44,8 @@ class Workers(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Job:
-    """An order that waits for a device."""
-
-    order: Order
-    directory: Path
-    progress: Progress
-    future: Future[Measurement]
-
-
 class LocalWorkers:
-    """A thread for each experiment on this machine.
+    """A thread for each run on this machine. A run waits until an experiment on a device of its type is free.
 
     Args:
         make: builds the experiments, given a function that says whether to stop at once.
@@ -66,59 +55,53 @@ class LocalWorkers:
     def __init__(self, make: Callable[[Callable[[], bool]], Sequence[Experiment]], stop_now: Callable[[], bool]):
         self._closing = threading.Event()
         self._free = list(make(lambda: self._closing.is_set() or stop_now()))
-        self._waiting: list[_Job] = []
-        self._running: set[Future[Measurement]] = set()
-        self._lock = threading.RLock()
+        self._freed = threading.Condition()
+        self._runs: list[Future[Measurement]] = []  # not all are done
         self.size = len(self._free)
         self.types = tuple(dict.fromkeys(experiment.device.type for experiment in self._free))
 
     def start(self, order: Order, directory: Path, progress: Progress) -> Future[Measurement]:
-        job = _Job(order, directory, progress, Future())
-        with self._lock:
-            self._waiting.append(job)
-            self._dispatch()
-        return job.future
+        run = in_background(lambda: self._measure(order, directory, progress))
+        self._runs = [*(run for run in self._runs if not run.done()), run]
+        return run
 
-    def _dispatch(self) -> None:
-        """Start the oldest jobs for which a device of the required type is free."""
-        for job in list(self._waiting):
-            fitting = (e for e in self._free if job.order.on in ("", e.device.type))
-            if experiment := next(fitting, None):
-                self._free.remove(experiment)
-                self._waiting.remove(job)
-                self._running.add(job.future)
-                threading.Thread(target=self._work, args=(experiment, job), daemon=True).start()
+    def _measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
+        experiment = self._take(order.on)
+        try:
+            return experiment.measure(order, directory, progress)
+        finally:
+            with self._freed:
+                self._free.append(experiment)
+                self._freed.notify_all()
 
-    def _work(self, experiment: Experiment, job: _Job) -> None:
-        fulfil(job.future, lambda: experiment.measure(job.order, job.directory, job.progress))
-        with self._lock:
-            self._running.discard(job.future)
-            self._free.append(experiment)
-            self._dispatch()
+    def _take(self, device_type: str) -> Experiment:
+        with self._freed:
+            while not self._closing.is_set():
+                for experiment in self._free:
+                    if device_type in ("", experiment.device.type):
+                        self._free.remove(experiment)
+                        return experiment
+                self._freed.wait()
+        raise Interrupted
 
     def close(self) -> None:
         self._closing.set()
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-            running = list(self._running)
-        for job in waiting:
-            job.future.set_exception(Interrupted())
-        for future in running:
-            future.exception()
-
-
-def fulfil(future: Future[T], work: Callable[[], T]) -> None:
-    """Call ``work``; its result or exception completes the future."""
-    try:
-        result = work()
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+        with self._freed:
+            self._freed.notify_all()
+        wait(self._runs)
 
 
 def in_background(work: Callable[[], T]) -> Future[T]:
-    """Call ``work`` in a daemon thread."""
+    """Call ``work`` in a daemon thread; its result or exception completes the future."""
     future: Future[T] = Future()
-    threading.Thread(target=fulfil, args=(future, work), daemon=True).start()
+
+    def fulfil() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    threading.Thread(target=fulfil, daemon=True).start()
     return future
