@@ -28,13 +28,9 @@ def check_name(name: str) -> None:
 
 
 def collect(directory: Path, wanted: Iterable[Collect], target: Path, problems: list[str]) -> dict[str, Path]:
-    """Copy the wanted files of ``directory`` into ``target``.
+    """Copy the wanted files of ``directory``, which the job wrote, into ``target``; absent files are left out.
 
-    Args:
-        directory: what the job wrote.
-        wanted: names and sizes; absent files are left out.
-        target: host directory, made if needed.
-        problems: receives one line for each file that was dropped.
+    ``problems`` receives one line for each file that was dropped.
 
     Raises:
         SandboxBroken: the host's disk is full.
