@@ -21,7 +21,6 @@ def preview(settings: Settings, say: Callable[[str], None]) -> list[tuple[str, s
     has_notes = notes_of(settings) != NOTES
     parts = assemble(settings, say)
     check_repository(parts.repo, settings.tag)
-    parts.repo.close()
     parts.caution(say)
     return list(_lines(parts, str(directory.path), has_notes))
 

@@ -106,7 +106,7 @@ def _replay_now(found: Recorded) -> str:
     doing = f"{found.done} of at most {text.count(found.done + found.left, 'run')}"
     if found.condition != "running":
         return _fragment(found.condition, doing)
-    rows = [("in progress", line) for line in found.in_progress(time.time())]
+    rows = [("in progress", line) for line in found.in_progress]
     return _fragment(found.condition, doing, rows, share=found.done / max(1, found.done + found.left))
 
 

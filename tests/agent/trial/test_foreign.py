@@ -181,7 +181,6 @@ def test_last_printed_number_is_the_value(tmp_path: Path, printed: str, status: 
     tree, target = repo.tree, load_target(folder)[0]
     experiment = Experiment(tree, target, make_sandbox("process"), Device("cpu", threads=1), "test")
     run = experiment.measure(Order(0, repo.head(), "screen", 1, "run"), tmp_path / "run", lambda _phase, _info: None)
-    repo.close()
     assert (run.status, run.value) == (status, 2.5 if status == "ok" else None)
     assert reason in run.reason
 
