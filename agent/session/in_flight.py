@@ -32,7 +32,6 @@ from agent.trial.seeds import session_seed, with_seed_check
 from agent.trial.usual import UNKNOWN, usual_of
 from agent.types import Measurement, Proposal, Record
 from agent.workers.local import Workers, in_background
-from sandbox.types import SandboxBroken
 
 LOOK = 1.0  # seconds between looks at the clock and at requests of the user
 
@@ -110,7 +109,7 @@ class Runs:
         except Interrupted:
             self._lose(order, "interrupted")
             raise
-        except (SandboxBroken, EnvironmentProblem, OSError) as error:
+        except EnvironmentProblem as error:
             self._lose(order, str(error))
             self._lost += 1
             if (lost := lost_in_a_row(self.recorder.events)) >= RETRIES * self.workers.size:

@@ -12,10 +12,11 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from agent.errors import Interrupted
+from agent.errors import EnvironmentProblem, Interrupted
 from agent.trial.experiment import Experiment
 from agent.trial.order import Order
 from agent.types import Measurement, Progress
+from sandbox.types import SandboxBroken
 
 T = TypeVar("T")
 
@@ -35,7 +36,8 @@ class Workers(Protocol):
             progress: called from another thread.
 
         Returns:
-            A future with the measurement, or with an exception that ``Experiment.measure`` raises.
+            A future with the measurement, with ``Interrupted``, or with ``EnvironmentProblem``: the machine failed, not
+            the commit.
         """
         ...
 
@@ -69,6 +71,8 @@ class LocalWorkers:
         experiment = self._take(order.on)
         try:
             return experiment.measure(order, directory, progress)
+        except (SandboxBroken, OSError) as error:
+            raise EnvironmentProblem(str(error)) from error
         finally:
             with self._freed:
                 self._free.append(experiment)

@@ -29,7 +29,6 @@ from agent.types import Measurement, Progress
 from agent.workers.ray_node import (
     ACCELERATOR,
     PULSE,
-    Delivery,
     Exchange,
     Site,
     accelerator,
@@ -39,7 +38,6 @@ from agent.workers.ray_node import (
     write_files,
 )
 from sandbox.packages import install_command
-from sandbox.types import SandboxBroken
 
 if TYPE_CHECKING:
     from agent.workers.runtime import Workplace
@@ -119,9 +117,9 @@ class RayWorkers:
             task = self._task.options(resources={ACCELERATOR + order.on: 0.001}) if known else self._task
             reference = task.remote(self._site, order, tree, self._data, files, self._exchange, run.key)
         except (EnvironmentProblem, OSError) as error:
-            run.future.set_exception(error)
+            run.future.set_exception(EnvironmentProblem(str(error)))
         except self._ray.exceptions.RayError as error:
-            run.future.set_exception(SandboxBroken(f"Ray accepted no task: {_first_line(error)}"))
+            run.future.set_exception(EnvironmentProblem(f"Ray accepted no task: {_first_line(error)}"))
         else:
             self._runs[reference] = run
         return run.future
@@ -154,12 +152,13 @@ class RayWorkers:
                     pulse = time.monotonic() + PULSE
                 done = self._done()
             except self._ray.exceptions.RayError as error:  # the session has lost the cluster
-                for run in self._take(list(self._runs)):
-                    run.future.set_exception(EnvironmentProblem(f"the Ray cluster is gone: {_first_line(error)}"))
+                gone = EnvironmentProblem(f"the Ray cluster is gone: {_first_line(error)}")
+                while self._runs:
+                    self._runs.popitem()[1].future.set_exception(gone)
                 self._ended.wait(LOOK)
                 continue
             for reference in done:
-                self._complete(reference)
+                self._complete(reference, self._runs.pop(reference))
 
     def _done(self) -> list[Any]:
         """Tasks that have ended; waits up to ``LOOK`` seconds for one."""
@@ -167,9 +166,6 @@ class RayWorkers:
             return list(self._ray.wait(waiting, timeout=LOOK)[0])
         self._ended.wait(LOOK)
         return []
-
-    def _take(self, references: list[Any]) -> list[_Run]:
-        return [self._runs.pop(reference) for reference in references]
 
     def _pass_news(self) -> None:
         stop = self._closing.is_set() or self._stop_now()
@@ -187,30 +183,27 @@ class RayWorkers:
                 run.missed = True
                 run.progress("note", {"text": "a run waits for a node of the cluster; `ray status` lists what is free"})
 
-    def _complete(self, reference: Any) -> None:
+    def _complete(self, reference: Any, run: _Run) -> None:
         """Write the files of a run, then complete its future."""
-        (run,) = self._take([reference])
         errors = self._ray.exceptions
         try:
-            delivery: Delivery = self._ray.get(reference)
-            write_files(delivery.files, run.directory)
-            result = delivery.result
+            measured, files = self._ray.get(reference)
+            write_files(files, run.directory)
         except errors.RayTaskError as error:
-            result = error.cause if isinstance(error.cause, Exception) else error
-            if isinstance(result, (errors.RayError, ImportError)) or "failed to import" in str(result):
-                result = EnvironmentProblem(
-                    f"a node could not start a run: {_first_line(result)}. "
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if isinstance(cause, (errors.RayError, ImportError)) or "failed to import" in str(cause):
+                cause = EnvironmentProblem(
+                    f"a node could not start a run: {_first_line(cause)}. "
                     f"Install Overnight {agent.__version__} on every node, and start Ray from its environment."
                 )
+            run.future.set_exception(cause)
         except errors.RayError as error:
             lost = f"{run.node or 'a node'} was lost with its run: {type(error).__name__}, {_first_line(error)}"
-            result = Interrupted() if self._closing.is_set() else SandboxBroken(lost)
+            run.future.set_exception(Interrupted() if self._closing.is_set() else EnvironmentProblem(lost))
         except OSError as error:
-            result = error
-        if isinstance(result, Exception):
-            run.future.set_exception(result)
+            run.future.set_exception(EnvironmentProblem(str(error)))
         else:
-            run.future.set_result(result)
+            run.future.set_result(measured)
 
 
 def _connect(address: str, size: int, site: Site) -> Any:

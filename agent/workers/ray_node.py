@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import agent
-from agent.errors import EnvironmentProblem, Interrupted, UsageError
+from agent.errors import EnvironmentProblem, UsageError
 from agent.repo.repo import Tree
 from agent.target import Target
 from agent.trial.experiment import Experiment
 from agent.trial.mounts import check_mounts
 from agent.trial.order import Order
 from agent.trial.trusted_target import Data, trusted_target
-from agent.trial.workspace import sweep, workspace
+from agent.trial.workspace import workspace
 from agent.types import Measurement
 from agent.workers.gpu_sharing import SharedExperiment
 from sandbox import make_sandbox
@@ -77,14 +77,6 @@ class Site:
     def needs(self) -> dict[str, int]:
         """Resources that Ray reserves for one run."""
         return {"num_cpus": self.threads or 1, "num_gpus": int(self.device == "cuda")}
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What a node returns: how the run ended, and its files."""
-
-    result: Measurement | Exception
-    files: Files
 
 
 class Exchange:
@@ -178,8 +170,15 @@ def warm_up(site: Site, data: list[Any], exchange: Any, key: int, count: int) ->
         time.sleep(LOOK)
 
 
-def on_node(site: Site, order: Order, tree: Tree, data: list[Any], files: Files, exchange: Any, key: int) -> Delivery:
-    """Make one run here. ``data`` is a reference, read only if this node lacks the data."""
+def on_node(
+    site: Site, order: Order, tree: Tree, data: list[Any], files: Files, exchange: Any, key: int
+) -> tuple[Measurement, Files]:
+    """Make one run here, and return its files too. ``data`` is a reference, read only if this node lacks the data.
+
+    Raises:
+        EnvironmentProblem: this node failed, not the commit.
+        Interrupted: the session wants the run to end.
+    """
     ray = importlib.import_module("ray")
     node = f"{socket.gethostname()} (Ray node {ray.get_runtime_context().get_node_id()[:8]})"
     session = _Connection(exchange, key, node)
@@ -188,14 +187,9 @@ def on_node(site: Site, order: Order, tree: Tree, data: list[Any], files: Files,
             with workspace(site.owner) as directory:
                 write_files(files, directory)
                 experiment = experiment_at(site, tree, lambda: ray.get(data[0]), lambda: session.stopped)
-                measured = experiment.measure(order, directory, session.progress)
-                return Delivery(measured, read_files(directory))
-        except Interrupted as error:
-            return Delivery(error, {})
-        except (EnvironmentProblem, UsageError, SandboxUnavailable) as error:
-            return Delivery(EnvironmentProblem(f"{node}: {error}"), {})
-        except (SandboxBroken, OSError) as error:
-            return Delivery(SandboxBroken(f"{node}: {error}"), {})
+                return experiment.measure(order, directory, session.progress), read_files(directory)
+        except (EnvironmentProblem, UsageError, SandboxUnavailable, SandboxBroken, OSError) as error:
+            raise EnvironmentProblem(f"{node}: {error}") from None
 
 
 def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: Callable[[], bool]) -> Experiment:
@@ -209,6 +203,9 @@ def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: 
     return SharedExperiment(lambda _commit: tree, site.target, sandbox, _device(site), site.owner, prepared, stop_now)
 
 
+_swept: set[str] = set()  # owners whose leftovers this process of Ray has removed
+
+
 def _prepare(site: Site, fetch: Callable[[], Files]) -> tuple[Sandbox, Data | None]:
     """What every run needs on this node. Errors: see ``experiment_at``."""
     if site.version != agent.__version__:
@@ -219,25 +216,14 @@ def _prepare(site: Site, fetch: Callable[[], Files]) -> tuple[Sandbox, Data | No
     if lacking := site.promised - sandbox.guarantees:
         words = "; ".join(sorted(guarantee.value for guarantee in lacking))
         raise EnvironmentProblem(f"the sandbox {sandbox.name} does not guarantee here: {words}.")
-    _sweep(sandbox, site.owner)
-    return sandbox, _unpack(site, fetch) if site.data[0] else None
-
-
-_swept: set[str] = set()
-
-
-def _sweep(sandbox: Sandbox, owner: str) -> None:
-    """Remove what an earlier process of this owner left, once per Ray process."""
-    if owner not in _swept:
-        sandbox.sweep(owner)
-        sweep(owner)
-        _swept.add(owner)
-
-
-def _unpack(site: Site, fetch: Callable[[], Files]) -> Data:
+    if site.owner not in _swept:
+        sandbox.sweep(site.owner)
+        _swept.add(site.owner)
+    if not site.data[0]:
+        return sandbox, None
     trusted = trusted_target(site.target)
     try:
-        return trusted.unpack(*site.data, site.cache.expanduser() / "data", fetch)
+        return sandbox, trusted.unpack(*site.data, site.cache.expanduser() / "data", fetch)
     except trusted.DataError as error:
         raise EnvironmentProblem(str(error)) from None
 
