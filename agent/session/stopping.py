@@ -121,7 +121,7 @@ def breaker(state: State, limit: int) -> str:
     if len({(record.status, re.sub(r"\d+", "#", failure_of(record))) for record in last}) > 1:
         return ""
     failed = last[-1]
-    why = text.line(failure_of(failed), 200)
+    why = text.line(failure_of(failed).partition("\n")[0], 200)
     ended = "the last trial failed" if limit == 1 else f"the last {limit} trials all ended the same way"
     return (
         f"{ended}: {failed.status}{f' ({why})' if why else ''}. "
