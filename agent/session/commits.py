@@ -28,7 +28,7 @@ class Commits:
         return self.repo.read(commit, self.target.path)
 
     def build(self, record: Record, head: str) -> Candidate:
-        """Commit a trial's edit on top of ``head``. The same proposal there always has the same hash.
+        """Commit a trial's edit on top of ``head``, with a ref. The same proposal there always has the same hash.
 
         Raises:
             PatchRejected: the edit does not apply there.
@@ -37,12 +37,13 @@ class Commits:
         if commit is None or text != self.read(commit):  # the same program on another head keeps its runs
             revision += commit is not None
             commit = self.commit_candidate(record, head, text)
-        name = self.refs.attempt_name(record.number, revision)
-        return Candidate(trial=record.number, commit=commit, ref=name, parent=head)
+        return self.candidate(record, commit, revision, head)
 
-    def publish(self, candidate: Candidate) -> None:
-        """Point the ref of an attempt at its commit."""
-        self.repo.refs.point(candidate.ref, candidate.commit)
+    def candidate(self, record: Record, commit: str, revision: int, head: str) -> Candidate:
+        """Point the ref of an attempt at its commit, which lies on top of ``head``."""
+        name = self.refs.attempt_name(record.number, revision)
+        self.repo.refs.point(name, commit)
+        return Candidate(trial=record.number, commit=commit, ref=name, parent=head)
 
     def _edited(self, proposal: Proposal, parent: str) -> str:
         from agent.patch.apply import apply_reply

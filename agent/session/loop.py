@@ -68,7 +68,7 @@ class Session:
         """Ask the proposer for an idea, in the background."""
         trial = len(state.records) + 1
         free = len(state.open) < self.most_open and self.ideas.free and not self.ending.before(state, trial)
-        return free and self.ideas.ask(trial, self.describe(state))
+        return free and self.ideas.ask(self.describe(state))
 
     def advance_trial(self, record: Record, state: State) -> bool:
         """Commit, measure or judge an open trial; False if it has to wait."""
@@ -78,7 +78,6 @@ class Session:
         step = self.judge.next_step(record, state, self.recorder.events)
         match step:
             case Candidate():
-                self.commits.publish(step)
                 self.recorder.write(step)
             case MeasureNext():
                 return self.runs.measure(record.number, step, device_type_of(record))

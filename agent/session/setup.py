@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,8 +63,7 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     check_repository(parts.repo, settings.tag)
     memory = gather(settings.memory, Path(settings.runs), parts.target, parts.data_hash, parts.repo, say)
     stopper = Stopper(directory)
-    with at_work(parts, stopper) as workers:
-        parts.caution(say)
+    with closing(find_workers(parts, str(directory.path.resolve()), stopper.now)) as workers:
         directory.create(record_of(parts), notes)
         save(memory, directory)
         approve(directory)
@@ -108,7 +107,7 @@ def notes_of(settings: Settings) -> str:
 
 def approve(directory: RunDirectory, state: State | None = None) -> None:
     """Record that this user started the session. Without a configuration folder, a resume asks for its settings."""
-    with contextlib.suppress(EnvironmentProblem):
+    with suppress(EnvironmentProblem):
         trust_run(directory.path, directory.read_settings(state)["run"])
 
 
@@ -151,8 +150,7 @@ def resume(
         check_same(ledger.state, parts)
         directory.forget_stop()
         stopper = Stopper(directory)
-        with at_work(parts, stopper) as workers:
-            parts.caution(say)
+        with closing(find_workers(parts, str(directory.path.resolve()), stopper.now)) as workers:
             changed = changes_of(ledger.state, parts, directory, before, changes)
             ledger.append(Resumed(attempt=ledger.state.resumed + 1, changes=changed or UNSET))
             approve(directory, ledger.state)
@@ -195,11 +193,6 @@ def changes_of(
     return changed
 
 
-def at_work(parts: Parts, stopper: Stopper) -> contextlib.closing[Workers]:
-    """Start the workers, and close them at the end. Errors: see ``find_workers``."""
-    return contextlib.closing(find_workers(parts, f"{stopper.directory.path.resolve()}", stopper.now))
-
-
 def run(parts: Parts, workers: Workers, stopper: Stopper, ledger: Ledger, shown: Observer) -> None:
     """Run a session to its end, with all observers."""
     from agent.observers.heartbeat import Heartbeat
@@ -208,40 +201,39 @@ def run(parts: Parts, workers: Workers, stopper: Stopper, ledger: Ledger, shown:
     from agent.observers.trackers.beside import Trackers
 
     directory = stopper.directory
-    notifiers = [parts.notifier] if parts.notifier else []
     trackers = Trackers(parts.tracks, directory.path)
-    view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), *notifiers, trackers)
+    view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), parts.notifier, trackers)
     session = _session(parts, workers, stopper, Recorder(ledger, view))
-    with contextlib.closing(parts.repo), stopper.listening(), view:
+    with closing(parts.repo), stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # it was written before there were observers
         session.run()
 
 
 def _session(parts: Parts, workers: Workers, stopper: Stopper, recorder: Recorder) -> Session:
-    directory, memory = stopper.directory, load(stopper.directory)
+    directory, settings, target, memory = stopper.directory, parts.settings, parts.target, load(stopper.directory)
     if isinstance(parts.proposer, BlockProposer):
-        baseline = recorder.state.baseline
-        parts.proposer.start_from(memory, parts.repo.read(baseline, parts.target.path))
-    stacked = parts.policy.name == "stacked"
-    policy = dataclasses.replace(parts.policy, name="confirm") if stacked else parts.policy
-    commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
-    smoke = smoke_seconds(parts.settings.smoke, parts.target.budget.startup_seconds)
+        parts.proposer.start_from(memory, parts.repo.read(recorder.state.baseline, target.path))
     if parts.sleeper is not None:
-        parts.sleeper.report = lambda found: recorder.post(ServerProblem(problem=found.text, action=found.action))
-    runs = Runs(workers, directory, recorder, parts.settings.seed, smoke)
-    ideas = Ideas(parts.proposer, directory, recorder, parts.settings.on_llm_failure == "wait")
-    ending = EndOfNight(parts.settings, stopper, parts.target)
-    most_repairs = parts.settings.repairs if parts.settings.proposer == "code" else 0
+        parts.sleeper.report = lambda found: recorder.write(ServerProblem(problem=found.text, action=found.action))
+    commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), target, parts.proposer)
+    smoke = smoke_seconds(settings.smoke, target.budget.startup_seconds)
+    runs = Runs(workers, directory, recorder, settings.seed, smoke)
+    ideas = Ideas(parts.proposer, directory, recorder, settings.on_llm_failure == "wait")
+    ending = EndOfNight(settings, stopper, target)
     context = partial(describe, parts=parts, directory=directory, memory=memory)
-    repairs = Repairs(ideas, ending, context, parts.target.budget, most_repairs)
-    kind = partial(StackedSession, seed=parts.settings.seed, edits=StackedEdits(commits)) if stacked else Session
+    repairs = Repairs(ideas, ending, context, target.budget, settings.repairs if settings.proposer == "code" else 0)
+    policy = parts.policy
+    kind: Callable[..., Session] = Session
+    if policy.name == "stacked":
+        kind = partial(StackedSession, seed=settings.seed, edits=StackedEdits(commits))
+        policy = dataclasses.replace(policy, name="confirm")  # decides where runs do not vary
     return kind(
         recorder=recorder,
         runs=runs,
         ideas=ideas,
         commits=commits,
-        baseline=Baseline(runs, ideas, recorder, commits, directory, parts.policy, parts.calibration, ending),
-        judge=TrialJudge(commits, policy, PairedRuns(partial(session_seed, parts.settings.seed))),
+        baseline=Baseline(runs, ideas, commits, parts.policy, parts.calibration, ending),
+        judge=TrialJudge(commits, policy, PairedRuns(partial(session_seed, settings.seed))),
         ending=ending,
         describe=context,
         repair=repairs.ask,

@@ -63,16 +63,15 @@ def reason_to_end(
     Args:
         state: of the session.
         settings: with the bounds.
-        cost: of the trial, expected.
+        cost: expected, of the trial.
         elapsed: seconds since the session started.
         until_left: seconds until ``settings.until``; None without.
         trial: number; by default the next one.
     """
     number = len(state.finished) + 1 if trial is None else trial
     if settings.trials is not None and number > settings.trials:
-        if settings.trials == 0:
-            return "the baseline is measured"
-        return "the one trial is done" if settings.trials == 1 else f"all {settings.trials} trials done"
+        few = {0: "the baseline is measured", 1: "the one trial is done"}
+        return few.get(settings.trials, f"all {settings.trials} trials done")
     trained = sum(m.seconds.get("training", 0.0) for runs in state.runs.values() for m in on_validation(runs))
     bounds = [  # seconds that are left and needed, and the end and the length in words
         _hours(settings.hours, elapsed, cost.trial, ""),
@@ -116,9 +115,8 @@ def breaker(state: State, limit: int) -> str:
     numbers aside. With ``limit`` 0 it never stops.
     """
     last = state.finished[max(state.resumed_at, len(state.finished) - limit) :] if limit else ()
-    if not limit or len(last) < limit or not all(record.failed for record in last):
-        return ""
-    if len({(record.status, re.sub(r"\d+", "#", failure_of(record))) for record in last}) > 1:
+    kinds = {(record.status, re.sub(r"\d+", "#", failure_of(record))) for record in last}
+    if not last or len(last) < limit or len(kinds) > 1 or not last[-1].failed:
         return ""
     failed = last[-1]
     why = text.line(failure_of(failed), 200)
