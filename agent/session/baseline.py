@@ -81,8 +81,7 @@ class Baseline:
         self.runs.recorder.note(self.commits.mirror(state))
         if lacks_test_score(state.baseline_runs, self.commits.target):
             return self.runs.score_test(0, state.baseline_runs)
-        self.ideas.tell(state.baseline_record)
-        return True
+        return self.ideas.report(state)
 
 
 def check_training(state: State, target: Target) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from agent.errors import PatchRejected
 from agent.ledger.events import Candidate
 from agent.ledger.state import State
+from agent.patch.apply import apply_reply
 from agent.proposers.protocol import Proposer
 from agent.repo.messages import accepted_message, candidate_message
 from agent.repo.repo import Repo
@@ -46,8 +47,6 @@ class Commits:
         return Candidate(trial=record.number, commit=commit, ref=name, parent=head)
 
     def _edited(self, proposal: Proposal, parent: str) -> str:
-        from agent.patch.apply import apply_reply
-
         before = self.read(parent)
         if parent == proposal.parent:
             return apply_reply(before, proposal.diff, self.target.path)

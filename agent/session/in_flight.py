@@ -30,7 +30,7 @@ from agent.trial.order import Order
 from agent.trial.outputs import forget_checkpoints
 from agent.trial.seeds import session_seed, with_seed_check
 from agent.trial.usual import UNKNOWN, usual_of
-from agent.types import Measurement, Proposal, Record
+from agent.types import Measurement, Proposal
 from agent.workers.local import Workers, in_background
 from sandbox.types import SandboxBroken
 
@@ -105,11 +105,12 @@ class Runs:
         order = self.orders.pop(future)
         try:
             run = future.result()
-        except Interrupted:
-            self._lose(order, "interrupted")
-            raise
-        except (SandboxBroken, EnvironmentProblem, OSError) as error:
-            self._lose(order, str(error))
+        except (Interrupted, SandboxBroken, EnvironmentProblem, OSError) as error:
+            reason = "interrupted" if isinstance(error, Interrupted) else str(error)
+            if order.scored is None:
+                self.recorder.write(Lost(trial=order.trial, trace=order.trace, reason=reason))
+            if isinstance(error, Interrupted):
+                raise
             self._lost += 1
             if (lost := lost_in_a_row(self.recorder.events)) >= RETRIES * self.workers.size:
                 raise EnvironmentProblem(f"{lost} runs in a row were lost to the machine, the last: {error}") from error
@@ -118,10 +119,6 @@ class Runs:
         checked = with_seed_check(run, self.recorder.state.runs.get(run.commit, ()))
         self.recorder.write(Measured(trial=order.trial, measurement=checked))
         prune_checkpoints(self.directory, self.recorder.state, order.trial, self.orders.values())
-
-    def _lose(self, order: Order, reason: str) -> None:
-        if order.scored is None:
-            self.recorder.write(Lost(trial=order.trial, trace=order.trace, reason=reason))
 
     def leave(self) -> None:
         """End all runs. The outcome of a run that has just ended is recorded."""
@@ -204,20 +201,20 @@ class Ideas:
             rewrite_results(self._directory.results, records, state.session.goal)
 
     def report(self, state: State, waiting: Collection[int] = ()) -> bool:
-        """Tell the outcome of one finished trial, other than those ``waiting``; False if there is none."""
+        """Report the baseline, or a finished trial other than those ``waiting``; False if there is none.
+
+        The proposer and results.tsv receive it. Its checkpoints are not needed any more.
+        """
         known = state.observed.union(waiting)
-        record = next((record for record in state.finished if record.number not in known), None)
+        records = state.finished if 0 in known else (state.baseline_record,)
+        record = next((record for record in records if record.number not in known), None)
         if record is None or self.pending:  # one thread at a time uses the proposer
             return False
-        self.tell(record)
-        return True
-
-    def tell(self, record: Record) -> None:
-        """Report the outcome of a trial to the proposer and in results.tsv. Its checkpoints are not needed any more."""
         self._proposer.tell(record)
         self._recorder.write(Observed(trial=record.number))
-        append_result(self._directory.results, record, self._recorder.state.session.goal)
+        append_result(self._directory.results, record, state.session.goal)
         forget_checkpoints(self._directory, record.number, ())
+        return True
 
 
 def wait(runs: Runs, ideas: Ideas) -> None:

@@ -17,7 +17,7 @@ from agent.session.commits import Commits
 from agent.session.in_flight import Ideas, Runs, wait
 from agent.session.recorder import Recorder
 from agent.session.restore import restore
-from agent.session.stopping import AT_ONCE, EndOfNight
+from agent.session.stopping import AT_ONCE, STOPPED, EndOfNight
 from agent.session.trial_judge import TrialJudge, lacks_test_score
 from agent.types import Record, Verdict
 
@@ -97,8 +97,8 @@ class Session:
 
     def reason_to_end(self, state: State) -> str:
         """Why the session ends; "" while a trial is to be started or finished."""
-        if reason := self.ending.at_once():
-            return AT_ONCE if self.runs.orders else reason
+        if self.ending.stopper.now():
+            return AT_ONCE if self.runs.orders else STOPPED
         unreported = 0 in state.observed and len(state.observed) < 1 + len(state.finished)
         if self.runs.orders or unreported or any(record.candidate for record in state.open_records):
             return ""

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import UsageError
 from agent.judge.policy import Policy, default_calibration, needs_noise, policy_from
+from agent.llm.chat import Chat
 from agent.llm.client import ChatModel, is_loopback
 from agent.llm.sleeping_server import SleepingServer, WakingChat
 from agent.observers.notify import make_notifier
 from agent.observers.protocol import Observer
 from agent.observers.trackers.track import Track, parse_tracks
+from agent.proposers import make_proposer
+from agent.proposers.block import BlockProposer
+from agent.proposers.code.proposer import CodeProposer
+from agent.proposers.ideas.bank import load_bank
+from agent.proposers.ideas.choice import BankMaterial
+from agent.proposers.ideas.proposer import IdeasProposer
 from agent.proposers.protocol import Proposer
+from agent.proposers.stand_in import StandIn
 from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_settings, model_share, without_effect
+from agent.space.space import SearchSpace
 from agent.target import Target
 from agent.trial.trusted_target import prepare
 from agent.workers.gpu_sharing import find_sleeper, memory_for_trials
 from agent.workers.runtime import Workplace, checked_place
-
-if TYPE_CHECKING:
-    from agent.llm.chat import Chat
-    from agent.proposers.block import BlockProposer
 
 # Seconds for which one request is repeated while the server fails. With "wait" the session asks again afterwards.
 MODEL_PATIENCE = {"wait": 30.0, "cma": 30.0, "stop": 300.0}
@@ -113,37 +118,29 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
         return block_proposer(settings, target, source, model)
     toml = target.folder / "target.toml"
     if settings.on_plateau or (model is not None and settings.on_llm_loop == "cma"):
-        from agent.space.space import SearchSpace
-
         SearchSpace.from_toml(toml, source=source)  # raises now, not hours later
     code = _code_proposer(settings, target, model)
-    if not settings.on_plateau:
-        return code
-    from agent.proposers.plateau import PlateauHandOver
+    if settings.on_plateau:
+        from agent.proposers.plateau import PlateauHandOver  # loads scipy
 
-    return PlateauHandOver(code, toml, target.goal, settings.on_plateau, name=settings.proposer)
+        code = PlateauHandOver(code, toml, target.goal, settings.on_plateau, name=settings.proposer)
+    return code
 
 
 def _code_proposer(settings: Settings, target: Target, model: Chat | None) -> Proposer:
-    from agent.proposers.ideas.bank import load_bank
-    from agent.proposers.ideas.proposer import IdeasProposer
-
     if model is None:
         return IdeasProposer(load_bank(target.folder))
     bank = load_bank(target.folder) if settings.ideas or settings.on_llm_loop == "ideas" else ()
-    from agent.proposers.code.proposer import CodeProposer
-    from agent.proposers.ideas.choice import BankMaterial
-    from agent.proposers.plateau import search_from
-    from agent.proposers.stand_in import StandIn
-
     material = BankMaterial(bank) if settings.ideas else None
     code = CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature, material=material)
-    if settings.on_llm_loop == "skip":
-        return code
-    toml, goal, name = target.folder / "target.toml", target.goal, settings.proposer
+    if settings.on_llm_loop == "ideas":
+        return StandIn(code, lambda _: IdeasProposer(bank))
     if settings.on_llm_loop == "cma":
+        from agent.proposers.plateau import search_from  # loads scipy
+
+        toml, goal, name = target.folder / "target.toml", target.goal, settings.proposer
         return StandIn(code, lambda context: search_from(context, toml, goal, name))
-    return StandIn(code, lambda _: IdeasProposer(bank))
+    return code
 
 
 def _model(settings: Settings, sleeper: SleepingServer | None) -> Chat:
@@ -158,10 +155,6 @@ def _model(settings: Settings, sleeper: SleepingServer | None) -> Chat:
 
 def block_proposer(settings: Settings, target: Target, source: str, model: Chat | None) -> BlockProposer:
     """The search method that the settings name, over the block of ``source``."""
-    from agent.proposers import make_proposer
-    from agent.proposers.block import BlockProposer
-    from agent.space.space import SearchSpace
-
     space = SearchSpace.from_toml(target.folder / "target.toml", source=source)
     options: dict[str, Any] = {}
     if settings.proposer == "centaur":

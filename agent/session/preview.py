@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from agent import text
 from agent.rundir.directory import NOTES
-from agent.session.parts import assemble
-from agent.session.setup import check_repository, new_run, notes_of
+from agent.session.setup import new_session
 from agent.settings import Settings
 
 
@@ -17,10 +16,7 @@ def preview(settings: Settings, say: Callable[[str], None]) -> list[tuple[str, s
     Raises:
         UsageError, EnvironmentProblem: as ``start``.
     """
-    settings, directory = new_run(settings)
-    notes = "none yet" if notes_of(settings) == NOTES else "your notes.md"
-    parts = assemble(settings, say)
-    check_repository(parts.repo, settings.tag)
+    parts, directory, notes = new_session(settings, say)
     policy = f"{parts.policy.name}: at least one run per trial that can be measured"
     target, training = parts.target, ""
     most = "" if target.score == "trusted" else "at most "
@@ -28,12 +24,12 @@ def preview(settings: Settings, say: Callable[[str], None]) -> list[tuple[str, s
         seconds = target.budget.amount * (parts.calibration + settings.trials)
         training = f"{most}{text.duration(seconds)} with one run per trial"
     lines = {
-        "run": f"{directory.path}, branch autoresearch/{settings.tag}",
+        "run": f"{directory.path}, branch autoresearch/{directory.tag}",
         "target": f"{target.path} at {parts.repo.head()[:10]}, {target.goal} {target.metric}",
         "proposer": settings.proposer,
         "sandbox": f"{parts.sandbox.name}, {parts.device.model or parts.device.kind}",
         "python": target.python,
-        "notes": notes,
+        "notes": "none yet" if notes == NOTES else "your notes.md",
         "one run": f"{most}{target.budget}" if most else f"{target.budget} of training",
         "baseline": text.count(parts.calibration, "run"),
         "policy": policy if settings.trials != 0 else "",

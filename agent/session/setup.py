@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import UNSET
 
@@ -18,6 +18,10 @@ from agent.judge.paired_runs import PairedRuns
 from agent.ledger.events import Resumed, ServerProblem, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
+from agent.observers.heartbeat import Heartbeat
+from agent.observers.protocol import Observer, Observers
+from agent.observers.session_log import SessionLog
+from agent.observers.trackers.beside import Trackers
 from agent.patch.normal_form import program_of
 from agent.proposers.block import BlockProposer
 from agent.repo.repo import Repo
@@ -44,9 +48,6 @@ from agent.trust import trust_run
 from agent.workers.local import Workers
 from agent.workers.runtime import find_workers
 
-if TYPE_CHECKING:
-    from agent.observers.protocol import Observer
-
 CHANGEABLE = ("proposer", "sandbox", "policy", "seed", "trials", "workers", "device")  # by a resume
 
 
@@ -57,10 +58,7 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
         UsageError: the tag is taken, the target has uncommitted changes, or a setting is wrong.
         EnvironmentProblem: something outside is missing or breaks.
     """
-    settings, directory = new_run(settings)
-    notes = notes_of(settings)
-    parts = assemble(settings, say)
-    check_repository(parts.repo, settings.tag)
+    parts, directory, notes = new_session(settings, say)
     memory = gather(settings.memory, Path(settings.runs), parts.target, parts.data_hash, parts.repo, say)
     stopper = Stopper(directory)
     with closing(find_workers(parts, str(directory.path.resolve()), stopper.now)) as workers:
@@ -73,11 +71,10 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     return directory
 
 
-def new_run(settings: Settings) -> tuple[Settings, RunDirectory]:
-    """The settings with a tag, and the directory of the session, which does not exist yet.
+def new_session(settings: Settings, say: Callable[[str], None]) -> tuple[Parts, RunDirectory, str]:
+    """Everything that a session needs, checked: its parts, its directory, which does not exist yet, and its notes.
 
-    Raises:
-        UsageError: the tag is taken, or a path is not UTF-8.
+    Errors: see ``start``.
     """
     root = Path(settings.runs)
     settings = dataclasses.replace(settings, tag=settings.tag or new_tag(root))
@@ -86,7 +83,10 @@ def new_run(settings: Settings) -> tuple[Settings, RunDirectory]:
     for place in (*map(str, lasting(settings).values()), str(root.resolve())):
         if re.search(r"[\udc80-\udcff]", place):
             raise UsageError(f"{place}: the path is not UTF-8. Rename the folder; run.toml and git need UTF-8 paths.")
-    return settings, directory
+    notes = notes_of(settings)
+    parts = assemble(settings, say)
+    check_repository(parts.repo, directory.tag)
+    return parts, directory, notes
 
 
 def notes_of(settings: Settings) -> str:
@@ -195,11 +195,6 @@ def changes_of(
 
 def run(parts: Parts, workers: Workers, stopper: Stopper, ledger: Ledger, shown: Observer) -> None:
     """Run a session to its end, with all observers."""
-    from agent.observers.heartbeat import Heartbeat
-    from agent.observers.protocol import Observers
-    from agent.observers.session_log import SessionLog
-    from agent.observers.trackers.beside import Trackers
-
     directory = stopper.directory
     trackers = Trackers(parts.tracks, directory.path)
     view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), parts.notifier, trackers)

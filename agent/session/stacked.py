@@ -20,7 +20,7 @@ from agent.session.in_flight import wait
 from agent.session.loop import Session
 from agent.session.stacked_edits import StackedEdits
 from agent.session.stacked_planner import Phase, StackPlanner, unpublished
-from agent.session.stopping import AT_ONCE
+from agent.session.stopping import AT_ONCE, STOPPED
 from agent.session.trial_judge import best_value, lacks_test_score
 from agent.types import Decision, Verdict, on_validation
 
@@ -41,11 +41,11 @@ class StackedSession(Session):
         fold = self.fold.catch_up(self.recorder.events)
         if not self.baseline.settled(state) or not fold.varies:
             return super().reason_to_end(state)
-        if reason := self.ending.at_once():
-            return AT_ONCE if self.runs.orders else reason
+        if self.ending.stopper.now():
+            return AT_ONCE if self.runs.orders else STOPPED
         if self.runs.orders or unpublished(state) or len(state.observed) < 1 + len(state.finished):
             return ""
-        if self.ending.stopping:
+        if self.ending.stopper.asked():
             return self.ending.before(state, 1)
         if state.open:  # edits that never ran stay open where time is over
             return "" if fold.edits or fold.pending or fold.failed else self.ending.before(state, 1)
@@ -78,7 +78,7 @@ class StackedSession(Session):
     def _planner(self, state: State) -> StackPlanner:
         phase: Phase = "closing" if self._closing(state) else "open"
         if self.ending.before(state, 1):
-            phase = "stopping" if self.ending.stopping else "over"
+            phase = "stopping" if self.ending.stopper.asked() else "over"
         return StackPlanner(state, self.fold, self.edits, self.seed, phase)
 
     # decisions

@@ -17,6 +17,7 @@ from agent.settings import Settings, parse_until
 from agent.target import Target
 from agent.types import Record, on_validation
 
+STOPPED = "stopped by the user"
 AT_ONCE = "stopped at once; the running trial is run again at the next resume"
 
 
@@ -26,19 +27,19 @@ class Stuck(OvernightError):
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of the shortest possible trial: one idea and one run."""
+    """Seconds of the shortest possible trials: one idea and one run each."""
 
     trial: float
     training: float
-    run: float = 0.0  # the trial without the wait for the idea
+    run: float = 0.0  # the trials without the wait for the ideas
 
 
-def expected_cost(state: State, target: Target | None = None) -> Cost:
-    """Estimate the next trial from the medians of this session.
+def expected_cost(state: State, target: Target | None = None, runs: int = 1) -> Cost:
+    """Estimate the next ``runs`` trials from the medians of this session.
 
     Before the first run has ended, it is the budget of a trusted target in seconds; 0 for any other target or budget.
     """
-    good = [m.seconds for runs in state.runs.values() for m in runs if m.status == "ok" and m.role != "test"]
+    good = [m.seconds for same in state.runs.values() for m in same if m.status == "ok" and m.role != "test"]
     if good:
         phases = {name: median(run.get(name, 0.0) for run in good) for name in {n for run in good for n in run}}
         training = phases.get("training", 0.0)
@@ -47,7 +48,7 @@ def expected_cost(state: State, target: Target | None = None) -> Cost:
         known = target is not None and target.score == "trusted" and target.budget.kind == "seconds"
         run = training = target.budget.amount if target is not None and known else 0.0
     asking = median(record.asking for record in state.records) if state.records else 0.0
-    return Cost(run + asking, training, run)
+    return Cost(runs * (run + asking), runs * training, runs * run)
 
 
 def reason_to_end(
@@ -145,15 +146,6 @@ class EndOfNight:
         self.begun = time.monotonic()
         self.until = parse_until(settings.until, datetime.now()) if settings.until else None
 
-    def at_once(self) -> str:
-        """Why everything stops now; "" if it does not."""
-        return "stopped by the user" if self.stopper.asked() == "now" else ""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the user wants the session to end."""
-        return bool(self.stopper.asked())
-
     def before(self, state: State, trial: int, runs: int = 1) -> str:
         """Why ``trial`` is not started; "" if it is. A trial that has started is always finished.
 
@@ -166,10 +158,9 @@ class EndOfNight:
             Stuck: the breaker trips.
         """
         if self.stopper.asked():
-            return "stopped by the user"
+            return STOPPED
         left = (self.until - datetime.now()).total_seconds() if self.until is not None else None
-        one = expected_cost(state, self.target)
-        cost = Cost(one.trial * runs, one.training * runs, one.run * runs)
+        cost = expected_cost(state, self.target, runs)
         reason = reason_to_end(state, self.settings, cost, time.monotonic() - self.begun, left, trial)
         if not reason and (stuck := breaker(state, self.settings.breaker)):
             raise Stuck(stuck)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import agent
 from agent.errors import EnvironmentProblem, Interrupted, UsageError
@@ -40,11 +40,9 @@ from agent.workers.ray_node import (
     warm_up,
     write_files,
 )
+from agent.workers.runtime import Workplace
 from sandbox.packages import install_command
 from sandbox.types import SandboxBroken
-
-if TYPE_CHECKING:
-    from agent.workers.runtime import Workplace
 
 GRACE = 20.0  # seconds in which a node should end a run itself
 PATIENCE = 60.0  # seconds without a free node until the session reports it

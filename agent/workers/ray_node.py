@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +26,11 @@ from agent.trial.trusted_target import Data, trusted_target
 from agent.trial.workspace import sweep, workspace
 from agent.types import Measurement, Progress
 from agent.workers.gpu_sharing import SharedExperiment
+from agent.workers.runtime import Workplace
 from sandbox import make_sandbox
 from sandbox.gpu import gpus
 from sandbox.processor import processors
 from sandbox.types import Device, Guarantee, Sandbox, SandboxBroken, SandboxUnavailable
-
-if TYPE_CHECKING:
-    from agent.workers.runtime import Workplace
 
 PULSE = 1.0  # seconds between messages of a node and the session
 WARM = 10.0  # seconds in which Ray should start the other processes
