@@ -58,50 +58,45 @@ def check_trusted(folder: Path, tables: Mapping[str, Any]) -> None:
 
 def is_trusted(folder: Path) -> bool:
     """Whether the user approved the present content of ``folder/target.toml``."""
-    return _record(*_target(folder)).is_file()
+    return _record_of_target(folder).is_file()
 
 
 def trust(folder: Path) -> None:
-    """Record the content of ``folder/target.toml`` as approved. A later change of the file needs another approval.
-
-    Raises:
-        EnvironmentProblem: the record cannot be written.
-    """
-    _approve(*_target(folder))
+    """Record the content of ``folder/target.toml`` as approved. A later change of the file needs another approval."""
+    _approve(_record_of_target(folder), folder)
 
 
 def is_own_run(directory: Path, settings: Mapping[str, Any]) -> bool:
     """Whether the user started the session in ``directory`` under ``settings``, or approved it."""
-    return _record(*_run(directory, settings)).is_file()
+    return _record_of_run(directory, settings).is_file()
 
 
 def trust_run(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Record a session as approved, with the settings under which it can be resumed. Errors: see ``trust``."""
-    _approve(*_run(directory, settings))
+    """Record a session as approved, with the settings under which it can be resumed."""
+    _approve(_record_of_run(directory, settings), directory)
 
 
-def _target(folder: Path) -> tuple[Path, bytes]:
+def _record_of_target(folder: Path) -> Path:
     path = folder.resolve() / "target.toml"
-    return path, path.read_bytes()
+    return _record(path, path.read_bytes())
 
 
-def _run(directory: Path, settings: Mapping[str, Any]) -> tuple[Path, bytes]:
-    return directory.resolve(), json.dumps(dict(settings), sort_keys=True).encode()
-
-
-def _approve(place: Path, content: bytes) -> None:
-    record = _record(place, content)
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        record.write_text(f"{place}\n")
-    except OSError as error:
-        raise system_problem(error) from error
+def _record_of_run(directory: Path, settings: Mapping[str, Any]) -> Path:
+    return _record(directory.resolve(), json.dumps(dict(settings), sort_keys=True).encode())
 
 
 def _record(place: Path, content: bytes) -> Path:
     """The file that exists if this content was approved at this place."""
     digest = hashlib.sha256(os.fsencode(place) + b"\0" + content).hexdigest()
     return Path(os.environ.get(CONFIG) or Path.home() / ".config") / "overnight" / "trusted" / digest
+
+
+def _approve(record: Path, place: Path) -> None:
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        record.write_text(f"{place.resolve()}\n")
+    except OSError as error:
+        raise system_problem(error) from error
 
 
 def _leads_out(folder: Path, path: Path) -> bool:

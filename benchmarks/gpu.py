@@ -14,8 +14,8 @@ except that all use the data of the first:
               The runs have a budget in steps, so that several can share the GPU: 200 steps of 32,768 tokens
     doctor    ``overnight doctor --sandbox``: what it finds, and the tests of the sandbox's isolation
 
-After each part DIR/gpu.json and DIR/gpu.md (tables for docs/measurements.md) are written, so that a run that is cut off
-keeps what it has. ``--dry-run`` does the same on a CPU with preset demo and budgets of a few steps.
+After each part DIR/gpu.json and DIR/gpu.md (tables for docs/measurements/gpu.md) are written, so that a run that is
+cut off keeps what it has. ``--dry-run`` does the same on a CPU with preset demo and budgets of a few steps.
 """
 
 from __future__ import annotations

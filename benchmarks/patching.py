@@ -31,7 +31,7 @@ from agent.errors import PatchRejected
 from agent.patch.apply import edited, unified_diff
 from agent.patch.disambiguate import splice
 from agent.patch.locate import locate
-from agent.patch.normal_form import same_program
+from agent.patch.normal_form import normal_form
 from agent.patch.parse import read_diffs
 from benchmarks.sloppy import FORMS, KINDS, PARTIAL, Draft, Kind, combination, draft
 
@@ -113,9 +113,10 @@ def _changed(lines: list[str], size: int, rng: random.Random) -> list[str]:
 def _is_good(text: str, changed: str) -> bool:
     """Whether the edited text is Python, and the edit does not put code into a docstring."""
     try:
-        return changed != text and (not same_program(text, changed) or changed.count("\n") == text.count("\n"))
+        same_program = normal_form(text) == normal_form(changed)
     except SyntaxError:
         return False
+    return changed != text and (not same_program or changed.count("\n") == text.count("\n"))
 
 
 def _plain(text: str) -> list[str]:

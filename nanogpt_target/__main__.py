@@ -6,10 +6,8 @@ python -m nanogpt_target --target DIR [--budget steps:100] [--seed 1] [--set MAT
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +21,8 @@ from typing import Any
 
 from nanogpt_target.corpus import DataError
 from nanogpt_target.prepare import Prepared, prepare, release, stage_before
+from nanogpt_target.presets import assign
+from nanogpt_target.scorer import LOG_P, REFERENCE
 from nanogpt_target.trusted import PACKAGE, run_scorer
 
 
@@ -32,9 +32,10 @@ def make_code(target: Path, code: Path, values: Sequence[str] = ()) -> None:
     source = (target / "train.py").read_text()
     for assignment in values:
         name, _, value = assignment.partition("=")
-        source, count = re.subn(rf"(?m)^{re.escape(name)} = [^#\n]*?(?=  #|$)", f"{name} = {value}", source)
-        if count != 1:
-            raise SystemExit(f"--set {assignment}: {name} is assigned {count} times in {target / 'train.py'}")
+        try:
+            source = assign(source, name, value)
+        except ValueError as error:
+            raise SystemExit(f"--set {assignment}, {target}: {error}") from None
     (code / "train.py").write_text(source)
     ignored = shutil.ignore_patterns("__pycache__", "presets", "train.py", "*.toml")
     shutil.copytree(PACKAGE, code / "nanogpt_target", ignore=ignored)
@@ -75,20 +76,19 @@ def train(
     return {"exit": job.returncode, "events": events, "startup": ready - began, "training": ended - ready}
 
 
-class _Process:
+@dataclass(frozen=True)
+class _Model:
     """A model process without a sandbox."""
 
-    def __init__(self, argv: Sequence[str], code: Path, env: Mapping[str, str]):
-        self._process = subprocess.Popen(argv, cwd=code, env={**os.environ, **env})
+    process: subprocess.Popen[bytes]
 
     def ended(self) -> bool:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.02)
-        return self._process.returncode is not None
+        time.sleep(0.02)
+        return self.process.poll() is not None
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,10 @@ class _Host:
     def wait(self) -> None:
         """Report nothing."""
 
-    def start(self, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> _Process:
+    def start(self, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> _Model:
         own = {"OVERNIGHT_CHECKPOINT": str(self.checkpoint), "OVERNIGHT_CHANNEL": str(channel)}
-        return _Process([word.format(python=sys.executable) for word in argv], self.code, {**self.env, **own})
+        words = [word.format(python=sys.executable) for word in argv]
+        return _Model(subprocess.Popen(words, cwd=self.code, env={**os.environ, **self.env, **own}))
 
 
 def score(
@@ -125,15 +126,30 @@ def score(
     log_p: Path | None = None,
     reference: Path | None = None,
 ) -> dict[str, Any]:
-    """Score a checkpoint; for the other arguments, see ``nanogpt_target.scorer.Task``."""
-    memory = Path("/dev/shm")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as shared,
-    ):
+    """Score a checkpoint.
+
+    Args:
+        code: made by ``make_code``.
+        checkpoint: the output folder of ``train``.
+        prepared: the data.
+        split: ``validation`` or ``test``.
+        env: further variables of the model processes.
+        timeout: bound on both passes, in seconds.
+        seed: of the cuts; None: random.
+        log_p: file for the log-probabilities of pass A.
+        reference: such a file of an earlier run.
+
+    Raises:
+        RuntimeError: the scorer itself failed.
+    """
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=memory) as shared:
         host = _Host(code, checkpoint.resolve(), Path(folder), Path(shared), env, timeout)
-        written = log_p or Path(folder) / "log_p.npy"
-        found = run_scorer(prepared, split, host, log_p=written, reference=reference, seed=seed)
+        if reference:
+            shutil.copyfile(reference, host.folder / REFERENCE)
+        found = run_scorer(prepared, split, host, seed)
+        if log_p and found["status"] == "ok":
+            shutil.copyfile(host.folder / LOG_P, log_p)
     if found["status"] == "broken":
         raise RuntimeError(f"the scorer failed: {found['reason']}")
     return found

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import queue
-import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+AHEAD = 4  # batches
 
 
 class Batches:
@@ -25,44 +27,27 @@ class Batches:
         self._random = np.random.default_rng([seed, 20_240_601])
         self._device = device
         self._order = np.empty(0, np.int64)
+        self._reader = ThreadPoolExecutor(1)  # one thread: batches are made in order
+        self._ahead: deque[Future[Tensor]] = deque()
         self._rows = 0
-        self._ready: queue.Queue[Tensor] = queue.Queue(maxsize=4)
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def next(self, rows: int) -> tuple[Tensor, Tensor]:
         """The next ids and targets, int64 [rows, T], on the device."""
         if rows != self._rows:  # the first call, or the trainer has changed its batch size
-            self.close()
+            for left in self._ahead:
+                left.cancel()
+            self._ahead = deque(self._reader.submit(self._make, rows) for _ in range(AHEAD))
             self._rows = rows
-            self._closed = threading.Event()
-            self._ready = queue.Queue(maxsize=4)
-            self._thread = threading.Thread(target=self._fill, args=(rows, self._ready, self._closed), daemon=True)
-            self._thread.start()
-        batch = self._ready.get().to(self._device, non_blocking=True)
+        self._ahead.append(self._reader.submit(self._make, rows))
+        batch = self._ahead.popleft().result().to(self._device, non_blocking=True)
         return batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
 
     def close(self) -> None:
-        self._closed.set()
-        if self._thread is not None:
-            while self._thread.is_alive():
-                try:
-                    self._ready.get(timeout=0.01)
-                except queue.Empty:
-                    continue
-            self._thread = None
+        self._reader.shutdown(cancel_futures=True)
 
-    def _fill(self, rows: int, ready: queue.Queue[Tensor], closed: threading.Event) -> None:
-        while not closed.is_set():
-            batch = torch.from_numpy(np.stack([self._row(k) for k in self._take(rows)]).astype(np.int64))
-            if self._device.type == "cuda":
-                batch = batch.pin_memory()
-            while not closed.is_set():
-                try:
-                    ready.put(batch, timeout=0.05)
-                    break
-                except queue.Full:
-                    continue
+    def _make(self, rows: int) -> Tensor:
+        batch = torch.from_numpy(np.stack([self._row(k) for k in self._take(rows)]).astype(np.int64))
+        return batch.pin_memory() if self._device.type == "cuda" else batch
 
     def _take(self, rows: int) -> np.ndarray:
         while len(self._order) < rows:

@@ -73,21 +73,19 @@ class ScorerSide:
     """
 
     def __init__(self, folder: Path, rows: int, length: int, vocab: int, load_seconds: float = float("inf")):
-        self._row_bytes = vocab * 4
-        self._files: dict[str, int] = {}
-        self._sequence = READY
-        self._load_seconds = load_seconds
+        self._load_seconds, self._row_bytes, self._sequence = load_seconds, vocab * 4, READY
         self._began = self._ready = float("inf")  # monotonic times: import of train.py, model loaded
-        self._answers: list[float] = []  # seconds per answer
+        self._started = False  # the model process
+        self.asked = False  # whether the model process has received any text
         self.startup = 0.0  # seconds until the model process was ready
-        self._started = False
-        for name in _sizes(rows, length, vocab):
-            self._files[name] = os.open(folder / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._files["alive"] = os.open(folder / "alive", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        shapes = json.dumps({"rows": rows, "length": length, "vocab": vocab})
-        (folder / "header.new").write_text(shapes)
-        (folder / "header.new").chmod(0o644)  # the model process may run as another user
-        (folder / "header.new").rename(folder / "header.json")
+        self.answers: list[float] = []  # seconds per answer
+        flags = os.O_NOFOLLOW | os.O_CLOEXEC
+        self._files = {name: os.open(folder / name, os.O_RDWR | flags) for name in _sizes(rows, length, vocab)}
+        self._files["alive"] = os.open(folder / "alive", os.O_RDONLY | os.O_NONBLOCK | flags)
+        header = folder / "header.new"
+        header.write_text(json.dumps([rows, length, vocab]))
+        header.chmod(0o644)  # the model process may run as another user
+        header.rename(folder / "header.json")
 
     def ask(self, ids: np.ndarray, deadline: float) -> None:
         """Send ``ids`` int64 [rows, T] and wait for the answer, which ``read`` copies.
@@ -97,26 +95,24 @@ class ScorerSide:
             ModelGone: the model process ended.
             Rejected: the answer has another form, or the model process truncated a file.
         """
-        if self._sequence == READY:
-            opened = time.monotonic()
+        asked = time.monotonic()
+        if not self.asked:
             self._await(deadline)
             self._ready = time.monotonic()
-            self.startup = self._ready - opened
-        asked = time.monotonic()
+            self.startup, asked = self._ready - asked, self._ready
+        self.asked = True
         self._sequence = max(0, self._sequence) + 1
         os.pwrite(self._files["ids"], np.ascontiguousarray(ids, np.int64).tobytes(), 0)
         os.pwrite(self._files["asked"], struct.pack("<q", self._sequence), 0)
         code = self._await(deadline)
-        self._answers.append(time.monotonic() - asked)
+        self.answers.append(time.monotonic() - asked)
         if code != OK:
             raise Rejected(_REASONS.get(code, "the model process answered with an unknown code"))
 
     def read(self, position: int, out: np.ndarray) -> None:
-        """Copy the logits of consecutive positions of the last answer; several threads may call this at once.
+        """Copy the logits of the last answer, from a position in rows × T on, into ``out`` float32 [N, V].
 
-        Args:
-            position: the first one, in rows × T.
-            out: float32 [N, V].
+        Several threads may call this at once.
 
         Raises:
             Rejected: the model process truncated the file.
@@ -133,50 +129,37 @@ class ScorerSide:
     def loading(self) -> float:
         """Seconds of loading. The excess time of the first answer counts."""
         loading = max(0.0, self._ready - self._began)  # 0 if the load ended before the first check
-        return loading + max(0.0, self._answers[0] - statistics.median(self._answers))
+        return loading + max(0.0, self.answers[0] - statistics.median(self.answers))
 
     def check_load(self, seconds: float | None = None) -> None:
         """Raise ``TimeoutError`` if loading took too long; ``seconds``: so far, by default ``loading``."""
         if (self.loading if seconds is None else seconds) > self._load_seconds:
             raise TimeoutError(f"loading the model took more than {self._load_seconds:g} s")
 
-    @property
-    def answering(self) -> float:
-        """Seconds spent waiting for answers."""
-        return sum(self._answers)
-
-    @property
-    def asked(self) -> bool:
-        """Whether the model process has received any text."""
-        return self._sequence != READY
-
     def _await(self, deadline: float) -> int:
         looks = 0
-        while True:
-            answer = os.pread(self._files["answered"], 16, 0)
-            if len(answer) != 16:
-                raise Rejected("the model process cut its answer short")
-            number, code = struct.unpack("<qq", answer)
-            if number == self._sequence:
-                return int(code)
+        while (code := self._code()) is None:
             now = time.monotonic()
             if now > deadline:
                 raise TimeoutError
-            if self._sequence == READY:
+            if not self.asked:
                 self._ended()
                 if self._began > now and self._started:
                     self._began = now
                 self.check_load(now - self._began)
-            if looks % 64 == 63 and self._gone():
-                raise ModelGone("the model process ended before it had answered")
             looks += 1
+            if looks % 64 == 0 and self._ended() and self._code() is None:  # it may have answered before its end
+                raise ModelGone("the model process ended before it had answered")
             time.sleep(PAUSE)
+        return code
 
-    def _gone(self) -> bool:
-        if not self._ended():
-            return False
-        # the process may have answered and ended since the last check
-        return os.pread(self._files["answered"], 8, 0) != struct.pack("<q", self._sequence)
+    def _code(self) -> int | None:
+        """The code of the answer to the last request; None before there is one."""
+        answer = os.pread(self._files["answered"], 16, 0)
+        if len(answer) != 16:
+            raise Rejected("the model process cut its answer short")
+        number, code = struct.unpack("<qq", answer)
+        return int(code) if number == self._sequence else None
 
     def _ended(self) -> bool:
         """Whether the model process has started and ended. Sets ``_started``."""
@@ -201,13 +184,12 @@ class ModelSide:
     """The model process's end. Waits until the scorer opens the channel; created before train.py is imported."""
 
     def __init__(self, folder: Path):
-        self._folder = folder
         while not (folder / "header.json").exists():
             time.sleep(0.005)
         self._alive = (folder / "alive").open("wb", buffering=0)  # a pipe, open until this process ends
         self._alive.write(b"\x01")
-        header = json.loads((folder / "header.json").read_text())
-        self.shape: tuple[int, int, int] = (header["rows"], header["length"], header["vocab"])
+        rows, length, vocab = json.loads((folder / "header.json").read_text())
+        self.shape: tuple[int, int, int] = (rows, length, vocab)
         self._ids = np.memmap(folder / "ids", np.int64, "r", shape=self.shape[:2])
         self.logits = np.memmap(folder / "logits", np.float32, "r+", shape=self.shape)
         self._asked = (folder / "asked").open("rb", buffering=0)

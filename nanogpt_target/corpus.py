@@ -58,22 +58,19 @@ def builtin(train_bytes: int = 0, root: Path | None = None) -> Splits:
     """
     root = root or Path(sysconfig.get_path("stdlib"))
     masked = tuple(name for name in HELD_OUT if (root / name).exists())
-    held: list[str] = []
-    for name in masked:
-        held += [text for path in _sources(root / name, NO_TEXT | TESTS) if (text := _source(path))]
-    apart = {_digest(text) for text in held}
-    held = list(dict.fromkeys(held))
-    top = sorted(
-        (p for p in root.iterdir() if p.name not in HELD_OUT), key=lambda p: hashlib.sha256(p.name.encode()).digest()
-    )
-    top = [p for p in top if p.name not in NO_TEXT and not p.name.startswith(("_sysconfigdata", "config-"))]
+    held = {}  # digest to text
+    for path in (path for name in masked for path in _sources(root / name, NO_TEXT | TESTS)):
+        if text := _source(path):
+            held[_digest(text)] = text
+    top = [p for p in root.iterdir() if p.name not in NO_TEXT.union(HELD_OUT)]
+    top = [p for p in top if not p.name.startswith(("_sysconfigdata", "config-"))]
+    top.sort(key=lambda p: hashlib.sha256(p.name.encode()).digest())
     files = [path for place in top if place.name not in TESTS for path in _sources(place, NO_TEXT | TESTS)]
     tests = [path for place in top for path in _sources(place, NO_TEXT)]
-    order = list(dict.fromkeys([*files, *tests]))
 
     def train() -> Iterator[str]:
         size = 0
-        for text in _unseen(filter(None, map(_source, order)), apart):
+        for text in _unseen(filter(None, map(_source, dict.fromkeys([*files, *tests]))), held):
             yield text
             size += len(text.encode())
             if train_bytes and size >= train_bytes:
@@ -81,8 +78,8 @@ def builtin(train_bytes: int = 0, root: Path | None = None) -> Splits:
 
     return Splits(
         train,
-        [text for text in held if _digest(text)[0] % 2 == 0],
-        [text for text in held if _digest(text)[0] % 2 == 1],
+        [text for digest, text in held.items() if digest[0] % 2 == 0],
+        [text for digest, text in held.items() if digest[0] % 2 == 1],
         masked,
     )
 
@@ -131,17 +128,17 @@ def from_files(path: Path, validation_bytes: int, test_bytes: int) -> Splits:
             f"{path} holds {len(sizes)} different document{'s' if len(sizes) > 1 else ''}; training, validation and "
             f"test need at least {FEWEST} in all. (A txt file is cut at empty lines, at {PIECE} characters or more.)"
         )
-    ranked = iter(sorted(sizes))
-    most = max(1, len(sizes) // 10)
-    held = {"validation": _take(ranked, sizes, validation_bytes, most), "test": _take(ranked, sizes, test_bytes, most)}
-    texts: dict[str, list[str]] = {split: [] for split in held}
-    wanted = {digest: split for split, digests in held.items() for digest in digests}
+    ranked, most = iter(sorted(sizes)), max(1, len(sizes) // 10)
+    validation, test = (_take(ranked, sizes, wanted, most) for wanted in (validation_bytes, test_bytes))
+    held: dict[bytes, str] = {}
     for text in _texts(files):
-        if split := wanted.pop(_digest(text), ""):
-            texts[split].append(text)
-    apart = held["validation"] | held["test"]
-
-    return Splits(lambda: _unseen(_texts(files), apart), texts["validation"], texts["test"])
+        if (digest := _digest(text)) in validation or digest in test:
+            held.setdefault(digest, text)
+    return Splits(
+        lambda: _unseen(_texts(files), held),
+        [text for digest, text in held.items() if digest in validation],
+        [text for digest, text in held.items() if digest in test],
+    )
 
 
 def _unseen(texts: Iterable[str], apart: Collection[bytes]) -> Iterator[str]:

@@ -55,14 +55,16 @@ class Diagnostics:
             self._profiler = torch.autograd.profiler.profile(use_device=device)
             self._profiler.__enter__()
 
-    def batch(self, take: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        self._mark("other")
-        found = take()
-        self._mark("data")
-        return found
+    def mark(self, phase: str) -> None:
+        """The time since the last mark belongs to ``phase``."""
+        if self._timing:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize()
+            self._seconds[phase] += _now() - self._last
+            self._last = _now()
 
     def finish_step(self) -> None:
-        self._mark("optimiser")
+        self.mark("optimiser")
         if self._timing:
             self._groups = self._moved()
             self._before = {}
@@ -76,19 +78,10 @@ class Diagnostics:
         found = {"phases": ms, "operations": self._operations, "groups": self._groups}
         place.write_text(json.dumps(found))
 
-    def _mark(self, phase: str) -> None:
-        """The time since the last mark belongs to ``phase``."""
-        if self._timing:
-            if self._device.type == "cuda":
-                torch.cuda.synchronize()
-            now = _now()
-            self._seconds[phase] += now - self._last
-            self._last = _now()
-
     def _go_backward(self, tensor: Tensor, *given: Any, **named: Any) -> Any:
-        self._mark("forward")
+        self.mark("forward")
         found = self._backward(tensor, *given, **named)
-        self._mark("backward")
+        self.mark("backward")
         if self._timing:  # the last pass of the step has the whole gradient
             named_parameters = self._model.named_parameters()
             self._gradients = {n: float(p.grad.norm()) for n, p in named_parameters if p.grad is not None}

@@ -43,14 +43,6 @@ class Meta:
     sequence_length: int
 
 
-def memory_share(limit: float, total: int) -> float:
-    """``limit`` (in units of 2**30 bytes) as a share of a GPU with ``total`` bytes, for PyTorch's allocator.
-
-    An edit can evade this limit; it gives honest code an error that names the requested size.
-    """
-    return min(1.0, limit * 2**30 / total)
-
-
 def fast_bf16(device: torch.device) -> bool:
     """Whether matrix products are faster in bf16 than in float32: on GPUs, and on CPUs with bf16 instructions."""
     if device.type == "cuda":
@@ -75,12 +67,10 @@ class Run:
         self._seed = int(os.environ["OVERNIGHT_SEED"])
         kind, _, amount = os.environ["OVERNIGHT_BUDGET"].partition(":")
         self._kind, self._amount = kind, float(amount)
-        threads = int(os.environ.get("OVERNIGHT_THREADS", "0"))
-        if threads:
+        if threads := int(os.environ.get("OVERNIGHT_THREADS", "0")):
             torch.set_num_threads(threads)
         self.device = torch.device(os.environ.get("OVERNIGHT_DEVICE", "cpu"))
-        meta = json.loads((self._data / "meta.json").read_text())
-        self.meta = Meta(meta["vocab_size"], meta["sequence_length"])
+        self.meta = Meta(**json.loads((self._data / "meta.json").read_text()))
         self._schedule = _read_schedule(os.environ.get("OVERNIGHT_SCHEDULE", ""))
         random.seed(self._seed)
         np.random.seed(self._seed)
@@ -88,9 +78,11 @@ class Run:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             if limit := os.environ.get("OVERNIGHT_VRAM_GB"):
+                # An edit can evade this limit; honest code gets an error that names the requested size.
                 total = torch.cuda.get_device_properties(self.device).total_memory
-                torch.cuda.set_per_process_memory_fraction(memory_share(float(limit), total))
-        _take_compiled(self._data / COMPILED)
+                torch.cuda.set_per_process_memory_fraction(min(1.0, float(limit) * 2**30 / total))
+        if (compiled := self._data / COMPILED).exists():  # an edited model compiles only its changes
+            torch.compiler.load_cache_artifacts(compiled.read_bytes())
         self.step = 0
         self.tokens = 0
         self.progress = 0.0
@@ -122,7 +114,9 @@ class Run:
         _note(self._trace, seed=self._seed, budget=f"{self._kind}:{self._amount:g}", device=str(self.device),
                    threads=torch.get_num_threads(), versions=versions)  # fmt: skip
         if os.environ.get("OVERNIGHT_KEEP_COMPILED"):
-            _leave_compiled(self._out / COMPILED)
+            save = getattr(torch.compiler, "save_cache_artifacts", lambda: None)  # missing in old PyTorch
+            if (found := save()) is not None:
+                (self._out / COMPILED).write_bytes(found[0])
         emit(event="ready", parameters=self._parameters)
         while not (self._data / "manifest.json").exists():
             _sleep(0.002)
@@ -219,8 +213,8 @@ class Run:
             "memory_gb": _memory_gb(self.device),
         }
         (self._out / "summary.json").write_text(json.dumps(summary))
-        for file in (self._curve, self._trace):
-            file.close()
+        self._curve.close()
+        self._trace.close()
         emit(event="saved", steps=self.step, tokens=self.tokens, train_seconds=round(seconds, 3))
         if self._batches is not None:
             self._batches.close()
@@ -281,22 +275,9 @@ def _memory_gb(device: torch.device) -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 3)
 
 
-def _take_compiled(place: Path) -> None:
-    """Load the compile cache; an edited model compiles only its changes."""
-    if place.exists():
-        torch.compiler.load_cache_artifacts(place.read_bytes())
-
-
-def _leave_compiled(place: Path) -> None:
-    """Write the compile cache, if there is one and PyTorch can save it."""
-    save = getattr(torch.compiler, "save_cache_artifacts", lambda: None)
-    if (found := save()) is not None:
-        place.write_bytes(found[0])
-
-
 def _read_schedule(path: str) -> list[float] | None:
     """The progress at each step of an earlier run, which this run follows."""
     if not path:
         return None
-    lines = (json.loads(line) for line in Path(path).read_text().splitlines())
+    lines = map(json.loads, Path(path).read_text().splitlines())
     return [float(line["progress"]) for line in lines if "progress" in line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +33,6 @@ def download(
         progress: called with messages for people.
         most_bytes: bound on the total size if ``files`` is empty.
         endpoint: address of the hub; default: HF_ENDPOINT, else the public hub.
-
-    Returns:
-        The paths of the downloaded files.
 
     Raises:
         DataError: the data set or a file does not exist, has another size or hash, or the last retry failed.
@@ -66,20 +64,16 @@ def download(
 
 
 def _choose(there: list[RepoFile], wanted: Sequence[str], dataset: str, most_bytes: float) -> list[RepoFile]:
+    some = ", ".join(file.path for file in there[:3]) or "no txt, jsonl or parquet file"
     for pattern in wanted:
-        if not any(fnmatch.fnmatchcase(file.path, pattern) for file in there):
-            some = ", ".join(file.path for file in there[:3]) or "no txt, jsonl or parquet file"
+        if not fnmatch.filter([file.path for file in there], pattern):
             raise DataError(f"hub:{dataset} has no file {pattern!r}; it has {some}{', …' if len(there) > 3 else ''}.")
     if wanted:
         return [file for file in there if any(fnmatch.fnmatchcase(file.path, pattern) for pattern in wanted)]
-    chosen: list[RepoFile] = []
-    for file in there:
-        if chosen and sum(each.size for each in [*chosen, file]) > most_bytes:
-            break
-        chosen.append(file)
-    if not chosen:
-        raise DataError(f"hub:{dataset} holds no txt, jsonl or parquet file.")
-    return chosen
+    if not there:
+        raise DataError(f"hub:{dataset} has {some}.")
+    sizes = itertools.accumulate(file.size for file in there)
+    return [file for file, size in zip(there, sizes, strict=True) if size <= most_bytes] or there[:1]
 
 
 @contextmanager

@@ -104,8 +104,7 @@ def compare(a: np.ndarray, b: np.ndarray, sample: Sample, weights: np.ndarray, n
     counted = weights[last] > 0
     size = max(1, int(weights[last].sum()))
     difference = abs(float((b[last] - a[last])[counted].sum())) / LN2 / size
-    own = 4 * float(np.sqrt(np.mean(noise**2) * counted.sum())) / LN2 / size
-    allowed = LOSS_TOLERANCE + own
+    allowed = LOSS_TOLERANCE + 4 * float(np.sqrt(np.mean(noise**2) * counted.sum())) / LN2 / size
     if difference > allowed:
         raise Rejected(
             f"looks ahead: the loss just before other text differs by {difference:.2g} bits per byte "

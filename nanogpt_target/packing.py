@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-
-from nanogpt_target import tokenizer
-from nanogpt_target.corpus import DataError
 
 SHARD_BYTES = 1 << 28
 TOKENIZER_CHARACTERS = 4_000_000  # training text of the tokenizer
@@ -24,24 +19,6 @@ def sample(texts: Iterator[str]) -> Iterator[str]:
         left -= len(text)
         if left <= 0:
             return
-
-
-def encode(coder: Any, texts: Iterable[str], counts: np.ndarray) -> Iterator[np.ndarray]:
-    """Ids of each text, in chunks of about a million characters.
-
-    Raises:
-        DataError: the tokenizer lost a byte, which would make every score wrong.
-    """
-    held: list[str] = []
-    for text in itertools.chain(texts, [None]):
-        if text is not None:
-            held.append(text)
-        if held and (text is None or sum(map(len, held)) > 1_000_000 or len(held) >= 1000):
-            for original, ids in zip(held, tokenizer.encode(coder, held), strict=True):
-                if int(counts[ids].sum()) != len(original.encode()):
-                    raise DataError(f"the tokenizer lost bytes of a document that begins {original[:60]!r}.")
-                yield ids
-            held = []
 
 
 def pack(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from nanogpt_target import corpus, hub, tokenizer
 from nanogpt_target.corpus import DataError, Splits
-from nanogpt_target.packing import encode, pack, sample, write_shards
+from nanogpt_target.packing import pack, sample, write_shards
 
 VERSION = 2
 CHECKED_BYTES = 1 << 24  # files up to this size are hashed at every use, larger ones on request
@@ -69,8 +69,7 @@ def prepare(
     """
     say = progress or (lambda _text: None)
     spec = _check(spec)
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock"):
+    with _locked(cache):
         key = hashlib.sha256(json.dumps([VERSION, spec, _origin(spec)], sort_keys=True).encode()).hexdigest()[:16]
         place = cache / key
         if not (place / "manifest.json").exists():
@@ -78,10 +77,7 @@ def prepare(
                 f"preparing data ({spec['source']}): vocabulary {spec['vocab_size']}, rows of {spec['sequence_length']}"
             )
             _make(spec, _read(spec, cache, say), place)
-        prepared = _load(place)
-        if problem := _damage(place, full=verify):
-            raise DataError(f"{place}: {problem}. Delete this folder; the same command makes it again.")
-        return prepared
+        return _load(place, full=verify)
 
 
 def unpack(key: str, digest: str, cache: Path, fetch: Callable[[], Mapping[str, np.ndarray]]) -> Prepared:
@@ -96,19 +92,15 @@ def unpack(key: str, digest: str, cache: Path, fetch: Callable[[], Mapping[str, 
     Raises:
         DataError: the folder holds other or damaged data.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock"):
+    with _locked(cache):
         place = cache / key
         if fresh := not (place / "manifest.json").exists():
             with _made(place) as scratch:
                 for name, data in fetch().items():
                     data.tofile(scratch / name)
-        prepared = _load(place)
-        problem = _damage(place, full=fresh) or (
-            "" if prepared.hash == digest else "the hash differs from that of the session"
-        )
-        if problem:
-            raise DataError(f"{place}: {problem}. Delete this folder; the next run fetches it again.")
+        prepared = _load(place, full=fresh)
+        if prepared.hash != digest:
+            raise _damaged(place, "the hash differs from that of the session")
         return prepared
 
 
@@ -122,19 +114,14 @@ def release(prepared: Prepared, data: Path) -> None:
     """Put the training shards into a trial's data directory. The manifest comes last: the harness waits for it."""
     manifest = json.loads((prepared.directory / "manifest.json").read_text())
     for name in manifest["train_shards"]:
-        _link(prepared.directory / name, data / name)
+        try:
+            os.link(prepared.directory / name, data / name)
+        except OSError:  # a symbolic link would lead out of the sandbox
+            shutil.copyfile(prepared.directory / name, data / name)
     shown = {"train_shards": manifest["train_shards"], "sequence_length": prepared.sequence_length}
     scratch = data / "manifest.new"
     scratch.write_text(json.dumps(shown))
     scratch.rename(data / "manifest.json")
-
-
-def _link(source: Path, place: Path) -> None:
-    """Hard link, else copy: a symbolic link would lead out of the sandbox."""
-    try:
-        os.link(source, place)
-    except OSError:
-        shutil.copyfile(source, place)
 
 
 def _check(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,12 +195,12 @@ def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:
         length = spec["sequence_length"]
         tokens = {}
         for split, texts in (("validation", splits.validation), ("test", splits.test)):
-            rows = np.concatenate(list(pack(encode(coder, texts, counts), length)))
+            rows = np.concatenate(list(pack(tokenizer.encode(coder, texts, counts), length)))
             wanted = max(1, spec[f"{split}_tokens"] // length)
             rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:wanted])]  # from all documents
             tokens[split] = _enough(len(rows), split, length)
             rows.tofile(scratch / f"{split}.bin")
-        shards, count = write_shards(pack(encode(coder, splits.train(), counts), length), length, scratch)
+        shards, count = write_shards(pack(tokenizer.encode(coder, splits.train(), counts), length), length, scratch)
         tokens["train"] = _enough(count, "train", length)
         manifest = {
             "version": VERSION,
@@ -238,12 +225,13 @@ def _enough(rows: int, split: str, length: int) -> int:
     return rows * length
 
 
-def _load(place: Path) -> Prepared:
+def _load(place: Path, full: bool) -> Prepared:
+    """A prepared folder, checked. ``full``: large files by hash, too. Raises DataError if it is damaged."""
     try:
         manifest = json.loads((place / "manifest.json").read_text())
         built_in = manifest["spec"]["source"] == "builtin"
         digest = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()[:16]
-        return Prepared(
+        prepared = Prepared(
             place,
             digest,
             manifest["vocab_size"],
@@ -252,24 +240,24 @@ def _load(place: Path) -> Prepared:
             (*manifest["masked"], *(corpus.TRAINING_SOURCES if built_in else ())),
         )
     except (ValueError, KeyError) as error:
-        raise DataError(f"{place}/manifest.json is damaged ({error}). Delete the folder.") from None
-
-
-def _damage(place: Path, full: bool) -> str:
-    """The first problem of a prepared folder; "" if there is none."""
-    files = json.loads((place / "manifest.json").read_text())["files"]
-    for name, (size, digest) in files.items():
+        raise _damaged(place, f"manifest.json is damaged ({error})") from None
+    for name, (size, content) in manifest["files"].items():
         path = place / name
         if not path.exists() or path.stat().st_size != size:
-            return f"{name} is missing or has another size"
-        if (full or size <= CHECKED_BYTES) and hub.sha256(path) != digest:
-            return f"{name} has another hash"
-    return ""
+            raise _damaged(place, f"{name} is missing or has another size")
+        if (full or size <= CHECKED_BYTES) and hub.sha256(path) != content:
+            raise _damaged(place, f"{name} has another hash")
+    return prepared
+
+
+def _damaged(place: Path, problem: str) -> DataError:
+    return DataError(f"{place}: {problem}. Delete this folder; the next run makes or fetches it again.")
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path``: of two sessions that start at the same time, one prepares."""
-    with path.open("a") as file:
+def _locked(cache: Path) -> Iterator[None]:
+    """Make the folder and lock it: of two sessions that start at the same time, one prepares."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

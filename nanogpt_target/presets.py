@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tomllib
@@ -37,9 +38,7 @@ def write_target(preset: str, directory: Path) -> list[Path]:
     text = (PACKAGE / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
     source = (PACKAGE / "train.py").read_text(encoding="utf-8")
     for name, value in tomllib.loads(text)["preset"].items():
-        source, count = re.subn(rf"(?m)^{name} = [^#\n]*?(?=  #|$)", f"{name} = {_literal(value)}", source)
-        if count != 1:
-            raise ValueError(f"preset {preset}: {name} is assigned {count} times in train.py.")
+        source = assign(source, name, json.dumps(value))
     written = {"train.py": source, "target.toml": text.split("[preset]")[0].rstrip() + "\n", "README.md": README}
     directory.mkdir(parents=True, exist_ok=True)
     for file, content in written.items():
@@ -47,5 +46,13 @@ def write_target(preset: str, directory: Path) -> list[Path]:
     return [directory / file for file in written]
 
 
-def _literal(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
+def assign(source: str, name: str, value: str) -> str:
+    """The source of a train.py with another literal in ``NAME = value``.
+
+    Raises:
+        ValueError: the block does not assign this name exactly once.
+    """
+    source, count = re.subn(rf"(?m)^{re.escape(name)} = [^#\n]*?(?=  #|$)", f"{name} = {value}", source)
+    if count != 1:
+        raise ValueError(f"{name} is assigned {count} times in train.py.")
+    return source

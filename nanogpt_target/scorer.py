@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,10 @@ from nanogpt_target.look_ahead import CUTS, LN2, check_noise, compare, draw, ste
 
 BATCH_BYTES = 8 << 20  # logits in one message: fits the cache of a CPU
 PIECE = 1 << 18  # logits in one softmax call: they stay in the cache of a processor
+# Files of a task: the result; made after pass A, and pass B starts when the host removes it; log-probabilities of
+# pass A; those of an earlier run on the same rows, if there is one.
+RESULT, BETWEEN, LOG_P, REFERENCE = "result.json", "between", "log_p.npy", "reference.npy"
+SIDES = ("a", "b")  # channels to the two model processes
 REPEATED_ROWS = 64  # least number of rows asked twice in pass A: they show the model's own noise
 
 Read = Callable[[int, np.ndarray], None]  # from a position, of B × T, into float32 [N, V]
@@ -59,14 +63,9 @@ _scratch = threading.local()
 
 
 def log_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Log-softmax at the targets. No bit depends on the number of rows.
+    """Log-softmax of float32 [N, V] at targets int64 [N], in nats, float64 [N]. No bit depends on the number of rows.
 
-    Args:
-        logits: float32 [N, V]; overwritten.
-        targets: int64 [N].
-
-    Returns:
-        float64 [N], in nats.
+    ``logits`` is overwritten.
 
     Raises:
         Rejected: a logit is not finite.
@@ -190,82 +189,69 @@ def read_split(data: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 @dataclass(frozen=True)
 class Task:
-    """What the process scores, and where its files are."""
+    """What the process scores."""
 
-    data: str
+    data: str  # folder of the prepared data
     split: str
-    channels: tuple[str, str]
-    between: str  # file created after pass A; pass B starts when the host removes it
-    result: str
-    log_p: str  # file for the log-probabilities of pass A
-    reference: str  # log-probabilities (.npy) of an earlier run on the same rows; "": none
+    folder: str  # of the files RESULT, BETWEEN, LOG_P and REFERENCE
+    shared: str  # with the folders SIDES, one channel each
     timeout: float  # bound on both passes, in seconds
     load_seconds: float  # bound on loading the model
     seed: int | None  # of the cuts, for tests; None: random
     parent: int  # process without which the scorer ends
 
 
-@dataclass
-class _Channels:
-    """The channels to both model processes, used one after the other."""
-
-    task: Task
-    shape: tuple[int, int, int]  # batch, length, vocab
-    deadline: float  # monotonic
-    sides: list[ScorerSide] = field(default_factory=list)
-
-    def open(self) -> None:
-        self.sides.append(ScorerSide(Path(self.task.channels[len(self.sides)]), *self.shape, self.task.load_seconds))
-
-    def ask(self, ids: np.ndarray) -> Read:
-        self.sides[-1].ask(ids, self.deadline)
-        return self.sides[-1].read
-
-    def switch(self) -> None:
-        """End pass A; wait until the host has removed the first model process; open the second channel."""
-        self.sides[0].check_load()
-        self.sides[0].close()
-        between = Path(self.task.between)
-        between.touch()
-        while between.exists():
-            if time.monotonic() > self.deadline:
-                raise TimeoutError
-            time.sleep(0.002)
-        self.open()
-
-
-def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
+def score_channels(task: Task) -> dict[str, object]:
     """Score a split through the channels.
 
     Returns:
-        The result as JSON (``status``: ok, invalid, crash or timeout; ``value`` or None; ``reason``; counts), and the
-        log-probabilities of pass A if ok.
+        The result as JSON: ``status`` (ok, invalid, crash or timeout), ``value`` or None, ``reason``, and counts.
     """
-    began = time.monotonic()
+    began, folder, sides = time.monotonic(), Path(task.folder), list[ScorerSide]()
+    deadline = began + task.timeout
     rows, token_bytes, decoys = read_split(Path(task.data), task.split)
     length, vocab = rows.shape[1] - 1, len(token_bytes)
     batch = batch_rows(len(rows), length, vocab)
     random = np.random.default_rng(int.from_bytes(os.urandom(16), "little") if task.seed is None else task.seed)
-    channels = _Channels(task, (batch, length, vocab), began + task.timeout)
-    earlier = np.load(task.reference, allow_pickle=False).astype(np.float64) if task.reference else None
+    known = (folder / REFERENCE).exists()
+    earlier = np.load(folder / REFERENCE, allow_pickle=False).astype(np.float64) if known else None
+
+    def open_channel() -> None:
+        sides.append(ScorerSide(Path(task.shared) / SIDES[len(sides)], batch, length, vocab, task.load_seconds))
+
+    def ask(ids: np.ndarray) -> Read:
+        sides[-1].ask(ids, deadline)
+        return sides[-1].read
+
+    def switch() -> None:
+        """End pass A; wait until the host has removed the first model process; open the second channel."""
+        sides[0].check_load()
+        sides[0].close()
+        (folder / BETWEEN).touch()
+        while (folder / BETWEEN).exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.002)
+        open_channel()
+
     try:
-        channels.open()
-        ask = channels.ask
-        found = score(rows, token_bytes, decoys, ask, ask, batch, random, earlier, channels.switch)
-        channels.sides[1].check_load()
+        open_channel()
+        found = score(rows, token_bytes, decoys, ask, ask, batch, random, earlier, switch)
+        sides[1].check_load()
     except Rejected as error:
-        return {"status": "invalid", "value": None, "reason": str(error)}, None
+        return {"status": "invalid", "value": None, "reason": str(error)}
     except ModelGone as error:
-        asked = any(side.asked for side in channels.sides)
-        return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": asked}, None
+        asked = any(side.asked for side in sides)
+        return {"status": "crash", "value": None, "reason": f"scoring: {error}", "asked": asked}
     except TimeoutError as error:
         reason = str(error) or f"scoring took more than {task.timeout:g} s"
-        return {"status": "timeout", "value": None, "reason": reason, "asked": True}, None
+        return {"status": "timeout", "value": None, "reason": reason, "asked": True}
     finally:
-        for side in channels.sides:
+        for side in sides:
             side.close()
-    total, startup = time.monotonic() - began, sum(side.startup for side in channels.sides)
-    answers = sum(side.answering for side in channels.sides)  # the rest of scoring is copies and softmax
+    np.save(folder / LOG_P, found.log_p.clip(-1e3, 0.0).astype(np.float16), allow_pickle=False)
+    total, startup = time.monotonic() - began, sum(side.startup for side in sides)
+    answers = sum(sum(side.answers) for side in sides)  # the rest of scoring is copies and softmax
     seconds = {"startup": startup, "scoring": total - startup, "answers": answers, "total": total}
     return {
         "status": "ok",
@@ -275,9 +261,9 @@ def score_channels(task: Task) -> tuple[dict[str, object], np.ndarray | None]:
         "bytes": found.bytes,
         "noise": found.noise,
         "rows_b": found.rows_b,
-        "loading": round(max(side.loading for side in channels.sides), 3),
+        "loading": round(max(side.loading for side in sides), 3),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-    }, found.log_p
+    }
 
 
 def end_with(parent: int) -> None:
@@ -290,12 +276,9 @@ def end_with(parent: int) -> None:
 def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
     threading.Thread(target=end_with, args=[task.parent], daemon=True).start()
-    found, log_p = score_channels(task)
-    if log_p is not None:
-        np.save(task.log_p, log_p.clip(-1e3, 0.0).astype(np.float16), allow_pickle=False)
-    scratch = Path(task.result).with_suffix(".new")
-    scratch.write_text(json.dumps(found))
-    scratch.rename(task.result)
+    scratch = Path(task.folder) / "result.new"
+    scratch.write_text(json.dumps(score_channels(task)))
+    scratch.rename(Path(task.folder) / RESULT)
 
 
 if __name__ == "__main__":

@@ -98,10 +98,9 @@ class SmokeRun(harness.Run):
         return goes_on
 
     def batch(self, rows: int) -> tuple[Tensor, Tensor]:
-        def take() -> tuple[Tensor, Tensor]:
-            return next(self.warmup_batches(rows))
-
-        ids, targets = self._diagnostics.batch(take) if self._diagnostics else take()
+        self._diagnose(lambda found: found.mark("other"))
+        ids, targets = next(self.warmup_batches(rows))
+        self._diagnose(lambda found: found.mark("data"))
         self.tokens += ids.numel()
         return ids, targets
 
@@ -121,16 +120,14 @@ class SmokeRun(harness.Run):
 
     def save(self, model: nn.Module, extra: dict[str, Any] | None = None) -> NoReturn:
         """Save, load and compute logits; then end the process. What follows in train.py is not run."""
+        status = 1
         try:
             super().save(model, extra)
             _check_logits(self._out, self.meta, self.device)
             self._diagnose(lambda found: found.write(self._report))
+            status = 0
         except BaseException:
             traceback.print_exc()
-            self._leave(1)
-        self._leave(0)
-
-    def _leave(self, status: int) -> NoReturn:
         shutil.rmtree(self._out, ignore_errors=True)
         sys.stdout.flush()
         sys.stderr.flush()

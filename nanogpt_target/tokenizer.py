@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from nanogpt_target.corpus import DataError
 
 BOS = "<|bos|>"  # token 0
 
@@ -37,9 +40,23 @@ def load(path: Path) -> Any:
     return tokenizer
 
 
-def encode(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
-    """Token ids of each text, uint16, without BOS."""
-    return [np.array(e.ids, np.uint16) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+def encode(coder: Any, texts: Iterable[str], counts: np.ndarray) -> Iterator[np.ndarray]:
+    """Ids of each text, uint16, without BOS. ``counts``: the ``token_bytes`` of the tokenizer.
+
+    Raises:
+        DataError: the tokenizer lost a byte, which would make every score wrong.
+    """
+    held: list[str] = []
+    for text in itertools.chain(texts, [None]):
+        if text is not None:
+            held.append(text)
+        if held and (text is None or sum(map(len, held)) > 1_000_000 or len(held) >= 1000):
+            for original, coded in zip(held, coder.encode_batch_fast(held, add_special_tokens=False), strict=True):
+                ids = np.array(coded.ids, np.uint16)
+                if int(counts[ids].sum()) != len(original.encode()):
+                    raise DataError(f"the tokenizer lost bytes of a document that begins {original[:60]!r}.")
+                yield ids
+            held = []
 
 
 def token_bytes(tokenizer: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from nanogpt_target.channel import WRITABLE, make_files
 from nanogpt_target.corpus import DataError
 from nanogpt_target.prepare import Prepared, prepare, release, stage_before, unpack
-from nanogpt_target.scorer import Task, batch_rows
+from nanogpt_target.scorer import BETWEEN, LOG_P, REFERENCE, RESULT, SIDES, Task, batch_rows
 
 __all__ = ["FROZEN", "DataError", "prepare", "release", "run_scorer", "score", "stage", "unpack"]
 
@@ -39,7 +39,6 @@ class ModelProcess(Protocol):
     def ended(self) -> bool: ...
     def close(self) -> None:
         """End the process and remove its channel."""
-        ...
 
 
 class Host(Protocol):
@@ -74,41 +73,20 @@ def stage(data: Prepared, code: Path, directory: Path) -> None:
 def score(data: Prepared, split: str, host: Host) -> Mapping[str, Any]:
     """Score a checkpoint; the first one of a session becomes the reference for the later ones."""
     key = (host.session, data.hash, split)
-    log_p, reference = host.folder / "log_p.npy", host.folder / "reference.npy"
     if key in _references:
-        reference.write_bytes(_references[key])
-    found = run_scorer(data, split, host, log_p=log_p, reference=reference if key in _references else None)
+        (host.folder / REFERENCE).write_bytes(_references[key])
+    found = run_scorer(data, split, host)
     if found["status"] == "ok":
-        _references.setdefault(key, log_p.read_bytes())
+        _references.setdefault(key, (host.folder / LOG_P).read_bytes())
     return found
 
 
-def run_scorer(
-    data: Prepared,
-    split: str,
-    host: Host,
-    *,
-    log_p: Path,
-    reference: Path | None = None,
-    seed: int | None = None,
-) -> dict[str, Any]:
-    """Run the scorer and its two model processes; for the other arguments, see ``Task``."""
-    result, between = host.folder / "result.json", host.folder / "between"
-    channels = [host.shared / side for side in ("a", "b")]
-    task = Task(
-        data=str(data.directory.resolve()),
-        split=split,
-        channels=(str(channels[0].resolve()), str(channels[1].resolve())),
-        between=str(between.resolve()),
-        result=str(result.resolve()),
-        log_p=str(log_p.resolve()),
-        reference="" if reference is None else str(reference.resolve()),
-        timeout=host.seconds,
-        load_seconds=host.load_seconds,
-        seed=seed,
-        parent=os.getpid(),
-    )
-    length, vocab = data.sequence_length, data.vocab_size
+def run_scorer(data: Prepared, split: str, host: Host, seed: int | None = None) -> dict[str, Any]:
+    """Run the scorer and its two model processes. ``seed``: of the cuts, for tests; by default they are random."""
+    folder, shared, length, vocab = host.folder, host.shared, data.sequence_length, data.vocab_size
+    times = host.seconds, host.load_seconds
+    task = Task(str(data.directory), split, str(folder), str(shared), *times, seed, os.getpid())
+    channels = [shared / side for side in SIDES]
     for channel in channels:
         channel.mkdir()
         channel.chmod(0o755)  # the model process runs as another, unprivileged user
@@ -127,23 +105,19 @@ def run_scorer(
     try:
         words = ("{python}", "-m", "nanogpt_target.model_server")
         models += [host.start(words, channel, WRITABLE) for channel in channels]
-        failure = _wait(scorer, models, between, host)
+        failure = _wait(scorer, models, host)
     finally:
         scorer.kill()
         complaint = scorer.communicate()[1]
         for model in models:
             model.close()
-    if failure:
-        return failure
-    if not result.exists():
-        return {"status": "broken", "reason": complaint}
-    found: dict[str, Any] = json.loads(result.read_text())
-    return found
+    if failure is None and (folder / RESULT).exists():
+        found: dict[str, Any] = json.loads((folder / RESULT).read_text())
+        return found
+    return failure or {"status": "broken", "reason": complaint}
 
 
-def _wait(
-    scorer: subprocess.Popen[str], models: list[ModelProcess], between: Path, host: Host
-) -> dict[str, Any] | None:
+def _wait(scorer: subprocess.Popen[str], models: list[ModelProcess], host: Host) -> dict[str, Any] | None:
     """Wait for the scorer; the result if it cannot come to one by itself.
 
     After pass A the first model process ends and its channel goes, so that it cannot pass anything to the second. The
@@ -158,10 +132,10 @@ def _wait(
         if ended is not None and now - ended > GRACE:
             return {"status": "crash", "reason": "a model process ended before it had answered"}
         host.wait()
-        if between.exists():
+        if (host.folder / BETWEEN).exists():
             models.pop(0).close()
             ended = None
-            between.unlink()
+            (host.folder / BETWEEN).unlink()
         for model in models:
             if model.ended() and ended is None:
                 ended = now

@@ -69,7 +69,7 @@ except OSError as error:
 """
 
 
-class BwrapSandbox:
+class BwrapSandbox(local.LocalSandbox):
     """Needs the program bwrap and user namespaces."""
 
     name = "bwrap"
@@ -102,14 +102,6 @@ class BwrapSandbox:
         if done.returncode:
             raise SandboxUnavailable(f"bubblewrap does not work here ({done.stderr.strip()[:200]}). {_FIX}")
 
-    def start(self, job: Job) -> Running:
-        layout.check_job(job)
-        with local.scratch_for(job) as scratch:
-            return self._start(job, scratch)
-
-    def sweep(self, owner: str) -> int:
-        return local.sweep(owner)
-
     def _start(self, job: Job, scratch: Path) -> Running:
         places = {name: f"{INSIDE}/{name}" for name in job.mounts}
         places |= {"out": f"{INSIDE}/out", "python": job.python.path}
@@ -134,8 +126,7 @@ class BwrapSandbox:
         descriptor = seccomp.open_program()
         descriptors = () if descriptor is None else (descriptor,)
         argv += ["--", *_become(user, job.limits, nodes, descriptors), *layout.command(job, places)]
-        command = local.Command(argv, {"PATH": layout.PATH}, "/", descriptors, namespace=True)
-        return local.LocalRunning(job, command, scratch)
+        return local.LocalRunning(job, scratch, argv, {"PATH": layout.PATH}, "/", descriptors, namespace=True)
 
     def _namespaces(self) -> list[str]:
         namespaces = ("ipc", "pid", "net", "uts", "cgroup-try")

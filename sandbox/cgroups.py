@@ -37,7 +37,6 @@ class Group:
     def remove(self) -> None:
         """Kill the remaining processes and remove the group."""
         for directory in self.directories:
-            _empty(directory)
             _remove(directory)
 
     def _number(self, name: str, key: str = "") -> int:
@@ -54,19 +53,16 @@ def controllers() -> frozenset[str]:
     """Which of memory, pids and cpu can be limited on this machine. Tests once by making groups."""
     usable: set[str] = set()
     for controller, parent in _parents().items():
-        try:
+        with contextlib.suppress(OSError):
             _remove(_make(parent, job_name("trial"), controller, Limits(memory_gb=1.0, processes=64, cpus=1.0)))
-        except OSError:
-            continue
-        usable.add(controller)
+            usable.add(controller)
     return frozenset(usable)
 
 
-def create(name: str, limits: Limits) -> Group | None:
+def create(name: str, limits: Limits) -> Group:
     """Make the group ``name`` of one job, with limits of memory (without swap), processes and CPU time.
 
-    Returns:
-        The group; None where no controller is usable.
+    It has no directories where no controller is usable.
 
     Raises:
         OSError: a usable controller failed.
@@ -80,7 +76,7 @@ def create(name: str, limits: Limits) -> Group | None:
         for directory in made:
             _remove(directory)
         raise
-    return Group(tuple(made)) if made else None
+    return Group(tuple(made))
 
 
 def sweep(owner: str) -> int:
@@ -120,29 +116,20 @@ def _settings(directory: Path, controller: str, limits: Limits) -> list[tuple[Pa
 
 
 def _remove(directory: Path) -> None:
-    for _ in range(50):
+    """Kill the processes of a group and remove it; for 3 s, since a killed process takes a moment to end."""
+    for _ in range(150):
+        with contextlib.suppress(OSError):
+            for pid in (directory / "cgroup.procs").read_text().split():
+                with contextlib.suppress(OSError):
+                    os.kill(int(pid), signal.SIGKILL)
         try:
             directory.rmdir()
         except FileNotFoundError:
             return
         except OSError:
-            time.sleep(0.02)  # the last process is still exiting
+            time.sleep(0.02)
         else:
             return
-
-
-def _empty(directory: Path) -> None:
-    for _ in range(100):
-        try:
-            members = (directory / "cgroup.procs").read_text().split()
-        except OSError:
-            return
-        if not members:
-            return
-        for pid in members:
-            with contextlib.suppress(OSError):
-                os.kill(int(pid), signal.SIGKILL)
-        time.sleep(0.02)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sandbox.collect import Dropped, write_bounded
 from sandbox.layout import INSIDE, MB
 from sandbox.output import Output
 from sandbox.processor import ProcessorTime
-from sandbox.types import Job, Outcome, SandboxBroken
+from sandbox.types import Collect, Job, Outcome, SandboxBroken
 
 OUT = f"{INSIDE}/out"
 _KILL_SECONDS = 5.0  # for process 1 to kill the job; then the engine kills process 1
@@ -76,20 +76,27 @@ class ContainerRunning:
     def finish(self) -> Outcome:
         if self._outcome is None:
             self._await_end()
+            report = self._report or self._lost()
+            problems: list[str] = report["problems"]
             try:
-                self._outcome = self._collect(self._out_of_memory())
+                out_of_memory = self._out_of_memory()
+                collected = self._collect(report["found"], problems)
             except BaseException:
-                self._discard(quietly=True)
+                with contextlib.suppress(SandboxBroken):
+                    self._discard()
                 raise
             self._discard()
             if self._job.forgotten:
                 caches.drop()
-            problems = (*self._outcome.problems, *self._gpu.problems())  # the driver frees memory after the container
-            self._outcome = replace(
-                self._outcome,
-                problems=problems,
-                out_of_memory=self._outcome.out_of_memory or self._gpu.exceeded,
+            problems += self._gpu.problems()  # the driver frees memory after the container
+            self._outcome = self._output.outcome(
+                report["status"],
+                seconds=self._ended - self._began,
+                peak=report["peak"],
+                out_of_memory=out_of_memory or bool(report["oom"]) or self._gpu.exceeded,
                 peak_vram_gb=self._gpu.peak_gb,
+                collected=collected,
+                problems=problems,
             )
             self._output.check()
         return self._outcome
@@ -146,12 +153,9 @@ class ContainerRunning:
         """
         import docker
 
-        try:
+        state: dict[str, Any] = {}
+        with contextlib.suppress(docker.errors.NotFound), _engine():
             state = self._api.inspect_container(self._id)["State"]
-        except docker.errors.NotFound:
-            state = {}
-        except Exception as error:
-            raise _stopped(error) from error
         memory = bool(state.get("OOMKilled"))
         if self._report is not None or self._killed is not None:
             return memory
@@ -166,47 +170,37 @@ class ContainerRunning:
         """The engine's events of this container. The engine also keeps those of removed containers."""
         began = time.time() - (time.monotonic() - self._began)
         filters = {"container": self._id, "event": ["oom", "kill", "die"]}
-        try:
+        with _engine():
             found = self._api.events(int(began) - 1, int(time.time()) + 1, filters, decode=True)
             return {event["Action"] for event in found}
-        except Exception as error:
-            raise _stopped(error) from error
 
-    def _collect(self, out_of_memory: bool) -> Outcome:
-        problems: list[str] = []
+    def _lost(self) -> dict[str, Any]:
+        """The report for a process 1 that ended without one."""
+        said = self._stderr.decode(errors="replace").strip()[-300:]
+        problem = f"process 1 of the container ended, and the outputs are lost{said and f': {said}'}"
+        return {"status": signal.SIGKILL, "problems": [problem], "found": [], "oom": 0, "peak": 0}
+
+    def _collect(self, names: list[str], problems: list[str]) -> dict[str, Path]:
+        """Copy the wanted files that process 1 has found."""
         found: dict[str, Path] = {}
-        if self._report is None:
-            said = self._stderr.decode(errors="replace").strip()[-300:]
-            problems.append(f"process 1 of the container ended, and the outputs are lost{said and f': {said}'}")
-        report = self._report or {"status": signal.SIGKILL, "problems": [], "found": [], "oom": 0, "peak": 0}
-        problems += report["problems"]
-        target, bounds = self._job.collect_to, {item.name: item.max_bytes for item in self._job.collect}
-        for name in report["found"]:
-            if target is not None and name in bounds:
+        for item in self._job.collect:
+            if item.name in names and self._job.collect_to is not None:
                 try:
-                    self._copy(name, target / name, bounds[name])
-                    found[name] = target / name
+                    self._copy(item, self._job.collect_to / item.name)
+                    found[item.name] = self._job.collect_to / item.name
                 except Dropped as error:
-                    problems.append(f"{name}: {error}; dropped")
-        return self._output.outcome(
-            report["status"],
-            seconds=self._ended - self._began,
-            peak=report["peak"],
-            out_of_memory=out_of_memory or bool(report["oom"]),
-            collected=found,
-            problems=problems,
-        )
+                    problems.append(f"{item.name}: {error}; dropped")
+        return found
 
-    def _copy(self, name: str, destination: Path, limit: int) -> None:
+    def _copy(self, item: Collect, destination: Path) -> None:
         """Copy one file out of the container, while process 1 keeps the file system in memory mounted."""
         import docker
 
         try:
-            stream, _ = self._api.get_archive(self._id, f"{OUT}/{name}")
+            with _engine():
+                stream, _ = self._api.get_archive(self._id, f"{OUT}/{item.name}")
         except docker.errors.NotFound:
             raise Dropped("gone") from None
-        except Exception as error:
-            raise _stopped(error) from error
         try:
             file: Any = _Stream(stream)
             with tarfile.open(fileobj=file, mode="r|") as archive:
@@ -214,33 +208,39 @@ class ContainerRunning:
                 source = archive.extractfile(member) if member is not None and member.isreg() else None
                 if member is None or source is None:
                     raise Dropped("no regular file")
-                if member.size > limit:
-                    raise Dropped(f"{member.size} bytes, at most {limit} are taken")
-                write_bounded(source.read, destination, limit)
+                if member.size > item.max_bytes:
+                    raise Dropped(f"{member.size} bytes, at most {item.max_bytes} are taken")
+                write_bounded(source.read, destination, item.max_bytes)
         except tarfile.TarError as error:
             raise Dropped(f"cannot be read ({error})") from error
         finally:
             stream.close()
 
-    def _discard(self, quietly: bool = False) -> None:
+    def _discard(self) -> None:
+        """Remove the container."""
         import docker
 
         with contextlib.suppress(OSError):
             self._attached.close()
-        try:
-            self._api.remove_container(self._id, v=True, force=True)
-        except docker.errors.NotFound:
-            pass
-        except docker.errors.APIError as error:
-            if error.status_code != 409 and not quietly:  # 409: the engine is removing it already
-                raise SandboxBroken(f"a container could not be removed: {error}") from error
-        except Exception as error:
-            if not quietly:
-                raise _stopped(error) from error
+        with contextlib.suppress(docker.errors.NotFound), _engine():
+            try:
+                self._api.remove_container(self._id, v=True, force=True)
+            except docker.errors.APIError as error:
+                if error.status_code != 409:  # the engine is removing it already
+                    raise
 
 
-def _stopped(error: Exception) -> SandboxBroken:
-    return SandboxBroken(f"the Docker engine stopped while a job ran: {error}")
+@contextlib.contextmanager
+def _engine() -> Iterator[None]:
+    """Turn exceptions of the engine's client into SandboxBroken, except NotFound."""
+    import docker
+
+    try:
+        yield
+    except docker.errors.NotFound:
+        raise
+    except Exception as error:
+        raise SandboxBroken(f"the Docker engine failed while a job ran: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -254,10 +254,8 @@ class _Stream:
     pieces: Iterator[bytes]
 
     def read(self, _size: int) -> bytes:
-        try:
+        with _engine():
             return next(self.pieces, b"")
-        except OSError as error:  # requests' exceptions are such
-            raise _stopped(error) from error
 
 
 def _frames(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -38,8 +38,8 @@ _ALWAYS_MASKED = (
     "/sys/firmware",
 )  # fmt: skip
 _PROBE = """
-import os
-print(open(os.environ["PLACE"] + "/token").read())
+import sys
+print(open(sys.argv[1] + "/token").read())
 try:
     import numpy, safetensors, torch
 except ImportError as error:
@@ -98,7 +98,7 @@ class DockerSandbox:
         return self._start(job, *self._hidden(job.masked))
 
     def sweep(self, owner: str) -> int:
-        wanted = {"label": [f"overnight.owner={layout.label(owner)}", f"overnight.host={socket.gethostname()}"]}
+        wanted = {"label": [f"{name}={value}" for name, value in _marks(owner).items()]}
         removed = 0
         try:
             for container in filter(_orphaned, self._api.containers(all=True, filters=wanted)):
@@ -122,7 +122,7 @@ class DockerSandbox:
         """Run a container that reads a mount and imports what a trial imports."""
         with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
             (Path(folder) / "token").write_text(folder)
-            lines = self._run(folder, _PROBE, {"PLACE": "{code}"})
+            lines = self._run(_PROBE, "{code}", folder=Path(folder))
         if not lines or lines[0] != folder:
             raise SandboxBroken("the engine does not see this machine's files: it must run on this machine")
         if lines[1:]:
@@ -133,34 +133,29 @@ class DockerSandbox:
         if not names:
             return [], None
         if names not in self._masks:
-            with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
-                paths = self._run(folder, (_HERE / "masks.py").read_text(), {}, *names)
+            paths = self._run((_HERE / "masks.py").read_text(), *names)
             self._masks[names] = paths, self._stdlib(names) if stdlib.SOURCES in names else None
         return self._masks[names]
 
     def _stdlib(self, names: tuple[str, ...]) -> tuple[str, Path] | None:
         """None for an image whose packages lie in the folder of the standard library."""
-
-        def make(folder: Path) -> None:
-            self._run(str(folder), (_HERE / "stdlib.py").read_text(), {}, "/overnight/code", *names, writable=True)
-
-        with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
-            place, packages = self._run(folder, _PLACES, {})
+        place, packages = self._run(_PLACES)
         if packages.startswith(f"{place}/"):
             return None
-        return place, stdlib.cached(f"{self._api.inspect_image(self.image)['Id']} {names}", make)
+        copy = (_HERE / "stdlib.py").read_text()
+        key = f"{self._api.inspect_image(self.image)['Id']} {names}"
+        return place, stdlib.cached(key, lambda folder: self._run(copy, "{code}", *names, folder=folder))
 
-    def _run(
-        self, folder: str, program: str, env: dict[str, str], *arguments: str, writable: bool = False
-    ) -> list[str]:
-        """The lines that a trusted Python program prints in the image, with ``folder`` mounted as {code}."""
-        Path(folder).chmod(0o777 if writable else 0o755)
-        mounts = {"code": Mount(Path(folder), readonly=not writable)}
-        running = self._start(Job(("{python}", "-c", program, *arguments), mounts, "code", env), [], None)
-        lines: list[str] = []
-        while (more := running.read(timeout=60)) is not None:
-            lines += more
-        outcome = running.finish()
+    def _run(self, program: str, *arguments: str, folder: Path | None = None) -> list[str]:
+        """The lines that a trusted Python program prints in the image; it may write to ``folder``, its {code}."""
+        with tempfile.TemporaryDirectory(prefix="overnight-") as empty:
+            mount = Mount(folder or Path(empty), readonly=folder is None)
+            mount.source.chmod(0o755 if mount.readonly else 0o777)
+            running = self._start(Job(("{python}", "-c", program, *arguments), {"code": mount}, "code"), [], None)
+            lines: list[str] = []
+            while (more := running.read(timeout=60)) is not None:
+                lines += more
+            outcome = running.finish()
         if outcome.exit_code != 0:
             raise SandboxBroken(f"Python does not work in {self.image}: {outcome.log_tail.strip()[-300:]}")
         return [line for line in lines if line]
@@ -168,11 +163,7 @@ class DockerSandbox:
     def _start(self, job: Job, masked: list[str], library: tuple[str, Path] | None) -> ContainerRunning:
         import docker
 
-        marks = {
-            "overnight.owner": layout.label(job.owner),
-            "overnight.process": layout.identity(),
-            "overnight.host": socket.gethostname(),
-        }
+        marks = {**_marks(job.owner), "overnight.process": layout.identity()}
         config = self._api.create_container_config(
             self.image,
             command=[json.dumps(_inside(job))],
@@ -193,26 +184,24 @@ class DockerSandbox:
             attached = self._api.attach_socket(identifier, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
             getattr(attached, "_sock", attached).settimeout(None)
             self._api.start(identifier)
-        except Exception as error:
+            return ContainerRunning(self._api, identifier, attached, job, watch)
+        except BaseException as error:
             if identifier:
-                _remove(self._api, identifier)
+                with contextlib.suppress(Exception):  # already removed, or the engine stopped
+                    self._api.remove_container(identifier, v=True, force=True)
             if isinstance(error, docker.errors.ImageNotFound):
                 raise SandboxBroken(f"the image {self.image} was removed; build it again") from error
+            if isinstance(error, SandboxBroken) or not isinstance(error, Exception):
+                raise
             raise SandboxBroken(_explain(error)) from error
-        try:
-            return ContainerRunning(self._api, identifier, attached, job, watch)
-        except BaseException:
-            _remove(self._api, identifier)
-            raise
 
     def _host_config(
         self, job: Job, masked: list[str], library: tuple[str, Path] | None, marks: Mapping[str, str]
     ) -> dict[str, Any]:
         from docker.types import DeviceRequest, LogConfig, Ulimit
 
-        limits = job.limits
+        limits, largest = job.limits, layout.largest_file(job.limits)
         memory, disk = int(limits.memory_gb * GB), int(limits.disk_gb * GB)
-        largest = layout.largest_file(limits)
         counters = layout.COUNTERS if job.hides_counters else ()
         gpus = [DeviceRequest(device_ids=[job.device.uuid or "0"], capabilities=[["gpu", "compute", "utility"]])]
         config: dict[str, Any] = self._api.create_host_config(
@@ -227,10 +216,7 @@ class DockerSandbox:
             nano_cpus=int(min(limits.cpus, os.cpu_count() or 1) * 1e9) if limits.cpus else None,
             cpuset_cpus=_processors(),
             shm_size=max(memory // 2, 1 << 20),
-            ulimits=[
-                Ulimit(name="core", soft=0, hard=0),
-                Ulimit(name="fsize", soft=largest, hard=largest),
-            ],
+            ulimits=[Ulimit(name="core", soft=0, hard=0), Ulimit(name="fsize", soft=largest, hard=largest)],
             tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={min(disk, memory)},nr_inodes={INODES}"},
             mounts=_mounts(job, library, marks),
             log_config=LogConfig(type="none"),
@@ -252,6 +238,10 @@ class DockerSandbox:
     def _cgroup_namespace(self) -> str:
         """Version 2 needs a private namespace; in version 1 the mounts hide other groups."""
         return "private" if self._api.info().get("CgroupVersion") == "2" else ""
+
+
+def _marks(owner: str) -> dict[str, str]:
+    return {"overnight.owner": layout.label(owner), "overnight.host": socket.gethostname()}
 
 
 def _inside(job: Job) -> dict[str, Any]:
@@ -300,11 +290,6 @@ def _amd_devices(dev: Path = Path("/dev")) -> dict[str, Any]:
         "devices": [f"{node}:{node}:rw" for node in nodes],
         "group_add": sorted({node.stat().st_gid for node in nodes}),
     }
-
-
-def _remove(api: APIClient, identifier: str) -> None:
-    with contextlib.suppress(Exception):  # already removed, or the engine stopped
-        api.remove_container(identifier, v=True, force=True)
 
 
 def _orphaned(thing: Mapping[str, Any]) -> bool:

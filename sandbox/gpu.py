@@ -7,7 +7,6 @@ samples a job can exceed its limit. The GPU of an Apple computer shares the main
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import sys
 import threading
@@ -78,32 +77,17 @@ class Memory:
 
 def memory(device: Device) -> Memory | None:
     """The memory of a GPU; None without a GPU or without its driver's tool."""
-    found = None
-    if device.kind == "rocm":
-        found = amd.memory_mb(device)
-    elif device.kind == "cuda":
-        with contextlib.suppress(ValueError):
-            used, total = (float(word) for word in _query(device, "gpu=memory.used,memory.total").split(","))
-            found = used, total
+    found = _memory_mb(device)
     return None if found is None else Memory(found[0] / MIB_PER_GB, found[1] / MIB_PER_GB)
 
 
 def held_gb(device: Device, root: int | None = None) -> float | None:
     """The GPU memory in units of 2**30 bytes that the process ``root`` and its descendants hold.
 
-    Where nvidia-smi lists none of them, or without ``root``: the memory in use on the GPU. None without a GPU.
+    Where the driver's tool lists none of them, or without ``root``: the memory in use. None without a GPU.
     """
-    listed = _listed_mb(device, root) if root else None
-    used = _used_mb(device) if listed is None else listed
-    return None if used is None else used / MIB_PER_GB
-
-
-def holders(device: Device) -> list[str]:
-    """The processes on a GPU: name, process id and memory of each."""
-    if device.kind == "rocm":
-        return [f"{name} (process {pid}, {used or 0:.0f} MiB)" for pid, name, used in amd.processes(device)]
-    rows = (line.split(", ") for line in _query(device, "compute-apps=pid,process_name,used_memory").splitlines())
-    return [f"{Path(row[1]).name} (process {row[0]}, {row[2]} MiB)" for row in rows if len(row) == 3]
+    held = _held_mb(device, root)
+    return None if held is None else held / MIB_PER_GB
 
 
 def check_free(device: Device, needed_gb: float | None = None) -> None:
@@ -122,7 +106,7 @@ def check_free(device: Device, needed_gb: float | None = None) -> None:
         if now.free_gb >= needed - SLACK_MB / MIB_PER_GB:
             return
         if time.monotonic() > deadline:
-            who = holders(device)
+            who = [f"{name} (process {pid}, {held or 0:.0f} MiB)" for pid, name, held in _processes(device)]
             raise SandboxBroken(
                 f"{now.free_gb:.1f} of the GPU's {now.total_gb:.1f} GB are free, and a trial may use {needed:.1f}. "
                 f"{'Held by ' + ', '.join(who) if who else 'no process is listed that holds the rest'}: "
@@ -141,7 +125,7 @@ class MemoryWatch:
     def __init__(self, device: Device, limit_gb: float | None = None) -> None:
         """Measure the memory in use before the job starts. ``limit_gb``: the job's limit in units of 2**30 bytes."""
         self._device, self._limit = device, limit_gb
-        self._before = _used_mb(device)
+        self._before = _held_mb(device)
         self._peak = 0.0  # MiB
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -165,17 +149,18 @@ class MemoryWatch:
 
     def _sample(self, root: int | None, kill: Callable[[], None]) -> None:
         while not self._over.is_set():
-            self._peak = max(self._peak, self._held_mb(root))
-            if self._limit is not None and self._peak > self._limit * 1024:
+            self._peak = max(self._peak, self._allocated_mb(root))
+            if self._limit is not None and self._peak > self._limit * MIB_PER_GB:
                 self.exceeded = True
                 kill()
                 return
             self._over.wait(SAMPLE_SECONDS)
 
-    def _held_mb(self, root: int | None) -> float:
+    def _allocated_mb(self, root: int | None = None) -> float:
+        """The MiB that are listed for the job; else those allocated since its start."""
         if root and (listed := _listed_mb(self._device, root)) is not None:
             return listed
-        used = _used_mb(self._device)
+        used = _held_mb(self._device)
         return 0.0 if used is None or self._before is None else used - self._before
 
     def problems(self) -> list[str]:
@@ -188,48 +173,53 @@ class MemoryWatch:
         if self._thread is not None:
             self._thread.join()
         found = [f"used more than {self._limit:.3g} GiB of the GPU's memory"] if self.exceeded else []
-        if self._before is None:
-            return found
         deadline = time.monotonic() + PATIENCE
-        while (used := _used_mb(self._device)) is not None and used > self._before + SLACK_MB:
-            if amd.processes(self._device) if self._device.kind == "rocm" else _query(self._device, "compute-apps=pid"):
-                break
+        while (left := self._allocated_mb()) > SLACK_MB and not _processes(self._device):
             if time.monotonic() > deadline:
-                return [*found, f"left {used - self._before:.0f} MB of the GPU's memory in use"]
+                return [*found, f"left {left:.0f} MB of the GPU's memory in use"]
             time.sleep(0.2)
         return found
 
 
-def _processes(device: Device) -> list[tuple[int, float]]:
-    """Processes on this GPU and the MiB that each holds, where the driver's tool reports it."""
+def _processes(device: Device) -> list[tuple[int, str, float | None]]:
+    """Id, name and MiB of each process on a GPU; None where the driver's tool does not report the memory."""
     if device.kind == "rocm":
-        return [(pid, used) for pid, _, used in amd.processes(device) if used is not None]
-    found = []
-    for line in _query(device, "compute-apps=pid,used_memory").splitlines():
-        pid, _, used = line.partition(",")
-        try:
-            found.append((int(pid), float(used)))
-        except ValueError:  # [N/A]: not reported
-            continue
+        return amd.processes(device)
+    found = []  # the name comes last: the process itself chooses it
+    for line in _query(device, "compute-apps=pid,used_memory,process_name").splitlines():
+        pid, held, name = [*line.split(", ", 2), "", ""][:3]
+        if pid.isdigit():
+            found.append((int(pid), Path(name).name, float(held) if held.isdigit() else None))
     return found
 
 
+def _held_mb(device: Device, root: int | None = None) -> float | None:
+    """The MiB that are listed for ``root`` and its descendants, else those in use on the GPU; None without a GPU."""
+    if root and (listed := _listed_mb(device, root)) is not None:
+        return listed
+    return None if (found := _memory_mb(device)) is None else found[0]
+
+
 def _listed_mb(device: Device, root: int) -> float | None:
-    """The MiB that nvidia-smi lists for a process and its descendants; None if it lists none of them."""
+    """The MiB that are listed for a process and its descendants; None if none is."""
     own = {root, *descendants(root)}
-    listed = [used for pid, used in _processes(device) if pid in own]
+    listed = [held for pid, _, held in _processes(device) if pid in own and held is not None]
     return sum(listed) if listed else None
 
 
-def _used_mb(device: Device) -> float | None:
+def _memory_mb(device: Device) -> tuple[float, float] | None:
+    """MiB in use and in total."""
     if device.kind == "rocm":
-        return now[0] if (now := amd.memory_mb(device)) is not None else None
+        return amd.memory_mb(device)
     try:
-        return float(_query(device, "gpu=memory.used")) if device.kind == "cuda" else None
+        used, total = _query(device, "gpu=memory.used,memory.total").split(",")
+        return float(used), float(total)
     except ValueError:
         return None
 
 
 def _query(device: Device, what: str) -> str:
-    """What nvidia-smi reports for this GPU, in MiB and without headings; empty if it fails."""
+    """What nvidia-smi reports for this GPU, in MiB and without headings; empty if it fails or for other devices."""
+    if device.kind != "cuda":
+        return ""
     return output_of("nvidia-smi", f"--query-{what}", "--format=csv,noheader,nounits", "-i", device.uuid or "0")

@@ -83,14 +83,13 @@ def start(config: dict[str, Any], output: int) -> int:
 
 def others() -> int:
     """How many other processes still run."""
-    found = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit() and name != "1":
-            try:
-                with open(f"/proc/{name}/stat") as file:
-                    found += file.read().rpartition(")")[2].split()[0] not in "ZX"
-            except OSError:
-                continue
+    found = -1  # this process
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                found += file.read().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            continue
     return found
 
 
@@ -125,16 +124,16 @@ def follow(child: int, output: int, wake: int, relay: Relay) -> tuple[int | None
                 relay.take(data)
                 if not data:
                     poll.unregister(output)  # the job closed its output and may continue
-            else:
-                while True:
-                    try:
-                        pid, status = os.waitpid(-1, os.WNOHANG)
-                    except ChildProcessError:
-                        break
-                    if pid == child:
-                        return status, False
-                    if pid == 0:
-                        break
+            elif descriptor == wake and (status := reap(child)) is not None:
+                return status, False
+
+
+def reap(child: int) -> int | None:
+    """Reap ended processes, daemons of the job among them. Returns the wait status of ``child`` once it has ended."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid in (0, child):
+            return status if pid else None
 
 
 def drain(output: int, relay: Relay) -> None:

@@ -1,7 +1,7 @@
 """A job under a supervisor on this machine: the common part of the process and bwrap sandboxes.
 
 Covers: the supervisor and its result, the control group, the scratch directory, the outcome. Does not cover: isolation
-of names, files and network; that is the caller's ``Command``.
+of names, files and network; that is the command's.
 """
 
 from __future__ import annotations
@@ -15,43 +15,79 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sandbox import caches, cgroups, gpu
+from sandbox import caches, cgroups, gpu, layout
 from sandbox.collect import collect
-from sandbox.layout import GB, INODES, MB, job_name, largest_file, orphaned
+from sandbox.layout import GB, INODES, MB
 from sandbox.output import Output
 from sandbox.processor import ProcessorTime
 from sandbox.rmtree import remove_tree
-from sandbox.types import Job, Outcome, SandboxBroken
+from sandbox.types import Job, Outcome, Running, SandboxBroken
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 _NOSUID, _NODEV, _NOEXEC, _DETACH = 2, 4, 8, 2  # flags of mount(2), and one of umount2(2)
 
 
-@dataclass(frozen=True)
-class Command:
-    """What the supervisor executes."""
+class LocalSandbox(ABC):
+    """A sandbox whose jobs run under a supervisor on this machine."""
 
-    argv: Sequence[str]
-    env: Mapping[str, str]
-    cwd: str
-    descriptors: tuple[int, ...] = ()  # inherited by the command, closed in this process
-    namespace: bool = False  # the command has its own process namespace, whose first process always stays behind
+    def start(self, job: Job) -> Running:
+        layout.check_job(job)
+        scratch = Path(tempfile.gettempdir()) / layout.job_name(job.owner)
+        try:
+            _make_folders(scratch)
+            return self._start(job, scratch)
+        except BaseException:
+            remove_scratch(scratch)
+            raise
+
+    @abstractmethod
+    def _start(self, job: Job, scratch: Path) -> Running:
+        """Start a job that writes to the folders ``out`` and ``tmp`` in ``scratch``."""
+
+    def sweep(self, owner: str) -> int:
+        removed = cgroups.sweep(owner)
+        for folder in Path(tempfile.gettempdir()).glob("overnight-*"):
+            if layout.orphaned(folder.name, owner):
+                remove_scratch(folder)
+                removed += 1
+        return removed
 
 
 class LocalRunning:
-    """A job whose supervisor is a child of this process."""
+    """A job whose supervisor is a child of this process.
 
-    def __init__(self, job: Job, command: Command, scratch: Path):
-        self._job, self._scratch, self._namespace = job, scratch, command.namespace
+    Args:
+        job: what runs.
+        scratch: its folder, removed at the end.
+        argv: what the supervisor executes.
+        env: all its environment variables.
+        cwd: its working directory.
+        descriptors: inherited by the command, closed in this process.
+        namespace: the command has its own process namespace, whose first process always stays behind.
+
+    Raises:
+        SandboxBroken: the host cannot start it.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        scratch: Path,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        descriptors: tuple[int, ...] = (),
+        namespace: bool = False,
+    ):
+        self._job, self._scratch, self._namespace = job, scratch, namespace
         self._outcome: Outcome | None = None
         limits = job.limits
-        memory, disk = int(limits.memory_gb * GB), int(limits.disk_gb * GB)
         self._output = Output(int(limits.output_mb * MB), job.log)
         self._gpu, self._processor = gpu.MemoryWatch(job.device, limits.vram_gb), ProcessorTime()
         try:
@@ -60,16 +96,16 @@ class LocalRunning:
             raise SandboxBroken(f"cannot make a control group: {error}") from error
         self._status, status = os.pipe()
         config = {
-            "argv": list(command.argv),
-            "env": dict(command.env),
-            "cwd": command.cwd,
+            "argv": list(argv),
+            "env": dict(env),
+            "cwd": cwd,
             "parent": os.getpid(),
             "status": status,
-            "groups": [str(d / "cgroup.procs") for d in self._group.directories] if self._group else [],
+            "groups": [str(folder / "cgroup.procs") for folder in self._group.directories],
             "watch": "memory" not in cgroups.controllers(),
-            "memory": memory,
-            "disk": disk,
-            "file": largest_file(limits),
+            "memory": int(limits.memory_gb * GB),
+            "disk": int(limits.disk_gb * GB),
+            "file": layout.largest_file(limits),
             "out": str(scratch / "out"),
         }
         self._began = time.monotonic()
@@ -79,17 +115,16 @@ class LocalRunning:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=(status, *command.descriptors),
+                pass_fds=(status, *descriptors),
                 start_new_session=True,
                 env={"PATH": os.environ.get("PATH", "")},
             )
         except OSError as error:
             os.close(self._status)
-            if self._group is not None:
-                self._group.remove()
+            self._group.remove()
             raise SandboxBroken(f"cannot start the supervisor: {error}") from error
         finally:
-            for descriptor in (status, *command.descriptors):
+            for descriptor in (status, *descriptors):
                 os.close(descriptor)
         self._reader = threading.Thread(target=self._read_output, daemon=True)
         self._reader.start()
@@ -130,22 +165,17 @@ class LocalRunning:
             self._output.end()
 
     def _collect(self, seconds: float) -> Outcome:
-        job = self._job
         result = self._result()
         problems = [p for p in result["problems"] if not (self._namespace and p.startswith("left "))]
         problems += self._gpu.problems()
-        peak, out_of_memory = result["peak"], bool(result["memory"]) or self._gpu.exceeded
-        if self._group is not None:
-            peak = self._group.peak() or peak
-            out_of_memory |= self._group.oom_kills() > 0
-            self._group.remove()
-        found = {}
-        out = self._scratch / "out"
+        peak = self._group.peak() or result["peak"]
+        out_of_memory = result["memory"] or self._gpu.exceeded or self._group.oom_kills() > 0
+        self._group.remove()
+        out, target = self._scratch / "out", self._job.collect_to
         if out.is_mount() and (space := os.statvfs(out)).f_bavail * space.f_frsize < 1 << 16:
             problems.append(f"filled the {space.f_blocks * space.f_frsize / GB:.3g} GiB that it may write")
         try:
-            if job.collect and job.collect_to is not None:
-                found = collect(out, job.collect, job.collect_to, problems)
+            found = collect(out, self._job.collect, target, problems) if target is not None else {}
         finally:
             remove_scratch(self._scratch)
         status = result["status"]
@@ -167,44 +197,21 @@ class LocalRunning:
         self._process.stdout.close()
         with os.fdopen(self._status, "rb") as pipe:
             data = pipe.read()
-        try:
-            result: dict[str, Any] = json.loads(data)
-        except ValueError:
-            result = {"status": 9, "peak": 0, "memory": False, "problems": ["the supervisor was killed"]}
+        killed = {"status": 9, "peak": 0, "memory": False, "problems": ["the supervisor was killed"]}
+        result: dict[str, Any] = json.loads(data) if data else killed
         return result
 
 
-@contextlib.contextmanager
-def scratch_for(job: Job) -> Iterator[Path]:
-    """A private directory for one job, with ``out`` and ``tmp``. Removed here only if the body fails.
-
-    Raises:
-        SandboxBroken: the directory cannot be made.
-    """
-    scratch = Path(tempfile.gettempdir()) / job_name(job.owner)
+def _make_folders(scratch: Path) -> None:
     try:
         for name in ("out", "tmp"):
             (scratch / name).mkdir(parents=True)
     except OSError as error:
         raise SandboxBroken(f"cannot make {scratch}: {error.strerror}; free some space") from error
-    try:
-        yield scratch
-    except BaseException:
-        remove_scratch(scratch)
-        raise
 
 
 def mount_memory(folder: Path, size: int, user: int) -> None:
-    """Mount a file system in memory. Needs root.
-
-    Args:
-        folder: where to mount it.
-        size: in bytes.
-        user: owner.
-
-    Raises:
-        SandboxBroken: the kernel refuses.
-    """
+    """Mount a file system in memory of ``size`` bytes at a folder, for a user; needs root. Raises SandboxBroken."""
     options = f"size={size},nr_inodes={INODES},mode=0700,uid={user},gid={user}"
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", _NOSUID | _NODEV | _NOEXEC, options.encode()):
@@ -216,13 +223,3 @@ def remove_scratch(scratch: Path) -> None:
     if (scratch / "out").is_mount():
         ctypes.CDLL(None).umount2(os.fsencode(scratch / "out"), _DETACH)
     remove_tree(scratch)
-
-
-def sweep(owner: str) -> int:
-    """Remove directories and control groups of dead processes of this owner. Returns their number."""
-    removed = cgroups.sweep(owner)
-    for folder in Path(tempfile.gettempdir()).glob("overnight-*"):
-        if orphaned(folder.name, owner):
-            remove_scratch(folder)
-            removed += 1
-    return removed

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -33,10 +32,6 @@ def clean(line: str) -> str:
     return _CONTROLS.sub("", _ESCAPES.sub("", line))
 
 
-def _clean_bytes(line: bytes) -> str:
-    return clean(line.decode("utf-8", errors="replace"))
-
-
 class Output:
     """Receives the raw bytes of a job in one thread and returns its lines in another."""
 
@@ -50,14 +45,11 @@ class Output:
         Raises:
             SandboxBroken: the log cannot be written.
         """
-        self.limit = limit
-        self.received = 0
-        self._lines: deque[str] = deque()
-        self._partial = bytearray()
-        self._skipping = False  # inside the rest of a line that was cut
-        self._tail = b""
-        self._ended = False
+        self.limit, self.received = limit, 0
         self.failure = ""  # why the log could not be written
+        self._lines: list[str] = []
+        self._partial = self._tail = b""
+        self._ended = False
         self._changed = threading.Condition()
         self._log: BinaryIO | None = None
         if log:
@@ -67,21 +59,20 @@ class Output:
                 raise SandboxBroken(f"cannot write {log}: {error.strerror}; free some space") from error
 
     @property
-    def truncated(self) -> bool:
-        return self.received > self.limit
-
-    @property
     def dropped(self) -> int:
         """The number of bytes past the limit."""
         return max(0, self.received - self.limit)
 
     def feed(self, data: bytes) -> None:
-        """Receive the next bytes."""
+        """Receive the next bytes. ``\\r`` ends a line too, so that progress bars become lines."""
         kept = data[: max(0, self.limit - self.received)]
         self.received += len(data)
-        self._tail = (self._tail + data)[-TAIL_BYTES:] if len(data) < TAIL_BYTES else data[-TAIL_BYTES:]
-        if kept:
-            self._publish(self._split(kept))
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
+        *lines, rest = re.split(rb"\r\n|\r|\n", kept)
+        if lines:
+            lines[0], self._partial = self._partial + lines[0], b""
+        self._partial = (self._partial + rest)[:LINE_BYTES]
+        self._publish(lines)
 
     def skip(self, count: int) -> None:
         """Count bytes that the sender dropped."""
@@ -89,18 +80,13 @@ class Output:
 
     def end(self) -> None:
         """End the output: append its tail to the log if the output was cut, then close the log."""
-        last = [] if self._skipping or not self._partial else [_clean_bytes(bytes(self._partial))]
-        self._partial.clear()
-        try:
-            self._publish(last)
-            if self._log and self.truncated:
-                self._log.write(f"[... {self.dropped} bytes dropped; the end:]\n{self.tail()}\n".encode())
+        with contextlib.suppress(OSError):  # ``check`` reports it; a reader must not wait forever
+            self._publish([self._partial] if self._partial else [])
+            if self.dropped:
+                self._write(f"[... {self.dropped} bytes dropped; the end:]\n{self.tail()}\n")
             if self._log:
                 self._log.close()
-        except OSError as error:
-            self._fail(error)
-        self._log = None
-        with self._changed:  # also when the log failed: a reader must not wait forever
+        with self._changed:
             self._ended = True
             self._changed.notify_all()
 
@@ -122,7 +108,7 @@ class Output:
     ) -> Outcome:
         """The outcome of the job with this output. ``status``: its wait status; ``peak``: its memory in bytes."""
         number = status & 0x7F
-        printed = [f"printed {self.dropped} bytes too many; dropped"] if self.truncated else []
+        printed = [f"printed {self.dropped} bytes too many; dropped"] if self.dropped else []
         return Outcome(
             exit_code=None if number else status >> 8,
             signal=number or None,
@@ -131,24 +117,15 @@ class Output:
             peak_memory_gb=round(peak / 1e9, 3) if peak else None,
             peak_vram_gb=peak_vram_gb,
             log_tail=self.tail(),
-            output_truncated=self.truncated,
             collected=collected,
             problems=(*problems, *printed),
         )
-
-    def _fail(self, error: OSError) -> None:
-        log, self._log = self._log, None
-        self.failure = f"cannot write {log.name if log else 'the log'}: {error.strerror}; free some space"
-        if log:
-            with contextlib.suppress(OSError):
-                log.close()
 
     def read(self, timeout: float) -> list[str] | None:
         """The lines since the last call; [] if none came within ``timeout`` seconds; None after the last line."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._ended, timeout)
-            lines = list(self._lines)
-            self._lines.clear()
+            lines, self._lines = self._lines, []
             return None if self._ended and not lines else lines
 
     def tail(self) -> str:
@@ -156,36 +133,27 @@ class Output:
         lines = re.split(rb"[\r\n]+", self._tail)
         if self.received > len(self._tail) and len(lines) > 1:
             lines = lines[1:]  # the first line is incomplete
-        return "\n".join(_clean_bytes(line) for line in lines if line)
+        return "\n".join(_decode(line) for line in lines if line)
 
-    def _split(self, data: bytes) -> list[str]:
-        """Complete lines; ``\\r`` ends a line too, so that progress bars become lines."""
-        pieces = re.split(rb"\r\n|\r|\n", data)
-        lines: list[str] = []
-        for number, piece in enumerate(pieces):
-            if number:
-                if not self._skipping:
-                    lines.append(_clean_bytes(bytes(self._partial)))
-                self._partial.clear()
-                self._skipping = False
-            if not self._skipping:
-                self._partial += piece
-                if len(self._partial) > LINE_BYTES:
-                    lines.append(_clean_bytes(bytes(self._partial[:LINE_BYTES])))
-                    self._partial.clear()
-                    self._skipping = True
-        return lines
+    def _publish(self, raw: list[bytes]) -> None:
+        if lines := [_decode(line[:LINE_BYTES]) for line in raw]:
+            self._write("".join(f"{line}\n" for line in lines))
+            with self._changed:
+                self._lines += lines
+                self._changed.notify_all()
 
-    def _publish(self, lines: list[str]) -> None:
-        if not lines:
-            return
-        if self._log:
+    def _write(self, text: str) -> None:
+        if self._log is not None:
             try:
-                self._log.write("".join(line + "\n" for line in lines).encode())
+                self._log.write(text.encode())
                 self._log.flush()
             except OSError as error:
-                self._fail(error)
+                self.failure = f"cannot write {self._log.name}: {error.strerror}; free some space"
+                with contextlib.suppress(OSError):
+                    self._log.close()
+                self._log = None
                 raise
-        with self._changed:
-            self._lines.extend(lines)
-            self._changed.notify_all()
+
+
+def _decode(line: bytes) -> str:
+    return clean(line.decode("utf-8", errors="replace"))

@@ -10,12 +10,13 @@ unreviewed code.
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 from sandbox import cgroups, layout, local
 from sandbox.types import Guarantee, Job, Running
 
 
-class ProcessSandbox:
+class ProcessSandbox(local.LocalSandbox):
     """Needs Linux or macOS. macOS cannot find daemons that detach themselves from the job."""
 
     name = "process"
@@ -31,14 +32,8 @@ class ProcessSandbox:
     def check(self) -> None:
         """A process can always be started."""
 
-    def start(self, job: Job) -> Running:
-        layout.check_job(job)
-        with local.scratch_for(job) as scratch:
-            places = {name: str(mount.source.resolve()) for name, mount in job.mounts.items()}
-            places |= {"out": str(scratch / "out"), "python": job.python.path}
-            env = layout.environment(job, places, str(scratch / "tmp"))
-            command = local.Command(layout.command(job, places), env, places[job.workdir])
-            return local.LocalRunning(job, command, scratch)
-
-    def sweep(self, owner: str) -> int:
-        return local.sweep(owner)
+    def _start(self, job: Job, scratch: Path) -> Running:
+        places = {name: str(mount.source.resolve()) for name, mount in job.mounts.items()}
+        places |= {"out": str(scratch / "out"), "python": job.python.path}
+        env = layout.environment(job, places, str(scratch / "tmp"))
+        return local.LocalRunning(job, scratch, layout.command(job, places), env, places[job.workdir])

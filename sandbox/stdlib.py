@@ -84,4 +84,3 @@ def cached(key: str, make: Callable[[Path], object]) -> Path:
 
 if __name__ == "__main__":
     copy(sys.argv[1], tuple(sys.argv[2:]))
-    print(place())

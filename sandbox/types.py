@@ -131,7 +131,6 @@ class Outcome:
     seconds: float  # wall clock
     peak_memory_gb: float | None  # in units of 10**9 bytes
     log_tail: str  # last lines, control characters removed
-    output_truncated: bool
     collected: Mapping[str, Path]  # name in the output directory, copy on the host
     peak_vram_gb: float | None = None  # GPU memory, in units of 10**9 bytes
     problems: tuple[str, ...] = ()  # one line each: a link among the outputs, too much written, ...
@@ -143,19 +142,15 @@ class Running(Protocol):
     @property
     def processor_seconds(self) -> float:
         """Processor time of all its processes until now, sampled at this call."""
-        ...
 
     def read(self, timeout: float) -> list[str] | None:
         """The lines since the last call; [] if none came within ``timeout`` seconds; None after the last line."""
-        ...
 
     def kill(self) -> None:
         """Kill every process of the job. Callable at any time and repeatedly."""
-        ...
 
     def finish(self) -> Outcome:
         """Wait for the end, collect the outputs and clean up. Must also be called after ``kill``."""
-        ...
 
 
 class Sandbox(Protocol):
@@ -166,16 +161,12 @@ class Sandbox(Protocol):
     @property
     def guarantees(self) -> frozenset[Guarantee]:
         """The guarantees that hold on this machine."""
-        ...
 
     def check(self) -> None:
         """Raise ``SandboxUnavailable`` unless a job can start now."""
-        ...
 
     def start(self, job: Job) -> Running:
         """Start a job. Raises ``SandboxBroken`` when the sandbox itself fails."""
-        ...
 
     def sweep(self, owner: str) -> int:
         """Remove what dead processes of this owner left behind. Returns the number of removed objects."""
-        ...

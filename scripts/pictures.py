@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from agent.ledger.journal import read
 from agent.ledger.state import fold
 from agent.replay.progress import ReplayProgress
-from agent.replay.replay import Request, prepare
+from agent.replay.replay import prepare
 from agent.replay.run import run
 from agent.replay.shown import terminal as drawn
 from agent.replay.shown import write
@@ -40,7 +40,7 @@ def terminal(name: str, title: str, *shown: tuple[str, RenderableType], width: i
 
 def replayed(tag: str, runs: Path) -> RenderableType:
     """What the replay of a run prints, and its page; a replay that is done is not done again."""
-    replay = prepare(Request(tag), runs, print)
+    replay = prepare(runs, print, tag)
     result = run(replay, ReplayProgress(Console(stderr=True), replay.plan.metric, replay.cost.runs))
     shown = shown_of(result)
     write(shown, replay.directory.path / "replay.html")

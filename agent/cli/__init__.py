@@ -1,4 +1,4 @@
-"""The command line: one module per command, its options beside the function that runs them."""
+"""The command line: ``parser`` has the commands with their options, and each command has a module."""
 
 from __future__ import annotations
 

@@ -7,20 +7,20 @@ still works. `overnight show` then lacks logs and conversations.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent.cli.options import Commands, add_command
+from rich.filesize import decimal
+
 from agent.cli.output import say
 from agent.cli.runs import existing, load
-from agent.errors import EnvironmentProblem, UsageError
-
-if TYPE_CHECKING:
-    from agent.ledger.state import State
+from agent.errors import UsageError
+from agent.ledger.state import State
+from agent.text import count
 
 BULKY: Mapping[str, tuple[str, ...]] = {  # kind: patterns below trials/NNNN/
     "checkpoints": ("run-*/model.safetensors", "run-*/model.json"),
@@ -36,51 +36,37 @@ class Found:
 
     path: Path
     kind: str
-    size: int  # bytes
-    age: float  # seconds since the last write
-
-
-def add(commands: Commands) -> None:
-    parser = add_command(commands, "clean", clean, "tag runs")
-    parser.add_argument(
-        "--older-than", type=float, default=0.0, metavar="DAYS", help="only files of at least this age (default: 0)"
-    )
-    parser.add_argument(
-        "--larger-than", type=float, default=0.0, metavar="MB", help="only files of at least this size (default: 0)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="list the files and remove nothing")
+    facts: os.stat_result
 
 
 def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: str) -> int:
-    """Remove bulky files of a session: checkpoints, logs, schedules, transcripts.
+    """Remove or list the files.
 
     Raises:
         UsageError: a wrong bound, or the session is running and ``dry_run`` is not set.
-        EnvironmentProblem: a file cannot be removed.
+        OSError: a file cannot be removed.
     """
     for flag, bound in (("--older-than", older_than), ("--larger-than", larger_than)):
         if not 0 <= bound < math.inf:
             raise UsageError(f"{flag} {bound:g}: must be a finite number, 0 or more.")
     directory = existing(runs, tag)
     with nullcontext() if dry_run else directory.lock():
+        now = time.time()
         chosen = [
             found
-            for found in bulky(directory.path, load(directory)[0], time.time())
-            if found.age >= older_than * 86400 and found.size >= larger_than * 1e6
+            for found in bulky(directory.path, load(directory)[0])
+            if max(0.0, now - found.facts.st_mtime) >= older_than * 86400 and found.facts.st_size >= larger_than * 1e6
         ]
         for found in chosen:
             if dry_run:
-                print(f"{found.size:>13,}  {found.path}")
-                continue
-            try:
+                print(f"{found.facts.st_size:>13,}  {found.path}")
+            else:
                 found.path.unlink(missing_ok=True)
-            except OSError as error:
-                raise EnvironmentProblem(f"cannot remove {found.path}: {error.strerror}.") from error
     say(summary(tag, chosen, dry_run))
     return 0
 
 
-def bulky(run: Path, state: State, now: float) -> Iterator[Found]:
+def bulky(run: Path, state: State) -> Iterator[Found]:
     """The bulky files of finished trials. The next resume needs the files of open trials."""
     unfinished = {0} if 0 not in state.observed else set(state.open)
     for trial in sorted((run / "trials").glob("[0-9]*")):
@@ -89,19 +75,14 @@ def bulky(run: Path, state: State, now: float) -> Iterator[Found]:
         for kind, patterns in BULKY.items():
             for path in sorted(found for pattern in patterns for found in trial.glob(pattern)):
                 if path.is_file() and not path.is_symlink() and not path.parent.is_symlink():
-                    facts = path.stat()
-                    yield Found(path, kind, facts.st_size, max(0.0, now - facts.st_mtime))
+                    yield Found(path, kind, path.stat())
 
 
 def summary(tag: str, chosen: list[Found], dry_run: bool) -> str:
     """One line: number of files, and bytes by kind."""
-    from rich.filesize import decimal
-
-    from agent.text import count
-
     if not chosen:
         return f"session {tag}: nothing to remove"
-    sizes = {kind: [f.size for f in chosen if f.kind == kind] for kind in BULKY}
+    sizes = {kind: [f.facts.st_size for f in chosen if f.kind == kind] for kind in BULKY}
     kinds = ", ".join(f"{kind} {decimal(sum(found))}" for kind, found in sizes.items() if found)
-    total = decimal(sum(f.size for f in chosen))
+    total = decimal(sum(map(sum, sizes.values())))
     return f"session {tag}: {'would free' if dry_run else 'freed'} {count(len(chosen), 'file')}, {total} ({kinds})"

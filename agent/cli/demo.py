@@ -11,35 +11,23 @@ from shlex import quote
 
 from agent.cli.doctor import sandbox_finding
 from agent.cli.init import make_target
-from agent.cli.options import Commands, add_command
-from agent.cli.output import console, live_view, say
+from agent.cli.output import draw, live_view, say
 from agent.cli.run import finish
 from agent.cli.runs import load
 from agent.errors import UsageError
+from agent.review.data.night import night_of
+from agent.review.report.report import write_report
+from agent.review.terminal.log import log_table
+from agent.rundir.directory import new_tag
+from agent.session import setup
+from agent.settings import make_settings
+from agent.target import load_target
+from agent.text import count
 
 ON_PLATEAU = 4  # trials of CMA-ES after eight edits of code without a keep
 
 
-def add(commands: Commands) -> None:
-    parser = add_command(commands, "demo", demo, "runs cache")
-    parser.add_argument("--trials", type=int, default=24, help="trials to run (default: 24)")
-    parser.add_argument(
-        "--sandbox", choices=("auto", "bwrap", "process"), default="auto", help="default: bwrap, else process"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the session (default: 0)")
-
-
 def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
-    """Run a complete short session on a CPU, without Docker or a model server."""
-    from agent.review.data.night import night_of
-    from agent.review.report.report import write_report
-    from agent.review.terminal.log import log_table
-    from agent.rundir.directory import new_tag
-    from agent.session import setup
-    from agent.settings import make_settings
-    from agent.target import load_target
-    from agent.text import count
-
     began = time.monotonic()
     if trials < 1:
         raise UsageError(f"--trials {trials}: must be at least 1.")
@@ -66,7 +54,7 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     state, _ = load(directory)
     if 0 in state.observed:
         report = write_report(directory.path)
-        console().print(log_table(night_of(state, {})))
+        draw(log_table(night_of(state, {})))
         print(f"The branch: git -C {quote(str(target))} log autoresearch/{tag}")
         print(f"The report: {report}")
     if hint := activation():

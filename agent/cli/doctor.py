@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent.cli.options import Commands, add_command
-from agent.cli.output import console, show
-from agent.settings import Settings
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from agent.cli.output import draw, show
+from agent.errors import OvernightError
+from agent.llm.client import ChatModel, normal_base_url
+from agent.llm.sleep_mode import Sleeper
+from agent.target import load_target
+from agent.trial.imports import imports_of, probe
+from agent.workers.runtime import with_python
+from sandbox import amd, make_sandbox, missing
+from sandbox.gpu import has_apple_gpu
 from sandbox.packages import install_command
+from sandbox.selfcheck.cases import CHECKS, run_check
 from sandbox.tools import output_of
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from sandbox.types import SandboxUnavailable
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,13 @@ class Finding:
 
 
 SANDBOXES = ("docker", "bwrap", "process")
+_USES = {  # what a session can use: the checks that it needs
+    **{sandbox: (f"sandbox {sandbox}",) for sandbox in SANDBOXES},
+    "presets demo and cpu": ("torch",),
+    "preset gpu": ("gpu", "torch", "torch for the GPU"),
+    "edits by a model": ("model server",),
+    "the target": ("imports",),
+}
 _WHY = {  # check that fails: the reason in the verdict
     "torch": "PyTorch is not installed",
     "torch for the GPU": "PyTorch is a build for the CPU",
@@ -40,19 +55,10 @@ _WHY = {  # check that fails: the reason in the verdict
 }
 
 
-def add(commands: Commands) -> None:
-    parser = add_command(commands, "doctor", doctor, "json runs cache")
-    parser.add_argument("--sandbox", action="store_true", help="also test the isolation of this machine's sandbox")
-    url = Settings.llm_base_url
-    parser.add_argument("--llm-base-url", default=url, help=f"model server to check (default: {url})")
-    parser.add_argument("--target", type=Path, metavar="DIR", help="also check the imports of this target")
-    parser.add_argument("--python", default="", metavar="PATH", help="interpreter of trials (default: as in a session)")
-
-
 def doctor(
     sandbox: bool, llm_base_url: str, target: Path | None, python: str, json: bool, runs: str, cache: str
 ) -> int:
-    """Check GPU, Docker, model server, disk and git of this machine.
+    """Print what this machine can run, and the checks.
 
     Returns:
         3 if a check fails that every session needs, else 0.
@@ -63,56 +69,37 @@ def doctor(
     if json:
         show(True, lambda: {"version": 1, "findings": [asdict(f) for f in findings]}, lambda: None)
     else:
-        can, cannot = verdict(findings)
-        out = console(widest=1000)  # commands to copy are never wrapped in a pipe
-        out.print(f"this machine can run: {', '.join(can) or 'nothing'}", markup=False)
-        out.print(f"cannot: {', '.join(cannot)}\n" if cannot else "", markup=False)
-        out.print(_table(findings))
+        draw(_view(findings), widest=1000)  # commands to copy are never wrapped in a pipe
     return 3 if any(f.needed and not f.ok for f in findings) else 0
 
 
-def _table(findings: list[Finding]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
+def _view(findings: list[Finding]) -> Group:
+    can, cannot = verdict(findings)
     table = Table(box=None, pad_edge=False, show_header=False)
     for f in findings:
         mark = Text("ok", "green") if f.ok else Text("missing", "red") if f.needed else Text("no", "yellow")
         mend = Text(f"\n→ {f.mend}" if f.mend and not f.ok else "", "bold")
         table.add_row(mark, Text(f.name), Text.assemble(f.found, mend))
-    return table
+    first = Text(f"this machine can run: {', '.join(can) or 'nothing'}")
+    return Group(first, Text(f"cannot: {', '.join(cannot)}\n" if cannot else ""), table)
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[list[str], list[str]]:
     """What a session can use on this machine, and what not with the reason."""
     found = {finding.name: finding for finding in findings}
     can, cannot = [], []
-
-    def add(name: str, checks: Sequence[str]) -> None:
-        failed = next((found[check] for check in checks if check in found and not found[check].ok), None)
-        if failed is None:
-            can.append(name)
-        else:
+    for name, needed in _USES.items():
+        checks = [found[check] for check in needed if check in found]
+        failed = next((check for check in checks if not check.ok), None)
+        if failed is not None:
             cannot.append(f"{name} ({_WHY.get(failed.name) or failed.found.partition(' (')[0]})")
-
-    for sandbox in SANDBOXES:
-        add(sandbox, (f"sandbox {sandbox}",))
-    add("presets demo and cpu", ("torch",))
-    add("preset gpu", ("gpu", "torch", "torch for the GPU"))
-    add("edits by a model", ("model server",))
-    if "imports" in found:
-        add("the target", ("imports",))
+        elif checks:
+            can.append(name)
     return can, cannot
 
 
 def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path | None) -> Iterator[Finding]:
     """All checks but those of ``check_sandbox``."""
-    from agent.target import load_target
-    from agent.trial.imports import imports_of, probe
-    from agent.workers.runtime import with_python
-    from sandbox import amd
-    from sandbox.gpu import has_apple_gpu
-
     target = with_python(load_target(folder)[0], python) if folder is not None else None
     python = (target.python if target else python) or sys.executable
     names = imports_of(target.folder / target.path) if target is not None and target.score == "stdout" else []
@@ -149,25 +136,18 @@ def check(llm_base_url: str, cache: Path, runs: Path, python: str, folder: Path 
 
 def check_sandbox() -> list[Finding]:
     """The isolation checks of the sandbox that ``--sandbox auto`` selects here."""
-    from sandbox import make_sandbox
-    from sandbox.selfcheck.cases import run_checks
-    from sandbox.types import SandboxUnavailable
-
     try:
         place = make_sandbox("auto")
     except SandboxUnavailable as error:
         return [Finding("isolation", False, "not tested: no sandbox works here", str(error))]
     return [
         Finding(f"{place.name}: {result.name}", result.ok, result.detail, "do not run model-written code here")
-        for result in run_checks(place)
+        for result in (run_check(place, check) for check in CHECKS)
     ]
 
 
 def sandbox_finding(name: str) -> Finding:
     """Whether a sandbox works here."""
-    from sandbox import make_sandbox, missing
-    from sandbox.types import SandboxUnavailable
-
     try:
         place = make_sandbox(name)
         place.check()
@@ -179,10 +159,6 @@ def sandbox_finding(name: str) -> Finding:
 
 
 def _model_finding(base_url: str) -> Finding:
-    from agent.errors import OvernightError
-    from agent.llm.client import ChatModel, normal_base_url
-    from agent.llm.sleep_mode import Sleeper
-
     with suppress(OvernightError, OSError):  # describe() below names the problem
         if Sleeper(normal_base_url(base_url)).sleeping(timeout=5.0):
             return Finding("model server", True, f"asleep at {base_url}; a session wakes it")

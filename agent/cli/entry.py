@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from agent.cli.parser import build_parser, commands_of
 from agent.errors import OvernightError, UsageError, similar
@@ -94,7 +96,7 @@ def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
         raise UsageError(f"{command} does not accept {unknown[0]!r}.{hint or f' See `overnight {command} --help`.'}")
     if cut < len(words):
         arguments["extra"] = words[cut + 1 :]  # passed to vLLM unchanged
-    return arguments.pop("function"), arguments
+    return pkgutil.resolve_name(arguments.pop("function")), arguments
 
 
 def _print_anywhere() -> None:
@@ -104,6 +106,27 @@ def _print_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if not isinstance(sys.stderr, _Progress):
+        sys.stderr = cast(IO[str], _Progress(sys.stderr))
+
+
+class _Progress:
+    """A stream whose text is lost where it cannot be written (a full disk, a closed pipe): the session goes on."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, words: str) -> int:
+        with suppress(OSError):
+            self._file.write(words)
+        return len(words)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _fail(message: str, status: int) -> int:

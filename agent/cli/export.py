@@ -7,38 +7,26 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agent.cli.options import Commands, add_command, add_fields
 from agent.cli.output import say
 from agent.cli.runs import existing, folder_of_runs, load
+from agent.compare.plan import read_plan
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
-
-if TYPE_CHECKING:
-    from agent.review.data.export import Session
-    from agent.rundir.directory import RunDirectory
-    from agent.types import Param
+from agent.observers.trackers.follow import send_run
+from agent.observers.trackers.track import TOOLS, parse_tracks
+from agent.review.data.export import Session, write_file
+from agent.review.data.export import export as text_of
+from agent.rundir.directory import RunDirectory
+from agent.space.space import SearchSpace
+from agent.text import count
+from agent.types import Param
 
 FILES = ("optuna", "parquet")
 
 
-def add(commands: Commands) -> None:
-    parser = add_command(commands, "export", export, "newest runs")
-    parser.add_argument("--format", choices=("tsv", "csv", "json", *FILES), default="tsv", help="default: tsv")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: stdout; needed for optuna and parquet")
-    add_fields(parser, ["track"])
-
-
 def export(tag: str | None, format: str, output: Path | None, runs: str, track: str | None = None) -> int:
-    """Print the trials of a session as tsv, csv or json, write a file for Optuna or Parquet, or send them to a tracker.
-
-    ``tag`` may name a comparison: its sessions are the studies, or the rows of one table.
-    """
-    from agent.review.data.export import export as text_of
-    from agent.review.data.export import write_file
-    from agent.rundir.directory import writing
-    from agent.text import count
-
+    """``tag`` may name a comparison: its sessions are the studies, or the rows of one table."""
     if track is not None:
         if output is not None or format != "tsv":
             raise UsageError("--track sends the session to trackers: leave out --format and --output.")
@@ -56,8 +44,7 @@ def export(tag: str | None, format: str, output: Path | None, runs: str, track: 
         sys.stdout.write(text_of(sessions[0].state, format))
         return 0
     else:
-        with writing(output):
-            output.write_text(text_of(sessions[0].state, format), encoding="utf-8")
+        output.write_text(text_of(sessions[0].state, format), encoding="utf-8")
     trials = count(sum(len(session.state.finished) for session in sessions), "trial")
     of = f" of {count(len(sessions), 'session')}" if len(sessions) > 1 else ""
     say(f"{output}: {trials}{of} as {format}")
@@ -66,10 +53,6 @@ def export(tag: str | None, format: str, output: Path | None, runs: str, track: 
 
 def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[str, Any]]:
     """One session, or the sessions of a comparison that have begun; and the settings of one of them."""
-    from agent.compare.plan import read_plan
-    from agent.review.data.export import Session
-    from agent.rundir.directory import RunDirectory
-
     root = folder_of_runs(runs)
     plan = read_plan(root, tag) if tag else None
     if plan is None:
@@ -88,10 +71,6 @@ def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[st
 
 def _send(directory: RunDirectory, setting: str, runs: str) -> int:
     """Send a session to trackers that hold it in part or not at all."""
-    from agent.observers.trackers.follow import send_run
-    from agent.observers.trackers.track import TOOLS, parse_tracks
-    from agent.text import count
-
     tracks = parse_tracks(setting, runs)
     if not tracks:
         raise UsageError(f"--track {setting!r}: name a tracker: {', '.join(TOOLS)}.")
@@ -108,8 +87,6 @@ def _send(directory: RunDirectory, setting: str, runs: str) -> int:
 
 def _space(settings: Mapping[str, Any]) -> Sequence[Param]:
     """The search space of the session's target, if the target is still there."""
-    from agent.space.space import SearchSpace
-
     try:
         return SearchSpace.from_toml(Path(str(settings["run"]["target"]))).params
     except (OvernightError, OSError, KeyError):

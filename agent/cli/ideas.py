@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent.cli.options import Commands, add_command
+from rich.console import Group, RenderableType
+from rich.syntax import Syntax
+from rich.text import Text
+
 from agent.cli.output import show
 from agent.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from agent.proposers.ideas.bank import Idea
+from agent.proposers.ideas.bank import Idea, applies_to, idea_json, load_bank
+from agent.review.terminal.table import Column, Columns
+from agent.target import load_target
+from agent.text import clean, safe
 
 _APPLIES = {True: "yes", False: "no", None: "—"}
 
 
-def add(commands: Commands) -> None:
-    parser = add_command(commands, "ideas", ideas, "json")
-    parser.add_argument("name", metavar="NAME", nargs="?", help="show this idea; default: list all")
-    parser.add_argument("--target", metavar="DIR", help="folder with a target.toml (default: . if it has one)")
-
-
 def ideas(name: str | None, target: str | None, json: bool) -> int:
-    """List the idea bank, or show one idea."""
-    from agent.proposers.ideas.bank import applies_to, idea_json, load_bank
-    from agent.target import load_target
-
     folder = Path(target or ".")
     bank = load_bank(folder)
     if name is not None:
@@ -50,9 +41,6 @@ def ideas(name: str | None, target: str | None, json: bool) -> int:
 
 
 def _list(rows: Sequence[tuple[Idea, bool | None]]) -> RenderableType:
-    from agent.review.terminal.table import Column, Columns
-    from agent.text import safe
-
     columns = (
         Column("idea", lambda row: safe(row[0].key)),
         Column("name", lambda row: safe(row[0].name), cut=True),
@@ -63,12 +51,6 @@ def _list(rows: Sequence[tuple[Idea, bool | None]]) -> RenderableType:
 
 
 def _page(idea: Idea, fits: bool | None) -> RenderableType:
-    from rich.console import Group
-    from rich.syntax import Syntax
-    from rich.text import Text
-
-    from agent.text import clean, safe
-
     facts = {
         "category": idea.category,
         "applies": idea.applies,

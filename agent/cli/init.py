@@ -1,4 +1,4 @@
-"""The commands that set up a target: ``init``, ``trust`` and ``prepare``."""
+"""The commands that set up a target: ``overnight init``, ``trust`` and ``prepare``."""
 
 from __future__ import annotations
 
@@ -9,31 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 
-from agent.cli.options import Commands, add_command
+from agent import trust as approvals
 from agent.cli.output import say
+from agent.cli.runs import load
 from agent.errors import UsageError
-
-
-def add(commands: Commands) -> None:
-    parser = add_command(commands, "init", init, "")
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a new folder")
-    parser.add_argument(
-        "--preset", choices=("demo", "cpu", "gpu"), help="size of model and budget; default: by hardware"
-    )
-    parser.add_argument(
-        "--from", dest="project", type=Path, metavar="PROJECT",
-        help="write target.toml for this folder or script; DIR is the folder itself, or a new one for a copy",
-    )  # fmt: skip
-    parser = add_command(commands, "trust", trust, "")
-    parser.add_argument("directory", type=Path, metavar="DIR", help="folder with a target.toml, or a run directory")
-    parser = add_command(commands, "prepare", prepare, "cache -runs")
-    parser.add_argument("--target", default=".", help="folder with a target.toml (default: .)")
-    parser.add_argument("--data", help="a txt, jsonl or parquet file, a folder of them, or hub:OWNER/NAME")
-    parser.add_argument("--verify", action="store_true", help="check the hash of every prepared file")
+from agent.repo.create import copy_files, files_of, ignored_of, make_repository
+from agent.rundir.directory import NOTES, RunDirectory, writing
+from agent.scaffold.project import describe, find_script
+from agent.settings import foreign_settings
+from agent.target import load_target, read_tables
+from agent.text import count, line
+from agent.trial.imports import modules_of
+from agent.trial.trusted_target import prepare as prepare_data
+from agent.trial.trusted_target import write_preset
 
 
 def init(directory: Path, preset: str | None, project: Path | None) -> int:
-    """Make a git repository with the nanoGPT target, or a target.toml for an existing project."""
     place = quote(str(directory))
     if project is not None:
         if preset:
@@ -62,10 +53,6 @@ def make_target(directory: Path, preset: str | None) -> str:
         UsageError: ``directory`` is a file or not empty.
         EnvironmentProblem: the folder cannot be written, or git fails.
     """
-    from agent.repo.create import make_repository
-    from agent.rundir.directory import NOTES
-    from agent.trial.trusted_target import write_preset
-
     with _new_folder(directory):
         preset = write_preset(preset, directory)
         (directory / "notes.md").write_text(NOTES, encoding="utf-8")
@@ -88,10 +75,6 @@ def adopt(directory: Path, project: Path) -> tuple[list[str], str]:
         UsageError: there is no script, more than one could be meant, or files would be overwritten.
         EnvironmentProblem: a folder cannot be written, or git fails.
     """
-    from agent.repo.create import copy_files, files_of, ignored_of, make_repository
-    from agent.scaffold.project import describe, find_script
-    from agent.trial.imports import modules_of
-
     folder = project.parent if project.is_file() else project
     if not folder.is_dir():
         raise UsageError(f"--from {project}: no such file or folder.")
@@ -120,9 +103,6 @@ def adopt(directory: Path, project: Path) -> tuple[list[str], str]:
 
 
 def _write(directory: Path, text: str) -> None:
-    from agent import trust as approvals
-    from agent.rundir.directory import NOTES, writing
-
     with writing(directory):
         (directory / "target.toml").write_text(text, encoding="utf-8")
         if not (directory / "notes.md").exists():
@@ -133,8 +113,6 @@ def _write(directory: Path, text: str) -> None:
 
 @contextmanager
 def _new_folder(directory: Path) -> Iterator[None]:
-    from agent.rundir.directory import writing
-
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file. Name a new folder.")
     if directory.exists() and any(directory.iterdir()):
@@ -145,11 +123,6 @@ def _new_folder(directory: Path) -> Iterator[None]:
 
 
 def trust(directory: Path) -> int:
-    """Let a target.toml or a copied run directory choose sandbox, model server, mounts and other protected settings."""
-    from agent import trust as approvals
-    from agent.target import read_tables
-    from agent.text import count, line
-
     if (directory / "run.toml").is_file():
         found, name = _trust_run(directory), "run.toml"
     else:
@@ -163,21 +136,12 @@ def trust(directory: Path) -> int:
 
 
 def _trust_run(directory: Path) -> list[str]:
-    from agent.cli.runs import load
-    from agent.rundir.directory import RunDirectory
-    from agent.settings import foreign_settings
-    from agent.trust import trust_run
-
     saved = load(RunDirectory(directory.resolve().parent, directory.resolve().name))[1]["run"]
-    trust_run(directory, saved)
+    approvals.trust_run(directory, saved)
     return [f"{key} = {saved[key]!r}" for key in sorted(foreign_settings(saved))]
 
 
 def prepare(target: str, data: str | None, verify: bool, cache: str) -> int:
-    """Prepare data and tokenizer of a target."""
-    from agent.target import load_target
-    from agent.trial.trusted_target import prepare as prepare_data
-
     prepared = prepare_data(load_target(Path(target))[0], cache, say, data or "", verify)
     if prepared is None:
         what = f'{target}: a target with score = "stdout" reads its own data'
@@ -186,6 +150,6 @@ def prepare(target: str, data: str | None, verify: bool, cache: str) -> int:
         say(f"{what}: nothing to prepare.")
         return 0
     print(prepared.directory)
-    for split, count in prepared.tokens.items():
-        say(f"{split}: {count:,} tokens")
+    for split, tokens in prepared.tokens.items():
+        say(f"{split}: {tokens:,} tokens")
     return 0

@@ -10,33 +10,24 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agent.cli.options import Commands, add_command
+from rich.table import Table
+from rich.text import Text
+
 from agent.cli.output import show
 from agent.errors import UsageError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from agent.judge.policy import Policy
-    from agent.rundir.results import Row
+from agent.judge.noise import Noise
+from agent.judge.policy import CLEAR, History, MeasureNext, Policy, policy_from
+from agent.judge.policy import judge as judge_history
+from agent.rundir.results import Row, read_tsv
+from agent.text import clean
+from agent.types import Measurement
 
 KNOWN = 1_000_000  # degrees of freedom of a noise that is given, not estimated
 
 
-def add(commands: Commands) -> None:
-    parser = add_command(commands, "judge", judge, "json")
-    parser.add_argument("file", type=Path, metavar="FILE.tsv")
-    parser.add_argument("--noise-sd", type=float, required=True, help="standard deviation between runs of one commit")
-    parser.add_argument("--policy", default="confirm", choices=("confirm", "margin", "greedy"), help="default: confirm")
-
-
 def judge(file: Path, noise_sd: float, policy: str, json: bool) -> int:
-    """Apply an acceptance policy to the keeps of a published results.tsv."""
-    from agent.judge.policy import policy_from
-    from agent.rundir.results import read_tsv
-
     if not 0 <= noise_sd < math.inf:
         raise UsageError(f"--noise-sd {noise_sd}: must be a finite number, 0 or more.")
     rows = judge_published(read_tsv(file), noise_sd, policy_from(policy))
@@ -54,61 +45,46 @@ def judge_published(rows: Sequence[Row], noise_sd: float, policy: Policy) -> lis
     best: Row | None = None
     found = []
     for row in rows:
-        decision, gain, reason, over = "revert", None, "the run failed", best.line if best else None
+        decision, answer, gain, over, reason = "revert", "failed", None, None, "the run failed"
         if row.value is not None and best is None:
-            best, decision, reason = row, "keep", "baseline"
-        elif row.value is not None and best is not None:
-            decision, gain, reason = _decide(best, row, noise_sd, policy)
+            best, decision, answer, reason = row, "keep", "baseline", "baseline"
+        elif row.value is not None and best is not None and best.value is not None:
+            gain, over = best.value - row.value, best.line
+            answer = _answer(gain, noise_sd)
+            decision, reason = _decide(best, row, gain, noise_sd, policy)
             if decision == "keep" or (decision == "undecided" and row.status == "keep"):
                 best = row
-        published = {"version": 1, "row": row.line, "commit": row.commit, "value": row.value, "published": row.status}
-        answer = "baseline" if row is best and gain is None else _answer(gain, noise_sd)
-        over = over if gain is not None else None
-        decided = {"decision": decision, "answer": answer, "gain": gain, "over": over, "reason": reason}
-        decided["description"] = row.description
-        found.append({**published, **decided})
+        found.append(
+            {"version": 1, "row": row.line, "commit": row.commit, "value": row.value, "published": row.status,
+             "decision": decision, "answer": answer, "gain": gain, "over": over, "reason": reason,
+             "description": row.description}
+        )  # fmt: skip
     return found
 
 
-def _answer(gain: float | None, noise_sd: float) -> str:
+def _answer(gain: float, noise_sd: float) -> str:
     """What one run on each side says of a gain."""
-    from agent.judge.policy import CLEAR
-
-    if gain is None:
-        return "failed"
+    error = noise_sd * math.sqrt(2)
     if gain <= 0:
         return "not better"
-    error = noise_sd * math.sqrt(2)
     return "clear" if gain > CLEAR * error else "worth a second run" if gain > error else "within the noise"
 
 
-def _decide(best: Row, row: Row, noise_sd: float, policy: Policy) -> tuple[str, float | None, str]:
-    from agent.judge.noise import Noise
-    from agent.judge.policy import History, MeasureNext
-    from agent.judge.policy import judge as judge_history
-    from agent.types import Measurement
-
+def _decide(best: Row, row: Row, gain: float, noise_sd: float, policy: Policy) -> tuple[str, str]:
+    """The decision of the policy after one run on each side, and its reason."""
     before, now = (
         (Measurement(r.commit, "screen", 0, "", "ok", r.value, peak_memory_gb=r.memory_gb),) for r in (best, row)
     )
     verdict = judge_history(History("minimize", "best", "new", before, now, Noise(noise_sd, KNOWN)), policy)
-    gain = (best.value or 0.0) - (row.value or 0.0)
-    if isinstance(verdict, MeasureNext):
-        reason = (
-            f"one run cannot decide: {verdict.reason}" if gain > 0 else "not better in one run, which decides nothing"
-        )
-        return "undecided", gain, reason
-    return verdict.decision, gain, verdict.reason
+    if not isinstance(verdict, MeasureNext):
+        return verdict.decision, verdict.reason
+    if gain <= 0:
+        return "undecided", "not better in one run, which decides nothing"
+    return "undecided", f"one run cannot decide: {verdict.reason}"
 
 
 def published_table(rows: Sequence[dict[str, Any]], noise_sd: float) -> Table:
     """The rows that the publisher or the policy kept, the answer for each, and how many published keeps stand."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from agent.judge.policy import CLEAR
-    from agent.text import clean
-
     kept = Counter(row["answer"] for row in rows if row["published"] == "keep" and row["answer"] != "baseline")
     names = ("clear", "worth a second run", "within the noise", "not better")
     error = noise_sd * math.sqrt(2)

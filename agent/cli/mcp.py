@@ -15,12 +15,19 @@ from functools import wraps
 from inspect import getdoc
 from typing import Any, Literal
 
-from agent.cli.options import Commands, add_command
+from agent import __version__
 from agent.cli.output import say
 from agent.cli.review import details, night_now, pair
-from agent.cli.run import ask_to_stop
 from agent.cli.runs import existing, folder_of_runs
+from agent.cli.stop import ask_to_stop
+from agent.curves import thin
 from agent.errors import EnvironmentProblem, OvernightError, UsageError
+from agent.review.data.attempt import show_json
+from agent.review.data.attempts import log_json, select
+from agent.review.data.pair import diff_json
+from agent.review.data.runs import overview
+from agent.review.data.status import status_json
+from agent.review.report.sections import carries_over, headline, how_sure
 from agent.types import Decision, Ending, Status
 
 MARK = (
@@ -36,12 +43,7 @@ Outcome = Literal[Status, Ending, Decision, "lost", ""]
 CURVE_POINTS = 20  # of a loss curve: an agent reads the shape, not each point
 
 
-def add(commands: Commands) -> None:
-    add_command(commands, "mcp", serve, "runs")
-
-
 def serve(runs: str) -> int:
-    """Let an agent in an editor read sessions and stop them (MCP over stdio)."""
     try:
         from mcp.server.mcpserver import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
@@ -49,8 +51,6 @@ def serve(runs: str) -> int:
         from mcp_types import ToolAnnotations
     except ImportError:
         raise EnvironmentProblem("this command needs the SDK of MCP: pip install 'overnight[mcp]'.") from None
-    from agent import __version__
-
     folder_of_runs(runs)  # a wrong --runs is an error now, not at the first call
     tools = Tools(runs)
     reading = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -79,14 +79,10 @@ class Tools:
 
     def list_runs(self) -> Any:
         """List the sessions, oldest first: state, trials, kept edits, best value, gain."""
-        from agent.review.data.runs import overview
-
         return overview(folder_of_runs(self._runs), say)
 
     def status(self, tag: str | None = None) -> Any:
         """Show one session at a glance: gain and its standard error, noise, failures, time, what it does now."""
-        from agent.review.data.status import status_json
-
         return status_json(night_now(existing(self._runs, tag)))
 
     def log(
@@ -97,8 +93,6 @@ class Tools:
         status: a status or decision; source: llm, cma, tpe, ideas, ...;
         text: words in subject, reason or changed lines; latest: at most this number of trials.
         """
-        from agent.review.data.attempts import log_json, select
-
         if latest < 1:
             raise UsageError(f"latest = {latest}: must be at least 1.")
         night = night_now(existing(self._runs, tag))
@@ -107,24 +101,16 @@ class Tools:
 
     def show(self, trial: int, tag: str | None = None) -> Any:
         """Show one trial: diff, reason, runs, loss curve beside its parent's, decisive lines of a failure."""
-        from agent.curves import thin
-        from agent.review.data.attempt import show_json
-
         found = details(existing(self._runs, tag), trial)
         own, parent = (tuple(thin(list(curve), CURVE_POINTS)) for curve in (found.curve, found.parent_curve))
         return show_json(dataclasses.replace(found, curve=own, parent_curve=parent))
 
     def diff(self, a: str | int, b: str | int, tag: str | None = None) -> Any:
         """Compare two trials: values, gain, changed lines. a and b: number of a trial, baseline, or head."""
-        from agent.review.data.pair import diff_json
-
         return diff_json(pair(existing(self._runs, tag), str(a), str(b), None))
 
     def report(self, tag: str | None = None) -> Any:
         """Summarise a session as its report does: the result, how sure it is, the test split, kept edits, failures."""
-        from agent.review.data.attempts import log_json
-        from agent.review.report.sections import carries_over, headline, how_sure
-
         night = night_now(existing(self._runs, tag))
         return {
             "headline": headline(night.summary),

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, get_type_hints
 
 from agent.errors import UsageError
 from agent.settings import Settings, plain_type
 
-CACHE = Settings.cache
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what a module's ``add`` adds its command to
-SHARED: Mapping[str, tuple[str, dict[str, Any]]] = {  # name for ``add_command``: flag, keywords of add_argument
-    "tag": ("tag", {"metavar": "TAG", "help": "name of the session"}),
-    "newest": ("tag", {"metavar": "TAG", "nargs": "?", "help": "name of the session; default: the newest"}),
-    "json": ("--json", {"action": "store_true", "help": "print JSON; schema in docs/reference/json.md"}),
-    "runs": (
-        "--runs",
-        {"metavar": "DIR", "default": Settings.runs, "help": "folder of the run directories (default: runs)"},
-    ),
-    "cache": ("--cache", {"metavar": "DIR", "default": CACHE, "help": f"folder of prepared data (default: {CACHE})"}),
-    "moved": ("--target", {"metavar": "DIR", "help": "folder of the target, if it moved since the session"}),
-    # accepted without effect: scripts may pass them, since earlier versions offered them
-    "-runs": ("--runs", {"dest": "unused", "help": argparse.SUPPRESS}),
-    "-cache": ("--cache", {"dest": "unused", "help": argparse.SUPPRESS}),
-}
+Option: TypeAlias = Callable[[argparse.ArgumentParser], object]  # adds itself to a parser
 
 
 class Listed(argparse.Action):
@@ -45,51 +30,59 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{command}: {message}. See `{self.prog} --help`.")
 
 
-def add_command(commands: Commands, name: str, function: Callable[..., int], shared: str, **options: Any) -> Parser:
-    """Add a command that calls ``function`` with its options as keyword arguments.
+def command(
+    name: str, function: str, text: str, *options: Option, **more: Any
+) -> Callable[[argparse._SubParsersAction[Parser]], None]:
+    """A command, as a function that adds it to the commands of a parser.
 
     Args:
-        function: the first line of its docstring is the help text.
-        shared: options of ``SHARED``, separated by spaces; add the others to the parser that this returns.
-        options: keywords of the parser.
+        function: module of ``agent.cli`` and its function, which receives the options as keyword arguments.
+        text: what the command does, for --help.
+        more: keywords of the parser.
     """
-    text = (function.__doc__ or name).splitlines()[0].rstrip(".")
-    parser = commands.add_parser(
-        name, help=text[0].lower() + text[1:], description=f"{text}.", allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter, **options,
-    )  # fmt: skip
-    parser.set_defaults(function=function)
-    for key in shared.split():
-        flag, keywords = SHARED[key]
-        parser.add_argument(flag, **keywords)
-    return parser
+
+    def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+        parser = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter, **more,
+        )  # fmt: skip
+        parser.set_defaults(function=f"agent.cli.{function}")
+        for add_option in options:
+            add_option(parser)
+
+    return add_to
 
 
-def add_settings(parser: Parser, leave_out: Iterable[str] = ()) -> None:
-    """One option per field of ``Settings``, in groups, and --config."""
-    names = [field.name for field in dataclasses.fields(Settings) if field.name not in leave_out]
-    groups = add_fields(parser, names)
-    if "config" not in leave_out:
-        groups.add_argument("--config", type=Path, help="TOML file with any of these settings")
+def option(*names: str, **keywords: Any) -> Option:
+    """An option with the keywords of ``add_argument``."""
+    return lambda parser: parser.add_argument(*names, **keywords)
 
 
-def add_fields(parser: Parser, names: Iterable[str], sessions_own: Iterable[str] = ()) -> argparse._ArgumentGroup:
-    """One option per named field of ``Settings``; an option that is not given is absent from the namespace.
+def settings(names: Collection[str], own: Collection[str] = (), config: bool = False) -> Option:
+    """One option per named field of ``Settings``, in groups; an option that is not given is absent from the namespace.
 
     Args:
-        sessions_own: the fields whose default is the value of the session that the command works on.
-
-    Returns:
-        The first group.
+        own: more fields, whose default is the value of the session that the command works on.
+        config: also add --config to the first group.
     """
-    hints = get_type_hints(Settings)
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for field in dataclasses.fields(Settings):
-        if field.name in names:
-            title = field.metadata["group"]
-            group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
-            _add_field(group, field, plain_type(hints[field.name]), field.name in sessions_own)
-    return next(iter(groups.values()))
+
+    def add_to(parser: argparse.ArgumentParser) -> None:
+        hints = get_type_hints(Settings)
+        groups: dict[str, argparse._ArgumentGroup] = {}
+        for field in dataclasses.fields(Settings):
+            if field.name in (*names, *own):
+                title = field.metadata["group"]
+                group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+                _add_field(group, field, plain_type(hints[field.name]), field.name in own)
+        if config:
+            first = next(iter(groups.values()))
+            first.add_argument("--config", type=Path, help="TOML file with any of these settings")
+
+    return add_to
+
+
+def settings_without(*names: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(Settings) if field.name not in names]
 
 
 def _add_field(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: type, sessions_own: bool) -> None:

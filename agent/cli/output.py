@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console, RenderableType
 
-    from agent.observers.protocol import Observer
+from agent.observers.protocol import Observer
+from agent.observers.terminal import LiveView
+from agent.review.terminal.pager import page
+from agent.rundir.detach import detached
 
 
 def say(text: str) -> None:
@@ -23,12 +26,10 @@ def show(as_json: bool, data: Callable[[], Any], renderable: Callable[[], Any], 
     """Print ``data`` as JSON, or ``renderable`` for a person, in a pager if ``paged``. Returns exit status 0."""
     if as_json:
         print(_dumps(data()))
-    elif paged:
-        from agent.review.terminal.pager import page
-
-        page(console(), renderable())
+    elif paged and sys.stdout.isatty():
+        page(Console(highlight=False), renderable())
     else:
-        console().print(renderable())
+        draw(renderable())
     return 0
 
 
@@ -39,34 +40,17 @@ def _dumps(data: Any) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def console(widest: int = 200) -> Console:
-    """A console on stdout; in a file or pipe, lines have at most ``widest`` characters."""
-    from rich.console import Console
-
+def draw(renderable: RenderableType, widest: int = 200) -> None:
+    """Print for a person; in a file or pipe, lines have at most ``widest`` characters and no padding."""
     if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=widest, file=cast(IO[str], _Unpadded(sys.stdout)))
-
-
-class _Unpadded:
-    """A stream that drops the spaces with which rich fills lines."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def write(self, words: str) -> int:
-        return self._file.write(re.sub(r"[ ]+(?=\n)", "", words))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+        Console(highlight=False).print(renderable)
+        return
+    out = Console(highlight=False, width=widest, file=io.StringIO())
+    with out.capture() as captured:
+        out.print(renderable)
+    sys.stdout.write(re.sub(r"[ ]+(?=\n)", "", captured.get()))
 
 
 def live_view() -> Observer:
     """The observer that shows a session on stderr; a detached session writes session.log only."""
-    from rich.console import Console
-
-    from agent.observers.protocol import Observer
-    from agent.observers.terminal import LiveView
-    from agent.rundir.detach import detached
-
     return Observer() if detached() else LiveView(Console(stderr=True, highlight=False))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.cli.output import say
 from agent.errors import OvernightError, UsageError, similar
-
-if TYPE_CHECKING:
-    from agent.ledger.state import State
-    from agent.repo.repo import Repo
-    from agent.rundir.directory import RunDirectory
+from agent.ledger.recovery import read_state
+from agent.ledger.state import State
+from agent.repo.git import scrub_environment
+from agent.repo.repo import Repo
+from agent.repo.run_refs import RunRefs
+from agent.rundir.directory import RunDirectory, find_replays, find_runs
+from agent.settings import Settings
 
 
 def folder_of_runs(runs: str) -> Path:
     """The folder that ``--runs`` names. Raises ``UsageError`` if it is missing and not the default."""
-    from agent.settings import Settings
-
     folder = Path(runs)
     if folder.is_dir() or (runs == Settings.runs and not folder.exists()):
         return folder
@@ -31,8 +31,6 @@ def existing(runs: str, tag: str | None, replays: bool = False) -> RunDirectory:
     Args:
         replays: also find replays and promotions; without a tag, one that is running comes before the newest session.
     """
-    from agent.rundir.directory import RunDirectory, find_replays, find_runs
-
     folder = folder_of_runs(runs)
     known = find_runs(folder)
     others = find_replays(folder) if replays else []
@@ -57,8 +55,6 @@ def is_replay(directory: RunDirectory) -> bool:
 
 def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
     """State and current settings of a session. Prints the damaged lines of its ledger and reads the rest."""
-    from agent.ledger.recovery import read_state
-
     state, damage = read_state(directory.ledger)
     for problem in damage:
         say(problem)
@@ -67,8 +63,6 @@ def load(directory: RunDirectory) -> tuple[State, dict[str, Any]]:
 
 def branch_waits(tag: str, state: State, settings: Mapping[str, Any]) -> str:
     """Why the branch of a run does not follow its head; "" if it does, or if the target cannot be read."""
-    from agent.repo.run_refs import RunRefs
-
     try:
         return RunRefs(repo_of(settings, None), tag).waits(state.head, state.on_branch) if state.moved else ""
     except OvernightError:
@@ -77,9 +71,6 @@ def branch_waits(tag: str, state: State, settings: Mapping[str, Any]) -> str:
 
 def repo_of(settings: Mapping[str, Any], target: str | None) -> Repo:
     """The repository of a session's target; ``target`` (option ``--target``) replaces the recorded folder."""
-    from agent.repo.git import scrub_environment
-    from agent.repo.repo import Repo
-
     scrub_environment()
     folder = Path(target or str(settings["run"]["target"]))
     if not folder.is_dir():

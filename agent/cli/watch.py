@@ -8,39 +8,29 @@ from __future__ import annotations
 import os
 import select
 import sys
+import termios
 import time
+import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from agent.cli.options import Commands, add_command
+from rich.console import Console
+from rich.live import Live
+
 from agent.cli.output import say
 from agent.cli.runs import existing, folder_of_runs, is_replay
 from agent.errors import EnvironmentProblem, UsageError
+from agent.llm.client import is_loopback
+from agent.observers.watched import Watched
+from agent.replay.recorded import WatchedReplay
 from sandbox.packages import install_command
 
 REFRESH = 0.5  # seconds
 QUIT = ("q", "Q", "\x03", "\x1b")
 
 
-def add(commands: Commands) -> None:
-    add_command(commands, "watch", watch, "newest runs")
-    parser = add_command(commands, "serve", serve, "runs")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8765, metavar="N", help="port; 0: any free one (default: 8765)")
-    parser.add_argument("--token", default="", help="secret that a browser must know; needed beyond this machine")
-
-
 def watch(tag: str | None, runs: str) -> int:
-    """Show a session, replay or promotion live; q quits and it continues.
-
-    Draws once where stdout is no terminal.
-    """
-    from rich.console import Console
-    from rich.live import Live
-
-    from agent.observers.watched import Watched
-    from agent.replay.recorded import WatchedReplay
-
+    """Show it live; once where stdout is no terminal."""
     directory = existing(runs, tag, replays=True)
     watched = WatchedReplay(directory) if is_replay(directory) else Watched(directory)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
@@ -61,9 +51,6 @@ def watch(tag: str | None, runs: str) -> int:
 @contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
     """A function that waits up to so many seconds for a key; it returns "" without a key or a keyboard."""
-    import termios
-    import tty
-
     try:
         stdin = sys.stdin.fileno()
         before = termios.tcgetattr(stdin)
@@ -88,9 +75,6 @@ def no_key(seconds: float) -> str:
 
 
 def serve(host: str, port: int, token: str, runs: str) -> int:
-    """Show all sessions of a folder on a live, read-only page."""
-    from agent.llm.client import is_loopback
-
     try:
         from agent.web import app
     except ImportError:

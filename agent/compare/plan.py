@@ -58,22 +58,22 @@ def make_plan(methods: str | None, seeds: int | None, tag: str, config: Path | N
     root = Path(flags.get("runs", "runs"))
     tag = tag or new_tag(root, "cmp-")
     place = RunDirectory(root, tag).path / "compare.toml"
-    saved = read_toml(place) if place.is_file() else {}
-    if not saved and place.parent.exists() and any(place.parent.iterdir()):
+    saved = read_plan(root, tag)
+    if saved is None and place.parent.exists() and any(place.parent.iterdir()):
         raise UsageError(f"{place.parent} exists and is not a comparison. Choose another --tag.")
     given = {**(read_toml(config) if config else {}), **flags}
     given = {name: value for name, value in given.items() if name not in OWN}
-    if "target" in given or not saved:
+    if "target" in given or saved is None:
         given["target"] = str(Path(given.get("target", ".")).resolve())
-    if saved:
-        settings = _continued(tag, saved["settings"], given)
+    if saved is not None:
+        settings = _continued(tag, saved.settings, given)
     else:
         own = load_target(Path(given["target"]))[1]
         settings = {**{name: value for name, value in own.items() if name not in OWN}, **given}
     if not settings.get("trials") and not settings.get("train_hours"):
         raise UsageError("give the budget of each session: --trials N, or --train-hours H as in the paper.")
-    names = _methods(methods) if methods is not None else tuple(saved.get("methods", METHODS))
-    count = seeds if seeds is not None else int(saved.get("seeds", SEEDS))
+    names = _methods(methods) if methods is not None else saved.methods if saved else METHODS
+    count = seeds if seeds is not None else saved.seeds if saved else SEEDS
     if count < 1:
         raise UsageError(f"--seeds {count}: must be at least 1; the tests of significance need 6.")
     plan = Plan(tag, names, count, settings)

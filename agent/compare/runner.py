@@ -10,25 +10,22 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.compare.plan import MOVABLE, Plan
 from agent.compare.statistics import Cell, Comparison, cell_of
 from agent.ledger.recovery import read_state
+from agent.observers.protocol import Observer
 from agent.rundir.directory import RunDirectory
+from agent.session.parts import assemble
+from agent.session.setup import resume, start
+from agent.session.stopping import expected_cost, reason_to_end
 from agent.settings import NEED_MODEL
 from agent.target import load_target
-
-if TYPE_CHECKING:
-    from agent.observers.protocol import Observer
 
 
 def run_cells(plan: Plan, root: Path, view: Callable[[], Observer], say: Callable[[str], None]) -> bool:
     """Run the sessions that are not complete, one after the other; False if the user stopped one of them."""
-    from agent.session.parts import assemble
-    from agent.session.setup import resume, start
-
-    left = [(method, seed) for method, seed in plan.cells if not is_complete(plan, root, method, seed)]
+    left = [(method, seed) for method, seed in plan.cells if not _read_cell(plan, root, method, seed).complete]
     for method in dict.fromkeys(method for method, _ in left):  # report missing parts before anything runs
         assemble(plan.session(method, 0), lambda _text: None)
     for number, (method, seed) in enumerate(left, start=len(plan.cells) - len(left) + 1):
@@ -42,14 +39,9 @@ def run_cells(plan: Plan, root: Path, view: Callable[[], Observer], say: Callabl
             resume(root, settings.tag, changes if method in NEED_MODEL else {}, view(), say)
         else:
             start(settings, view(), say)
-        if not is_complete(plan, root, method, seed):
+        if not _read_cell(plan, root, method, seed).complete:
             return False
     return True
-
-
-def is_complete(plan: Plan, root: Path, method: str, seed: int) -> bool:
-    """Whether a session has used its whole budget."""
-    return _read_cell(plan, root, method, seed).complete
 
 
 def read_comparison(plan: Plan, root: Path) -> Comparison:
@@ -60,8 +52,6 @@ def read_comparison(plan: Plan, root: Path) -> Comparison:
 
 
 def _read_cell(plan: Plan, root: Path, method: str, seed: int) -> Cell:
-    from agent.session.stopping import expected_cost, reason_to_end
-
     tag = plan.name(method, seed)
     directory = RunDirectory(root, tag)
     if not directory.settings.exists():

@@ -10,11 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, combinations
+from itertools import combinations
 from statistics import fmean, stdev
 
 from agent.ledger.state import State
-from agent.types import Goal
+from agent.types import Goal, minimised, on_validation
 
 SEEDS_TO_TEST = 6  # with fewer pairs, no signed-rank test can have p < 0.05
 
@@ -28,7 +28,6 @@ class Cell:
     tag: str
     complete: bool = False
     best: tuple[float | None, ...] = ()  # best value after k trials; None until one is measured
-    failed: int = 0  # trials without a value
     statuses: Mapping[str, int] = field(default_factory=dict)  # of the trials without a value
     sources: Mapping[str, int] = field(default_factory=dict)  # trials by origin of the proposal
     training_seconds: float = 0.0
@@ -37,6 +36,11 @@ class Cell:
     @property
     def trials(self) -> int:
         return max(len(self.best) - 1, 0)
+
+    @property
+    def failed(self) -> int:
+        """Trials without a value."""
+        return sum(self.statuses.values())
 
     @property
     def final(self) -> float | None:
@@ -51,10 +55,6 @@ class Comparison:
     goal: Goal
     methods: tuple[str, ...]
     cells: tuple[Cell, ...]
-
-    @property
-    def sign(self) -> int:
-        return 1 if self.goal == "minimize" else -1
 
     @property
     def complete(self) -> bool:
@@ -103,32 +103,25 @@ class Test:
 def cell_of(method: str, seed: int, tag: str, state: State, complete: bool) -> Cell:
     """Summarise the ledger of a session."""
     better = max if state.session.goal == "maximize" else min
-
-    def best_of(one: float | None, other: float | None) -> float | None:
-        known = [value for value in (one, other) if value is not None]
-        return better(known) if known else None
-
     values = [r.verdict.value if r.verdict and r.status == "ok" else None for r in state.finished]
     baseline = state.baseline_record.verdict
-    lost = Counter(
-        r.status for r, value in zip(state.finished, values, strict=True) if value is None and r.status != "stopped"
-    )
-    best = accumulate([baseline.value if baseline else None, *values], best_of) if state.baseline_runs else ()
+    best: list[float | None] = []
+    for value in [baseline.value if baseline else None, *values] if state.baseline_runs else []:
+        best.append(better((known for known in (*best[-1:], value) if known is not None), default=None))
+    failed = (r.status for r, value in zip(state.finished, values, strict=True) if value is None)
+    lost = Counter(status for status in failed if status != "stopped")
     sources = Counter(r.proposal.source for r in state.finished)
-    training = sum(
-        run.seconds.get("training", 0.0) for runs in state.runs.values() for run in runs if run.role != "test"
-    )
+    training = sum(run.seconds.get("training", 0.0) for runs in state.runs.values() for run in on_validation(runs))
     return Cell(
-        method, seed, tag, complete, tuple(best), lost.total(), dict(lost), dict(sources), training,
-        state.session.self_reported,
-    )  # fmt: skip
+        method, seed, tag, complete, tuple(best), dict(lost), dict(sources), training, state.session.self_reported
+    )
 
 
 def rows(comparison: Comparison) -> list[Row]:
     """One row per method, the best mean first; methods without a complete session last."""
     ranks = mean_ranks(comparison)
     found = [_row(method, comparison, ranks.get(method)) for method in comparison.methods]
-    return sorted(found, key=lambda row: math.inf if row.mean is None else comparison.sign * row.mean)
+    return sorted(found, key=lambda row: math.inf if row.mean is None else minimised(row.mean, comparison.goal))
 
 
 def _row(method: str, comparison: Comparison, rank: float | None) -> Row:
@@ -148,7 +141,7 @@ def mean_ranks(comparison: Comparison) -> dict[str, float]:
     seeds = set.intersection(*(set(values) for values in finals.values())) if finals else set()
 
     def rank(method: str, seed: int) -> float:
-        differences = [comparison.sign * (values[seed] - finals[method][seed]) for values in finals.values()]
+        differences = [minimised(values[seed] - finals[method][seed], comparison.goal) for values in finals.values()]
         return 0.5 + sum(d < 0 for d in differences) + 0.5 * sum(d == 0 for d in differences)
 
     return {method: fmean(rank(method, seed) for seed in seeds) for method in comparison.methods} if seeds else {}

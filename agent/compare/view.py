@@ -28,7 +28,7 @@ from agent import text
 from agent.compare import paper
 from agent.compare.chart import curves
 from agent.compare.plan import Plan
-from agent.compare.statistics import SEEDS_TO_TEST, Comparison, Row, Test, pair_tests, rows
+from agent.compare.statistics import SEEDS_TO_TEST, Comparison, Test, pair_tests, rows
 from agent.files import replace_file
 from agent.review.report.html import render_page
 from agent.review.terminal.table import Column, Columns
@@ -47,7 +47,7 @@ def comparison_json(comparison: Comparison, tag: str) -> dict[str, Any]:
         "complete": comparison.complete,
         "methods": to_json(rows(comparison)),
         "tests": to_json(pair_tests(comparison)),
-        "cells": [{**to_json(cell), "trials": cell.trials} for cell in comparison.cells],
+        "cells": [{**to_json(cell), "trials": cell.trials, "failed": cell.failed} for cell in comparison.cells],
         "paper": to_json(_published(comparison)),
     }
 
@@ -86,17 +86,19 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Columns:
     return Columns([Column(name, itemgetter(k), right=0 < k < last) for k, name in enumerate(header)], lines)
 
 
-def method_lines(comparison: Comparison) -> list[tuple[str, ...]]:
+def method_lines(comparison: Comparison) -> Sequence[tuple[str, ...]]:
     """The header of the table, and a line per method."""
-    header = ("method", comparison.metric, "sd", "rank", "failed", "trials", "seeds", "source of trials")
-    return [header, *(_method_line(row, comparison.self_reported) for row in rows(comparison))]
+    lines = [("method", comparison.metric, "sd", "rank", "failed", "trials", "seeds", "source of trials")]
+    for row in rows(comparison):
+        mean, sd = text.number(row.mean, comparison.self_reported), text.number(row.sd)
+        rank = text.MISSING if row.rank is None else f"{row.rank:.1f}"
+        figures = (mean, sd, rank, _share(row.failed_share), str(row.trials), str(row.seeds))
+        lines.append((row.method, *figures, _counts(row.sources)))
+    return lines
 
 
-def _method_line(row: Row, star: bool) -> tuple[str, ...]:
-    share = text.MISSING if row.failed_share is None else f"{row.failed_share:.0%}"
-    rank = text.MISSING if row.rank is None else f"{row.rank:.1f}"
-    mean, sd = text.number(row.mean, star), text.number(row.sd)
-    return row.method, mean, sd, rank, share, str(row.trials), str(row.seeds), _counts(row.sources)
+def _share(value: float | None) -> str:
+    return text.MISSING if value is None else f"{value:.0%}"
 
 
 def test_lines(comparison: Comparison) -> list[str]:
@@ -116,7 +118,7 @@ def _test_line(test: Test) -> str:
 def paper_lines(comparison: Comparison) -> list[tuple[str, ...]]:
     """Published figures of the methods that are compared."""
     return [
-        (f.theirs, f"{f.value:.4f}", text.MISSING if f.failed is None else f"{f.failed:.0%}", f.version)
+        (f.theirs, f"{f.value:.4f}", _share(f.failed), f.version)
         for f in _published(comparison)
         if f.method in comparison.methods
     ]

@@ -21,7 +21,7 @@ Sources:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -147,8 +147,7 @@ class Belief:
         """Decide an edit; a kept one becomes part of the level. Its mixture enters by its first two moments."""
         filters, edit, name = self._filters, self._open[trial], EditEffect(trial)
         if not edit.wild:  # a wild loss is outside the mixture, and says nothing about other edits
-            found = self._posterior(trial)
-            weights = self._weights({trial: found})
+            found, weights = self._posterior(trial), self._weights()
             self._effects.learn(weights @ found.parts)
             self._sharing.learn(edit.weights, np.log(self._by_share(trial, weights) / edit.priors))
             filters.log_weights = filters.log_weights + found.evidence
@@ -175,8 +174,7 @@ class Belief:
 
     def estimate(self, trial: int) -> Estimate:
         """The posterior of an open edit, averaged over the filters."""
-        found = self._posterior(trial)
-        weights = self._weights({trial: found})
+        found, weights = self._posterior(trial), self._weights()
         return Estimate(
             float(weights @ found.probability),
             *moments(weights, found.gain, found.variance),
@@ -264,12 +262,12 @@ class Belief:
 
     # mixture and weights
 
-    def _weights(self, known: Mapping[int, Posterior] = {}) -> Array:
+    def _weights(self) -> Array:
         """Of the filters: evidence of the runs, with the mixture in place of the stand-in for every open edit."""
         total = self._filters.log_weights.copy()
         for trial, edit in self._open.items():
             if not edit.wild:
-                total += (known[trial] if trial in known else self._posterior(trial)).evidence
+                total += self._posterior(trial).evidence
         weights = np.exp(total - total.max())
         return np.asarray(weights / weights.sum())
 

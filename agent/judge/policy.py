@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NAMES = ("confirm", "margin", "greedy", "stacked")
 MARGIN_INCUMBENT_RUNS = 3  # runs of the incumbent before ``margin`` keeps an edit
+MEMORY_SHARE = 0.25  # growth of peak memory, as a share, above which an edit needs twice the gain
 MEMORY_FLOOR = 0.1  # GB of growth that never counts: small processes vary by their share
 CLEAR = 3.0  # standard errors of a gain that is clear from one run on each side
 RETRIES = 2  # failed repeats of the incumbent that are tolerated
@@ -42,7 +43,6 @@ class Policy:
     name: str = "confirm"
     alpha: float = 0.05  # margin: false-positive rate of one decision
     keep_simpler: bool = False  # keep a tie within the noise if its syntax tree is smaller
-    memory_share: float = 0.25  # growth of peak memory, as a share, above which an edit needs twice the gain
     stop_hopeless: bool = True  # confirm: stop a run whose loss curve says that the edit will be dropped
 
 
@@ -116,7 +116,7 @@ def _first_runs(history: History, policy: Policy) -> MeasureNext | None:
 def _margin(history: History, policy: Policy, gain: Gain) -> Verdict | MeasureNext:
     """One-sided t test of one run of the candidate."""
     assert gain.se is not None
-    bar = t_quantile(1 - policy.alpha, history.noise.dof) * gain.se * _memory_factor(history, policy)
+    bar = t_quantile(1 - policy.alpha, history.noise.dof) * gain.se * _memory_factor(history)
     if gain.value > bar:
         runs = history.incumbent_runs
         if history.noise.sd and gain.m < MARGIN_INCUMBENT_RUNS and len(runs) - gain.m <= RETRIES:
@@ -140,7 +140,7 @@ def _confirm(history: History, policy: Policy, gain: Gain) -> Verdict | MeasureN
         {run.seed for run in runs} for runs in (history.candidate_runs, history.incumbent_runs)
     )
     evidence = paired.Evidence(history.trial, of_candidate, of_incumbent, history.runs)
-    costly = _memory_factor(history, policy) > 1
+    costly = _memory_factor(history) > 1
     step, found = paired.decide(history.belief, evidence, history.seeds, paired.KEEP_COSTLY if costly else paired.KEEP)
     reason = in_words(found.probability) + (", and needs much more memory" if costly else "")
     if isinstance(step, paired.Next):
@@ -183,12 +183,12 @@ def _without_noise(history: History, gain: Gain, tie: bool) -> Verdict:
     return _verdict(history, "keep" if same else "revert", _simpler(history) if same else "not better", gain)
 
 
-def _memory_factor(history: History, policy: Policy) -> float:
+def _memory_factor(history: History) -> float:
     after, before = (
         max((run.peak_memory_gb or 0.0 for run in runs), default=0.0)
         for runs in (history.candidate_runs, history.incumbent_runs)
     )
-    return 2.0 if before > 0 and after > before * (1 + policy.memory_share) + MEMORY_FLOOR else 1.0
+    return 2.0 if before > 0 and after > before * (1 + MEMORY_SHARE) + MEMORY_FLOOR else 1.0
 
 
 def _simpler(history: History) -> str:
@@ -223,7 +223,7 @@ def policy_from(name: str, **constants: Any) -> Policy:
         UsageError: There is no such policy; names the nearest.
     """
     check_choice(name, NAMES, "policy")
-    return replace(Policy(name), **constants)
+    return Policy(name, **constants)
 
 
 def needs_noise(policy: Policy) -> bool:

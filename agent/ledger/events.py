@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -23,16 +23,20 @@ class NotAnEvent(ValueError):
     """A JSON object that is not an event of this schema."""
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """One line of a ledger."""
+
     v: Literal[1] = 1
     time: float = UNSTAMPED  # seconds since the epoch; ``Ledger.append`` sets it
 
 
-class _OfTrial(_Event, frozen=True, kw_only=True):
+class OfTrial(Event, frozen=True, kw_only=True):
+    """An event of one trial."""
+
     trial: int  # 0 is the baseline
 
 
-class SessionStarted(_Event, frozen=True, kw_only=True, tag="session"):
+class SessionStarted(Event, frozen=True, kw_only=True, tag="session"):
     """The first event: what the session works on. Fields that an older ledger lacks take their default."""
 
     kind: str | UnsetType = UNSET  # "replay" or "promote" in their ledgers, as are the next three fields
@@ -64,13 +68,13 @@ class SessionStarted(_Event, frozen=True, kw_only=True, tag="session"):
         return None if self.time == UNSTAMPED else self.time
 
 
-class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
+class Planned(Event, frozen=True, kw_only=True, tag="planned"):
     """What a replay or promotion measures, and with what its results are compared. The latest event counts."""
 
     plan: Mapping[str, Any]  # JSON form of ``agent.replay.plan.Plan``
 
 
-class Asked(_OfTrial, frozen=True, kw_only=True, tag="asked"):
+class Asked(OfTrial, frozen=True, kw_only=True, tag="asked"):
     """A proposal arrived. It opens a trial, unless ``proposal.ending`` is set."""
 
     started: float | None = None  # when it was asked for
@@ -78,7 +82,7 @@ class Asked(_OfTrial, frozen=True, kw_only=True, tag="asked"):
     proposal: Proposal
 
 
-class Repaired(_OfTrial, frozen=True, kw_only=True, tag="repaired"):
+class Repaired(OfTrial, frozen=True, kw_only=True, tag="repaired"):
     """The model answered to the failure of its edit before training.
 
     ``proposal`` replaces the edit of the trial, unless its ``ending`` is set.
@@ -88,7 +92,7 @@ class Repaired(_OfTrial, frozen=True, kw_only=True, tag="repaired"):
     proposal: Proposal
 
 
-class Candidate(_OfTrial, frozen=True, kw_only=True, tag="candidate"):
+class Candidate(OfTrial, frozen=True, kw_only=True, tag="candidate"):
     """The edit of a trial was committed, for the first time or on top of a newer head."""
 
     commit: str
@@ -96,7 +100,7 @@ class Candidate(_OfTrial, frozen=True, kw_only=True, tag="candidate"):
     parent: str = ""  # accepted commit that it stands on
 
 
-class RunStarted(_OfTrial, frozen=True, kw_only=True, tag="run_started"):
+class RunStarted(OfTrial, frozen=True, kw_only=True, tag="run_started"):
     """A run was handed to a worker."""
 
     commit: str
@@ -105,29 +109,29 @@ class RunStarted(_OfTrial, frozen=True, kw_only=True, tag="run_started"):
     trace: str  # directory of the run's files, relative to the run directory
 
 
-class Measured(_OfTrial, frozen=True, kw_only=True, tag="measured"):
+class Measured(OfTrial, frozen=True, kw_only=True, tag="measured"):
     """A run ended with a measurement."""
 
     measurement: Measurement
 
 
-class Judged(_OfTrial, frozen=True, kw_only=True, tag="judged"):
+class Judged(OfTrial, frozen=True, kw_only=True, tag="judged"):
     """A trial ended with a verdict."""
 
     verdict: Verdict
 
 
-class Observed(_OfTrial, frozen=True, kw_only=True, tag="told"):
+class Observed(OfTrial, frozen=True, kw_only=True, tag="told"):
     """The proposer has received the outcome of a trial."""
 
 
-class Moved(_OfTrial, frozen=True, kw_only=True, tag="moved"):
+class Moved(OfTrial, frozen=True, kw_only=True, tag="moved"):
     """The head moved to the accepted commit of a trial."""
 
     commit: str
 
 
-class Stacked(_OfTrial, frozen=True, kw_only=True, tag="stacked"):
+class Stacked(OfTrial, frozen=True, kw_only=True, tag="stacked"):
     """Policy stacked: a commit with several undecided edits was built, to be run once. ``trial`` holds its files."""
 
     commit: str
@@ -138,13 +142,13 @@ class Stacked(_OfTrial, frozen=True, kw_only=True, tag="stacked"):
     seed: int = 0
 
 
-class Weighed(_OfTrial, frozen=True, kw_only=True, tag="weighed"):
+class Weighed(OfTrial, frozen=True, kw_only=True, tag="weighed"):
     """Policy stacked: what each undecided edit is worth after a run of ``trial``. For people; nothing depends on it."""
 
     edits: tuple[Weight, ...]
 
 
-class Published(_OfTrial, frozen=True, kw_only=True, tag="published"):
+class Published(OfTrial, frozen=True, kw_only=True, tag="published"):
     """Policy stacked: the head moved to the accepted commit of ``trial``, past those of other trials.
 
     The tree of the last commit ran; those between were not run alone.
@@ -154,56 +158,40 @@ class Published(_OfTrial, frozen=True, kw_only=True, tag="published"):
     commits: tuple[str, ...]
 
 
-class Lost(_OfTrial, frozen=True, kw_only=True, tag="lost"):
+class Lost(OfTrial, frozen=True, kw_only=True, tag="lost"):
     """A run ended without a measurement: the machine failed, or the session was interrupted."""
 
     trace: str
     reason: str = ""
 
 
-class ServerProblem(_Event, frozen=True, kw_only=True, tag="server_problem"):
+class ServerProblem(Event, frozen=True, kw_only=True, tag="server_problem"):
     """The model server that sleeps during runs was wrong after a sleep or a wake; see ``llm.sleeping_server``."""
 
     problem: str
     action: str  # restarted; split: without sleep mode from now on; waiting; noted: it goes on
 
 
-class Resumed(_Event, frozen=True, kw_only=True, tag="resumed"):
+class Resumed(Event, frozen=True, kw_only=True, tag="resumed"):
     """A session goes on after an interruption."""
 
     attempt: int = 0
     changes: Mapping[str, Any] | UnsetType = UNSET  # fields of ``SessionStarted``; ``settings``: changed settings
 
 
-class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
+class Ended(Event, frozen=True, kw_only=True, tag="ended"):
     """A session ended, for this reason."""
 
     reason: str
 
 
-Event: TypeAlias = (
-    SessionStarted
-    | Planned
-    | Asked
-    | Repaired
-    | Candidate
-    | RunStarted
-    | Measured
-    | Judged
-    | Observed
-    | Moved
-    | Stacked
-    | Weighed
-    | Published
-    | Lost
-    | ServerProblem
-    | Resumed
-    | Ended
-)
-OfSession: TypeAlias = SessionStarted | Planned | ServerProblem | Resumed | Ended  # events without a trial
-EVENTS: Mapping[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Event)}
-
-_decode = msgspec.json.Decoder(Event).decode
+EVENTS: Mapping[str, type[Event]] = {
+    str(kind.__struct_config__.tag): kind
+    for kind in (*Event.__subclasses__(), *OfTrial.__subclasses__())
+    if kind is not OfTrial
+}
+_ANY: Any = Union[tuple(EVENTS.values())]  # noqa: UP007
+_decode = msgspec.json.Decoder(_ANY).decode
 _decode_text = json.JSONDecoder().raw_decode
 
 
@@ -263,7 +251,7 @@ def _lenient(line: bytes) -> Event:
     if fields.get("v") != SCHEMA:
         raise NotAnEvent(f"schema {fields.get('v')!r}, this version reads {SCHEMA}")
     try:
-        event: Event = msgspec.convert(fields, Event)
+        event: Event = msgspec.convert(fields, _ANY)
     except (ValueError, OverflowError, RecursionError) as error:
         raise NotAnEvent(str(error)) from None
     return event

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import msgspec
 
@@ -62,14 +62,12 @@ class Ledger:
         self.path = path
         self._clock = clock
         data = path.read_bytes() if path.exists() else b""
-        events, good = parse(data, str(path))
-        self.events: list[Event] = events
+        self.events, good = parse(data, str(path))
         self._builder = StateBuilder()
-        self._builder.apply_all(events, str(path))
+        self._builder.apply_all(self.events, str(path))
         try:
-            self._file = path.open("r+b" if path.exists() else "w+b")
-            self._file.truncate(good)
-            self._file.seek(good)
+            path.touch()
+            self._file = _opened(path, good)
             os.fsync(self._file.fileno())
             _sync_folder(path.parent)
         except OSError as error:
@@ -88,7 +86,7 @@ class Ledger:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._file = _reopen(self.path, start)
+            self._file = _opened(self.path, start)  # the buffer of a failed write must not reach the file later
             raise EnvironmentProblem(
                 f"cannot write {self.path}: {error.strerror}. Free some space, then `overnight resume`."
             ) from error
@@ -112,8 +110,8 @@ class Ledger:
         self.close()
 
 
-def _reopen(path: Path, end: int) -> Any:
-    """Open the file anew, cut at its last whole line: the buffer of a failed write must not reach it later."""
+def _opened(path: Path, end: int) -> BinaryIO:
+    """The file, cut at the end of its last whole line."""
     file = path.open("r+b")
     file.truncate(end)
     file.seek(end)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.ledger.events import Asked, Event, NotAnEvent, OfSession, decode
+from agent.ledger.events import Asked, Event, NotAnEvent, OfTrial, decode
 from agent.ledger.state import LedgerDamaged, State, StateBuilder
 from agent.types import Proposal, Record
 
@@ -84,7 +84,7 @@ def _torn(line: bytes) -> bool:
 
 def _make_room(builder: StateBuilder, event: Event) -> None:
     """Add a placeholder for each trial whose ``asked`` line is lost, so that later trials keep their numbers."""
-    if isinstance(event, OfSession) or event.trial - len(builder.records) > 1_000_000:
+    if not isinstance(event, OfTrial) or event.trial - len(builder.records) > 1_000_000:
         return
     wanted = event.trial - 1 if isinstance(event, Asked) else event.trial
     while len(builder.records) < wanted:

@@ -11,28 +11,8 @@ from typing import Any
 import msgspec
 
 from agent.errors import OvernightError
-from agent.ledger.events import (
-    Asked,
-    Candidate,
-    Ended,
-    Event,
-    Judged,
-    Lost,
-    Measured,
-    Moved,
-    Observed,
-    Planned,
-    Published,
-    Repaired,
-    Resumed,
-    RunStarted,
-    ServerProblem,
-    SessionStarted,
-    Stacked,
-    Weighed,
-    fields_of,
-    name_of,
-)
+from agent.ledger import events
+from agent.ledger.events import Event, RunStarted, ServerProblem, SessionStarted, Stacked, fields_of, name_of
 from agent.types import Measurement, Proposal, Record, Repair, Verdict, Weight, copy_with, values_of
 
 RETRIES = 3  # lost runs in a row per worker after which a session or replay stops
@@ -154,13 +134,13 @@ class StateBuilder:
         except (LookupError, ValueError) as error:
             raise LedgerDamaged(f"an event {name_of(event)!r} does not fit those before it: {error}") from error
 
-    def apply_all(self, events: Iterable[Event], name: str) -> None:
+    def apply_all(self, log: Iterable[Event], name: str) -> None:
         """Fold the events of a whole ledger.
 
         Raises:
             LedgerDamaged: names the line.
         """
-        for number, event in enumerate(events, start=1):
+        for number, event in enumerate(log, start=1):
             try:
                 self.apply(event)
             except LedgerDamaged as error:
@@ -168,49 +148,49 @@ class StateBuilder:
 
     def _apply(self, event: Event, since: float) -> None:
         match event:
-            case SessionStarted():
+            case events.SessionStarted():
                 self.session = event
-            case Planned():
+            case events.Planned():
                 self.plan = event.plan
-            case Asked():
+            case events.Asked():
                 self._ask(event, since)
-            case Repaired():
+            case events.Repaired():
                 self._repair(event)
-            case Candidate():
+            case events.Candidate():
                 self._commit(event)
-            case RunStarted():
+            case events.RunStarted():
                 self.started.append(event)
-            case Measured():
+            case events.Measured():
                 self._measure(event)
-            case Judged():
+            case events.Judged():
                 self._change(event.trial, verdict=event.verdict, ended=event.time)
                 self.open = [trial for trial in self.open if trial != event.trial]
                 if event.verdict.decision == "keep":
                     self.keeps.append(event.trial)
-            case Observed():
+            case events.Observed():
                 self.observed.add(event.trial)
-            case Moved():
+            case events.Moved():
                 self._change(event.trial, accepted=event.commit)
                 self.moved[event.trial] = event.commit
-            case Stacked():
+            case events.Stacked():
                 self.stacks.append(event)
-            case Weighed():
+            case events.Weighed():
                 self.weights.update({weight.trial: weight for weight in event.edits})
-            case Published():
+            case events.Published():
                 for trial, commit in zip(event.trials, event.commits, strict=True):
                     self._change(trial, accepted=commit)
                     self.moved[trial] = commit
-            case Lost():
+            case events.Lost():
                 self._close_run(event.trace)
                 self.lost += 1
-            case ServerProblem():
+            case events.ServerProblem():
                 self.server_problems.append(event)
-            case Resumed():
+            case events.Resumed():
                 self._resume(event, since)
-            case Ended():
+            case events.Ended():
                 self.ended = event.reason
 
-    def _ask(self, event: Asked, since: float) -> None:
+    def _ask(self, event: events.Asked, since: float) -> None:
         if event.trial != len(self.records) + 1:
             raise ValueError(f"trial {event.trial}, where the next one is {len(self.records) + 1}")
         ended = event.time if event.proposal.ending else None
@@ -220,7 +200,7 @@ class StateBuilder:
         if not event.proposal.ending:
             self.open.append(event.trial)
 
-    def _repair(self, event: Repaired) -> None:
+    def _repair(self, event: events.Repaired) -> None:
         before = self._record(event.trial)
         asking = before.asking + event.waited
         if event.proposal.ending:
@@ -237,7 +217,7 @@ class StateBuilder:
             repairs=(*before.repairs, Repair(before.proposal, before.runs)),
         )
 
-    def _commit(self, event: Candidate) -> None:
+    def _commit(self, event: events.Candidate) -> None:
         before = self._record(event.trial)
         rebased = before.candidate is not None and event.commit != before.candidate
         self._change(
@@ -249,7 +229,7 @@ class StateBuilder:
             revision=before.revision + rebased,
         )
 
-    def _measure(self, event: Measured) -> None:
+    def _measure(self, event: events.Measured) -> None:
         run = event.measurement
         if event.trial and run.commit == (before := self._record(event.trial)).candidate:
             self._change(event.trial, runs=(*before.runs, run))
@@ -263,7 +243,7 @@ class StateBuilder:
     def _close_run(self, trace: str) -> None:
         self.started = [run for run in self.started if run.trace != trace]
 
-    def _resume(self, event: Resumed, since: float) -> None:
+    def _resume(self, event: events.Resumed, since: float) -> None:
         changes = dict(event.changes or {})
         self.settings = changes.pop("settings", self.settings)
         if changes:
@@ -288,18 +268,18 @@ class StateBuilder:
         return State(**{**vars(self), **copies})
 
 
-def fold(events: Iterable[Event], name: str = "ledger.jsonl") -> State:
+def fold(log: Iterable[Event], name: str = "ledger.jsonl") -> State:
     """The state that a list of events describes. It depends on nothing else."""
     builder = StateBuilder()
-    builder.apply_all(events, name)
+    builder.apply_all(log, name)
     return builder.state()
 
 
-def lost_in_a_row(events: Sequence[Event]) -> int:
+def lost_in_a_row(log: Sequence[Event]) -> int:
     """Runs lost to the machine since anything last worked."""
     count = 0
-    for event in reversed(events):
-        if isinstance(event, Lost):
+    for event in reversed(log):
+        if isinstance(event, events.Lost):
             count += 1
         elif not isinstance(event, RunStarted | ServerProblem):
             break

@@ -10,9 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 from urllib.parse import urlsplit, urlunsplit
@@ -24,8 +22,8 @@ from agent.llm.chat import Message, ModelInfo, Options, Reply, estimate_tokens, 
 from agent.llm.connection import Connection, RequestFailed
 from agent.llm.parameters import Parameters
 from agent.llm.responses import PROBE, enforced_forms, read_completion, read_models, window_of
-from agent.llm.retries import Retries, RetriesExhausted
-from agent.llm.streaming import STREAM, Limits, completion
+from agent.llm.retries import Retries
+from agent.llm.streaming import STREAM, completion
 
 CONNECT_PATIENCE = 10.0  # seconds of retries for the first request to a server
 
@@ -60,50 +58,39 @@ class ChatModel:
     Args:
         base_url: for example ``http://127.0.0.1:8000/v1``.
         model: its name on the server; None takes the only model of the server.
-        api_key: default from ``OVERNIGHT_LLM_API_KEY`` or ``OPENAI_API_KEY``.
         timeout: seconds until the first token of a reply, or until the end of a reply that is not streamed.
         token_timeout: seconds between two tokens of a reply, at most ``timeout``.
         patience: seconds of retries for one request.
         connect_patience: seconds of retries for the list of models; None is ``CONNECT_PATIENCE``.
-        max_attempts: bound on the attempts of one request.
-        sleep, clock, rng: for tests.
+        retries: number of attempts of one request, and the pauses between them.
     """
 
     def __init__(
         self,
         base_url: str,
         model: str | None = None,
-        api_key: str | None = None,
         timeout: float = 600.0,
         token_timeout: float = 120.0,
         *,
         patience: float = 900.0,
         connect_patience: float | None = None,
-        max_attempts: int = 12,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        rng: random.Random | None = None,
+        retries: Retries | None = None,
     ) -> None:
         self.base_url = normal_base_url(base_url)
-        self._key = (api_key or "").strip() or key_of_environment()
+        self._key = key_of_environment()
         if self._key and not (self._key.isascii() and self._key.isprintable()):
             raise UsageError(
                 f"the API key holds characters that no HTTP header can carry; set {KEY_VARIABLES[0]} again"
             )
         self._model = model
-        self._limits = Limits(timeout, min(timeout, token_timeout))
+        self._timeout, self._token_timeout = timeout, min(timeout, token_timeout)
         self._connection = Connection(self.base_url, self._key, timeout)
-        self._retries = Retries(max_attempts, sleep, clock, rng or random.Random())
+        self._retries = retries or Retries()
         self._patience = patience
         self._connect_patience = CONNECT_PATIENCE if connect_patience is None else connect_patience
         self._requests = Parameters(self._post, lambda text: log.warning("%s %s", self._connection, text))
-        self._stream: Mapping[str, Any] = STREAM  # empty for a server that does not stream
         self._info: ModelInfo | None = None
         self._has_tokenizer = True  # until a request to /tokenize fails
-
-    def scrub(self, text: str) -> str:
-        """``text`` without this model's API key and the password of its address."""
-        return self._connection.scrub(text)
 
     def complete(self, messages: Sequence[Message], **options: Unpack[Options]) -> Reply:
         """Send a conversation and return the reply.
@@ -116,7 +103,7 @@ class ChatModel:
         body = self._body(messages, **options)
         began, failures = self._retries.clock(), list[str]()
         try:
-            reply = self._call(lambda: self._send(body), self._patience, failures)
+            reply = self._call(lambda: self._requests.send({**body, **STREAM}), self._patience, failures)
         except RequestFailed as error:
             raise self._refused(error) from None
         seconds = self._retries.clock() - began
@@ -133,24 +120,25 @@ class ChatModel:
         if self._info is None:
             known = self._models()
             names = [str(model["id"]) for model in known]
-            if self._model is None and len(names) != 1:
-                raise explanations.no_choice(str(self._connection), names)
-            if self._model is not None and names and self._model not in names:
+            if self._model is None:
+                if len(names) != 1:
+                    raise explanations.no_choice(str(self._connection), names)
+                self._model = names[0]
+            elif names and self._model not in names:
                 log.warning("%s", explanations.unlisted(str(self._connection), self._model, names))
-            self._model = name = names[0] if self._model is None else self._model
-            entry = next((model for model in known if model["id"] == name), {})
+            entry = next((model for model in known if model["id"] == self._model), {})
             window = window_of(entry)
 
             def ask(needed: str, options: Options) -> Reply:
                 body = self._body([{"role": "user", "content": PROBE}], **options)
-                return self._call(lambda: self._send(body, needed), self._patience)
+                return self._call(lambda: self._requests.send({**body, **STREAM}, needed), self._patience)
 
             try:
                 forms = enforced_forms(ask, window)
             except RequestFailed as error:
                 raise self._refused(error) from None
             server = str(entry.get("owned_by") or "unknown")[:40]
-            self._info = ModelInfo(name, window, server, self._connection.version(), forms)
+            self._info = ModelInfo(self._model, window, server, self._connection.version(), forms)
         return self._info
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -159,7 +147,7 @@ class ChatModel:
             try:
                 body = {**self._body(messages), "add_generation_prompt": True}
                 count = json.loads(self._connection.post(self._connection.root + "/tokenize", body))["count"]
-                if isinstance(count, int) and not isinstance(count, bool) and count > 0:
+                if isinstance(count, int) and count > 0:
                     return count
             except (RequestFailed, ValueError, KeyError, TypeError):
                 pass
@@ -180,24 +168,26 @@ class ChatModel:
             body["structured_outputs"] = {"grammar": given["grammar"]}
         return {"model": model, "messages": [dict(message) for message in messages], **body}
 
-    def _send(self, body: dict[str, Any], needed: str = "") -> Reply:
-        return self._requests.send({**body, **self._stream}, needed)
-
     def _post(self, body: dict[str, Any]) -> Reply:
-        answer, streamed = completion(self._connection, body, self._limits)
+        answer, streamed = completion(self._connection, body, self._timeout, self._token_timeout)
         reply = read_completion(answer)
-        if self._stream and body.get("stream") and not streamed:
-            self._stream = {}
+        if body.get("stream") and not streamed:
+            self._requests.leave_out("stream")
             log.warning("%s does not stream: --llm-timeout bounds the whole of each reply", self._connection)
         return reply
 
     def _call(self, request: Callable[[], T], patience: float, failures: list[str] | None = None) -> T:
         """``request`` with retries. Raises RequestFailed if waiting does not help, else ModelUnavailable."""
+        failures = [] if failures is None else failures
+        began = self._retries.clock()
         try:
-            return self._retries.call(request, patience, failures if failures is not None else [])
-        except RetriesExhausted as problem:
+            return self._retries.call(request, patience, failures)
+        except RequestFailed as error:
+            if not error.transient:
+                raise
             bypass = urlsplit(self.base_url).hostname or "" if self._connection.proxy else ""
-            raise explanations.unavailable(str(self._connection), problem, self._patience, bypass) from None
+            waited = self._retries.clock() - began
+            raise explanations.unavailable(str(self._connection), error, len(failures), waited, bypass) from None
 
     def _models(self) -> list[dict[str, Any]]:
         """The entries of /models; empty if the server has no list, or refuses it and the user has named the model."""

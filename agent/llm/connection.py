@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import (  # type: ignore[attr-defined]
@@ -77,7 +78,6 @@ class Connection:
         self.base_url, self._key, self._timeout = base_url, key, timeout
         self.root = base_url.removesuffix("/v1")
         self.proxy = proxy_for(base_url)
-        self._opened: OpenAI | None = None
 
     def __str__(self) -> str:
         through = f" through {self.proxy}" if self.proxy else ""
@@ -88,12 +88,14 @@ class Connection:
         return scrub(text, self._key, urlsplit(self.base_url).password)
 
     def get(self, path: str) -> str:
-        """The body of a GET request. Raises RequestFailed, ModelMisconfigured."""
-        return self._request("get", path)
+        """The body of the answer to a GET request. Raises RequestFailed, ModelMisconfigured."""
+        with self._failures():
+            return self._client.get(path, cast_to=str)
 
     def post(self, path: str, body: dict[str, Any]) -> str:
         """The body of the answer to a POST request. Raises RequestFailed, ModelMisconfigured."""
-        return self._request("post", path, body=body)
+        with self._failures():
+            return self._client.post(path, cast_to=str, body=body)
 
     def version(self) -> str:
         """The version of the server software by vLLM's /version, else ""."""
@@ -105,17 +107,14 @@ class Connection:
     @contextmanager
     def streamed(self, path: str, body: dict[str, Any]) -> Iterator[Response]:
         """The response to a POST request, whose body has not been read. Raises RequestFailed, ModelMisconfigured."""
-        client = self._open()
         from openai import Stream
 
         kind = Stream[object]
-        with self._failures(), client.post(path, cast_to=object, body=body, stream=True, stream_cls=kind) as reply:
+        with (
+            self._failures(),
+            self._client.post(path, cast_to=object, body=body, stream=True, stream_cls=kind) as reply,
+        ):
             yield reply.response
-
-    def _request(self, method: str, path: str, **options: Any) -> str:
-        client = self._open()
-        with self._failures():
-            return str(getattr(client, method)(path, cast_to=str, **options))
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -124,7 +123,7 @@ class Connection:
 
         try:
             yield
-        except RequestFailed:
+        except (RequestFailed, ModelMisconfigured):
             raise
         except APIStatusError as error:
             body = read_error(error.response.text)
@@ -136,39 +135,36 @@ class Connection:
             reason = f"{str(error).rstrip('.') or type(error).__name__}{cause}"
             raise RequestFailed(self.scrub(" ".join(reason.split()))) from None
 
-    def _open(self) -> OpenAI:
-        if self._opened is None:
-            import openai
+    @cached_property
+    def _client(self) -> OpenAI:
+        import openai
 
-            # Without a proxy for this server, proxies of the environment must not even be looked at: one that the
-            # HTTP library cannot use would raise.
-            options: dict[str, Any] = {}
-            try:
-                if self.proxy is not None:
-                    options = {"proxy": self.proxy.url}
-                elif getproxies_environment():
-                    options = {"trust_env": False, "verify": ssl.create_default_context()}
-                self._opened = openai.OpenAI(
-                    api_key=self._key or "EMPTY",
-                    base_url=self.base_url,
-                    timeout=self._timeout,
-                    max_retries=0,  # ChatModel retries: bounded and recorded
-                    http_client=openai.DefaultHttpxClient(**options),
-                )
-            except Exception as error:  # of openai, its HTTP library, ssl and packages that are not installed
-                raise ModelMisconfigured(self._not_opened(error)) from None
-        return self._opened
-
-    def _not_opened(self, error: Exception) -> str:
-        host = urlsplit(self.base_url).hostname
-        if self.proxy is not None:
-            return (
-                f"cannot use {self.proxy} for the model server at {host}: {str(error).rstrip('.')}. Unset "
-                f"{self.proxy.variable}, add {host} to NO_PROXY, or for SOCKS: pip install socksio."
+        # Without a proxy for this server, proxies of the environment must not even be looked at: one that the HTTP
+        # library cannot use would raise.
+        options: dict[str, Any] = {}
+        try:
+            if self.proxy is not None:
+                options = {"proxy": self.proxy.url}
+            elif getproxies_environment():
+                options = {"trust_env": False, "verify": ssl.create_default_context()}
+            return openai.OpenAI(
+                api_key=self._key or "EMPTY",
+                base_url=self.base_url,
+                timeout=self._timeout,
+                max_retries=0,  # ChatModel retries: bounded and recorded
+                http_client=openai.DefaultHttpxClient(**options),
             )
-        names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENAI_CUSTOM_HEADERS") if os.environ.get(name)]
-        hint = f" Check {', '.join(names)}." if names else ""
-        return f"cannot open a client for the model server at {host}: {str(error).rstrip('.')}.{hint}"
+        except Exception as error:  # of openai, its HTTP library, ssl and packages that are not installed
+            why, host = str(error).rstrip("."), urlsplit(self.base_url).hostname
+            if self.proxy is not None:
+                message = (
+                    f"cannot use {self.proxy} for the model server at {host}: {why}. Unset {self.proxy.variable}, add "
+                    f"{host} to NO_PROXY, or for SOCKS: pip install socksio."
+                )
+                raise ModelMisconfigured(message) from None
+            names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENAI_CUSTOM_HEADERS")
+            hint = f" Check {', '.join(found)}." if (found := [name for name in names if os.environ.get(name)]) else ""
+            raise ModelMisconfigured(f"cannot open a client for the model server at {host}: {why}.{hint}") from None
 
 
 def proxy_for(base_url: str) -> Proxy | None:

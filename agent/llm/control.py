@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,16 +43,14 @@ class Control:
     """The files of one port below the folder ``cache``."""
 
     def __init__(self, cache: Path, port: int) -> None:
-        self._folder, self._name = cache.expanduser() / "llm", f"serve-{port}"
+        self._folder, self._port = cache.expanduser() / "llm", port
 
     def _file(self, kind: str) -> Path:
-        return self._folder / f"{self._name}.{kind}"
-
-    # by the command
+        return self._folder / f"serve-{self._port}.{kind}"
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock: the port is this command's. Raises EnvironmentProblem if it is another command's."""
+        """By the command: hold the lock. Raises EnvironmentProblem if another command holds it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._file("lock").open("a") as lock:
             if not acquire(lock, LOCK_SECONDS):
@@ -62,11 +60,11 @@ class Control:
             yield
 
     def publish(self, served: Served) -> None:
-        """Say that the server is ready."""
+        """By the command: the server is ready."""
         replace_file(self._file("json"), json.dumps(asdict(served)))
 
     def requested(self) -> str:
-        """The request of a session, once; "" without one."""
+        """By the command: the request of a session, once; "" without one."""
         file = self._file("restart")
         try:
             wanted = file.read_text()
@@ -75,21 +73,18 @@ class Control:
             return ""
         return wanted if wanted in (RESTART, SPLIT) else ""
 
-    # by a session
-
-    def served(self, root: str) -> Served | None:
-        """The server at ``root``; None unless a running command keeps it, and its server was ready once."""
+    def served(self) -> Served | None:
+        """By a session: the server; None unless a running command keeps it, and its server was ready once."""
         try:
             with self._file("lock").open("r+") as lock:
                 if acquire(lock):
                     return None  # no command holds it
-            served = Served(**json.loads(self._file("json").read_text()))
+            return Served(**json.loads(self._file("json").read_text()))
         except (OSError, ValueError, TypeError):
             return None
-        return served if _port(served.root) == _port(root) else None
 
-    def restart(self, root: str, how: str, stop: Callable[[], bool]) -> None:
-        """Have the server restarted, and wait until it is ready.
+    def restart(self, how: str, stop: Callable[[], bool]) -> None:
+        """By a session: have the server restarted, and wait until it is ready.
 
         Args:
             how: ``RESTART`` or ``SPLIT``.
@@ -99,19 +94,15 @@ class Control:
             ModelUnavailable: the command has ended, or the server is not ready within ``LONGEST_START``.
             Interrupted: the user wants the session to end.
         """
-        before, deadline = self.served(root), time.monotonic() + LONGEST_START
+        before, deadline = self.served(), time.monotonic() + LONGEST_START
         if before is not None:
             replace_file(self._file("restart"), how)
-        while (now := self.served(root)) is not None and before is not None and time.monotonic() < deadline:
+        while before is not None and (now := self.served()) is not None and time.monotonic() < deadline:
             if now.starts > before.starts or now.pid != before.pid:
                 return
             if stop():
                 raise Interrupted
             time.sleep(POLL)
-        with suppress(OSError):
-            self._file("restart").unlink()
-        raise ModelUnavailable(f"the model server at {root} did not come back after a restart. Look at its log.")
-
-
-def _port(root: str) -> str:
-    return root.rpartition(":")[2]
+        self._file("restart").unlink(missing_ok=True)
+        where = f"the model server on port {self._port}"
+        raise ModelUnavailable(f"{where} did not come back after a restart. Look at its log.")

@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable, similar
 from agent.llm.api_keys import KEY_VARIABLES
 from agent.llm.connection import RequestFailed
-from agent.llm.retries import RetriesExhausted
 
 
-def unavailable(server: str, problem: RetriesExhausted, patience: float, bypass: str = "") -> ModelUnavailable:
-    """A server that does not answer. ``bypass``: its host, if a proxy is in use."""
-    count = len(problem.failures)
-    tried = "1 attempt" if count == 1 else f"{count} attempts over {problem.waited:.0f} s"
-    if problem.last.status == 0:
+def unavailable(server: str, error: RequestFailed, attempts: int, waited: float, bypass: str) -> ModelUnavailable:
+    """A server that does not answer in ``waited`` seconds. ``bypass``: its host, if a proxy is in use."""
+    tried = "1 attempt" if attempts == 1 else f"{attempts} attempts over {waited:.0f} s"
+    if error.status == 0:
         without = f" To connect without the proxy, add {bypass} to NO_PROXY." if bypass else ""
         hint = f"Start the server, or name another one with --llm-base-url.{without}"
-    elif problem.pause > patience:
-        hint = f"It asks to wait {problem.pause:.0f} s."
+    elif error.retry_after:
+        hint = f"It asks to wait {error.retry_after:.0f} s."
     else:
         hint = "Look at the server's log. `overnight resume TAG` continues a run that has begun."
-    return ModelUnavailable(f"{server} gave no answer in {tried}: {problem.failures[-1].rstrip('.')}. {hint}")
+    return ModelUnavailable(f"{server} gave no answer in {tried}: {str(error).rstrip('.')}. {hint}")
 
 
 def refused(

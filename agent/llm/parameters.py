@@ -37,6 +37,10 @@ class Parameters:
         self._post, self._warn = post, warn
         self._changes: dict[str, str] = {}  # refused parameter: its new name, "" to leave it out
 
+    def leave_out(self, name: str) -> None:
+        """Send no more requests with the parameter ``name``."""
+        self._changes[name] = ""
+
     def send(self, body: Mapping[str, Any], needed: str = "") -> Reply:
         """Post ``body``; after a refusal, post it again without that parameter, unless it is ``needed``.
 
@@ -54,7 +58,7 @@ class Parameters:
                     raise
                 changes[refused], reasons[refused] = _NEW_NAMES.get(refused, ""), str(error)
                 continue
-            self._changes = changes
+            self._changes |= changes
             for name, reason in reasons.items():
                 instead = f"send {changes[name]} instead" if changes[name] else "leave it out"
                 self._warn(f"refuses {name}; requests now {instead}. The server says: {reason}")
@@ -64,9 +68,9 @@ class Parameters:
 def _adapted(body: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
     out = dict(body)
     for name, new in changes.items():
-        if name in out:
-            value = out.pop(name)
-            out |= {new: value} if new else {}
+        value = out.pop(name, None)
+        if new and value is not None:
+            out[new] = value
     return out
 
 

@@ -3,26 +3,19 @@
 A template is ``prompts/NAME.md`` with variables in double braces; ``prompts/README.md`` lists them. A missing or an
 unknown variable is a ValueError, and filled-in text is not searched for variables.
 
-Output of trials and text of models is data in a prompt: without control characters, cut to size, unable to close its
+Output of trials and text of models is data in a prompt: cleaned as for a terminal, cut to size, unable to close its
 fence or to imitate a special token of a chat template.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import cache
 from importlib import resources
 
-_NAME = re.compile(r"[a-z][a-z0-9-]*")
+from agent import text as terminal
+
 _VARIABLE = re.compile(r"\{\{([a-z][a-z0-9_]*)\}\}")
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC and other strings up to their end: titles, links
-    r"|\x1b[ -/]*[0-~]?"  # shorter sequences
-    r"|\x9b[0-?]*[ -/]*[@-~]",
-    re.MULTILINE,
-)
 # A server tokenizes special tokens anywhere in the text, so one in a log could end the user's turn.
 _SPECIAL = re.compile(
     r"<(?=[|｜])"
@@ -31,7 +24,6 @@ _SPECIAL = re.compile(
     r"|<(?=</?SYS>>)",
     re.IGNORECASE,
 )
-_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, directions, surrogates, unassigned
 NOTES_LIMIT = 40_000  # characters of notes.md in a prompt
 
 
@@ -39,48 +31,41 @@ def fill(name: str, **values: object) -> str:
     """The template ``prompts/NAME.md`` with every variable replaced.
 
     Raises:
-        ValueError: there is no such template, or ``values`` are not exactly its variables.
+        ValueError: ``values`` are not exactly the variables of the template.
     """
-    text, wanted = template(name), variables(name)
-    if missing := wanted - values.keys():
-        raise ValueError(f"prompts/{name}.md needs {', '.join(sorted(missing))}")
-    if extra := values.keys() - wanted:
-        raise ValueError(f"prompts/{name}.md has no variable {', '.join(sorted(extra))}")
-    return _VARIABLE.sub(lambda match: str(values[match.group(1)]), text)
+    if values.keys() != variables(name):
+        raise ValueError(f"prompts/{name}.md has the variables {', '.join(sorted(variables(name)))}")
+    return _VARIABLE.sub(lambda match: str(values[match.group(1)]), template(name))
 
 
 def variables(name: str) -> frozenset[str]:
-    """The variables of a template. Raises ValueError for double braces that hold no variable."""
-    text = template(name)
-    if "{{" in (rest := _VARIABLE.sub("", text)) or "}}" in rest:
-        raise ValueError(f"prompts/{name}.md has double braces that are no variable: write {{{{name}}}} in lower case")
-    return frozenset(_VARIABLE.findall(text))
+    """The variables of a template."""
+    return frozenset(_VARIABLE.findall(template(name)))
 
 
 @cache
 def template(name: str) -> str:
-    """The text of ``prompts/NAME.md``. Raises ValueError."""
-    file = resources.files("prompts").joinpath(f"{name}.md")
-    if not _NAME.fullmatch(name) or not file.is_file():
-        raise ValueError(f"there is no template prompts/{name}.md")
-    return file.read_text(encoding="utf-8").strip() + "\n"
+    """The text of ``prompts/NAME.md``."""
+    return resources.files("prompts").joinpath(f"{name}.md").read_text(encoding="utf-8").strip() + "\n"
 
 
 def clean(text: str) -> str:
-    """``text`` without terminal escapes, invisible characters and special tokens of chat templates.
+    """``agent.text.clean`` without special tokens of chat templates.
 
-    Line ends become ``\\n``. Of lines that overwrite each other with carriage returns, the last one stays.
+    Of lines that overwrite each other with carriage returns, the last one stays.
     """
-    text = _ESCAPES.sub("", text).replace("\r\n", "\n")
     text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _INVISIBLE)
-    return _SPECIAL.sub(lambda match: match.group(0) + " ", text)
+    return _SPECIAL.sub(lambda match: match.group(0) + " ", terminal.clean(text))
 
 
 def one_line(text: str, limit: int = 200) -> str:
     """``clean`` text on one line of at most ``limit`` characters, without runs of backticks."""
-    line = re.sub(r"`{2,}", "`", " ".join(clean(text).split()))
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+    return terminal.line(re.sub(r"`{2,}", "`", clean(text)), limit)
+
+
+def title(category: str, subject: str) -> str:
+    """Category and subject of a trial, cleaned and cut."""
+    return (f"[{one_line(category, 30)}] " if category else "") + one_line(subject or "no subject", 100)
 
 
 def fence(text: str, limit: int = 4000, info: str = "text") -> str:

@@ -15,14 +15,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts; the pause do
 T = TypeVar("T")
 
 
-class RetriesExhausted(Exception):
-    """The last attempt failed as well. ``pause`` is the wait in seconds that the next attempt would need."""
-
-    def __init__(self, failures: list[str], waited: float, pause: float, last: RequestFailed) -> None:
-        super().__init__(failures[-1])
-        self.failures, self.waited, self.pause, self.last = failures, waited, pause, last
-
-
 @dataclass(frozen=True)
 class Retries:
     """When to repeat a request. ``sleep``, ``clock`` and ``rng`` are for tests."""
@@ -33,11 +25,10 @@ class Retries:
     rng: random.Random = field(default_factory=random.Random)
 
     def call(self, request: Callable[[], T], patience: float, failures: list[str]) -> T:
-        """The result of ``request``. Each failed attempt adds a line to ``failures``.
+        """The result of ``request``. Each transient failure adds a line to ``failures``.
 
         Raises:
-            RequestFailed: another attempt cannot succeed.
-            RetriesExhausted: ``patience`` in seconds or ``max_attempts`` is used up.
+            RequestFailed: another attempt cannot succeed, or ``patience`` in seconds or ``max_attempts`` is used up.
         """
         began = self.clock()
         while True:
@@ -48,9 +39,8 @@ class Retries:
                     raise
                 failures.append(str(error))
                 pause = self._pause(len(failures), error.retry_after)
-                waited = self.clock() - began
-                if len(failures) >= self.max_attempts or waited + pause > patience:
-                    raise RetriesExhausted(failures, waited, pause, error) from None
+                if len(failures) >= self.max_attempts or self.clock() - began + pause > patience:
+                    raise
             self.sleep(pause)
 
     def _pause(self, failed: int, retry_after: float | None) -> float:

@@ -6,11 +6,11 @@ import contextlib
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 from agent.errors import EnvironmentProblem, OvernightError
 from agent.llm import canary
@@ -33,39 +33,23 @@ PAUSES = (1.0, 5.0, 30.0)  # seconds before the restarts after quick crashes; th
 TAIL = 1 << 16  # bytes at the end of the log that are searched for the reason of a crash
 
 
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """The list of stop signals received so far. Ignored signals (nohup) stay ignored."""
-    received: list[int] = []
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, lambda got, _frame: received.append(got))
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class ServerSupervisor:
-    """Keeps a server running until ``stop`` holds a signal.
+    """Keeps a server running until an exception, such as KeyboardInterrupt, ends it.
 
     Args:
         plan: of the server.
         split: plan without sleep mode, for a session whose server fails after waking.
         control: by which sessions ask for restarts.
-        stop: list of received stop signals, see ``stop_signals``.
         say: receives progress messages.
     """
 
-    def __init__(self, plan: Plan, split: Plan, control: Control, stop: list[int], say: Callable[[str], None]) -> None:
-        self.plan, self.split, self.control, self.stop, self.say = plan, split, control, stop, say
+    def __init__(self, plan: Plan, split: Plan, control: Control, say: Callable[[str], None]) -> None:
+        self.plan, self.split, self.control, self.say = plan, split, control, say
         self.log_start = 0  # byte of the log at which the current process begins
         self.starts = 0  # number of times that the server became ready
         self.canary: str | None = None  # answer at the first start
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """Start the server; restart it after crashes and at the request of a session.
 
         Raises:
@@ -80,12 +64,14 @@ class ServerSupervisor:
             raise EnvironmentProblem(f"cannot write {plan.log}: {error.strerror}. Name another --log.") from None
         self.say(introduction(plan))
         with self.control.held():
-            self._keep_running()
-        self.say("the model server has ended")
+            try:
+                self._keep_running()
+            finally:
+                self.say("the model server has ended")
 
-    def _keep_running(self) -> None:
+    def _keep_running(self) -> NoReturn:
         quick = 0
-        while not self.stop:
+        while True:
             if self.starts:
                 self._await_memory()
             steady, reason = 0.0, ""
@@ -96,8 +82,6 @@ class ServerSupervisor:
                     since = time.monotonic()
                     reason = self._await_failure(process)
                     steady = time.monotonic() - since
-            if self.stop:
-                return
             if reason in (RESTART, SPLIT):
                 self.plan, quick = self.split if reason == SPLIT else self.plan, 0
                 self.say(f"a session asked for a restart{' without sleep mode' if reason == SPLIT else ''}")
@@ -109,7 +93,7 @@ class ServerSupervisor:
                 raise OvernightError(f"the model server {times}: {reason}. Its log: {self.plan.log}")
             pause = PAUSES[max(quick, 1) - 1]
             self.say(f"the model server crashed ({reason}); it restarts in {pause:g} s")
-            self._sleep(pause)
+            time.sleep(pause)
 
     def _announce(self, seconds: float) -> None:
         """Record the answer to the canary at the first start; report that the server is ready."""
@@ -146,19 +130,19 @@ class ServerSupervisor:
     def _await_memory(self) -> None:
         """Wait until the GPU has room: a trial may use it since the server crashed in its sleep."""
         said = False
-        while not self.stop and (now := gpu.memory(self.plan.device)) is not None:
+        while (now := gpu.memory(self.plan.device)) is not None:
             wanted = self.plan.needs * now.total_gb
             if now.free_gb >= wanted:
                 return
             if not said:
                 self.say(f"waiting for the GPU: {now.free_gb:.0f} GB are free, and the server needs {wanted:.0f}")
                 said = True
-            self._sleep(1.0)
+            time.sleep(1.0)
 
     def _await_health(self, process: subprocess.Popen[bytes]) -> bool:
-        """Wait without a limit, since weights may be downloading. False if the process ended or must stop."""
+        """Wait without a limit, since weights may be downloading. False if the process ended."""
         began = reported = time.monotonic()
-        while not self._over(process):
+        while process.poll() is None:
             if healthy(self.plan.root):
                 return True
             if time.monotonic() - reported > REPORT_EVERY:
@@ -169,9 +153,9 @@ class ServerSupervisor:
         return False
 
     def _await_failure(self, process: subprocess.Popen[bytes]) -> str:
-        """Wait until the process ends or must stop (""), was unhealthy for too long (a reason), or a session asks."""
+        """Wait until the process ends (""), was unhealthy for too long (a reason), or a session asks."""
         last_healthy = checked = time.monotonic()
-        while not self._over(process):
+        while process.poll() is None:
             if request := self.control.requested():
                 return request
             if (now := time.monotonic()) - checked > HEALTH_EVERY:
@@ -182,14 +166,6 @@ class ServerSupervisor:
                     return f"/health failed for {UNHEALTHY:.0f} s"
             time.sleep(POLL)
         return ""
-
-    def _over(self, process: subprocess.Popen[bytes]) -> bool:
-        return bool(self.stop) or process.poll() is not None
-
-    def _sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not self.stop and time.monotonic() < end:
-            time.sleep(min(POLL, seconds))
 
     def _log_lines(self) -> list[str]:
         """The last lines of the current process, without log prefixes."""

@@ -32,17 +32,12 @@ class Plan:
 
     argv: tuple[str, ...]
     added: dict[str, str]  # variables on top of the environment
-    host: str
-    port: int
+    root: str  # of its address, without /v1
     name: str  # of the model in requests
     log: Path
     device: Device
     needs: float  # share of the GPU's memory
     sleeps: bool
-
-    @property
-    def root(self) -> str:
-        return address(self.host, self.port)
 
 
 def address(host: str, port: int) -> str:
@@ -131,7 +126,7 @@ def make_plan(
     argv = (program, "serve", model, *words, *extra, "--host", host, "--port", str(port))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
     device = Device("cuda", visible) if on_gpu else Device("cpu")
-    return Plan(argv, added, host, port, name, log, device, share if on_gpu else 0.0, sleeps)
+    return Plan(argv, added, address(host, port), name, log, device, share if on_gpu else 0.0, sleeps)
 
 
 def introduction(plan: Plan) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 from urllib.parse import urlsplit
@@ -28,19 +27,6 @@ GOOD_WAKES = 3  # in a row after a restart: then it has helped
 RECHECK = 30.0  # seconds between checks of a server that the session waits for
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What was wrong with the server, and what followed.
-
-    Attributes:
-        text: one sentence.
-        action: ``restarted``, ``split`` (it runs without sleep mode from now on), ``waiting`` or ``noted``.
-    """
-
-    text: str
-    action: str
-
-
 class SleepingServer(Sleeper):
     """The model server at ``base_url``, which sleeps while trials run.
 
@@ -52,7 +38,8 @@ class SleepingServer(Sleeper):
 
     Attributes:
         chat: the model, set before the first request.
-        report: receives problems, in the thread that finds them.
+        report: receives each problem in one sentence, in the thread that finds it, and what followed: ``restarted``,
+            ``split`` (it runs without sleep mode from now on), ``waiting`` or ``noted``.
         stop: whether the user wants the session to end now.
         most_gb: the most GPU memory that a trial has used, in units of 10**9 bytes.
         off: whether the server runs without sleep mode since a problem.
@@ -63,7 +50,7 @@ class SleepingServer(Sleeper):
         self._device, self._may_split = device, may_split
         self._control = Control(cache, urlsplit(base_url).port or 80)
         self.chat: Chat | None = None
-        self.report: Callable[[Problem], None] = lambda problem: None
+        self.report: Callable[[str, str], None] = lambda problem, action: None
         self.stop: Callable[[], bool] = lambda: False
         self.most_gb = 0.0
         self.off = False
@@ -117,7 +104,7 @@ class SleepingServer(Sleeper):
 
     def _growth(self) -> str:
         """Why the sleeping server holds too much memory; "" if it does not, or the memory is unknown."""
-        served = self._control.served(self.root)
+        served = self._control.served()
         whole, held = gpu.memory(self._device), gpu.held_gb(self._device, served.pid if served else None)
         if whole is None or held is None:
             return ""
@@ -130,7 +117,7 @@ class SleepingServer(Sleeper):
     def _difference(self, chat: Chat) -> str:
         """Why the answer to the canary is not the recorded one; "" if it is, or there is none."""
         try:
-            served = self._control.served(self.root)
+            served = self._control.served()
             if served is None and not self._recorded:
                 self._answer, self._recorded = canary.record(chat), True
             expected = served.canary if served else self._answer
@@ -160,16 +147,16 @@ class SleepingServer(Sleeper):
         Returns:
             Whether it was restarted with sleep mode.
         """
-        managed = self._control.served(self.root) is not None
+        managed = self._control.served() is not None
         if managed and (not self._restarted or self._good >= GOOD_WAKES):
-            self.report(Problem(text, "restarted"))
-            self._control.restart(self.root, RESTART, self.stop)
+            self.report(text, "restarted")
+            self._control.restart(RESTART, self.stop)
             self._restarted, self._good = True, 0
             return True
         if managed and self._may_split and self._fits():
-            self.report(Problem(text, "split"))
+            self.report(text, "split")
             self.off = True
-            self._control.restart(self.root, SPLIT, self.stop)
+            self._control.restart(SPLIT, self.stop)
             return False
         self._note(text, otherwise)
         return False
@@ -184,7 +171,7 @@ class SleepingServer(Sleeper):
         """Report a problem, unless one with this action was reported before."""
         if action not in self._said:
             self._said.add(action)
-            self.report(Problem(text, action))
+            self.report(text, action)
 
 
 class WakingChat:

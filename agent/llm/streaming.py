@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.llm.api_keys import scrub
@@ -22,21 +21,14 @@ TEXTS = ("content", "reasoning_content", "reasoning", "refusal")  # fields of a 
 STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}  # the latter adds the usage
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Time limits of one request in seconds.
-
-    Attributes:
-        first: until the first token; until the end of a reply that is not streamed.
-        between: between two tokens of a streamed reply.
-    """
-
-    first: float
-    between: float
-
-
-def completion(connection: Connection, body: dict[str, Any], limits: Limits) -> tuple[str, bool]:
+def completion(connection: Connection, body: dict[str, Any], first: float, between: float) -> tuple[str, bool]:
     """Send a chat completion.
+
+    Args:
+        connection: to the server.
+        body: of the request.
+        first: seconds until the first token; until the end of a reply that is not streamed.
+        between: seconds between two tokens of a streamed reply.
 
     Returns:
         The body of the whole completion, and whether it was streamed. A server may ignore ``stream``.
@@ -50,13 +42,13 @@ def completion(connection: Connection, body: dict[str, Any], limits: Limits) -> 
     began = time.monotonic()
     with (
         connection.streamed("/chat/completions", body) as response,
-        tokens_in_time(response, limits, began) as token,
+        tokens_in_time(response, began, first, between) as token,
     ):
         return joined(lines_of(response.iter_bytes()), token)
 
 
 @contextmanager
-def tokens_in_time(response: Response, limits: Limits, began: float) -> Iterator[Callable[[], None]]:
+def tokens_in_time(response: Response, began: float, first: float, between: float) -> Iterator[Callable[[], None]]:
     """Shut down the connection of a response whose tokens stop. Yields the function to call at each token.
 
     The read timeout of the HTTP library cannot do this: keep-alive comments reset it.
@@ -65,12 +57,12 @@ def tokens_in_time(response: Response, limits: Limits, began: float) -> Iterator
         RequestFailed: no token within the limits.
     """
     connected: socket.socket = response.extensions["network_stream"].get_extra_info("socket")
-    due, tokens = began + limits.first, 0
+    due, tokens = began + first, 0
     over, late = threading.Event(), threading.Event()
 
     def watch() -> None:
         while (left := due - time.monotonic()) > 0:
-            if over.wait(min(left, limits.between)):  # the first token may bring ``due`` nearer
+            if over.wait(min(left, between)):  # the first token may bring ``due`` nearer
                 return
         late.set()
         with suppress(OSError):
@@ -78,7 +70,7 @@ def tokens_in_time(response: Response, limits: Limits, began: float) -> Iterator
 
     def token() -> None:
         nonlocal due, tokens
-        due, tokens = time.monotonic() + limits.between, tokens + 1
+        due, tokens = time.monotonic() + between, tokens + 1
 
     watcher = threading.Thread(target=watch, daemon=True, name="tokens")
     watcher.start()
@@ -92,9 +84,9 @@ def tokens_in_time(response: Response, limits: Limits, began: float) -> Iterator
         over.set()
         watcher.join()
     if late.is_set():
-        first = f"no first token within {limits.first:g} s (--llm-timeout)"
-        later = f"no further token within {limits.between:g} s (--llm-token-timeout), after {tokens}"
-        raise RequestFailed(f"timed out: {later if tokens else first}", 200)
+        none = f"no first token within {first:g} s (--llm-timeout)"
+        stopped = f"no further token within {between:g} s (--llm-token-timeout), after {tokens}"
+        raise RequestFailed(f"timed out: {stopped if tokens else none}", 200)
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -104,27 +96,6 @@ def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
         *whole, rest = (rest + chunk).split(b"\n")
         yield from whole
     yield rest
-
-
-@dataclass
-class _Choice:
-    """One choice of a streamed completion, so far."""
-
-    texts: dict[str, list[str]] = field(default_factory=dict)  # by field of the message
-    finish: str | None = None
-
-    def add(self, part: dict[str, Any]) -> bool:
-        """Add a part of the choice; whether it holds text."""
-        delta = part.get("delta") or {}
-        found = {name: text for name in TEXTS if (text := text_of(delta.get(name)))}
-        for name, text in found.items():
-            self.texts.setdefault(name, []).append(text)
-        self.finish = part.get("finish_reason") or self.finish
-        return bool(found)
-
-    def whole(self) -> dict[str, Any]:
-        message = {name: "".join(parts) for name, parts in self.texts.items()}
-        return {"message": message, "finish_reason": self.finish}
 
 
 def joined(lines: Iterable[bytes], token: Callable[[], None]) -> tuple[str, bool]:
@@ -140,7 +111,7 @@ def joined(lines: Iterable[bytes], token: Callable[[], None]) -> tuple[str, bool
     Raises:
         RequestFailed: the stream ends before the reply, or an event is no part of a completion.
     """
-    choices: dict[int, _Choice] = {}
+    choices: dict[int, dict[str, Any]] = {}
     facts: dict[str, Any] = {}
     other, streamed, done = list[bytes](), False, False
     for line in lines:
@@ -157,13 +128,24 @@ def joined(lines: Iterable[bytes], token: Callable[[], None]) -> tuple[str, bool
                 return json.dumps(event if "error" in event else {"error": event}), True
             facts |= {fact: event[fact] for fact in ("model", "usage") if event.get(fact)}
             for part in event.get("choices") or ():
-                if choices.setdefault(int(part.get("index") or 0), _Choice()).add(part):
+                choice = choices.setdefault(int(part.get("index") or 0), {"message": {}, "finish_reason": None})
+                choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
+                if _add(part.get("delta") or {}, choice["message"]):
                     token()
         except (ValueError, TypeError, AttributeError, RecursionError):
             shown = scrub(data[:200].decode("utf-8", "replace").strip())
             raise RequestFailed(f"an event that is no part of a chat completion: {shown!r}", 200) from None
     if not streamed:
         return b"\n".join(other).decode("utf-8", "replace"), False
-    if not done and not (choices and all(choice.finish for choice in choices.values())):  # [DONE] may be missing
+    ended = [choice["finish_reason"] for choice in choices.values()]
+    if not done and not (ended and all(ended)):  # [DONE] may be missing
         raise RequestFailed("the reply broke off: the stream ended before its last token", 200)
-    return json.dumps({**facts, "choices": [choices[index].whole() for index in sorted(choices)]}), True
+    return json.dumps({**facts, "choices": [choices[index] for index in sorted(choices)]}), True
+
+
+def _add(delta: dict[str, Any], message: dict[str, str]) -> bool:
+    """Append the texts of a part to the message so far; whether the part holds any."""
+    found = {name: text for name in TEXTS if (text := text_of(delta.get(name)))}
+    for name, text in found.items():
+        message[name] = message.get(name, "") + text
+    return bool(found)

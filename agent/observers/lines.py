@@ -15,7 +15,7 @@ from agent.types import Measurement, Record
 
 def log_line(event: Event, state: State) -> str:
     """A line of session.log: name of the event, trial, content."""
-    where = "" if isinstance(event, events.OfSession) else f"trial {event.trial}"
+    where = f"trial {event.trial}" if isinstance(event, events.OfTrial) else ""
     words = _words(event, state)
     return "  ".join(part for part in (f"{events.name_of(event):<11}", where, words) if part).rstrip()
 

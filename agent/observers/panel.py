@@ -18,7 +18,7 @@ from agent.review.data.night import seconds_left
 from agent.review.data.summary import summarize
 from agent.review.terminal.log import outcome_text
 from agent.review.terminal.status import gained_text, trials_text
-from agent.review.terminal.table import Column, Columns
+from agent.review.terminal.table import Column, Columns, WholeWords
 from agent.types import Record
 
 PHASES = {
@@ -45,7 +45,7 @@ def night_panel(
         now: seconds since the epoch.
         recent: number of finished trials to list.
         rows: more figures, each a label and a value.
-        chart: width and height of a loss chart; without a height, a sparkline.
+        chart: width and height of a loss chart; without a height, a sparkline of this width.
         badge: shown after the title.
         foot: shown in the lower border.
         below: lines above the lower border.
@@ -55,17 +55,16 @@ def night_panel(
     if activity.losses and chart[1] > 1:
         parts += [Text(), *_chart(activity, *chart), Text()]
     elif activity.losses:
-        spark = text.sparkline(activity.losses, 48)
+        spark = text.sparkline(activity.losses, chart[0] or 48)
         parts.append(Text.assemble(("loss ", "dim"), (spark, "cyan"), f" {activity.losses[-1]:.3f}"))
     figures = Table.grid(padding=(0, 2), expand=True)  # values are cut to the width, labels are not
     figures.add_column(style="dim", no_wrap=True)
-    figures.add_column(ratio=1, no_wrap=bool(rows), overflow="ellipsis")
-    figures.add_row("gained", gained_text(summary))
-    figures.add_row("trials", trials_text(summary))
+    figures.add_column(ratio=1)
+    shown = [("gained", gained_text(summary)), ("trials", trials_text(summary))]
     if activity.phase != OVER and (left := seconds_left(state, summary, now)) is not None:
-        figures.add_row("time left", Text(f"about {text.duration(left)}"))
-    for name, value in rows:
-        figures.add_row(name, value)
+        shown.append(("time left", Text(f"about {text.duration(left)}")))
+    for name, value in (*shown, *rows):
+        figures.add_row(name, WholeWords(value) if rows else value)
     parts += [Text(), figures] if chart[1] < 2 or not activity.losses else [figures]
     if recent and state.finished:
         parts += [Text(), _recent(state.finished[-recent:], summary.self_reported)]
@@ -73,7 +72,7 @@ def night_panel(
         parts += [Text(), text.safe(activity.note, "yellow")]
     if summary.self_reported:
         parts.append(Text(text.LEGEND, style="dim"))
-    parts += [Text(), *below] if below else []
+    parts += [Text(), *map(WholeWords, below)] if below else []
     title = Text.assemble(" overnight ", text.safe(summary.tag, "bold"), " ", badge or "", " " if badge else "")
     return Panel(
         Group(*parts), title=title, title_align="left", subtitle=Text(f" {foot} ", style="dim") if foot else None,
@@ -117,16 +116,16 @@ def _bar(activity: Activity) -> RenderableType:
     if activity.memory_gb:
         words.append(f"{activity.memory_gb:.1f} GB")
     line = Table.grid(padding=(0, 2))
-    line.add_row(bar, Text(" · ".join(words), overflow="ellipsis", no_wrap=True))
+    line.add_row(bar, WholeWords(Text(" · ".join(words))))
     return line
 
 
 def _recent(records: Sequence[Record], star: bool) -> Columns:
     columns = (
         Column("", lambda a: Text(str(a.trial), "dim"), right=True),
-        Column("", lambda a: outcome_text(a.outcome)),
-        Column("", lambda a: text.number(a.value, star and a.status == "ok"), right=True),
+        Column("", lambda a: outcome_text(a.outcome), least=32),
+        Column("", lambda a: text.number(a.value, star and a.status == "ok"), right=True, least=28),
         Column("", lambda a: text.gain(a.gain, a.gain_se)),
-        Column("", lambda a: Text(a.subject) if a.status == "ok" else Text(a.reason, "dim"), cut=True),
+        Column("", lambda a: Text(a.subject) if a.status == "ok" else Text(a.reason, "dim"), least=40, cut=True),
     )
     return Columns(columns, [attempt_of(record) for record in records])

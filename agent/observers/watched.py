@@ -68,8 +68,9 @@ class Watched:
             activity = Activity(OVER, note=state.ended or f"`{self.directory.command('resume')}` continues it")
         rows = self._rows(state, activity, now, seen, running)
         free = (height or 40) - FIXED_LINES - len(rows)
-        chart = (max(20, min(width - 30, 100)), min(6, free // 2)) if free >= 6 and activity.losses else (0, 0)
-        logged = self._log(LOG_LINES if free - chart[1] > 8 else 0, width)
+        fits = free >= 6 and width >= 50 and activity.losses
+        chart = (min(width - 30, 100), min(6, free // 2)) if fits else (min(48, width - 18), 0)
+        logged = self._log(LOG_LINES if free - chart[1] > 8 else 0)
         recent = max(0, min(8, free - chart[1] - 3 - len(logged)))
         foot = "q quits, the session continues" if running and height else ""
         badge = condition_text(condition(state, running))
@@ -101,9 +102,9 @@ class Watched:
             self._gpu = (time.monotonic(), words)
         return self._gpu[1]
 
-    def _log(self, count: int, width: int) -> list[Text]:
+    def _log(self, count: int) -> list[Text]:
         lines = end_of(self.directory.log, LOG_BYTES).splitlines()[-count:] if count else []
-        return [text.safe(re.sub(r"^\S+ (\S{8})\S* INFO", r"\1", line), "dim", width - 4) for line in lines]
+        return [text.safe(re.sub(r"^\S+ (\S{8})\S* INFO", r"\1", line), "dim") for line in lines]
 
 
 def gpu_words(device: str) -> str:

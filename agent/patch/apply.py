@@ -21,10 +21,11 @@ from typing import Literal
 
 from agent.errors import NoEffect, PatchRejected
 from agent.patch.blocks import read_blocks
-from agent.patch.disambiguate import NotPlaced, Place, splice
+from agent.patch.disambiguate import NotPlaced, Place, disjoint, splice
 from agent.patch.explain import explain_no_diff, explain_not_placed
 from agent.patch.locate import locate
-from agent.patch.normal_form import BYTE_ORDER_MARK, parsed, same_program
+from agent.patch.merge3 import lines_of
+from agent.patch.normal_form import BYTE_ORDER_MARK, parsed, program_of
 from agent.patch.parse import FileDiff, Hunk, Line, read_diffs
 from agent.patch.reasoning import strip_reasoning
 from agent.patch.whole_file import read_whole_file
@@ -41,7 +42,8 @@ MAX_RESULT = 500_000  # characters
 MAX_ADDED_LINE = 4_000  # characters
 _BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories
-_OTHER_SIDE = re.compile(r"^(?:old|new|orig|original|modified|updated|before|after)/")
+_SIDE = re.compile(r"^(?:[abciow12]|old|new|orig|original|modified|updated|before|after)/")
+_BACKUP = re.compile(r"(?:\.orig|\.old|\.bak)?(?:\s+[(\d].*)?$")
 _ELIDED = re.compile(
     r"^\s*#\s*\[?(?:(?:\.\.\.|…)\s*$|.*(?:\.\.\.|…).*\b(?:existing|unchanged|rest|same|remaining|previous|omitted)\b|"
     r".*\b(?:existing|unchanged|rest|same|remaining|previous|omitted)\b.*(?:\.\.\.|…))",
@@ -66,7 +68,7 @@ def apply_reply(text: str, reply: str, path: str = "train.py") -> str:
         NoEffect: the program stays the same.
     """
     after = edited(text, reply, path)
-    if after == text or (path.endswith(".py") and _same(text, after)):
+    if after == text or (path.endswith(".py") and program_of(text) == program_of(after) != ""):
         raise NoEffect(f"the edit changes nothing that {path} does: the program is the same as before")
     return after
 
@@ -79,7 +81,9 @@ def edited(text: str, reply: str, path: str = "train.py") -> str:
         reply = re.sub(rf"^([ +-]?){BYTE_ORDER_MARK}", r"\1", reply, flags=re.MULTILINE)
         return BYTE_ORDER_MARK + edited(text[1:], reply, path)
     form, diffs = _read(reply, text, path)
-    diffs = _without_repeats([diff for diff in diffs if _allowed(diff, path)])
+    for diff in diffs:
+        _check_names(diff, path)
+    diffs = _without_repeats(diffs)
     if not any(hunk.changes for diff in diffs for hunk in diff.hunks):
         if form == "file":
             return text
@@ -90,12 +94,12 @@ def edited(text: str, reply: str, path: str = "train.py") -> str:
     closer = _without_space_after_sign(diffs) if form == "diff" and path.endswith(".py") else None
     if closer and _has_space_after_signs(text, diffs, closer):
         with contextlib.suppress(NotPlaced):
-            return _checked(text, closer, path)
+            return _applied(text, closer, path)
     try:
-        return _checked(text, diffs, path)
+        return _applied(text, diffs, path)
     except NotPython as problem:
         try:
-            return _checked(text, closer or diffs, path)
+            return _applied(text, closer or diffs, path)
         except (NotPython, NotPlaced):
             raise problem from None
 
@@ -121,18 +125,11 @@ def _read(reply: str, text: str, path: str) -> tuple[Form, list[FileDiff]]:
 
 def unified_diff(before: str, after: str, path: str) -> str:
     """The unified diff (a/ and b/ headers, three lines of context) between two texts; "" if they are equal."""
-    old, new = ([line + end for line, end in _split(text)] for text in (before, after))
-    lines = _diff_lines(old, new, f"a/{path}", f"b/{path}")
+    lines = _diff_lines(lines_of(before), lines_of(after), f"a/{path}", f"b/{path}")
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
-def _checked(text: str, diffs: list[FileDiff], path: str) -> str:
-    after = _applied(text, diffs, path.endswith(".py"))
-    _check_result(text, after, path)
-    return after
-
-
-def _applied(text: str, diffs: list[FileDiff], python: bool) -> str:
+def _applied(text: str, diffs: list[FileDiff], path: str) -> str:
     """``text`` with all hunks of all diffs applied. Raises PatchRejected."""
     ends = _split(text)
     lines = [line for line, _ in ends]
@@ -143,19 +140,20 @@ def _applied(text: str, diffs: list[FileDiff], python: bool) -> str:
         except NotPlaced as problem:
             message = explain_not_placed(problem, diff, lines, number if len(diffs) > 1 else None)
             raise NotPlaced(message, problem.hunk, problem.at) from None
-    spans = sorted(place.span for place in places)
-    if any(one[1] > other[0] or one == other for one, other in pairwise(spans)):
+    if not disjoint(places):
         raise PatchRejected("the reply holds several diffs that change the same lines; send one diff")
     has_end_marks = any(not line.ended for diff in diffs for hunk in diff.hunks for line in hunk.old)
     items = splice(0, len(lines), places)
-    return _joined(_with_spaces(items, lines) if python else items, ends, has_end_marks)
+    after = _joined(_with_spaces(items, lines) if path.endswith(".py") else items, ends, has_end_marks)
+    _check_result(text, after, path)
+    return after
 
 
 # --- checks of the edit ---------------------------------------------------------------------------------------------
 
 
-def _allowed(diff: FileDiff, path: str) -> bool:
-    """True if every name in the header means ``path``. Raises PatchRejected."""
+def _check_names(diff: FileDiff, path: str) -> None:
+    """Raise PatchRejected unless every name in the header means ``path``."""
     if diff.problems:
         raise PatchRejected(f"the diff cannot be applied: {visible(diff.problems[0])}")
     for quoted in diff.names:
@@ -166,14 +164,13 @@ def _allowed(diff: FileDiff, path: str) -> bool:
             raise PatchRejected(f"the diff creates or deletes a file; only lines of {path} may change")
         if not _means(name, path):
             raise PatchRejected(f"the diff touches {visible(name)}; only {path} may change")
-    return True
 
 
 def _means(name: str, path: str) -> bool:
     """Whether a name is ``path`` itself, ``path`` behind a/ or b/, or the last parts of ``path``."""
-    options = {name, re.sub(r"^[abciow12]/", "", name), _OTHER_SIDE.sub("", name)}
+    options = {name, _SIDE.sub("", name)}
     options |= {option.removeprefix("./") for option in options}
-    options |= {re.sub(r"(?:\.orig|\.old|\.bak)?(?:\s+[(\d].*)?$", "", option) for option in options}
+    options |= {_BACKUP.sub("", option) for option in options}
     return any(option and (option == path or path.endswith(f"/{option}")) for option in options)
 
 
@@ -220,13 +217,6 @@ def _check_result(before: str, after: str, path: str) -> None:
         raise NotPython(f"the edited {path} is not Python: {visible(error.msg)}{where}") from None
 
 
-def _same(before: str, after: str) -> bool:
-    try:
-        return same_program(before, after)
-    except SyntaxError:
-        return False
-
-
 # --- a space after every sign ---------------------------------------------------------------------------------------
 
 
@@ -270,10 +260,8 @@ def _deletes_lines_of(text: str, diffs: list[FileDiff]) -> bool:
 
 
 def _split(text: str) -> list[tuple[str, str]]:
-    """Lines with their ends: LF, CRLF, or "" for the last one. Only LF ends a line, as in git."""
-    pieces = text.split("\n")
-    out = [(line[:-1], "\r\n") if line.endswith("\r") else (line, "\n") for line in pieces[:-1]]
-    return [*out, (pieces[-1], "")] if pieces[-1] else out
+    """Lines with their ends: LF, CRLF, or "" for the last one."""
+    return re.findall(r"([^\n]*?)(\r?\n|\Z)", text)[:-1]  # without the empty match at the end
 
 
 def _with_spaces(items: list[int | Line], lines: Sequence[str]) -> list[int | Line]:

@@ -64,7 +64,7 @@ def resolve(lines: Sequence[str], hunks: Sequence[tuple[int, Hunk]], candidates:
     """One of the ``candidates`` for each of the ``hunks``, which come with their numbers. Raises NotPlaced."""
     if all(len(places) == 1 for places in candidates):
         only = tuple(places[0] for places in candidates)
-        if not _disjoint(only):
+        if not disjoint(only):
             raise NotPlaced("it changes lines that another hunk changes too", hunks[-1][0])
         return only
     starts = [hunk.start for _, hunk in hunks if hunk.start is not None]
@@ -90,7 +90,8 @@ def _before(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return one[1] <= other[0] and (one != other or one[0] != one[1])
 
 
-def _disjoint(places: Sequence[Place]) -> bool:
+def disjoint(places: Iterable[Place]) -> bool:
+    """Whether no two places change the same lines."""
     return all(_before(one, other) for one, other in pairwise(sorted(place.span for place in places)))
 
 
@@ -146,7 +147,7 @@ def _by_line_numbers(
             return None  # with many places, a wrong number easily matches one of them by chance
         growth += hunk.growth
         chosen.append(place)
-    return tuple(chosen) if _disjoint(chosen) else None
+    return tuple(chosen) if disjoint(chosen) else None
 
 
 def _full_context(lines: Sequence[str], place: Place, hunk: Hunk) -> bool:
@@ -167,7 +168,7 @@ def _by_section(
     if not all(len(places) == 1 for places in narrowed):
         return None
     chosen = tuple(places[0] for places in narrowed)
-    return chosen if _disjoint(chosen) else None
+    return chosen if disjoint(chosen) else None
 
 
 def _in_section(lines: Sequence[str], place: Place, section: str, nearest: bool = True) -> bool:

@@ -47,8 +47,10 @@ def locate(lines: Sequence[str], hunks: Sequence[Hunk]) -> Places:
             places = _places(source, part)
             if not places:
                 raise NotPlaced("its lines are not in the file", number)
-            if part.exact and part.start is None and len(at := _ignoring_blank_lines(source, part)) > len(places):
-                raise NotPlaced(f"its lines fit in {len(at)} places that differ in blank lines", number, at)
+            if part.exact and part.start is None:  # a block, without line numbers that decide
+                at = [source.full[first] for first in source.find(part.old, dense=True)]
+                if len(at) > len(places):
+                    raise NotPlaced(f"its lines fit in {len(at)} places that differ in blank lines", number, at)
             parts.append((number, part))
             candidates.append(places)
     if any(places[0].reindented for places in candidates):  # then exact indentation of other hunks is no evidence
@@ -67,7 +69,7 @@ class _Source:
         self.full = [number for number, line in enumerate(self.tight) if line]  # numbers of the lines with text
         self._indexes: dict[tuple[bool, bool], tuple[list[str], dict[str, list[int]]]] = {}
 
-    def index(self, loose: bool, dense: bool) -> tuple[list[str], dict[str, list[int]]]:
+    def index(self, loose: bool = False, dense: bool = False) -> tuple[list[str], dict[str, list[int]]]:
         """Lines to search in (``dense``: without blank lines), and where each of them occurs."""
         if (loose, dense) not in self._indexes:
             numbers = self.full if dense else range(len(self.tight))
@@ -78,6 +80,18 @@ class _Source:
             self._indexes[loose, dense] = hay, where
         return self._indexes[loose, dense]
 
+    def find(self, old: Sequence[Line], loose: bool = False, dense: bool = False) -> Iterator[int]:
+        """Where the lines ``old`` occur in the lines of ``index``, found by the rarest of them."""
+        hay, where = self.index(loose, dense)
+        needle = [line.text.strip() if loose else line.text.rstrip() for line in old if line.text.strip() or not dense]
+        if not needle:
+            return
+        anchor = min(range(len(needle)), key=lambda at: len(where.get(needle[at], ())))
+        for hit in where.get(needle[anchor], ()):
+            start = hit - anchor
+            if start >= 0 and hay[start : start + len(needle)] == needle:
+                yield start
+
     @cached_property
     def unit(self) -> int:
         """Columns of one level of indentation."""
@@ -87,7 +101,7 @@ class _Source:
 
 def _places(source: _Source, hunk: Hunk) -> list[Place]:
     """Every place that the first successful step finds."""
-    verbatim = source.index(loose=False, dense=False)[1]
+    verbatim = source.index()[1]
     if not hunk.exact and any(line.sign != " " and line.raw.rstrip() in verbatim for line in hunk.lines):
         return []  # either a changed line, or a line of the file that begins with a sign
     if places := list(_contiguous(source, hunk, False)):
@@ -129,41 +143,23 @@ def _all_off_by_one(lines: Sequence[Line]) -> bool:
     return all((len(text) - len(text.lstrip())) % 4 == 3 for text in added)
 
 
-def _search(needle: list[str], hay: list[str], where: dict[str, list[int]]) -> Iterator[int]:
-    """Where ``needle`` occurs in ``hay``, found by its rarest line."""
-    if not needle:
-        return
-    anchor = min(range(len(needle)), key=lambda at: len(where.get(needle[at], ())))
-    for hit in where.get(needle[anchor], ()):
-        start = hit - anchor
-        if start >= 0 and hay[start : start + len(needle)] == needle:
-            yield start
-
-
 def _contiguous(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
     """Places where all old lines match, blank lines included."""
     old = hunk.old
     if not old and not source.lines:
         yield Place(0, 0, hunk.lines)
-    needle = [line.text.strip() if loose else line.text.rstrip() for line in old]
-    for start in _search(needle, *source.index(loose, dense=False)):
+    for start in source.find(old, loose):
         if place := _filled(source, hunk, range(start, start + len(old)), loose):
             yield place
-
-
-def _ignoring_blank_lines(source: _Source, hunk: Hunk) -> list[int]:
-    """Lines where the old lines with text match; a block has no line number that decides between them."""
-    needle = [line.text.rstrip() for line in hunk.old if line.text.strip()]
-    return [source.full[first] for first in _search(needle, *source.index(loose=False, dense=True))]
 
 
 def _around_blank_lines(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
     """Places where the old lines with text match, and blank context lines differ harmlessly."""
     if (hunk.claimed or 0) > hunk.growth and not all(line.raw for line in hunk.lines):
         return  # a blank line without a marker may be an added line
-    needle = [line.text.strip() if loose else line.text.rstrip() for line in hunk.old if line.text.strip()]
-    for first in _search(needle, *source.index(loose, dense=True)):
-        aligned = _aligned(source, hunk, source.full[first : first + len(needle)])
+    count = sum(bool(line.text.strip()) for line in hunk.old)
+    for first in source.find(hunk.old, loose, dense=True):
+        aligned = _aligned(source, hunk, source.full[first : first + count])
         if aligned and (place := _filled(source, *aligned, loose)):
             yield place
 

@@ -9,52 +9,36 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-
-@dataclass(frozen=True)
-class _Change:
-    start: int  # first changed line of the base
-    end: int  # line after the last changed one
-    lines: tuple[str, ...]  # the new lines
+_Change = tuple[int, int, tuple[str, ...]]  # first changed line of the base, line after the last one, new lines
 
 
 def merge(base: str, ours: str, theirs: str) -> str | None:
     """The base with the changes of both texts; None if they conflict."""
-    lines = _lines(base)
-    left, right = _changes(lines, ours), _changes(lines, theirs)
-    changes = sorted({*left, *right}, key=lambda c: (c.start, c.end))
-    for one, other in itertools.pairwise(changes):
-        same_place = one.start == other.start
-        if other.start < one.end or (same_place and one.end == other.end) or (same_place and one.start == one.end):
-            return None
+    lines = lines_of(base)
+    changes = sorted({*_changes(lines, ours), *_changes(lines, theirs)})
+    if any(start < end or start == begin for (begin, end, _), (start, _, _) in itertools.pairwise(changes)):
+        return None
     merged: list[str] = []
     at = 0
-    for change in changes:
-        merged += [*lines[at : change.start], *change.lines]
-        at = change.end
+    for start, end, new in changes:
+        merged += [*lines[at:start], *new]
+        at = end
     return "".join([*merged, *lines[at:]])
 
 
-def _lines(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
     """Lines with their ends; only LF ends a line, as in git."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def _changes(base: Sequence[str], text: str) -> list[_Change]:
-    lines = _lines(text)
-    matcher = difflib.SequenceMatcher(None, base, lines, autojunk=False)
-    return [
-        change
-        for tag, start, end, j1, j2 in matcher.get_opcodes()
-        if tag != "equal"
-        for change in _split(start, end, tuple(lines[j1:j2]))
-    ]
-
-
-def _split(start: int, end: int, lines: tuple[str, ...]) -> list[_Change]:
-    """A replacement by as many lines is one change per line."""
-    if end - start != len(lines):
-        return [_Change(start, end, lines)]
-    return [_Change(start + k, start + k + 1, (line,)) for k, line in enumerate(lines)]
+def _changes(base: Sequence[str], text: str) -> Iterator[_Change]:
+    """The changes from ``base`` to ``text``. A replacement by as many lines is one change per line."""
+    lines = lines_of(text)
+    for tag, start, end, j1, j2 in difflib.SequenceMatcher(None, base, lines, autojunk=False).get_opcodes():
+        new = tuple(lines[j1:j2])
+        if tag != "equal" and end - start == len(new):
+            yield from ((start + k, start + k + 1, (line,)) for k, line in enumerate(new))
+        elif tag != "equal":
+            yield start, end, new

@@ -14,7 +14,8 @@ import operator
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -47,14 +48,11 @@ def program_of(source: str) -> str:
         return ""
 
 
-def same_program(one: str, other: str) -> bool:
-    """Whether the two sources have the same normal form. Raises SyntaxError."""
-    return one == other or normal_form(one) == normal_form(other)
-
-
 def only_seed_changes(before: str, after: str) -> bool:
     """Whether two programs differ only in the values of seeds and in calls that set seeds. Raises SyntaxError."""
-    return not same_program(before, after) and _hash(_tree(before, seeds=False)) == _hash(_tree(after, seeds=False))
+    if normal_form(before) == normal_form(after):
+        return False
+    return _hash(_tree(before, seeds=False)) == _hash(_tree(after, seeds=False))
 
 
 def changes_loss(before: str, after: str) -> bool:
@@ -79,34 +77,36 @@ def tree_size(source: str) -> int:
     return sum(not isinstance(node, skipped) for node in ast.walk(_tree(source)))
 
 
+@contextmanager
+def _limits_of_parser() -> Iterator[None]:
+    """Raises SyntaxError for a text that the parser or a walk over its tree cannot handle."""
+    try:
+        yield
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SyntaxError(f"not parsable: {error}") from None
+
+
+@_limits_of_parser()
 def parsed(source: str) -> ast.Module:
     """The syntax tree. Raises SyntaxError, also for a text that the parser cannot handle."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source.removeprefix(BYTE_ORDER_MARK))
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise SyntaxError(f"not parsable: {error}") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source.removeprefix(BYTE_ORDER_MARK))
 
 
+@_limits_of_parser()
 def _tree(source: str, seeds: bool = True) -> ast.AST:
     """The syntax tree in normal form; without ``seeds``, all seeds are equal and calls that set seeds are gone."""
-    try:
-        tree: ast.AST = parsed(source)
-        if not seeds:
-            tree = _NoSeeds().visit(tree)
-        keep_docstrings = any(_last_name(node) == "__doc__" for node in ast.walk(tree))
-        result: ast.AST = _Normal(keep_docstrings).visit(tree)
-        return result
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise SyntaxError(f"not parsable: {error}") from None
+    tree: ast.AST = parsed(source)
+    if not seeds:
+        tree = _NoSeeds().visit(tree)
+    keep_docstrings = any(_last_name(node) == "__doc__" for node in ast.walk(tree))
+    return _Normal(keep_docstrings).visit(tree)
 
 
+@_limits_of_parser()
 def _hash(tree: ast.AST) -> str:
-    try:
-        return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise SyntaxError(f"not parsable: {error}") from None
+    return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _number(node: ast.AST) -> int | float | None:

@@ -35,10 +35,10 @@ _EXTENDED = re.compile(
     r"^(?:rename (?:from|to)|copy (?:from|to)|(?:dis)?similarity index|(?:old|new) mode|"
     r"(?:new|deleted) file mode|GIT binary patch|Binary files? )\b"
 )
-_MODE = re.compile(
-    r"^(?:(?:old|new) mode|(?:new|deleted) file mode) \d{6}$|^GIT binary patch$|^Binary files? .* differ$"
+_MODE = re.compile(  # also outside of a header
+    r"^(?:(?:old|new) mode|(?:new|deleted) file mode) \d{6}$|^GIT binary patch$|^Binary files? .* differ$|"
+    r"^index [0-9a-f]+\.\.[0-9a-f]+ (?:120000|160000)$"
 )
-_LINK = re.compile(r"^index [0-9a-f]+\.\.[0-9a-f]+ (?:120000|160000)$")
 _PLAIN_MODES = re.compile(r"^index [0-9a-f]+\.\.[0-9a-f]+(?: 100(?:644|755))?$")
 _ENVELOPE = re.compile(
     r"^\*\*\* (?P<what>Begin Patch|End Patch|End of File|Update File:|Add File:|Delete File:|Move to:)"
@@ -177,7 +177,7 @@ class _Reader:
             elif name:
                 diff = self.current if what == "Move to:" and self.current else self._new([name])
                 diff.problems.append(f"{what.rstrip(':').lower()} {name!r} is not allowed")
-        elif _MODE.match(line) or _LINK.match(line) or (self.in_header and _EXTENDED.match(line)):
+        elif _MODE.match(line) or (self.in_header and _EXTENDED.match(line)):
             (self.current or self._new([])).problems.append(f"{line.strip()!r} is not allowed: only lines may change")
         elif not (self.in_header and _PLAIN_MODES.match(line)):
             return False
@@ -209,15 +209,10 @@ def _git_names(rest: str) -> list[str]:
 
 
 def _ends_body(lines: list[str], at: int, may_be_body: bool) -> bool:
-    line = lines[at]
+    line, following = [*lines[at : at + 2], ""][:2]
     if line.startswith(("@@", "diff --git ")) or _ENVELOPE.match(line):
         return True
-    return (
-        not may_be_body
-        and line.startswith("--- ")
-        and lines[at + 1 : at + 2] != []
-        and lines[at + 1].startswith("+++ ")
-    )
+    return not may_be_body and line.startswith("--- ") and following.startswith("+++ ")
 
 
 def _end_of_body(lines: list[str], begin: int, header: str, fenced: bool) -> int:
@@ -290,13 +285,10 @@ def _well_formed(header: str, body: list[str]) -> bool:
 
 def _only_prose(tail: list[str], fenced: bool) -> bool:
     """Whether no line after the counted lines can belong to the hunk."""
-    if not any(line.strip() for line in tail):
-        return True
-    if tail[0].strip() and tail[0][0] in " \t+-":
+    may_belong = [line.strip() != "" and line[0] in " \t+-" for line in tail]
+    if may_belong[:1] == [True]:
         return False
-    return all(
-        not line.strip() or line[0] not in " \t+-" or (not fenced and _BULLET.match(line) is not None) for line in tail
-    )
+    return not any(may and (fenced or not _BULLET.match(line)) for may, line in zip(may_belong, tail, strict=True))
 
 
 def _without_layout(body: list[str]) -> tuple[Line, ...]:

@@ -23,17 +23,16 @@ def reindented(quoted: Sequence[Quoted], added: list[str], unit: int) -> list[st
         (4, 8, 2), key=lambda width: any(_column(real, width) != _column(text, width) for _, text, real in firm)
     )
     for width in widths:
-        offsets: dict[str, set[int]] = {" ": set(), "-": set()}
-        for sign, text, real in firm:
-            offsets[sign].add(_column(real, width) - _column(text, width))
-        if len(offsets[" "]) > 1 or len(offsets["-"]) > 1:
+        context, deleted = (
+            {_column(real, width) - _column(text, width) for sign, text, real in firm if sign == wanted}
+            for wanted in (" ", "-")
+        )
+        if len(context) > 1 or len(deleted) > 1:
             continue
         columns = [_column(text, width) for text in added if text.strip()]
-        by = _offset(next(iter(offsets[" "]), None), next(iter(offsets["-"]), None), columns, unit)
-        moved = [_moved(text, by, width, tabs) for text in added] if by is not None else [None]
-        whole = [text for text in moved if text is not None]
-        if by is not None and len(whole) == len(added):
-            return whole
+        by = _offset(next(iter(context), None), next(iter(deleted), None), columns, unit)
+        if by is not None and all(column + by >= 0 and not (tabs and (column + by) % width) for column in columns):
+            return [_moved(text, by, width, tabs) for text in added]
     return None
 
 
@@ -53,10 +52,8 @@ def _column(text: str, width: int) -> int:
     return len(text) - len(text.lstrip())
 
 
-def _moved(text: str, by: int, width: int, tabs: bool) -> str | None:
+def _moved(text: str, by: int, width: int, tabs: bool) -> str:
     if not text.strip():
         return text
     column = _column(text, width) + by
-    if column < 0 or (tabs and column % width):
-        return None
     return ("\t" * (column // width) if tabs else " " * column) + text.lstrip()

@@ -65,15 +65,13 @@ def _names(source: str) -> _Names:
         match node:
             case ast.Name(id=name, ctx=ast.Load()):
                 used.add(name)
-            case ast.Name(id=name) | ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                bound.add(name)
-            case ast.AsyncFunctionDef(name=name):
-                bound.add(name)
             case ast.alias(name=name, asname=other):
                 bound.add(other or name.split(".")[0])
-            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                bound.add(name)
-            case ast.MatchMapping(rest=str(name)):
+            case (
+                ast.Name(id=name) | ast.arg(arg=name) | ast.MatchMapping(rest=str(name))
+                | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name)
+                | ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name))
+            ):  # fmt: skip
                 bound.add(name)
     imported = (ast.Import, ast.ImportFrom)
     defined = {n for n, node in bound_names(tree).items() if "." not in n and not isinstance(node, imported)}

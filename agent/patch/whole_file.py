@@ -71,7 +71,7 @@ def _shares(old: Sequence[str], new: Sequence[str]) -> bool:
 
 
 def _check_whole(text: str, new: str, path: str) -> None:
-    partial, lost = f"the code block is not clearly the whole {path}", set[str]()
+    partial = f"the code block is not clearly the whole {path}"
     old_lines, new_lines = ({line.strip() for line in side.split("\n")} - {""} for side in (text, new))
     elided = next((s for s in new.split("\n") if s.strip() not in old_lines and _ELIDED.fullmatch(s)), None)
     if elided is not None:
@@ -86,9 +86,8 @@ def _check_whole(text: str, new: str, path: str) -> None:
     except SyntaxError:
         raise PatchRejected(f"{path} is not Python; send a diff") from None
     with contextlib.suppress(SyntaxError):  # the patch module explains it
-        lost = _lost(before, parsed(new))
-    if lost:
-        raise PatchRejected(f"{partial}: it lacks {', '.join(sorted(lost)[:5])}; keep them, or send a diff")
+        if lost := _lost(before, parsed(new)):
+            raise PatchRejected(f"{partial}: it lacks {', '.join(sorted(lost)[:5])}; keep them, or send a diff")
 
 
 def _lost(before: ast.Module, after: ast.Module) -> set[str]:
@@ -134,14 +133,7 @@ def bound_names(tree: ast.Module) -> dict[str, ast.stmt]:
 
 def _uses(tree: ast.AST, outside: ast.stmt | None = None) -> set[str]:
     """The names and attributes that a tree reads, without those in the statement ``outside``."""
-    found: set[str] = set()
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        if node is not outside:
-            waiting += ast.iter_child_nodes(node)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                found.add(node.id)
-            elif isinstance(node, ast.Attribute):
-                found.add(node.attr)
-    return found
+    inside = set(ast.walk(outside)) if outside else set()
+    nodes = [node for node in ast.walk(tree) if node not in inside]
+    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return read | {node.attr for node in nodes if isinstance(node, ast.Attribute)}

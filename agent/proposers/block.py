@@ -12,7 +12,6 @@ from statistics import fmean
 from agent.errors import NoEffect, PatchRejected, ReplyRejected
 from agent.ledger.events import Asked, Event, Observed
 from agent.ledger.state import StateBuilder
-from agent.llm.api_keys import scrub
 from agent.llm.prompts import cut_notes, one_line
 from agent.patch.apply import unified_diff
 from agent.patch.normal_form import program_of
@@ -22,6 +21,8 @@ from agent.proposers.search.base import Method, NoPoint, Suggestion, Terms
 from agent.proposers.search.prompt_tables import show
 from agent.space.space import Params, SearchSpace
 from agent.types import Goal, Proposal, Record, minimised
+
+UNCHANGED = "the same values as the present best"
 
 
 class BlockProposer:
@@ -33,12 +34,7 @@ class BlockProposer:
         self._from_elsewhere = 0  # points of earlier sessions that the method knows
 
     def start_from(self, memory: Memory, source: str) -> None:
-        """Report points of earlier sessions to the method after the baseline, where they give the same program.
-
-        Args:
-            memory: the trials of earlier sessions.
-            source: text of the baseline.
-        """
+        """After the baseline, report points of ``memory`` that give the same program in ``source``, its text."""
         self._memory, self._source = memory, source
 
     def ask(self, context: Context) -> Proposal:
@@ -49,7 +45,7 @@ class BlockProposer:
         except ReplyRejected as error:
             found = error if isinstance(error, NoPoint) else NoPoint(str(error))
         if found.transcript:
-            context.write("conversation.md", scrub(found.transcript))
+            context.write("conversation.md", found.transcript)
         proposal = Proposal(
             proposer=self.name,
             source="llm",
@@ -65,46 +61,34 @@ class BlockProposer:
             return replace(proposal, ending="model_failed", reason=str(found))
         elsewhere = {"from_earlier_runs": self._from_elsewhere} if self._from_elsewhere else {}
         text = self.space.render(context.source, found.params)
-        diff = unified_diff(context.source, text, context.path)
-        return replace(
+        proposal = replace(
             proposal,
             source=found.source,
-            diff=diff,
             params=dict(found.params),
             subject=subject(before, found.params),
             rationale=found.rationale,
             search={**found.search, **elsewhere},
-            form=program_of(text) if diff else "",
-            ending=None if diff else "no_effect",
-            reason="" if diff else "the same values as the present best",
         )
+        if not (diff := unified_diff(context.source, text, context.path)):
+            return replace(proposal, ending="no_effect", reason=UNCHANGED)
+        return replace(proposal, diff=diff, form=program_of(text))
 
     def tell(self, record: Record) -> None:
         params = record.proposal.params if record.number else self.space.defaults
         if params is None:
             return
-        value = minimised_value(record, self.goal)
-        self.method.tell(
-            dict(params),
-            value,
-            n=max(len(record.values), 1),
-            status=record.status if value is None else "ok",
-            memory_gb=peak_memory(record),
-        )
+        value, runs = minimised_value(record, self.goal), max(len(record.values), 1)
+        status = record.status if value is None else "ok"
+        self.method.tell(dict(params), value, n=runs, status=status, memory_gb=peak_memory(record))
         if not record.number:
-            self._tell_points(fmean(record.values) if record.values else None)
-
-    def _tell_points(self, baseline: float | None) -> None:
-        """Report the points of earlier sessions."""
-        for past, value in self._memory.points_for(baseline, self.goal, self._form_of):
-            self.method.tell(dict(past.params or {}), value, status=past.status)
-            self._from_elsewhere += 1
+            baseline = fmean(record.values) if record.values else None
+            for past, value in self._memory.points_for(baseline, self.goal, self._form_of):
+                self.method.tell(dict(past.params or {}), value, status=past.status)
+                self._from_elsewhere += 1
 
     def _form_of(self, params: Params) -> str:
         """The form of the baseline's program with ``params``; "" for a point outside the space."""
-        if self.space.valid(params):
-            return ""
-        return program_of(self.space.render(self._source, params))
+        return "" if self.space.valid(params) else program_of(self.space.render(self._source, params))
 
     def rebase(self, proposal: Proposal, source: str, path: str) -> str:
         """``source`` with all values of the point: a point sets the whole block."""
@@ -112,7 +96,7 @@ class BlockProposer:
             raise PatchRejected("the proposal holds no point")
         text = self.space.render(source, proposal.params)
         if text == source:
-            raise NoEffect("the same values as the present best")
+            raise NoEffect(UNCHANGED)
         return text
 
     def replay(self, events: Iterable[Event]) -> None:

@@ -5,10 +5,12 @@ Everything comes from the ledgers of those runs. Results on the test split are n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from agent.llm.prompts import block, fill, one_line
+from agent.llm.prompts import block, fill, one_line, title
+from agent.text import gain
 from agent.types import Goal, Value, minimised
 
 PAGE_LIMIT = 9000  # characters of the page in a prompt
@@ -48,32 +50,30 @@ class Memory:
     points: bool = False  # whether search methods start from the points
 
     def repeat(self, base: str, form: str) -> PastAttempt | None:
-        """The attempt that measured this change of this program under this budget, and was not kept.
+        """The trial that measured this change of this program under this budget, and was not kept.
 
-        A kept edit may be measured again: the branch of the present run does not hold it.
+        A kept edit may be measured again: the branch of the present session does not hold it.
         """
-        found = (a for a in self.attempts if a.form == form and a.base == base and a.same_budget and base and form)
-        return next((attempt for attempt in found if attempt.decision != "keep"), None)
+        found = (past for past in self.attempts if past.form == form and past.base == base and past.same_budget)
+        return next((past for past in found if past.decision != "keep" and base and form), None)
 
     def page(self, present: str) -> str:
-        """The page for the prompt; "" without attempts. ``present``: form of the present program."""
+        """The page for the prompt; "" without trials. ``present``: form of the present program."""
         if not self.attempts:
             return ""
-        kept = [a for a in reversed(self.attempts) if a.decision == "keep"]
-        lost = sorted((a for a in self.attempts if a.status == "ok" and a.decision != "keep"), key=_effect)
-        again = [a for a in lost if _worth_another_look(a, present)]
-        reverted = [a for a in lost if not _worth_another_look(a, present)]
-        failed = [a for a in self.attempts if a.status != "ok"][-MOST_FAILURES:]
+        lost = [past for past in self.attempts if past.status == "ok" and past.decision != "keep"]
+        lost.sort(key=lambda past: math.inf if past.gain is None else -past.gain)
         parts = {
-            "Kept there": kept,
-            "Nearly kept there, on another program than the present one; may be worth another look": again,
-            "Reverted there": reverted,
-            "Failed there": failed,
+            "Kept there": [past for past in reversed(self.attempts) if past.decision == "keep"],
+            "Nearly kept there, on another program than the present one; may be worth another look": [
+                past for past in lost if _worth_another_look(past, present)
+            ],
+            "Reverted there": [past for past in lost if not _worth_another_look(past, present)],
+            "Failed there": [past for past in self.attempts if past.status != "ok"][-MOST_FAILURES:],
         }
-        lines = [line for title, found in parts.items() if found for line in (f"{title}:", *map(_line, found))]
-        text = "\n".join(lines)
+        text = "\n".join(line for name, found in parts.items() if found for line in (f"{name}:", *map(_line, found)))
         if len(text) > PAGE_LIMIT:
-            text = text[:PAGE_LIMIT].rsplit("\n", 1)[0] + "\n[more attempts are left out]"
+            text = text[:PAGE_LIMIT].rsplit("\n", 1)[0] + "\n[more trials are left out]"
         runs = ", ".join(one_line(run, 64) for run in self.runs)
         return fill("memory", runs=runs, page=block(text, "text"))
 
@@ -90,45 +90,32 @@ class Memory:
             form_of: the form of the program that a point gives with the present file; "" if it gives none.
         """
         found: list[tuple[PastAttempt, float | None]] = []
-        for attempt in self.attempts:
-            before = (self.baselines or {}).get(attempt.run)
-            if not self.points or attempt.params is None or not attempt.form or not attempt.same_budget:
+        for past in self.attempts if self.points else ():
+            before = (self.baselines or {}).get(past.run)
+            if past.params is None or not past.form or not past.same_budget or form_of(past.params) != past.form:
                 continue
-            if form_of(attempt.params) != attempt.form:
-                continue
-            if attempt.value is None or attempt.status != "ok":
-                found.append((attempt, None))
+            if past.value is None or past.status != "ok":
+                found.append((past, None))
             elif start is not None and before is not None:
-                found.append((attempt, minimised(attempt.value - before + start, goal)))
+                found.append((past, minimised(past.value - before + start, goal)))
         return found
 
 
-def _worth_another_look(attempt: PastAttempt, present: str) -> bool:
+def _worth_another_look(past: PastAttempt, present: str) -> bool:
     """Within one standard error of a gain, on a program that is known not to be the present one."""
-    if attempt.gain is None or attempt.gain_se is None:
+    if past.gain is None or past.gain_se is None:
         return False
-    return attempt.gain + attempt.gain_se > 0 and attempt.base not in ("", present)
+    return past.gain + past.gain_se > 0 and past.base not in ("", present)
 
 
-def _effect(attempt: PastAttempt) -> float:
-    return -(attempt.gain if attempt.gain is not None else float("-inf"))
-
-
-def effect_of(attempt: PastAttempt) -> str:
+def effect_of(past: PastAttempt) -> str:
     """``gain +0.0210 ± 0.0040, in replay +0.0190 ± 0.0050``, or the failure and its reason."""
-    if attempt.status != "ok":
-        return f"{attempt.status.replace('_', ' ')}: {one_line(attempt.reason, 160)}"
-    words = [f"gain {_with_error(attempt.gain, attempt.gain_se)}"] if attempt.gain is not None else ["no gain known"]
-    if attempt.replayed is not None:
-        words.append(f"in replay {_with_error(attempt.replayed, attempt.replayed_se)}")
-    return ", ".join(words) + ("" if attempt.same_budget else " (another budget)")
+    if past.status != "ok":
+        return f"{past.status.replace('_', ' ')}: {one_line(past.reason, 160)}"
+    words = "no gain known" if past.gain is None else f"gain {gain(past.gain, past.gain_se)}"
+    words += "" if past.replayed is None else f", in replay {gain(past.replayed, past.replayed_se)}"
+    return words + ("" if past.same_budget else " (another budget)")
 
 
-def _with_error(value: float | None, error: float | None) -> str:
-    return f"{value:+.4f} ± {error:.4f}" if error is not None else f"{value:+.4f}"
-
-
-def _line(attempt: PastAttempt) -> str:
-    category = f" [{one_line(attempt.category, 30)}]" if attempt.category else ""
-    subject = one_line(attempt.subject or "no subject", 100)
-    return f"- {one_line(attempt.run, 40)} #{attempt.trial}{category} {subject}: {effect_of(attempt)}"
+def _line(past: PastAttempt) -> str:
+    return f"- {one_line(past.run, 40)} #{past.trial} {title(past.category, past.subject)}: {effect_of(past)}"

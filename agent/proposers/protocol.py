@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.ledger.events import Event
+from agent.llm.api_keys import scrub
 from agent.patch.apply import apply_reply
 from agent.proposers.memory import Memory
 from agent.space.space import Params
 from agent.types import Goal, Measurement, Proposal, Record, Value
 
-PLATEAU = 8  # attempts without a keep, after which another kind of change is wanted
+PLATEAU = 8  # trials without a keep, after which another kind of change is wanted
 
 
 class SearchMethod(Protocol):
@@ -78,10 +79,10 @@ class Context:
         return directory.relative_to(run).as_posix() if run and directory.is_relative_to(run) else directory.name
 
     def write(self, name: str, text: str) -> None:
-        """Write a file of the conversation, if there is a directory for it."""
+        """Write a file of the conversation without API keys, if there is a directory for it."""
         if self.transcripts is not None:
             self.transcripts.mkdir(parents=True, exist_ok=True)
-            (self.transcripts / name).write_text(text, encoding="utf-8", errors="replace")
+            (self.transcripts / name).write_text(scrub(text), encoding="utf-8", errors="replace")
 
 
 class Proposer(Protocol):
@@ -125,19 +126,3 @@ class FromContext:
 
     def replay(self, events: Iterable[Event]) -> None:
         """Nothing to restore."""
-
-
-class AroundCode:
-    """The base of proposers that let another method take some trials of ``code``; a subclass adds ``ask``."""
-
-    def __init__(self, code: Proposer) -> None:
-        self.code = code
-
-    def tell(self, record: Record) -> None:
-        self.code.tell(record)
-
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
-        return self.code.rebase(proposal, source, path)
-
-    def replay(self, events: Iterable[Event]) -> None:
-        self.code.replay(events)

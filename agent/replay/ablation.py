@@ -15,12 +15,8 @@ BUILT = 1000  # commits that were built for a replay have numbers from here on: 
 MINIMAL = 2000  # ... or, without all edits that do not hold, this
 
 
-def cuts_of(repo: Repo, kept: Sequence[Step], path: str) -> tuple[Comparison, ...]:
-    """For each kept edit the head of the branch without it, and the head; ``kept`` begins with the baseline."""
-    return tuple(_cut(repo, kept, step, path) for step in kept[1:])
-
-
-def _cut(repo: Repo, kept: Sequence[Step], step: Step, path: str) -> Comparison:
+def cut(repo: Repo, kept: Sequence[Step], step: Step, path: str) -> Comparison:
+    """Compare the head of the branch without an edit with the head; ``kept`` begins with the baseline."""
     head = kept[-1]
     before, after, now = (repo.read(c.commit, path) for c in (kept[step.number - 1], step, head))
     text = merge(base=after, ours=now, theirs=before)

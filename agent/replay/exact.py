@@ -20,15 +20,10 @@ TRACE = "trace.jsonl"
 LONGEST_HEADER = 1 << 16  # characters
 
 
-def trace_of(source: Path | None, run: Measurement) -> Path | None:
-    """The recorded schedule of a run, if its directory still has it."""
-    place = source / run.trace / TRACE if source and run.trace else None
-    return place if place and place.is_file() else None
-
-
-def traced(step: Step, source: Path | None) -> list[Measurement]:
-    """The recorded runs of a step that can be followed exactly."""
-    return [run for run in step.runs if run.value is not None and trace_of(source, run)]
+def traced(step: Step, source: Path) -> list[tuple[Measurement, Path]]:
+    """The recorded runs of a step that can be followed exactly: each with its schedule in the run directory."""
+    runs = [(run, source / run.trace / TRACE) for run in step.runs if run.trace and run.value is not None]
+    return [(run, schedule) for run, schedule in runs if schedule.is_file()]
 
 
 def header_of(trace: Path) -> dict[str, Any]:
@@ -51,9 +46,7 @@ def recorded_schedule(steps: Sequence[Step], source: Path) -> tuple[int, int]:
     Raises:
         UsageError: no trace is left, or it names no number of threads.
     """
-    traces = [
-        trace for step in steps for run in step.runs if run.value is not None and (trace := trace_of(source, run))
-    ]
+    traces = [schedule for step in steps for _, schedule in traced(step, source)]
     if not traces:
         raise UsageError(
             f"no run in {source} has kept its schedule ({TRACE}), which --exact follows. "
@@ -67,24 +60,24 @@ def recorded_schedule(steps: Sequence[Step], source: Path) -> tuple[int, int]:
 
 
 def differences(
-    steps: Sequence[Step], source: Path | None, runs: Mapping[str, Sequence[Measurement]], directory: Path
+    steps: Sequence[Step], source: Path, runs: Mapping[str, Sequence[Measurement]], directory: Path
 ) -> Iterator[str]:
     """What differs between the recorded and the replayed run of the first step whose bits differ."""
     pairs = (
-        (step, recorded, replayed)
+        (step, recorded, old, replayed)
         for step in steps
         for replayed in runs.get(step.commit, ())
-        for recorded in traced(step, source)
+        for recorded, old in traced(step, source)
         if recorded.seed == replayed.seed and replayed.value not in (None, recorded.value)
     )
-    for step, recorded, replayed in pairs:
-        old, new = trace_of(source, recorded), directory / replayed.trace / TRACE
+    for step, recorded, old, replayed in pairs:
+        new = directory / replayed.trace / TRACE
         yield f"step {step.number}, seed {replayed.seed}: {recorded.value!r} recorded, {replayed.value!r} replayed"
-        if old and new.is_file():
+        if new.is_file():
             yield header_differences(header_of(old), header_of(new))
         if recorded.initial_hash and recorded.initial_hash != replayed.initial_hash:
             yield "the weights differ before the first training step"
-        elif source and (first := _first_loss(source / recorded.trace, directory / replayed.trace)) is not None:
+        elif (first := _first_loss(old.parent, new.parent)) is not None:
             yield f"the losses differ from training step {first} on"
         return
 

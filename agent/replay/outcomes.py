@@ -26,10 +26,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median, variance
 from typing import Literal
 
-from agent.judge.gain import difference
-from agent.judge.noise import Noise, pooled_noise, repeated_values, standard_error, t_quantile
+from agent.judge.gain import Gain, difference, gain_of
+from agent.judge.noise import Noise, pooled_noise, repeated_values, t_quantile
 from agent.ledger.state import State
-from agent.replay.plan import Comparison, Job, Plan, Runs, Stage, planned
+from agent.replay.plan import Comparison, Plan, Runs, Stage, planned, sides_of
 from agent.replay.steps import TOGETHER, WHOLE, Step
 from agent.types import Goal, Measurement, values_of
 
@@ -82,11 +82,11 @@ class Result:
     differs: tuple[str, ...] = ()  # what differs between recorded and replayed runs, if ``plan.exact``
 
     @property
-    def undecided(self) -> tuple[list[Job], ...]:
-        """For each stage the jobs of the comparisons that more runs may change."""
+    def undecided(self) -> tuple[list[Step], ...]:
+        """For each stage the commits of the comparisons that more runs may change."""
         stages = zip(self.plan.stages, self.found, strict=True)
         pairs = (zip(stage.comparisons, found, strict=True) for stage, found in stages)
-        return tuple(self.plan.jobs(c for c, finding in part if not finding.decided) for part in pairs)
+        return tuple(sides_of(c for c, finding in part if not finding.decided) for part in pairs)
 
     @property
     def steps(self) -> tuple[Finding, ...]:
@@ -99,20 +99,18 @@ class Result:
         return next((f for f in self.found[0] if f.edit.number == WHOLE and f.gain is not None), None)
 
     @property
-    def cuts(self) -> tuple[Finding, ...]:
-        """What an ablation found so far: a finding for each edit, then the branch without those that do not hold."""
-        stages = zip(self.plan.stages, self.found, strict=True)
-        return tuple(f for stage, found in stages if stage.question == "cuts" for f in found if f.measured)
-
-    @property
     def ablations(self) -> tuple[Finding, ...]:
         """The edits whose cut was measured, or cannot be made."""
-        return tuple(finding for finding in self.cuts if finding.edit.number > 0)
+        return tuple(finding for finding in self._cuts if finding.edit.number > 0 and finding.measured)
 
     @property
     def minimal(self) -> Finding | None:
         """The branch without the edits that do not hold, against the whole branch."""
-        return next((finding for finding in self.cuts if finding.edit.number == TOGETHER), None)
+        return next((f for f in self._cuts if f.edit.number == TOGETHER and f.measured), None)
+
+    @property
+    def _cuts(self) -> tuple[Finding, ...]:
+        return self.found[1] if self.plan.kind == "replay" and self.plan.stages[1:] else ()
 
     @property
     def dropped(self) -> set[int]:
@@ -135,7 +133,7 @@ class Result:
     def held(self) -> tuple[int, ...]:
         """Trials of the edits that are a gain at every setting of a promotion."""
         stages = [{f.edit.trial for f in found if f.edit.number > 0 and held(f)} for found in self.found]
-        return tuple(sorted(trial for trial in set.intersection(*stages) if trial is not None)) if stages else ()
+        return tuple(sorted(trial for trial in set.intersection(*stages) if trial is not None))
 
 
 def held(finding: Finding) -> bool:
@@ -170,20 +168,14 @@ def findings(plan: Plan, stage: Stage, runs: Runs, noise: Noise) -> tuple[Findin
     found: list[Finding] = []
     latest: list[float] = []  # values of the last step that has any
     for comparison in stage.comparisons:
-        before = values_of(runs.get(comparison.before.commit, ()))
-        if comparison.edit.number < 0:
-            found.append(_replayed(comparison, runs, before, plan.goal, noise))
-        elif stage.question == "cuts":
-            found.append(_cut(comparison, runs, plan.goal, noise))
-        else:
-            found.append(_replayed(comparison, runs, latest, plan.goal, noise))
-            latest = values_of(runs.get(comparison.after.commit, ())) or latest
+        before, after = (runs.get(step.commit, ()) for step in (comparison.before, comparison.after))
+        if stage.question == "cuts" and comparison.edit.number > 0:
+            found.append(_cut(comparison, before, values_of(after), plan.goal, noise))
+            continue
+        base = latest if comparison.edit.number >= 0 else values_of(before)
+        found.append(_replayed(comparison.edit, base, after, plan.goal, noise))
+        latest = values_of(after) or latest
     return tuple(found)
-
-
-def _gain(before: Sequence[float], after: Sequence[float], goal: Goal) -> float | None:
-    """Gain of one mean over another; None if one side has no value."""
-    return difference(fmean(before), fmean(after), goal) if before and after else None
 
 
 def margin(se: float | None, dof: int, level: float = LEVEL) -> float:
@@ -199,29 +191,33 @@ def _failure(runs: Sequence[Measurement]) -> str:
 # --- replay ---------------------------------------------------------------------------------------------------------
 
 
-def _replayed(comparison: Comparison, runs: Runs, before: Sequence[float], goal: Goal, noise: Noise) -> Finding:
+def _replayed(edit: Step, before: list[float], after: Sequence[Measurement], goal: Goal, noise: Noise) -> Finding:
     """Compare the runs of a step with the values ``before``."""
-    edit, mine = comparison.edit, runs.get(comparison.after.commit, ())
-    if not mine:
+    if not after:
         return Finding(edit, "cannot tell", "was not run")
-    if not (values := values_of(mine)):
-        return Finding(edit, "not reproduced", _failure(mine))
-    gain, se = _gain(before, values, goal), standard_error(noise, len(values), len(before))
+    if not (values := values_of(after)):
+        return Finding(edit, "not reproduced", _failure(after))
+    gain = gain_of(before, values, goal, noise)
     if edit.number == 0:
         outcome: Outcome = "baseline"
         shift = fmean(values) - (edit.recorded or 0.0)
         spread = f", {abs(shift) / noise.sd:.1f} standard deviations of a run" if noise.sd else ""
         reason = "no recorded value" if edit.recorded is None else f"{shift:+.4f} against the record{spread}"
     elif edit.number == TOGETHER:
-        worse = gain is None or gain + margin(se, noise.dof) < 0
+        worse = gain is None or gain.value + margin(gain.se, noise.dof) < 0
         outcome = "not reproduced" if worse else "reproduced"
-        reason = "worse than the whole branch" if worse else "no worse than the whole branch"
+        reason = f"{'' if worse else 'no '}worse than the whole branch"
     else:
-        outcome, reason = compare(edit, gain, se, noise.dof)
-    return Finding(edit, outcome, reason, gain, se, len(values), fmean(values))
+        outcome, reason = compare(edit, gain, noise.dof)
+    return _finding(edit, outcome, reason, gain, values)
 
 
-def compare(step: Step, gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
+def _finding(edit: Step, outcome: Outcome, reason: str, gain: Gain | None, values: list[float]) -> Finding:
+    value, se = (gain.value, gain.se) if gain else (None, None)
+    return Finding(edit, outcome, reason, value, se, len(values), fmean(values))
+
+
+def compare(step: Step, gain: Gain | None, dof: int) -> tuple[Outcome, str]:
     """Compare a replayed gain with the recorded gain of a step.
 
     Reproduced: the interval lies above 0. Not reproduced: the interval lies at or below 0; or it contains 0 and lies
@@ -229,9 +225,9 @@ def compare(step: Step, gain: float | None, se: float | None, dof: int) -> tuple
     """
     if gain is None:
         return "cannot tell", "no step before it has a value"
-    if se is None:
+    if gain.se is None:
         return "cannot tell", f"one run on each side, and {NO_NOISE}"
-    low, high = gain - margin(se, dof), gain + margin(se, dof)
+    low, high = gain.value - margin(gain.se, dof), gain.value + margin(gain.se, dof)
     if low > 0:
         return "reproduced", "better in the replay too" + (", but by less than recorded" if _less(high, step) else "")
     if high <= 0:
@@ -246,33 +242,30 @@ def _less(high: float, edit: Step) -> bool:
     return edit.gain is not None and high < edit.gain - (edit.gain_se or 0.0)
 
 
-def _cut(comparison: Comparison, runs: Runs, goal: Goal, noise: Noise) -> Finding:
-    """Whether the branch needs an edit: the head against the branch without the edit."""
+def _cut(
+    comparison: Comparison, without: Sequence[Measurement], whole: list[float], goal: Goal, noise: Noise
+) -> Finding:
+    """Whether the branch needs an edit: the whole branch against the branch without the edit."""
     edit = comparison.edit
     if comparison.obstacle:
         return Finding(edit, "cannot be left out", comparison.obstacle)
-    cut, whole = (runs.get(step.commit, ()) for step in comparison.sides)
-    if not cut:
+    if not without:
         return Finding(edit, "cannot tell", "was not run")
-    if not (values := values_of(cut)):
-        return Finding(edit, "holds", f"without it: {_failure(cut)}")
-    gain = _gain(values, values_of(whole), goal)
-    se = standard_error(noise, len(values), len(values_of(whole)))
-    outcome, reason = _need(gain, se, noise.dof)
-    return Finding(edit, outcome, reason, gain, se, len(values), fmean(values))
-
-
-def _need(gain: float | None, se: float | None, dof: int) -> tuple[Outcome, str]:
-    """Whether the branch needs an edit that gains so much."""
+    if not (values := values_of(without)):
+        return Finding(edit, "holds", f"without it: {_failure(without)}")
+    outcome: Outcome = "cannot tell"
+    gain = gain_of(values, whole, goal, noise)
     if gain is None:
-        return "cannot tell", "the whole branch has no value"
-    if gain <= 0:
-        return "does not hold", "the branch is no worse without it"
-    if se is None:
-        return "cannot tell", NO_NOISE
-    if gain - margin(se, dof) > 0:
-        return "holds", "the branch is worse without it"
-    return "cannot tell", FEW
+        reason = "the whole branch has no value"
+    elif gain.value <= 0:
+        outcome, reason = "does not hold", "the branch is no worse without it"
+    elif gain.se is None:
+        reason = NO_NOISE
+    elif gain.value - margin(gain.se, noise.dof) > 0:
+        outcome, reason = "holds", "the branch is worse without it"
+    else:
+        reason = FEW
+    return _finding(edit, outcome, reason, gain, values)
 
 
 def _exact(plan: Plan, runs: Runs) -> tuple[Finding, ...]:
@@ -292,7 +285,8 @@ def _exact_finding(step: Step, replayed: Sequence[Measurement], before: Finding 
         step = replace(step, gain=difference(before.edit.recorded, step.recorded, goal))
     step, values = replace(step, gain_se=None), values_of(replayed)
     value = fmean(values) if values else None
-    gain = _gain([before.value], values, goal) if before and before.value is not None else None
+    old_value = before.value if before else None
+    gain = difference(old_value, value, goal) if old_value is not None and value is not None else None
     same = sum(1 for old, new in pairs if old == new)
     outcome: Outcome = "not reproduced"
     if not pairs:

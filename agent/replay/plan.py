@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 
 from agent.judge.gain import difference
 from agent.ledger.state import State
-from agent.replay.exact import trace_of, traced
+from agent.replay.exact import traced
 from agent.replay.steps import TOGETHER, WHOLE, Step
 from agent.trial.seeds import session_seed
 from agent.types import Goal, Measurement, Value
@@ -30,14 +31,6 @@ class Run:
 
     seed: int
     schedule: Path | None = None  # recorded trace that the run follows instead of the clock
-
-
-@dataclass(frozen=True)
-class Job:
-    """A step with its planned runs."""
-
-    step: Step
-    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True)
@@ -110,24 +103,18 @@ class Plan:
         return tuple(c.after for c in self.stages[0].comparisons if c.edit.number >= 0)
 
     @property
-    def folder(self) -> Path | None:
-        return Path(self.source) if self.source else None
+    def commits(self) -> tuple[str, ...]:
+        """They identify the work, with the baseline first."""
+        if self.kind == "replay":
+            return tuple(step.commit for step in self.recorded)
+        found = [comparison for stage in self.stages for comparison in stage.comparisons]
+        return (found[0].before.commit, *(comparison.after.commit for comparison in found))
 
-    def jobs(self, comparisons: Iterable[Comparison]) -> list[Job]:
-        """Both sides of each comparison, with all their runs."""
-        steps: dict[str, Step] = {}
-        for step in (step for comparison in comparisons for step in comparison.sides):
-            steps.setdefault(step.commit, step)
-        return [Job(step, self._runs(step)) for step in steps.values()]
-
-    @property
-    def all_jobs(self) -> list[Job]:
-        return self.jobs(comparison for stage in self.stages for comparison in stage.comparisons)
-
-    def _runs(self, step: Step) -> tuple[Run, ...]:
+    def runs_of(self, step: Step) -> tuple[Run, ...]:
+        """All planned runs of a commit."""
         if self.exact:
-            recorded = traced(step, self.folder)[: self.rounds]
-            return tuple(Run(run.seed, trace_of(self.folder, run)) for run in recorded)
+            recorded = traced(step, Path(self.source))[: self.rounds]
+            return tuple(Run(run.seed, schedule) for run, schedule in recorded)
         return tuple(Run(session_seed(self.seed, FIRST[self.kind] + k)) for k in range(self.rounds))
 
 
@@ -177,37 +164,45 @@ class Cost:
 
     runs: int  # at most: a commit that fails is run once
     commits: int
-    seconds: float | None  # estimated; None if the length of a run is unknown
+    seconds: float  # estimated; NaN if the length of a run is unknown
 
 
-def cost_of(plan: Plan, done: Runs, workers: int, seconds: Sequence[float | None] = ()) -> Cost:
+def cost_of(plan: Plan, done: Runs, workers: int, seconds: Sequence[float] = ()) -> Cost:
     """What is left of a plan.
 
     Args:
         plan: What is run.
         done: Runs of an earlier attempt.
         workers: Runs at the same time.
-        seconds: Of one run in each stage; None: unknown. By default the mean of the runs that are done, and of the
+        seconds: Of one run in each stage; NaN: unknown. By default the mean of the runs that are done, and of the
             recorded runs under the same budget.
     """
-    recorded = [run for step in plan.recorded for run in step.runs] if plan.same_budget else []
-    took = [sum(run.seconds.values()) for run in (*recorded, *(run for runs in done.values() for run in runs))]
-    usual = fmean(took) if took else None
+    recorded = [step.runs for step in plan.recorded] if plan.same_budget else []
+    took = [sum(run.seconds.values()) for runs in (*recorded, *done.values()) for run in runs]
+    usual = fmean(took) if took else math.nan
     left: dict[str, int] = {}
-    known: list[float | None] = []
+    total = 0.0
     for stage, each in zip(plan.stages, seconds or [usual] * len(plan.stages), strict=True):
-        new = {c: runs for c, runs in runs_left(plan.jobs(stage.comparisons), done).items() if runs and c not in left}
-        known += [None if each is None else runs * each for runs in new.values()]
+        new = {c: n for c, n in runs_left(plan, sides_of(stage.comparisons), done).items() if c not in left}
+        total += sum(runs * each for runs in new.values())
         left |= new
-    times = [time for time in known if time is not None]
-    return Cost(sum(left.values()), len(left), sum(times) / workers if len(times) == len(known) else None)
+    return Cost(sum(left.values()), len(left), total / workers)
 
 
-def runs_left(jobs: Iterable[Job], done: Runs) -> dict[str, int]:
-    """Missing runs by commit. A commit that failed is not run again."""
+def sides_of(comparisons: Iterable[Comparison]) -> list[Step]:
+    """The commits that are run, each of them once."""
+    steps: dict[str, Step] = {}
+    for step in (step for comparison in comparisons for step in comparison.sides):
+        steps.setdefault(step.commit, step)
+    return list(steps.values())
+
+
+def runs_left(plan: Plan, steps: Iterable[Step], done: Runs) -> dict[str, int]:
+    """Missing runs by commit; a commit that failed is not run again."""
     left = {}
-    for job in jobs:
-        found = done.get(job.step.commit, ())
-        failed = any(run.value is None for run in found)
-        left[job.step.commit] = 0 if failed else max(0, len(job.runs) - len(found))
+    for step in steps:
+        found = done.get(step.commit, ())
+        missing = len(plan.runs_of(step)) - len(found)
+        if missing > 0 and all(run.value is not None for run in found):
+            left[step.commit] = missing
     return left

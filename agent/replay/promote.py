@@ -4,92 +4,99 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from agent.errors import UsageError
-from agent.replay.ablation import cuts_of
+from agent.replay.ablation import cut
 from agent.replay.outcomes import PAIRS, REPLACED
 from agent.replay.plan import Comparison, Plan, Setting, Stage
 from agent.replay.replay import Say, recorded
 from agent.replay.run import Prepared
 from agent.replay.steps import TOGETHER, WHOLE, Step
-from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory, find_runs
 from agent.space.block import render_block
 from agent.space.space import SearchSpace
-from agent.target import Budget, Target, parse_budget
+from agent.target import Budget, parse_budget
 from agent.types import Value, is_number
+from agent.workers.runtime import Workplace
 
 ROUNDS = 8  # seeds at most
 SLOWER = 4  # start-up and scoring may take so many times longer than the target allows
 STAGE = 1000  # added to the number of a step for each setting, in refs and folders
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """The arguments of the command."""
-
-    tag: str
-    edits: Sequence[str] = ()  # commits or numbers of trials; default: all kept edits and the whole branch
-    values: Sequence[str] = ()  # NAME=VALUE[,VALUE…]
-    budgets: str = ""  # separated by commas; default: that of the run
-    seeds: int = ROUNDS
-    ablate: bool = False
-    max_hours: float | None = None
-    name: str = ""
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def prepare(request: Request, runs: Path, say: Say) -> Prepared:
+def prepare(
+    runs: Path,
+    say: Say,
+    tag: str,
+    *,
+    edits: Sequence[str] = (),
+    values: Sequence[str] = (),
+    budgets: str = "",
+    seeds: int = ROUNDS,
+    ablate: bool = False,
+    max_hours: float | None = None,
+    name: str = "",
+    **settings: Any,
+) -> Prepared:
     """Check a request, and build the commits of every setting.
+
+    Args:
+        runs: folder of the sessions and of the promotion.
+        say: prints what the user should know.
+        tag: the session.
+        edits: commits or numbers of trials; default all kept edits and the whole branch.
+        values: ``NAME=VALUE[,VALUE…]``.
+        budgets: separated by commas; default that of the session.
+        seeds: pairs of runs for each edit, at most.
+        ablate: compare the branch with and without each edit.
+        max_hours: no run starts after this time; None: no limit.
+        name: of the promotion's own directory.
+        settings: those of a session that apply here.
 
     Raises:
         UsageError: names the option, and what to do.
         EnvironmentProblem: the sandbox, the device or the repository cannot be used.
     """
-    if request.seeds < PAIRS:
-        raise UsageError(f"--seeds {request.seeds}: must be at least {PAIRS}.")
-    if not request.values and not request.budgets:
+    if seeds < PAIRS:
+        raise UsageError(f"--seeds {seeds}: must be at least {PAIRS}.")
+    if not values and not budgets:
         raise UsageError("promote: name what is larger: --set NAME=VALUE, --budget 1200s, or both.")
-    if request.tag not in find_runs(runs):
-        raise UsageError(f"{request.tag!r} is no session in {runs}. `overnight list` shows them.")
-    _, steps, place = recorded(request.tag, runs, request.settings, say)
+    if tag not in find_runs(runs):
+        raise UsageError(f"{tag!r} is no session in {runs}. `overnight list` shows them.")
+    _, steps, place = recorded(tag, runs, settings, say)
     steps = tuple(step.bare for step in steps)
     if len(steps) == 1:
-        raise UsageError(f"session {request.tag} kept no edit: there is nothing to promote.")
-    chosen = _chosen(request.edits, steps)
-    builders = [
-        _Builder(place.repo, target, setting, number)
-        for number, (setting, target) in enumerate(_settings(request, place.target, steps[0], place.repo, say), start=1)
-    ]
-    stages = tuple(Stage(b.setting, _comparisons(b, steps, chosen, request.ablate)) for b in builders)
+        raise UsageError(f"session {tag} kept no edit: there is nothing to promote.")
+    chosen = _chosen(edits, steps)
+    numbered = enumerate(_settings(values, budgets, place, steps[0], say), start=1)
+    builders = [_Builder(at, chosen_values, number) for number, (at, chosen_values) in numbered]
+    stages = tuple(Stage(b.setting, _comparisons(b, steps, chosen, ablate)) for b in builders)
     if not any(c.obstacle == "" for stage in stages for c in stage.comparisons):
         raise UsageError(f"promote: no edit can be measured: {stages[0].comparisons[0].obstacle}.")
-    places = [dataclasses.replace(place, target=builder.target) for builder in builders]
     plan = Plan(
-        what=request.tag,
-        rounds=request.seeds,
+        what=tag,
+        rounds=seeds,
         goal=place.target.goal,
         metric=place.target.metric,
         budget=str(place.target.budget),
         stages=stages,
-        ablate=request.ablate,
-        seed=int(request.settings.get("seed", 0)),
+        ablate=ablate,
+        seed=int(settings.get("seed", 0)),
         self_reported=place.target.score == "stdout",
     )
-    budgets = [at.target.budget for at in places]
     return Prepared(
         plan=plan,
         steps=steps,
-        commits=[stages[0].comparisons[0].before.commit, *(c.after.commit for s in stages for c in s.comparisons)],
-        places=places,
+        places=[builder.place for builder in builders],
         together=[builder.together for builder in builders],
-        directory=RunDirectory(runs, request.name or f"promote-{request.tag}", "--name"),
-        seconds=[budget.amount if budget.kind == "seconds" else None for budget in budgets],
-        max_hours=request.max_hours,
+        directory=RunDirectory(runs, name or f"promote-{tag}", "--name"),
+        seconds=[b.amount if b.kind == "seconds" else math.nan for b in (at.place.target.budget for at in builders)],
+        max_hours=max_hours,
     )
 
 
@@ -108,28 +115,32 @@ def _chosen(edits: Sequence[str], steps: Sequence[Step]) -> list[Step]:
     return chosen or list(steps[1:])
 
 
-def _settings(request: Request, target: Target, baseline: Step, repo: Repo, say: Say) -> list[tuple[Setting, Target]]:
-    """Every combination of the values and budgets, with the target that has this budget."""
-    night = target.budget
-    texts = request.budgets.split(",") if request.budgets else []
-    budgets = [_patient(parse_budget(text, night)) for text in texts] or [_patient(night)]
-    for budget in budgets:
+def _settings(
+    words: Sequence[str], budgets: str, place: Workplace, baseline: Step, say: Say
+) -> Iterator[tuple[Workplace, Mapping[str, Value]]]:
+    """Every combination of the budgets, each as a place that has it, and values."""
+    target, night = place.target, place.target.budget
+    texts = budgets.split(",") if budgets else []
+    longer = [_patient(parse_budget(text, night)) for text in texts] or [_patient(night)]
+    for budget in longer:
         if budget.kind == night.kind and budget.amount < night.amount:
             say(f"--budget {budget} is smaller than the budget of the session ({night}).")
-    source = repo.read(baseline.commit, target.path)
-    options = [[(name, value) for value in values] for name, values in _values(request.values, target, source, say)]
-    space = SearchSpace.from_toml(target.folder, source) if options else None
-    found = []
-    for combination in product(*options):
-        values = dict(combination)
-        if space is not None:
-            full = {**space.read(source), **values}
-            if broken := next((c for c in space.constraints if not c.holds(full)), None):
-                words = " ".join(f"{name}={value}" for name, value in values.items())
-                raise UsageError(f"--set {words}: `{broken.text}` does not hold. Set its other values as well.")
-        for budget in budgets:
-            found.append((Setting(str(budget), values), dataclasses.replace(target, budget=budget)))
-    return found
+    places = [dataclasses.replace(place, target=dataclasses.replace(target, budget=budget)) for budget in longer]
+    if not words:
+        yield from ((at, {}) for at in places)
+        return
+    if not target.has_block:
+        raise UsageError(f"--set {words[0]}: the target has no [[hyperparameters]]. Use --budget alone.")
+    source = place.repo.read(baseline.commit, target.path)
+    space = SearchSpace.from_toml(target.folder, source)
+    options = _values(words, space, say)
+    for combination in product(*options.values()):
+        values = dict(zip(options, combination, strict=True))
+        full = {**space.read(source), **values}
+        if broken := next((c for c in space.constraints if not c.holds(full)), None):
+            given = " ".join(f"{name}={value}" for name, value in values.items())
+            raise UsageError(f"--set {given}: `{broken.text}` does not hold. Set its other values as well.")
+        yield from ((at, values) for at in places)
 
 
 def _patient(budget: Budget) -> Budget:
@@ -141,21 +152,17 @@ def _patient(budget: Budget) -> Budget:
     )  # fmt: skip
 
 
-def _values(words: Sequence[str], target: Target, source: str, say: Say) -> list[tuple[str, list[Value]]]:
+def _values(words: Sequence[str], space: SearchSpace, say: Say) -> dict[str, list[Value]]:
     """The values of each ``--set``, checked against the kind of the hyperparameter; its bounds may be exceeded."""
-    if words and not target.has_block:
-        raise UsageError(f"--set {words[0]}: the target has no [[hyperparameters]]. Use --budget alone.")
-    space = SearchSpace.from_toml(target.folder, source) if words else None
     found: dict[str, list[Value]] = {}
     for word in words:
-        assert space is not None
         name, equals, text = word.partition("=")
         if not equals or not text or name not in space.axes:
             raise UsageError(f"--set {word}: write NAME=VALUE with one of {', '.join(space.names)}.")
         if name in found:
             raise UsageError(f"--set {word}: {name} is set twice. Several values: --set {name}=8,12.")
         found[name] = [_value(space, name, part.strip(), say) for part in text.split(",")]
-    return list(found.items())
+    return found
 
 
 def _value(space: SearchSpace, name: str, text: str, say: Say) -> Value:
@@ -174,25 +181,31 @@ def _value(space: SearchSpace, name: str, text: str, say: Say) -> Value:
     return int(value) if kind == "int" else float(value) if kind == "float" else axis.exact(value)
 
 
+@dataclasses.dataclass(frozen=True)
 class _Builder:
     """Makes the commits of one setting."""
 
-    def __init__(self, repo: Repo, target: Target, setting: Setting, stage: int):
-        self.repo, self.target, self.setting, self._stage = repo, target, setting, stage
+    place: Workplace  # with the budget of the setting
+    values: Mapping[str, Value]
+    number: int  # of the setting, from 1
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(str(self.place.target.budget), self.values)
 
     def at(self, step: Step) -> Step:
-        """A commit with the values of the setting, also where none changes: budgets share no commits."""
-        path = self.target.path
-        text = self.text(step.commit)
-        message = f"At {self.setting}: {step.subject}\n\nFor a promotion of commit {step.commit[:12]}.\n"
-        commit = self.repo.build(step.commit, {path: text}, message, self.repo.commit(step.commit).when)
-        subject = f"{step.subject}, at {self.setting}"
-        return Step(STAGE * self._stage + step.number % STAGE, commit, subject, step.trial)
+        """A commit with the values of the setting, also where none changes: budgets share no commits.
 
-    def text(self, commit: str) -> str:
-        """Raises UsageError: an edit has removed a hyperparameter of the setting."""
-        text = self.repo.read(commit, self.target.path)
-        return render_block(text, self.setting.values, self.target.path) if self.setting.values else text
+        Raises:
+            UsageError: an edit has removed a hyperparameter of the setting.
+        """
+        repo, path = self.place.repo, self.place.target.path
+        text = repo.read(step.commit, path)
+        text = render_block(text, self.values, path) if self.values else text
+        message = f"At {self.setting}: {step.subject}\n\nFor a promotion of commit {step.commit[:12]}.\n"
+        commit = repo.build(step.commit, {path: text}, message, repo.commit(step.commit).when)
+        subject = f"{step.subject}, at {self.setting}"
+        return Step(STAGE * self.number + step.number % STAGE, commit, subject, step.trial)
 
     def compare(self, edit: Step, before: Step, after: Step) -> Comparison:
         """Compare two commits of the session at the setting."""
@@ -200,8 +213,8 @@ class _Builder:
             old, new = self.at(before), self.at(after)
         except UsageError as error:
             return Comparison(edit, before, after, f"the setting does not apply: {error}")
-        same = self.text(before.commit) == self.text(after.commit)
-        return Comparison(edit, old, new, REPLACED if same else "")
+        texts = {self.place.repo.read(step.commit, self.place.target.path) for step in (old, new)}
+        return Comparison(edit, old, new, REPLACED if len(texts) == 1 else "")
 
     def together(self, head: str, kept: Sequence[Step]) -> Comparison:
         """Compare the head of the edits that hold with the baseline."""
@@ -213,19 +226,16 @@ def _comparisons(
     builder: _Builder, steps: Sequence[Step], chosen: Sequence[Step], ablate: bool
 ) -> tuple[Comparison, ...]:
     """Each chosen edit against the commit before it, or with ``ablate`` the branch against the branch without it."""
-    head, path = steps[-1], builder.target.path
-    if ablate:
-        cuts = cuts_of(builder.repo, steps, path)
-        numbers = {step.number for step in chosen}
-        found = [
-            cut
-            if cut.obstacle
-            else builder.compare(cut.edit, dataclasses.replace(cut.before, number=500 + cut.edit.number), head)
-            for cut in cuts
-            if cut.edit.number in numbers
-        ]
-    else:
-        found = [builder.compare(step, steps[step.number - 1], step) for step in chosen]
+    head, found = steps[-1], []
+    for step in chosen:
+        before, after = steps[step.number - 1], step
+        if ablate:
+            without = cut(builder.place.repo, steps, step, builder.place.target.path)
+            if without.obstacle:
+                found.append(without)
+                continue
+            before, after = dataclasses.replace(without.before, number=500 + step.number), head
+        found.append(builder.compare(step, before, after))
     if len(chosen) == len(steps) - 1 and len(chosen) > 1:
         found.append(builder.compare(_branch(steps, WHOLE, "the whole branch"), steps[0], head))
     return tuple(found)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent import text
@@ -16,16 +14,11 @@ from agent.replay.steps import TOGETHER, WHOLE
 from agent.rundir.directory import RunDirectory
 
 
-@dataclass(frozen=True)
-class Held:
-    """The edits that are a gain at every setting of a promotion."""
+def held_in(runs: Path, name: str, tag: str) -> tuple[dict[int, str], str]:
+    """Read the edits that are a gain at every setting of the promotion ``runs/name`` of run ``tag``.
 
-    notes: Mapping[int, str]  # trial → sentence with its gains, for the message of its commit
-    together: str  # what was measured of all of them at once
-
-
-def held_in(runs: Path, name: str, tag: str) -> Held:
-    """Read the promotion ``runs/name`` of run ``tag``.
+    Returns:
+        For each trial a sentence with its gains, for the message of its commit; and what was measured of all at once.
 
     Raises:
         UsageError: there is none, it is of another run or not complete, or no edit held.
@@ -48,7 +41,7 @@ def held_in(runs: Path, name: str, tag: str) -> Held:
     notes = {trial: " ".join(_gain(s, f) for s, f in rows if f.edit.trial == trial) for trial in result.held}
     wholes = [[_gain(s, f) for s, f in rows if f.edit.number == number] for number in (TOGETHER, WHOLE)]
     whole = " ".join(wholes[0] or wholes[1])
-    return Held(notes, f"measured together: {whole}" if whole else "one edit holds; it was measured alone.")
+    return notes, f"measured together: {whole}" if whole else "one edit holds; it was measured alone."
 
 
 def _gain(setting: Setting, finding: Finding) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 from agent import text
 from agent.ledger.recovery import read_state
 from agent.replay.outcomes import result_in
-from agent.replay.plan import runs_left
+from agent.replay.plan import runs_left, sides_of
 from agent.replay.shown import Shown, terminal
 from agent.replay.view import shown_of
 from agent.review.data.runs import condition
@@ -49,7 +49,8 @@ def read_recorded(directory: RunDirectory) -> Recorded:
     state, damage = read_state(directory.ledger)
     running, result = directory.running(), result_in(state)
     kind, what = (word if isinstance(word, str) else "" for word in (state.session.kind, state.session.what))
-    names = {job.step.commit: job.step.subject for job in result.plan.all_jobs} if result else {}
+    stages = result.plan.stages if result else ()
+    names = {step.commit: step.subject for stage in stages for step in sides_of(stage.comparisons)}
     under_way = [(names.get(run.commit, run.commit[:9]), run.time) for run in state.started] if running else []
     return Recorded(
         tag=directory.tag,
@@ -58,7 +59,7 @@ def read_recorded(directory: RunDirectory) -> Recorded:
         condition=condition(state, running),
         started=state.session.began,
         done=sum(map(len, state.runs.values())),
-        left=sum(runs_left(chain(*result.undecided), state.runs).values()) if result else 0,
+        left=sum(runs_left(result.plan, chain(*result.undecided), state.runs).values()) if result else 0,
         under_way=tuple(under_way),
         shown=shown_of(result) if result else None,
         damage=tuple(damage),

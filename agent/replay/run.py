@@ -1,24 +1,43 @@
-"""Runs a checked plan: of ``overnight replay`` or of ``overnight promote``."""
+"""Runs a prepared replay or promotion in its directory, on workers.
+
+Every run is recorded in the ledger, so that a killed replay continues.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 
-from agent.ledger.events import SessionStarted
-from agent.ledger.journal import read
-from agent.ledger.state import fold
+from agent.errors import EnvironmentProblem, Interrupted, UsageError
+from agent.ledger.events import Ended, Lost, Measured, Planned, Resumed, RunStarted, SessionStarted
+from agent.ledger.journal import Ledger, read
+from agent.ledger.state import RETRIES, fold, lost_in_a_row
 from agent.replay.ablation import BUILT, without
 from agent.replay.exact import differences
 from agent.replay.outcomes import Result, result_in, result_of
-from agent.replay.plan import Comparison, Cost, Job, Plan, cost_of, runs_left
+from agent.replay.plan import Comparison, Cost, Plan, Runs, cost_of, runs_left
 from agent.replay.progress import ReplayProgress
 from agent.replay.steps import Step
-from agent.replay.work import Work, working
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
-from agent.workers.runtime import Workplace
+from agent.rundir.stop import Stopper
+from agent.trial.order import Order
+from agent.trial.outputs import CHECKPOINT
+from agent.types import Measurement, to_json
+from agent.workers.local import Workers
+from agent.workers.runtime import Workplace, find_workers
+from sandbox.types import SandboxBroken
+
+IDENTITY = ("kind", "what", "baseline", "commits", "budget", "data", "exact")  # cannot change when the work continues
+Flying = dict[Future[Measurement], tuple[Step, str]]  # the commit of each run under way, and the folder of its files
 
 Together = Callable[[str, Sequence[Step]], Comparison]  # from the head of the edits that hold, and their steps
 
@@ -33,11 +52,10 @@ class Prepared:
 
     plan: Plan
     steps: Sequence[Step]  # of the branch, the baseline first
-    commits: Sequence[str]  # that identify the work, the baseline first
     places: Sequence[Workplace]  # one for each stage
     together: Sequence[Together | None]  # for each stage, if the edits that hold are measured together there
     directory: RunDirectory
-    seconds: Sequence[float | None] = ()  # of one run in each stage: see ``cost_of``
+    seconds: Sequence[float] = ()  # of one run in each stage: see ``cost_of``
     max_hours: float | None = None
 
     def __post_init__(self) -> None:
@@ -63,14 +81,18 @@ def run(prepared: Prepared, view: ReplayProgress) -> Result:
         EnvironmentProblem: the machine failed several times in a row.
     """
     directory, plan = prepared.directory, prepared.plan
-    with working(directory, _first_event(prepared), view, prepared.max_hours) as work:
-        _measure(plan, prepared, work)
-        grown = _with_together(prepared, result_of(plan, work.done))
-        _measure(grown, prepared, work)
-        _make_minimal(prepared.repo, result_of(grown, work.done))
-    state = fold(read(directory.ledger), str(directory.ledger))
+    directory.path.mkdir(parents=True, exist_ok=True)
+    (directory.path / ".gitignore").write_text("*\n")
+    with directory.lock(), Ledger(directory.ledger) as ledger:
+        _begin(ledger, _first_event(prepared), directory)
+        directory.forget_stop()
+        stopper = Stopper(directory)
+        with stopper.listening(), view, suppress(Interrupted):
+            _Work(prepared, ledger, view, stopper, time.monotonic() + 3600 * (prepared.max_hours or math.inf)).do()
+            ledger.append(Ended(reason="all runs done"))
+        state = ledger.state
     result = result_in(state) or result_of(plan, state.runs)
-    differs = differences(plan.recorded, plan.folder, state.runs, directory.path) if plan.exact else ()
+    differs = differences(plan.recorded, Path(plan.source), state.runs, directory.path) if plan.exact else ()
     return dataclasses.replace(result, differs=tuple(differs))
 
 
@@ -85,27 +107,130 @@ def _first_event(prepared: Prepared) -> SessionStarted:
         device=place.device.uuid or place.device.kind,
         self_reported=plan.self_reported,
         what=plan.what,
-        baseline=prepared.commits[0],
-        commits=tuple(prepared.commits),
+        baseline=plan.commits[0],
+        commits=plan.commits,
         budget=str(place.target.budget),
         data=place.data_hash,
         exact=plan.exact,
     )
 
 
-def _measure(plan: Plan, prepared: Prepared, work: Work) -> None:
-    """Make one more run of both sides of every undecided comparison, up to the number of rounds."""
-    work.plan(plan)
-    for number, (stage, place) in enumerate(zip(plan.stages, prepared.places, strict=True)):
+def _begin(ledger: Ledger, event: SessionStarted, directory: RunDirectory) -> None:
+    """Write the first event, or check that the ledger belongs to the same work; runs of a dead process are lost."""
+    if not ledger.events:
+        ledger.append(event)
+        return
+    state = ledger.state
+    if different := [name for name in IDENTITY if getattr(state.session, name) != getattr(event, name)]:
+        found = f"{directory.path} holds a {state.session.kind} with other {' and '.join(different)}"
+        raise UsageError(f"{found}. Name a new one: --name NAME.")
+    ledger.append(Resumed(attempt=state.resumed + 1))
+    for started in state.started:
+        ledger.append(Lost(trial=0, trace=started.trace, reason=f"the {event.kind} was killed"))
 
-        def jobs(number: int = number) -> list[Job]:
-            return result_of(plan, work.done).undecided[number]
 
-        if any(runs_left(jobs(), work.done).values()):
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """Makes runs. All state is in the ledger."""
+
+    prepared: Prepared
+    ledger: Ledger
+    view: ReplayProgress
+    stopper: Stopper
+    end: float  # no run starts after this moment of the monotonic clock
+
+    @property
+    def done(self) -> Runs:
+        return self.ledger.state.runs
+
+    def do(self) -> None:
+        """Measure the plan, then the edits that hold together, if only some hold, and make the minimal branch.
+
+        Raises:
+            Interrupted: a stop was requested.
+            EnvironmentProblem: RETRIES runs in a row were lost to the machine.
+        """
+        plan = self.prepared.plan
+        self._measure(plan)
+        grown = _with_together(self.prepared, result_of(plan, self.done))
+        self._measure(grown)
+        minimal = result_of(grown, self.done).minimal
+        if minimal is not None and minimal.outcome == "reproduced":
+            self.prepared.repo.refs.point(f"refs/heads/{plan.minimal_branch}", minimal.edit.commit)
+
+    def _measure(self, plan: Plan) -> None:
+        """Make the missing runs of every undecided comparison.
+
+        Round k makes the k-th run of every commit before round k + 1 starts, so that a slow drift of the machine
+        affects all commits alike.
+        """
+        directory = self.prepared.directory
+        if (data := to_json(plan)) != self.ledger.state.plan:
+            self.ledger.append(Planned(plan=data))  # watchers need nothing but the ledger
+        for number, (stage, place) in enumerate(zip(plan.stages, self.prepared.places, strict=True)):
+            if not runs_left(plan, result_of(plan, self.done).undecided[number], self.done):
+                continue
             for step in (side for comparison in stage.comparisons for side in comparison.sides if side.number >= BUILT):
-                name = f"refs/autoresearch/{prepared.directory.tag}/{step.number:04d}"  # git keeps commits with refs
-                prepared.repo.refs.point(name, step.commit)
-            work.run(place, jobs, plan.rounds)
+                name = f"refs/autoresearch/{directory.tag}/{step.number:04d}"  # git keeps commits with refs
+                self.prepared.repo.refs.point(name, step.commit)
+            with contextlib.closing(find_workers(place, str(directory.path.resolve()), self.stopper.now)) as workers:
+                for k in range(plan.rounds):
+                    self._round(workers, plan, result_of(plan, self.done).undecided[number], k)
+
+    def _round(self, workers: Workers, plan: Plan, steps: list[Step], number: int) -> None:
+        done = self.done
+        left = runs_left(plan, steps, done)
+        waiting = deque(step for step in steps if step.commit in left and len(done.get(step.commit, ())) <= number)
+        flying: Flying = {}
+        try:
+            while waiting or flying:
+                while waiting and len(flying) < workers.size:
+                    self._start(workers, plan, waiting.popleft(), flying)
+                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                    step, trace = flying.pop(future)
+                    if not self._finish(future, plan, step, trace):
+                        waiting.append(step)
+        finally:
+            for future, (step, trace) in flying.items():  # recorded, so that a continued replay does not repeat them
+                with suppress(Interrupted, EnvironmentProblem):
+                    self._finish(future, plan, step, trace)
+
+    def _start(self, workers: Workers, plan: Plan, step: Step, flying: Flying) -> None:
+        """Start the next run of a commit."""
+        if self.stopper.asked() or time.monotonic() > self.end:
+            raise Interrupted
+        tries = sum(isinstance(event, RunStarted) and event.commit == step.commit for event in self.ledger.events)
+        trace = f"trials/{step.number:04d}/run-{tries + 1}"
+        number, runs = self._next(step), plan.runs_of(step)
+        run = runs[number - 1]
+        self.view.begins(step, number, len(runs))
+        self.ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=run.seed, trace=trace))
+        on = workers.types[0] if len(workers.types) > 1 else ""  # values of two types cannot be compared
+        order = Order(0, step.commit, "replay", run.seed, trace, on=on, schedule=run.schedule)
+        flying[workers.start(order, self.prepared.directory.path / trace, self.view.progress)] = step, trace
+
+    def _finish(self, future: Future[Measurement], plan: Plan, step: Step, trace: str) -> bool:
+        """Record the end of a run; False if it was lost to the machine and is to be repeated."""
+        try:
+            found = future.result()
+        except (Interrupted, SandboxBroken, EnvironmentProblem) as error:
+            interrupted = isinstance(error, Interrupted)
+            self.ledger.append(Lost(trial=0, trace=trace, reason="interrupted" if interrupted else str(error)))
+            if interrupted:
+                raise
+            if lost_in_a_row(self.ledger.events) >= RETRIES:
+                words = f"{RETRIES} runs in a row failed on this machine, the last: {error}"
+                raise EnvironmentProblem(words) from error
+            return False
+        number = self._next(step)
+        self.ledger.append(Measured(trial=0, measurement=found))
+        self.view.measured(step, number, len(plan.runs_of(step)), found)
+        (self.prepared.directory.path / trace / CHECKPOINT[0].name).unlink(missing_ok=True)
+        return True
+
+    def _next(self, step: Step) -> int:
+        """The number of the next run of a commit, from 1."""
+        return len(self.done.get(step.commit, ())) + 1
 
 
 def _with_together(prepared: Prepared, result: Result) -> Plan:
@@ -123,9 +248,3 @@ def _with_together(prepared: Prepared, result: Result) -> Plan:
         for stage, together in zip(plan.stages, prepared.together, strict=True)
     ]
     return dataclasses.replace(plan, stages=tuple(stages))
-
-
-def _make_minimal(repo: Repo, result: Result) -> None:
-    """Make the branch without the edits that do not hold, if it is as good as the whole branch."""
-    if (minimal := result.minimal) is not None and minimal.outcome == "reproduced":
-        repo.refs.point(f"refs/heads/{result.plan.minimal_branch}", minimal.edit.commit)

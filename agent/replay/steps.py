@@ -14,9 +14,8 @@ from statistics import fmean
 from agent.errors import UsageError
 from agent.judge.gain import difference
 from agent.ledger.state import State
-from agent.repo.history import Commit, history, merge_base, resolve
 from agent.repo.messages import trailer_name
-from agent.repo.repo import Repo
+from agent.repo.repo import Commit, Repo
 from agent.rundir.results import number_or_none
 from agent.target import Target
 from agent.types import Measurement, on_validation, values_of
@@ -95,14 +94,15 @@ def steps_of_branch(repo: Repo, target: Target, revisions: str, published: Mappi
     """
     path = target.path
     base, tip = _ends(repo, path, revisions)
-    found = [commit for commit in history(repo.git, f"{base}..{tip}") if _changes(repo, commit, path)]
+    found = [commit for commit in repo.history(f"{base}..{tip}") if _changes(repo, commit, path)]
     if not found:
         raise UsageError(f"{revisions}: no commit changes {path}; there is nothing to replay.")
-    recorded = _first(published.get(base[:7]), number_or_none(trailers(found[0]).get("Best-Before")))
+    recorded = published.get(base[:7], number_or_none(trailers(found[0]).get("Best-Before")))
     steps = [Step(0, base, "baseline", recorded=recorded)]
     for commit in found:
         fields = trailers(commit)
-        value = _first(number_or_none(fields.get(trailer_name(target.metric))), published.get(commit.sha[:7]))
+        value = number_or_none(fields.get(trailer_name(target.metric)))
+        value = published.get(commit.sha[:7]) if value is None else value
         gain, before = number_or_none(fields.get("Gain")), steps[-1].recorded
         if gain is None and value is not None and before is not None:
             gain = difference(before, value, target.goal)
@@ -129,20 +129,20 @@ def trailers(commit: Commit) -> dict[str, str]:
 
 def _ends(repo: Repo, path: str, revisions: str) -> tuple[str, str]:
     start, dots, end = revisions.partition("..")
-    tip = resolve(repo.git, end or "HEAD") if dots else resolve(repo.git, revisions)
+    tip = repo.resolve((end or "HEAD") if dots else revisions)
     if tip is None:
         raise UsageError(f"{end if dots else revisions!r} is no commit of {repo.top}.")
     if dots:
-        base = resolve(repo.git, start)
+        base = repo.resolve(start)
         if base is None:
             raise UsageError(f"{start!r} is no commit of {repo.top}. Fetch it, or name another start: A..B.")
         return base, tip
-    found = history(repo.git, tip)
+    found = repo.history(tip)
     sessions = [trailers(commit).get("Session") for commit in found]
     last = next((name for name in reversed(sessions) if name), None)
     if last and (own := sessions.index(last)):
         return found[own - 1].sha, tip
-    fork = next((f for name in MAIN if (f := merge_base(repo.git, name, tip)) and f != tip), None)
+    fork = next((f for name in MAIN if (f := repo.git.attempt("merge-base", name, tip)) and f != tip), None)
     if fork:
         return fork, tip
     first = next((commit.sha for commit in found if repo.has(commit.sha, path)), None)
@@ -156,7 +156,3 @@ def _changes(repo: Repo, commit: Commit, path: str) -> bool:
     if not commit.parents or not repo.has(commit.sha, path):
         return False
     return not repo.has(commit.parents[0], path) or repo.read(commit.sha, path) != repo.read(commit.parents[0], path)
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)

@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -115,36 +116,34 @@ def plan_words(plan: Plan, cost: Cost) -> str:
     """What is about to run, in one line."""
     if plan.kind == "promote":
         settings = "; ".join(str(stage.setting) for stage in plan.stages)
-        time = "" if cost.seconds is None else f", at most {text.duration(cost.seconds)} of training"
+        time = "" if math.isnan(cost.seconds) else f", at most {text.duration(cost.seconds)} of training"
         return text.line(f"{plan.what} at {settings}: at most {text.count(cost.runs, 'run')}{time}")
     runs = f"up to {text.count(cost.runs, 'run')} of {text.count(cost.commits, 'commit')}"
     rest = f", and {text.count(plan.rounds, 'run')} of a branch without the edits that do not hold"
-    time = "duration unknown" if cost.seconds is None else f"about {text.duration(cost.seconds)} by the recorded runs"
+    known = f"about {text.duration(cost.seconds)} by the recorded runs"
+    time = "duration unknown" if math.isnan(cost.seconds) else known
     return text.line(f"{plan.what}: {runs}{rest if plan.stages[1:] else ''}; budget {plan.budget}; {time}")
 
 
 def shown_of(result: Result) -> Shown:
     """The tables and the chart of a result."""
-    plan, noise, promotes = result.plan, result.noise, result.plan.kind == "promote"
-    rounds = f"{text.count(plan.rounds, 'run')} of each commit"
-    spread = "" if noise.sd is None else f" (sd {text.number(noise.sd)} between runs, {noise.dof} degrees of freedom)"
-    key = (("parent", "recorded"), ("", f"replayed, with two standard errors{spread}"))
-    if plan.exact:
-        rounds = "exactly as recorded"
-    elif promotes:
-        rounds = f"up to {text.count(plan.rounds, 'seed')}"
+    plan, noise = result.plan, result.noise
+    if plan.kind == "promote":
+        title, budget, rounds = "Promotion", f"night: {plan.budget}", f"up to {text.count(plan.rounds, 'seed')}"
         key = (("parent", "in the session"), ("", "at each setting; two standard errors"))
+        chart = Chart("Gain of each edit", partial(gain_chart, result), key)
+    else:
+        title, budget, rounds = "Replay", plan.budget, f"{text.count(plan.rounds, 'run')} of each commit"
+        sd = "" if noise.sd is None else f" (sd {text.number(noise.sd)} between runs, {noise.dof} degrees of freedom)"
+        key = (("parent", "recorded"), ("", f"replayed, with two standard errors{sd}"))
+        chart = Chart("Recorded and replayed", partial(value_chart, result), key)
     minimal = [minimal_words(result, result.minimal)] if result.minimal else []
     return Shown(
-        title=f"{'Promotion' if promotes else 'Replay'} of {plan.what}",
-        about=(rounds, f"night: {plan.budget}" if promotes else plan.budget, plan.metric),
+        title=f"{title} of {plan.what}",
+        about=("exactly as recorded" if plan.exact else rounds, budget, plan.metric),
         headline=". ".join([*_sentences(result), "" if result.complete else "Not complete yet."]).rstrip(),
         tables=tuple(_tables(result)),
-        chart=Chart(
-            "Gain of each edit" if promotes else "Recorded and replayed",
-            partial(gain_chart if promotes else value_chart, result),
-            key,
-        ),
+        chart=chart,
         notes=(*result.differs, *minimal),
         self_reported=plan.self_reported,
     )
@@ -153,14 +152,16 @@ def shown_of(result: Result) -> Shown:
 def _tables(result: Result) -> Iterator[Table]:
     star = result.plan.self_reported
     for stage, found in zip(result.plan.stages, result.found, strict=True):
-        columns, setting = COLUMNS[stage.question], str(stage.setting)
-        if stage.question == "setting":
-            yield Table(columns, tuple(_row(f, stage, star) for f in found), setting, "edit")
-        elif stage.question == "steps":
-            yield Table(columns, tuple(_row(f, stage, star) for f in result.steps))
-        elif result.ablations:
-            title = "Each edit left out; positive: the branch loses without it"
-            yield Table(columns, tuple(_row(f, stage, star) for f in result.ablations), title)
+        title, what = "", "commit"
+        match stage.question:
+            case "setting":
+                title, what = str(stage.setting), "edit"
+            case "cuts":
+                title, found = "Each edit left out; positive: the branch loses without it", result.ablations
+            case "steps":
+                found = result.steps
+        if found:
+            yield Table(COLUMNS[stage.question], tuple(_row(f, stage, star) for f in found), title, what)
 
 
 def _row(finding: Finding, stage: Stage, star: bool) -> Row:

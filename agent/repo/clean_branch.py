@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from types import MappingProxyType
 
 from agent.errors import UsageError
 from agent.ledger.state import State
 from agent.patch.merge3 import merge
-from agent.repo.history import resolve
 from agent.repo.messages import subject_line, wrapped
 from agent.repo.repo import Repo
 from agent.text import duration
-from agent.types import Record, Verdict
+from agent.types import Record
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,9 @@ def make_branch(
     name = name or f"autoresearch/{tag}-clean"
     if repo.git.attempt("check-ref-format", "--branch", name) != name:  # git expands @{-1}
         raise UsageError(f"--name {name!r}: git does not accept this branch name (git help check-ref-format).")
-    if resolve(repo.git, name):
+    if repo.resolve(name):
         raise UsageError(f"{name} exists. Choose another --name.")
-    base = resolve(repo.git, onto) if onto else state.baseline
+    base = repo.resolve(onto) if onto else state.baseline
     if base is None:
         raise UsageError(f"--onto {onto}: no commit of {repo.top}.")
     repo.need((base, *(sha for record in edits for sha in (record.parent, record.candidate) if sha)), tag)
@@ -106,8 +105,10 @@ def _message(record: Record, state: State, tag: str, notes: Mapping[int, str]) -
 def _squashed(edits: Sequence[Record], state: State, tag: str, notes: Mapping[int, str]) -> str:
     if len(edits) == 1:
         return _message(edits[0], state, tag, notes)
+    gains = [_gain(r.verdict.gain, r.verdict.gain_se) if r.verdict else "unknown" for r in edits]
     lines = "\n".join(
-        f"- {subject_line(r)} ({_gain(r.verdict)}). {notes.get(r.number, '')}".rstrip(". ") for r in edits
+        f"- {subject_line(r)} ({gain}). {notes.get(r.number, '')}".rstrip(". ")
+        for r, gain in zip(edits, gains, strict=True)
     )
     summary = f"Each was measured against the one before it. Gains in {state.session.metric}:"
     parts = [f"Apply {len(edits)} edits kept by session {tag}", summary, lines, *wrapped(_total(edits, state))]
@@ -122,21 +123,14 @@ def _total(edits: Sequence[Record], state: State) -> str:
     errors = [verdict.gain_se for verdict in verdicts if verdict.gain_se]
     gain = math.fsum(verdict.gain or 0.0 for verdict in verdicts)
     start = verdicts[0].best_before
-    total = replace(
-        verdicts[-1],
-        best_before=start,
-        value=start + gain if state.session.goal == "maximize" else start - gain,
-        gain=gain,
-        gain_se=math.hypot(*errors) if len(errors) == len(verdicts) else None,
-    )
-    return f"In total {_values(total, state)}."
+    end = start + gain if state.session.goal == "maximize" else start - gain
+    return f"In total {_change(state, start, end, _gain(gain, len(errors) == len(verdicts) and math.hypot(*errors)))}."
 
 
-def _values(verdict: Verdict, state: State) -> str:
+def _change(state: State, before: float, after: float, gain: str) -> str:
     """``val_bpb 2.8251 → 2.7844: a gain of 0.0407 ± 0.0100``."""
     reported = ", as the code itself reports it" if state.session.self_reported else ""
-    change = f"{verdict.best_before or 0.0:.4f} → {verdict.value or 0.0:.4f}"
-    return f"{state.session.metric} {change}{reported}: a gain of {_gain(verdict)}"
+    return f"{state.session.metric} {before:.4f} → {after:.4f}{reported}: a gain of {gain}"
 
 
 def _result(record: Record, state: State, tag: str) -> str:
@@ -146,13 +140,14 @@ def _result(record: Record, state: State, tag: str) -> str:
     trained = [seconds for run in record.runs if (seconds := run.seconds.get("training"))]
     took = f" of about {duration(median(trained))} of training" if trained else ""
     runs = f"{'one run' if verdict.n == 1 else f'{verdict.n} runs'}{took}"
-    return f"{_values(verdict, state)}, from {runs} (trial {record.number} of session {tag})."
+    change = _change(state, verdict.best_before, verdict.value, _gain(verdict.gain, verdict.gain_se))
+    return f"{change}, from {runs} (trial {record.number} of session {tag})."
 
 
-def _gain(verdict: Verdict | None) -> str:
-    if verdict is None or verdict.gain is None:
+def _gain(gain: float | None, se: float | None) -> str:
+    if gain is None:
         return "unknown"
-    return f"{verdict.gain:.4f}" + (f" ± {verdict.gain_se:.4f}" if verdict.gain_se else "")
+    return f"{gain:.4f}" + (f" ± {se:.4f}" if se else "")
 
 
 def _identity(repo: Repo) -> tuple[str, str]:

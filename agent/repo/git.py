@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import EnvironmentProblem, UsageError
 
@@ -38,28 +37,31 @@ class Git:
     def close(self) -> None:
         self._repo.close()
 
-    def feed(self, data: bytes, *words: str, env: Mapping[str, str] | None = None) -> str:
-        """The output of a git command that reads ``data``."""
-        with _file_of(data) as stdin:
-            return self.run(*words, istream=stdin, env=dict(env or {}))
+    def run(self, *words: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> str:
+        """The output of a git command as text, without its last line feed. Arguments and errors: see ``output``."""
+        return os.fsdecode(self.output(*words, data=data, env=env)).removesuffix("\n")
 
-    def output(self, *words: str, data: bytes = b"") -> bytes:
-        """The output of a git command, unchanged."""
-        with _file_of(data) as stdin:
-            options = {"stdout_as_string": False, "strip_newline_in_stdout": False}
-            return bytes(self._execute(*words, istream=stdin, **options))
+    def output(self, *words: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
+        """The output of a git command, unchanged.
 
-    def run(self, *words: str, **options: Any) -> str:
-        """The output of a git command. Raises ``EnvironmentProblem`` with git's message if the command fails."""
-        return str(self._execute(*words, **options))
+        Args:
+            data: input of the command.
+            env: added to the environment.
 
-    def _execute(self, *words: str, **options: Any) -> Any:
+        Raises:
+            EnvironmentProblem: git is missing, or the command fails; quotes git.
+        """
         import git
 
         flags = [flag for setting in _settings() for flag in ("-c", setting)]
-        try:  # -C, because GitPython expands a $ in the path of its working directory
-            command = ["git", "-C", str(self.top), "--no-optional-locks", *flags, *words]
-            return self._repo.git.execute(command, **options)
+        # -C, because GitPython expands a $ in the path of its working directory
+        command = ["git", "-C", str(self.top), "--no-optional-locks", *flags, *words]
+        options: dict[str, Any] = {"stdout_as_string": False, "strip_newline_in_stdout": False, "env": env}
+        try:
+            with tempfile.TemporaryFile() as stdin:
+                stdin.write(data)
+                stdin.seek(0)
+                return bytes(self._repo.git.execute(command, istream=stdin, **options))
         except git.GitCommandNotFound:
             raise EnvironmentProblem("git is not installed, or not on PATH.") from None
         except git.GitCommandError as error:
@@ -71,15 +73,6 @@ class Git:
             return self.run(*words) or None
         except EnvironmentProblem:
             return None
-
-
-@contextmanager
-def _file_of(data: bytes) -> Iterator[IO[bytes]]:
-    """A file without a name that holds ``data``, for the input of a command."""
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.seek(0)
-        yield file
 
 
 def _open(folder: Path) -> git.Repo:

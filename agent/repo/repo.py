@@ -13,10 +13,22 @@ from pathlib import Path, PurePosixPath
 
 from agent.errors import EnvironmentProblem, UsageError
 from agent.repo.git import Git
-from agent.repo.history import Commit, commits
 from agent.repo.refs import Refs
 
 AUTHOR = ("Overnight", "overnight@localhost")
+_FORMAT = "%H%n%P%n%ct%n%T%n%B"  # of ``git log``: the fields of a Commit
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of the history."""
+
+    sha: str
+    parents: tuple[str, ...]
+    subject: str
+    body: str
+    when: int  # seconds since the epoch
+    tree: str
 
 
 @dataclass(frozen=True)
@@ -66,19 +78,19 @@ class Repo:
 
     def need(self, commits: Iterable[str], tag: str) -> None:
         """Raises ``UsageError`` if one of these commits of run ``tag`` is not in the repository."""
-        wanted = list(commits)
-        text = self.git.feed("\n".join(wanted).encode(), "cat-file", "--batch-check=%(objecttype)") if wanted else ""
-        found = zip(wanted, text.split("\n"), strict=True)
-        gone = next((commit for commit, kind in found if kind != "commit"), None)
-        if gone:
+        if gone := self._missing(list(commits)):
             raise UsageError(
-                f"commit {gone[:12]} of session {tag} is not in {self.top}: it was pruned, or this is another clone. "
-                f"Fetch refs/autoresearch/{tag}/*, or name the right folder with --target."
+                f"commit {gone[0][:12]} of session {tag} is not in {self.top}: it was pruned, or this is another "
+                f"clone. Fetch refs/autoresearch/{tag}/*, or name the right folder with --target."
             )
 
     def holds(self, commit: str) -> bool:
         """Whether a full hash is a commit of this repository."""
-        return self.git.feed(commit.encode(), "cat-file", "--batch-check=%(objecttype)").strip() == "commit"
+        return not self._missing([commit])
+
+    def _missing(self, commits: list[str]) -> list[str]:
+        kinds = self.git.run("cat-file", "--batch-check=%(objecttype)", data="\n".join(commits).encode()).splitlines()
+        return [commit for commit, kind in zip(commits, kinds, strict=True) if kind != "commit"]
 
     def read(self, commit: str, path: str) -> str:
         """The text of one file of the target in a commit. Bytes that are not UTF-8 become surrogate escapes."""
@@ -122,10 +134,37 @@ class Repo:
             yield text[start : start + size]
             place = start + size + 1
 
+    def resolve(self, revision: str) -> str | None:
+        """The full hash of a commit, or None."""
+        return self.git.attempt("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+
     def commit(self, sha: str) -> Commit:
-        return commits(self.git, "--no-walk", sha)[0]
+        return self._log("--no-walk", sha)[0]
+
+    def history(self, revisions: str) -> list[Commit]:
+        """Commits of a range or a tip along first parents, oldest first."""
+        return self._log("--first-parent", "--reverse", "--end-of-options", revisions)
+
+    def _log(self, *words: str) -> list[Commit]:
+        form = ("-z", "--no-show-signature", "--no-color", f"--format=tformat:{_FORMAT}")
+        found = []
+        for entry in filter(None, self.git.run("log", *form, *words, "--").split("\0")):
+            sha, parents, when, tree, message = entry.split("\n", 4)
+            subject, _, body = message.partition("\n")
+            found.append(Commit(sha, tuple(parents.split()), subject, body.strip("\n"), int(when), tree))
+        return found
 
     # writing
+
+    def check_writable(self) -> None:
+        """Raises ``EnvironmentProblem`` if git could not add commits or refs."""
+        for part in ("objects", "refs"):
+            place = self.top / self.git.run("rev-parse", "--git-path", part)
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise EnvironmentProblem(
+                    f"cannot write {place}, where git keeps the commits and refs of a session. "
+                    f"Make it writable for this user, or clone the repository and name the clone with --target."
+                )
 
     def build(
         self, parent: str, files: Mapping[str, str], message: str, when: int, *, author: tuple[str, str] = AUTHOR
@@ -141,7 +180,7 @@ class Repo:
         """
         tree = self.commit(parent).tree
         for path, text in files.items():
-            blob = self.git.feed(text.encode("utf-8", "surrogateescape"), "hash-object", "-w", "--stdin")
+            blob = self.git.run("hash-object", "-w", "--stdin", data=text.encode("utf-8", "surrogateescape"))
             tree = self._replaced(tree, f"{self.prefix}{path}", blob)
         return self.commit_tree(tree, (parent,), message, when, author)
 
@@ -152,7 +191,7 @@ class Repo:
         flags = [flag for parent in parents for flag in ("-p", parent)]
         values = zip(("NAME", "EMAIL", "DATE"), (*author, f"@{when} +0000"), strict=True)
         who = {f"GIT_{role}_{part}": value for part, value in values for role in ("AUTHOR", "COMMITTER")}
-        return self.git.feed(message.encode(), "commit-tree", tree, *flags, "-F", "-", env=who)
+        return self.git.run("commit-tree", tree, *flags, "-F", "-", data=message.encode(), env=who)
 
     def _replaced(self, tree: str, path: str, sha: str) -> str:
         """The tree with another blob at ``path``. No index file: a SIGKILL would leave one behind."""
@@ -161,4 +200,4 @@ class Repo:
         place = [entry.partition("\t")[2] for entry in entries].index(name)
         mode, kind, old = entries[place].partition("\t")[0].split(" ")
         entries[place] = f"{mode} {kind} {self._replaced(old, rest, sha) if rest else sha}\t{name}"
-        return self.git.feed(os.fsencode("\0".join(entries)), "mktree", "-z", "--missing")
+        return self.git.run("mktree", "-z", "--missing", data=os.fsencode("\0".join(entries)))

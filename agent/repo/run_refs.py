@@ -72,12 +72,8 @@ class RunRefs:
         """
         if why := self.waits(head, known):
             return why
-        name = f"refs/heads/{self.branch}"
-        now = self.repo.refs.get(name)
-        if now == head:
-            return ""
         try:
-            self.repo.refs.move(name, head, now)
+            self.repo.refs.point(f"refs/heads/{self.branch}", head)
         except RefMoved as error:
             return str(error)
         return ""

@@ -21,7 +21,7 @@ def filtered(repo: Repo) -> list[PurePosixPath]:
     names = "\0".join(f"{repo.prefix}{path}" for path, changed in _raw_differences(repo).items() if not changed)
     if not names:
         return []
-    fields = repo.git.feed(os.fsencode(names), "check-attr", "-z", "--stdin", *_FILTERS).split("\0")
+    fields = repo.git.run("check-attr", "-z", "--stdin", *_FILTERS, data=os.fsencode(names)).split("\0")
     named = (path for path, value in zip(fields[::3], fields[2::3], strict=False) if value not in _UNSET)
     return [PurePosixPath(path[len(repo.prefix) :]) for path in dict.fromkeys(named)]
 

@@ -6,13 +6,11 @@ Readers of the format take lower values for better, so a maximised metric is wri
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.errors import UsageError
 from agent.files import replace_file
@@ -52,29 +50,25 @@ def parse_tsv(text: str, where: str) -> list[Row]:
     Raises:
         UsageError: A column is missing, a value is not a number, or no run has a value. Names the line.
     """
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")  # splitlines() also splits at U+2028
-    table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        return _rows(table, where)
-    except csv.Error as error:
-        raise UsageError(f"{where}, line {table.line_num}: {error}.") from None
-
-
-def _rows(table: csv.DictReader[str], where: str) -> list[Row]:
-    table.fieldnames = names = [name.strip() for name in table.fieldnames or ()]
+    first, *lines = text.removeprefix("\ufeff").split("\n")  # splitlines() also splits at U+2028
+    names = [name.strip() for name in first.split("\t")]
     metric = next((name for name in names[1:2] if name not in COLUMNS), "val_bpb")
     missing = [name for name in ("commit", metric, "memory_gb", "status") if name not in names]
     if missing:
         needed = f"line 1 must name the columns {', '.join(COLUMNS)}, with tabs between"
         raise UsageError(f"{where}: {needed}; it lacks {', '.join(missing)}.")
-    rows = [_row(where, table.line_num, fields, metric) for fields in table]
+    rows = [
+        _row(where, number, dict(zip(names, line.rstrip("\r").split("\t"), strict=False)), metric)
+        for number, line in enumerate(lines, start=2)
+        if line.strip("\r")
+    ]
     if all(row.value is None for row in rows):
         raise UsageError(f"{where} holds no run that worked.")
     return rows
 
 
-def _row(where: str, line: int, fields: dict[str, Any], metric: str) -> Row:
-    status = str(fields.get("status") or "").strip().lower()
+def _row(where: str, line: int, fields: Mapping[str, str], metric: str) -> Row:
+    status = fields.get("status", "").strip().lower()
     value = None if status == "crash" else number_or_none(fields.get(metric))
     if value is None and status == "keep":
         raise UsageError(f"{where}, line {line}: {metric} of a kept run is {fields.get(metric)!r}, which is no number.")
@@ -82,11 +76,11 @@ def _row(where: str, line: int, fields: dict[str, Any], metric: str) -> Row:
         raise UsageError(f"{where}, line {line}: unknown status {status!r}; the list may hold {', '.join(STATUSES)}.")
     return Row(
         line=line,
-        commit=str(fields.get("commit") or "").strip(),
+        commit=fields.get("commit", "").strip(),
         value=value if value or status == "keep" else None,
         memory_gb=number_or_none(fields.get("memory_gb")) or None,
         status=status,
-        description=str(fields.get("description") or ""),
+        description=fields.get("description", ""),
     )
 
 

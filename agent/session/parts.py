@@ -20,8 +20,7 @@ from agent.proposers.code.proposer import CodeProposer
 from agent.proposers.ideas.bank import load_bank
 from agent.proposers.ideas.choice import BankMaterial
 from agent.proposers.ideas.proposer import IdeasProposer
-from agent.proposers.protocol import Proposer
-from agent.proposers.stand_in import StandIn
+from agent.proposers.protocol import Context, Proposer
 from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_settings, model_share, without_effect
 from agent.space.space import SearchSpace
 from agent.target import Target
@@ -50,7 +49,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
 
     Raises:
         UsageError: a setting or the target is wrong.
-        EnvironmentProblem: the sandbox, a device, the data or the model server is missing.
+        EnvironmentProblem: the sandbox, a device, the data or the model server is missing, or git cannot write.
     """
     check_settings(settings)
     policy = session_policy(settings, say)
@@ -67,6 +66,7 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     tracks = parse_tracks(settings.track, settings.runs)
     settings = dataclasses.replace(settings, track=",".join(map(str, tracks)))  # a resume may start in another folder
     place = checked_place(settings)
+    place.repo.check_writable()
     source = place.repo.read(place.repo.head(), place.target.path)
     if settings.gpu_hours and place.device.kind == "cpu":
         say(f"--gpu-hours {settings.gpu_hours:g} has no effect: runs train on the CPU.")
@@ -119,28 +119,27 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
     toml = target.folder / "target.toml"
     if settings.on_plateau or (model is not None and settings.on_llm_loop == "cma"):
         SearchSpace.from_toml(toml, source=source)  # raises now, not hours later
-    code = _code_proposer(settings, target, model)
-    if settings.on_plateau:
-        from agent.proposers.plateau import PlateauHandOver  # loads scipy
+    from agent.proposers.hand_over import PlateauHandOver, search_from  # loads scipy
 
-        code = PlateauHandOver(code, toml, target.goal, settings.on_plateau, name=settings.proposer)
-    return code
+    def search(context: Context) -> Proposer:
+        return search_from(context, toml, target.goal, settings.proposer)
+
+    code = _code_proposer(settings, target, model, search)
+    return PlateauHandOver(code, search, settings.on_plateau) if settings.on_plateau else code
 
 
-def _code_proposer(settings: Settings, target: Target, model: Chat | None) -> Proposer:
+def _code_proposer(
+    settings: Settings, target: Target, model: Chat | None, search: Callable[[Context], Proposer]
+) -> Proposer:
+    from agent.proposers.hand_over import StandIn
+
     if model is None:
         return IdeasProposer(load_bank(target.folder))
     bank = load_bank(target.folder) if settings.ideas or settings.on_llm_loop == "ideas" else ()
     material = BankMaterial(bank) if settings.ideas else None
     code = CodeProposer(model, repairs=settings.repairs, temperature=settings.llm_temperature, material=material)
-    if settings.on_llm_loop == "ideas":
-        return StandIn(code, lambda _: IdeasProposer(bank))
-    if settings.on_llm_loop == "cma":
-        from agent.proposers.plateau import search_from  # loads scipy
-
-        toml, goal, name = target.folder / "target.toml", target.goal, settings.proposer
-        return StandIn(code, lambda context: search_from(context, toml, goal, name))
-    return code
+    others = {"cma": search, "ideas": lambda _: IdeasProposer(bank)}
+    return code if settings.on_llm_loop == "skip" else StandIn(code, others[settings.on_llm_loop])
 
 
 def _model(settings: Settings, sleeper: SleepingServer | None) -> Chat:

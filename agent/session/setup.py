@@ -209,7 +209,7 @@ def _session(parts: Parts, workers: Workers, stopper: Stopper, recorder: Recorde
     if isinstance(parts.proposer, BlockProposer):
         parts.proposer.start_from(memory, parts.repo.read(recorder.state.baseline, target.path))
     if parts.sleeper is not None:
-        parts.sleeper.report = lambda found: recorder.write(ServerProblem(problem=found.text, action=found.action))
+        parts.sleeper.report = lambda text, action: recorder.write(ServerProblem(problem=text, action=action))
     commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), target, parts.proposer)
     smoke = smoke_seconds(settings.smoke, target.budget.startup_seconds)
     runs = Runs(workers, directory, recorder, settings.seed, smoke)

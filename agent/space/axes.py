@@ -94,10 +94,10 @@ class Choices(Axis):
     def _index(self, value: Value) -> int:
         """-1 for a value that is no choice."""
         value = plain(value)
-        if not isinstance(value, (bool, int, float, str)):
-            return -1
-        alike = (c == value and isinstance(c, bool) == isinstance(value, bool) for c in self.param.choices)
-        return next((i for i, same in enumerate(alike) if same), -1)
+        for i, choice in enumerate(self.param.choices if isinstance(value, (bool, int, float, str)) else ()):
+            if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+                return i
+        return -1
 
 
 class Number(Axis):
@@ -216,21 +216,19 @@ def fault(p: Param) -> tuple[str, str] | None:
 
 
 def _bounds_fault(p: Param) -> tuple[str, str] | None:
-    for key, bound in (("low", p.low), ("high", p.high)):
-        if not is_number(bound):
-            return key, "has no bounds; set low and high to numbers"
-    assert p.low is not None
-    assert p.high is not None
-    if not p.low < p.high:
-        return "low", f"low = {short(p.low)} is not below high = {short(p.high)}"
-    if (p.log or p.power_of_two) and p.low <= 0:
-        return "low", f"{'log' if p.log else 'power_of_two'} = true needs low above 0, not {short(p.low)}"
+    low, high = p.low, p.high
+    if not is_number(low) or not is_number(high):
+        return "high" if is_number(low) else "low", "has no bounds; set low and high to numbers"
+    if not low < high:
+        return "low", f"low = {short(low)} is not below high = {short(high)}"
+    if (p.log or p.power_of_two) and low <= 0:
+        return "low", f"{'log' if p.log else 'power_of_two'} = true needs low above 0, not {short(low)}"
     if p.power_of_two and p.kind != "int":
         return "power_of_two", "is not a whole number"
     count = axis_of(p).count
     if count is not None and count < 2:
         what = "power of two" if p.power_of_two else "whole number"
-        return "low", f"less than two values ({what}) from {short(p.low)} to {short(p.high)}"
+        return "low", f"less than two values ({what}) from {short(low)} to {short(high)}"
     return None
 
 

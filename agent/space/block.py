@@ -21,6 +21,7 @@ import re
 import tokenize
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from agent.errors import UsageError, similar
 from agent.types import Value
@@ -29,12 +30,12 @@ START = "# --- hyperparameters ---"
 END = "# --- end of hyperparameters ---"
 
 _MARKERS = {
-    "start": (START, re.compile(r"#\s*-+\s*hyperparameters\s*-+\s*", re.IGNORECASE)),
-    "end": (END, re.compile(r"#\s*-+\s*end of hyperparameters\s*-+\s*", re.IGNORECASE)),
+    "start": re.compile(r"#\s*-+\s*hyperparameters\s*-+\s*", re.IGNORECASE),
+    "end": re.compile(r"#\s*-+\s*end of hyperparameters\s*-+\s*", re.IGNORECASE),
 }
 _MARK = "\ufeff"  # byte order mark: Python skips it in files, not in strings
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # lines as the parser counts them; str.splitlines differs
-_OPERATORS: dict[type[ast.AST], Callable[..., Value]] = {
+ARITHMETIC: dict[type[ast.AST], Callable[..., Any]] = {
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
     ast.Add: operator.add,
@@ -168,7 +169,7 @@ def literal_value(node: ast.expr) -> Value | None:
 def _evaluated(node: ast.expr) -> Value:
     if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
         return node.value
-    if not isinstance(node, (ast.UnaryOp, ast.BinOp)) or type(node.op) not in _OPERATORS:
+    if not isinstance(node, (ast.UnaryOp, ast.BinOp)) or type(node.op) not in ARITHMETIC:
         raise ValueError
     operands = [node.operand] if isinstance(node, ast.UnaryOp) else [node.left, node.right]
     numbers = [_evaluated(operand) for operand in operands]
@@ -176,7 +177,7 @@ def _evaluated(node: ast.expr) -> Value:
         raise ValueError
     if isinstance(node.op, ast.Pow) and (abs(float(numbers[0])) > 1e6 or abs(float(numbers[1])) > 64):
         raise ValueError  # 9**9**9 never ends
-    value: Value = _OPERATORS[type(node.op)](*numbers)
+    value: Value = ARITHMETIC[type(node.op)](*numbers)
     return value
 
 
@@ -191,21 +192,21 @@ def _parse(source: str, path: str) -> ast.Module:
 
 def _block_lines(source: str, path: str) -> tuple[int, int] | None:
     """Lines of the two markers, None without any. A marker is a comment: the same text in a string does not count."""
-    found: dict[str, list[int]] = {"start": [], "end": []}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        for kind, (_, pattern) in _MARKERS.items():
-            if token.type == tokenize.COMMENT and pattern.fullmatch(token.string):
-                found[kind].append(token.start[0])
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = [token for token in tokens if token.type == tokenize.COMMENT]
+    found = {
+        kind: [comment.start[0] for comment in comments if pattern.fullmatch(comment.string)]
+        for kind, pattern in _MARKERS.items()
+    }
     if not any(found.values()):
         return None
     for kind, lines in found.items():
         if len(lines) > 1:
             raise UsageError(f"{path}:{lines[1]}: second {kind} of the hyperparameter block (first in line {lines[0]})")
-        if not lines:
-            line = found["end" if kind == "start" else "start"][0]
-            raise UsageError(
-                f"{path}:{line}: the hyperparameter block has no {kind}: the line {_MARKERS[kind][0]!r} is missing"
-            )
+    for kind, marker, other in (("start", START, "end"), ("end", END, "start")):
+        if not found[kind]:
+            line = found[other][0]
+            raise UsageError(f"{path}:{line}: the hyperparameter block has no {kind}: the line {marker!r} is missing")
     start, end = found["start"][0], found["end"][0]
     if end < start:
         raise UsageError(f"{path}:{end}: the hyperparameter block ends before it starts (line {start})")
@@ -225,28 +226,32 @@ def _check_outside(tree: ast.Module, block: list[ast.stmt], start: int, path: st
 
 
 def _targets(node: ast.stmt) -> list[str]:
-    targets: list[ast.expr] = []
-    if isinstance(node, ast.Assign):
-        targets = node.targets
-    elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
-        targets = [node.target]
+    match node:
+        case ast.Assign(targets=targets):
+            pass
+        case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
+            targets = [target]
+        case _:
+            targets = []
     return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
 
 
 def _entry(node: ast.stmt, lines: list[str], path: str) -> Entry:
     where = f"{path}:{node.lineno}"
     shown = lines[node.lineno - 1].strip()
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    expression = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-    target = targets[0] if len(targets) == 1 else None
-    if not isinstance(target, ast.Name) or expression is None:
-        raise UsageError(f"{where}: a hyperparameter is one line `NAME = literal`, this is `{shown}`")
+    match node:
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=expression)
+            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as expression)
+        ):
+            pass
+        case _:
+            raise UsageError(f"{where}: a hyperparameter is one line `NAME = literal`, this is `{shown}`")
     value = literal_value(expression)
     if value is None or expression.lineno != node.lineno or expression.end_lineno != node.lineno:
         raise UsageError(
-            f"{where}: {target.id} is computed or not a plain literal (`{shown}`): "
-            f"write a number, a string, True or False"
+            f"{where}: {name} is computed or not a plain literal (`{shown}`): write a number, a string, True or False"
         )
     start, end = expression.col_offset, expression.end_col_offset or 0
     text = lines[node.lineno - 1].encode()[start:end].decode()
-    return Entry(target.id, value, node.lineno, start, end, text)
+    return Entry(name, value, node.lineno, start, end, text)

@@ -14,18 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import nearest
+from agent.space.block import ARITHMETIC
 from agent.types import Value
 
 Evaluate = Callable[[Mapping[str, Value]], Any]
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.USub: operator.neg,
+    **ARITHMETIC,
     ast.Not: operator.not_,
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
     ast.Pow: math.pow,  # in floats a tower of powers overflows; in integers it hangs
     ast.Lt: operator.lt,

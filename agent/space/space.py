@@ -7,7 +7,7 @@ cube is a valid configuration, and the optimiser receives exactly the point that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class SearchSpace:
     def __init__(
         self,
         params: Iterable[Param],
-        constraints: Iterable[str] = (),
+        constraints: Sequence[str] = (),
         path: str = "train.py",
         where: str = "[search] constraints",
         block: str = "",
@@ -70,7 +70,7 @@ class SearchSpace:
         self.categorical = tuple(i for i, axis in enumerate(self.axes.values()) if isinstance(axis, Choices))
         # Number of configurations before constraints; infinite if a parameter is a float.
         self.size = math.prod(math.inf if axis.count is None else axis.count for axis in self.axes.values())
-        if isinstance(constraints, str):
+        if not isinstance(constraints, (list, tuple)) or not all(isinstance(text, str) for text in constraints):
             raise UsageError(f'{where}: a list of comparisons, such as ["A >= B * 2"]')
         try:
             self.constraints: tuple[Constraint, ...] = tuple(parse_constraint(text, self.names) for text in constraints)

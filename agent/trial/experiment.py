@@ -18,7 +18,6 @@ from agent.errors import EnvironmentProblem
 from agent.repo.repo import Tree
 from agent.target import Target
 from agent.trial import mounts
-from agent.trial.compile_cache import FILE, NOTHING, Compiled
 from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT, MOST, REPORTS, SHOWN, Score, fingerprint, number, printed_value, summary
 from agent.trial.own_packages import write_hiding_module
@@ -29,8 +28,12 @@ from agent.trial.usual import PROCESSOR, UNKNOWN, Usual
 from agent.trial.workspace import workspace
 from agent.types import Failure, Measurement, Progress
 from sandbox.interpreter import OWN, Interpreter, find_interpreter
-from sandbox.types import Device, Job, Limits, Mount, Sandbox
+from sandbox.types import Collect, Device, Job, Limits, Mount, Sandbox
 
+# The cache of torch.compile: an output of the run that writes it, in the data folder of the others. Only a calibration
+# run, which runs the unchanged program, writes the cache: otherwise one trial could choose what the next one computes.
+# The host never reads its content.
+COMPILED = Collect("compiled.bin", 1 << 29)
 SCHEDULE = ".overnight-schedule.jsonl"  # in the exported code: the schedule that a run has to follow
 
 
@@ -47,6 +50,7 @@ class Experiment:
 
     Args:
         tree: the files of a commit.
+        compiled: file of the session that holds the cache of torch.compile; None: there is no cache.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Experiment:
         owner: str,
         prepared: Data | None = None,
         stop_now: Callable[[], bool] = lambda: False,
-        compiled: Compiled = NOTHING,
+        compiled: Path | None = None,
     ):
         self._tree, self.target, self.sandbox, self.device = tree, target, sandbox, device
         self.owner, self.prepared, self._stop_now, self._compiled = owner, prepared, stop_now, compiled
@@ -81,7 +85,7 @@ class Experiment:
             Interrupted: ``stop_now`` is true.
         """
         if order.scored is not None:
-            return self._measure_test(order.scored, directory, progress)
+            return self._score_test(order.scored, directory, progress)
         directory.mkdir(parents=True, exist_ok=True)
         with workspace(self.owner) as work:
             code, data = work / "code", work / "data"
@@ -89,8 +93,8 @@ class Experiment:
             seeds = {name: str(order.seed) for name in ("OVERNIGHT_SEED", self.target.seed_env) if name}
             env = {**seeds, **self._single_run(order, code, data)}
             trained = self._smoke_and_train(order, code, data, directory, env, progress)
-            if self._compiled.missing(order.role):
-                self._compiled.take(directory)
+            if self._compiles(order) and self._compiled and (left := directory / COMPILED.name).exists():
+                left.replace(self._compiled)
             seconds, score = dict(trained.seconds), Score(failure=trained.failure)
             if self._trusted is None and trained.failure is None:
                 score = printed_value(directory / "train.log", self.target.pattern, self.target.metric)
@@ -102,18 +106,13 @@ class Experiment:
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
         return measurement
 
-    def score_test(self, commit: str, directory: Path, progress: Progress) -> Score:
-        """Score the checkpoint in ``directory`` on the test split; an empty score if the target has none."""
-        if self._trusted is None:
-            return Score()
-        if not (directory / CHECKPOINT[0].name).exists():
-            return Score(failure=Failure("crash", "the checkpoint is gone"))
-        with workspace(self.owner) as work:
-            self._stage(commit, work / "code", work / "data")
-            return self._score(work / "code", directory, "test", progress)
-
-    def _measure_test(self, run: Measurement, directory: Path, progress: Progress) -> Measurement:
-        score = self.score_test(run.commit, directory, progress)
+    def _score_test(self, run: Measurement, directory: Path, progress: Progress) -> Measurement:
+        """Score the checkpoint in ``directory`` on the test split."""
+        score = Score(failure=Failure("crash", "the checkpoint is gone"))
+        if (directory / CHECKPOINT[0].name).exists():
+            with workspace(self.owner) as work:
+                self._stage(run.commit, work / "code", work / "data")
+                score = self._score(work / "code", directory, "test", progress)
         if score.failure is None:
             return replace(run, role="test", value=score.value, reason="")
         reason = f"test split could not be scored: {score.failure.reason}"
@@ -128,10 +127,15 @@ class Experiment:
         for place in (code, *code.rglob("*")):
             place.chmod(0o755 if place.is_dir() else 0o644)
 
+    def _compiles(self, order: Order) -> bool:
+        """Whether a run must write the cache of torch.compile."""
+        return order.role == "calibrate" and self._compiled is not None and not self._compiled.exists()
+
     def _single_run(self, order: Order, code: Path, data: Path) -> dict[str, str]:
         """Stage the files that only some runs have; the variables that name them to the harness."""
-        self._compiled.stage(data)
-        env = {"OVERNIGHT_KEEP_COMPILED": "1"} if self._compiled.missing(order.role) else {}
+        if self._compiled and self._compiled.exists():
+            shutil.copyfile(self._compiled, data / COMPILED.name)
+        env = {"OVERNIGHT_KEEP_COMPILED": "1"} if self._compiles(order) else {}
         if order.schedule is not None:
             shutil.copyfile(order.schedule, code / SCHEDULE)
             (code / SCHEDULE).chmod(0o644)
@@ -167,13 +171,18 @@ class Experiment:
 
     def _base(self, code: Path) -> Job:
         """What the jobs of a run have in common."""
+        target, device = self.target, self.device
+        # with a time budget on the CPU, a run that used more processors than the others would train more
+        cpus = float(device.threads) if target.budget.kind == "seconds" and device.kind == "cpu" else 0.0
         return Job(
             argv=(),
             mounts={"code": Mount(code)},
             workdir="code",
             env=self._hardware(),
-            limits=_limits(self.target, self.device),
-            device=self.device,
+            limits=Limits(
+                target.memory_gb, target.disk_gb, target.processes, cpus=cpus or None, vram_gb=target.vram_gb
+            ),
+            device=device,
             masked=self.prepared.masked if self.prepared else (),
             hides_counters=self._trusted is not None,
             owner=self.owner,
@@ -182,7 +191,7 @@ class Experiment:
 
     def _job(self, argv: Sequence[str], code: Path, data: Path, directory: Path, env: Mapping[str, str]) -> Job:
         base, own = self._base(code), self._own_packages(code.parent)
-        extra = (FILE,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
+        extra = (COMPILED,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
         fixed = {"OVERNIGHT_DATA": "{data}", "OVERNIGHT_OUT": "{out}", "OVERNIGHT_BUDGET": self.target.budget.encoded}
         return replace(
             base,
@@ -245,11 +254,3 @@ def _seed_words(target: Target, seed: int) -> list[str]:
     """The arguments that pass the seed on: ``--seed 7``, or ``--seed=7``."""
     name = target.seed_arg
     return [f"{name}{seed}"] if name.endswith("=") else [name, str(seed)] if name else []
-
-
-def _limits(target: Target, device: Device) -> Limits:
-    """With a time budget on the CPU, a run must not use more processors than the others: it would train more."""
-    cpus = float(device.threads) if target.budget.kind == "seconds" and device.kind == "cpu" else None
-    return Limits(
-        target.memory_gb, target.disk_gb, processes=target.processes, cpus=cpus or None, vram_gb=target.vram_gb
-    )

@@ -25,4 +25,4 @@ class Order:
     schedule: Path | None = None  # trace.jsonl of an earlier run, followed step by step instead of the clock
     smoke: float = 0.0  # bound of a smoke test before the run, in seconds; 0: none
     watch: Watch | None = None  # when the run is stopped; None: never
-    usual: Usual = UNKNOWN  # what the baseline needed for start-up and loading
+    usual: Usual = UNKNOWN  # bounds of start-up and loading

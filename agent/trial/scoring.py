@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from sandbox.types import Job, Mount, Outcome, Running, Sandbox
 
 LOAD_SHARE = 0.1  # of a time budget: how long a model process may load...
 # ...and the least, for a busy machine or a GPU that wakes up
-LOAD_SECONDS = {"cpu": 10.0, "cuda": 20.0, "rocm": 20.0, "mps": 20.0}
+LOAD_SECONDS = {"cpu": 10.0, "gpu": 20.0}
 LARGEST_MB = 64.0  # file that a model process may write: its compiler needs some; those in the channel are host memory
 _COUNTS = ("tokens", "bytes", "noise")  # numbers of a verdict that become metrics
 
@@ -59,14 +58,35 @@ class Host:
     startup_seconds: float
     load_seconds: float
     wait: Callable[[], None]  # to call in every turn of a loop: reports progress, raises Interrupted
-    launch: Callable[[Sequence[str], Path, Sequence[str]], Running]
+    sandbox: Sandbox
+    base: Job  # what the jobs of a run have in common, such as code, device and limits
+    started: list[Running] = field(default_factory=list)
 
     def start(self, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> ModelProcess:
         """Start ``argv`` in a sandbox; OVERNIGHT_CHECKPOINT and OVERNIGHT_CHANNEL name its folders.
 
         ``writable``: names of the files in ``channel`` that it may write.
         """
-        return ModelProcess(self.launch(argv, channel, writable), channel)
+        largest = max((channel / name).stat().st_size for name in writable) / MB
+        base, names = self.base, {"OVERNIGHT_CHECKPOINT": "{checkpoint}", "OVERNIGHT_CHANNEL": "{channel}"}
+        shared = {"checkpoint": Mount(self.checkpoint), "channel": Mount(channel, writable=tuple(writable))}
+        job = replace(
+            base,
+            argv=tuple(argv),
+            mounts={**base.mounts, **shared},
+            env={**names, **base.env},
+            limits=replace(base.limits, file_mb=max(largest, LARGEST_MB)),
+            forgotten=True,
+        )
+        running = self.sandbox.start(job)
+        self.started.append(running)
+        return ModelProcess(running, channel)
+
+    def close(self) -> list[Outcome]:
+        """End all model processes."""
+        for running in self.started:
+            running.kill()
+        return [running.finish() for running in self.started]
 
 
 @dataclass(frozen=True)
@@ -77,10 +97,9 @@ class Scoring:
     trusted: TrustedTarget
     data: Data
     sandbox: Sandbox
-    base: Job  # what the jobs of a run have in common, such as code, device and limits
+    base: Job  # as in ``Host``
     usual: Usual
     stop_now: Callable[[], bool]
-    _started: list[Running] = field(default_factory=list)
 
     def score(self, directory: Path, split: str, progress: Progress) -> Score:
         """Score the checkpoint that a run left in ``directory``.
@@ -105,14 +124,12 @@ class Scoring:
                     shutil.copyfile(directory / item.name, checkpoint / item.name)
             host = Host(
                 owner, checkpoint, folder, shared, budget.score_seconds, budget.startup_seconds,
-                self._load_seconds(), wait, partial(self._launch, checkpoint),
+                self._load_seconds(), wait, self.sandbox, self.base,
             )  # fmt: skip
             try:
                 verdict = self.trusted.score(self.data, split, host)
             finally:
-                for running in self._started:
-                    running.kill()
-                outcomes = [running.finish() for running in self._started]
+                outcomes = host.close()
         return self._result(verdict, outcomes, split)
 
     def _result(self, verdict: Mapping[str, Any], outcomes: Sequence[Outcome], split: str) -> Score:
@@ -136,21 +153,5 @@ class Scoring:
     def _load_seconds(self) -> float:
         budget = self.target.budget
         share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
-        kind = self.base.device.kind
-        return round(min(max(share, LOAD_SECONDS[kind]), self.usual.most_loading(kind)), 1)
-
-    def _launch(self, checkpoint: Path, argv: Sequence[str], channel: Path, writable: Sequence[str]) -> Running:
-        largest = max((channel / name).stat().st_size for name in writable) / MB
-        shared = Mount(channel, writable=tuple(writable))
-        base, names = self.base, {"OVERNIGHT_CHECKPOINT": "{checkpoint}", "OVERNIGHT_CHANNEL": "{channel}"}
-        job = replace(
-            base,
-            argv=tuple(argv),
-            mounts={**base.mounts, "checkpoint": Mount(checkpoint), "channel": shared},
-            env={**names, **base.env},
-            limits=replace(base.limits, file_mb=max(largest, LARGEST_MB)),
-            forgotten=True,
-        )
-        running = self.sandbox.start(job)
-        self._started.append(running)
-        return running
+        least = LOAD_SECONDS["cpu" if self.base.device.kind == "cpu" else "gpu"]
+        return round(min(max(share, least), self.usual.loading), 1)

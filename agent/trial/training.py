@@ -103,15 +103,15 @@ class Training:
     def _follow(self, running: Running, clock: _Clock) -> None:
         """Read the events of the job until it ends; when it is ready, release the data and start the clock."""
         budget = self.target.budget
-        startup = min(budget.startup_seconds, self.usual.most_startup)
+        startup = min(budget.startup_seconds, self.usual.startup)
         bounds = {"startup": startup, "smoke": self.smoke + SMOKE_GRACE}
         while True:
             starting = clock.phase == "startup"
             bound = bounds.get(clock.phase, budget.kill_seconds)
             if clock.age > bound:
                 self.late = f"{clock.phase} took more than {bound:.0f} s"
-            elif starting and self._sample(running, clock.age) > self.usual.most_processor:
-                self.late = f"startup took more than {self.usual.most_processor:.0f} s of processor time"
+            elif starting and self._sample(running, clock.age) > self.usual.processor:
+                self.late = f"startup took more than {self.usual.processor:.0f} s of processor time"
             if self.late:
                 running.kill()
                 return

@@ -1,4 +1,4 @@
-"""Start-up and loading times of the baseline. They bound those of edited programs."""
+"""Bounds for the start-up and loading of edited programs, from the baseline's own times."""
 
 from __future__ import annotations
 
@@ -10,47 +10,35 @@ from agent.types import Measurement
 
 FACTOR = 3.0  # an edit may need this multiple of the baseline's own time...
 STARTUP_MORE, PROCESSOR_MORE = 20.0, 10.0  # ...or so many more seconds: a busy machine, a small baseline
-LOADING_MORE = {"cpu": 3.0, "cuda": 10.0, "rocm": 10.0, "mps": 10.0}
+LOADING_MORE = {"cpu": 3.0, "gpu": 10.0}
 PROCESSOR, LOADING = "startup_processor_seconds", "loading_seconds"  # metrics of a run
 
 
 @dataclass(frozen=True)
 class Usual:
-    """The longest of the baseline's runs, in seconds; 0: unknown, so there is no bound."""
+    """Bounds in seconds."""
 
-    startup: float = 0.0
-    processor: float = 0.0  # processor time of the start-up
-    loading: float = 0.0  # of a model process
-
-    @property
-    def most_startup(self) -> float:
-        return _bound(self.startup, STARTUP_MORE)
-
-    @property
-    def most_processor(self) -> float:
-        return _bound(self.processor, PROCESSOR_MORE)
-
-    def most_loading(self, kind: str) -> float:
-        """``kind``: of the device."""
-        return _bound(self.loading, LOADING_MORE[kind])
+    startup: float = math.inf
+    processor: float = math.inf  # processor time of the start-up
+    loading: float = math.inf  # of a model process
 
 
 UNKNOWN = Usual()
 
 
 def usual_of(runs: Iterable[Measurement]) -> Usual:
-    """What the calibration runs needed."""
+    """The bounds that follow from the longest of the calibration runs; infinite where no run has the time."""
     good = [run for run in runs if run.role == "calibrate" and run.status == "ok"]
 
-    def longest(times: Iterable[float]) -> float:
-        return max(times, default=0.0)
+    def bound(times: Iterable[float], more: float) -> float:
+        own = max(times, default=0.0)
+        return max(FACTOR * own, own + more) if own else math.inf
 
     return Usual(
-        longest(run.seconds.get("startup", 0.0) for run in good),
-        longest(run.metrics.get(PROCESSOR, 0.0) for run in good),
-        longest(run.metrics.get(LOADING, 0.0) for run in good),
+        bound((run.seconds.get("startup", 0.0) for run in good), STARTUP_MORE),
+        bound((run.metrics.get(PROCESSOR, 0.0) for run in good), PROCESSOR_MORE),
+        bound(
+            (run.metrics.get(LOADING, 0.0) for run in good),
+            LOADING_MORE["cpu" if all(run.device == "cpu" for run in good) else "gpu"],
+        ),
     )
-
-
-def _bound(own: float, more: float) -> float:
-    return max(FACTOR * own, own + more) if own else math.inf

@@ -11,9 +11,8 @@ import hmac
 import ipaddress
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -30,57 +29,69 @@ from agent.web.pages import Pages, Stamp
 LOOK = 0.25  # seconds between looks at the files
 GRACE = 10  # longest wait for open requests at the end, in seconds
 COOKIE = "overnight_token"
+HEADERS = {
+    "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}  # fmt: skip
 
 
-def make_app(root: Path, host: str, token: str, ending: Callable[[], bool]) -> Starlette:
-    """The server over the runs below ``root``.
+def make_app(root: Path, host: str, token: str) -> Starlette:
+    """The server over the runs below ``root``. Its ``state.server`` is to be set before the first request.
 
     Args:
         root: folder of the run directories.
         host: name or address that the server listens on.
         token: secret that a browser must know; "" asks for none.
-        ending: whether the server is to end: open streams of events end with it.
     """
     pages = Pages(root)
+    names = {"localhost", host.lower(), socket.gethostname().lower()}
 
-    async def runs(_request: Request) -> Response:
-        return HTMLResponse(await run_in_threadpool(pages.runs))
+    # Starlette runs functions that are not coroutines in threads
+    def runs(_request: Request) -> Response:
+        return HTMLResponse(pages.runs())
 
-    async def run(request: Request) -> Response:
-        return _found(await run_in_threadpool(pages.run, request.path_params["tag"]))
+    def run(request: Request) -> Response:
+        return _found(pages.run(request.path_params["tag"]))
 
-    async def now(request: Request) -> Response:
-        return _found(await run_in_threadpool(pages.now, request.path_params["tag"]))
+    def now(request: Request) -> Response:
+        return _found(pages.now(request.path_params["tag"]))
 
     async def events(request: Request) -> Response:
-        return StreamingResponse(_changes(pages, request, ending), media_type="text/event-stream")
+        return StreamingResponse(_changes(pages, request), media_type="text/event-stream")
+
+    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        if (refusal := _refusal(request, names, token)) is not None:
+            return refusal
+        answer = await call_next(request)
+        answer.headers.update(HEADERS)
+        return answer
 
     routes = [
         Route("/", runs), Route("/run/{tag}", run), Route("/run/{tag}/live", now), Route("/events", events),
     ]  # fmt: skip
-    return Starlette(routes=routes, middleware=[Middleware(_Guard, host=host, token=token)])
+    return Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)])
 
 
 def serve(root: Path, host: str, port: int, token: str) -> None:
     """Serve until Ctrl-C. Raises OSError if the address cannot be used."""
-    servers: list[uvicorn.Server] = []
-    app = make_app(root, host, token, lambda: any(server.should_exit for server in servers))
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False,
-        access_log=False,
+    app = make_app(root, host, token)
+    server = app.state.server = uvicorn.Server(
+        uvicorn.Config(
+            app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False,
+            access_log=False,
+        )
     )  # fmt: skip
-    servers.append(uvicorn.Server(config))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listening:
         print(f"http://{shown(host)}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else ""), flush=True)
-        servers[0].run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
-async def _changes(pages: Pages, request: Request, ending: Callable[[], bool]) -> AsyncIterator[str]:
+async def _changes(pages: Pages, request: Request) -> AsyncIterator[str]:
     """One event for each run at first, and for each that changed: its tag, and the stamp of its ledger as text."""
     known: dict[str, Stamp] = {}
     yield "retry: 1000\n\n"
-    while not ending() and not await request.is_disconnected():
+    while not request.app.state.server.should_exit and not await request.is_disconnected():
         found = await run_in_threadpool(pages.stamps)
         for tag, stamp in found.items():
             if stamp != known.get(tag):
@@ -93,35 +104,22 @@ def _found(page: str | None) -> Response:
     return PlainTextResponse("no such session\n", 404) if page is None else HTMLResponse(page)
 
 
-class _Guard(BaseHTTPMiddleware):
-    """Refuses foreign hosts, foreign origins and requests without the token."""
-
-    def __init__(self, app: Any, host: str, token: str):
-        super().__init__(app)
-        self._names = {"localhost", host.lower(), socket.gethostname().lower()}
-        self._token = token
-
-    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-        origin = request.headers.get("origin")
-        if not (_is_address(host) or host.lower() in self._names):
-            return PlainTextResponse("this Host is not served here\n", 421)
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            return PlainTextResponse("requests of other sites are refused\n", 403)
-        if self._token:
-            given = request.query_params.get("token")
-            if given is not None and hmac.compare_digest(given.encode(), self._token.encode()):
-                answer: Response = RedirectResponse(request.url.path, 303)  # so that the token leaves the address bar
-                answer.set_cookie(COOKIE, given, httponly=True, samesite="strict")
-                return answer
-            if not hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self._token.encode()):
-                return PlainTextResponse("open the address with ?token=… once\n", 401)
-        answer = await call_next(request)
-        answer.headers.update(
-            {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
-             "Referrer-Policy": "no-referrer"}
-        )  # fmt: skip
+def _refusal(request: Request, names: set[str], token: str) -> Response | None:
+    """The answer to a foreign host, a foreign origin, or a request without the token or with it in its address."""
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    origin = request.headers.get("origin")
+    if not (_is_address(host) or host.lower() in names):
+        return PlainTextResponse("this Host is not served here\n", 421)
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        return PlainTextResponse("requests of other sites are refused\n", 403)
+    given = request.query_params.get("token")
+    if token and given is not None and hmac.compare_digest(given.encode(), token.encode()):
+        answer = RedirectResponse(request.url.path, 303)  # so that the token leaves the address bar
+        answer.set_cookie(COOKIE, given, httponly=True, samesite="strict")
         return answer
+    if token and not hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), token.encode()):
+        return PlainTextResponse("open the address with ?token=… once\n", 401)
+    return None
 
 
 def _is_address(host: str) -> bool:

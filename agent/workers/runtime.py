@@ -14,8 +14,7 @@ from agent.repo.git import scrub_environment
 from agent.repo.repo import Repo
 from agent.settings import EDIT_CODE, Settings
 from agent.target import Target, load_target, parse_budget
-from agent.trial.compile_cache import FILE, Compiled
-from agent.trial.experiment import Experiment, interpreter_of
+from agent.trial.experiment import COMPILED, Experiment, interpreter_of
 from agent.trial.mounts import check_mounts
 from agent.trial.trusted_target import Data, prepare
 from agent.trial.workspace import sweep
@@ -76,7 +75,7 @@ class Workplace:
                 owner,
                 self.prepared,
                 stop_now,
-                Compiled(Path(owner) / FILE.name),
+                Path(owner) / COMPILED.name,
                 sleeper=self.sleeper,
             )
             for device in devices

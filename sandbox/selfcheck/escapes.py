@@ -3,78 +3,79 @@
 They run inside a sandbox with the standard library alone, and print what they found as JSON in their last line.
 """
 
-CONNECT = """
-import json, os, socket
-reached = []
-def connect(what, family, address):
+# The start of a program: counts what it could do, with the first argument.
+ATTEMPT = """
+import glob, json, os, sysconfig
+found = []
+def attempt(what, do, *given):
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as s:
-            s.settimeout(2)
-            s.connect(address)
-        reached.append(what)
-    except OSError:
+        do(*given)
+        found.append(what + " " + repr(given[0]))
+    except (OSError, ValueError):
         pass
-connect("loopback", socket.AF_INET, ("127.0.0.1", int(os.environ["PORT"])))
-connect("abstract socket", socket.AF_UNIX, chr(0) + os.environ["UNIX"])
-connect("vsock", socket.AF_VSOCK, (2, 22))
-for path in ("/run/docker.sock", "/run/containerd/containerd.sock", "/run/dbus/system_bus_socket"):
-    connect(path, socket.AF_UNIX, path)
-reached += [name for _, name in socket.if_nameindex() if name != "lo"] if not os.path.exists("/proc/net/dev") else [
-    line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:] if not line.strip().startswith("lo:")]
-print(json.dumps(reached))
 """
 
-WRITE = """
-import json, os, sysconfig
-changed = []
-def attempt(what, do):
-    try:
-        do()
-        changed.append(what)
-    except OSError:
-        pass
+CONNECT = (
+    ATTEMPT
+    + """
+import socket
+def connect(address, family=socket.AF_UNIX):
+    with socket.socket(family, socket.SOCK_STREAM) as s:
+        s.settimeout(2)
+        s.connect(address)
+attempt("loopback", connect, ("127.0.0.1", int(os.environ["PORT"])), socket.AF_INET)
+attempt("vsock", connect, (2, 22), socket.AF_VSOCK)
+for address in (chr(0) + os.environ["UNIX"], "/run/docker.sock", "/run/containerd/containerd.sock",
+                "/run/dbus/system_bus_socket"):
+    attempt("socket", connect, address)
+found += [name for _, name in socket.if_nameindex() if name != "lo"] if not os.path.exists("/proc/net/dev") else [
+    line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:] if not line.strip().startswith("lo:")]
+print(json.dumps(found))
+"""
+)
+
+WRITE = (
+    ATTEMPT
+    + """
 def write(path):
     with open(path, "a") as file:
         file.write("x")
 for place in (os.getcwd(), os.environ["DATA"], sysconfig.get_path("stdlib"), "/usr/bin", "/usr/lib", "/etc", "/dev",
               "/", "/overnight"):
-    attempt("new file in " + place, lambda: write(os.path.join(place, "new")))
-    attempt("mode of " + place, lambda: os.chmod(place, 0o777))
-    attempt("folder in " + place, lambda: os.mkdir(os.path.join(place, "folder")))
+    attempt("new file", write, os.path.join(place, "new"))
+    attempt("mode", os.chmod, place, 0o777)
+    attempt("new folder", os.mkdir, os.path.join(place, "folder"))
 for path in (__file__, os.path.join(os.environ["DATA"], "shard"), os.__file__, "/proc/sys/kernel/core_pattern",
              "/proc/sysrq-trigger", "/sys/kernel/uevent_helper"):
-    attempt("change " + path, lambda: write(path))
-    attempt("remove " + path, lambda: os.unlink(path))
-    attempt("rename " + path, lambda: os.rename(path, path + ".old"))
+    attempt("change", write, path)
+    attempt("remove", os.unlink, path)
+    attempt("rename", os.rename, path, path + ".old")
 own = ("/tmp", "/dev/shm", "/dev/mqueue", "/proc", os.environ["OUT"], os.environ["SHARED"])
 for line in open("/proc/self/mounts"):
     place = line.split()[1]
     if os.path.isdir(place) and place not in own:
-        attempt("new file in " + place, lambda: write(os.path.join(place, "more")))
-print(json.dumps(changed))
+        attempt("new file", write, os.path.join(place, "more"))
+print(json.dumps(found))
 """
+)
 
-READ_MASKED = """
-import glob, json, os, sysconfig
-read = []
+READ_MASKED = (
+    ATTEMPT
+    + """
 def look(path):
-    try:
-        with open(path, "rb") as file:
-            if file.read(1):
-                read.append(path)
-    except OSError:
-        pass
+    with open(path, "rb") as file:
+        if not file.read(1):
+            raise OSError
 for place in {sysconfig.get_path("stdlib"), *glob.glob("/usr/lib*/python3*"), *glob.glob("/usr/local/lib*/python3*")}:
     for name in os.environ["NAMES"].split():
         path = os.path.join(place, name)
-        look(path)
-        for compiled in glob.glob(os.path.join(place, "__pycache__", name.removesuffix(".py") + ".*")):
-            look(compiled)
-        for folder, _, names in os.walk(path):
-            for file in names:
-                look(os.path.join(folder, file))
-print(json.dumps(read))
+        inside = [os.path.join(folder, file) for folder, _, names in os.walk(path) for file in names]
+        compiled = glob.glob(os.path.join(place, "__pycache__", name.removesuffix(".py") + ".*"))
+        for file in (path, *compiled, *inside):
+            attempt("read", look, file)
+print(json.dumps(found))
 """
+)
 
 # Sources and documentation of standard libraries; modules must still work.
 READ_SOURCES = """
@@ -89,51 +90,41 @@ print(json.dumps(read))
 """
 
 # Its own environment holds the secret reversed, so the secret itself can only come from elsewhere.
-LOOK = """
-import glob, json, os
-seen = []
-secret = os.environ["SECRET"][::-1].encode()
+LOOK = (
+    ATTEMPT
+    + """
+def search(path):
+    with open(path, "rb") as file:
+        if os.environ["SECRET"][::-1].encode() not in file.read():
+            raise OSError
 for path in os.environ["PLACES"].splitlines():
-    try:
-        open(path).close()
-        seen.append(path)
-    except OSError:
-        pass
+    attempt("open", open, path)
 for path in glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline"):
-    try:
-        with open(path, "rb") as file:
-            if secret in file.read():
-                seen.append(path)
-    except OSError:
-        pass
+    attempt("secret", search, path)
 if len(glob.glob("/proc/[0-9]*")) > 5:
-    seen.append("other processes")
-print(json.dumps(seen))
+    found.append("other processes")
+print(json.dumps(found))
 """
+)
 
-PRIVILEGES = """
-import ctypes, json, os
-had = []
+PRIVILEGES = (
+    ATTEMPT
+    + """
+import ctypes
 if os.getuid() == 0 or os.geteuid() == 0:
-    had.append("the user id 0")
+    found.append("the user id 0")
 status = dict(line.rstrip().split(":", 1) for line in open("/proc/self/status"))
-for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
-    if int(status[name], 16):
-        had.append(name + status[name])
+found += [name for name in ("CapInh", "CapPrm", "CapEff", "CapAmb") if int(status[name], 16)]
 if int(status["NoNewPrivs"]) != 1:
-    had.append("new privileges to gain")
-for name, do in (("setuid", lambda: os.setuid(0)), ("setgroups", lambda: os.setgroups([0])),
-                 ("chroot", lambda: os.chroot("/tmp"))):
-    try:
-        do()
-        had.append(name)
-    except OSError:
-        pass
-libc = ctypes.CDLL(None)
-if libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0:
-    had.append("mount")
-print(json.dumps(had))
+    found.append("new privileges to gain")
+attempt("setuid", os.setuid, 0)
+attempt("setgroups", os.setgroups, [0])
+attempt("chroot", os.chroot, "/tmp")
+if ctypes.CDLL(None).mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0:
+    found.append("mount")
+print(json.dumps(found))
 """
+)
 
 BEAT = """
 import os, sys, time

@@ -24,8 +24,9 @@ from ports import free_port
 from agent.errors import ModelUnavailable
 from agent.llm.client import ChatModel
 from agent.llm.control import RESTART, Control
+from agent.llm.retries import Retries
 from agent.llm.sleep_mode import Sleeper, call
-from agent.llm.sleeping_server import Problem, SleepingServer, WakingChat
+from agent.llm.sleeping_server import SleepingServer, WakingChat
 from sandbox.supervisor import descendants
 from sandbox.types import Device
 
@@ -98,21 +99,21 @@ def test_server_starts_sleeps_restarts_and_ends(served: Served) -> None:
     assert call(sleeper.root, "GET", "/health", budgets.REQUEST_SECONDS)[0] == 200, (
         "a sleeping server must stay healthy"
     )
-    hasty = ChatModel(line[3], "tiny", timeout=2, max_attempts=1)
+    hasty = ChatModel(line[3], "tiny", timeout=2, retries=Retries(max_attempts=1))
     with pytest.raises(ModelUnavailable):
         hasty.complete(HELLO, max_tokens=4)
-    server, problems = SleepingServer(line[3], served.folder, Device("cpu")), list[Problem]()
-    server.report = problems.append
+    server, problems = SleepingServer(line[3], served.folder, Device("cpu")), list[str]()
+    server.report = lambda problem, action: problems.append(f"{action}: {problem}")
     chat = WakingChat(model, server)
     control = Control(served.folder, int(line[3].rpartition(":")[2].removesuffix("/v1")))
-    before = control.served(server.root)
+    before = control.served()
     assert before is not None
     assert before.canary
     assert chat.complete(HELLO, max_tokens=4).tokens_out == 4
     assert sleeper.sleeping() is False
     server.asleep()
     before_restart = engine_of(served)
-    control.restart(server.root, RESTART, lambda: False)
+    control.restart(RESTART, lambda: False)
     assert engine_of(served) != before_restart
     assert chat.complete(HELLO, max_tokens=4).tokens_out == 4
     assert not problems, "vLLM answers the canary otherwise after sleep, wake and restart"

@@ -14,6 +14,7 @@ import pytest
 
 from agent.errors import ContextOverflow, ModelMisconfigured, ModelUnavailable
 from agent.llm.client import ChatModel
+from agent.llm.retries import Retries
 from agent.patch.apply import apply_reply
 
 HELLO = [{"role": "user", "content": "Say something."}]
@@ -122,7 +123,7 @@ def test_grammar_yields_an_applicable_diff(model: ChatModel, seed: int) -> None:
 
 
 def test_abandoned_request_ends_on_the_server(vllm_server: Server, model: ChatModel) -> None:
-    hasty = ChatModel(vllm_server.base_url, vllm_server.model, token_timeout=1e-3, max_attempts=1)
+    hasty = ChatModel(vllm_server.base_url, vllm_server.model, token_timeout=1e-3, retries=Retries(max_attempts=1))
     with pytest.raises(ModelUnavailable, match="1 attempt"):
         hasty.complete(HELLO, grammar='root ::= "a" root')  # endless: only the context window would stop it
     wait_for(lambda: running_requests(vllm_server) == 0)

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from conftest import ONE_THREAD
 
-from nanogpt_target.__main__ import score
+from nanogpt_target.__main__ import _Host
 from nanogpt_target.channel import ModelGone, ModelSide, Rejected, ScorerSide, make_files
 from nanogpt_target.look_ahead import steady
 from nanogpt_target.prepare import Prepared
+from nanogpt_target.scorer import LOG_P
+from nanogpt_target.trusted import run_scorer
 
 
 def soon() -> float:
@@ -161,6 +163,10 @@ def test_scorer_ends_when_session_is_killed(
 def test_scorer_that_cannot_write_blames_no_model(
     tiny_code: Path, trained: Path, prepared: Prepared, tmp_path: Path
 ) -> None:
-    nowhere = tmp_path / "missing" / "log_p.npy"
-    with pytest.raises(RuntimeError, match=r"(?s)the scorer failed: .*No such file"):  # a session repeats the run
-        score(tiny_code, trained, prepared, "validation", ONE_THREAD, budgets.SCORING_SECONDS, log_p=nowhere)
+    folder, shared = tmp_path / "folder", tmp_path / "shared"
+    (folder / LOG_P).mkdir(parents=True)
+    shared.mkdir()
+    host = _Host(tiny_code, trained, folder, shared, ONE_THREAD, budgets.SCORING_SECONDS)
+    found = run_scorer(prepared, "validation", host)
+    assert found["status"] == "broken"  # a session repeats the run
+    assert "Is a directory" in found["reason"]

@@ -24,7 +24,7 @@ def trained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_encoding_preserves_bytes_and_text(trained_file: Path, text: str) -> None:
     coder = tokenizer.load(trained_file)
     counts = tokenizer.token_bytes(coder)
-    (ids,) = tokenizer.encode(coder, [text])
+    (ids,) = tokenizer.encode(coder, [text], counts)
     assert counts[ids].sum() == len(text.encode())
     assert coder.decode(ids.tolist(), skip_special_tokens=False) == text
 
@@ -35,7 +35,7 @@ def test_text_cannot_contain_bos_token(trained_file: Path) -> None:
     assert coder.token_to_id(tokenizer.BOS) == 0
     assert counts[0] == 0
     assert (counts[1:] > 0).all()
-    (ids,) = tokenizer.encode(coder, [f"a{tokenizer.BOS}b"])
+    (ids,) = tokenizer.encode(coder, [f"a{tokenizer.BOS}b"], counts)
     assert 0 not in ids
     assert counts[ids].sum() == len(f"a{tokenizer.BOS}b")
 

@@ -52,7 +52,7 @@ def test_missing_gpu_is_a_broken_sandbox(machine: tuple[Path, Path]) -> None:
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose files ``used`` and ``apps`` hold the output of nvidia-smi."""
-    script = f'case "$1" in *=memory.used*) cat {tmp_path}/used;; *) cat {tmp_path}/apps;; esac'
+    script = f'case "$1" in *=memory.used*) echo "$(cat {tmp_path}/used), 81920";; *) cat {tmp_path}/apps;; esac'
     gpu_tool(tmp_path, monkeypatch, "nvidia-smi", script)
     (tmp_path / "apps").write_text("")
     return tmp_path
@@ -96,8 +96,8 @@ def test_without_nvidia_smi_nothing_is_reported(monkeypatch: pytest.MonkeyPatch,
     ],
 )
 def test_job_needs_free_memory(smi: Path, used: int, needed: float | None, free: bool) -> None:
-    (smi / "used").write_text(f"{used}, 81920\n")
-    (smi / "apps").write_text("1234, /usr/bin/python3, 2000\n77, VLLM::EngineCore, 58000\n")
+    (smi / "used").write_text(f"{used}\n")
+    (smi / "apps").write_text("1234, 2000, /usr/bin/python3\n77, 58000, VLLM::EngineCore\n")
     if free:
         gpu.check_free(Device("cuda", "GPU-aaa"), needed)
         return
@@ -107,11 +107,11 @@ def test_job_needs_free_memory(smi: Path, used: int, needed: float | None, free:
 
 
 def test_check_waits_for_memory_freed_late(smi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (smi / "used").write_text("60000, 81920\n")
+    (smi / "used").write_text("60000\n")
     monkeypatch.setattr(gpu, "PATIENCE", PATIENCE)
-    monkeypatch.setattr(gpu.time, "sleep", lambda _seconds: (smi / "used").write_text("500, 81920\n"))
+    monkeypatch.setattr(gpu.time, "sleep", lambda _seconds: (smi / "used").write_text("500\n"))
     gpu.check_free(Device("cuda", "GPU-aaa"))
-    assert (smi / "used").read_text() == "500, 81920\n", "did not wait"
+    assert (smi / "used").read_text() == "500\n", "did not wait"
 
 
 def test_without_gpu_memory_is_not_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def wait_for_sample(watch: gpu.MemoryWatch) -> None:
 @pytest.mark.parametrize(
     ("listed", "used", "exceeded", "peak"),
     [
-        ("{pid}, 3000", "9000", True, 3.146),  # its own
+        ("{pid}, 3000, python3", "9000", True, 3.146),  # its own
         ("{pid}, 1500\n{pid}, 1500", "9000", True, 3.146),
         ("{pid}, 1000\n1, 8000", "9000", False, 1.049),  # the rest belongs to another process
         ("{pid}, [N/A]", "9000", True, 9.433),

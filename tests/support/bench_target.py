@@ -19,7 +19,6 @@ from agent.cli.init import make_target
 from agent.patch.apply import unified_diff
 from agent.repo.repo import Repo
 from agent.target import load_target
-from agent.trial.compile_cache import NOTHING, Compiled
 from agent.trial.experiment import Experiment
 from agent.trial.order import Order
 from agent.trial.usual import UNKNOWN
@@ -96,7 +95,7 @@ class Bench:
         budget: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
         role: Role = "screen",
-        compiled: Compiled = NOTHING,
+        compiled: Path | None = None,
         smoke: float = 0.0,
     ) -> Measurement:
         """One trial. ``budget`` and ``limits`` replace fields of the target's own."""

@@ -12,7 +12,6 @@ from targets import TOML, git
 from agent.ledger.events import Asked, Measured, Observed, Published
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
-from agent.repo.history import history
 from agent.repo.repo import Repo
 from agent.rundir.directory import RunDirectory
 
@@ -102,7 +101,7 @@ def check_stacked(directory: RunDirectory, target: Path, trials: int) -> State:
     for event in events:
         if isinstance(event, Published):
             assert repo.commit(event.commits[-1]).tree in ran
-    commits = history(repo.git, f"{state.baseline}..{state.head}")
+    commits = repo.history(f"{state.baseline}..{state.head}")
     assert [commit.sha for commit in commits] == [record.accepted for record in state.kept]
     assert len(directory.results.read_text().splitlines()) == 2 + trials
     repo.close()

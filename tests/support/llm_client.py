@@ -12,6 +12,7 @@ from ports import dead_port
 
 from agent.llm.api_keys import KEY_VARIABLES
 from agent.llm.client import ChatModel
+from agent.llm.retries import Retries
 
 ASK = [{"role": "user", "content": "What shall we try?"}]
 KEY = "sk-secret-0123456789"
@@ -41,8 +42,9 @@ class Clock:
 def client(server: OpenAIServer | str, clock: Clock | None = None, **options: Any) -> ChatModel:
     clock = clock or Clock()
     url = server if isinstance(server, str) else server.base_url
-    options = {"model": "tiny", "timeout": REQUEST_SECONDS, "rng": random.Random(1)} | options
-    return ChatModel(url, sleep=clock.sleep, clock=lambda: clock.now, **options)
+    options = {"model": "tiny", "timeout": REQUEST_SECONDS} | options
+    most = options.pop("max_attempts", Retries.max_attempts)
+    return ChatModel(url, retries=Retries(most, clock.sleep, lambda: clock.now, random.Random(1)), **options)
 
 
 def dead_address() -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from agent.ledger.events import Asked, Event, Observed, fields_of, name_of
 from agent.ledger.journal import read
 from agent.ledger.state import State, fold
-from agent.repo.history import history
 from agent.repo.repo import Repo
 from agent.repo.run_refs import REFS
 from agent.rundir.directory import RunDirectory
@@ -46,7 +45,7 @@ def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
     found = refs_of(target, directory.tag)
     assert {name: found.get(name) for name in wanted} == wanted, found
     with closing(Repo(target)) as repo:
-        commits = history(repo.git, f"{state.baseline}..{state.head}")
+        commits = repo.history(f"{state.baseline}..{state.head}")
         assert [c.sha for c in commits] == [r.accepted for r in state.kept], "the branch is not what was kept"
         for commit, record in zip(commits, state.kept, strict=True):
             assert record.candidate is not None

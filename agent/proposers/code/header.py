@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
+from contextlib import suppress
 from typing import NamedTuple
 
 from agent.errors import PatchRejected
@@ -13,15 +15,13 @@ from agent.patch.reasoning import strip_reasoning
 SUBJECT_LIMIT = 72  # characters, as usual for git
 RATIONALE_LIMIT = 1000
 
-_FIELD = re.compile(
-    r"^[\s>*_#\d.-]*(?P<name>category|kind|type|subject|title|summary|change|rationale|reason|reasoning|why|hypothesis"
-    r"|motivation|explanation|idea)\b[*_`\s]*[:：][*_`\s]*(?P<text>.*)$",
-    re.IGNORECASE,
-)
-_FIELDS = {
-    "category": "category", "kind": "category", "type": "category",
-    "idea": "idea", "subject": "subject", "title": "subject", "summary": "subject", "change": "subject",
+_FIELDS = {  # word before a colon: field
+    "category": "category", "kind": "category", "type": "category", "idea": "idea",
+    "subject": "subject", "title": "subject", "summary": "subject", "change": "subject",
+    "rationale": "rationale", "reason": "rationale", "reasoning": "rationale", "why": "rationale",
+    "hypothesis": "rationale", "motivation": "rationale", "explanation": "rationale",
 }  # fmt: skip
+_FIELD = re.compile(rf"^[\s>*_#\d.-]*(?P<name>{'|'.join(_FIELDS)})\b[*_`\s]*[:：][*_`\s]*(?P<text>.*)$", re.IGNORECASE)
 _DIFF = re.compile(r"^\s*(?:`{3}|~{3}|--- |diff --git |@@|\*\*\* |Index: |<{5,9} ?SEARCH)")
 _SMALL_TALK = re.compile(
     r"^(?:sure|okay|ok|certainly|of course|here(?:'s| is| are)|let(?:'s| me| us)|i(?:'ll| will))\b", re.IGNORECASE
@@ -49,44 +49,34 @@ def read_header(reply: str) -> Header:
         text = strip_reasoning(reply)
     except PatchRejected:
         return Header()
-    if text.lstrip().startswith("{") and (found := _from_json(text)):
-        return found
-    fields: dict[str, list[str]] = {}
-    other: list[str] = []
-    current: list[str] | None = None
+    with suppress(ValueError, AttributeError, RecursionError):  # no JSON object
+        data = json.loads(text)
+        return _header(*(str(data.get(name) or "") for name in Header._fields))
+    fields: defaultdict[str, list[str]] = defaultdict(list)  # "": lines outside of fields
+    current = ""
     for line in text.split("\n"):
         if _DIFF.match(line):
             break
         if match := _FIELD.match(line):
-            name = _FIELDS.get(match["name"].lower(), "rationale")
-            current = fields.setdefault(name, [])
-            current.append(match["text"])
-        elif not line.strip():
-            current = None
-        elif current is not None:
-            current.append(line)
+            current = _FIELDS[match["name"].lower()]
+            fields[current].append(match["text"])
+        elif line.strip():
+            fields[current].append(line)
         else:
-            other.append(line)
-    prose = [line for line in other if not _SMALL_TALK.match(line.strip(" *_#>"))]
-    subject = " ".join(fields.get("subject", fields.get("idea", ())))
+            current = ""
+    prose = [line for line in fields.pop("", ()) if not _SMALL_TALK.match(line.strip(" *_#>"))]
+    found = {name: " ".join(lines) for name, lines in fields.items()}
+    subject = found.get("subject", found.get("idea", ""))
     if not subject and prose:
         subject = prose.pop(0)
-    rationale = " ".join(fields.get("rationale", prose))
-    return _header(" ".join(fields.get("category", ())), subject, rationale, " ".join(fields.get("idea", ())))
+    rationale = found.get("rationale", " ".join(prose))
+    return _header(found.get("category", ""), subject, rationale, found.get("idea", ""))
 
 
 def normal_category(text: str) -> str:
     """The known category of a text; ``other`` for an unknown one, "" for an empty one."""
     text = text.lower().replace("normali", "architecture normali")
     return next((category for word, category in _WORDS if word in text), "other" if text.strip() else "")
-
-
-def _from_json(text: str) -> Header | None:
-    try:
-        data = json.loads(text)
-        return _header(*(str(data.get(name) or "") for name in ("category", "subject", "rationale", "idea")))
-    except (ValueError, AttributeError, RecursionError):
-        return None
 
 
 def _header(category: str, subject: str, rationale: str, idea: str) -> Header:

@@ -53,15 +53,15 @@ def build_prompt(context: Context, model: Chat, window: int | None, material: Ma
     for extras in (True, False):
         limit = HISTORY_LIMIT
         while True:
-            attempts = history.render_history(context, limit) if limit else "Left out to save space."
+            earlier = history.render_history(context, limit) if limit else "Left out to save space."
             ideas = material.show(context, MANY if level else FEW) if material and extras else {}
-            text = _fill(context, attempts, level, extras, ideas)
+            text = _fill(context, earlier, level, extras, ideas)
             over = model.count_tokens([user(text)]) + answer + margin(window) - window
             if over <= 0:
                 return Prompt(text, answer, level, tuple(ideas))
             if not limit:
                 break
-            limit = min(limit, len(attempts)) - int(over * BYTES_PER_TOKEN * 1.1)
+            limit = min(limit, len(earlier)) - int(over * BYTES_PER_TOKEN * 1.1)
             limit = limit if limit >= 400 else 0
     room = answer - over
     if room >= SMALLEST_ANSWER:
@@ -83,10 +83,10 @@ def user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def _fill(context: Context, attempts: str, level: int, extras: bool, ideas: Mapping[str, str]) -> str:
+def _fill(context: Context, earlier: str, level: int, extras: bool, ideas: Mapping[str, str]) -> str:
     remarks = [history.last_failure(context), plateau_text(context, level)] if extras else []
     remarks += [context.memory.page(program_of(context.source)) if extras else ""]
-    remarks += [fill("material", ideas="\n".join(ideas.values())) if ideas else "", history.open_attempts(context)]
+    remarks += [fill("material", ideas="\n".join(ideas.values())) if ideas else "", history.open_trials(context)]
     return fill(
         "code",
         path=context.path,
@@ -96,14 +96,14 @@ def _fill(context: Context, attempts: str, level: int, extras: bool, ideas: Mapp
         hardware=context.hardware,
         budget=context.budget,
         standing=history.standing(context).strip(),
-        history=attempts,
+        history=earlier,
         remarks="\n\n".join(remark.strip() for remark in remarks if remark),
         source=block(context.source, "python"),
     )
 
 
 def plateau_level(since_keep: int) -> int:
-    """0 before the plateau; then 1, 2, 3 in turn, each for ``PLATEAU`` attempts without a keep."""
+    """0 before the plateau; then 1, 2, 3 in turn, each for ``PLATEAU`` trials without a keep."""
     return 1 + (since_keep // PLATEAU - 1) % 3 if since_keep >= PLATEAU else 0
 
 

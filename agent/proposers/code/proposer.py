@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import ContextOverflow, ModelMisconfigured, NoEffect, PatchRejected
-from agent.llm.api_keys import scrub
 from agent.llm.chat import Chat, Message, Reply, usage_of
 from agent.llm.prompts import block, fill, one_line
 from agent.llm.transcript import no_answer, transcript
@@ -29,14 +26,14 @@ from agent.proposers.code.failure import as_reply, failure_remark
 from agent.proposers.code.forms import TEMPLATES, best_form
 from agent.proposers.code.grammar import answer_grammar
 from agent.proposers.code.header import read_header
-from agent.proposers.code.history import in_noise
+from agent.proposers.code.history import outcome
 from agent.proposers.code.loops import answer_of, why_loop
 from agent.proposers.code.prompt import SMALLEST_ANSWER, Material, Prompt, build_prompt, margin, user
 from agent.proposers.memory import effect_of
 from agent.proposers.protocol import Context, FromContext
 from agent.types import Answer, Ending, Proposal, Record
 
-OVERFLOWS = 3  # attempts to fit the prompt into an unknown context window
+OVERFLOWS = 3  # requests to fit the prompt into an unknown context window
 WARMER, WARMEST = 0.2, 1.3  # increase of the temperature per repeat round, and its maximum
 OTHER_SAMPLING = {"temperature": 0.4, "frequency_penalty": 0.6}  # increase of the temperature, and the penalty
 REPLY_LIMIT = 12_000  # characters of a failed reply up to which the next round quotes it
@@ -63,9 +60,10 @@ class CodeProposer(FromContext):
         repairs: repair rounds per ``ask``, for replies that do not apply.
         repeats: repeat rounds per ``ask``, for ideas that were tried before or have no effect.
         temperature: of the first request.
-        enforce: send a grammar if the server enforces it. A server of a reasoning model needs a reasoning parser
-            (vLLM: --reasoning-parser), so that the grammar binds only what follows the reasoning.
         material: ideas of which some are shown in the prompt; None: none.
+
+    A grammar is sent if the server enforces it. A server of a reasoning model needs a reasoning parser (vLLM:
+    --reasoning-parser), so that the grammar binds only what follows the reasoning.
     """
 
     name = "code"
@@ -77,12 +75,10 @@ class CodeProposer(FromContext):
         repairs: int = 1,
         repeats: int = 3,
         temperature: float = 0.7,
-        enforce: bool = True,
         material: Material | None = None,
     ) -> None:
-        self.model, self.material = model, material
-        self.rounds = {"repair": repairs, "repeat": repeats}
-        self.temperature, self.enforce = temperature, enforce
+        self.model, self.material, self.temperature = model, material, temperature
+        self.rounds = {"repair": repairs, "repeat": repeats, "loop": 1}  # at most
 
     def ask(self, context: Context) -> Proposal:
         """One edit as a candidate file, or a proposal with the reason why there is none.
@@ -97,25 +93,22 @@ class CodeProposer(FromContext):
                 text, form = read_edit(reply, context)
             except Unusable as problem:
                 answer = answer_of(reply, problem.round == "repeat")
+                loop = why_loop(answer, talk.answers, context)
                 talk.answers.append(answer)
-                loop = why_loop(answer, talk.answers[:-1], context)
-                try:
-                    if loop and not talk.rounds["loop"]:
-                        reply = talk.sample_otherwise()
-                        continue
-                    if not loop and talk.rounds[problem.round] < self.rounds[problem.round]:
-                        reply = talk.next_round(problem, reply)
-                        continue
-                except ContextOverflow:  # no room for another round: the problem stays
-                    pass
-                reason = f"{problem.reason}; {loop}" if loop else problem.reason
-                return self._proposal(talk, reply, ending=problem.ending, reason=reason, form=problem.form, loop=loop)
-            talk.answers.append(answer_of(reply, True))
-            diff = unified_diff(context.source, text, context.path)
-            return self._proposal(talk, reply, diff=diff, text=text, form=form)
+                following = talk.next_round("loop" if loop else problem.round, problem, reply)
+                if following is None:
+                    reason = f"{problem.reason}; {loop}" if loop else problem.reason
+                    ending = {"ending": problem.ending, "reason": reason, "form": problem.form, "loop": loop}
+                    return self._proposal(talk, reply, diff="", **ending)
+                reply = following
+            else:
+                talk.answers.append(answer_of(reply, True))
+                diff = unified_diff(context.source, text, context.path)
+                return self._proposal(talk, reply, diff=diff, text=text, form=form)
 
     def _proposal(self, talk: Conversation, reply: Reply, **fields: Any) -> Proposal:
         header = read_header(reply.text)
+        rounds = {"repairs": talk.rounds["repair"], "repeats": talk.rounds["repeat"], "loops": talk.rounds["loop"]}
         return Proposal(
             proposer=self.name,
             source="llm",
@@ -125,10 +118,10 @@ class CodeProposer(FromContext):
             category=header.category or "other",
             model=reply.model,
             transcript=talk.context.transcript,
-            usage=talk.usage,
+            usage={**usage_of(talk.calls), **rounds, "plateau": talk.prompt.plateau},
             answers=tuple(talk.answers),
             ideas=self.material.use_of(header, talk.prompt.ideas, talk.context) if self.material else None,
-            **{"diff": "", **fields},
+            **fields,
         )
 
 
@@ -147,11 +140,11 @@ def read_edit(reply: Reply, context: Context) -> tuple[str, str]:
         raise Unusable("patch_rejected", f"the edited file is not Python: {error}") from None
     records = (*context.history, *context.open, *([context.failed] if context.failed else []))
     if failed := next((r for r in records if form in r.failed_forms), None):
-        raise Unusable("duplicate", f"the same program as a version of attempt #{failed.number} that failed", form)
+        raise Unusable("duplicate", f"the same program as a version of trial #{failed.number} that failed", form)
     if earlier := next((r for r in records if r.proposal.form == form and r.proposal.ending is None), None):
         raise Unusable("duplicate", _same_as(earlier, context), form)
     if past := context.memory.repeat(program_of(context.source), form):
-        what = f"attempt #{past.trial} of run {one_line(past.run, 64)} made the same change of the same program"
+        what = f"trial #{past.trial} of session {one_line(past.run, 64)} made the same change of the same program"
         raise Unusable("duplicate", f"{what}: {effect_of(past)}", form)
     if context.baseline and form == normal_form(context.baseline):
         raise Unusable("duplicate", "the same program as the unchanged baseline, which is already measured", form)
@@ -161,44 +154,34 @@ def read_edit(reply: Reply, context: Context) -> tuple[str, str]:
 
 
 def _same_as(earlier: Record, context: Context) -> str:
-    """The earlier attempt with the same program, and its outcome."""
-    what = f"the same program as attempt #{earlier.number} ({one_line(earlier.proposal.subject, 80)})"
-    if earlier in context.open:
-        return f"{what}, which is running now"
-    if earlier.failed:
-        return f"{what}, which ended as {earlier.status.replace('_', ' ')}"
-    gain = earlier.verdict.gain if earlier.verdict else None
-    result = "kept" if earlier.decision == "keep" else "reverted"
-    return f"{what}, which was {result}" + (f", gain {in_noise(gain, context.noise_sd)}" if gain is not None else "")
+    """The earlier trial with the same program, and its outcome."""
+    result = "it runs now" if earlier in context.open else outcome(earlier, context)
+    return f"the same program as trial #{earlier.number} ({one_line(earlier.proposal.subject, 80)}): {result}"
 
 
-@dataclass
 class Conversation:
     """The conversation of one ``ask``."""
 
-    proposer: CodeProposer
-    context: Context
-    rounds: Counter[str] = field(default_factory=Counter)
-    answers: list[Answer] = field(default_factory=list)
-    calls: list[Reply] = field(default_factory=list)
-    prompt: Prompt = field(init=False)
-    window: int | None = field(init=False)
-    grammar: str | None = field(init=False)
+    prompt: Prompt
+
+    def __init__(self, proposer: CodeProposer, context: Context) -> None:
+        self.proposer, self.model, self.context = proposer, proposer.model, context
+        self.rounds: Counter[str] = Counter()  # after the first request
+        self.answers: list[Answer] = []
+        self.calls: list[Reply] = []
+        info = self.model.describe()
+        self.window = info.max_model_len
+        self.grammar = answer_grammar(context.path) if "grammar" in info.structured else None
 
     def start(self) -> Reply:
         """Send the prompt, with less history after each context overflow."""
-        info = self.proposer.model.describe()
-        self.window = info.max_model_len
-        self.grammar = (
-            answer_grammar(self.context.path) if self.proposer.enforce and "grammar" in info.structured else None
-        )
         for _ in range(OVERFLOWS):
-            self.prompt = build_prompt(self.context, self.proposer.model, self.window, self.proposer.material)
+            self.prompt = build_prompt(self.context, self.model, self.window, self.proposer.material)
             try:
                 return self._send("", *self._opening())
             except ContextOverflow as error:
                 problem = error
-                tried = self.proposer.model.count_tokens([user(self.prompt.text)]) + self.prompt.max_tokens
+                tried = self.model.count_tokens([user(self.prompt.text)]) + self.prompt.max_tokens
                 new = error.window is not None and error.window != self.window
                 self.window = error.window if new else tried * 3 // 4
         raise ModelMisconfigured(str(problem)) from None
@@ -209,19 +192,24 @@ class Conversation:
             return [user(self.prompt.text)], self.prompt.max_tokens
         return self._follow_up(as_reply(failed.proposal), failure_remark(self.context, failed))
 
-    def sample_otherwise(self) -> Reply:
-        """Send the first messages again with a higher temperature and a penalty on repeated tokens."""
-        self.rounds["loop"] += 1
-        return self._send("loop", *self._opening())
+    def next_round(self, kind: str, problem: Unusable, reply: Reply) -> Reply | None:
+        """Send the reason why a reply cannot be used; after a loop, send the first messages with other sampling.
 
-    def next_round(self, problem: Unusable, reply: Reply) -> Reply:
-        """Send the reason why a reply cannot be used."""
-        self.rounds[problem.round] += 1
-        template = problem.round
-        if problem.round == "repair" and 1 < self.rounds["repair"] == self.proposer.rounds["repair"]:
-            template = self._other_form(reply)
-        remark = fill(template, reason=block(problem.reason, "text"), path=self.context.path)
-        return self._send(f"{problem.round}-{self.rounds[problem.round]}", *self._follow_up(reply.text.strip(), remark))
+        Returns:
+            None if no round of this kind is left, or there is no room for one.
+        """
+        if self.rounds[kind] >= self.proposer.rounds[kind]:
+            return None
+        self.rounds[kind] += 1
+        try:
+            if kind == "loop":
+                return self._send("loop", *self._opening())
+            last = 1 < self.rounds[kind] == self.proposer.rounds[kind]
+            template = self._other_form(reply) if kind == "repair" and last else kind
+            remark = fill(template, reason=block(problem.reason, "text"), path=self.context.path)
+            return self._send(f"{kind}-{self.rounds[kind]}", *self._follow_up(reply.text.strip(), remark))
+        except ContextOverflow:
+            return None
 
     def _follow_up(self, quoted: str, remark: str) -> tuple[list[Message], int]:
         """Prompt, last answer and a remark on it; without that answer if it is too long."""
@@ -233,7 +221,7 @@ class Conversation:
     def _other_form(self, reply: Reply) -> str:
         """The template that asks for the form of edit which this model has followed best."""
         file: list[Message] = [{"role": "assistant", "content": self.context.source}]
-        fits = 1.3 * self.proposer.model.count_tokens(file) < self.prompt.max_tokens
+        fits = 1.3 * self.model.count_tokens(file) < self.prompt.max_tokens
         earlier = (a for r in self.context.history if r.proposal.model == reply.model for a in r.proposal.answers)
         form = best_form([*earlier, *self.answers], fits)
         if form != "diff":
@@ -244,46 +232,27 @@ class Conversation:
         """Tokens left for an answer, at most as many as in the first round."""
         if self.window is None:
             return self.prompt.max_tokens
-        free = self.window - margin(self.window) - self.proposer.model.count_tokens(messages)
+        free = self.window - margin(self.window) - self.model.count_tokens(messages)
         return min(self.prompt.max_tokens, free)
 
     def _send(self, name: str, messages: list[Message], max_tokens: int) -> Reply:
-        self._write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
+        self.context.write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
         warmer = WARMER * self.rounds["repeat"] + OTHER_SAMPLING["temperature"] * self.rounds["loop"]
-        reply = self.proposer.model.complete(
+        earlier = 100 * (1 + len(self.context.failed.repairs)) if self.context.failed else 0  # above all their requests
+        reply = self.model.complete(
             messages,
             grammar=self.grammar,
             temperature=min(WARMEST, self.proposer.temperature + warmer),
             frequency_penalty=OTHER_SAMPLING["frequency_penalty"] if self.rounds["loop"] else None,
-            seed=attempt_seed(self.context.seed, self.context.trial, self._earlier_calls + len(self.calls)),
+            seed=request_seed(self.context.seed, self.context.trial, earlier + len(self.calls)),
             max_tokens=max_tokens,
         )
         self.calls.append(reply)
-        self._write(f"{name}-reply.md" if name else "reply.md", transcript(reply))
+        self.context.write(f"{name}-reply.md" if name else "reply.md", transcript(reply))
         return reply
 
-    def _write(self, name: str, text: str) -> None:
-        without_keys: Callable[[str], str] = getattr(self.proposer.model, "scrub", scrub)
-        self.context.write(name, without_keys(text))
 
-    @property
-    def _earlier_calls(self) -> int:
-        """A number above that of all requests of the trial in earlier conversations."""
-        return 100 * (1 + len(self.context.failed.repairs)) if self.context.failed else 0
-
-    @property
-    def usage(self) -> dict[str, float]:
-        """Sums over all rounds."""
-        return {
-            **usage_of(self.calls),
-            "repairs": self.rounds["repair"],
-            "repeats": self.rounds["repeat"],
-            "loops": self.rounds["loop"],
-            "plateau": self.prompt.plateau,
-        }
-
-
-def attempt_seed(seed: int, trial: int, attempt: int) -> int:
-    """A seed of 31 bits from (session seed, trial, attempt); a resumed session gets the same one."""
-    digest = hashlib.blake2b(f"{seed}/{trial}/{attempt}".encode(), digest_size=4).digest()
+def request_seed(seed: int, trial: int, request: int) -> int:
+    """A seed of 31 bits from (session seed, trial, request); a resumed session gets the same one."""
+    digest = hashlib.blake2b(f"{seed}/{trial}/{request}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") & 0x7FFFFFFF

@@ -18,12 +18,14 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from agent.errors import PatchRejected, UsageError, check_choice, check_key
 from agent.patch.apply import apply_reply
 from agent.proposers.code.history import CATEGORIES
-from agent.toml import Table
 
 IDEAS_SCHEMA = "overnight.ideas/1"
 FOLDER = "ideas"  # beside target.toml
@@ -31,7 +33,8 @@ MOST_WORDS = 120
 LONGEST_NAME = 60  # characters; the name is the subject of the commit
 KEYS = ("name", "category", "applies", "cost", "interactions", "source", "expected")
 _FILE = re.compile(r"\+\+\+\n(?P<front>.*?)^\+\+\+\n(?P<body>.*)", re.DOTALL | re.MULTILINE)
-_RECIPE = re.compile(r"^```diff\n(?P<diff>.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+_RECIPE = re.compile(r"^```diff\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+_Text = Annotated[str, Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,13 @@ class Idea:
     """One technique."""
 
     key: str  # file name without .md
-    name: str
+    name: Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
     category: str  # one of CATEGORIES
-    applies: str  # when the idea is worth a trial
-    cost: str
-    interactions: tuple[str, ...]  # words, or keys of other ideas
-    source: str  # paper or record, with year and link
-    expected: float  # prior for the order of trials, 0 to 1
+    applies: _Text  # when the idea is worth a trial
+    cost: _Text
+    interactions: tuple[_Text, ...]  # words, or keys of other ideas
+    source: _Text  # paper or record, with year and link
+    expected: Annotated[float, Meta(ge=0, le=1)]  # prior for the order of trials
     text: str  # what and why
     recipe: str  # unified diff; "" if there is none
     file: str
@@ -89,47 +92,21 @@ def read_idea(name: str, text: str, where: str) -> Idea:
     parts = _FILE.fullmatch(text.replace("\r\n", "\n"))
     if parts is None:
         raise UsageError(f"{where}: the file must begin with TOML between two lines +++.")
-    try:
-        front = tomllib.loads(parts["front"])
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where}: {error}.") from None
-    for key in front:
-        check_key(key, KEYS, where)
-    for key in KEYS:
-        if key not in front:
-            raise UsageError(f"{where}: {key} is missing.")
-    table = Table(where, front)
-    check_choice(table.string("category"), CATEGORIES, f"{where}: category")
-    if len(table.string("name")) > LONGEST_NAME:
-        raise UsageError(f"{where}: name has more than {LONGEST_NAME} characters.")
-    recipes = list(_RECIPE.finditer(parts["body"]))
+    recipes, prose = _RECIPE.findall(parts["body"]), _RECIPE.sub("", parts["body"]).strip()
     if len(recipes) > 1:
         raise UsageError(f"{where}: {len(recipes)} diff fences; an idea has at most one recipe.")
-    recipe = recipes[0]["diff"] if recipes else ""
-    return Idea(
-        key=name.removesuffix(".md"),
-        expected=_expected(front["expected"], where),
-        interactions=table.strings("interactions", default=()),
-        text=_prose(_RECIPE.sub("", parts["body"]), where),
-        recipe=recipe,
-        file=where,
-        **{key: table.string(key) for key in ("name", "category", "applies", "cost", "source")},
-    )
-
-
-def _prose(body: str, where: str) -> str:
-    text = body.strip()
-    if not (words := len(text.split())):
-        raise UsageError(f"{where}: text is empty; say what the idea is and why it may help.")
-    if words > MOST_WORDS:
-        raise UsageError(f"{where}: text has {words} words; at most {MOST_WORDS} are allowed.")
-    return text
-
-
-def _expected(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise UsageError(f"{where}: expected must be a number from 0 to 1, not {value!r}.")
-    return float(value)
+    if not 1 <= (words := len(prose.split())) <= MOST_WORDS:
+        raise UsageError(f"{where}: text has {words} words; say in at most {MOST_WORDS} what the idea is and why.")
+    made = {"key": name.removesuffix(".md"), "text": prose, "recipe": "".join(recipes), "file": where}
+    try:
+        front = tomllib.loads(parts["front"])
+        for key in front:
+            check_key(key, KEYS, where)
+        idea = msgspec.convert({**front, **made}, Idea)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise UsageError(f"{where}: {error}.") from None
+    check_choice(idea.category, CATEGORIES, f"{where}: category")
+    return idea
 
 
 def applies_to(idea: Idea, source: str, path: str) -> bool | None:

@@ -28,7 +28,7 @@ def subject(idea: Idea) -> str:
 
 
 def tried(records: Iterable[Record], bank: Sequence[Idea]) -> set[str]:
-    """Keys of the ideas that an attempt took up. In ledgers of earlier versions the subject says so."""
+    """Keys of the ideas that a trial took up. In ledgers of earlier versions the subject says so."""
     subjects = {subject(idea).lower(): idea.key for idea in bank}
     proposals = [record.proposal for record in records]
     found = {subjects[p.subject.lower()] for p in proposals if p.ideas is None and p.subject.lower() in subjects}
@@ -36,7 +36,7 @@ def tried(records: Iterable[Record], bank: Sequence[Idea]) -> set[str]:
 
 
 def untried(bank: Sequence[Idea], context: Context) -> tuple[Idea, ...]:
-    """The ideas that no attempt of this run took up."""
+    """The ideas that no trial of this session took up."""
     done = tried((*context.history, *context.open), bank)
     return tuple(idea for idea in bank if idea.key not in done)
 
@@ -75,7 +75,7 @@ class BankMaterial:
 
 
 def category_draw(category: str, context: Context) -> float:
-    """A Thompson draw from the outcomes of the attempts that took up ideas of a category; 1/2 without outcomes.
+    """A Thompson draw from the outcomes of the trials that took up ideas of a category; 1/2 without outcomes.
 
     Source: Thompson 1933, doi:10.1093/biomet/25.3-4.285.
     """

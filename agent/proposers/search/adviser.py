@@ -18,7 +18,7 @@ from agent.llm.prompts import fill, one_line
 from agent.llm.transcript import no_answer, transcript
 from agent.proposers.search.answer_forms import RATIONALE, block_grammar, point_schema, read_diff, read_object
 from agent.proposers.search.base import Method, NoPoint, Suggestion, successes
-from agent.proposers.search.failure_model import FailureModel
+from agent.proposers.search.failure_model import MODEL, FailureModel
 from agent.proposers.search.prompt_tables import bounds, latest, leaders, progress, table, wording
 from agent.proposers.search.surrogate import JUDGED, Surrogate
 from agent.space.space import Key, Params, SearchSpace
@@ -32,10 +32,7 @@ T = TypeVar("T")
 TEMPERATURE = 0.7
 LONGEST = 8192  # tokens of an answer, reasoning included
 SHORTEST = 512
-REPAIRS = 1
-POINTS = 4  # answers per request
-NEEDED = 0.5  # success probability that a point of the model needs, before any failed
-NEEDED_STEP = 1.0  # log-odds by which a failed point raises that probability
+POINTS = 4  # answers per request, where the process can compare them
 AVOIDED = 1e6  # taken from the worth of points that must not run if another can
 
 
@@ -50,12 +47,19 @@ class Conversation:
     repairs: int = 0
 
     def say(self, messages: Sequence[Message], **form: Any) -> Reply:
-        """Send one request. Raises ModelUnavailable, ContextOverflow."""
-        window = self.llm.describe().max_model_len
-        room = LONGEST if window is None else max(SHORTEST, window - self.llm.count_tokens(messages) - 64)
+        """Send one request. ``form`` are options of which the server gets the forms that it can enforce.
+
+        Raises:
+            ModelUnavailable: no server answers.
+            ContextOverflow: the conversation is too long.
+        """
+        model, room = self.llm.describe(), LONGEST
+        if model.max_model_len is not None:
+            room = min(LONGEST, max(SHORTEST, model.max_model_len - self.llm.count_tokens(messages) - 64))
+        form = {name: value for name, value in form.items() if name == "n" or name in model.structured}
         seed = int(self.random.integers(2**31))
         self.parts.append(f"# Prompt\n\n{messages[-1]['content'].strip()}\n")
-        reply = self.llm.complete(messages, temperature=TEMPERATURE, seed=seed, max_tokens=min(LONGEST, room), **form)
+        reply = self.llm.complete(messages, temperature=TEMPERATURE, seed=seed, max_tokens=room, **form)
         self.replies.append(reply)
         others = [f"# Another answer\n\n{text}\n" for text in reply.choices if text.strip() and text != reply.text]
         self.parts += [*others, f"# Reply\n\n{transcript(reply)}"]
@@ -76,7 +80,7 @@ class Conversation:
                     raise ReplyRejected(problem)
                 return read(reply)
             except ReplyRejected as error:
-                if self.repairs - before == REPAIRS or not self.replies:
+                if self.repairs > before or not self.replies:
                     raise NoPoint(f"the model gave no usable configuration: {error}", *self.record()) from None
                 self.repairs += 1
                 remark = fill("hparams-repair", reason=fenced(str(error)[:2000], "text"))
@@ -92,14 +96,6 @@ class Conversation:
         return Suggestion(params, "llm", rationale, *self.record())
 
 
-@dataclass(frozen=True)
-class Advice:
-    """The usable points of one ask, and the conversation that gave them."""
-
-    talk: Conversation
-    points: Sequence[Point]
-
-
 class Adviser:
     """A model that proposes configurations for ``method``, as diffs of the block or JSON objects."""
 
@@ -107,17 +103,18 @@ class Adviser:
         self.llm, self.method, self.form = llm, method, form
 
     def advise(
-        self, ask: int, template: str, count: int = 1, failures: FailureModel | None = None, **values: str
-    ) -> Advice:
-        """New configurations, from the prompt ``template`` with the extra variables ``values``.
+        self, ask: int, template: str, state: str, failures: FailureModel | None
+    ) -> tuple[Conversation, list[Point]]:
+        """The conversation about the prompt ``template``, and the new configurations that it gave.
 
         If all answers will probably fail, they are sent back once with the probability; the points of both replies are
         returned.
 
         Args:
             ask: number of the ask; it seeds the requests.
-            count: answers per request.
-            failures: the failures so far; by default no answer is doubted.
+            template: name of the prompt.
+            state: state of the search, for the prompt.
+            failures: the failures so far; None: one answer per request, which is never doubted.
 
         Raises:
             NoPoint: no valid new configuration after one repair request.
@@ -125,12 +122,12 @@ class Adviser:
         """
         method, space = self.method, self.method.space
         talk = Conversation(self.llm, method.stream(ask, "llm"))
-        top = method.best
-        text = space.render(space.block, method.baseline if top is None else top.params)
+        block = space.render(space.block, method.baseline if method.best is None else method.best.params)
+        answer, form = self._form(block)
         doubted: Points = {}
 
         def read(reply: Reply) -> Points:
-            found = new_points(method, reply, lambda answer: self._point(text, answer))
+            found = new_points(method, reply, lambda text: self._point(block, text))
             if failures is None or talk.repairs:
                 return doubted | found
             objections = [objection(method, failures, params) for params, _ in found.values()]
@@ -141,69 +138,66 @@ class Adviser:
 
         prompt = fill(
             template,
-            answer=self._instructions(text),
+            answer=answer,
             bounds=bounds(space),
             best=table(space, leaders(method.observations), method.terms),
             latest=latest(method),
+            state=state,
             **wording(method),
-            **values,
         )
-        form = self._enforced(text) | ({"n": count} if count > 1 else {})
         try:
-            points = talk.until_accepted(prompt, form, read)
+            points = talk.until_accepted(prompt, form if failures is None else {**form, "n": POINTS}, read)
         except NoPoint:
             if not doubted:  # the doubtful answers were valid
                 raise
             points = doubted
-        return Advice(talk, list(points.values()))
+        return talk, list(points.values())
 
-    def _point(self, text: str, answer: str) -> Point:
+    def _form(self, block: str) -> tuple[str, dict[str, Any]]:
+        """The instructions for an answer about ``block``, and the option with which a server enforces its form."""
+        shown, space = fenced(block, "python"), self.method.space
         if self.form == "diff":
-            return read_diff(self.method.space, text, answer), said_rationale(answer)
-        return read_object(self.method.space, answer)
+            return fill("hparams-diff", path=space.path, block=shown), {"grammar": block_grammar(space, block)}
+        return fill("hparams-json", block=shown, names=", ".join(space.names)), {"schema": point_schema(space)}
 
-    def _instructions(self, text: str) -> str:
-        block, space = fenced(text, "python"), self.method.space
+    def _point(self, block: str, text: str) -> Point:
         if self.form == "diff":
-            return fill("hparams-diff", path=space.path, block=block)
-        return fill("hparams-json", block=block, names=", ".join(space.names))
-
-    def _enforced(self, text: str) -> dict[str, Any]:
-        """Options with which the server enforces the form while decoding; empty if it cannot."""
-        able = self.llm.describe().structured
-        if self.form == "diff":
-            return {"grammar": block_grammar(self.method.space, text)} if "grammar" in able else {}
-        return {"schema": point_schema(self.method.space)} if "schema" in able else {}
+            return read_diff(self.method.space, block, text), said_rationale(text)
+        return read_object(self.method.space, text)
 
 
-def new_points(method: Method, reply: Reply, read: Callable[[str], Point]) -> Points:
-    """The different new configurations of a reply; ``read`` takes one answer. Raises ReplyRejected if there is none."""
-    found: Points = {}
-    problem = ""
-    for answer in [text for text in reply.choices if text.strip()] or [reply.text]:
+def readable(reply: Reply, read: Callable[[str], T]) -> list[T]:
+    """What ``read`` finds in the choices of a reply. Raises ReplyRejected with its first reason if it finds nothing."""
+    found, problem = [], ""
+    for text in [text for text in reply.choices if text.strip()] or [reply.text]:
         try:
-            params, rationale = read(answer)
-            wrong = "; ".join(method.space.valid(params)) or repeated(method, params)
+            found.append(read(text))
         except ReplyRejected as error:
-            wrong = str(error)
-        if wrong:
-            problem = problem or wrong
-        else:
-            found.setdefault(method.space.key(params), (params, one_line(rationale, RATIONALE)))
+            problem = problem or str(error)
     if not found:
         raise ReplyRejected(problem)
     return found
 
 
-def needed(failures: FailureModel) -> float:
-    """Success probability that a point of the model needs; each failure of one raises it."""
-    return failures.threshold(NEEDED, NEEDED_STEP, ("llm",))
+def new_points(method: Method, reply: Reply, read: Callable[[str], Point]) -> Points:
+    """The different new configurations of a reply; ``read`` takes one choice. Raises ReplyRejected if there is none."""
+
+    def new(text: str) -> Point:
+        params, rationale = read(text)
+        if wrong := "; ".join(method.space.valid(params)) or repeated(method, params):
+            raise ReplyRejected(wrong)
+        return params, one_line(rationale, RATIONALE)
+
+    found: Points = {}
+    for params, rationale in readable(reply, new):
+        found.setdefault(method.space.key(params), (params, rationale))
+    return found
 
 
 def objection(method: Method, failures: FailureModel, params: Params) -> str:
     """The objection to a point of the model that will probably fail; empty for another."""
     success = float(failures.success_probability([method.space.to_unit(params)])[0])
-    if success >= needed(failures):
+    if success >= failures.threshold(MODEL):
         return ""
     failed = ", ".join(sorted({o.status for o in method.observations if o.value is None}))
     return (
@@ -250,10 +244,10 @@ class Hparams(Method):
 
     def propose(self, ask: int) -> Suggestion:
         failures = FailureModel(self.space, self.observations, self.space.to_unit(self.baseline))
-        advice = self.adviser.advise(ask, "hparams", POINTS, failures, state=progress(self, self.surrogate))
-        points = [self.space.to_unit(params) for params, _ in advice.points]
-        success = failures.success_probability(points)
-        worth = np.log(np.maximum(success, 1e-12)) - AVOIDED * (success < needed(failures))
+        talk, points = self.adviser.advise(ask, "hparams", progress(self, self.surrogate), failures)
+        places = [self.space.to_unit(params) for params, _ in points]
+        success = failures.success_probability(places)
+        worth = np.log(np.maximum(success, 1e-12)) - AVOIDED * (success < failures.threshold(MODEL))
         if len(successes(self.observations)) >= JUDGED:
-            worth = worth + self.surrogate.outlook(points).log_improvement()
-        return advice.talk.suggestion(*advice.points[int(np.argmax(worth))])
+            worth = worth + self.surrogate.outlook(places).log_improvement()
+        return talk.suggestion(*points[int(np.argmax(worth))])

@@ -146,9 +146,6 @@ def read_object(space: SearchSpace, text: str) -> tuple[dict[str, Value], str]:
     """
     found = parse_object(text)
     rationale = found.pop("rationale", "")
-    odd = [name for name, value in found.items() if not isinstance(value, (int, float, str, bool))]
-    if odd:
-        raise ReplyRejected(f"{odd[0]} is not a number, string or boolean")
     return _checked(space, found), str(rationale)
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-
-from agent.proposers.search.surrogate import Outlook
+from dataclasses import dataclass, fields
 
 DISCOUNT = 0.9  # weight of a result relative to the next one
 OPTIMISM, OPTIMISM_WEIGHT = 1.0, 3.0  # bonus before any result, and the number of results that it counts for
@@ -39,14 +37,6 @@ class Forecast:
         """The forecast among ``figures``; None without one."""
         names = [field.name for field in fields(cls)]
         return cls(**{name: figures[name] for name in names}) if all(name in figures for name in names) else None
-
-    @classmethod
-    def at(cls, outlook: Outlook, index: int, own: float, success: float) -> Forecast:
-        mean, deviation = float(outlook.mean[index]), float(outlook.deviation[index])
-        return cls(mean, deviation, outlook.noise, outlook.best, own, success)
-
-    def figures(self) -> dict[str, float]:
-        return asdict(self)
 
     def surprise(self, value: float) -> float:
         """How much better than predicted, in standard deviations."""

@@ -11,6 +11,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -72,7 +73,7 @@ class Observation:
     n: int  # runs behind ``value``
     status: str
     memory_gb: float | None
-    source: str = ""  # source of the suggestion; empty for a configuration that was never asked
+    source: str = ""  # source of the suggestion; empty for a configuration that was not asked
 
 
 class Method(ABC):
@@ -104,7 +105,6 @@ class Method(ABC):
         self.best: Observation | None = None  # the success with the smallest value
         self.open: dict[Key, Suggestion] = {}  # asks without a result, in order
         self.seen: set[Key] = {space.key(self.baseline)}  # asked, reported, or the baseline
-        self._sources: dict[Key, str] = {}
 
     @abstractmethod
     def propose(self, ask: int) -> Suggestion:
@@ -117,8 +117,8 @@ class Method(ABC):
     def asked(self, suggestion: Suggestion, ask: int) -> None:  # noqa: B027 - optional hook
         """Hook: ask number ``ask`` returned ``suggestion``, now or before a resume."""
 
-    def learn(self, observation: Observation) -> None:  # noqa: B027 - optional hook
-        """Hook: ``observation`` was appended to ``self.observations``."""
+    def learn(self, observation: Observation, suggestion: Suggestion | None) -> None:  # noqa: B027 - optional hook
+        """Hook: ``observation`` was appended to ``self.observations``; ``suggestion`` is its open ask, if any."""
 
     def suggest(self) -> Suggestion:
         """``ask`` with the origin of the configuration.
@@ -152,7 +152,6 @@ class Method(ABC):
         self.asked(suggestion, ask)
         self.seen.add(key)
         self.open[key] = suggestion
-        self._sources[key] = suggestion.source
 
     def tell(
         self, params: Params, value: float | None, *, n: int = 1, status: str = "ok", memory_gb: float | None = None
@@ -169,13 +168,14 @@ class Method(ABC):
         if status != "ok" or result is None:
             result, status = None, "failed" if status in ("ok", "", None) else str(status)
         key, x, memory = self.space.key(params), self.space.to_unit(params), max(memory or 0.0, 0.0) or None
-        observation = Observation(params, key, x, result, max(1, runs), status, memory, self._sources.get(key, ""))
-        self.open.pop(key, None)
+        suggestion = self.open.pop(key, None)
+        source = suggestion.source if suggestion else ""
+        observation = Observation(params, key, x, result, max(1, runs), status, memory, source)
         self.seen.add(key)
         self.observations.append(observation)
         if result is not None and (self.best is None or result < loss(self.best)):
             self.best = observation
-        self.learn(observation)
+        self.learn(observation, suggestion)
 
     def stream(self, ask: int, name: str = "") -> np.random.Generator:
         """Random generator of ask number ``ask``; independent for each ``name``."""
@@ -187,16 +187,13 @@ class Method(ABC):
         Raises:
             SearchExhausted: no new configuration was found.
         """
-        for _ in range(tries):
-            params = dict(draw())
+        random, home, d = self.stream(ask, "uniform"), self.space.to_unit(self.baseline), self.space.dimensions
+        reaches = (min(1.0, 10.0 ** (3.0 - 6.0 * k / UNIFORM_DRAWS)) for k in range(UNIFORM_DRAWS))
+        # the later half shrinks to the baseline: constraints may leave a small corner
+        uniform = (self.space.from_unit(home + reach * (random.random(d) - home)) for reach in reaches)
+        for params in chain((draw() for _ in range(tries)), uniform):
             if self.space.key(params) not in self.seen:
-                return params
-        random, home = self.stream(ask, "uniform"), self.space.to_unit(self.baseline)
-        for k in range(UNIFORM_DRAWS):  # the later half shrinks to the baseline: constraints may leave a small corner
-            reach = min(1.0, 10.0 ** (3.0 - 6.0 * k / UNIFORM_DRAWS))
-            params = self.space.from_unit(home + reach * (random.random(self.space.dimensions) - home))
-            if self.space.key(params) not in self.seen:
-                return params
+                return dict(params)
         finite = self.space.every() if self.space.size <= LISTED else ()
         left = [params for params in finite if self.space.key(params) not in self.seen]
         if not left:
@@ -231,11 +228,8 @@ def best_and_latest(known: Sequence[Observation], most: int) -> Sequence[Observa
 def _number(name: str, value: float | None) -> float | None:
     """``value`` as a float; None for None and for a non-finite value."""
     try:
-        if isinstance(value, (str, bytes)):
-            raise TypeError
-        number = math.nan if value is None else float(value)
+        return float(value) if value is not None and math.isfinite(value) else None
     except OverflowError:
         return None
-    except (TypeError, ValueError):
+    except TypeError:
         raise UsageError(f"tell: {name} = {value!r} is not a number; report a failure with value None") from None
-    return number if math.isfinite(number) else None

@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Literal
 
 import numpy as np
 
 from agent.errors import EnvironmentProblem, ReplyRejected, UsageError
 from agent.llm.chat import Chat
-from agent.proposers.search.adviser import AVOIDED, POINTS, Advice, Adviser, Form, needed
+from agent.proposers.search.adviser import AVOIDED, Adviser, Conversation, Form, Point
 from agent.proposers.search.author import Author, Forecast
-from agent.proposers.search.base import NoPoint, Observation, Suggestion, loss, successes
+from agent.proposers.search.base import NoPoint, Observation, Suggestion, successes
 from agent.proposers.search.cma_gp import CmaGp
+from agent.proposers.search.failure_model import MODEL
 from agent.proposers.search.prompt_tables import progress, state
 from agent.proposers.search.surrogate import JUDGED
-from agent.space.space import Key, Params, SearchSpace
+from agent.space.space import Params, SearchSpace
 
 WARM_UP = 10  # trials of CMA-ES alone with a fixed share, as in the paper
 FIRST_TRIALS = 4  # trials of CMA-ES alone with an adaptive share
@@ -61,8 +62,6 @@ class Centaur(CmaGp):
         self.adviser = Adviser(llm, self, reply)
         self.share, self.screen, self.on_failure = share, screen, on_failure
         self.author = Author()
-        self._forecasts: dict[Key, Forecast | None] = {}  # of the model's open points
-        self._lowest = math.inf  # smallest value so far
 
     @property
     def model_share(self) -> float:
@@ -84,55 +83,57 @@ class Centaur(CmaGp):
         if not self.models_turn(ask):
             return own
         shown = state(self, own.params)
-        count, failures = (POINTS, self.failures()) if self.screen else (1, None)
         if self.screen:
             shown = f"{progress(self, self.surrogate)}\n\n{shown}"
         try:
-            advice = self.adviser.advise(ask, "centaur", count, failures, state=shown)
+            talk, points = self.adviser.advise(ask, "centaur", shown, self.failures() if self.screen else None)
         except (ReplyRejected, EnvironmentProblem) as error:
             pooled = self.screen and self.share is None and isinstance(error, NoPoint)
             if self.on_failure != "cma" and not pooled:
                 raise
-            talk = error if isinstance(error, NoPoint) else NoPoint("")
+            failed = error if isinstance(error, NoPoint) else NoPoint("")
             reason = f"This was the model's turn, and the model failed: {error}"
-            return Suggestion(own.params, own.source, reason, talk.model, talk.transcript, talk.usage)
-        return self._pick(own, advice)
+            return Suggestion(own.params, own.source, reason, failed.model, failed.transcript, failed.usage)
+        return self._pick(own, talk, points) if self.screen else talk.suggestion(*points[0])
 
-    def _pick(self, own: Suggestion, advice: Advice) -> Suggestion:
-        """The best point of ``advice``, or ``own`` if it promises more and the share is not fixed."""
-        if not self.screen:
-            return advice.talk.suggestion(*advice.points[0])
-        options = [*(params for params, _ in advice.points), own.params]
-        points = [self.space.to_unit(params) for params in options]
+    def _pick(self, own: Suggestion, talk: Conversation, points: Sequence[Point]) -> Suggestion:
+        """The best of the model's ``points``, or ``own`` if it promises more and the share is not fixed."""
+        places = [self.space.to_unit(params) for params in (*(params for params, _ in points), own.params)]
         failures = self.failures()
-        success = failures.success_probability(points)
+        success = failures.success_probability(places)
         worth = np.log(np.maximum(success, 1e-12))
-        worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * (success[:-1] < needed(failures))
-        outlook = self.surrogate.outlook(points) if len(successes(self.observations)) >= JUDGED else None
+        doubtful = success[:-1] < failures.threshold(MODEL)
+        worth[:-1] += np.log(self.author.reliability) + self.author.favour - AVOIDED * doubtful
+        outlook, improvement = None, np.append(np.zeros(len(points)), -AVOIDED / 2)  # nothing tells the points apart
+        if len(successes(self.observations)) >= JUDGED:
+            outlook = self.surrogate.outlook(places)
+            improvement = outlook.log_improvement(np.append(np.full(len(points), self.author.bonus), 0.0))
+        worth += improvement
         if self.share is not None:
             worth[-1] = -np.inf
-        elif outlook is None:
-            worth[-1] -= AVOIDED / 2  # nothing tells the points apart
-        if outlook is not None:
-            worth[:-1] += outlook.log_improvement(self.author.bonus)[:-1]
-            worth[-1] += outlook.log_improvement()[-1]
         best = int(np.argmax(worth))
-        if best == len(options) - 1:
+        if best == len(points):
             reason = "Promises more than the points of the model."
-            return replace(advice.talk.suggestion(own.params, reason), source=own.source)
-        found = advice.talk.suggestion(*advice.points[best])
+            return replace(talk.suggestion(own.params, reason), source=own.source)
+        found = talk.suggestion(*points[best])
         if outlook is None:
             return found
-        own_improvement = float(np.exp(outlook.log_improvement()[-1]) * success[-1])
-        return replace(found, search=Forecast.at(outlook, best, own_improvement, float(success[best])).figures())
+        forecast = Forecast(
+            forecast=float(outlook.mean[best]),
+            deviation=float(outlook.deviation[best]),
+            noise=outlook.process.noise,
+            best=outlook.best,
+            own=float(np.exp(improvement[-1]) * success[-1]),
+            success=float(success[best]),
+        )
+        return replace(found, search=asdict(forecast))
 
     def choose(self, fresh: Sequence[Params]) -> tuple[int, str]:
         return super().choose(fresh) if self.screen else (0, "cma")
 
     def asked(self, suggestion: Suggestion, ask: int) -> None:
-        if suggestion.source == "llm":  # its point is injected
-            self._forecasts[self.space.key(suggestion.params)] = Forecast.of(suggestion.search)
-            return
+        if suggestion.source == "llm":
+            return  # its point is injected
         if self.models_turn(ask):
             self.author.asked()
         super().asked(suggestion, ask)
@@ -142,18 +143,13 @@ class Centaur(CmaGp):
         if suggestion is None:
             self.author.asked()
 
-    def learn(self, observation: Observation) -> None:
-        lowest, self._lowest = self._lowest, min(self._lowest, loss(observation))
-        if observation.key in self._forecasts:
-            credit = self._credit(observation, self._forecasts.pop(observation.key), lowest)
+    def learn(self, observation: Observation, suggestion: Suggestion | None) -> None:
+        if suggestion and suggestion.source == "llm":
+            if forecast := Forecast.of(suggestion.search):
+                credit = self.author.learn(observation.value, forecast)
+            else:
+                credit = float(observation is self.best)
+                self.author.asked(credit)
             if self.screen and credit <= 0.0:
                 return  # CMA-ES would shrink its step around points close to the best that improve nothing
-        super().learn(observation)
-
-    def _credit(self, observation: Observation, forecast: Forecast | None, lowest: float) -> float:
-        """What a point of the model brought. Without a forecast only a value below the ``lowest`` one counts."""
-        if forecast is not None:
-            return self.author.learn(observation.value, forecast)
-        credit = float(loss(observation) < lowest)
-        self.author.asked(credit)
-        return credit
+        super().learn(observation, suggestion)

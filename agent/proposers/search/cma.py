@@ -30,8 +30,6 @@ Points = NDArray[np.float64]  # [count, dimensions]
 
 SIGMA = 0.10  # initial step size, in sides of the cube: the best of 0.10, 0.17 and 0.25 in docs/decisions/search.md
 CANDIDATES = 64  # samples per ask; plain CMA-ES takes the first admissible one
-LEAST_SUCCESS = 0.3  # lower bound of the success probability that a sample needs
-THRESHOLD_STEP = 0.5  # log-odds by which a failed sample raises that probability
 
 
 class Gaussian(CMA):  # type: ignore[misc]
@@ -148,7 +146,7 @@ class CmaEs(Method):
         """Mask [m] of the ``points`` [m, dimensions] that are likely enough to succeed."""
         failures, best = self.failures(), self.best
         success = failures.success_probability([*points, self.home if best is None else best.x])
-        return failures.admissible(success[:-1], LEAST_SUCCESS, THRESHOLD_STEP, known=float(success[-1]))
+        return failures.admissible(success[:-1], known=float(success[-1]))
 
     def failures(self) -> FailureModel:
         """The model of all failures so far."""
@@ -182,15 +180,14 @@ class CmaEs(Method):
 
     def asked(self, suggestion: Suggestion, ask: int) -> None:
         """Find the sample behind the suggestion. The samples of an ask can be drawn again, so none is stored."""
-        points = self.candidates(ask)
-        key = self.space.key(suggestion.params)
+        points, key = self.candidates(ask), self.space.key(suggestion.params)
         distances = np.sum((points - self.space.to_unit(suggestion.params)) ** 2, axis=1)
-        for i in np.argsort(distances, kind="stable"):
-            if self.space.key(self.space.from_unit(points[i])) == key:
-                self._samples[key] = points[i], self.generation
-                return
+        nearest = points[np.argsort(distances, kind="stable")]
+        sample = next((x for x in nearest if self.space.key(self.space.from_unit(x)) == key), None)
+        if sample is not None:
+            self._samples[key] = sample, self.generation
 
-    def learn(self, observation: Observation) -> None:
+    def learn(self, observation: Observation, suggestion: Suggestion | None) -> None:
         x, generation = self._samples.pop(observation.key, (observation.x, -1))
         if generation != self.generation and self.gaussian is not None:
             x = x.copy()

@@ -53,7 +53,7 @@ class CmaGp(CmaEs):
             return points
         if ask % 2:
             outlook = self.surrogate.outlook(list(points))
-            points = np.vstack([points, self.variations(ask, outlook.top, outlook.scales)])
+            points = np.vstack([points, self.variations(ask, outlook.top, outlook.process.kernel.scales)])
         return points[np.argsort(-self._promise(list(points)), kind="stable")]
 
     def variations(self, ask: int, centre: Unit, scales: Unit) -> Points:

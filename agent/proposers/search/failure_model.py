@@ -29,7 +29,9 @@ from agent.space.space import SearchSpace, Unit
 
 Array = NDArray[np.float64]
 
-OWN = ("cma", "gp")  # sources of CMA-ES samples
+OWN, MODEL = ("cma", "gp"), ("llm",)  # sources of the points of CMA-ES and of a model
+LEAST = {OWN: 0.3, MODEL: 0.5}  # success probability that a point needs, before any failed
+STEP = {OWN: 0.5, MODEL: 1.0}  # log-odds by which a failure raises it
 TARGET_RATE = 0.03  # long-run share of failures of a source
 BOUND = 0.7  # success probability that suffices if the best point has no more
 SAFEST = 1 / 32  # share of the candidates that is always admissible
@@ -84,21 +86,15 @@ class FailureModel:
                 success *= 1.0 - sum(p * c.predict(sizes if isinstance(c, MemoryModel) else x) for p, c in causes)
         return success
 
-    def threshold(self, least: float, step: float, sources: Sequence[str]) -> float:
-        """Success probability that a point of ``sources`` needs.
-
-        Args:
-            least: lower bound of the threshold.
-            step: log-odds by which a failure raises the threshold.
-            sources: only observations of these sources move the threshold.
-        """
-        level = lowest = math.log(least / (1.0 - least))
+    def threshold(self, sources: tuple[str, ...]) -> float:
+        """Success probability that a point of ``sources``, OWN or MODEL, needs; their results move it."""
+        level = lowest = math.log(LEAST[sources] / (1.0 - LEAST[sources]))
         for o in self._all:
             if o.source in sources:
-                level = max(lowest, level + step * (self._locality(o) - TARGET_RATE))
+                level = max(lowest, level + STEP[sources] * (self._locality(o) - TARGET_RATE))
         return float(_logistic(np.array([level]))[0])
 
-    def admissible(self, success: Array, least: float, step: float, known: float = 1.0) -> NDArray[np.bool_]:
+    def admissible(self, success: Array, known: float = 1.0) -> NDArray[np.bool_]:
         """Mask [m] of the CMA-ES samples with enough ``success`` probability [m].
 
         The safest 1/32 are always admissible: taking the single safest sample would bias the search. So are samples
@@ -106,7 +102,7 @@ class FailureModel:
         the search would leave it.
         """
         safest = float(np.quantile(success, 1.0 - SAFEST))
-        return np.asarray(success >= min(self.threshold(least, step, OWN), safest, max(known, BOUND)))
+        return np.asarray(success >= min(self.threshold(OWN), safest, max(known, BOUND)))
 
     def _fit(self, kind: str) -> list[tuple[float, Boundary | MemoryModel]]:
         """What explains a kind by the location, and how probably; the rest is the probability of a constant rate."""

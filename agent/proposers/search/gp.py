@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 _SQRT5 = math.sqrt(5.0)
 _JITTER = 1e-8
 UPPER = 0.8  # share of the values below the one whose distance to the best is the unit of ``compress``
+STEPS = 40  # of the fit
 LINEAR, CLIP = 3.0, 20.0  # values are compressed and clipped above these multiples of the unit
 
 _lock = RLock()
@@ -87,20 +88,18 @@ class GaussianProcess:
         x: features [n, f].
         y: values [n].
         groups: length scale [f] of each feature.
-        runs: number of runs [n] behind each value; default 1.
+        runs: number of runs [n] behind each value.
         kernel: hyperparameters; default fitted to the observations.
     """
 
     def __init__(
-        self, x: Array, y: Array, groups: NDArray[np.int64], runs: Array | None = None, kernel: Kernel | None = None
+        self, x: Array, y: Array, groups: NDArray[np.int64], runs: Array, kernel: Kernel | None = None
     ) -> None:
         from scipy.linalg import cho_solve
 
-        self.groups = groups
-        self.x = x
+        self.x, self.y, self.groups, self.runs = x, y, groups, runs
         self._centre = float(np.mean(y))
         self._scale = float(np.std(y)) or 1.0
-        runs = np.ones(len(y)) if runs is None else runs
         z = (y - self._centre) / self._scale
         self.kernel = fit(x, z, groups, runs) if kernel is None else kernel
         k = self.kernel.between(x, x, groups)
@@ -122,8 +121,14 @@ class GaussianProcess:
         variance = np.maximum(self.kernel.variance - np.sum(half * half, axis=0), 1e-12)
         return self._centre + self._scale * (cross @ self._alpha), self._scale * np.sqrt(variance)
 
+    def believing(self, x: Array) -> GaussianProcess:
+        """The process as if its own mean at ``x`` [m, f] had been observed."""
+        y = np.concatenate([self.y, self.predict(x)[0]])
+        runs = np.concatenate([self.runs, np.ones(len(x))])
+        return GaussianProcess(np.vstack([self.x, x]), y, self.groups, runs, self.kernel)
 
-def fit(x: Array, z: Array, groups: NDArray[np.int64], runs: Array, steps: int = 40) -> Kernel:
+
+def fit(x: Array, z: Array, groups: NDArray[np.int64], runs: Array) -> Kernel:
     """Maximum a posteriori hyperparameters for standardised targets ``z`` [n].
 
     Log-normal priors: length scales around a quarter of the diagonal of the cube, signal variance around 1, noise
@@ -154,18 +159,14 @@ def fit(x: Array, z: Array, groups: NDArray[np.int64], runs: Array, steps: int =
         alpha = inverse @ z
         weight = 0.5 * (inverse - np.outer(alpha, alpha))  # d loss / d K
         slope = weight * (variance * 5.0 / 3.0 * (1.0 + _SQRT5 * r) * np.exp(-_SQRT5 * r))
-        gradient = np.concatenate(
-            [
-                np.tensordot(squares, slope, axes=2) * scales**-2.0,
-                [float(np.sum(weight * k)), float(np.sum(np.diag(weight) * noise / runs))],
-            ]
-        )
+        of_scales = np.tensordot(squares, slope, axes=2) * scales**-2.0
+        gradient = np.concatenate([of_scales, [np.sum(weight * k), np.sum(np.diag(weight) * noise / runs)]])
         off = (theta - centre) / spread
         value = 0.5 * float(z @ alpha) + float(np.sum(np.log(np.diag(lower)))) + 0.5 * float(off @ off)
         return value, gradient + off / spread
 
     bounds = [(math.log(0.03), math.log(50.0))] * count + [(math.log(0.02), math.log(50.0)), (math.log(1e-5), 0.5)]
-    found = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps})
+    found = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS})
     return Kernel(np.exp(found.x[:-2]), math.exp(found.x[-2]), math.exp(found.x[-1]))
 
 
@@ -177,9 +178,8 @@ def log_expected_improvement(best: float, mean: Array, deviation: Array) -> Arra
     near = np.maximum(z, -30.0)
     density = np.exp(-0.5 * near * near) / math.sqrt(2 * math.pi)
     value = density + near * np.exp(log_ndtr(near))
-    far = (
-        -0.5 * z * z - 0.5 * math.log(2 * math.pi) - 2.0 * np.log(np.maximum(np.abs(z), 1.0))
-    )  # first term of the asymptotic series
+    # first term of the asymptotic series
+    far = -0.5 * z * z - 0.5 * math.log(2 * math.pi) - 2.0 * np.log(np.maximum(np.abs(z), 1.0))
     with np.errstate(divide="ignore"):
         logarithm = np.where(z > -6.0, np.log(np.maximum(value, 1e-300)), far)
     return np.asarray(logarithm + np.log(deviation))

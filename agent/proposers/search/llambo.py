@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from agent.errors import ReplyRejected
-from agent.llm.chat import Chat, Reply
+from agent.llm.chat import Chat
 from agent.llm.prompts import fill
-from agent.proposers.search.adviser import Conversation, new_points
+from agent.proposers.search.adviser import Conversation, new_points, readable
 from agent.proposers.search.answer_forms import closed_object, parse_object, point_schema, read_object
 from agent.proposers.search.base import Method, Observation, Suggestion, best_and_latest, loss, successes
-from agent.proposers.search.gp import log_expected_improvement
+from agent.proposers.search.gp import Array, log_expected_improvement
 from agent.proposers.search.prompt_tables import bounds, row, table, wording
 from agent.space.space import Params, SearchSpace
 from agent.types import Value
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 FIRST = 5  # uniform points before the model is asked
 CANDIDATES = 10
@@ -44,52 +41,67 @@ class Llambo(Method):
     source = "llm"
     failures_shown = True
     prediction = "number"  # JSON type of a prediction
-    answer_form = 'the key "predictions" with a list of numbers'
+    predictions = "numbers"  # the same in words
 
     def __init__(self, space: SearchSpace, seed: int = 0, baseline: Params | None = None, *, llm: Chat) -> None:
         super().__init__(space, seed, baseline)
         self.llm = llm
 
     def propose(self, ask: int) -> Suggestion:
-        random = self.stream(ask)
-        if len(successes(self.observations)) < min(FIRST, max(1, self.space.dimensions)):
+        random, good = self.stream(ask), successes(self.observations)
+        if len(good) < min(FIRST, self.space.dimensions):
             draw = lambda: self.space.from_unit(random.random(self.space.dimensions))  # noqa: E731
             return Suggestion(self.unseen(draw, ask), "random", "The first points are uniform.")
         talk = Conversation(self.llm, self.stream(ask, "llm"))
-        known = best_and_latest(self.observations if self.failures_shown else successes(self.observations), SHOWN)
+        known = best_and_latest(self.observations if self.failures_shown else good, SHOWN)
         history = self.labelled([known[i] for i in random.permutation(len(known))])
-        candidates = talk.until_accepted(
-            fill(
-                "llambo",
-                bounds=bounds(self.space),
-                history=history,
-                target=self.target(),
-                label=self.label(),
-                notes=wording(self)["notes"],
-                names=", ".join(self.space.names),
-            ),
-            {"n": CANDIDATES} | self._form(point_schema(self.space, rationale=False)),
-            lambda reply: self._candidates(reply, random),
-        )
+        candidates = self._candidates(talk, history, random)
         if len(candidates) == 1:
             return talk.suggestion(candidates[0], "The only new candidate.")
-        predictions = {"type": "array", "items": {"type": self.prediction}}
-        count = len(candidates)
-        scores = talk.until_accepted(
-            fill(
-                "llambo-score",
-                history=history,
-                candidates="\n".join(f"{i + 1}. |{row(self.space, c)}" for i, c in enumerate(candidates)),
-                label=self.label(),
-                count=count,
-                form=self.answer_form,
-            ),
-            {"n": PREDICTIONS}
-            | self._form(closed_object({"predictions": {**predictions, "minItems": count, "maxItems": count}})),
-            lambda reply: _predictions(reply, count),
-        )
-        index, rationale = self.pick(scores)
+        index, rationale = self.pick(self._predictions(talk, history, candidates))
         return talk.suggestion(candidates[index], rationale)
+
+    def _candidates(self, talk: Conversation, history: str, random: np.random.Generator) -> list[dict[str, Value]]:
+        """New configurations that the model proposes."""
+        prompt = fill(
+            "llambo",
+            bounds=bounds(self.space),
+            history=history,
+            target=self.target(),
+            label=self.label(),
+            notes=wording(self)["notes"],
+            names=", ".join(self.space.names),
+        )
+        form = {"n": CANDIDATES, "schema": point_schema(self.space, rationale=False)}
+
+        def read(text: str) -> tuple[dict[str, Value], str]:
+            return self.complete(read_object(self.space, text)[0], random), ""
+
+        found = talk.until_accepted(prompt, form, lambda reply: new_points(self, reply, read))
+        return [params for params, _ in found.values()]
+
+    def _predictions(self, talk: Conversation, history: str, candidates: Sequence[Params]) -> Array:
+        """Predictions [answers, candidates]."""
+        count = len(candidates)
+        prompt = fill(
+            "llambo-score",
+            history=history,
+            candidates="\n".join(f"{i}. |{row(self.space, params)}" for i, params in enumerate(candidates, 1)),
+            label=self.label(),
+            count=count,
+            form=f'the key "predictions" with a list of {self.predictions}',
+        )
+        values = {"type": "array", "items": {"type": self.prediction}, "minItems": count, "maxItems": count}
+        form = {"n": PREDICTIONS, "schema": closed_object({"predictions": values})}
+
+        def read(text: str) -> list[float]:
+            values = parse_object(text).get("predictions")
+            good = isinstance(values, list) and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
+            if not values or not good or len(values) != count:
+                raise ReplyRejected(f'"predictions" is not a list of {count} values')
+            return [float(v) for v in values]
+
+        return np.array(talk.until_accepted(prompt, form, lambda reply: readable(reply, read)))
 
     # --- what the variants override ---------------------------------------------------------------------------------
 
@@ -111,18 +123,8 @@ class Llambo(Method):
         """Index of the candidate with the largest expected improvement, by ``scores`` [predictions, candidates]."""
         shown, deviation = scores.mean(axis=0), np.maximum(scores.std(axis=0), 1e-6)
         mean = shown if self.terms.goal == "minimize" else -shown
-        index = int(np.argmax(log_expected_improvement(min(map(loss, successes(self.observations))), mean, deviation)))
+        index = int(np.argmax(log_expected_improvement(min(map(loss, self.observations)), mean, deviation)))
         return index, f"Predicted {self.terms.metric} {shown[index]:.5f} ± {deviation[index]:.5f}."
-
-    # --- prompts and replies ----------------------------------------------------------------------------------------
-
-    def _form(self, schema: dict[str, Any]) -> dict[str, Any]:
-        return {"schema": schema} if "schema" in self.llm.describe().structured else {}
-
-    def _candidates(self, reply: Reply, random: np.random.Generator) -> list[dict[str, Value]]:
-        """The new configurations of a reply. Raises ReplyRejected if there is none."""
-        points = new_points(self, reply, lambda text: (self.complete(read_object(self.space, text)[0], random), ""))
-        return [params for params, _ in points.values()]
 
 
 class LlamboOptuna(Llambo):
@@ -130,7 +132,7 @@ class LlamboOptuna(Llambo):
 
     failures_shown = False
     prediction = "boolean"
-    answer_form = 'the key "predictions" with a list of booleans, true for good'
+    predictions = "booleans, true for good"
 
     def label(self) -> str:
         return "class, good or bad"
@@ -158,22 +160,3 @@ class LlamboOptuna(Llambo):
         share = scores.mean(axis=0)
         index = int(np.argmax(share))
         return index, f"Predicted to be good in {share[index]:.0%} of {len(scores)} answers."
-
-
-def _predictions(reply: Reply, count: int) -> Array:
-    """Predictions [choices, count]. Raises ReplyRejected if no choice of the reply holds any."""
-    rows, problem = [], ""
-    for text in reply.choices or (reply.text,):
-        try:
-            values = parse_object(text).get("predictions")
-        except ReplyRejected as error:
-            problem = str(error)
-            continue
-        good = isinstance(values, list) and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
-        if values and good and len(values) == count:
-            rows.append([float(v) for v in values])
-        else:
-            problem = f'"predictions" is not a list of {count} values'
-    if not rows:
-        raise ReplyRejected(problem)
-    return np.array(rows)

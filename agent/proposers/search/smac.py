@@ -18,7 +18,7 @@ from typing import Any
 from agent.errors import EnvironmentProblem
 from agent.proposers.search.base import Method, Suggestion, loss, successes
 from agent.space.axes import Axis, Choices, Real, Whole
-from agent.space.space import Params, SearchSpace
+from agent.space.space import Params
 from agent.types import Value
 from sandbox.packages import install_command
 
@@ -49,10 +49,6 @@ class Smac(Method):
 
     source = "smac"
 
-    def __init__(self, space: SearchSpace, seed: int = 0, baseline: Params | None = None) -> None:
-        super().__init__(space, seed, baseline)
-        self._first = min(FIRST, 10 * space.dimensions)
-
     def propose(self, ask: int) -> Suggestion:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # SMAC warns about seeds and small designs
@@ -62,22 +58,20 @@ class Smac(Method):
     def _challengers(self, ask: int) -> Iterator[dict[str, Value]]:
         """A point of the design or SMAC's challengers, best first; then uniform points."""
         random = self.stream(ask)
-        if ask < self._first:
+        if ask < len(self._design):
             yield self.space.inward(self._design[ask])
         elif successes(self.observations):
-            scenario = self._scenario(int(random.integers(SEEDS)))
-            yield from map(self.space.inward, self._ranked(scenario))
+            yield from map(self.space.inward, self._ranked(self._scenario(int(random.integers(SEEDS)))))
         while True:
             yield self.space.from_unit(random.random(self.space.dimensions))
 
     @cached_property
     def _design(self) -> list[Configuration]:
+        first = min(FIRST, 10 * self.space.dimensions)
         scenario = self._scenario(int(self.stream(0, "design").integers(SEEDS)))
-        chosen: list[Configuration] = Facade.get_initial_design(
-            scenario, n_configs=self._first, max_ratio=1.0
-        ).select_configurations()
+        chosen = Facade.get_initial_design(scenario, n_configs=first, max_ratio=1.0).select_configurations()
         # SMAC drops duplicates, so the design of a small space is shorter; unseen() replaces repeated points
-        return [chosen[i % len(chosen)] for i in range(self._first)]
+        return [chosen[i % len(chosen)] for i in range(first)]
 
     def _ranked(self, scenario: Scenario) -> Iterator[Configuration]:
         """Challengers by SMAC's expected improvement, interleaved with random ones."""
@@ -87,8 +81,7 @@ class Smac(Method):
         model = forest(scenario)
         model.train(x, y)
         improvement = Facade.get_acquisition_function(scenario)
-        predicted = model.predict_marginalized(x)[0]
-        improvement.update(model=model, eta=float(predicted.min()), num_data=len(x))
+        improvement.update(model=model, eta=float(model.predict_marginalized(x)[0].min()), num_data=len(x))
         maximizer = Facade.get_acquisition_maximizer(scenario, challengers=CHALLENGERS, local_search_iterations=STARTS)
         maximizer.acquisition_function = improvement
         starts = maximizer._local_search._get_initial_points

@@ -1,7 +1,7 @@
 """Optuna's samplers behind ask and tell: tree-structured Parzen estimator, uniform draws.
 
 Each ask builds a study from the observations and has its own seed, so there is no other state. A failure counts as the
-worst value.
+worst value, an open ask as running.
 
 Source: Bergstra, Bardenet, Bengio and Kégl (2011), Algorithms for hyper-parameter optimization, NeurIPS 24.
 """
@@ -9,7 +9,6 @@ Source: Bergstra, Bardenet, Bengio and Kégl (2011), Algorithms for hyper-parame
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from agent.errors import EnvironmentProblem
@@ -31,33 +30,34 @@ if TYPE_CHECKING:
 REDRAWS = 16
 
 
-class OptunaSearch(Method):
-    """A sampler of Optuna, rebuilt for every ask."""
+class Tpe(Method):
+    """Optuna's TPE with its defaults: univariate, ten uniform trials first."""
+
+    source = "tpe"
+    sampler: type[BaseSampler] = optuna.samplers.TPESampler
 
     def __init__(self, space: SearchSpace, seed: int = 0, baseline: Params | None = None) -> None:
         super().__init__(space, seed, baseline)
         self._distributions = {name: distribution(axis) for name, axis in space.axes.items()}
 
-    @abstractmethod
-    def sampler(self, seed: int) -> BaseSampler:
-        """A new sampler."""
-
-    def history(self) -> list[FrozenTrial]:
-        return []
-
     def propose(self, ask: int) -> Suggestion:
-        random = self.stream(ask)
+        seed = int(self.stream(ask).integers(2**31))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna warns about experimental features
             verbosity = optuna.logging.get_verbosity()
             optuna.logging.set_verbosity(optuna.logging.ERROR)
             try:
-                study = optuna.create_study(sampler=self.sampler(int(random.integers(2**31))))
+                study = optuna.create_study(sampler=self.sampler(seed=seed))  # type: ignore[call-arg]
                 study.add_trials(self.history())
                 params = self.unseen(lambda: self.space.inward(study.ask(self._distributions).params), ask, REDRAWS)
             finally:
                 optuna.logging.set_verbosity(verbosity)
         return Suggestion(params, self.source)
+
+    def history(self) -> list[FrozenTrial]:
+        worst = max(map(loss, successes(self.observations)), default=0.0)
+        finished = [self.trial(o.params, min(loss(o), worst)) for o in self.observations]
+        return finished + [self.trial(suggestion.params, None) for suggestion in self.open.values()]
 
     def trial(self, params: Params, value: float | None) -> FrozenTrial:
         """A finished trial, or a running one if ``value`` is None."""
@@ -66,27 +66,11 @@ class OptunaSearch(Method):
         return optuna.trial.create_trial(state=state, value=value, params=shown, distributions=self._distributions)
 
 
-class RandomSearch(OptunaSearch):
-    """Uniform draws: the control."""
+class RandomSearch(Tpe):
+    """Uniform draws: the control. The sampler ignores the history."""
 
     source = "random"
-
-    def sampler(self, seed: int) -> BaseSampler:
-        return optuna.samplers.RandomSampler(seed)
-
-
-class Tpe(OptunaSearch):
-    """Optuna's TPE with its defaults: univariate, ten uniform trials first. An open ask counts as running."""
-
-    source = "tpe"
-
-    def sampler(self, seed: int) -> BaseSampler:
-        return optuna.samplers.TPESampler(seed=seed)
-
-    def history(self) -> list[FrozenTrial]:
-        worst = max(map(loss, successes(self.observations)), default=0.0)
-        finished = [self.trial(o.params, min(loss(o), worst)) for o in self.observations]
-        return finished + [self.trial(suggestion.params, None) for suggestion in self.open.values()]
+    sampler = optuna.samplers.RandomSampler
 
 
 def distribution(axis: Axis) -> BaseDistribution:

@@ -30,7 +30,6 @@ from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_json, attempt_of
 from agent.review.data.diffs import size_of
 from agent.review.data.edit_runs import StackedRun, parent_runs, stacked_runs, values_by_seed
-from agent.review.data.times import phases
 from agent.types import Record, Weight, to_json
 
 SHOW_SCHEMA = "overnight.show/1"
@@ -43,12 +42,9 @@ class Details:
 
     attempt: Attempt
     metric: str
-    under_way: bool
     rationale: str  # sanitised
-    added: int  # lines of the diff
-    removed: int
+    size: tuple[int, int]  # numbers of lines that the diff adds and removes
     failure: tuple[str, ...]  # decisive lines of the failed run's log
-    phases: tuple[str, ...]  # that its runs went through
     curve: tuple[Point, ...]  # of its first run that has one
     parent_curve: tuple[Point, ...]
     weight: Weight | None  # policy stacked: what the runs say about the edit
@@ -58,17 +54,13 @@ class Details:
 
 def details_of(record: Record, state: State, run_dir: Path) -> Details:
     """Gather everything about one trial from the state and the run directory."""
-    added, removed = size_of(record.proposal.diff)
     parents = parent_runs(record, state)
     return Details(
         attempt=attempt_of(record),
         metric=text.line(state.session.metric),
-        under_way=record.verdict is None and record.proposal.ending is None,
         rationale=text.clean(record.proposal.rationale).strip(),
-        added=added,
-        removed=removed,
+        size=size_of(record.proposal.diff),
         failure=tuple(failure_lines(record, run_dir)),
-        phases=tuple(phases(record.runs)),
         curve=tuple(curve_of(run_dir, record.runs)),
         parent_curve=tuple(curve_of(run_dir, parents)),
         weight=state.weights.get(record.number),

@@ -12,75 +12,64 @@ from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_of
 from agent.review.data.branch import Step, steps_of, value_range
 from agent.review.data.edit_runs import SeedPairs, StackedEdit, seed_pairs_of, stacked_edits
-from agent.review.data.runs import Overview, overview_of
-from agent.review.data.server import ServerHealth, server_health
-from agent.review.data.summary import Summary
+from agent.review.data.summary import Summary, summarize
 from agent.review.data.tables import (
-    FailureRow,
     IdeaTally,
-    Parameter,
     Series,
     SourceRow,
+    Values,
     environment_tables,
-    failure_rows,
     parameters_of,
     search_series,
     source_rows,
     tally_of_ideas,
     usage_of,
 )
-from agent.types import Measurement
-
-
-@dataclass(frozen=True)
-class Live:
-    """What a session does now."""
-
-    run: RunStarted | None  # the run under way that started last
-    others: int  # other runs under way
-    between_runs: bool  # no run is under way, but a trial is
-    since: float  # seconds since ``run`` started
-    seconds_left: float | None  # until the planned number of trials
-    heartbeat: float | None  # seconds since the session last wrote anything
 
 
 @dataclass(frozen=True)
 class Night:
-    """Everything that people see of a session, except the details of single trials. Texts are sanitised."""
+    """A session as people see it, without the details of its trials. Texts are sanitised, but those of ``state``."""
 
-    overview: Overview
-    branch: str
+    state: State
+    tag: str
+    running: bool
+    now: float  # seconds since the epoch
+    heartbeat: float | None  # seconds since the session last wrote anything; None unless it runs
     branch_waits: str  # why the branch does not follow the head; "" if it does, or if the repository was not read
+    summary: Summary
     setup: tuple[str, ...]  # proposer, model, policy, sandbox, budget, device
-    last_time: float  # of the last event, in seconds since the epoch
-    lost: int  # runs lost to failures of the machine
-    resumed: int
-    server: ServerHealth | None  # of the model server that sleeps during runs; None without a problem
-    live: Live | None  # None unless a session runs
-    asked: int  # trials, the open ones included
     attempts: tuple[Attempt, ...]  # finished trials, in order
-    calibration: tuple[Measurement, ...]  # runs of the baseline with a value on the validation split
     steps: tuple[Step, ...]  # the baseline and the kept edits
     pairs: tuple[SeedPairs, ...]  # of the latest kept and undecided edits
     value_range: tuple[float, float]  # of the values worth drawing
-    failures: tuple[FailureRow, ...]
     sources: tuple[SourceRow, ...]
     ideas: IdeaTally | None  # of the idea bank; None where no proposal knows it
     loops: tuple[int, ...]  # trials in which the answers of the model were a loop
     stacked: tuple[StackedEdit, ...]  # policy stacked: what each edit is worth
     usage: Mapping[str, str | float]  # of the model: its name, calls, tokens, seconds
-    parameters: tuple[Parameter, ...]  # hyperparameters that took several values
+    parameters: Mapping[str, Values]  # hyperparameters that took several values
     search: Mapping[str, Series]  # state of the search method by trial
     environment: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # tables of (name, value)
     damage: tuple[str, ...]  # lines of the ledger that cannot be read
 
     @property
-    def summary(self) -> Summary:
-        return self.overview.summary
+    def branch(self) -> str:
+        return f"autoresearch/{self.tag}"
 
     @property
     def kept(self) -> tuple[Attempt, ...]:
         return tuple(attempt for attempt in self.attempts if attempt.decision == "keep")
+
+    @property
+    def under_way(self) -> RunStarted | None:
+        """The run under way that started last; None unless the session runs."""
+        return self.state.started[-1] if self.running and self.state.started else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the planned number of trials, about; None without a plan, or unless the session runs."""
+        return seconds_left(self.state, self.summary, self.now) if self.running else None
 
 
 def night_of(
@@ -103,27 +92,21 @@ def night_of(
         damage: What cannot be read of the ledger, one text a line.
         branch_waits: Why the branch does not follow the head; "" if it does.
     """
-    tag = tag_of(state, run)
-    overview = overview_of(tag, state, running)
-    attempts = tuple(attempt_of(record) for record in state.finished)
+    summary, attempts = summarize(state), tuple(attempt_of(record) for record in state.finished)
     steps, usage = steps_of(state), usage_of(state.records)
     return Night(
-        overview=overview,
-        branch=f"autoresearch/{tag}",
+        state=state,
+        tag=tag_of(state, run),
+        running=running,
+        now=now,
+        heartbeat=max(0.0, now - last_sign) if running and last_sign is not None else None,
         branch_waits=branch_waits,
+        summary=summary,
         setup=_setup(state, usage),
-        last_time=state.last_time,
-        lost=state.lost,
-        resumed=state.resumed,
-        server=server_health(state.server_problems),
-        live=_live(state, overview.summary, now, last_sign) if running else None,
-        asked=len(state.records),
         attempts=attempts,
-        calibration=tuple(run for run in state.baseline_runs if run.value is not None and run.role != "test"),
         steps=steps,
         pairs=seed_pairs_of(state),
-        value_range=value_range(state, steps, overview.summary.noise_sd),
-        failures=failure_rows(attempts, overview.summary.failures),
+        value_range=value_range(state, steps, summary.noise_sd),
         sources=source_rows(attempts),
         ideas=tally_of_ideas(state.records),
         loops=tuple(record.number for record in state.records if record.proposal.loop),
@@ -156,15 +139,3 @@ def _setup(state: State, usage: Mapping[str, str | float]) -> tuple[str, ...]:
     memory = f"memory of {', '.join(session.memory)}" if session.memory else ""
     parts = (session.proposer, model, session.policy, session.sandbox, session.budget, session.device, memory)
     return tuple(text.line(part) for part in parts if part)
-
-
-def _live(state: State, summary: Summary, now: float, last_sign: float | None) -> Live:
-    run = state.started[-1] if state.started else None
-    return Live(
-        run=run,
-        others=max(0, len(state.started) - 1),
-        between_runs=run is None and any(record.candidate for record in state.open_records),
-        since=max(0.0, now - run.time) if run else 0.0,
-        seconds_left=seconds_left(state, summary, now),
-        heartbeat=None if last_sign is None else max(0.0, now - last_sign),
-    )

@@ -16,13 +16,13 @@ from typing import Any
 
 from agent import text
 from agent.errors import UsageError
-from agent.judge.gain import Gain, gain_of_runs
+from agent.judge.gain import gain_of_runs
 from agent.judge.noise import noise_of
 from agent.ledger.state import State
 from agent.repo.repo import Repo
 from agent.review.data.diffs import diff_of
-from agent.review.data.summary import Estimate, estimate, estimating, summarize
-from agent.types import Measurement
+from agent.review.data.summary import estimate, estimating, summarize
+from agent.types import Measurement, to_json
 
 DIFF_SCHEMA = "overnight.diff/1"
 
@@ -33,7 +33,8 @@ class Side:
 
     name: str
     commit: str
-    estimate: Estimate | None  # None for a failure
+    value: float | None  # None for a failure
+    runs: int  # behind the value
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class Pair:
     metric: str
     goal: str
     self_reported: bool
+    diff: str  # unified diff of the edited file from a to b
     a: Side
     b: Side
-    gain: Gain | None  # of b over a; None where a value is missing or both are one commit
-    diff: str  # unified diff of the edited file from a to b
+    gain: float | None  # of b over a; None where a value is missing or both are one commit
+    gain_se: float | None
 
 
 def pair_of(state: State, repo: Repo, a: str, b: str) -> Pair:
@@ -58,34 +60,36 @@ def pair_of(state: State, repo: Repo, a: str, b: str) -> Pair:
     Raises:
         UsageError: There is no such trial, it never became code, or its commit is not in ``repo``.
     """
-    (name_a, commit_a, runs_a), (name_b, commit_b, runs_b) = (_side(state, word) for word in (a, b))
-    repo.need((commit_a, commit_b), state.session.tag)
-    path, summary = state.session.path, summarize(state)
-    same = commit_a == commit_b
+    (side_a, runs_a), (side_b, runs_b) = _side(state, a), _side(state, b)
+    repo.need((side_a.commit, side_b.commit), state.session.tag)
+    before, after = (repo.read(side.commit, state.session.path) for side in (side_a, side_b))
+    summary, same = summarize(state), side_a.commit == side_b.commit
+    gain = None if same else gain_of_runs(runs_a, runs_b, summary.goal, noise_of(state))
     return Pair(
         metric=summary.metric,
         goal=summary.goal,
         self_reported=summary.self_reported,
-        a=Side(name_a, commit_a, estimate(runs_a)),
-        b=Side(name_b, commit_b, estimate(runs_b)),
-        gain=None if same else gain_of_runs(estimating(runs_a), estimating(runs_b), summary.goal, noise_of(state)),
-        diff=diff_of(repo.read(commit_a, path), repo.read(commit_b, path), (name_a, name_b)),
+        diff=diff_of(before, after, (side_a.name, side_b.name)),
+        a=side_a,
+        b=side_b,
+        gain=gain.value if gain else None,
+        gain_se=gain.se if gain else None,
     )
 
 
 def diff_json(pair: Pair) -> dict[str, Any]:
-    data = {
-        "schema": DIFF_SCHEMA,
-        **{name: getattr(pair, name) for name in ("metric", "goal", "self_reported", "diff")},
-        "a": _side_json(pair.a),
-        "b": _side_json(pair.b),
-        "gain": pair.gain.value if pair.gain else None,
-        "gain_se": pair.gain.se if pair.gain else None,
-    }
-    return text.clean_json(data)
+    return text.clean_json({"schema": DIFF_SCHEMA, **to_json(pair)})
 
 
-def _side(state: State, word: str) -> tuple[str, str, Sequence[Measurement]]:
+def _side(state: State, word: str) -> tuple[Side, Sequence[Measurement]]:
+    """One side, and the runs that estimate its value."""
+    name, commit, runs = _named(state, word)
+    found = estimate(runs)
+    side = Side(name, commit, found.value if found else None, found.n if found else 0)
+    return side, estimating(runs)
+
+
+def _named(state: State, word: str) -> tuple[str, str, Sequence[Measurement]]:
     """Name, commit and runs of one side."""
     if word in ("0", "baseline"):
         return "baseline", state.baseline, state.baseline_runs
@@ -99,8 +103,3 @@ def _side(state: State, word: str) -> tuple[str, str, Sequence[Measurement]]:
     if record.candidate is None:
         raise UsageError(f"trial {number} never became code ({record.status}). See: overnight show TAG {number}")
     return f"trial {number}", record.candidate, record.runs
-
-
-def _side_json(side: Side) -> dict[str, Any]:
-    value, runs = (side.estimate.value, side.estimate.n) if side.estimate else (None, 0)
-    return {"name": side.name, "commit": side.commit, "value": value, "runs": runs}

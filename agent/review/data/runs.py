@@ -15,16 +15,17 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from agent import __version__, text
 from agent.errors import OvernightError
 from agent.files import replace_file
 from agent.ledger.recovery import read_state
 from agent.ledger.state import State
-from agent.review.data.summary import Summary, summarize
+from agent.review.data.summary import summarize
 from agent.rundir.directory import RunDirectory, find_runs
 
 CACHE = ".list.json"  # in the folder of a run: its row, with the size and time of its ledger; it may be deleted
@@ -32,43 +33,25 @@ LIST_SCHEMA = "overnight.list/1"
 FIGURES = ("goal", "trials", "planned", "kept", "failed", "gain", "gain_se", "self_reported")  # of the summary
 
 
-@dataclass(frozen=True)
-class Overview:
-    """One session in one line. Texts are sanitised."""
-
-    tag: str
-    condition: str  # running, ended or interrupted
-    ended: str  # the reason; "" unless ended
-    proposer: str
-    started: float | None  # seconds since the epoch
-    summary: Summary
-
-
-def overview_of(tag: str, state: State, running: bool) -> Overview:
-    return Overview(
-        tag=tag,
-        condition=condition(state, running),
-        ended=text.line(state.ended) if state.ended and not running else "",
-        proposer=text.line(state.session.proposer),
-        started=state.session.began,
-        summary=summarize(state),
-    )
-
-
 def condition(state: State, running: bool) -> str:
     return "running" if running else "ended" if state.ended else "interrupted"
 
 
-def run_json(run: Overview) -> dict[str, Any]:
-    summary = run.summary
+class _Cached(msgspec.Struct):
+    stamp: list[Any]
+    row: dict[str, Any]
+
+
+def run_json(tag: str, state: State, running: bool) -> dict[str, Any]:
+    summary = summarize(state)
     return {
         "schema": LIST_SCHEMA,
-        "tag": run.tag,
-        "state": run.condition,
-        "reason": run.ended or None,
+        "tag": tag,
+        "state": condition(state, running),
+        "reason": text.line(state.ended) if state.ended and not running else None,
         "metric": text.line(summary.metric),
-        "proposer": run.proposer,
-        "started": run.started,
+        "proposer": text.line(state.session.proposer),
+        "started": state.session.began,
         "baseline": summary.baseline.value if summary.baseline else None,
         "best": summary.best.value if summary.best else None,
         **{name: getattr(summary, name) for name in FIGURES},
@@ -91,11 +74,13 @@ def overview(root: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
 def row(directory: RunDirectory, say: Callable[[str], None]) -> dict[str, Any]:
     """Return the row of one session, and cache it unless its ledger is damaged."""
-    place, stamp = directory.path / CACHE, _stamp(directory.ledger)
-    found = _cached(place, stamp)
+    place, stamp, found = directory.path / CACHE, _stamp(directory.ledger), None
+    with suppress(OSError, ValueError):  # no cache, or a damaged one
+        cached = msgspec.json.decode(place.read_bytes(), type=_Cached)
+        found = cached.row if cached.stamp == stamp else None
     if found is None:
         state, damage = read_state(directory.ledger)
-        found = run_json(overview_of(directory.tag, state, running=False))
+        found = run_json(directory.tag, state, running=False)
         for problem in damage:
             say(problem)
         with suppress(OSError, OvernightError):  # the folder may be read-only
@@ -112,12 +97,3 @@ def _stamp(ledger: Path) -> list[Any]:
     except FileNotFoundError:
         return [LIST_SCHEMA, __version__, 0, 0]
     return [LIST_SCHEMA, __version__, stat.st_size, stat.st_mtime_ns]
-
-
-def _cached(place: Path, stamp: list[Any]) -> dict[str, Any] | None:
-    try:
-        data = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    fits = isinstance(data, dict) and data.get("stamp") == stamp and isinstance(data.get("row"), dict)
-    return dict(data["row"]) if fits else None

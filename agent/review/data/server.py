@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent import text
 from agent.ledger.events import ServerProblem
@@ -16,26 +15,11 @@ ACTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class ServerHealth:
-    """The problems of the model server in a session."""
-
-    restarts: int
-    split: bool  # whether it runs without sleep mode since a problem
-    problems: tuple[ServerProblem, ...]
-
-    @property
-    def words(self) -> str:
-        """``restarted 2 times; last problem: ...``."""
-        done = f"restarted {text.count(self.restarts, 'time')}; " if self.restarts else ""
-        return f"{done}{'problem' if len(self.problems) == 1 else 'last problem'}: {words_of(self.problems[-1])}"
-
-
-def server_health(problems: Sequence[ServerProblem]) -> ServerHealth | None:
-    if not problems:
-        return None
-    actions = [problem.action for problem in problems]
-    return ServerHealth(actions.count("restarted"), "split" in actions, tuple(problems))
+def words_of_all(problems: Sequence[ServerProblem]) -> str:
+    """``restarted 2 times; last problem: ...``, for at least one problem."""
+    restarts = sum(problem.action == "restarted" for problem in problems)
+    done = f"restarted {text.count(restarts, 'time')}; " if restarts else ""
+    return f"{done}{'problem' if len(problems) == 1 else 'last problem'}: {words_of(problems[-1])}"
 
 
 def words_of(event: ServerProblem) -> str:

@@ -30,10 +30,9 @@ FIGURES = ("test_baseline", "test_best", "test_gain", "noise_sd", "noise_dof", "
 
 
 def status_json(night: Night) -> dict[str, Any]:
-    summary, live = night.overview.summary, night.live
-    under_way = live.run if live else None
+    summary, state, run = night.summary, night.state, night.under_way
     return {
-        **run_json(night.overview),
+        **run_json(night.tag, state, night.running),
         "schema": STATUS_SCHEMA,
         "branch": night.branch,
         "branch_waits": text.line(night.branch_waits, 400),
@@ -43,11 +42,11 @@ def status_json(night: Night) -> dict[str, Any]:
         "test_problem": text.line(summary.test_problem),
         "stopped": {name: round(value, 1) for name, value in vars(summary.stopped).items()},
         "failures": dict(summary.failures),
-        "lost_runs": night.lost,
-        "resumed": night.resumed,
+        "lost_runs": state.lost,
+        "resumed": state.resumed,
         "server_problems": [
             {"time": found.time, "problem": text.line(found.problem, 400), "action": found.action}
-            for found in (night.server.problems if night.server else ())
+            for found in state.server_problems
         ],
         "seconds": {phase: round(seconds, 1) for phase, seconds in summary.seconds.items()},
         "gpu_hours": round(summary.gpu_seconds / 3600, 3),
@@ -55,7 +54,7 @@ def status_json(night: Night) -> dict[str, Any]:
         "split": {part: round(seconds, 1) for part, seconds in summary.split.items()},
         "ideas": vars(night.ideas) if night.ideas else None,
         "loops": list(night.loops),
-        "seconds_left": live.seconds_left if live else None,
-        "now": {"trial": under_way.trial, "role": under_way.role, "since": under_way.time} if under_way else None,
-        "heartbeat": round(live.heartbeat, 1) if live and live.heartbeat is not None else None,
+        "seconds_left": night.seconds_left,
+        "now": {"trial": run.trial, "role": run.role, "since": run.time} if run else None,
+        "heartbeat": None if night.heartbeat is None else round(night.heartbeat, 1),
     }

@@ -1,4 +1,4 @@
-"""The tables of a session: failures, sources, usage of the model, hyperparameters, state of the search, environment."""
+"""The tables of a session: sources, usage of the model, hyperparameters, state of the search, environment."""
 
 from __future__ import annotations
 
@@ -15,17 +15,8 @@ from agent.review.data.attempts import Attempt
 from agent.types import Record, Value
 
 Series = tuple[tuple[int, float], ...]  # (trial, value)
+Values = list[tuple[Attempt, Value]]  # of a hyperparameter, for each trial that set it
 SEARCH = ("step", "longest", "shortest", "model_share")  # of Proposal.search
-
-
-@dataclass(frozen=True)
-class FailureRow:
-    """One kind of failure."""
-
-    status: str
-    count: int
-    share: float  # of the most frequent kind's count
-    latest: Attempt
 
 
 @dataclass(frozen=True)
@@ -38,20 +29,6 @@ class SourceRow:
     failed: int
     gain: float  # sum over its kept edits
     seconds: float  # of its runs
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A hyperparameter and the value of each trial that set it."""
-
-    name: str
-    points: tuple[tuple[Attempt, Value], ...]
-
-
-def failure_rows(attempts: Sequence[Attempt], failures: Mapping[str, int]) -> tuple[FailureRow, ...]:
-    most = max(failures.values(), default=1)
-    latest = {attempt.status: attempt for attempt in attempts}
-    return tuple(FailureRow(status, count, count / most, latest[status]) for status, count in failures.items())
 
 
 def source_rows(attempts: Sequence[Attempt]) -> tuple[SourceRow, ...]:
@@ -113,14 +90,13 @@ def tally_of_ideas(records: Iterable[Record]) -> IdeaTally | None:
     return IdeaTally(len(set(taken)), len(kept), max(0, latest.left - new))
 
 
-def parameters_of(attempts: Sequence[Attempt]) -> tuple[Parameter, ...]:
-    """Return every hyperparameter that took more than one value, in the order of the block."""
-    points: dict[str, list[tuple[Attempt, Value]]] = {}
+def parameters_of(attempts: Sequence[Attempt]) -> dict[str, Values]:
+    """Return the values of every hyperparameter that took more than one, in the order of the block."""
+    points: dict[str, Values] = {}
     for attempt in attempts:
         for name, value in (attempt.record.proposal.params or {}).items():
             points.setdefault(name, []).append((attempt, value))
-    varied = {name: found for name, found in points.items() if len({repr(value) for _, value in found}) > 1}
-    return tuple(Parameter(text.line(name, 40), tuple(found)) for name, found in varied.items())
+    return {name: found for name, found in points.items() if len({repr(value) for _, value in found}) > 1}
 
 
 def search_series(records: Sequence[Record]) -> dict[str, Series]:

@@ -35,7 +35,7 @@ def progress_chart(night: Night, width: int = 960, height: int = 400) -> str:
     root = svg.canvas(width, height, label, "chart progress")
     box = svg.Box(58 if width > 600 else 50, 26, width - 14, height - 30 - LANE)
     low, high = night.value_range
-    last = max(night.asked, 1)
+    last = max(len(night.state.records), 1)
     x = svg.linear(-0.6, last + 0.6, box.left, box.right)
     y = svg.linear(low, high, box.bottom, box.top)
     numbers = svg.whole_ticks(last, width // 90)
@@ -49,7 +49,7 @@ def progress_chart(night: Night, width: int = 960, height: int = 400) -> str:
     cloud = [(x(a.trial), y(a.value)) for a in early if a.value is not None and low <= a.value <= high]
     svg.cloud(stretched, cloud)
     _branch(stretched, night.steps, summary.noise_sd, last, x, y, box)
-    for run in night.calibration:
+    for run in (run for run in night.state.baseline_runs if run.counts):
         mark = svg.add(root, "circle", cls="calibration", cx=x(0), cy=y(_within(run.value or 0.0, low, high)), r=3)
         svg.tip(mark, f"baseline, {run.role} run\n{metric} {text.number(run.value, run.self_reported)}")
     if any(attempt.value is None for attempt in marked):

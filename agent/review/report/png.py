@@ -57,7 +57,7 @@ def draw_progress(night: Night, path: Path) -> None:
     star = text.STAR if summary.self_reported else ""
     axes.set_ylabel(_plain(f"{summary.metric}{star} ({text.better(summary.goal)})"))
     gained = text.gain(summary.gain, summary.gain_se) if summary.kept else "nothing kept"
-    axes.set_title(_plain(f"{night.overview.tag}: {gained}"), loc="left", fontsize=11)
+    axes.set_title(_plain(f"{night.tag}: {gained}"), loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     handles, _ = axes.get_legend_handles_labels()

@@ -6,6 +6,7 @@ import logging
 import time
 import tomllib
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -107,27 +108,23 @@ def _diff(attempt: Attempt, limit: int) -> list[tuple[str, str]]:
 
 
 def _limits(attempts: Sequence[Attempt]) -> list[tuple[int, int]]:
-    """The ``DIFF_LIMITS`` to try: those whose diffs alone fit, and that show less than the limit before."""
+    """The ``DIFF_LIMITS`` to try: those whose diffs alone fit."""
     lengths = [(len(attempt.record.proposal.diff), attempt.decision == "keep") for attempt in attempts]
-    sizes = {sum(min(n, kept if keep else others) for n, keep in lengths): (kept, others)
-             for kept, others in reversed(DIFF_LIMITS)}  # fmt: skip
-    fitting = [limits for size, limits in sizes.items() if size <= MOST_BYTES]
-    return fitting[::-1] or [DIFF_LIMITS[-1]]
+    fits = [sum(min(n, kept if keep else other) for n, keep in lengths) <= MOST_BYTES for kept, other in DIFF_LIMITS]
+    return list(compress(DIFF_LIMITS, fits)) or [DIFF_LIMITS[-1]]
 
 
 def _fixed(night: Night) -> dict[str, Any]:
     """Every value of the template except the rows of attempts."""
-    summary = night.summary
+    summary, state = night.summary, night.state
     words = {name: text.duration(seconds) for name, seconds in summary.split.items()}
-    last = time.localtime(night.last_time)
     return {
+        "night": night,
+        "state": state,
         "summary": summary,
-        "tag": night.overview.tag or "run",
-        "setup": night.setup,
-        "as_of": time.strftime("%Y-%m-%d %H:%M", last) if night.last_time else "",
-        "ended": night.overview.ended,
-        "lost": night.lost,
-        "resumed": night.resumed,
+        "tag": night.tag or "run",
+        "as_of": time.strftime("%Y-%m-%d %H:%M", time.localtime(state.last_time)) if state.last_time else "",
+        "ended": text.line(state.ended or ""),
         "headline": sections.headline(summary),
         "how_sure": sections.how_sure(summary),
         "carries_over": sections.carries_over(summary),
@@ -136,20 +133,12 @@ def _fixed(night: Night) -> dict[str, Any]:
         "gains": [charts.gain_chart(night, WIDE, 300), charts.gain_chart(night, NARROW, 260)],
         "pairs": [pair_chart(night, WIDE), pair_chart(night, NARROW)],
         "parameters": parameter_charts(night),
-        "tried": len(night.attempts),
-        "failures": night.failures,
+        "latest_of": {attempt.status: attempt for attempt in night.attempts},
         "kinds": sections.KINDS,
-        "sources": night.sources,
         "strip": charts.source_strip(night),
         "search": search_charts(night),
-        "stacked": night.stacked,
         "carried": stacked_chart(night.stacked),
-        "usage": night.usage,
-        "ideas": night.ideas,
-        "loops": night.loops,
-        "server": [words_of(found) for found in night.server.problems] if night.server else [],
+        "server": [words_of(problem) for problem in state.server_problems],
         "time_bar": charts.share_bar(summary.split, words),
-        "time_words": list(words.items()),
-        "environment": night.environment,
-        "damage": night.damage,
+        "time_words": words,
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from agent import text
 from agent.review.data.night import Night
-from agent.review.data.tables import Parameter, Series
+from agent.review.data.tables import Series, Values
 from agent.review.report import svg
 from agent.review.report.charts import apart
 from agent.types import Value
@@ -21,22 +21,24 @@ STEP, SHARE = (
 
 def parameter_charts(night: Night) -> list[tuple[str, str]]:
     """Return (name, picture) of every hyperparameter that took more than one value."""
-    return [(parameter.name, _chart(parameter, max(1, night.asked))) for parameter in night.parameters]
+    last = max(1, len(night.state.records))
+    named = ((text.line(name, 40), points) for name, points in night.parameters.items())
+    return [(name, _chart(name, points, last)) for name, points in named]
 
 
-def _chart(parameter: Parameter, last: int) -> str:
+def _chart(name: str, points: Values, last: int) -> str:
     """Every value that was tried, and a line through the values on the branch."""
-    root, box, x = _frame(SIZE, f"{parameter.name} by trial", "parameter", last)
-    level = _levels(root, [value for _, value in parameter.points], box)
+    root, box, x = _frame(SIZE, f"{name} by trial", "parameter", last)
+    level = _levels(root, [value for _, value in points], box)
     svg.axes(root, box, (x, svg.whole_ticks(last, 4)), (x, []))
-    kept = [(x(attempt.trial), level(value)) for attempt, value in parameter.points if attempt.decision == "keep"]
+    kept = [(x(attempt.trial), level(value)) for attempt, value in points if attempt.decision == "keep"]
     if kept:
         corners = [kept[0]]
         for at, up in kept[1:]:
             corners += [(at, corners[-1][1]), (at, up)]
         svg.add(root, "path", cls="staircase", d=svg.line([*corners, (box.right, corners[-1][1])]))
-    early, marked = apart([attempt for attempt, _ in parameter.points])
-    values = {attempt.trial: value for attempt, value in parameter.points}
+    early, marked = apart([attempt for attempt, _ in points])
+    values = {attempt.trial: value for attempt, value in points}
     svg.cloud(root, [(x(attempt.trial), level(values[attempt.trial])) for attempt in early])
     for attempt in sorted(marked, key=lambda attempt: attempt.decision == "keep"):
         value = values[attempt.trial]
@@ -49,7 +51,7 @@ def _chart(parameter: Parameter, last: int) -> str:
 
 def search_charts(night: Night) -> list[tuple[str, str]]:
     """Return (title, picture) of the step size of CMA-ES and of the model's share in Centaur, where recorded."""
-    series, last = night.search, max(1, night.asked)
+    series, last = night.search, max(1, len(night.state.records))
     step, share = series["step"], series["model_share"]
     found = [(STEP, _step_chart(step, series["longest"], series["shortest"], last))] if len(step) > 1 else []
     return found + ([(SHARE, _share_chart(share, last))] if len(share) > 1 else [])

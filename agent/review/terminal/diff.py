@@ -28,10 +28,10 @@ def compare_view(pair: Pair) -> RenderableType:
     """Render both values, the gain of the second over the first, and the diff."""
     rows = []
     for side in (pair.a, pair.b):
-        value, runs = (side.estimate.value, side.estimate.n) if side.estimate else (None, 0)
-        rows.append(f"{side.name}: {pair.metric} {text.number(value, pair.self_reported)} ({text.count(runs, 'run')})")
-    if pair.gain:
-        gain = text.gain(pair.gain.value, pair.gain.se)
+        value = text.number(side.value, pair.self_reported)
+        rows.append(f"{side.name}: {pair.metric} {value} ({text.count(side.runs, 'run')})")
+    if pair.gain is not None:
+        gain = text.gain(pair.gain, pair.gain_se)
         rows.append(f"{pair.b.name} against {pair.a.name}: {gain} (positive is better)")
     same = Text(f"{pair.a.name} and {pair.b.name} are the same.")
     return Group(*(Text(text.line(row)) for row in rows), Text(), diff_text(pair.diff) if pair.diff else same)

@@ -7,16 +7,15 @@ from functools import partial
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from agent import text
 from agent.curves import Point
 from agent.review.data.attempt import Details
-from agent.review.data.times import PHASES
+from agent.review.data.times import PHASES, phases
 from agent.review.terminal.diff import diff_text
 from agent.review.terminal.log import outcome_text
-from agent.review.terminal.table import Column, Columns
+from agent.review.terminal.table import Column, Columns, figures
 from agent.types import Measurement, Repair
 
 WIDTH = 60  # characters of a sparkline
@@ -25,11 +24,11 @@ WIDTH = 60  # characters of a sparkline
 def show_view(details: Details) -> RenderableType:
     """Render a trial: outcome, figures, rationale, diff, runs and loss curve."""
     attempt = details.attempt
-    parts: list[RenderableType] = [_headline(details), *_failure(details), _figures(details)]
+    parts: list[RenderableType] = [_headline(details), *_failure(details), figures(_figures(details))]
     if details.rationale:
         parts += [_heading("why"), Padding(Text(details.rationale), (0, 2))]
     if attempt.record.proposal.diff.strip():
-        parts.append(_heading(f"edit  +{details.added} −{details.removed}"))
+        parts.append(_heading(f"edit  +{details.size[0]} −{details.size[1]}"))
         parts.append(Padding(diff_text(attempt.record.proposal.diff), (0, 2)))
     if attempt.repairs:
         parts += [_heading("repairs"), *(Padding(line, (0, 2)) for line in _repairs(attempt.record.repairs))]
@@ -46,7 +45,8 @@ def show_view(details: Details) -> RenderableType:
 
 def _headline(details: Details) -> Text:
     attempt = details.attempt
-    outcome = "under way" if details.under_way else attempt.outcome
+    over = attempt.record.verdict is not None or attempt.record.proposal.ending is not None
+    outcome = attempt.outcome if over else "under way"
     subject = Text(attempt.subject or "(no subject)", "bold")
     return Text.assemble(f"trial {attempt.trial}  ", outcome_text(outcome), "  ", subject)
 
@@ -65,51 +65,42 @@ def _repairs(repairs: Sequence[Repair]) -> Iterator[Text]:
         yield text.safe(failed or f"{repair.proposal.ending}: {repair.proposal.reason}", "yellow")
 
 
-def _figures(details: Details) -> RenderableType:
-    attempt, record = details.attempt, details.attempt.record
-    verdict, proposal = record.verdict, record.proposal
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
+def _figures(details: Details) -> Iterator[tuple[str, Text]]:
+    attempt, record, weight = details.attempt, details.attempt.record, details.weight
+    verdict, star = record.verdict, attempt.self_reported
     if verdict is not None and verdict.value is not None:
-        value, before = (text.number(v, attempt.self_reported) for v in (verdict.value, verdict.best_before))
+        value, before = text.number(verdict.value, star), text.number(verdict.best_before, star)
         if verdict.probability is None:  # means
-            value, before = (
-                f"{value} ({text.count(verdict.n, 'run')})",
-                f"{before} ({text.count(verdict.n_before, 'run')})",
-            )
+            value += f" ({text.count(verdict.n, 'run')})"
+            before += f" ({text.count(verdict.n_before, 'run')})"
         else:  # the runs below have other values: gains add up to the estimate
             value = f"estimated {value}"
         pairs = f", by {text.count(verdict.pairs, 'pair')}" if verdict.pairs else ""
-        grid.add_row(details.metric, Text(f"{value}, best before {before}{pairs}"))
-        grid.add_row("gain ± se", Text(text.gain(verdict.gain, verdict.gain_se)))
-        grid.add_row("verdict", text.safe(verdict.reason))
-    if (weight := details.weight) is not None:
-        star = attempt.self_reported
-        grid.add_row("worth now", Text(f"{text.gain(weight.gain, weight.se)}, a gain at {weight.probability:.0%}"))
-        grid.add_row(
-            "with it", Text(f"{text.number(weight.mean_in, star)}, mean of {text.count(weight.runs_in, 'run')}")
-        )
+        yield details.metric, Text(f"{value}, best before {before}{pairs}")
+        yield "gain ± se", Text(text.gain(verdict.gain, verdict.gain_se))
+        yield "verdict", text.safe(verdict.reason)
+    if weight is not None:
+        yield "worth now", Text(f"{text.gain(weight.gain, weight.se)}, a gain at {weight.probability:.0%}")
+        yield "with it", Text(f"{text.number(weight.mean_in, star)}, mean of {text.count(weight.runs_in, 'run')}")
         without = f"{text.number(weight.mean_out, star)}, mean of {text.count(weight.runs_out, 'run')}"
-        grid.add_row("without it", Text(without if weight.runs_out else "no run yet"))
-    origin = [attempt.proposer, attempt.source, attempt.category, proposal.model]
-    grid.add_row("from", text.safe(" · ".join(dict.fromkeys(part for part in origin if part))))
+        yield "without it", Text(without if weight.runs_out else "no run yet")
+    origin = (attempt.proposer, attempt.source, attempt.category, record.proposal.model)
+    yield "from", text.safe(" · ".join(dict.fromkeys(filter(None, origin))))
     if attempt.idea:
-        grid.add_row("idea", Text(attempt.idea))
+        yield "idea", Text(attempt.idea)
     if attempt.loop:
-        grid.add_row("model", Text(attempt.loop, "yellow"))
-    commits = [("candidate", record.candidate), ("accepted", record.accepted), ("parent", record.parent)]
-    grid.add_row("commits", text.safe(", ".join(f"{name} {sha[:10]}" for name, sha in commits if sha)))
+        yield "model", Text(attempt.loop, "yellow")
+    commits = (("candidate", record.candidate), ("accepted", record.accepted), ("parent", record.parent))
+    yield "commits", text.safe(", ".join(f"{name} {sha[:10]}" for name, sha in commits if sha))
     if record.ended is not None and record.started:
-        grid.add_row("took", Text(text.duration(record.ended - record.started)))
-    return grid
+        yield "took", Text(text.duration(record.ended - record.started))
 
 
 def _runs_table(details: Details) -> Columns:
     runs, parents = details.attempt.record.runs, details.parent_values
     paired = {run.seed for run in runs if run.seed in parents and run.role != "test"}
     parent = [Column("parent", lambda r: text.number(parents[r.seed] if r.seed in paired else None), True)]
-    times = [Column(name, partial(_time, name), True) for name in details.phases if name in PHASES]
+    times = [Column(name, partial(_time, name), True) for name in phases(runs) if name in PHASES]
     columns = [
         Column("role", lambda r: r.role),
         Column("status", lambda r: outcome_text(r.status)),

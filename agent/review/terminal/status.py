@@ -6,33 +6,28 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from agent import text
-from agent.review.data.night import Live, Night
+from agent.review.data.night import Night
+from agent.review.data.runs import condition
+from agent.review.data.server import words_of_all
 from agent.review.data.summary import Summary
 from agent.review.terminal.runs import condition_text
+from agent.review.terminal.table import figures
 
 LATE = 120  # seconds without a heartbeat that are marked
 
 
 def status_panel(night: Night) -> RenderableType:
     """Render the figures of a session, and what it does now."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
-    for name, value in _rows(night):
-        grid.add_row(name, value)
-    if night.summary.self_reported:
-        grid.add_row("", Text(text.LEGEND, style="dim"))
-    overview = night.overview
-    title = Text.assemble(" ", (overview.tag, "bold"), "  ", condition_text(overview.condition), " ")
-    return Panel(grid, title=title, title_align="left", border_style="dim", padding=(1, 2), expand=False)
+    state = condition_text(condition(night.state, night.running))
+    title, rows = Text.assemble(" ", (night.tag, "bold"), "  ", state, " "), figures(_rows(night))
+    return Panel(rows, title=title, title_align="left", border_style="dim", padding=(1, 2), expand=False)
 
 
 def _rows(night: Night) -> Iterator[tuple[str, Text]]:
-    summary, overview = night.summary, night.overview
+    summary, state = night.summary, night.state
     yield "gain", gained_text(summary)
     if summary.test_gain is not None:
         gain = text.gain(summary.test_gain, summary.test_gain_se)
@@ -50,35 +45,39 @@ def _rows(night: Night) -> Iterator[tuple[str, Text]]:
         yield "time", time_text(summary)
     if summary.stopped.words:
         yield "cut short", Text(summary.stopped.words)
-    if night.live:
-        yield from _live_rows(night.live)
-    elif overview.ended:
-        yield "ended", Text(overview.ended)
+    if night.running:
+        yield from _live_rows(night)
+    elif state.ended:
+        yield "ended", Text(text.line(state.ended))
     else:
-        yield "interrupted", Text(f"continue with: overnight resume {overview.tag}", "yellow")
-    if night.lost or night.resumed:
-        yield "interruptions", Text(f"{text.count(night.lost, 'run')} lost and repeated, resumed {night.resumed}×")
-    if night.server:
-        yield "model server", Text(night.server.words, "yellow")
+        yield "interrupted", Text(f"continue with: overnight resume {night.tag}", "yellow")
+    if state.lost or state.resumed:
+        yield "interruptions", Text(f"{text.count(state.lost, 'run')} lost and repeated, resumed {state.resumed}×")
+    if state.server_problems:
+        yield "model server", Text(words_of_all(state.server_problems), "yellow")
     yield "setup", Text(" · ".join(night.setup))
     yield "branch", Text(night.branch)
     if night.branch_waits:
         yield "", text.safe(f"{night.branch_waits}. The kept edits: refs/{night.branch}/head", "yellow")
+    if summary.self_reported:
+        yield "", Text(text.LEGEND, style="dim")
 
 
-def _live_rows(live: Live) -> Iterator[tuple[str, Text]]:
-    yield "now", Text(_now_words(live))
-    if live.seconds_left is not None:
-        yield "time left", Text(f"about {text.duration(live.seconds_left)}")
-    if live.heartbeat is not None:
-        yield "heartbeat", heartbeat_text(live.heartbeat)
+def _live_rows(night: Night) -> Iterator[tuple[str, Text]]:
+    yield "now", Text(_now_words(night))
+    if night.seconds_left is not None:
+        yield "time left", Text(f"about {text.duration(night.seconds_left)}")
+    if night.heartbeat is not None:
+        yield "heartbeat", heartbeat_text(night.heartbeat)
 
 
-def _now_words(live: Live) -> str:
-    if live.run is None:
-        return "between two runs" if live.between_runs else "waiting for the next proposal"
-    others = f"; and {text.count(live.others, 'other run')}" if live.others else ""
-    return f"trial {live.run.trial}, {live.run.role} run, for {text.duration(live.since)}{others}"
+def _now_words(night: Night) -> str:
+    run, others = night.under_way, len(night.state.started) - 1
+    if run is None:
+        between = any(record.candidate for record in night.state.open_records)
+        return "between two runs" if between else "waiting for the next proposal"
+    more = f"; and {text.count(others, 'other run')}" if others else ""
+    return f"trial {run.trial}, {run.role} run, for {text.duration(night.now - run.time)}{more}"
 
 
 def heartbeat_text(age: float) -> Text:

@@ -1,12 +1,14 @@
-"""A table without borders, with as many columns as the console is wide."""
+"""A table without borders, with as many columns as the console is wide, and a list of labelled figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +20,7 @@ class Column:
     title: str
     cell: Callable[[Any], Text | str]  # of a row
     right: bool = False  # numbers
-    least: int = 0  # width of the console from which on the column is shown
+    least: int = 0  # width of the console from which on the column is shown; 0: always
     cut: bool = False  # whether a narrow console cuts its cells; others are shown whole
 
     def draw(self, row: Any) -> Text:
@@ -39,13 +41,53 @@ class Columns:
     header: str = "bold"  # style of the titles
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = [column for column in self.columns if options.max_width >= column.least]
-        titled = any(column.title for column in shown)
+        columns = self._fitting(options.max_width)
+        titled = any(column.title for column, _ in columns)
         table = Table(
             box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=self.header, show_header=titled
         )  # fmt: skip
-        for column in shown:
+        for column, _ in columns:
             table.add_column(column.title, justify="right" if column.right else "left", no_wrap=not column.cut)
-        for row in self.rows:
-            table.add_row(*(column.draw(row) for column in shown), style=self.style(row))
+        for k, row in enumerate(self.rows):
+            table.add_row(*(cells[k] for _, cells in columns), style=self.style(row))
         yield table
+
+    def _fitting(self, width: int) -> list[tuple[Column, list[Text]]]:
+        """The columns with their cells. Where numbers would be cut, those with a bound go, the greatest bound first."""
+        shown = [(column, list(map(column.draw, self.rows))) for column in self.columns if column.least <= width]
+        optional = sorted((pair for pair in shown if pair[0].least), key=lambda pair: pair[0].least)
+        while optional and sum(_least_width(*pair) + 2 for pair in shown) - 2 > width:
+            shown.remove(optional.pop())
+        return shown
+
+
+def _least_width(column: Column, cells: Iterable[Text]) -> int:
+    return 1 if column.cut else max([cell_len(column.title), *(cell.cell_len for cell in cells)])
+
+
+@dataclass(frozen=True)
+class WholeWords:
+    """A text on one line. It is cut between words, so that no number loses digits."""
+
+    text: Text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line, *rest = self.text.wrap(console, options.max_width)
+        if rest:
+            line = self.text.wrap(console, max(1, options.max_width - 2))[0]
+            line.rstrip()
+            line.append(" …")
+        yield line
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.text)
+
+
+def figures(rows: Iterable[tuple[str, Text]]) -> Table:
+    """One row for each label and its value."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    for label, value in rows:
+        grid.add_row(label, value)
+    return grid

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sessions import start
+from sessions import start, state_of
 from targets import TOML, TRAIN, git, make_bowl
 
 from agent.cli.entry import main
-from agent.rundir.directory import new_tag
+from agent.rundir.directory import RunDirectory, new_tag
 
 Fails = Callable[..., str]
 
@@ -394,6 +394,20 @@ def test_read_only_disk_names_the_file(target: Path, tmp_path: Path, command: st
     done = mounted(f"mount --bind {runs} {runs} && mount -o remount,bind,ro {runs}", words)
     assert done.returncode == 3, done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"overnight: {runs}/")
+
+
+@pytest.mark.parametrize("command", ["run --tag a", "run --tag a --dry-run", "resume night --trials 2"])
+def test_read_only_repository_is_refused_before_any_run(target: Path, tmp_path: Path, command: str) -> None:
+    runs, repository = tmp_path / "runs", target / ".git"
+    start(target, runs, **ONE_TRIAL)
+    name, *more = command.split()
+    words = [sys.executable, "-m", "agent.cli", name, *more, "--runs", str(runs)]
+    words += ["--target", str(target), *SEARCH] if name == "run" else []
+    done = mounted(f"mount --bind {repository} {repository} && mount -o remount,bind,ro {repository}", words)
+    assert done.returncode == 3, done.stderr
+    assert str(repository) in done.stderr.splitlines()[-1]
+    assert not (runs / "a").exists()
+    assert len(state_of(RunDirectory(runs, "night")).records) == 1
 
 
 def test_git_variables_of_the_shell_are_ignored(target: Path, tmp_path: Path) -> None:

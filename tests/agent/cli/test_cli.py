@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pkgutil
 import re
 import signal
 import subprocess
@@ -99,6 +100,11 @@ def test_every_command_has_a_help(command: str, capsys: pytest.CaptureFixture[st
         main([command, "--help"])
     assert found.value.code == 0
     assert f"usage: overnight {command}" in capsys.readouterr().out
+
+
+def test_function_of_every_command_exists() -> None:
+    for parser in commands_of(build_parser()).values():
+        assert callable(pkgutil.resolve_name(parser.get_default("function")))
 
 
 def test_help_of_run_has_groups_and_examples(capsys: pytest.CaptureFixture[str]) -> None:

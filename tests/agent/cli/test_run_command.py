@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,24 @@ def test_resume_of_finished_run_needs_no_server(target: Path, capsys: pytest.Cap
     assert main(["resume", "night", "--runs", str(target.parent / "runs")]) == 0
     assert "--trials" in capsys.readouterr().err
     assert ledger.read_bytes() == before
+
+
+def test_full_stderr_does_not_end_a_session(target: Path) -> None:
+    command = [sys.executable, "-m", "agent.cli"]
+    again = ["resume", "night", "--runs", str(target.parent / "runs"), "--trials", "2"]
+    for words in (options(target, "--proposer", "cma-es"), again):
+        with Path("/dev/full").open("w") as full:
+            assert subprocess.run([*command, *words], stderr=full).returncode == 0
+    assert len(state_of(RunDirectory(target.parent / "runs", "night")).finished) == 2
+
+
+def test_resume_names_changed_settings(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options(target, "--proposer", "cma-es")) == 0
+    capsys.readouterr()
+    words = ["--trials", "2", "--hours", "3", "--proposer", "cma-es"]
+    assert main(["resume", "night", "--runs", str(target.parent / "runs"), *words]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("changed settings: ")]
+    assert lines == ["changed settings: trials from 1 to 2; hours from unset to 3.0"]
 
 
 def test_prepare_without_data_is_no_error(target: Path, capsys: pytest.CaptureFixture[str]) -> None:

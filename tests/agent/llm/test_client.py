@@ -185,13 +185,14 @@ def test_no_server_names_the_option() -> None:
         client(dead_address()).describe()
 
 
-def test_wrong_key_is_explained_and_hidden() -> None:
+def test_wrong_key_is_explained_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     with OpenAIServer(key="sk-right-0123456789") as server:
-        with pytest.raises(ModelMisconfigured, match="OVERNIGHT_LLM_API_KEY") as caught:
-            client(server, api_key=KEY).complete(ASK)
-        assert KEY not in str(caught.value)
         with pytest.raises(ModelMisconfigured, match="OVERNIGHT_LLM_API_KEY"):
             client(server).describe()
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        with pytest.raises(ModelMisconfigured, match="OVERNIGHT_LLM_API_KEY") as caught:
+            client(server).complete(ASK)
+        assert KEY not in str(caught.value)
 
 
 def test_wrong_model_name_lists_the_models() -> None:

@@ -141,9 +141,10 @@ def test_key_reaches_only_the_server(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert "[key]" in str(caught.value)
 
 
-def test_key_outside_ascii_is_refused_and_hidden() -> None:
+def test_key_outside_ascii_is_refused_and_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-naïve-key")
     with pytest.raises(UsageError, match="API key") as caught:
-        ChatModel("http://host", api_key="sk-naïve-key")
+        ChatModel("http://host")
     assert "naïve" not in str(caught.value)
 
 

@@ -31,30 +31,21 @@ def test_readme_lists_exactly_the_templates() -> None:
 def test_fill_needs_exactly_its_variables(name: str) -> None:
     values = dict.fromkeys(variables(name), "x")
     assert "{{" not in fill(name, **values)
-    with pytest.raises(ValueError, match="has no variable surplus"):
-        fill(name, **values, surplus="y")
-    gone = sorted(values)[0]
-    del values[gone]
-    with pytest.raises(ValueError, match=f"needs {gone}"):
-        fill(name, **values)
+    fewer = dict(list(values.items())[1:])
+    for wrong in ({**values, "surplus": "y"}, fewer):
+        with pytest.raises(ValueError, match=f"prompts/{name}.md"):
+            fill(name, **wrong)
 
 
 def test_filled_in_values_hold_no_variables() -> None:
     assert "{{path}} \\1" in fill("repair", reason="{{path}} \\1", path="train.py")
 
 
-@pytest.mark.parametrize("name", ["absent", "../pyproject", "README", ""])
-def test_unknown_template_is_an_error(name: str) -> None:
-    with pytest.raises(ValueError, match="no template"):
-        fill(name)
-
-
 # --- untrusted text -----------------------------------------------------------------------------------------------
 
 
-def test_clean_removes_escapes_and_invisible_characters() -> None:
-    text = "\x1b[31mred\x1b[0m \x1b]0;title\x07plain \u202egnp.exe\u202c zero\u200bwidth \x00\x08bell\x07\x9b2Jx"
-    assert clean(text) == "red plain gnp.exe zerowidth bellx"
+def test_clean_removes_colours_and_spells_out_the_rest() -> None:
+    assert clean("\x1b[31mred\x1b[0m \x1b]0;t\x07 \u202eexe \u200b") == r"red \x1b]0;t\x07 \u202eexe \u200b"
 
 
 def test_clean_keeps_last_state_of_progress_bar() -> None:

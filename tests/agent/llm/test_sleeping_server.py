@@ -17,7 +17,7 @@ from agent.errors import ModelUnavailable
 from agent.llm import control, sleeping_server
 from agent.llm.client import ChatModel
 from agent.llm.control import Control
-from agent.llm.sleeping_server import Problem, SleepingServer, WakingChat
+from agent.llm.sleeping_server import SleepingServer, WakingChat
 from sandbox.types import Device
 
 __all__ = ["place"]
@@ -35,13 +35,13 @@ class Watched:
 
     def __init__(self, base_url: str, cache: Path, device: Device = CPU, may_split: bool = True) -> None:
         self.server = SleepingServer(base_url, cache, device, may_split)
-        self.problems: list[Problem] = []
-        self.server.report = self.problems.append
+        self.problems: list[tuple[str, str]] = []
+        self.server.report = lambda *problem: self.problems.append(problem)
         self.chat = WakingChat(ChatModel(base_url, patience=0.0), self.server)
 
     @property
     def actions(self) -> list[str]:
-        return [problem.action for problem in self.problems]
+        return [action for _, action in self.problems]
 
     def ask(self) -> str:
         return self.chat.complete(ASK).text
@@ -101,7 +101,7 @@ def test_growing_memory_of_a_server_started_otherwise_is_noted(
         watched.cycle()
         assert len(watched.problems) == problems
     assert watched.actions == ["noted"]
-    assert "3.6 GB" in watched.problems[0].text
+    assert "3.6 GB" in watched.problems[0][0]
 
 
 def test_server_that_never_answers_twice_the_same_is_not_checked(server: OpenAIServer, tmp_path: Path) -> None:
@@ -180,11 +180,11 @@ def test_fast_leak_turns_sleep_off(place: Place, smi: None) -> None:
 
 
 def test_ended_command_is_no_manager(place: Place, smi: None) -> None:
-    watched = served(place)
+    served(place)
     desk = Control(place.folder, place.port)
-    assert desk.served(watched.server.root) is not None
+    assert desk.served() is not None
     place.commands[0].kill()
     place.commands[0].wait()
-    assert desk.served(watched.server.root) is None
+    assert desk.served() is None
     with pytest.raises(ModelUnavailable, match="did not come back"):
-        desk.restart(watched.server.root, control.RESTART, lambda: False)
+        desk.restart(control.RESTART, lambda: False)

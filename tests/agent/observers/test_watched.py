@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -98,6 +99,21 @@ def test_picture_fits_the_terminal(night: RunDirectory, width: int, height: int)
     assert len(lines) <= (height or 99)
     assert "trial 12 · training" in "\n".join(lines)
     assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize("width", [30, 36, 40, 44, 52, 60, 80])
+def test_narrow_picture_cuts_no_number(night: RunDirectory, width: int) -> None:
+    beat(night, loss=2.61, progress=1.0, step=12_345, tokens_per_second=98765.4, seconds_left=225.0)
+    night.log.write_text("2026-06-12 22:04:11+0000 INFO judged  trial 11  keep  1.0334  +0.0037 ± 0.0011  12345 678\n")
+    with night.lock():
+        lines = drawn(Watched(night), width, 40)
+    verdicts = {r.number: r.verdict for r in Watched(night).state().finished if r.verdict}
+    gains = {f"{number} ": text.gain(verdict.gain, verdict.gain_se) for number, verdict in verdicts.items()}
+    for number, gain in list(gains.items())[-3:]:
+        assert any(line.strip("│ ").startswith(number) and gain in line for line in lines)
+    others = [line for line in lines if not line.strip("│ ").startswith(tuple(gains))]
+    assert not [line for line in others if re.search(r"\d…", line)]
+    assert [line for line in lines if " 2.610" in line]
 
 
 def test_picture_shows_progress_and_interruption(night: RunDirectory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agent.errors import UsageError
+from agent.judge.gain import Gain
 from agent.judge.noise import Noise
 from agent.replay.exact import header_differences, header_of
 from agent.replay.outcomes import Finding, Result, compare, noise_of
@@ -37,24 +39,24 @@ def run_of(commit: str, value: float, seed: int = 1, seconds: float = 0.0, devic
 @given(gains, errors, gains, errors, st.integers(1, 40))
 def test_outcome_is_monotonic_in_gain(gain: float, se: float, recorded: float, recorded_se: float, dof: int) -> None:
     step = Step(1, "c", "s", recorded=1.0, gain=recorded, gain_se=recorded_se)
-    outcome, reason = compare(step, gain, se, dof)
+    outcome, reason = compare(step, Gain(gain, se, 3, 3), dof)
     assert reason
     if outcome == "reproduced":
         assert gain > 0
-        assert compare(step, gain + 1.0, se, dof)[0] == "reproduced"
+        assert compare(step, Gain(gain + 1.0, se, 3, 3), dof)[0] == "reproduced"
     if outcome == "not reproduced":
-        assert compare(replace(step, gain=recorded + 1.0), gain, se, dof)[0] == "not reproduced"
-        assert compare(step, gain - 1.0, se, dof)[0] == "not reproduced"
+        assert compare(replace(step, gain=recorded + 1.0), Gain(gain, se, 3, 3), dof)[0] == "not reproduced"
+        assert compare(step, Gain(gain - 1.0, se, 3, 3), dof)[0] == "not reproduced"
 
 
 @given(gains, st.one_of(st.none(), gains))
 def test_outcome_without_noise_is_sign_of_gain(gain: float, recorded: float | None) -> None:
-    outcome, _ = compare(Step(1, "c", "s", gain=recorded), gain, 0.0, 3)
+    outcome, _ = compare(Step(1, "c", "s", gain=recorded), Gain(gain, 0.0, 3, 3), 3)
     assert outcome == ("reproduced" if gain > 0 else "not reproduced")
 
 
 def test_outcome_with_unknown_noise_cannot_be_told() -> None:
-    assert compare(Step(1, "c", "s", gain=0.1), 0.1, None, 0)[0] == "cannot tell"
+    assert compare(Step(1, "c", "s", gain=0.1), Gain(0.1, None, 1, 1), 0)[0] == "cannot tell"
 
 
 def plan_of(*steps: Step, cuts: Sequence[Comparison] = ()) -> Plan:
@@ -83,7 +85,7 @@ def test_cost_is_estimated_from_recorded_seconds() -> None:
     assert (found.runs, found.commits, found.seconds) == (9, 3, 5400.0)
     assert cost_of(plan, {}, 3).seconds == 1800.0
     assert cost_of(plan, {"0": [run_of("0", 1.0)] * 3}, 1).runs == 6
-    assert cost_of(replace(plan, same_budget=False), {}, 1).seconds is None
+    assert math.isnan(cost_of(replace(plan, same_budget=False), {}, 1).seconds)
     head, last = steps[2].bare, Step(1002, "1", "without the last edit: the commit before it")
     cuts = (Comparison(steps[1].bare, head, head, OBSTACLE), Comparison(head, last, head))
     assert cost_of(plan_of(*steps, cuts=cuts), {}, 1).runs == 9

@@ -11,7 +11,6 @@ from targets import git, make_bowl
 
 from agent.cli.init import adopt
 from agent.errors import EnvironmentProblem, UsageError
-from agent.repo.history import history
 from agent.repo.refs import RefMoved
 from agent.repo.repo import Repo
 from agent.repo.run_refs import RunRefs
@@ -27,7 +26,7 @@ def test_sha256_repository_runs_session(tmp_path: Path, monkeypatch: pytest.Monk
     assert state.ended == "all 2 trials done"
     repo = Repo(target)
     repo.need([repo.head(), state.head], "night")
-    assert [commit.sha for commit in history(repo.git, "HEAD")] == [repo.head()]
+    assert [commit.sha for commit in repo.history("HEAD")] == [repo.head()]
     with pytest.raises(UsageError, match="f" * 12):
         repo.need(["f" * 64], "night")
 

@@ -13,12 +13,12 @@ from places import ROOT
 from agent.ledger.events import Resumed
 from agent.ledger.journal import Ledger, read
 from agent.ledger.state import fold
-from agent.review.data.runs import CACHE, overview, overview_of, run_json
+from agent.review.data.runs import CACHE, overview, run_json
 from agent.rundir.directory import RunDirectory
 
 
 def fresh(runs: Path, tag: str) -> dict[str, object]:
-    return {**run_json(overview_of(tag, fold(read(RunDirectory(runs, tag).ledger)), False)), "comparison": None}
+    return {**run_json(tag, fold(read(RunDirectory(runs, tag).ledger)), False), "comparison": None}
 
 
 def test_row_is_cached_until_ledger_grows(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from agent.review.data.attempt import details_of, show_json
 from agent.review.data.attempts import log_json
 from agent.review.data.diffs import diff_lines, diff_of, highlighted, size_of
 from agent.review.data.night import night_of
-from agent.review.data.runs import overview_of, run_json
+from agent.review.data.runs import run_json
 from agent.review.data.status import status_json
 from agent.review.data.summary import summarize
 from agent.review.terminal.diff import diff_text
@@ -59,7 +59,7 @@ def everything(folder, state):
     yield log_table(night, all=True)
     yield status_panel(night)
     yield status_panel(night_of(state, run, state.last_time + 10, running=True, last_sign=state.last_time))
-    yield runs_table([run_json(overview_of("jun12", state, False)), run_json(overview_of("empty", State(), True))])
+    yield runs_table([run_json("jun12", state, False), run_json("empty", State(), True)])
     for record in state.records:
         yield show_view(details_of(record, state, folder))
 
@@ -83,7 +83,7 @@ def test_json_is_valid_and_sanitised(night):
     data = [
         log_json(night_of(state, {}).attempts),
         status_json(night_of(state, {}, state.last_time + 5, running=True)),
-        [run_json(overview_of("jun12", state, False))],
+        [run_json("jun12", state, False)],
         *(show_json(details_of(record, state, folder)) for record in state.records),
     ]
     assert [data[1]["schema"], data[2][0]["schema"]] == ["overnight.status/1", "overnight.list/1"]
@@ -108,7 +108,7 @@ def test_log_json_has_documented_keys(night):
 @pytest.mark.parametrize("width", [60, 72, 90])
 def test_list_keeps_main_columns_on_narrow_terminal(tmp_path, width):
     folder = write_night(tmp_path / "demo-nov23", 30)
-    rows = [run_json(overview_of("demo-nov23", fold(read(folder / "ledger.jsonl")), False))]
+    rows = [run_json("demo-nov23", fold(read(folder / "ledger.jsonl")), False)]
     words = drawn(runs_table(rows), width)
     assert "…" not in words
     for name in ("demo-nov23", "ended", "30/30", "kept", "gain ± se", text.gain(rows[0]["gain"], rows[0]["gain_se"])):
@@ -129,7 +129,7 @@ def test_log_cuts_only_the_edit(tmp_path, width):
 def test_self_reported_values_are_marked(night):
     folder, state, kind = night
     seen = night_of(state, {})
-    for view in (log_table(seen, all=True), status_panel(seen), runs_table([run_json(seen.overview)])):
+    for view in (log_table(seen, all=True), status_panel(seen), runs_table([run_json("jun12", state, False)])):
         assert ("self-reported" in drawn(view, 200)) == (kind == "self-reported")
     if kind == "self-reported":
         ran = next(record for record in state.records if record.status == "ok")

@@ -71,7 +71,7 @@ def test_reverted_recipe_is_not_trained_again(tmp_path: Path) -> None:
     second = state_of(directory)
     assert [r.proposal.subject for r in second.finished] == ["Change good"]  # kept there, and not on this branch
     assert second.session.memory == ("one",)
-    assert "bad: skipped: attempt #1 of run one" in (directory.trial(1) / "ideas.md").read_text()
+    assert "bad: skipped: trial #1 of session one" in (directory.trial(1) / "ideas.md").read_text()
 
 
 def test_other_base_allows_a_repeat(tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_model_sees_effects_and_failures_of_earlier_runs(tmp_path: Path) -> None
         plain = start(target, runs, "three", memory="off", **model, **GREEDY)
         assert resume(runs, "two", trials=1).path == directory.path
     prompt = (directory.trial(1) / "prompt.md").read_text()
-    for words in ("From the runs one", "one #", "Change good: gain +0.0", "crash: ", "TypeError"):
+    for words in ("From the sessions one", "one #", "Change good: gain +0.0", "crash: ", "TypeError"):
         assert words in prompt
-    assert "From the runs" not in (plain.trial(1) / "prompt.md").read_text()
+    assert "From the sessions" not in (plain.trial(1) / "prompt.md").read_text()
     with pytest.raises(UsageError, match="--memory"):
         resume(runs, "two", memory="one")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bench_target import Bench
 
-from agent.trial.compile_cache import FILE, Compiled
+from agent.trial.experiment import COMPILED
 
 BEGIN = "    run.begin(model)\n"
 # A product of matrices calls a library: no C++ is compiled.
@@ -35,30 +35,31 @@ def printed(bench: Bench, pattern: str) -> str:
 
 
 def test_trial_reuses_compile_cache_of_baseline(bench: Bench, tmp_path: Path) -> None:
-    compiled = Compiled(tmp_path / FILE.name)
+    compiled = tmp_path / COMPILED.name
     bench.measure((BEGIN, COMPILES + BEGIN + ENDS), role="calibrate", compiled=compiled)
     assert printed(bench, r"compiled \d found \d") == "compiled 1 found 0"
-    assert not (bench.last / FILE.name).exists()
+    assert not (bench.last / COMPILED.name).exists()
     run = bench.measure((BEGIN, COMPILES + BEGIN), role="screen", compiled=compiled)
     assert run.status == "ok", run.reason
     assert printed(bench, r"compiled \d found \d") == "compiled 0 found 1"
-    assert not (bench.last / FILE.name).exists()
+    assert not (bench.last / COMPILED.name).exists()
 
 
 def test_only_first_calibration_writes_compile_cache(bench: Bench, tmp_path: Path) -> None:
-    compiled = Compiled(tmp_path / FILE.name)
+    compiled = tmp_path / COMPILED.name
     leaves = (BEGIN, BEGIN + LEAVES + ENDS)  # after the harness has written its own cache
     bench.measure(leaves, role="screen", compiled=compiled)
     assert printed(bench, "seen .*") == "seen False"
     assert not list(bench.last.glob("compiled*"))
     assert not list(tmp_path.iterdir())
     bench.measure(leaves, role="calibrate", compiled=compiled)
-    assert (tmp_path / FILE.name).read_bytes() == b"of a trial"
-    (tmp_path / FILE.name).write_bytes(b"")
-    assert not compiled.missing("calibrate")
+    assert compiled.read_bytes() == b"of a trial"
+    compiled.write_bytes(b"kept")
+    bench.measure(leaves, role="calibrate", compiled=compiled)
+    assert compiled.read_bytes() == b"kept"
 
 
 def test_target_without_compilation_writes_no_cache(bench: Bench, tmp_path: Path) -> None:
-    bench.measure((BEGIN, BEGIN + ENDS), role="calibrate", compiled=Compiled(tmp_path / FILE.name))
+    bench.measure((BEGIN, BEGIN + ENDS), role="calibrate", compiled=tmp_path / COMPILED.name)
     assert bench.experiment is not None
     assert not list(tmp_path.iterdir())

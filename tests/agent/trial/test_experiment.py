@@ -126,8 +126,8 @@ def test_training_after_the_budget_is_a_timeout(bench: Bench, monkeypatch: pytes
 
 
 SMI = """#!/bin/sh
-case "$1" in *memory.used) ;; *) exit 0;; esac
-if [ -e {seen} ]; then echo 9000; else touch {seen}; echo 4; fi
+case "$1" in *memory.used*) ;; *) exit 0;; esac
+if [ -e {seen} ]; then echo 9000, 81920; else touch {seen}; echo 4, 81920; fi
 """
 
 
@@ -184,16 +184,19 @@ def test_exit_without_training_is_a_crash(bench: Bench) -> None:
     assert "without training" in run.reason
 
 
+def on_test_split(run: Measurement) -> Order:
+    return Order(1, run.commit, "test", run.seed, run.trace, scored=run)
+
+
 def test_unscored_test_split_has_a_reason(honest: Honest, tmp_path: Path) -> None:
     run, _, experiment = honest
     left = Path(shutil.copytree(honest.left, tmp_path / "left"))
     (left / "model.safetensors").write_bytes(b"nothing")
-    for reason in ("", "checkpoint"):
-        score = experiment.score_test(run.commit, left, lambda _phase, _info: None)
-        assert score.value is None
-        assert score.failure is not None
-        assert score.failure.reason
-        assert reason in score.failure.reason
+    for reason in ("test split", "checkpoint"):
+        tested = experiment.measure(on_test_split(run), left, lambda _phase, _info: None)
+        assert tested.value is None
+        assert tested.status != "ok"
+        assert reason in tested.reason
         (left / "model.safetensors").unlink(missing_ok=True)
 
 
@@ -205,10 +208,10 @@ def test_test_split_is_scored_without_modules_of_working_directory(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
     monkeypatch.chdir(tmp_path)
-    score = honest.experiment.score_test(honest.run.commit, honest.left, lambda _phase, _info: None)
-    assert score.failure is None
-    assert score.value is not None
-    assert 1.5 < score.value < math.log2(300)
+    tested = honest.experiment.measure(on_test_split(honest.run), honest.left, lambda _phase, _info: None)
+    assert tested.status == "ok"
+    assert tested.value is not None
+    assert 1.5 < tested.value < math.log2(300)
     assert not (tmp_path / "imported").exists()
 
 

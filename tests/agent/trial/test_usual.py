@@ -18,13 +18,12 @@ RUN = Measurement("base", "calibrate", 1, "cpu", "ok", 2.0, {PROCESSOR: 4.0, LOA
 def test_bounds_are_multiples_of_the_longest_calibration_run() -> None:
     slower = dataclasses.replace(RUN, seconds={"startup": 50.0}, metrics={PROCESSOR: 40.0, LOADING: 8.0})
     usual = usual_of([RUN, slower])
-    assert (usual.most_startup, usual.most_processor, usual.most_loading("cpu")) == (150.0, 120.0, 24.0)
+    assert usual == Usual(startup=150.0, processor=120.0, loading=24.0)
 
 
 def test_short_start_ups_have_a_margin() -> None:
-    usual = usual_of([RUN])
-    assert (usual.most_startup, usual.most_processor) == (25.0, 14.0)
-    assert (usual.most_loading("cpu"), usual.most_loading("cuda")) == (3.5, 10.5)
+    assert usual_of([RUN]) == Usual(startup=25.0, processor=14.0, loading=3.5)
+    assert usual_of([dataclasses.replace(RUN, device="GPU-1")]).loading == 10.5
 
 
 def test_failed_runs_and_old_ledgers_give_no_bound() -> None:
@@ -32,18 +31,14 @@ def test_failed_runs_and_old_ledgers_give_no_bound() -> None:
     failed = dataclasses.replace(RUN, status="crash", value=None)
     assert usual_of([edited, failed]) == UNKNOWN
     old = usual_of([dataclasses.replace(RUN, metrics={})])
-    assert old.most_startup < old.most_processor == old.most_loading("cpu") == math.inf
+    assert old.startup < old.processor == old.loading == math.inf
 
 
 @pytest.mark.parametrize(
     ("usual", "reason"),
-    [(Usual(startup=0.001), "startup took more than"), (Usual(processor=0.001), "of processor time")],
+    [(Usual(startup=1.0), "startup took more than"), (Usual(processor=1.0), "of processor time")],
 )
-def test_start_up_beyond_the_bound_times_out(
-    usual: Usual, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agent.trial.usual.STARTUP_MORE", 1.0)
-    monkeypatch.setattr("agent.trial.usual.PROCESSOR_MORE", 1.0)
+def test_start_up_beyond_the_bound_times_out(usual: Usual, reason: str, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.usual = usual
     run = bench.measure(("    run.begin(model)\n", "    while True:\n        pass\n"))

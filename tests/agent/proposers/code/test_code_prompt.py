@@ -36,8 +36,8 @@ def test_prompt_holds_the_context(tmp_path: Path) -> None:
     prompt = said(model)
     for text in (
         SOURCE, "Try the optimiser.", "cpu, 2 threads", "5 s", "val_bpb 3.0100 (2 runs)", "runs of one file is 0.0500",
-        "Lower is better", "### #2\n```text\nIdea 2\n", "gain -0.1000 (-2.0 sd", "101 steps", "4.32e+04 tokens/s",
-        "5.000 at 0%", "3.000 at 100%", "failed (crash): ValueError: boom", "failed attempt #3",
+        "Lower is better", "### #2\n```text\n[optimiser] Idea 2\n", "gain -0.1000 (-2.0 sd", "101 steps",
+        "4.32e+04 tokens/s", "5.000 at 0%", "3.000 at 100%", "failed (crash): ValueError: boom", "failed trial #3",
         "+LEARNING_RATE = 0.08",
     ):  # fmt: skip
         assert text in prompt

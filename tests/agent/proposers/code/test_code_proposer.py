@@ -92,9 +92,9 @@ def test_reply_without_answer_is_model_failed(bad: Reply, reason: str) -> None:
 
 
 def test_grammar_is_sent_where_enforced() -> None:
-    for structured, enforce, expected in ((("grammar",), True, True), ((), True, False), (("grammar",), False, False)):
+    for structured, expected in ((("grammar",), True), ((), False)):
         model = ScriptedModel([FASTER], structured=structured)
-        CodeProposer(model, enforce=enforce).ask(context())
+        CodeProposer(model).ask(context())
         assert (model.requests[0].grammar is not None) == expected
         assert not expected or "--- a/train.py" in str(model.requests[0].grammar)
 
@@ -182,12 +182,12 @@ def test_every_round_has_a_transcript(tmp_path: Path) -> None:
     assert LOST in written
 
 
-def test_transcript_holds_no_key(tmp_path: Path) -> None:
+def test_transcript_holds_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = "plain-words-as-key"
+    monkeypatch.setenv("OVERNIGHT_LLM_API_KEY", key)
     echo = Answer(FASTER + f"\nYour key is {key}", reasoning=f"the key {key}")
     with OpenAIServer([echo], key=key) as server:
-        model = ChatModel(server.base_url, api_key=key)
-        CodeProposer(model).ask(context(notes=f"key: {key}", transcripts=tmp_path))
+        CodeProposer(ChatModel(server.base_url)).ask(context(notes=f"key: {key}", transcripts=tmp_path))
     assert all(key not in path.read_text() for path in tmp_path.iterdir())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +50,7 @@ def test_exploration_is_bounded_until_paid_back():
 
 
 def test_forecast_is_read_back_from_its_figures():
-    assert Forecast.of({**EXPECTED.figures(), "step": 0.1}) == EXPECTED
+    assert Forecast.of({**asdict(EXPECTED), "step": 0.1}) == EXPECTED
     assert Forecast.of({"step": 0.1}) is None
 
 

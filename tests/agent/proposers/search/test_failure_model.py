@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.proposers import make_proposer
-from agent.proposers.search.failure_model import BOUND, SAFEST
+from agent.proposers.search.failure_model import BOUND, OWN, SAFEST
 from agent.space.space import SearchSpace
 from agent.types import Param
 
@@ -62,14 +62,14 @@ def test_failing_category_is_avoided():
 def test_without_failures_everything_is_admissible():
     method = observed(lambda params: False)
     assert success(method, WIDTH=1.0) == 1.0
-    assert method.failures().admissible(np.ones(8), 0.3, 0.5).all()
+    assert method.failures().admissible(np.ones(8)).all()
 
 
 def test_safest_points_are_always_admissible():
     method = observed(lambda params: params["WIDTH"] > 0.6)
     for _ in range(40):
         method.tell(method.ask(), None, status="oom")
-    assert method.failures().admissible(np.linspace(0.1, 0.2, 64), 0.3, 0.5).sum() == 64 * SAFEST
+    assert method.failures().admissible(np.linspace(0.1, 0.2, 64)).sum() == 64 * SAFEST
 
 
 def test_best_point_stays_admissible_after_failures():
@@ -77,11 +77,11 @@ def test_best_point_stays_admissible_after_failures():
     for _ in range(40):
         method.tell(method.ask(), None, status="diverged")
     failures = method.failures()
-    assert failures.threshold(0.3, 0.5, ("cma",)) > 0.9
+    assert failures.threshold(OWN) > 0.9
     success = np.linspace(0.6, 0.9, 64)
-    assert failures.admissible(success, 0.3, 0.5).sum() == 64 * SAFEST
-    assert failures.admissible(success, 0.3, 0.5, known=0.8).sum() == np.sum(success >= 0.8)
-    assert failures.admissible(success, 0.3, 0.5, known=0.1).sum() == np.sum(success >= BOUND)
+    assert failures.admissible(success).sum() == 64 * SAFEST
+    assert failures.admissible(success, known=0.8).sum() == np.sum(success >= 0.8)
+    assert failures.admissible(success, known=0.1).sum() == np.sum(success >= BOUND)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -92,7 +92,7 @@ def test_random_failures_are_ignored(seed):
         bad = random.random() < 0.15
         value = 1.0 + (float(params["RATE"]) - 0.8) ** 2
         method.tell(params, None if bad else value, status="crash" if bad else "ok")
-    assert method.failures().admissible(np.linspace(0.8, 0.9, 64), 0.3, 0.5).all()
+    assert method.failures().admissible(np.linspace(0.8, 0.9, 64)).all()
     assert success(method, WIDTH=0.9) > 0.9
     assert float(method.best.params["RATE"]) > 0.7
 

@@ -36,7 +36,7 @@ def test_outliers_do_not_hide_the_minimum(absurd):
     x = np.linspace(0.0, 1.0, 40)[:, None]
     y = 3.0 + 0.1 * (x[:, 0] - 0.4) ** 2
     y[36:] = absurd
-    process = GaussianProcess(x, compress(y), np.array([0]))
+    process = GaussianProcess(x, compress(y), np.array([0]), np.ones(len(y)))
     grid = np.linspace(0.0, 0.8, 81)[:, None]
     mean, _ = process.predict(grid)
     assert grid[np.argmin(mean), 0] == pytest.approx(0.4, abs=0.05)
