@@ -6,17 +6,23 @@ import dataclasses
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from agent.errors import UsageError, check_key
-from agent.toml import Table, read_toml
+import msgspec
+from msgspec import Meta
+
+from agent.errors import UsageError, check_choice, check_key
+from agent.toml import read_toml
 from agent.trust import check_trusted
 from agent.types import Goal
 
 BudgetKind = Literal["seconds", "steps", "tokens"]
+Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+Words = tuple[Annotated[str, Meta(min_length=1)], ...]
 
 LEAVING_SECONDS = 5.0  # allowed beyond the budget, for saving the model and exiting
 
@@ -42,9 +48,9 @@ class Budget:
 
     kind: BudgetKind
     amount: float
-    wall_seconds: float  # bound on the training phase for every kind of budget
-    startup_seconds: float = 120.0
-    score_seconds: float = 300.0
+    wall_seconds: Positive  # bound on the training phase for every kind of budget
+    startup_seconds: Positive = 120.0
+    score_seconds: Positive = 300.0
 
     def __str__(self) -> str:
         amount = int(self.amount) if self.amount == int(self.amount) else self.amount
@@ -72,21 +78,21 @@ class Target:
 
     folder: Path
     name: str
-    editable: tuple[str, ...]
-    train: tuple[str, ...]
+    editable: Words
+    train: Words
     score: Literal["trusted", "stdout"]
-    metric: str
-    goal: Goal
     budget: Budget
+    metric: str = "val_bpb"
+    goal: Goal = "minimize"
     pattern: str = ""
-    memory_gb: float = 8.0
-    vram_gb: float | None = None
-    disk_gb: float = 4.0
-    processes: int = 512
+    memory_gb: Positive = 8.0
+    vram_gb: Positive | None = None
+    disk_gb: Positive = 4.0
+    processes: Annotated[int, Meta(gt=0)] = 512
     data: Mapping[str, Any] = field(default_factory=dict)
-    mounts: tuple[str, ...] = ()  # host directories that a foreign target reads, mounted read-only
+    mounts: Words = ()  # host directories that a foreign target reads, mounted read-only
     has_block: bool = False  # whether there are [[hyperparameters]]
-    smoke: tuple[str, ...] = ()  # command of the smoke test of a target that prints its own value; (): none
+    smoke: Words = ()  # command of the smoke test of a target that prints its own value; (): none
     python: str = ""  # interpreter of trials; "": Overnight's own
     seed_env: str = ""  # environment variable that receives the seed of a run, besides OVERNIGHT_SEED
     seed_arg: str = ""  # argument that receives it: ``--seed``, or ``--seed=``
@@ -108,17 +114,13 @@ def load_target(folder: Path) -> tuple[Target, dict[str, Any]]:
         UsageError: see ``read_tables``; or a value is wrong, or the file sets what only a trusted file may set.
     """
     tables = read_tables(folder)
-    target = _target(folder, folder / "target.toml", tables)
+    target = _target(folder, tables)
     check_trusted(folder, tables)
     return target, dict(tables.get("run", {}))
 
 
 def read_tables(folder: Path) -> dict[str, Any]:
-    """The tables of ``folder/target.toml``.
-
-    Raises:
-        UsageError: the file is missing or does not parse, or a table or key is unknown.
-    """
+    """The tables of ``folder/target.toml``. Raises ``UsageError`` if the file or a name in it is wrong."""
     path = folder / "target.toml"
     if not path.is_file():
         raise UsageError(
@@ -135,55 +137,58 @@ def read_tables(folder: Path) -> dict[str, Any]:
     return tables
 
 
-def _target(folder: Path, path: Path, tables: Mapping[str, Any]) -> Target:
-    where = f"{path}, [target]"
-    main, limits = Table(where, tables.get("target", {})), Table(f"{path}, [limits]", tables.get("limits", {}))
-    pattern = main.string("pattern", "")
-    named = re.fullmatch(r"trusted:([\w.-]+)", str(main.values.get("score")))
-    usual = "stdout" if "pattern" in main.values else "trusted"
-    score: Literal["trusted", "stdout"] = "trusted" if named else main.one_of("score", ("trusted", "stdout"), usual)
-    if score == "stdout":
-        _check_pattern(pattern, where)
-    elif "smoke" in main.values:
+def _target(folder: Path, tables: Mapping[str, Any]) -> Target:
+    path = folder / "target.toml"
+    where, main = f"{path}, [target]", dict(tables.get("target", {}))
+    named = re.fullmatch(r"trusted:([\w.-]+)", str(main.get("score")))
+    main["score"] = "trusted" if named else main.get("score", "stdout" if "pattern" in main else "trusted")
+    hints = get_type_hints(Target, include_extras=True)
+    values = {"name": folder.resolve().name, **_typed(where, main, hints)}
+    values |= _typed(f"{path}, [limits]", tables.get("limits", {}), hints)
+    for key in ("editable", "train"):
+        if not values.get(key):
+            raise UsageError(f"{where}: {key} is missing.")
+    if values.get("python"):  # absolute, with its links: an environment is found by the link that was started
+        values["python"] = os.path.abspath(folder / Path(values["python"]).expanduser())  # noqa: PTH100
+    target = Target(
+        folder=folder, budget=_budget(f"{path}, [budget]", tables.get("budget", {})), data=dict(tables.get("data", {})),
+        has_block=bool(tables.get("hyperparameters")), trusted=named[1] if named else "", **values,
+    )  # fmt: skip
+    _check(target, where)
+    return target
+
+
+def _typed(where: str, table: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a table. Raises ``UsageError`` for a value that its hint does not allow."""
+    found = {}
+    for key, value in table.items():
+        if get_origin(hints[key]) is Literal:
+            check_choice(str(value), get_args(hints[key]), f"{where}: {key}")
+        try:
+            found[key] = msgspec.convert(value, hints[key])
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{where}: {key} = {value!r}: {error}.") from None
+    return found
+
+
+def _check(target: Target, where: str) -> None:
+    for name in target.editable:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UsageError(f"{where}, editable: {name!r} is outside the target.")
+    if len(target.editable) != 1:
+        raise UsageError(f"{where}, editable: name exactly one file.")
+    if not target.metric.strip() or not target.metric.isprintable():
+        raise UsageError(f"{where}: metric = {target.metric!r} must be one line of text, such as 'val_bpb'.")
+    if target.score == "stdout":
+        _check_pattern(target.pattern, where)
+    elif target.smoke:
         raise UsageError(
             f'{where}: smoke needs score = "stdout". A trusted target makes the smoke test in its harness.'
         )
-    return Target(
-        folder=folder,
-        name=main.string("name", folder.resolve().name),
-        editable=_editable(main),
-        train=main.strings("train"),
-        score=score,
-        metric=_metric(main),
-        goal=main.one_of("goal", ("minimize", "maximize"), "minimize"),
-        budget=_budget(Table(f"{path}, [budget]", tables.get("budget", {}))),
-        pattern=pattern,
-        memory_gb=limits.positive("memory_gb", 8.0),
-        vram_gb=limits.positive("vram_gb", 0.0) or None,
-        disk_gb=limits.positive("disk_gb", 4.0),
-        processes=int(limits.positive("processes", 512)),
-        data=dict(tables.get("data", {})),
-        mounts=main.strings("mounts", ()),
-        smoke=main.strings("smoke", ()),
-        has_block=bool(tables.get("hyperparameters")),
-        trusted=named[1] if named else "",
-        python=_python(folder, main.string("python", "")),
-        **_seed(main, score),
-    )
-
-
-def _python(folder: Path, written: str) -> str:
-    """An absolute path, with its links: an environment is found by the link that was started."""
-    return os.path.abspath(folder / Path(written).expanduser()) if written else ""  # noqa: PTH100
-
-
-def _seed(main: Table, score: str) -> dict[str, str]:
-    found = {key: main.string(key, "") for key in ("seed_env", "seed_arg")}
-    if score == "trusted" and any(found.values()):
-        raise UsageError(f'{main.where}: seed_env and seed_arg belong to score = "stdout". Remove them.')
-    if found["seed_env"] and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", found["seed_env"]):
-        raise UsageError(f"{main.where}, seed_env: {found['seed_env']!r} is no name of an environment variable.")
-    return found
+    elif target.seed_env or target.seed_arg:
+        raise UsageError(f'{where}: seed_env and seed_arg belong to score = "stdout". Remove them.')
+    if target.seed_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", target.seed_env):
+        raise UsageError(f"{where}, seed_env: {target.seed_env!r} is no name of an environment variable.")
 
 
 def _check_pattern(pattern: str, where: str) -> None:
@@ -197,33 +202,18 @@ def _check_pattern(pattern: str, where: str) -> None:
         raise UsageError(f"{where}, pattern: needs exactly one (group), which holds the number.")
 
 
-def _metric(main: Table) -> str:
-    name = main.string("metric", "val_bpb")
-    if not name.strip() or not name.isprintable():
-        raise UsageError(f"{main.where}: metric = {name!r} must be one line of text, such as 'val_bpb'.")
-    return name
-
-
-def _editable(main: Table) -> tuple[str, ...]:
-    names = main.strings("editable")
-    for name in names:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UsageError(f"{main.where}, editable: {name!r} is outside the target.")
-    if len(names) != 1:
-        raise UsageError(f"{main.where}, editable: name exactly one file.")
-    return names
-
-
-def _budget(table: Table) -> Budget:
-    kinds = [kind for kind in get_args(BudgetKind) if kind in table.values]
+def _budget(where: str, table: Mapping[str, Any]) -> Budget:
+    hints = get_type_hints(Budget, include_extras=True)
+    bounds = _typed(where, table, {**dict.fromkeys(get_args(BudgetKind), Positive), **hints})
+    kinds = [kind for kind in get_args(BudgetKind) if kind in bounds]
     if len(kinds) != 1:
-        found = ", ".join(kinds) or "none"
-        raise UsageError(f"{table.where}: set exactly one of seconds, steps and tokens (found: {found}).")
-    kind, amount = kinds[0], table.positive(kinds[0])
-    if kind == "seconds" and "wall_seconds" in table.values:
-        raise UsageError(f"{table.where}: wall_seconds bounds a budget of steps or tokens. Remove it beside seconds.")
-    wall = amount if kind == "seconds" else table.positive("wall_seconds", 3600.0)
-    return Budget(kind, amount, wall, table.positive("startup_seconds", 120.0), table.positive("score_seconds", 300.0))
+        raise UsageError(
+            f"{where}: set exactly one of seconds, steps and tokens (found: {', '.join(kinds) or 'none'})."
+        )
+    kind, amount = kinds[0], bounds.pop(kinds[0])
+    if kind == "seconds" and "wall_seconds" in bounds:
+        raise UsageError(f"{where}: wall_seconds bounds a budget of steps or tokens. Remove it beside seconds.")
+    return Budget(kind, amount, **{"wall_seconds": amount if kind == "seconds" else 3600.0, **bounds})
 
 
 def parse_budget(text: str, before: Budget) -> Budget:

@@ -23,12 +23,7 @@ PROTECTED = frozenset(  # settings that [run] sets only in a trusted target.toml
 
 
 def protected_keys(folder: Path, tables: Mapping[str, Any]) -> list[str]:
-    """The entries of a target.toml that count only if it is trusted, such as ``[run] sandbox``.
-
-    Args:
-        folder: the target.
-        tables: the parsed target.toml.
-    """
+    """The entries of a target's target.toml that count only if it is trusted, such as ``[run] sandbox``."""
     tables = {name: table for name, table in tables.items() if isinstance(table, Mapping)}
     found = [f"[run] {key}" for key in tables.get("run", {}) if key in PROTECTED]
     mounts, source = tables.get("target", {}).get("mounts"), tables.get("data", {}).get("source")
@@ -43,11 +38,7 @@ def protected_keys(folder: Path, tables: Mapping[str, Any]) -> list[str]:
 
 
 def check_trusted(folder: Path, tables: Mapping[str, Any]) -> None:
-    """Refuse a target.toml with protected entries that the user did not approve.
-
-    Raises:
-        UsageError: names the entries and the command that approves them.
-    """
+    """Raise ``UsageError`` for protected entries that the user did not approve, with the command that approves them."""
     if (found := protected_keys(folder, tables)) and not is_trusted(folder):
         raise UsageError(
             f"{folder / 'target.toml'} sets {', '.join(found)}. Only a trusted file may set this; this file was not "

@@ -61,7 +61,7 @@ def stacked_night(machine: Machine, budget: int, night: Night) -> Night:
             hand_over(machine, night, kept)
         last, share = machine.runs >= budget - LAST_CHECKS, weighing.share
         for edit in list(undecided):
-            worth = weighing.worth(edit)
+            worth = weighing.worth[edit]
             undecided[edit] = undecided[edit].after(edit in carried, worth.probability, share, last)
             if (step := undecided[edit].step) in ("keep", "drop"):
                 if step == "keep":

@@ -23,7 +23,7 @@ from nanogpt_target.corpus import DataError
 from nanogpt_target.prepare import Prepared, prepare, release, stage_before
 from nanogpt_target.presets import assign
 from nanogpt_target.scorer import LOG_P, REFERENCE
-from nanogpt_target.trusted import PACKAGE, run_scorer
+from nanogpt_target.trusted import copy_frozen, run_scorer
 
 
 def make_code(target: Path, code: Path, values: Sequence[str] = ()) -> None:
@@ -37,8 +37,7 @@ def make_code(target: Path, code: Path, values: Sequence[str] = ()) -> None:
         except ValueError as error:
             raise SystemExit(f"--set {assignment}, {target}: {error}") from None
     (code / "train.py").write_text(source)
-    ignored = shutil.ignore_patterns("__pycache__", "presets", "train.py", "*.toml")
-    shutil.copytree(PACKAGE, code / "nanogpt_target", ignore=ignored)
+    copy_frozen(code)
 
 
 def train(
@@ -126,18 +125,10 @@ def score(
     log_p: Path | None = None,
     reference: Path | None = None,
 ) -> dict[str, Any]:
-    """Score a checkpoint.
+    """Score the checkpoint that ``train`` left; ``timeout``: bound on both passes, in seconds.
 
-    Args:
-        code: made by ``make_code``.
-        checkpoint: the output folder of ``train``.
-        prepared: the data.
-        split: ``validation`` or ``test``.
-        env: further variables of the model processes.
-        timeout: bound on both passes, in seconds.
-        seed: of the cuts; None: random.
-        log_p: file for the log-probabilities of pass A.
-        reference: such a file of an earlier run.
+    For tests and benchmarks: ``seed`` of the cuts; ``log_p``, a file for the log-probabilities of pass A;
+    ``reference``, such a file of an earlier run.
 
     Raises:
         RuntimeError: the scorer itself failed.

@@ -46,16 +46,10 @@ class Batches:
         self._reader.shutdown(cancel_futures=True)
 
     def _make(self, rows: int) -> Tensor:
-        batch = torch.from_numpy(np.stack([self._row(k) for k in self._take(rows)]).astype(np.int64))
-        return batch.pin_memory() if self._device.type == "cuda" else batch
-
-    def _take(self, rows: int) -> np.ndarray:
         while len(self._order) < rows:
             self._order = np.concatenate([self._order, self._random.permutation(self._starts[-1])])
         taken, self._order = self._order[:rows], self._order[rows:]
-        return taken
-
-    def _row(self, k: int) -> np.ndarray:
-        shard = int(np.searchsorted(self._starts, k, side="right")) - 1
-        row: np.ndarray = self._shards[shard][k - self._starts[shard]]
-        return row
+        shards = np.searchsorted(self._starts, taken, side="right") - 1
+        found = [self._shards[shard][k - self._starts[shard]] for shard, k in zip(shards, taken, strict=True)]
+        batch = torch.from_numpy(np.stack(found).astype(np.int64))
+        return batch.pin_memory() if self._device.type == "cuda" else batch

@@ -107,12 +107,8 @@ def _source(path: Path) -> str:
 def from_files(path: Path, validation_bytes: int, test_bytes: int) -> Splits:
     """Text of txt, jsonl (key ``text``) or parquet (column ``text``) files, split by a hash of each document.
 
-    The documents with the lowest hashes are validation, the next ones test. Duplicates are removed.
-
-    Args:
-        path: a file or a folder.
-        validation_bytes: size of the validation split; at most a tenth of all documents.
-        test_bytes: size of the test split, with the same bound.
+    The documents with the lowest hashes are validation, the next ones test. Duplicates are removed. ``path`` is a file
+    or a folder. Each of the two splits has at most a tenth of all documents.
 
     Raises:
         DataError: there is no readable text, or there are too few documents for three splits.

@@ -83,16 +83,14 @@ class Run:
                 torch.cuda.set_per_process_memory_fraction(min(1.0, float(limit) * 2**30 / total))
         if (compiled := self._data / COMPILED).exists():  # an edited model compiles only its changes
             torch.compiler.load_cache_artifacts(compiled.read_bytes())
-        self.step = 0
-        self.tokens = 0
+        self.step = self.tokens = 0
         self.progress = 0.0
         self._losses: list[float] = []
         self._last_loss: Tensor | None = None  # not checked yet: reading it waits for the GPU
         self._planned = -1  # the last step that ``training`` has started
-        self._parameters = 0
         self._began = self._last_event = 0.0
         self._last_part = 0  # of the budget, for which a step was reported
-        self._initial_hash = ""
+        self._initial: dict[str, Any] = {}  # facts about the model, for the summary
         self._batches: Batches | None = None
         self._curve: Any = None
         self._trace: Any = None
@@ -106,8 +104,8 @@ class Run:
 
     def begin(self, model: nn.Module) -> None:
         """Report ``ready``, wait for the training data, and start the clock."""
-        self._initial_hash = _hash_weights(model)
-        self._parameters = sum(p.numel() for p in model.parameters())
+        parameters = sum(p.numel() for p in model.parameters())
+        self._initial = {"initial_hash": _hash_weights(model), "parameters": parameters}
         torch.manual_seed(self._seed + 1)  # dropout must not depend on the warm-up
         self._open()
         versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
@@ -117,7 +115,7 @@ class Run:
             save = getattr(torch.compiler, "save_cache_artifacts", lambda: None)  # missing in old PyTorch
             if (found := save()) is not None:
                 (self._out / COMPILED).write_bytes(found[0])
-        emit(event="ready", parameters=self._parameters)
+        emit(event="ready", parameters=parameters)
         while not (self._data / "manifest.json").exists():
             _sleep(0.002)
         self._began = _now()
@@ -202,9 +200,8 @@ class Run:
         save_file(tensors, self._out / "model.safetensors")
         (self._out / "model.json").write_text(json.dumps({**asdict(self.meta), **(extra or {})}))
         summary = {
-            "initial_hash": self._initial_hash,
+            **self._initial,
             "final_hash": _hash_weights(model),
-            "parameters": self._parameters,
             "steps": self.step,
             "tokens": self.tokens,
             "train_loss": float(np.mean(self._losses)) if self._losses else None,

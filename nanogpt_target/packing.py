@@ -28,7 +28,7 @@ def pack(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
     """
     bos = np.zeros(1, np.uint16)
     pieces: list[np.ndarray] = []
-    size, room, made = 0, 0, False
+    size, room = 0, 0
     for document in documents:
         ids = document
         while len(ids):
@@ -44,11 +44,10 @@ def pack(documents: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
             flat = np.concatenate(pieces)
             whole = size // (length + 1) * (length + 1)
             yield flat[:whole].reshape(-1, length + 1)
-            pieces, size, made = [flat[whole:]], size - whole, True
+            pieces, size = [flat[whole:]], size - whole
     flat = np.concatenate([np.empty(0, np.uint16), *pieces])
     whole = size // (length + 1) * (length + 1)
-    if whole or not made:
-        yield flat[:whole].reshape(-1, length + 1)
+    yield flat[:whole].reshape(-1, length + 1)
 
 
 def write_shards(blocks: Iterator[np.ndarray], length: int, folder: Path) -> tuple[list[str], int]:

@@ -6,6 +6,7 @@ training shards, the validation and test rows, the tokenizer, the bytes of each 
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import hashlib
 import json
@@ -81,13 +82,9 @@ def prepare(
 
 
 def unpack(key: str, digest: str, cache: Path, fetch: Callable[[], Mapping[str, np.ndarray]]) -> Prepared:
-    """The prepared data with hash ``digest`` in the folder ``key`` of ``cache``; calls ``fetch`` if it is missing.
+    """The prepared data with hash ``digest`` in the folder ``key`` of ``cache``.
 
-    Args:
-        key: name of the folder.
-        digest: expected hash.
-        cache: folder of prepared data sets.
-        fetch: returns the files by name, uint8 arrays.
+    If it is missing, ``fetch`` returns its files by name, uint8 arrays.
 
     Raises:
         DataError: the folder holds other or damaged data.
@@ -125,17 +122,14 @@ def release(prepared: Prepared, data: Path) -> None:
 
 
 def _check(spec: Mapping[str, Any]) -> dict[str, Any]:
-    import difflib
-
-    for key in spec:
+    full = {**DEFAULTS, **spec}
+    for key, value in full.items():
         if key not in DEFAULTS:
             close = difflib.get_close_matches(key, DEFAULTS, n=1)
             raise DataError(f"unknown key {key!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
-    full = {**DEFAULTS, **spec}
-    for key, default in DEFAULTS.items():
-        kinds = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(full[key], kinds) or isinstance(full[key], bool):
-            raise DataError(f"{key} must be {_KINDS[type(default)]}, not {full[key]!r}.")
+        kind = type(DEFAULTS[key])
+        if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+            raise DataError(f"{key} must be {_KINDS[kind]}, not {value!r}.")
     if not all(isinstance(name, str) for name in full["files"]):
         raise DataError(f"files must be a list of names, not {full['files']!r}.")
     if not 300 <= full["vocab_size"] <= 65_536:
@@ -174,16 +168,14 @@ def _read(spec: Mapping[str, Any], cache: Path, say: Callable[[str], None]) -> S
 @contextmanager
 def _made(place: Path) -> Iterator[Path]:
     """A folder to fill; it appears at ``place`` when it is complete."""
-    scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent, ignore_cleanup_errors=True) as name:
+        scratch = Path(name)
         yield scratch
         for file in scratch.iterdir():
             file.chmod(0o444)  # trials share these files by hard links
         scratch.chmod(0o755)
         shutil.rmtree(place, ignore_errors=True)  # an incomplete folder
         scratch.rename(place)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _make(spec: Mapping[str, Any], splits: Splits, place: Path) -> None:

@@ -35,8 +35,7 @@ LOOK_AHEAD = 0.25  # nats between equal prefixes: far above rounding, the scorer
 def branch(seconds: float) -> bool:
     """Fork the smoke test. Return True in the child; in the parent, wait for the child and return False.
 
-    Args:
-        seconds: bound of the smoke test. A child that takes longer is ended, and the run continues.
+    A child that takes longer than ``seconds`` is ended, and the run continues.
 
     Raises:
         SystemExit: the smoke test failed, with the exit status of the child.

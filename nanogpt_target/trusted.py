@@ -62,12 +62,16 @@ class Host(Protocol):
 
 def stage(data: Prepared, code: Path, directory: Path) -> None:
     """Replace the package in ``code`` by the installed one's frozen files; write the sizes to ``directory``."""
-    frozen = code / "nanogpt_target"
-    shutil.rmtree(frozen, ignore_errors=True)
-    frozen.mkdir()
-    for name in FROZEN:
-        shutil.copyfile(PACKAGE / name, frozen / name)
+    shutil.rmtree(code / "nanogpt_target", ignore_errors=True)
+    copy_frozen(code)
     stage_before(data, directory)
+
+
+def copy_frozen(code: Path) -> None:
+    """Add the package with its frozen files to a directory of code."""
+    (code / "nanogpt_target").mkdir()
+    for name in FROZEN:
+        shutil.copyfile(PACKAGE / name, code / "nanogpt_target" / name)
 
 
 def score(data: Prepared, split: str, host: Host) -> Mapping[str, Any]:

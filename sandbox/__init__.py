@@ -21,13 +21,12 @@ def make_sandbox(name: str, *, image: str = "overnight-train:latest") -> Sandbox
     if name == "auto":
         reasons = []
         for candidate in ("docker", "bwrap"):
-            sandbox = make_sandbox(candidate, image=image)
             try:
+                sandbox = make_sandbox(candidate, image=image)
                 sandbox.check()
+                return sandbox
             except SandboxUnavailable as error:
                 reasons.append(f"{candidate}: {error}")
-            else:
-                return sandbox
         raise SandboxUnavailable(" ".join(reasons))
     if name == "process":
         from sandbox.process import ProcessSandbox

@@ -86,19 +86,9 @@ class BwrapSandbox(local.LocalSandbox):
     def check(self) -> None:
         if not self._program:
             raise SandboxUnavailable(f"bubblewrap is not installed. {_FIX}")
-        done = subprocess.run(
-            [
-                *self._namespaces(),
-                *_system(size=1 << 20),
-                "--",
-                *_become(0 if os.geteuid() else layout.job_user(), Limits(), [], ()),
-                "/bin/true",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        first = _become(0 if os.geteuid() else layout.job_user(), Limits(), [], None)
+        words = [*self._namespaces(), *_system(size=1 << 20), "--", *first, "/bin/true"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
         if done.returncode:
             raise SandboxUnavailable(f"bubblewrap does not work here ({done.stderr.strip()[:200]}). {_FIX}")
 
@@ -110,8 +100,6 @@ class BwrapSandbox(local.LocalSandbox):
         if user:
             local.mount_memory(scratch / "out", size, user)
         argv = [*self._namespaces(), *_system(size, job.python.folders), *_hide(job, str(scratch / "tmp"))]
-        for path in filter(os.path.exists, layout.COUNTERS if job.hides_counters else ()):
-            argv += ["--ro-bind", str(scratch / "tmp") if Path(path).is_dir() else "/dev/null", path]
         nodes = [str(node) for node in gpu.nodes(job.device)]
         argv += [word for node in nodes for word in ("--dev-bind", node, node)]
         argv += _ancestors(places["out"])
@@ -123,9 +111,9 @@ class BwrapSandbox(local.LocalSandbox):
         for name, value in layout.environment(job, places, "/tmp").items():
             argv += ["--setenv", name, value]
         argv += ["--remount-ro", "/dev", "--remount-ro", "/"]
-        descriptor = seccomp.open_program()
-        descriptors = () if descriptor is None else (descriptor,)
-        argv += ["--", *_become(user, job.limits, nodes, descriptors), *layout.command(job, places)]
+        code = seccomp.open_program()
+        argv += ["--", *_become(user, job.limits, nodes, code), *layout.command(job, places)]
+        descriptors = () if code is None else (code,)
         return local.LocalRunning(job, scratch, argv, {"PATH": layout.PATH}, "/", descriptors, namespace=True)
 
     def _namespaces(self) -> list[str]:
@@ -166,17 +154,13 @@ def _ancestors(path: str) -> list[str]:
     return [word for folder in folders for word in ("--perms", "0755", "--dir", folder)]
 
 
-def _become(user: int, limits: Limits, nodes: list[str], code: tuple[int, ...]) -> list[str]:
-    """The command in front of the job's.
+def _become(user: int, limits: Limits, nodes: list[str], code: int | None) -> list[str]:
+    """The command in front of the job's, which changes to ``user`` (0: unchanged).
 
-    Args:
-        user: of the job; 0: unchanged.
-        limits: of the job.
-        nodes: device files besides ``_NODES``.
-        code: descriptor of the compiled filter, if there is one.
+    ``nodes``: device files besides ``_NODES``. ``code``: descriptor of the compiled filter, if there is one.
     """
     processes = limits.processes if os.geteuid() and _counts_by_namespace() else 0
-    words = [str(number) for number in (user, processes, *(code or (-1,)))]
+    words = [str(number) for number in (user, processes, -1 if code is None else code)]
     return [sys.executable, "-I", "-S", "-c", _BECOME, *words, ":".join([*_NODES, *nodes])]
 
 
@@ -186,14 +170,17 @@ def _counts_by_namespace() -> bool:
 
 
 def _hide(job: Job, empty: str) -> list[str]:
-    """Mounts that hide named files and packages, and sources of the standard library. ``empty``: an empty folder."""
-    names, paths = job.masked, masks.find(job.masked, job.python.folders)
-    covers = ((empty if Path(path).is_dir() else "/dev/null", path) for path in paths)
-    argv = [word for cover, path in covers for word in ("--ro-bind", cover, path)]
+    """Mounts that hide named files and packages, counters, and sources of the standard library.
+
+    ``empty``: an empty folder, which covers folders.
+    """
+    names, counters = job.masked, filter(os.path.exists, layout.COUNTERS if job.hides_counters else ())
+    paths = [*masks.find(names, job.python.folders), *counters]
+    argv = [word for path in paths for word in ("--ro-bind", empty if Path(path).is_dir() else "/dev/null", path)]
     if stdlib.SOURCES not in names:
         return argv
     place = stdlib.place()
-    copied = stdlib.cached(f"{sys.version} {place} {names}", lambda folder: stdlib.copy(str(folder), names))
+    copied = layout.cached(f"{sys.version} {place} {names}", lambda folder: stdlib.copy(str(folder), names))
     inner = sysconfig.get_path("purelib")
     kept = ["--ro-bind", inner, inner] if Path(inner).is_relative_to(place) else []
     return ["--ro-bind", str(copied), place, *kept, *argv]

@@ -28,16 +28,9 @@ def check_name(name: str) -> None:
 
 
 def collect(directory: Path, wanted: Iterable[Collect], target: Path, problems: list[str]) -> dict[str, Path]:
-    """Copy the wanted files of ``directory`` into ``target``.
+    """Copy the wanted files of ``directory``, which the job wrote, into ``target``; absent files are left out.
 
-    Args:
-        directory: what the job wrote.
-        wanted: names and sizes; absent files are left out.
-        target: host directory, made if needed.
-        problems: receives one line for each file that was dropped.
-
-    Returns:
-        Each copied name and its copy.
+    ``problems`` receives one line for each file that was dropped.
 
     Raises:
         SandboxBroken: the host's disk is full.
@@ -50,12 +43,9 @@ def collect(directory: Path, wanted: Iterable[Collect], target: Path, problems: 
         return found
     try:
         for item in wanted:
-            check_name(item.name)
             try:
-                _copy(folder, item, target / item.name)
-                found[item.name] = target / item.name
-            except FileNotFoundError:
-                continue
+                if _copy(folder, item, target / item.name):
+                    found[item.name] = target / item.name
             except Dropped as error:
                 problems.append(f"{item.name}: {error}; dropped")
     finally:
@@ -67,38 +57,29 @@ def write_bounded(read: Callable[[int], bytes], destination: Path, limit: int) -
     """Copy up to ``limit`` bytes from ``read`` into a new file.
 
     Raises:
-        Dropped: there are more bytes, or the source cannot be read.
-        SandboxBroken: the host cannot write the file.
+        Dropped: there are more bytes.
+        SandboxBroken: the host cannot copy the file.
     """
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with destination.open("wb") as file:
-            copied = 0
-            while block := _read(read):
-                copied += len(block)
-                if copied > limit:
+            while block := read(CHUNK):
+                if file.tell() + len(block) > limit:
                     raise Dropped(f"over {limit} bytes")
                 file.write(block)
-    except Dropped:
+    except BaseException as error:
         destination.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise SandboxBroken(f"cannot write {destination}: {error.strerror}; free some space") from error
         raise
-    except OSError as error:
-        destination.unlink(missing_ok=True)
-        raise SandboxBroken(f"cannot write {destination}: {error.strerror}; free some space") from error
 
 
-def _read(read: Callable[[int], bytes]) -> bytes:
-    try:
-        return read(CHUNK)
-    except OSError as error:
-        raise Dropped(f"cannot be read ({error.strerror})") from error
-
-
-def _copy(folder: int, item: Collect, destination: Path) -> None:
+def _copy(folder: int, item: Collect, destination: Path) -> bool:
+    """Copy a file. Returns whether it exists."""
     try:
         source = os.open(item.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
-        raise
+        return False
     except OSError as error:
         why = {errno.ELOOP: "a symbolic link", errno.ENXIO: "no regular file"}.get(error.errno or 0)
         raise Dropped(why or f"cannot be read ({error.strerror})") from error
@@ -113,3 +94,4 @@ def _copy(folder: int, item: Collect, destination: Path) -> None:
         write_bounded(lambda size: os.read(source, size), destination, item.max_bytes)
     finally:
         os.close(source)
+    return True

@@ -71,7 +71,9 @@ class ContainerRunning:
         self._killed = time.monotonic()
         with contextlib.suppress(OSError):
             self._socket.sendall(b"k")
-        threading.Thread(target=self._kill_later, daemon=True).start()
+        timer = threading.Timer(_KILL_SECONDS, self._end_process_1)
+        timer.daemon = True
+        timer.start()
 
     def finish(self) -> Outcome:
         if self._outcome is None:
@@ -106,8 +108,8 @@ class ContainerRunning:
             if self._killed is not None and time.monotonic() - self._killed > _END_SECONDS:
                 raise SandboxBroken("the Docker engine cannot end a container: check docker ps and the engine's log")
 
-    def _kill_later(self) -> None:
-        if not self._over.wait(_KILL_SECONDS):
+    def _end_process_1(self) -> None:
+        if not self._over.is_set():
             with contextlib.suppress(Exception):  # ended, or the engine stopped: finish() handles both
                 self._api.kill(self._id, signal.SIGKILL)
 
@@ -128,8 +130,7 @@ class ContainerRunning:
                     self._report = report
                     break
         except (OSError, ValueError):  # the log's disk is full, or the engine stopped: the job must not block
-            with contextlib.suppress(Exception):
-                self._api.kill(self._id, signal.SIGKILL)
+            self._end_process_1()
         finally:
             self._ended = time.monotonic()
             self._output.end()

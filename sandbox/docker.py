@@ -45,10 +45,6 @@ try:
 except ImportError as error:
     print(error)
 """
-_PLACES = """
-import sysconfig
-print(sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sep="\\n")
-"""
 
 
 class DockerSandbox:
@@ -133,18 +129,16 @@ class DockerSandbox:
         if not names:
             return [], None
         if names not in self._masks:
-            paths = self._run((_HERE / "masks.py").read_text(), *names)
-            self._masks[names] = paths, self._stdlib(names) if stdlib.SOURCES in names else None
+            place, packages, *paths = self._run((_HERE / "masks.py").read_text(), *names)
+            apart = not packages.startswith(f"{place}/")  # otherwise the copy would hide the packages
+            library = (place, self._stdlib(names)) if stdlib.SOURCES in names and apart else None
+            self._masks[names] = paths, library
         return self._masks[names]
 
-    def _stdlib(self, names: tuple[str, ...]) -> tuple[str, Path] | None:
-        """None for an image whose packages lie in the folder of the standard library."""
-        place, packages = self._run(_PLACES)
-        if packages.startswith(f"{place}/"):
-            return None
-        copy = (_HERE / "stdlib.py").read_text()
-        key = f"{self._api.inspect_image(self.image)['Id']} {names}"
-        return place, stdlib.cached(key, lambda folder: self._run(copy, "{code}", *names, folder=folder))
+    def _stdlib(self, names: tuple[str, ...]) -> Path:
+        """The image's standard library without sources and these names."""
+        copy, image = (_HERE / "stdlib.py").read_text(), self._api.inspect_image(self.image)["Id"]
+        return layout.cached(f"{image} {names}", lambda folder: self._run(copy, "{code}", *names, folder=folder))
 
     def _run(self, program: str, *arguments: str, folder: Path | None = None) -> list[str]:
         """The lines that a trusted Python program prints in the image; it may write to ``folder``, its {code}."""

@@ -21,7 +21,7 @@ from sandbox.tools import output_of
 from sandbox.types import Device, SandboxBroken
 
 SAMPLE_SECONDS = 0.5  # between two samples; nvidia-smi itself takes some tenths of a second
-SLACK_MB = 512.0  # MiB that the driver itself allocates and frees
+SLACK_GB = 0.5  # units of 2**30 bytes that the driver itself allocates and frees
 PATIENCE = 10.0  # seconds for the driver to free memory
 MIB_PER_GB = 1024.0
 USABLE = 0.9  # share of a GPU; a larger vram_gb was set for a larger GPU
@@ -46,16 +46,16 @@ def nodes(device: Device, information: Path = Path("/proc/driver/nvidia/gpus"), 
     return [dev / name for name in (*_SHARED, *(f"nvidia{minor}" for minor in own)) if (dev / name).exists()]
 
 
-def gpus() -> dict[str, str]:
-    """UUID and model of each GPU, in the driver's order; empty without a driver."""
+def gpus() -> list[Device]:
+    """NVIDIA's GPUs of this machine, in the driver's order; empty without a driver."""
     lines = output_of("nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader").splitlines()
     listed = (line.partition(",") for line in lines if line.startswith("GPU-"))
-    return {uuid.strip(): model.strip() for uuid, _, model in listed}
+    return [Device("cuda", uuid.strip(), model=model.strip()) for uuid, _, model in listed]
 
 
 def devices() -> list[Device]:
     """The GPUs of this machine: NVIDIA's, then AMD's."""
-    return [*(Device("cuda", uuid, model=model) for uuid, model in gpus().items()), *amd.devices()]
+    return [*gpus(), *amd.devices()]
 
 
 def has_apple_gpu() -> bool:
@@ -77,7 +77,14 @@ class Memory:
 
 def memory(device: Device) -> Memory | None:
     """The memory of a GPU; None without a GPU or without its driver's tool."""
-    found = _memory_mb(device)
+    if device.kind == "rocm":
+        found = amd.memory_mb(device)
+    else:
+        try:
+            used, total = _query(device, "gpu=memory.used,memory.total").split(",")
+            found = float(used), float(total)
+        except ValueError:
+            found = None
     return None if found is None else Memory(found[0] / MIB_PER_GB, found[1] / MIB_PER_GB)
 
 
@@ -86,16 +93,15 @@ def held_gb(device: Device, root: int | None = None) -> float | None:
 
     Where the driver's tool lists none of them, or without ``root``: the memory in use. None without a GPU.
     """
-    held = _held_mb(device, root)
-    return None if held is None else held / MIB_PER_GB
+    if root and (listed := _listed_gb(device, root)) is not None:
+        return listed
+    return None if (now := memory(device)) is None else now.used_gb
 
 
 def check_free(device: Device, needed_gb: float | None = None) -> None:
     """Check that enough GPU memory is free for a job, waiting up to ``PATIENCE`` seconds.
 
-    Args:
-        device: the GPU.
-        needed_gb: memory that the job may use, in units of 2**30 bytes; by default half of the GPU.
+    ``needed_gb``: memory that the job may use, in units of 2**30 bytes; by default half of the GPU.
 
     Raises:
         SandboxBroken: other processes hold the memory; the message names them.
@@ -103,7 +109,7 @@ def check_free(device: Device, needed_gb: float | None = None) -> None:
     deadline = time.monotonic() + PATIENCE
     while (now := memory(device)) is not None:
         needed = min(needed_gb if needed_gb is not None else now.total_gb / 2, USABLE * now.total_gb)
-        if now.free_gb >= needed - SLACK_MB / MIB_PER_GB:
+        if now.free_gb >= needed - SLACK_GB:
             return
         if time.monotonic() > deadline:
             who = [f"{name} (process {pid}, {held or 0:.0f} MiB)" for pid, name, held in _processes(device)]
@@ -125,8 +131,8 @@ class MemoryWatch:
     def __init__(self, device: Device, limit_gb: float | None = None) -> None:
         """Measure the memory in use before the job starts. ``limit_gb``: the job's limit in units of 2**30 bytes."""
         self._device, self._limit = device, limit_gb
-        self._before = _held_mb(device)
-        self._peak = 0.0  # MiB
+        self._before = held_gb(device)
+        self._peak = 0.0  # in units of 2**30 bytes
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self.exceeded = False
@@ -134,33 +140,28 @@ class MemoryWatch:
     @property
     def peak_gb(self) -> float | None:
         """The largest sample in units of 10**9 bytes; None without samples."""
-        return round(self._peak * 2**20 / 1e9, 3) if self._peak else None
+        return round(self._peak * 2**30 / 1e9, 3) if self._peak else None
 
     def follow(self, root: int | None, kill: Callable[[], None]) -> None:
-        """Start sampling.
-
-        Args:
-            root: ancestor of the job's processes, if known.
-            kill: called at most once, when the job exceeds its limit.
-        """
+        """Start to sample below ``root``, if it is known; call ``kill`` once if the job exceeds its limit."""
         if self._before is not None:
             self._thread = threading.Thread(target=self._sample, args=(root, kill), daemon=True)
             self._thread.start()
 
     def _sample(self, root: int | None, kill: Callable[[], None]) -> None:
         while not self._over.is_set():
-            self._peak = max(self._peak, self._allocated_mb(root))
-            if self._limit is not None and self._peak > self._limit * MIB_PER_GB:
+            self._peak = max(self._peak, self._allocated_gb(root))
+            if self._limit is not None and self._peak > self._limit:
                 self.exceeded = True
                 kill()
                 return
             self._over.wait(SAMPLE_SECONDS)
 
-    def _allocated_mb(self, root: int | None = None) -> float:
-        """The MiB that are listed for the job; else those allocated since its start."""
-        if root and (listed := _listed_mb(self._device, root)) is not None:
+    def _allocated_gb(self, root: int | None = None) -> float:
+        """The memory that is listed for the job; else that allocated since its start."""
+        if root and (listed := _listed_gb(self._device, root)) is not None:
             return listed
-        used = _held_mb(self._device)
+        used = held_gb(self._device)
         return 0.0 if used is None or self._before is None else used - self._before
 
     def problems(self) -> list[str]:
@@ -174,9 +175,9 @@ class MemoryWatch:
             self._thread.join()
         found = [f"used more than {self._limit:.3g} GiB of the GPU's memory"] if self.exceeded else []
         deadline = time.monotonic() + PATIENCE
-        while (left := self._allocated_mb()) > SLACK_MB and not _processes(self._device):
+        while (left := self._allocated_gb()) > SLACK_GB and not _processes(self._device):
             if time.monotonic() > deadline:
-                return [*found, f"left {left:.0f} MB of the GPU's memory in use"]
+                return [*found, f"left {left * MIB_PER_GB:.0f} MB of the GPU's memory in use"]
             time.sleep(0.2)
         return found
 
@@ -193,29 +194,11 @@ def _processes(device: Device) -> list[tuple[int, str, float | None]]:
     return found
 
 
-def _held_mb(device: Device, root: int | None = None) -> float | None:
-    """The MiB that are listed for ``root`` and its descendants, else those in use on the GPU; None without a GPU."""
-    if root and (listed := _listed_mb(device, root)) is not None:
-        return listed
-    return None if (found := _memory_mb(device)) is None else found[0]
-
-
-def _listed_mb(device: Device, root: int) -> float | None:
-    """The MiB that are listed for a process and its descendants; None if none is."""
+def _listed_gb(device: Device, root: int) -> float | None:
+    """The memory that is listed for a process and its descendants; None if none is."""
     own = {root, *descendants(root)}
     listed = [held for pid, _, held in _processes(device) if pid in own and held is not None]
-    return sum(listed) if listed else None
-
-
-def _memory_mb(device: Device) -> tuple[float, float] | None:
-    """MiB in use and in total."""
-    if device.kind == "rocm":
-        return amd.memory_mb(device)
-    try:
-        used, total = _query(device, "gpu=memory.used,memory.total").split(",")
-        return float(used), float(total)
-    except ValueError:
-        return None
+    return sum(listed) / MIB_PER_GB if listed else None
 
 
 def _query(device: Device, what: str) -> str:

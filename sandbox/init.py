@@ -137,7 +137,7 @@ def reap(child: int) -> int | None:
 
 
 def drain(output: int, relay: Relay) -> None:
-    """Relay what is left in the pipe. All writers have ended."""
+    """Relay what is left in the pipe; without waiting, since a descriptor in an unread message can keep it open."""
     os.set_blocking(output, False)
     try:
         while data := os.read(output, 1 << 16):

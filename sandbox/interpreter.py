@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 _FOLDERS = "import json, sys; print(json.dumps([sys.base_prefix, sys.prefix, *sys.path]))"
 SECONDS = 60.0  # for the interpreter to start
@@ -30,17 +31,13 @@ def find_interpreter(path: str) -> Interpreter:
     """
     try:
         done = subprocess.run([path, "-I", "-c", _FOLDERS], capture_output=True, text=True, timeout=SECONDS)
-        found = [folder for folder in json.loads(done.stdout) if os.path.isdir(folder)]  # noqa: PTH112
+        found = [folder for folder in json.loads(done.stdout) if Path(folder).is_dir()]
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise ValueError(f"no Python that starts ({error})") from None
     real = [os.path.realpath(folder) for folder in found]
     folders = dict.fromkeys([*found[:2], *real[:2]])
-    outside = [folder for folder in found[2:] if not any(_holds(parent, folder) for parent in folders)]
+    outside = [folder for folder in found[2:] if not any(Path(folder).is_relative_to(parent) for parent in folders)]
     return Interpreter(os.path.abspath(path), (*folders, *outside))  # noqa: PTH100
 
 
 OWN = Interpreter()
-
-
-def _holds(parent: str, folder: str) -> bool:
-    return f"{folder}/".startswith(f"{parent.rstrip('/')}/")

@@ -11,7 +11,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sandbox.collect import check_name
@@ -41,11 +42,7 @@ _MOUNT = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def check_job(job: Job) -> None:
-    """Check what the caller specified.
-
-    Raises:
-        ValueError: no sandbox could run this job.
-    """
+    """Check what the caller specified. Raises ValueError: no sandbox could run this job."""
     if not job.argv:
         raise ValueError("a job needs a command")
     for name, mount in job.mounts.items():
@@ -95,8 +92,8 @@ def environment(job: Job, places: Mapping[str, str], temporary: str) -> dict[str
         "CUDA_VISIBLE_DEVICES": job.device.visible,
     }
     if job.device.threads > 0:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            env[name] = str(job.device.threads)
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        env |= dict.fromkeys(names, str(job.device.threads))
     return env | {name: fill(value, places) for name, value in job.env.items()}
 
 
@@ -108,6 +105,22 @@ def largest_file(limits: Limits) -> int:
 def scratch_bytes(job: Job) -> int:
     """Size of a file system in memory that the job writes to."""
     return int(min(job.limits.disk_gb, job.limits.memory_gb) * GB)
+
+
+def cached(key: str, make: Callable[[Path], object]) -> Path:
+    """The folder for ``key`` in the user's cache; ``make`` fills it at the first use."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overnight" / "stdlib"
+    folder = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=cache, ignore_cleanup_errors=True) as scratch:
+            content = Path(scratch) / "content"  # private until complete
+            content.mkdir()
+            make(content)
+            content.chmod(0o755)
+            if not folder.is_dir():  # another session may have been faster
+                content.rename(folder)
+    return folder
 
 
 def job_user() -> int:

@@ -2,6 +2,8 @@
 
     python -c SOURCE-OF-THIS-FILE NAME...
 
+prints the folders of the standard library and of packages, then the paths.
+
 Covers: the running Python with its site-packages, and Pythons below /usr that other programs bring along. Not covered:
 copies in archives, or under other names. Standard library only: it also runs inside a Docker image.
 """
@@ -56,4 +58,4 @@ def find(names: tuple[str, ...], folders: tuple[str, ...] = ()) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(find(tuple(sys.argv[1:]))))
+    print(*map(sysconfig.get_path, ("stdlib", "purelib")), *find(tuple(sys.argv[1:])), sep="\n")

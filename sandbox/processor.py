@@ -27,12 +27,11 @@ class ProcessorTime:
 
     def seconds(self, root: int | None) -> float:
         """Processor time until now; only the last sample counts once the root is gone (``root`` None)."""
-        running = descendants(root) if root else []
-        found = {pid: _ticks(pid) for pid in running}
-        self._own |= {pid: own for pid, (own, _) in found.items()}
-        ended = _ticks(root)[1] if root else 0
-        alive = sum(own + reaped for own, reaped in found.values()) + ended
-        self._most = max(self._most, alive, sum(self._own.values()))
+        if root:
+            found = {pid: _ticks(pid) for pid in descendants(root)}
+            self._own |= {pid: own for pid, (own, _) in found.items()}
+            alive = sum(own + reaped for own, reaped in found.values()) + _ticks(root)[1]
+            self._most = max(self._most, alive, sum(self._own.values()))
         return self._most / _TICKS
 
 

@@ -6,7 +6,7 @@ Covers: modules, as bytecode without docstrings; extension modules. NAMEs are le
 cover: names and texts that the bytecode contains. Standard library only: it also runs inside a Docker image.
 """
 
-# Imports delay the start in a container: no pathlib at the top.
+# Imports delay the start in a container: no pathlib here.
 # ruff: noqa: PTH103, PTH118
 
 from __future__ import annotations
@@ -17,11 +17,6 @@ import os
 import shutil
 import sys
 import sysconfig
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 SOURCES = "*.py"  # as a masked name: all sources of the standard library
 _LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
@@ -57,29 +52,6 @@ def _compile(source: str, target: str) -> None:
         return
     with open(target, "wb") as file:
         file.write(importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code))
-
-
-def cached(key: str, make: Callable[[Path], object]) -> Path:
-    """The folder for ``key`` in the user's cache; ``make`` fills it at the first use."""
-    import hashlib
-    import tempfile
-    from pathlib import Path
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overnight" / "stdlib"
-    folder = cache / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))  # private until complete
-        try:
-            content = scratch / "content"
-            content.mkdir()
-            make(content)
-            content.chmod(0o755)
-            if not folder.is_dir():  # another session may have been faster
-                content.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    return folder
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def branch(
     name: str,
     runs: str,
     target: str | None,
-) -> int:
+) -> None:
     state, settings = load(existing(runs, tag))
     notes: dict[int, str] = {}
     together = ""
@@ -38,4 +38,3 @@ def branch(
     print(made.name)
     size = f"{count(made.edits, 'edit')} in {count(made.commits, 'commit')}"
     say(f"{size}: git -C {quote(str(repo.top))} log {made.base[:10]}..{made.name}")
-    return 0

@@ -39,13 +39,8 @@ class Found:
     facts: os.stat_result
 
 
-def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: str) -> int:
-    """Remove or list the files.
-
-    Raises:
-        UsageError: a wrong bound, or the session is running and ``dry_run`` is not set.
-        OSError: a file cannot be removed.
-    """
+def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: str) -> None:
+    """Raises ``UsageError`` for a wrong bound, or if the session is running and ``dry_run`` is not set."""
     for flag, bound in (("--older-than", older_than), ("--larger-than", larger_than)):
         if not 0 <= bound < math.inf:
             raise UsageError(f"{flag} {bound:g}: must be a finite number, 0 or more.")
@@ -63,7 +58,6 @@ def clean(tag: str, older_than: float, larger_than: float, dry_run: bool, runs: 
             else:
                 found.path.unlink(missing_ok=True)
     say(summary(tag, chosen, dry_run))
-    return 0
 
 
 def bulky(run: Path, state: State) -> Iterator[Found]:

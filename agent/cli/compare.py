@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,7 @@ from agent.rundir.directory import RunDirectory
 def compare(
     methods: str | None, seeds: int | None, tag: str, json: bool, csv: bool, config: Path | None, **flags: Any
 ) -> int:
-    """Run or continue a comparison.
-
-    Returns:
-        130 if it stopped before every session was complete, else 0.
-    """
+    """Returns 130 if it stopped before every session was complete, else 0."""
     root = Path(flags.get("runs", "runs"))
     if tag and RunDirectory(root, tag).running():
         raise UsageError(f"comparison {tag} is already running. `overnight list` shows its sessions.")
@@ -34,8 +31,8 @@ def compare(
     if csv:
         sys.stdout.write(views.comparison_csv(comparison))
     else:
-        data, table = lambda: views.comparison_json(comparison, plan.tag), lambda: views.comparison_table(comparison)
-        show(json, data, table, paged=False)
+        as_json = partial(views.comparison_json, tag=plan.tag)
+        show(json, comparison, as_json, views.comparison_table, paged=False)
     say(f"the page: {page}")
     if not complete:
         say(f"stopped. `overnight compare --tag {plan.tag}` continues it.")

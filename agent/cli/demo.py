@@ -8,20 +8,19 @@ import sys
 import time
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from agent.cli.doctor import sandbox_finding
 from agent.cli.init import make_target
-from agent.cli.output import draw, live_view, say
-from agent.cli.run import finish
+from agent.cli.output import draw, say
+from agent.cli.run import run
 from agent.cli.runs import load
 from agent.errors import UsageError
 from agent.review.data.night import night_of
 from agent.review.report.report import write_report
 from agent.review.terminal.log import log_table
-from agent.rundir.directory import new_tag
-from agent.session import setup
+from agent.rundir.directory import RunDirectory, new_tag
 from agent.settings import make_settings
-from agent.target import load_target
 from agent.text import count
 
 ON_PLATEAU = 4  # trials of CMA-ES after eight edits of code without a keep
@@ -40,17 +39,14 @@ def demo(trials: int, sandbox: str, seed: int, runs: str, cache: str) -> int:
     (target.parent / ".gitignore").write_text("*\n")
     # without isolation only numbers of the hyperparameter block change
     edits_code = sandbox != "process"
-    proposer = {"proposer": "ideas", "on_plateau": ON_PLATEAU} if edits_code else {"proposer": "cma-es"}
-    settings = make_settings(
-        {"tag": tag, "target": str(target), **proposer, "sandbox": sandbox, "device": "cpu",
-         "calibrate": 4, "trials": trials, "seed": seed, "runs": runs, "cache": cache, "memory": "off"},
-        None,
-        load_target(target)[1],
-    )  # fmt: skip
+    proposer: dict[str, Any] = {"proposer": "ideas", "on_plateau": ON_PLATEAU} if edits_code else {"proposer": "cma-es"}
     source = "edits of code from the idea bank, and CMA-ES on plateaus" if edits_code else "proposed by CMA-ES"
     say(f"{count(trials, 'trial')} of a tiny language model: {source}; sandbox {sandbox}.")
-    directory = setup.start(settings, live_view(), say)
-    status = finish(directory)
+    status = run(
+        config=None, dry_run=False, tag=tag, target=str(target), **proposer, sandbox=sandbox, device="cpu",
+        calibrate=4, trials=trials, seed=seed, runs=runs, cache=cache, memory="off",
+    )  # fmt: skip
+    directory = RunDirectory(Path(runs), tag)
     state, _ = load(directory)
     if 0 in state.observed:
         report = write_report(directory.path)

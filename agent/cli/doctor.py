@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.output import draw, show
+from agent.cli.output import show
 from agent.errors import OvernightError
 from agent.llm.client import ChatModel, normal_base_url
 from agent.llm.sleep_mode import Sleeper
@@ -58,18 +58,12 @@ _WHY = {  # check that fails: the reason in the verdict
 def doctor(
     sandbox: bool, llm_base_url: str, target: Path | None, python: str, json: bool, runs: str, cache: str
 ) -> int:
-    """Print what this machine can run, and the checks.
-
-    Returns:
-        3 if a check fails that every session needs, else 0.
-    """
+    """Returns 3 if a check fails that every session needs, else 0."""
     findings = list(check(llm_base_url, Path(cache).expanduser(), Path(runs), python, target))
     if sandbox:
         findings += check_sandbox()
-    if json:
-        show(True, lambda: {"version": 1, "findings": [asdict(f) for f in findings]}, lambda: None)
-    else:
-        draw(_view(findings), widest=1000)  # commands to copy are never wrapped in a pipe
+    # in a pipe, no line with a command to copy is wrapped
+    show(json, findings, lambda found: {"version": 1, "findings": list(map(asdict, found))}, _view, False, 1000)
     return 3 if any(f.needed and not f.ok for f in findings) else 0
 
 
@@ -163,7 +157,7 @@ def _model_finding(base_url: str) -> Finding:
         if Sleeper(normal_base_url(base_url)).sleeping(timeout=5.0):
             return Finding("model server", True, f"asleep at {base_url}; a session wakes it")
     try:
-        info = ChatModel(base_url, timeout=5.0, patience=0.0, connect_patience=0.0).describe()
+        info = ChatModel(base_url, timeout=5.0, patience=0.0).describe()
     except OvernightError as error:
         mend = "overnight llm serve MODEL, then --llm-base-url URL"
         return Finding("model server", False, str(error).split(". ")[0], mend)

@@ -33,11 +33,7 @@ LIBRARIES = {  # module of an exception that no caller expected: what it speaks 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Returns:
-        The exit status. Only a bug leaves a traceback.
-    """
+    """Run one command and return its exit status. Only a bug leaves a traceback."""
     _print_anywhere()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
@@ -47,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         function, arguments = parse(words)
         status = function(**arguments)
         sys.stdout.flush()
-        return int(status or 0)
+        return status or 0
     except OvernightError as error:
         return _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
@@ -74,12 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{LIBRARIES[library]}: {type(error).__name__}: {clean(str(error))}", 3)
 
 
-def parse(words: list[str]) -> tuple[Callable[..., int], dict[str, Any]]:
-    """The function of the command and its keyword arguments.
-
-    Raises:
-        UsageError: an unknown command or option; names the nearest one.
-    """
+def parse(words: list[str]) -> tuple[Callable[..., int | None], dict[str, Any]]:
+    """The function of the command and its arguments. Raises ``UsageError`` that names the nearest command or option."""
     parser = build_parser()
     commands = commands_of(parser)
     if words[0] not in {**commands, **parser._option_string_actions}:

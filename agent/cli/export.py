@@ -17,7 +17,7 @@ from agent.observers.trackers.follow import send_run
 from agent.observers.trackers.track import TOOLS, parse_tracks
 from agent.review.data.export import Session, write_file
 from agent.review.data.export import export as text_of
-from agent.rundir.directory import RunDirectory
+from agent.rundir.directory import RunDirectory, writing
 from agent.space.space import SearchSpace
 from agent.text import count
 from agent.types import Param
@@ -25,12 +25,13 @@ from agent.types import Param
 FILES = ("optuna", "parquet")
 
 
-def export(tag: str | None, format: str, output: Path | None, runs: str, track: str | None = None) -> int:
+def export(tag: str | None, format: str, output: Path | None, runs: str, track: str | None = None) -> None:
     """``tag`` may name a comparison: its sessions are the studies, or the rows of one table."""
     if track is not None:
         if output is not None or format != "tsv":
             raise UsageError("--track sends the session to trackers: leave out --format and --output.")
-        return _send(existing(runs, tag), track, runs)
+        _send(existing(runs, tag), track, runs)
+        return
     sessions, settings = _sessions(tag, runs)
     if format in FILES:
         if output is None:
@@ -42,13 +43,13 @@ def export(tag: str | None, format: str, output: Path | None, runs: str, track: 
         )
     elif output is None:
         sys.stdout.write(text_of(sessions[0].state, format))
-        return 0
+        return
     else:
-        output.write_text(text_of(sessions[0].state, format), encoding="utf-8")
+        with writing(output):
+            output.write_text(text_of(sessions[0].state, format), encoding="utf-8")
     trials = count(sum(len(session.state.finished) for session in sessions), "trial")
     of = f" of {count(len(sessions), 'session')}" if len(sessions) > 1 else ""
     say(f"{output}: {trials}{of} as {format}")
-    return 0
 
 
 def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[str, Any]]:
@@ -69,7 +70,7 @@ def _sessions(tag: str | None, runs: str) -> tuple[Sequence[Session], Mapping[st
     return begun, {"run": plan.settings}
 
 
-def _send(directory: RunDirectory, setting: str, runs: str) -> int:
+def _send(directory: RunDirectory, setting: str, runs: str) -> None:
     """Send a session to trackers that hold it in part or not at all."""
     tracks = parse_tracks(setting, runs)
     if not tracks:
@@ -82,7 +83,6 @@ def _send(directory: RunDirectory, setting: str, runs: str) -> int:
                 f"{track}: {problem}. It holds {count(held, 'trial')} so far; the command adds the rest."
             )
         say(f"{track} holds {count(held, 'trial')}, the baseline included")
-    return 0
 
 
 def _space(settings: Mapping[str, Any]) -> Sequence[Param]:

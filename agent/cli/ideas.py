@@ -19,7 +19,7 @@ from agent.text import clean, safe
 _APPLIES = {True: "yes", False: "no", None: "—"}
 
 
-def ideas(name: str | None, target: str | None, json: bool) -> int:
+def ideas(name: str | None, target: str | None, json: bool) -> None:
     folder = Path(target or ".")
     bank = load_bank(folder)
     if name is not None:
@@ -32,11 +32,11 @@ def ideas(name: str | None, target: str | None, json: bool) -> int:
         path = load_target(folder)[0].path
         source = (folder / path).read_text(encoding="utf-8")
         applies = [applies_to(idea, source, path) for idea in bank]
-    rows = list(zip(bank, applies, strict=True))
-    return show(
+    show(
         json,
-        lambda: [idea_json(idea, fits) for idea, fits in rows],
-        lambda: _list(rows) if name is None else _page(*rows[0]),
+        list(zip(bank, applies, strict=True)),
+        lambda rows: [idea_json(idea, fits) for idea, fits in rows],
+        lambda rows: _list(rows) if name is None else _page(*rows[0]),
     )
 
 

@@ -24,7 +24,7 @@ from agent.trial.trusted_target import prepare as prepare_data
 from agent.trial.trusted_target import write_preset
 
 
-def init(directory: Path, preset: str | None, project: Path | None) -> int:
+def init(directory: Path, preset: str | None, project: Path | None) -> None:
     place = quote(str(directory))
     if project is not None:
         if preset:
@@ -33,26 +33,17 @@ def init(directory: Path, preset: str | None, project: Path | None) -> int:
         print(directory / "target.toml")
         next_step = f"next     overnight run --target {place} --proposer {proposer} --trials 0"
         print("\n".join([*notes, next_step]), file=sys.stderr, flush=True)
-        return 0
+        return
     preset = make_target(directory, preset)
     print(f"{directory}: the nanoGPT target, preset {preset}, in a fresh git repository.")
     print(f"First, one run: overnight run --target {place} --proposer cma-es --trials 0")
     print(
         f"Then: overnight run --target {place} --llm-base-url URL --hours 8, with your notes for the model in notes.md"
     )
-    return 0
 
 
 def make_target(directory: Path, preset: str | None) -> str:
-    """The nanoGPT target in a git repository with one commit.
-
-    Returns:
-        The preset; by default the one for this machine.
-
-    Raises:
-        UsageError: ``directory`` is a file or not empty.
-        EnvironmentProblem: the folder cannot be written, or git fails.
-    """
+    """Make a git repository with the nanoGPT target. Returns the preset; by default the one for this machine."""
     with _new_folder(directory):
         preset = write_preset(preset, directory)
         (directory / "notes.md").write_text(NOTES, encoding="utf-8")
@@ -70,10 +61,6 @@ def adopt(directory: Path, project: Path) -> tuple[list[str], str]:
 
     Returns:
         Notes on what a person must check or do, and options for a proposer that works.
-
-    Raises:
-        UsageError: there is no script, more than one could be meant, or files would be overwritten.
-        EnvironmentProblem: a folder cannot be written, or git fails.
     """
     folder = project.parent if project.is_file() else project
     if not folder.is_dir():
@@ -85,30 +72,26 @@ def adopt(directory: Path, project: Path) -> tuple[list[str], str]:
     script = find_script(project)
     text, notes = describe(script, modules_of(script), ignored_of(folder))
     proposer = "cma-es" if "[[hyperparameters]]" in text else "code --llm-base-url URL"
-    if directory.resolve() != folder.resolve():
-        with _new_folder(directory):
-            large = copy_files(folder, names, directory)
-            notes += [f"check    {name}: above 20 MB, not copied; use [target] mounts" for name in large]
-            _write(directory, text)
-        make_repository(directory, f"Copy {folder.resolve().name}")
-        return notes, proposer
-    if names is None:
+    copied = directory.resolve() != folder.resolve()
+    if not copied and names is None:
         raise UsageError(
             f"{folder} is not in a git repository. Run git init, git add and git commit there, or name a new folder "
             f"for a copy: overnight init {folder.resolve().name}-night --from {quote(str(project))}"
         )
-    _write(directory, text)
-    git, files = f"git -C {quote(str(directory))}", "target.toml notes.md"
-    return [*notes, f"then     {git} add {files} && {git} commit -m 'Add target.toml' {files}"], proposer
-
-
-def _write(directory: Path, text: str) -> None:
-    with writing(directory):
+    with _new_folder(directory) if copied else writing(directory):
+        large = copy_files(folder, names, directory) if copied else ()
         (directory / "target.toml").write_text(text, encoding="utf-8")
         if not (directory / "notes.md").exists():
             (directory / "notes.md").write_text(NOTES, encoding="utf-8")
     if approvals.protected_keys(directory, tomllib.loads(text)):
         approvals.trust(directory)
+    notes += [f"check    {name}: above 20 MB, not copied; use [target] mounts" for name in large]
+    if copied:
+        make_repository(directory, f"Copy {folder.resolve().name}")
+    else:
+        git, files = f"git -C {quote(str(directory))}", "target.toml notes.md"
+        notes.append(f"then     {git} add {files} && {git} commit -m 'Add target.toml' {files}")
+    return notes, proposer
 
 
 @contextmanager
@@ -122,34 +105,29 @@ def _new_folder(directory: Path) -> Iterator[None]:
         yield
 
 
-def trust(directory: Path) -> int:
-    if (directory / "run.toml").is_file():
-        found, name = _trust_run(directory), "run.toml"
+def trust(directory: Path) -> None:
+    name, here = "run.toml", directory.resolve()
+    if (here / name).is_file():
+        saved = load(RunDirectory(here.parent, here.name))[1]["run"]
+        approvals.trust_run(here, saved)
+        found = [f"{key} = {saved[key]!r}" for key in sorted(foreign_settings(saved))]
     else:
-        found, name = approvals.protected_keys(directory, read_tables(directory)), "target.toml"
+        name, found = "target.toml", approvals.protected_keys(directory, read_tables(directory))
         approvals.trust(directory)
     for entry in found:
         print(line(entry))
     entries = count(len(found), "protected entry", "protected entries")
     say(f"{directory / name} is trusted until it changes: {entries}.")
-    return 0
 
 
-def _trust_run(directory: Path) -> list[str]:
-    saved = load(RunDirectory(directory.resolve().parent, directory.resolve().name))[1]["run"]
-    approvals.trust_run(directory, saved)
-    return [f"{key} = {saved[key]!r}" for key in sorted(foreign_settings(saved))]
-
-
-def prepare(target: str, data: str | None, verify: bool, cache: str) -> int:
+def prepare(target: str, data: str | None, verify: bool, cache: str) -> None:
     prepared = prepare_data(load_target(Path(target))[0], cache, say, data or "", verify)
     if prepared is None:
         what = f'{target}: a target with score = "stdout" reads its own data'
         if data:
             raise UsageError(f"--data {data}: {what}. Name folders in mounts of target.toml.")
         say(f"{what}: nothing to prepare.")
-        return 0
+        return
     print(prepared.directory)
     for split, tokens in prepared.tokens.items():
         say(f"{split}: {tokens:,} tokens")
-    return 0

@@ -27,11 +27,11 @@ from agent.types import Measurement
 KNOWN = 1_000_000  # degrees of freedom of a noise that is given, not estimated
 
 
-def judge(file: Path, noise_sd: float, policy: str, json: bool) -> int:
+def judge(file: Path, noise_sd: float, policy: str, json: bool) -> None:
     if not 0 <= noise_sd < math.inf:
         raise UsageError(f"--noise-sd {noise_sd}: must be a finite number, 0 or more.")
     rows = judge_published(read_tsv(file), noise_sd, policy_from(policy))
-    return show(json, lambda: rows, lambda: published_table(rows, noise_sd))
+    show(json, rows, list, lambda found: published_table(found, noise_sd))
 
 
 def judge_published(rows: Sequence[Row], noise_sd: float, policy: Policy) -> list[dict[str, Any]]:

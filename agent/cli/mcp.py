@@ -43,7 +43,7 @@ Outcome = Literal[Status, Ending, Decision, "lost", ""]
 CURVE_POINTS = 20  # of a loss curve: an agent reads the shape, not each point
 
 
-def serve(runs: str) -> int:
+def serve(runs: str) -> None:
     try:
         from mcp.server.mcpserver import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
@@ -68,7 +68,6 @@ def serve(runs: str) -> int:
     if sys.stdin.isatty():
         say("An editor starts this command and uses its stdin and stdout: see docs/how-to/editor.md. Ctrl-C ends it.")
     server.run()
-    return 0
 
 
 class Tools:

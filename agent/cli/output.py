@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
 
@@ -16,21 +16,29 @@ from agent.observers.terminal import LiveView
 from agent.review.terminal.pager import page
 from agent.rundir.detach import detached
 
+T = TypeVar("T")
+
 
 def say(text: str) -> None:
     """Print progress."""
     print(text, file=sys.stderr, flush=True)
 
 
-def show(as_json: bool, data: Callable[[], Any], renderable: Callable[[], Any], paged: bool = True) -> int:
-    """Print ``data`` as JSON, or ``renderable`` for a person, in a pager if ``paged``. Returns exit status 0."""
+def show(
+    as_json: bool,
+    found: T,
+    data: Callable[[T], Any],
+    view: Callable[[T], RenderableType],
+    paged: bool = True,
+    widest: int = 200,
+) -> None:
+    """Print ``data(found)`` as JSON, or ``view(found)`` for a person, in a pager if ``paged``."""
     if as_json:
-        print(_dumps(data()))
+        print(_dumps(data(found)))
     elif paged and sys.stdout.isatty():
-        page(Console(highlight=False), renderable())
+        page(Console(highlight=False), view(found))
     else:
-        draw(renderable())
-    return 0
+        draw(view(found), widest)
 
 
 def _dumps(data: Any) -> str:

@@ -21,11 +21,7 @@ from agent.replay.view import plan_words, result_json, shown_of
 
 
 def replay(check: bool, yes: bool, json: bool, runs: str, **options: Any) -> int:
-    """Replay a branch.
-
-    Returns:
-        130 if interrupted; 1 with ``check`` if the branch does not reproduce; else 0.
-    """
+    """Returns 130 if interrupted; 1 with ``check`` if the branch does not reproduce; else 0."""
     result = _train_again(prepare_replay(Path(runs), say, **options), yes, json)
     if result is None:
         return 130
@@ -33,11 +29,7 @@ def replay(check: bool, yes: bool, json: bool, runs: str, **options: Any) -> int
 
 
 def promote(yes: bool, json: bool, runs: str, **options: Any) -> int:
-    """Promote the kept edits of a session.
-
-    Returns:
-        130 if interrupted; else 0.
-    """
+    """Returns 130 if interrupted; else 0."""
     prepared = prepare_promotion(Path(runs), say, **options)
     result = _train_again(prepared, yes, json)
     if result is None:
@@ -64,7 +56,7 @@ def _train_again(prepared: Prepared, yes: bool, json: bool) -> Result | None:
         return None
     result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
     shown = shown_of(result)
-    show(json, lambda: result_json(result), lambda: terminal(shown), paged=False)
+    show(json, result, result_json, lambda _result: terminal(shown), paged=False)
     page = prepared.directory.path / f"{plan.kind}.html"
     try:
         write(shown, page)

@@ -10,11 +10,11 @@ from agent.replay.shown import write
 from agent.review.report.report import write_report
 
 
-def report(tag: str | None, runs: str) -> int:
+def report(tag: str | None, runs: str) -> None:
     directory = existing(runs, tag, replays=tag is not None)
     if not is_replay(directory):
         print(write_report(directory.path))
-        return 0
+        return
     found = read_recorded(directory)
     for problem in found.damage:
         say(problem)
@@ -23,4 +23,3 @@ def report(tag: str | None, runs: str) -> int:
     place = directory.path / f"{found.kind}.html"
     write(found.shown, place)
     print(place)
-    return 0

@@ -22,37 +22,33 @@ from agent.review.terminal.status import status_panel
 from agent.rundir.directory import RunDirectory, find_replays
 
 
-def list_runs(json: bool, runs: str) -> int:
+def list_runs(json: bool, runs: str) -> None:
     folder = folder_of_runs(runs)
-    rows = overview(folder, say)
-    show(json, lambda: rows, lambda: runs_table(rows))
+    show(json, overview(folder, say), list, runs_table)
     if others := find_replays(folder):
         say(f"Replays and promotions: {', '.join(others)}. `overnight watch NAME` shows one.")
-    return 0
 
 
-def status(tag: str | None, json: bool, runs: str) -> int:
-    night = night_now(existing(runs, tag))
-    return show(json, lambda: status_json(night), lambda: status_panel(night))
+def status(tag: str | None, json: bool, runs: str) -> None:
+    show(json, night_now(existing(runs, tag)), status_json, status_panel)
 
 
 def night_now(directory: RunDirectory) -> Night:
     """The data of a session at this moment, with what it does now."""
     state, settings = load(directory)
-    last_sign = max(state.last_time, read_heartbeat(directory.progress)[0])
+    last_sign = max(state.last_time, read_heartbeat(directory.progress).time)
     waits = branch_waits(directory.tag, state, settings)
     return night_of(state, settings, time.time(), directory.running(), last_sign, branch_waits=waits)
 
 
-def log(tag: str | None, all: bool, status: str, source: str, text: str, json: bool, runs: str) -> int:
+def log(tag: str | None, all: bool, status: str, source: str, text: str, json: bool, runs: str) -> None:
     night = night_of(*load(existing(runs, tag)))
     filters = {"status": status, "source": source, "words": text}
-    return show(json, lambda: log_json(select(night.attempts, **filters)), lambda: log_table(night, all=all, **filters))
+    show(json, night, lambda n: log_json(select(n.attempts, **filters)), lambda n: log_table(n, all=all, **filters))
 
 
-def show_attempt(tag: str | None, number: int, json: bool, runs: str) -> int:
-    found = details(existing(runs, tag), number)
-    return show(json, lambda: show_json(found), lambda: show_view(found))
+def show_attempt(tag: str | None, number: int, json: bool, runs: str) -> None:
+    show(json, details(existing(runs, tag), number), show_json, show_view)
 
 
 def details(directory: RunDirectory, number: int) -> Details:
@@ -65,9 +61,8 @@ def details(directory: RunDirectory, number: int) -> Details:
     return details_of(record, state, directory.path)
 
 
-def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) -> int:
-    found = pair(existing(runs, tag), a, b, target)
-    return show(json, lambda: diff_json(found), lambda: compare_view(found))
+def diff(tag: str, a: str, b: str, json: bool, runs: str, target: str | None) -> None:
+    show(json, pair(existing(runs, tag), a, b, target), diff_json, compare_view)
 
 
 def pair(directory: RunDirectory, a: str, b: str, target: str | None) -> Pair:

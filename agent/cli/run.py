@@ -66,11 +66,7 @@ def _more(directory: RunDirectory, done: int) -> str:
 
 
 def finish(directory: RunDirectory) -> int:
-    """Print the result of a session that ended and the next commands.
-
-    Returns:
-        130 for a session that was stopped at once, else 0.
-    """
+    """Print the result of a session that ended and the next commands. Returns 130 if it was stopped at once, else 0."""
     row(directory, say)  # the cached row makes the next `overnight list` fast
     state, settings = load(directory)
     tag = directory.tag

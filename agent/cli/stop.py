@@ -8,9 +8,8 @@ from agent.errors import UsageError
 from agent.rundir.directory import RunDirectory
 
 
-def stop(tag: str, now: bool, runs: str) -> int:
+def stop(tag: str, now: bool, runs: str) -> None:
     say(ask_to_stop(existing(runs, tag, replays=True), now))
-    return 0
 
 
 def ask_to_stop(directory: RunDirectory, now: bool) -> str:

@@ -9,7 +9,6 @@ import os
 import select
 import sys
 import termios
-import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +28,7 @@ REFRESH = 0.5  # seconds
 QUIT = ("q", "Q", "\x03", "\x1b")
 
 
-def watch(tag: str | None, runs: str) -> int:
+def watch(tag: str | None, runs: str) -> None:
     """Show it live; once where stdout is no terminal."""
     directory = existing(runs, tag, replays=True)
     watched = WatchedReplay(directory) if is_replay(directory) else Watched(directory)
@@ -45,36 +44,30 @@ def watch(tag: str | None, runs: str) -> int:
     for problem in watched.damage:
         say(problem)
     console.print(picture)
-    return 0
 
 
 @contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
     """A function that waits up to so many seconds for a key; it returns "" without a key or a keyboard."""
-    try:
-        stdin = sys.stdin.fileno()
-        before = termios.tcgetattr(stdin)
-    except (OSError, ValueError, termios.error):
-        yield no_key
-        return
+    keyboards = []
+    with suppress(OSError, ValueError, termios.error):
+        before = termios.tcgetattr(sys.stdin.fileno())
+        keyboards.append(sys.stdin.fileno())
 
     def pressed(seconds: float) -> str:
-        ready, _, _ = select.select([stdin], [], [], seconds)
-        return os.read(stdin, 1).decode(errors="replace") if ready else ""
+        ready, _, _ = select.select(keyboards, [], [], seconds)
+        return os.read(ready[0], 1).decode(errors="replace") if ready else ""
 
     try:
-        tty.setcbreak(stdin)
+        for keyboard in keyboards:
+            tty.setcbreak(keyboard)
         yield pressed
     finally:
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+        for keyboard in keyboards:
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
-def no_key(seconds: float) -> str:
-    time.sleep(seconds)
-    return ""
-
-
-def serve(host: str, port: int, token: str, runs: str) -> int:
+def serve(host: str, port: int, token: str, runs: str) -> None:
     try:
         from agent.web import app
     except ImportError:
@@ -88,4 +81,3 @@ def serve(host: str, port: int, token: str, runs: str) -> int:
     except (OSError, OverflowError) as error:
         problem = str(error).rstrip(".")
         raise UsageError(f"--host {host} --port {port}: {problem}. Choose another with --port.") from None
-    return 0

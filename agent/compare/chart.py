@@ -22,7 +22,10 @@ def curves(comparison: Comparison, width: int = 960, height: int = 400) -> str:
         svg.add(root, "text", "Nothing was measured yet.", cls="tick", x=20, y=30)
         return svg.render(root)
     box = svg.Box(62 if width > 600 else 54, 26, width - 14, height - 26)
-    low, high = _range(values)
+    low, high = min(values), max(values)
+    if len(values) > 20:  # a few very bad values do not flatten all curves
+        high = min(high, low + TOO_HIGH * max(quantiles(values, n=20)[-1] - low, 1e-12))
+    low, high = padded(low, high)
     last = max(1, *(points[-1][0] for points in bands if points))
     x, scale = svg.linear(0, last, box.left, box.right), svg.linear(low, high, box.bottom, box.top)
 
@@ -42,11 +45,3 @@ def curves(comparison: Comparison, width: int = 960, height: int = 400) -> str:
             mark = svg.add(root, "path", cls=f"method m{k}", d=svg.line([(x(t), y(mean)) for t, mean, _ in points]))
             svg.tip(mark, f"{method}: {text.number(points[-1][1])} after {text.count(points[-1][0], 'trial')}")
     return svg.render(root)
-
-
-def _range(values: list[float]) -> tuple[float, float]:
-    """The range of the y axis; a few very bad values do not flatten all curves."""
-    low, high = min(values), max(values)
-    if len(values) > 20:
-        high = min(high, low + TOO_HIGH * max(quantiles(values, n=20)[-1] - low, 1e-12))
-    return padded(low, high)

@@ -48,13 +48,7 @@ class Plan:
 
 
 def make_plan(methods: str | None, seeds: int | None, tag: str, config: Path | None, flags: Mapping[str, Any]) -> Plan:
-    """Plan a new comparison or continue an old one, and save the plan.
-
-    A comparison that continues may get more methods and seeds, but no other settings.
-
-    Raises:
-        UsageError: names the option.
-    """
+    """Plan and save a new comparison, or continue an old one with more methods and seeds, but no other settings."""
     root = Path(flags.get("runs", "runs"))
     tag = tag or new_tag(root, "cmp-")
     place = RunDirectory(root, tag).path / "compare.toml"

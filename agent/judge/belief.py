@@ -168,7 +168,8 @@ class Belief:
 
     def forget_seeds(self, kept: Collection[int]) -> None:
         """Drop the effects of seeds that will not run again, so that the state stays small."""
-        self._filters.forget_seeds(kept)
+        seeds = [name for name in self._filters.index if isinstance(name, SeedEffect) and name.trial is None]
+        self._filters.remove([name for name in seeds if name.seed not in kept])
 
     # what is known
 
@@ -246,7 +247,8 @@ class Belief:
                     unknown.append(at)
                 else:
                     matrix[:, at, own] = np.sqrt(1 - share**2)
-        filters.transform(matrix)
+        filters.mean = (matrix @ filters.mean[:, :, None])[:, :, 0]
+        filters.covariance = matrix @ filters.covariance @ matrix.transpose(0, 2, 1)
         for at in unknown:
             filters.covariance[:, at, at] += (1 - share**2) * self._shared
 

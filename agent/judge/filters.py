@@ -106,11 +106,6 @@ class Filters:
         self.index = dict(zip(self.index, range(SLOPE + 1, len(left)), strict=True))
         self.stand_ins = {edit: found for edit, found in self.stand_ins.items() if edit in self.index}
 
-    def forget_seeds(self, kept: Collection[int]) -> None:
-        """Drop the effects of seeds that will not run again, so that the state stays small."""
-        seeds = [name for name in self.index if isinstance(name, SeedEffect) and name.trial is None]
-        self.remove([name for name in seeds if name.seed not in kept])
-
     # the runs
 
     def step(self, variance: Array | float) -> None:
@@ -134,11 +129,6 @@ class Filters:
         """Read a value that differs from its prediction by ``error``, of variance ``variance``."""
         self.mean = self.mean + column * (error / variance)[:, None]
         self.covariance = self.covariance - column[:, :, None] * column[:, None, :] / variance[:, None, None]
-
-    def transform(self, matrix: Array) -> None:
-        """Replace the state by ``matrix`` (F x n x n) times the state."""
-        self.mean = (matrix @ self.mean[:, :, None])[:, :, 0]
-        self.covariance = matrix @ self.covariance @ matrix.transpose(0, 2, 1)
 
     # blocks of filters
 

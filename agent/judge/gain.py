@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from agent.judge.noise import Noise, standard_error
-from agent.types import Goal, Measurement
+from agent.types import Goal, Measurement, values_of
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,11 @@ def gain_of_runs(
 
     Runs on a type that only one side has do not count; see ``on_shared_devices``.
     """
-    old, new = (_by_device(runs) for runs in on_shared_devices(before, after))
-    if old.keys() != new.keys():  # no shared type: the ledger is older than types of device
-        old, new = ({"": [value for values in side.values() for value in values]} for side in (old, new))
-    parts = [part for kind in new if (part := gain_of(old[kind], new[kind], goal, noise))]
+    kinds, parts = _shared_types(before, after), list[Gain]()
+    for kind in kinds or [""]:
+        old, new = (values_of(run for run in runs if not kinds or run.device_type == kind) for runs in (before, after))
+        if part := gain_of(old, new, goal, noise):
+            parts.append(part)
     if not parts:
         return None
     errors = [part.se for part in parts if part.se is not None]
@@ -64,9 +65,14 @@ def on_shared_devices(
 
     A time budget buys more training on faster hardware, so values of different types are not comparable.
     """
-    shared = _by_device(before).keys() & _by_device(after).keys()
-    old, new = ([run for run in runs if not shared or run.device_type in shared] for runs in (before, after))
+    kinds = _shared_types(before, after)
+    old, new = ([run for run in runs if not kinds or run.device_type in kinds] for runs in (before, after))
     return old, new
+
+
+def _shared_types(before: Sequence[Measurement], after: Sequence[Measurement]) -> list[str]:
+    known = {run.device_type for run in before if run.counts}
+    return list(dict.fromkeys(run.device_type for run in after if run.counts and run.device_type in known))
 
 
 def without_screening_run(runs: Sequence[Measurement]) -> tuple[Measurement, ...]:
@@ -76,11 +82,3 @@ def without_screening_run(runs: Sequence[Measurement]) -> tuple[Measurement, ...
     """
     later = tuple(run for run in runs if run.role != "screen")
     return later if any(run.value is not None for run in later) else tuple(runs)
-
-
-def _by_device(runs: Iterable[Measurement]) -> dict[str, list[float]]:
-    groups: dict[str, list[float]] = {}
-    for run in runs:
-        if run.value is not None and run.role != "test":
-            groups.setdefault(run.device_type, []).append(run.value)
-    return groups

@@ -51,11 +51,7 @@ def pooled_noise(groups: Iterable[Sequence[float]]) -> Noise:
 
 
 def calibrated(runs: Sequence[tuple[int, float]]) -> tuple[list[float], float]:
-    """Return the values of calibration runs, given as (seed, value), and their standard deviation.
-
-    Raises:
-        ValueError: The values do not vary, or there are fewer than two.
-    """
+    """Return the values of (seed, value) and their standard deviation. Raises ValueError if it is 0 or unknown."""
     values = [value for _, value in runs]
     spread = stdev(values) if len(values) > 1 else 0.0
     if not spread > 0:

@@ -58,7 +58,5 @@ def decide(
     runs = [Next(seed, True) for seed in seeds if seed not in evidence.candidate]
     if evidence.candidate:
         runs += [Next(seed, False) for seed in seeds if seed not in evidence.incumbent]
-    if not runs:
-        return "revert", found
     falls = belief.information(evidence.trial, runs)
     return runs[falls.index(max(falls))], found

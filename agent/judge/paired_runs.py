@@ -10,7 +10,7 @@ from agent.judge.belief import Belief
 from agent.judge.paired import window
 from agent.judge.sharing import InitialWeights
 from agent.ledger.events import Candidate, Event, Judged, Measured, Moved, SessionStarted
-from agent.types import Measurement
+from agent.types import Measurement, Verdict
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,8 @@ class PairedRuns:
         self._devices: dict[str, _OnDevice] = {}
         self._trials: dict[str, int] = {}  # candidate: its trial
         self._keeps_in: dict[str, int] = {}  # commit: kept edits that it stands on, or contains once it is kept
-        self._decided: set[int] = set()
-        self._kept: list[int] = []
-        self._reported: list[_Keep] = []  # by the verdicts
+        self._kept: dict[int, bool] = {}  # of the decided trials
+        self._reported: list[_Keep] = []  # kept edits by the verdicts
         self._parents: dict[str, str] = {}  # candidate: measured commit below it
         self._measured_as: dict[str, str] = {}  # accepted commit: its candidate
         self._initial: dict[tuple[str, int], str] = {}  # commit and seed: hash of the initial weights
@@ -93,17 +92,16 @@ class PairedRuns:
                 self._keeps_in[event.baseline] = 0
             case Candidate():
                 self._trials[event.commit] = event.trial
-                self._keeps_in[event.commit] = self._keeps_in.get(event.parent, len(self._kept))
+                self._keeps_in[event.commit] = self._keeps_in.get(event.parent, len(self._reported))
                 self._parents[event.commit] = self._measured_as.get(event.parent, event.parent)
             case Measured(measurement=run) if run.value is not None and run.role != "test":
                 self._measured(run, self._sign * run.value)
             case Measured(measurement=run) if run.status == "stopped" and run.prediction is not None:
                 self._measured(run, self._sign * run.prediction.value, run.prediction.se)
             case Judged():
-                verdict = event.verdict
-                self._judged(event.trial, verdict.decision == "keep", verdict.gain or 0.0, verdict.gain_se or 0.0)
+                self._judged(event.trial, event.verdict)
             case Moved():
-                self._keeps_in[event.commit] = len(self._kept)
+                self._keeps_in[event.commit] = len(self._reported)
                 commits = [commit for commit, trial in self._trials.items() if trial == event.trial]
                 self._measured_as[event.commit] = commits[-1] if commits else event.commit
 
@@ -114,9 +112,10 @@ class PairedRuns:
         if trial is None and device.belief is None:
             device.baseline.append((run.seed, z))
             return
-        if trial in self._decided and trial not in self._kept:
+        kept = None if trial is None else self._kept.get(trial)
+        if kept is False:
             return  # the run was in flight when its edit was dropped
-        under_test = None if trial in self._kept else trial
+        under_test = None if kept else trial
         belief = device.start() if under_test is None else self.of(run.device_type, under_test, self._weights(run))
         if belief is not None:
             missing = device.keeps[self._keeps_in[run.commit] :]
@@ -131,25 +130,25 @@ class PairedRuns:
             return "unknown"
         return "equal" if run.initial_hash == before else "different"
 
-    def _judged(self, trial: int, kept: bool, gain: float, se: float) -> None:
-        self._decided.add(trial)
-        keep, tried = _Keep(gain, se, shares=True), list[_OnDevice]()
+    def _judged(self, trial: int, verdict: Verdict) -> None:
+        kept = self._kept[trial] = verdict.decision == "keep"
+        shares, tried = True, list[_OnDevice]()
         for device in self._devices.values():
             if device.belief is not None and trial in device.open:
                 estimate = device.belief.estimate(trial)
-                keep = _Keep(estimate.gain, estimate.se, estimate.shares > 0.5)
+                shares = estimate.shares > 0.5
                 device.belief.close(trial, kept)
                 device.open.discard(trial)
-                device.keeps.extend([keep] if kept else [])
+                device.keeps.extend([_Keep(estimate.gain, estimate.se, shares)] if kept else [])
                 tried.append(device)
         if not kept:
             return
-        self._kept.append(trial)
-        self._keeps_in.update({commit: len(self._kept) for commit, of in self._trials.items() if of == trial})
-        self._reported.append(_Keep(gain, se, keep.shares))
+        self._reported.append(_Keep(verdict.gain or 0.0, verdict.gain_se or 0.0, shares))
+        count = len(self._reported)
+        self._keeps_in.update({commit: count for commit, of in self._trials.items() if of == trial})
         for device in self._devices.values():
             if device not in tried:
                 device.add(self._reported[-1])
             if device.belief is not None:
-                same = keep.shares or device in tried  # seeds have the effects that this device knows
-                device.belief.forget_seeds(self.window(len(self._kept)) if same else ())
+                same = shares or device in tried  # seeds have the effects that this device knows
+                device.belief.forget_seeds(self.window(count) if same else ())

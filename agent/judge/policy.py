@@ -217,11 +217,7 @@ def undone(runs: Sequence[Measurement], noise: Noise, reason: str) -> Verdict:
 
 
 def policy_from(name: str, **constants: Any) -> Policy:
-    """Return the policy ``name`` with these constants.
-
-    Raises:
-        UsageError: There is no such policy; names the nearest.
-    """
+    """Return the policy ``name`` with these constants. Raises UsageError, with the nearest name, if there is none."""
     check_choice(name, NAMES, "policy")
     return Policy(name, **constants)
 

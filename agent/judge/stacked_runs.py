@@ -49,12 +49,12 @@ class StackedRuns:
     @property
     def weights(self) -> tuple[Weight, ...]:
         """What each undecided edit is worth after the last run."""
-        return tuple(self._weight(trial, edit) for trial, edit in self.edits.items())
+        return tuple(map(self._weight, self.edits))
 
     def worth(self, trial: int) -> Worth:
         """The posterior of an edit in ``edits``."""
         assert self.weighing is not None
-        return self.weighing.worth(trial)
+        return self.weighing.worth[trial]
 
     def last_step(self, trial: int) -> Step:
         """What an edit has come to if no run will follow: "keep" or "drop"."""
@@ -65,8 +65,8 @@ class StackedRuns:
         pairs = [pair for pair in self.pinned if trial in pair]
         return {trial} in pairs or (None if pairs else False)
 
-    def _weight(self, trial: int, edit: Undecided) -> Weight:
-        worth, (carried, others) = self.worth(trial), self._values[trial]
+    def _weight(self, trial: int) -> Weight:
+        worth, edit, (carried, others) = self.worth(trial), self.edits[trial], self._values[trial]
         return Weight(
             trial=trial,
             probability=round(worth.probability, 6),

@@ -57,7 +57,7 @@ class Weighing:
         self._logs = np.zeros((len(CORRELATIONS), len(SCALES)))  # log evidence
         self._decided = np.zeros(len(_MEANS))  # effects of decided edits, by component of the mixture
         self._parts: dict[int, Array] = {}  # the same of each undecided one
-        self._worth: dict[int, Worth] = {}
+        self.worth: dict[int, Worth] = {}  # of each undecided edit after the last run
         self._outside: set[int] = set()  # edits whose effect is outside the mixture
         for seed, z in calibration:
             self.observe(seed, z)
@@ -70,10 +70,8 @@ class Weighing:
         """Add the effect of a new edit."""
         weights = self.mixture()
         centre = float(weights @ _MEANS)
-        variance = float(weights @ (_MEANS**2 + _VARIANCES)) - centre**2
-        self._filters.add_edit(
-            EditEffect(trial), centre * np.sqrt(self._sigma2()), np.full(len(CORRELATIONS), variance)
-        )
+        variance = np.full(len(CORRELATIONS), float(weights @ (_MEANS**2 + _VARIANCES)) - centre**2)
+        self._filters.add_edit(EditEffect(trial), centre * np.sqrt(self._sigma2()), variance)
 
     def observe(
         self,
@@ -116,8 +114,8 @@ class Weighing:
             variance = np.maximum(variance, error**2 / sigma2 / WILD**2)
         filters.update(column, error, variance)
         prior, weights, sigma2 = self.mixture(), self.weights(), self._sigma2()
-        for trial in dict.fromkeys((*self._worth, *new)):
-            self._worth[trial] = self._read(trial, prior, weights, sigma2)
+        for trial in dict.fromkeys((*self.worth, *new)):
+            self.worth[trial] = self._read(trial, prior, weights, sigma2)
         return ruined
 
     def close(self, trial: int, kept: bool) -> None:
@@ -130,14 +128,10 @@ class Weighing:
             filters.covariance[:, :, LEVEL] += filters.covariance[:, :, at]
         filters.remove([EditEffect(trial)])
         filters.mean, filters.covariance = map(np.ascontiguousarray, (filters.mean, filters.covariance))  # faster sums
-        self._worth.pop(trial, None)
+        self.worth.pop(trial, None)
         self._outside.discard(trial)
 
     # what is known
-
-    def worth(self, trial: int) -> Worth:
-        """The posterior of an undecided edit after the last run."""
-        return self._worth[trial]
 
     def mixture(self) -> Array:
         """The weights of the prior now, by all edits seen (empirical Bayes)."""

@@ -19,6 +19,19 @@ from agent.ledger.events import Event, NotAnEvent, decode, encode
 from agent.ledger.state import LedgerDamaged, State, StateBuilder
 
 
+def whole_lines(data: bytes) -> list[bytes]:
+    """The lines of a ledger, without a torn last one. Some file systems end a torn line with a line feed."""
+    *lines, unfinished = data.split(b"\n")
+    if lines and not unfinished:
+        try:
+            decode(lines[-1])
+        except NotAnEvent:
+            pass
+        except ValueError:
+            lines.pop()
+    return lines
+
+
 def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
     """Decode the bytes of a ledger.
 
@@ -28,23 +41,16 @@ def parse(data: bytes, name: str = "ledger.jsonl") -> tuple[list[Event], int]:
     Raises:
         LedgerDamaged: a line is not an event of this schema, and is not a torn last line.
     """
-    events: list[Event] = []
-    good = 0
-    *lines, unfinished = data.split(b"\n")
+    events, lines = [], whole_lines(data)
     for number, line in enumerate(lines, start=1):
         try:
-            event = decode(line)
+            events.append(decode(line))
         except ValueError as error:
-            last = number == len(lines) and not unfinished
-            if last and not isinstance(error, NotAnEvent):  # some file systems end a torn line with a line feed
-                break
             raise LedgerDamaged(
                 f"{name}, line {number}: {error}. The lines before it are sound. "
                 f"Move the damaged line out of the file to continue without it."
             ) from None
-        events.append(event)
-        good += len(line) + 1
-    return events, good
+    return events, sum(len(line) + 1 for line in lines)
 
 
 def read(path: Path) -> list[Event]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.ledger.events import Asked, Event, NotAnEvent, OfTrial, decode
+from agent.ledger.events import Asked, Event, OfTrial, decode
+from agent.ledger.journal import whole_lines
 from agent.ledger.state import LedgerDamaged, State, StateBuilder
 from agent.types import Proposal, Record
 
@@ -49,11 +50,9 @@ class LedgerTail:
         try:
             with self._path.open("rb") as file:
                 file.seek(self._read)
-                lines = file.read().split(b"\n")[:-1]
+                lines = whole_lines(file.read())
         except FileNotFoundError:
             return
-        if lines and _torn(lines[-1]):
-            lines.pop()
         self._read += sum(len(line) + 1 for line in lines)
         for number, line in enumerate(lines, start=self._lines + 1):
             try:
@@ -71,15 +70,6 @@ def read_state(path: Path) -> tuple[State, list[str]]:
     tail = LedgerTail(path, StateBuilder.apply)
     tail.look()
     return tail.builder.state(), tail.damage
-
-
-def _torn(line: bytes) -> bool:
-    """Whether a line is cut off."""
-    try:
-        decode(line)
-    except ValueError as error:
-        return not isinstance(error, NotAnEvent)
-    return False
 
 
 def _make_room(builder: StateBuilder, event: Event) -> None:

@@ -19,8 +19,7 @@ def key_of_environment() -> str | None:
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """``environment`` without the variables that hold a key, for a child process."""
-    hidden = {*KEY_VARIABLES, *_OTHER_SECRETS}
-    return {name: value for name, value in environment.items() if name not in hidden}
+    return {name: value for name, value in environment.items() if name not in (*KEY_VARIABLES, *_OTHER_SECRETS)}
 
 
 def scrub(text: str, *keys: str | None) -> str:

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 from urllib.parse import urlsplit, urlunsplit
@@ -21,7 +22,7 @@ from agent.llm.api_keys import KEY_VARIABLES, key_of_environment
 from agent.llm.chat import Message, ModelInfo, Options, Reply, estimate_tokens, with_estimated_usage
 from agent.llm.connection import Connection, RequestFailed
 from agent.llm.parameters import Parameters
-from agent.llm.responses import PROBE, enforced_forms, read_completion, read_models, window_of
+from agent.llm.responses import enforced_forms, read_completion, read_models, window_of
 from agent.llm.retries import Retries
 from agent.llm.streaming import STREAM, completion
 
@@ -60,8 +61,7 @@ class ChatModel:
         model: its name on the server; None takes the only model of the server.
         timeout: seconds until the first token of a reply, or until the end of a reply that is not streamed.
         token_timeout: seconds between two tokens of a reply, at most ``timeout``.
-        patience: seconds of retries for one request.
-        connect_patience: seconds of retries for the list of models; None is ``CONNECT_PATIENCE``.
+        patience: seconds of retries for one request; for the list of models at most ``CONNECT_PATIENCE``.
         retries: number of attempts of one request, and the pauses between them.
     """
 
@@ -73,21 +73,17 @@ class ChatModel:
         token_timeout: float = 120.0,
         *,
         patience: float = 900.0,
-        connect_patience: float | None = None,
         retries: Retries | None = None,
     ) -> None:
         self.base_url = normal_base_url(base_url)
         self._key = key_of_environment()
         if self._key and not (self._key.isascii() and self._key.isprintable()):
-            raise UsageError(
-                f"the API key holds characters that no HTTP header can carry; set {KEY_VARIABLES[0]} again"
-            )
+            raise UsageError(f"the API key has characters that no HTTP header can carry; set {KEY_VARIABLES[0]} again")
         self._model = model
         self._timeout, self._token_timeout = timeout, min(timeout, token_timeout)
         self._connection = Connection(self.base_url, self._key, timeout)
         self._retries = retries or Retries()
         self._patience = patience
-        self._connect_patience = CONNECT_PATIENCE if connect_patience is None else connect_patience
         self._requests = Parameters(self._post, lambda text: log.warning("%s %s", self._connection, text))
         self._info: ModelInfo | None = None
         self._has_tokenizer = True  # until a request to /tokenize fails
@@ -100,14 +96,10 @@ class ChatModel:
             ModelMisconfigured: the server refuses the request, and waiting does not help.
             ContextOverflow: the conversation does not fit the context window.
         """
-        body = self._body(messages, **options)
-        began, failures = self._retries.clock(), list[str]()
         try:
-            reply = self._call(lambda: self._requests.send({**body, **STREAM}), self._patience, failures)
+            reply = self._ask(messages, **options)
         except RequestFailed as error:
             raise self._refused(error) from None
-        seconds = self._retries.clock() - began
-        reply = replace(reply, seconds=seconds, attempts=len(failures) + 1, failures=tuple(failures))
         return reply if reply.tokens_in else with_estimated_usage(reply, messages)
 
     def describe(self) -> ModelInfo:
@@ -128,13 +120,8 @@ class ChatModel:
                 log.warning("%s", explanations.unlisted(str(self._connection), self._model, names))
             entry = next((model for model in known if model["id"] == self._model), {})
             window = window_of(entry)
-
-            def ask(needed: str, options: Options) -> Reply:
-                body = self._body([{"role": "user", "content": PROBE}], **options)
-                return self._call(lambda: self._requests.send({**body, **STREAM}, needed), self._patience)
-
             try:
-                forms = enforced_forms(ask, window)
+                forms = enforced_forms(self._ask, window)
             except RequestFailed as error:
                 raise self._refused(error) from None
             server = str(entry.get("owned_by") or "unknown")[:40]
@@ -144,29 +131,31 @@ class ChatModel:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the conversation by the server's tokenizer (vLLM's /tokenize), else an estimate."""
         if self._has_tokenizer:
-            try:
+            with suppress(RequestFailed, ValueError, KeyError, TypeError):
                 body = {**self._body(messages), "add_generation_prompt": True}
                 count = json.loads(self._connection.post(self._connection.root + "/tokenize", body))["count"]
                 if isinstance(count, int) and count > 0:
                     return count
-            except (RequestFailed, ValueError, KeyError, TypeError):
-                pass
             self._has_tokenizer = False
         return estimate_tokens(messages)
 
     def _body(self, messages: Sequence[Message], **options: Unpack[Options]) -> dict[str, Any]:
         model = self._model if self._model is not None else self.describe().id
-        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        plain = ("temperature", "seed", "frequency_penalty", "max_tokens", "n")
-        body: dict[str, Any] = {name: given[name] for name in plain if name in given}
-        if body.get("n") == 1:
-            del body["n"]
-        if "schema" in given:
-            form = {"name": "reply", "schema": dict(given["schema"]), "strict": True}
+        body: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if (schema := body.pop("schema", None)) is not None:
+            form = {"name": "reply", "schema": dict(schema), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
-        if "grammar" in given:
-            body["structured_outputs"] = {"grammar": given["grammar"]}
+        if grammar := body.pop("grammar", None):
+            body["structured_outputs"] = {"grammar": grammar}
         return {"model": model, "messages": [dict(message) for message in messages], **body}
+
+    def _ask(self, messages: Sequence[Message], needed: str = "", **options: Unpack[Options]) -> Reply:
+        """Send a conversation, with retries. ``needed``: a parameter that the request cannot do without."""
+        body = {**self._body(messages, **options), **STREAM}
+        began, failures = self._retries.clock(), list[str]()
+        reply = self._call(lambda: self._requests.send(body, needed), self._patience, failures)
+        seconds = self._retries.clock() - began
+        return replace(reply, seconds=seconds, attempts=len(failures) + 1, failures=tuple(failures))
 
     def _post(self, body: dict[str, Any]) -> Reply:
         answer, streamed = completion(self._connection, body, self._timeout, self._token_timeout)
@@ -192,7 +181,8 @@ class ChatModel:
     def _models(self) -> list[dict[str, Any]]:
         """The entries of /models; empty if the server has no list, or refuses it and the user has named the model."""
         try:
-            return read_models(self._call(lambda: self._connection.get("/models"), self._connect_patience))
+            patience = min(CONNECT_PATIENCE, self._patience)
+            return read_models(self._call(lambda: self._connection.get("/models"), patience))
         except RequestFailed as error:
             if error.status == 404:
                 return []

@@ -44,9 +44,8 @@ class RequestFailed(Exception):
     @property
     def overflow(self) -> bool:
         """Whether the request is longer than the context window."""
-        if self.status in (0, 401, 403, 404, 408, 409, 429):
-            return False
-        return self.status == 413 or self.body.overflow
+        known = self.status in (0, 401, 403, 404, 408, 409, 429)  # the words of these may look alike
+        return not known and (self.status == 413 or self.body.overflow)
 
     @property
     def transient(self) -> bool:
@@ -156,27 +155,24 @@ class Connection:
             )
         except Exception as error:  # of openai, its HTTP library, ssl and packages that are not installed
             why, host = str(error).rstrip("."), urlsplit(self.base_url).hostname
-            if self.proxy is not None:
-                message = (
-                    f"cannot use {self.proxy} for the model server at {host}: {why}. Unset {self.proxy.variable}, add "
-                    f"{host} to NO_PROXY, or for SOCKS: pip install socksio."
-                )
-                raise ModelMisconfigured(message) from None
             names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENAI_CUSTOM_HEADERS")
-            hint = f" Check {', '.join(found)}." if (found := [name for name in names if os.environ.get(name)]) else ""
-            raise ModelMisconfigured(f"cannot open a client for the model server at {host}: {why}.{hint}") from None
+            found = ", ".join(name for name in names if os.environ.get(name))
+            what, hint = "open a client", f" Check {found}." if found else ""
+            if self.proxy is not None:
+                what, variable = f"use {self.proxy}", self.proxy.variable
+                hint = f" Unset {variable}, add {host} to NO_PROXY, or for SOCKS: pip install socksio."
+            raise ModelMisconfigured(f"cannot {what} for the model server at {host}: {why}.{hint}") from None
 
 
 def proxy_for(base_url: str) -> Proxy | None:
     """The proxy that the environment sets for a server; None if there is none or NO_PROXY covers the server."""
     parts = urlsplit(base_url)
-    for name in (f"{parts.scheme}_proxy", "all_proxy"):
-        for variable in (name, name.upper()):
-            if value := os.environ.get(variable, "").strip():
-                if covered_by_no_proxy(parts.hostname or "", parts.port):
-                    return None
-                return Proxy(value if "://" in value else f"http://{value}", variable)
-    return None
+    names = [form for name in (f"{parts.scheme}_proxy", "all_proxy") for form in (name, name.upper())]
+    variable = next((name for name in names if os.environ.get(name, "").strip()), "")
+    if not variable or covered_by_no_proxy(parts.hostname or "", parts.port):
+        return None
+    value = os.environ[variable].strip()
+    return Proxy(value if "://" in value else f"http://{value}", variable)
 
 
 def covered_by_no_proxy(host: str, port: int | None) -> bool:

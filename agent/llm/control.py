@@ -1,4 +1,4 @@
-"""How the sessions of this machine have ``overnight llm serve`` restart its server: files in the cache.
+"""How sessions have ``overnight llm serve`` restart its server: files in the cache.
 
 ``serve-PORT.lock`` is locked while the command runs. It writes ``serve-PORT.json`` each time its server is ready; a
 session asks for a restart with ``serve-PORT.restart``.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,19 +24,12 @@ RESTART, SPLIT = "restart", "split"  # requests; the second restarts without sle
 
 @dataclass(frozen=True)
 class Served:
-    """A server that ``overnight llm serve`` runs.
+    """A server that ``overnight llm serve`` runs."""
 
-    Attributes:
-        pid: process of the command.
-        root: address of the server, without ``/v1``.
-        starts: number of times that it became ready.
-        canary: its answer to ``agent.llm.canary`` when it was first ready; None if it has no fixed one.
-    """
-
-    pid: int
-    root: str
-    starts: int
-    canary: str | None
+    pid: int  # of the command
+    root: str  # address without /v1
+    starts: int  # number of times that it became ready
+    canary: str | None  # answer to ``agent.llm.canary`` when it was first ready; None if it has no fixed one
 
 
 class Control:
@@ -66,12 +59,11 @@ class Control:
     def requested(self) -> str:
         """By the command: the request of a session, once; "" without one."""
         file = self._file("restart")
-        try:
+        with suppress(OSError):
             wanted = file.read_text()
             file.unlink()
-        except OSError:
-            return ""
-        return wanted if wanted in (RESTART, SPLIT) else ""
+            return wanted if wanted in (RESTART, SPLIT) else ""
+        return ""
 
     def served(self) -> Served | None:
         """By a session: the server; None unless a running command keeps it, and its server was ready once."""
@@ -84,15 +76,11 @@ class Control:
             return None
 
     def restart(self, how: str, stop: Callable[[], bool]) -> None:
-        """By a session: have the server restarted, and wait until it is ready.
-
-        Args:
-            how: ``RESTART`` or ``SPLIT``.
-            stop: whether the user wants the session to end now.
+        """By a session: have the server restarted by ``RESTART`` or ``SPLIT``, and wait until it is ready.
 
         Raises:
             ModelUnavailable: the command has ended, or the server is not ready within ``LONGEST_START``.
-            Interrupted: the user wants the session to end.
+            Interrupted: ``stop`` says that the user wants the session to end.
         """
         before, deadline = self.served(), time.monotonic() + LONGEST_START
         if before is not None:

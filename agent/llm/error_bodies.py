@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +68,8 @@ def read_error(body: str) -> ErrorBody:
 def _parsed(text: str) -> Any:
     """``text`` as JSON; the title of an HTML page; else the text itself."""
     text = text.strip().removeprefix("\ufeff")
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
     if not text.startswith("<"):
         return text
     title = re.search(r"<title[^>]*>(.+?)</title>", text, re.IGNORECASE | re.DOTALL)

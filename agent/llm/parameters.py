@@ -26,12 +26,7 @@ _NEW_NAMES = {"max_tokens": "max_completion_tokens"}
 
 
 class Parameters:
-    """Sends requests without the parameters that the server has refused.
-
-    Args:
-        post: sends the body of one request.
-        warn: receives one line about each refused parameter.
-    """
+    """Sends requests by ``post`` without the parameters that the server refused; ``warn`` receives a line on each."""
 
     def __init__(self, post: Callable[[dict[str, Any]], Reply], warn: Callable[[str], None]) -> None:
         self._post, self._warn = post, warn
@@ -44,8 +39,7 @@ class Parameters:
     def send(self, body: Mapping[str, Any], needed: str = "") -> Reply:
         """Post ``body``; after a refusal, post it again without that parameter, unless it is ``needed``.
 
-        Raises:
-            RequestFailed: the last attempt failed. Then nothing is remembered.
+        Raises RequestFailed if the last attempt failed. Then nothing is remembered.
         """
         changes, reasons = dict(self._changes), dict[str, str]()
         while True:

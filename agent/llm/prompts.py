@@ -28,11 +28,7 @@ NOTES_LIMIT = 40_000  # characters of notes.md in a prompt
 
 
 def fill(name: str, **values: object) -> str:
-    """The template ``prompts/NAME.md`` with every variable replaced.
-
-    Raises:
-        ValueError: ``values`` are not exactly the variables of the template.
-    """
+    """The template ``prompts/NAME.md`` with its variables replaced. Raises ValueError for others than exactly these."""
     if values.keys() != variables(name):
         raise ValueError(f"prompts/{name}.md has the variables {', '.join(sorted(variables(name)))}")
     return _VARIABLE.sub(lambda match: str(values[match.group(1)]), template(name))

@@ -11,7 +11,8 @@ from agent.llm.chat import Options, Reply
 from agent.llm.connection import RequestFailed
 from agent.llm.error_bodies import read_error
 
-PROBE = "Answer with the word yes."
+PROBE = [{"role": "user", "content": "Answer with the word yes."}]
+_WINDOWS = ("max_model_len", "context_length", "max_context_length", "n_ctx", "n_ctx_train")
 PROBE_WORD = "azure-17"  # no model says this unless a schema or a grammar enforces it
 
 
@@ -62,16 +63,16 @@ def read_models(body: str) -> list[dict[str, Any]]:
 def window_of(entry: Mapping[str, Any]) -> int | None:
     """The context window of an entry of /models, in the words of vLLM, SGLang, llama.cpp and others."""
     meta = entry.get("meta")
-    sizes = [entry.get("max_model_len"), entry.get("context_length"), entry.get("max_context_length")]
-    sizes += [meta.get("n_ctx"), meta.get("n_ctx_train")] if isinstance(meta, dict) else []
-    return next((int(size) for size in sizes if isinstance(size, int) and size > 0), None)
+    facts = {**(meta if isinstance(meta, dict) else {}), **entry}
+    sizes = [facts.get(name) for name in _WINDOWS]
+    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
 
 
-def enforced_forms(ask: Callable[[str, Options], Reply], window: int | None) -> frozenset[str]:
+def enforced_forms(ask: Callable[..., Reply], window: int | None) -> frozenset[str]:
     """Which of ``schema`` and ``grammar`` the server enforces: each demands a word that contradicts ``PROBE``.
 
     Args:
-        ask: sends ``PROBE`` with the given options; its first argument is the request parameter that must be sent.
+        ask: sends messages with the given options; ``needed`` is the request parameter that must be sent.
         window: of the model in tokens, None if unknown.
 
     Raises:
@@ -81,20 +82,17 @@ def enforced_forms(ask: Callable[[str, Options], Reply], window: int | None) -> 
     schema = {"type": "object", "properties": properties, "required": ["answer"], "additionalProperties": False}
     # Room for reasoning: with a reasoning parser the form binds only what follows the reasoning.
     room = min(2048, (window or 8192) // 2)
-    forms: dict[str, tuple[str, Options]] = {
-        "schema": ("response_format", {"schema": schema}),
-        "grammar": ("structured_outputs", {"grammar": f'root ::= "{PROBE_WORD}"'}),
+    forms: dict[str, tuple[str, Options, str]] = {
+        "schema": ("response_format", {"schema": schema}, f'{{"answer":"{PROBE_WORD}"}}'),
+        "grammar": ("structured_outputs", {"grammar": f'root ::= "{PROBE_WORD}"'}, PROBE_WORD),
     }
     found = set()
-    for form, (needed, option) in forms.items():
+    for form, (needed, option, answer) in forms.items():
         try:
-            text = ask(needed, {"max_tokens": room, **option}).text.strip()
-            answer = json.loads(text)["answer"] if form == "schema" else text
+            text = ask(PROBE, needed=needed, max_tokens=room, **option).text
         except RequestFailed as error:
             if error.status in (401, 403, 404):  # no form changes this
                 raise
-        except (ValueError, KeyError, TypeError):
-            pass
         else:
-            found |= {form} if answer == PROBE_WORD else set()
+            found |= {form} if "".join(text.split()) == answer else set()
     return frozenset(found)

@@ -52,9 +52,7 @@ class ServerSupervisor:
     def run(self) -> NoReturn:
         """Start the server; restart it after crashes and at the request of a session.
 
-        Raises:
-            OvernightError: the first start fails, or the server keeps crashing.
-            EnvironmentProblem: the log cannot be written.
+        Raises OvernightError if the first start fails, the server keeps crashing, or the log cannot be written.
         """
         plan = self.plan
         try:
@@ -130,13 +128,10 @@ class ServerSupervisor:
     def _await_memory(self) -> None:
         """Wait until the GPU has room: a trial may use it since the server crashed in its sleep."""
         said = False
-        while (now := gpu.memory(self.plan.device)) is not None:
-            wanted = self.plan.needs * now.total_gb
-            if now.free_gb >= wanted:
-                return
+        while (now := gpu.memory(self.plan.device)) and now.free_gb < (wanted := self.plan.needs * now.total_gb):
             if not said:
                 self.say(f"waiting for the GPU: {now.free_gb:.0f} GB are free, and the server needs {wanted:.0f}")
-                said = True
+            said = True
             time.sleep(1.0)
 
     def _await_health(self, process: subprocess.Popen[bytes]) -> bool:
@@ -177,15 +172,14 @@ class ServerSupervisor:
 
 def exit_reason(code: int | None, lines: Sequence[str]) -> str:
     """Exit status or signal of a process, with the line of its log that explains the exit."""
-    why = reason_in(lines)
     ended = f"signal {code - 128}" if code is not None and code > 128 else f"exit status {code}"
-    return f"{ended}{f': {why}' if why else ''}".rstrip(".")
+    return ": ".join(filter(None, (ended, reason_in(lines)))).rstrip(".")
 
 
 def without_prefix(line: str) -> str:
     """A line of vLLM's log without ``(EngineCore pid=12) ERROR 11-23 14:05:09 [core.py:99]``."""
-    line = re.sub(r"^(\([^()]*pid=\d+\)\s*)+", "", line.strip())
-    return re.sub(r"^[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\]\s*", "", line).strip()
+    prefix = r"^(\([^()]*pid=\d+\)\s*)*([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\]\s*)?"
+    return re.sub(prefix, "", line.strip()).strip()
 
 
 def reason_in(lines: Sequence[str]) -> str:

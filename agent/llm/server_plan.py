@@ -99,7 +99,7 @@ def make_plan(
     Raises:
         UsageError: ``extra`` holds an option that Overnight sets, or ``share`` is out of range.
     """
-    own = {"--host", "--port", "--gpu-memory-utilization", "--max-model-len", "--enable-sleep-mode"}
+    own = ("--host", "--port", "--gpu-memory-utilization", "--max-model-len", "--enable-sleep-mode")
     if twice := next((w for w in extra if w.split("=")[0].replace("_", "-") in own), None):
         hint = "use --sleep" if "sleep" in twice else "give it before the --"
         raise UsageError(f"{twice}: overnight llm serve sets this option; {hint}.")
@@ -131,12 +131,10 @@ def make_plan(
 
 def introduction(plan: Plan) -> str:
     """The command of the server, and what runs without sleep mode means."""
-    text = f"{shlex.join(plan.argv)}\nlog: {plan.log}"
-    if plan.sleeps:
-        return text
-    if plan.device.kind == "cpu":
-        return f"{text}\nnvidia-smi lists no GPU: the server runs without sleep mode"
-    return (
-        f"{text}\nwithout sleep mode the server keeps {plan.needs:.0%} of the GPU's memory "
-        "(--gpu-memory-utilization), and trials get the rest"
+    note = (
+        f"\nwithout sleep mode the server keeps {plan.needs:.0%} of the GPU's memory (--gpu-memory-utilization), and "
+        "trials get the rest"
     )
+    if plan.device.kind == "cpu":
+        note = "\nnvidia-smi lists no GPU: the server runs without sleep mode"
+    return f"{shlex.join(plan.argv)}\nlog: {plan.log}{'' if plan.sleeps else note}"

@@ -20,11 +20,7 @@ PAUSE = 0.5  # seconds between retries
 
 
 def call(root: str, method: str, path: str, timeout: float) -> tuple[int, bytes]:
-    """Status and body of a request to a server of this machine, without proxy, redirects and key.
-
-    Raises:
-        OSError: no answer; ConnectionRefusedError if nothing listens.
-    """
+    """Status and body of a request without proxy, redirects and key. Raises OSError without an answer."""
     parts = urlsplit(root)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout)
@@ -53,11 +49,7 @@ class Sleeper:
         self.root = base_url.removesuffix("/v1")
 
     def sleeping(self, timeout: float = CALL_SECONDS) -> bool | None:
-        """Whether the server sleeps; None for a server without sleep mode.
-
-        Raises:
-            OSError: no answer, or an unknown answer.
-        """
+        """Whether the server sleeps; None for a server without sleep mode. Raises OSError without a known answer."""
         status, body = call(self.root, "GET", "/is_sleeping", timeout)
         if status in (404, 405):
             return None
@@ -67,10 +59,9 @@ class Sleeper:
             raise OSError(f"/is_sleeping says {status}: {body[:100]!r}") from None
 
     def asleep(self) -> None:
-        """Put the server to sleep and wait for it. A server that is down counts as asleep: it holds no GPU.
+        """Put the server to sleep and wait for it. Raises EnvironmentProblem if it stays awake.
 
-        Raises:
-            EnvironmentProblem: the server stays awake.
+        A server that is down counts as asleep: it holds no GPU.
         """
         if problem := self._bring(True, "/sleep?level=1"):
             raise EnvironmentProblem(
@@ -79,10 +70,9 @@ class Sleeper:
             )
 
     def awake(self) -> None:
-        """Wake the server and wait for it. A server that is down is left to the retries of the next request.
+        """Wake the server and wait for it. Raises ModelUnavailable if it stays asleep.
 
-        Raises:
-            ModelUnavailable: the server stays asleep.
+        A server that is down is left to the retries of the next request.
         """
         if problem := self._bring(False, "/wake_up"):
             raise ModelUnavailable(
@@ -90,11 +80,7 @@ class Sleeper:
             )
 
     def check_slept(self) -> None:
-        """Check after a run that the server still sleeps.
-
-        Raises:
-            EnvironmentProblem: the server was woken or restarted, so the run shared its GPU.
-        """
+        """After a run: EnvironmentProblem if the server was woken or restarted, so that the run shared its GPU."""
         try:
             state = self.sleeping()
         except OSError:

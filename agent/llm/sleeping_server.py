@@ -2,7 +2,7 @@
 
 After each sleep its memory on the GPU is compared with the first sleep, after each wake its answer to a fixed question
 with the answer from when it came up. If ``overnight llm serve`` runs the server, it is restarted; if that does not
-help, it runs without sleep mode, or the session waits. Nothing of this counts against an idea.
+help, it runs without sleep mode, or the session waits.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ class SleepingServer(Sleeper):
     def asleep(self) -> None:
         """Put the server to sleep, and restart it if it holds more memory than at its first sleep.
 
-        Raises:
-            EnvironmentProblem: it stays awake, or does not come back after a restart.
+        Raises EnvironmentProblem if it stays awake, or does not come back after a restart.
         """
         while not self.off:
             self._checked = False
@@ -73,15 +72,13 @@ class SleepingServer(Sleeper):
                 return
 
     def check_slept(self) -> None:
-        """See ``Sleeper.check_slept``."""
         if not self.off:
             super().check_slept()
 
     def awake(self) -> None:
         """Wake the server; after a sleep, restart it if it answers otherwise than when it came up.
 
-        Raises:
-            ModelUnavailable: it stays asleep, is down, or answers otherwise and cannot be restarted.
+        Raises ModelUnavailable if it stays asleep, is down, or answers otherwise and cannot be restarted.
         """
         if self.off:
             return
@@ -110,9 +107,8 @@ class SleepingServer(Sleeper):
             return ""
         if self._first_gb is None:
             self._first_gb = held
-        if held <= self._first_gb + GROWTH * whole.total_gb:
-            return ""
-        return f"the model server holds {held:.1f} GB of the GPU asleep, and {self._first_gb:.1f} GB at its first sleep"
+        text = f"the model server holds {held:.1f} GB of the GPU asleep, and {self._first_gb:.1f} GB at its first sleep"
+        return text if held > self._first_gb + GROWTH * whole.total_gb else ""
 
     def _difference(self, chat: Chat) -> str:
         """Why the answer to the canary is not the recorded one; "" if it is, or there is none."""
@@ -122,9 +118,7 @@ class SleepingServer(Sleeper):
                 self._answer, self._recorded = canary.record(chat), True
             expected = served.canary if served else self._answer
             if expected is None:
-                self._note(
-                    f"the model server at {self.root} has no fixed answer to a fixed question: it is not checked"
-                )
+                self._note(f"the model server at {self.root} has no fixed answer to a question: it is not checked")
                 return ""
             found = canary.ask(chat)
         except ModelMisconfigured:
@@ -133,19 +127,13 @@ class SleepingServer(Sleeper):
             if not healthy(self.root):
                 raise
             return f"the model server at {self.root} fails after waking, and /health does not show it ({error})"
-        if found == expected:
-            return ""
-        return f"the model server at {self.root} answers a fixed question otherwise after waking"
+        same = found == expected
+        return "" if same else f"the model server at {self.root} answers a fixed question otherwise after waking"
 
     def _restart(self, text: str, otherwise: str) -> bool:
-        """Restart the server, unless the last restart did not help or nothing can restart it.
+        """Restart the server with sleep mode, unless the last restart did not help or nothing can restart it.
 
-        Args:
-            text: the problem.
-            otherwise: the action that is reported if the server goes on as it is.
-
-        Returns:
-            Whether it was restarted with sleep mode.
+        Returns whether it did. ``otherwise``: the action that is reported if the server goes on as it is.
         """
         managed = self._control.served() is not None
         if managed and (not self._restarted or self._good >= GOOD_WAKES):

@@ -22,16 +22,13 @@ STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": Tr
 
 
 def completion(connection: Connection, body: dict[str, Any], first: float, between: float) -> tuple[str, bool]:
-    """Send a chat completion.
+    """Send a chat completion. Returns the body of the whole completion, and whether it was streamed.
 
     Args:
-        connection: to the server.
+        connection: to the server, which may ignore ``stream``.
         body: of the request.
         first: seconds until the first token; until the end of a reply that is not streamed.
         between: seconds between two tokens of a streamed reply.
-
-    Returns:
-        The body of the whole completion, and whether it was streamed. A server may ignore ``stream``.
 
     Raises:
         RequestFailed: the server refuses the request, the stream breaks off, or a time limit passes.
@@ -49,12 +46,10 @@ def completion(connection: Connection, body: dict[str, Any], first: float, betwe
 
 @contextmanager
 def tokens_in_time(response: Response, began: float, first: float, between: float) -> Iterator[Callable[[], None]]:
-    """Shut down the connection of a response whose tokens stop. Yields the function to call at each token.
+    """Shut down the connection of a response whose tokens stop, and raise RequestFailed.
 
-    The read timeout of the HTTP library cannot do this: keep-alive comments reset it.
-
-    Raises:
-        RequestFailed: no token within the limits.
+    Yields the function to call at each token. The read timeout of the HTTP library cannot do this: keep-alive comments
+    reset it.
     """
     connected: socket.socket = response.extensions["network_stream"].get_extra_info("socket")
     due, tokens = began + first, 0
@@ -99,14 +94,9 @@ def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def joined(lines: Iterable[bytes], token: Callable[[], None]) -> tuple[str, bool]:
-    """The body of a completion from the lines of a stream of server-sent events, or from a body that is no stream.
+    """The body of a completion, and whether ``lines`` are a stream of server-sent events.
 
-    Args:
-        lines: of the response.
-        token: is called for each part with text.
-
-    Returns:
-        The body, and whether it was streamed. An error event takes the place of the completion.
+    An error event takes the place of the completion. ``token`` is called for each part with text.
 
     Raises:
         RequestFailed: the stream ends before the reply, or an event is no part of a completion.

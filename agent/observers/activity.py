@@ -34,6 +34,7 @@ class Activity:
     shares: list[float] = field(default_factory=list)  # of the budget, 0 to 1, one for each loss
     running: int = 1  # runs in progress, this one included
     note: str = ""
+    time: float = 0.0  # when it was written for other processes, in seconds since the epoch
 
 
 def follow(activity: Activity, event: Event) -> Activity:

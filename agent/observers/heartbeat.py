@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,6 @@ from agent.observers.activity import Activity, advance, follow
 from agent.observers.protocol import Observer
 
 INTERVAL = 1.0  # seconds
-
-
-@dataclass
-class _Beat(Activity):
-    time: float = 0.0
 
 
 class Heartbeat(Observer):
@@ -50,16 +45,15 @@ class Heartbeat(Observer):
         now = time.monotonic()
         if now - self._written >= INTERVAL:
             self._written = now
-            activity = asdict(self._activity)
+            activity = asdict(self._activity) | {"time": round(time.time(), 3)}
             activity |= {name: [round(v, 4) for v in activity[name]] for name in ("losses", "shares")}
             with suppress(OSError):  # a full disk: the next write tries again
-                replace_file(self._path, json.dumps({"time": round(time.time(), 3), **activity}))
+                replace_file(self._path, json.dumps(activity))
 
 
-def read_heartbeat(path: Path) -> tuple[float, Activity]:
-    """Time of the last write in seconds since the epoch, 0 if unreadable, and the activity at that time."""
+def read_heartbeat(path: Path) -> Activity:
+    """The activity that was last written; one of time 0 if it cannot be read."""
     try:
-        beat = msgspec.json.decode(path.read_bytes(), type=_Beat)
+        return msgspec.json.decode(path.read_bytes(), type=Activity)
     except (OSError, ValueError):
-        return 0.0, Activity()
-    return beat.time, beat
+        return Activity()

@@ -10,7 +10,7 @@ from agent.ledger.events import Event
 from agent.ledger.state import State
 from agent.review.data.attempts import reason
 from agent.review.data.server import words_of
-from agent.types import Measurement, Record
+from agent.types import Measurement, Record, on_validation
 
 
 def log_line(event: Event, state: State) -> str:
@@ -71,7 +71,7 @@ def plain_line(event: Event, state: State) -> str:
         case events.Measured(trial=0, measurement=run) if run.role == "test":
             return f"baseline on the test split  {_value(run, metric).removeprefix(f'{metric} ')}"
         case events.Measured(trial=0, measurement=run):
-            number = sum(1 for m in state.baseline_runs if m.role != "test")
+            number = len(on_validation(state.baseline_runs))
             return f"calibration run {number}  {_value(run, metric)}  ({text.duration(sum(run.seconds.values()))})"
         case events.Judged() | events.Asked():
             record = state.of_trial(event.trial)

@@ -129,8 +129,12 @@ class Notifier(Observer):
         self._send_best()
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:
-        if phase == "note" and WAITING in (note := str(info.get("text", ""))):
-            self._note_waiting(note)
+        note, now = text.line(str(info.get("text", "")), 500), self._clock()
+        if phase == "note" and WAITING in note:
+            self._waiting = now if self._waiting is None else self._waiting
+            if now - self._waiting >= self._patience:
+                self._waiting = float("inf")  # one message until the server answers again
+                self._queue.put(("warning", "stuck", note))
         self._send_best()
 
     def _send_best(self) -> None:
@@ -140,23 +144,14 @@ class Notifier(Observer):
             self._queue.put(("info", "new best", self._best))
             self._best = None
 
-    def _note_waiting(self, note: str) -> None:
-        now = self._clock()
-        self._waiting = now if self._waiting is None else self._waiting
-        if now - self._waiting >= self._patience:
-            self._waiting = float("inf")  # one message until the server answers again
-            self._queue.put(("warning", "stuck", text.line(note, 500)))
-
     def _work(self) -> None:
         while (message := self._queue.get()) is not None:
             kind, title, body = message
             try:
-                done = self._send(kind, f"overnight {self._tag}: {title}", body.replace("@", "(at)"))
+                if not self._send(kind, f"overnight {self._tag}: {title}", body.replace("@", "(at)")):
+                    log.warning("a message (%s) was not delivered", title)
             except Exception as error:  # Apprise has plugins for a hundred services
                 log.warning("a message (%s) failed: %s", title, type(error).__name__)
-                continue
-            if not done:
-                log.warning("a message (%s) was not delivered", title)
 
 
 def outcome(summary: Summary) -> str:

@@ -22,6 +22,7 @@ from agent.observers.lines import log_line
 from agent.observers.protocol import Observer
 from agent.rundir.detach import arrived, detached
 
+OWN = "overnight"  # name of the logger of events
 MOST_BYTES, OLD_FILES = 5 << 20, 3  # session.log, session.log.1 to .3
 
 
@@ -30,25 +31,23 @@ class SessionLog(Observer):
 
     def __init__(self, path: Path):
         self._path = path
-        self._logger = logging.Logger("overnight", logging.INFO)  # not registered: sessions in one process stay apart
+        self._logger = logging.Logger(OWN, logging.INFO)  # not registered: sessions in one process stay apart
         self._handler: RotatingFileHandler | None = None
         self._note = ""
 
     def __enter__(self) -> SessionLog:
-        try:
+        with suppress(OSError):
             self._handler = _Handler(self._path, maxBytes=MOST_BYTES, backupCount=OLD_FILES, encoding="utf-8")
-        except OSError:
-            if detached():
-                arrived(None)
+        if detached():
+            stream = self._handler.stream if self._handler else None
+            arrived(stream.fileno() if stream else None)
+        if self._handler is None:
             return self
         self._handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._logger.addHandler(self._handler)
-        self._warnings = _Warnings(self._handler)
-        logging.getLogger().addHandler(self._warnings)
+        self._handler.addFilter(lambda record: record.name == OWN or record.levelno >= logging.WARNING)
+        for logger in (self._logger, logging.getLogger()):
+            logger.addHandler(self._handler)
         logging.captureWarnings(True)
-        if detached():
-            stream = self._handler.stream
-            arrived(stream.fileno() if stream else None)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -60,8 +59,8 @@ class SessionLog(Observer):
         elif error is not None:
             self._logger.error("the session crashed", exc_info=error)
         logging.captureWarnings(False)
-        logging.getLogger().removeHandler(self._warnings)
-        self._logger.removeHandler(handler)
+        for logger in (self._logger, logging.getLogger()):
+            logger.removeHandler(handler)
         with suppress(OSError):
             handler.close()
 
@@ -80,20 +79,13 @@ class _Handler(RotatingFileHandler):
         """Ignore a full disk: the line is lost and the session continues."""
 
 
-class _Warnings(logging.Handler):
-    """Passes warnings of any logger to session.log."""
-
-    def __init__(self, to: logging.Handler):
-        super().__init__(logging.WARNING)
-        self._to = to
-
-    def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = f"{record.name}: {text.line(record.getMessage())}", ()
-        self._to.handle(record)
-
-
 class _Formatter(logging.Formatter):
-    """Local time with its offset; API keys removed."""
+    """Local time with its offset; other loggers' names before their messages; API keys removed."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.name != OWN:
+            record.message = f"{record.name}: {text.line(record.message)}"
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         return scrub(super().format(record))

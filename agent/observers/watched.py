@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -52,21 +53,21 @@ class Watched:
         builder.apply(event)
         self._last = follow(self._last, event)
 
-    def activity(self, state: State, now: float) -> tuple[float, Activity]:
-        """Time of the session's last write, and its activity at ``now``: the newer of heartbeat and ledger."""
-        moment, activity = read_heartbeat(self.directory.progress)
-        if moment < state.last_time:
-            moment, activity = state.last_time, self._last
-        return moment, later(activity, max(0.0, now - moment))
+    def activity(self, state: State, now: float) -> Activity:
+        """The activity at ``now``, by the newer of heartbeat and ledger; its ``time`` is that of the last write."""
+        found = read_heartbeat(self.directory.progress)
+        if found.time < state.last_time:
+            found = replace(self._last, time=state.last_time)
+        return later(found, max(0.0, now - found.time))
 
     def picture(self, width: int, height: int) -> RenderableType:
         """The panel for a terminal of ``width`` × ``height`` characters; ``height`` 0: without a limit."""
         state, now = self.state(), time.time()
         running = self.directory.running()
-        seen, activity = self.activity(state, now)
+        activity = self.activity(state, now)
         if not running:
             activity = Activity(OVER, note=state.ended or f"`{self.directory.command('resume')}` continues it")
-        rows = self._rows(state, activity, now, seen, running)
+        rows = self._rows(state, activity, now, running)
         free = (height or 40) - FIXED_LINES - len(rows)
         fits = free >= 6 and width >= 50 and activity.losses
         chart = (min(width - 30, 100), min(6, free // 2)) if fits else (min(48, width - 18), 0)
@@ -76,7 +77,7 @@ class Watched:
         badge = condition_text(condition(state, running))
         return night_panel(state, activity, now, recent, rows, chart, badge, foot, logged)
 
-    def _rows(self, state: State, activity: Activity, now: float, seen: float, running: bool) -> list[tuple[str, Text]]:
+    def _rows(self, state: State, activity: Activity, now: float, running: bool) -> list[tuple[str, Text]]:
         summary = summarize(state)
         rows = [("noise", Text(noise_words(summary))), ("time", time_text(summary))]
         if self.damage:
@@ -92,7 +93,7 @@ class Watched:
             rows.append(("model", text.safe(" · ".join(part for part in (name, doing) if part))))
         if gpu := self.gpu(state):
             rows.append(("gpu", Text(gpu)))
-        return [*rows, ("heartbeat", heartbeat_text(max(0.0, now - seen)))]
+        return [*rows, ("heartbeat", heartbeat_text(max(0.0, now - activity.time)))]
 
     def gpu(self, state: State) -> str:
         """Memory, load and temperature of the session's GPU; "" without one."""

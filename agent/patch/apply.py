@@ -26,7 +26,7 @@ from agent.patch.explain import explain_no_diff, explain_not_placed
 from agent.patch.locate import locate
 from agent.patch.merge3 import lines_of
 from agent.patch.normal_form import BYTE_ORDER_MARK, parsed, program_of
-from agent.patch.parse import FileDiff, Hunk, Line, read_diffs
+from agent.patch.parse import FileDiff, Line, read_diffs
 from agent.patch.reasoning import strip_reasoning
 from agent.patch.whole_file import read_whole_file
 from agent.text import visible
@@ -80,18 +80,25 @@ def edited(text: str, reply: str, path: str = "train.py") -> str:
     if text.startswith(BYTE_ORDER_MARK):  # models cannot see the mark and mostly leave it out
         reply = re.sub(rf"^([ +-]?){BYTE_ORDER_MARK}", r"\1", reply, flags=re.MULTILINE)
         return BYTE_ORDER_MARK + edited(text[1:], reply, path)
-    form, diffs = _read(reply, text, path)
+    whole = reply.replace("\r\n", "\n")
+    answer = strip_reasoning(whole)
+    blocks, rest = read_blocks(answer, whole)
+    diffs = read_diffs(rest)
+    if blocks and diffs:
+        raise PatchRejected("the reply holds a diff and search and replace blocks; send one of them")
+    may_be_spaced = bool(diffs) and path.endswith(".py")
+    file = None if blocks or diffs else read_whole_file(answer, whole, text, path)
+    diffs = [file] if file else blocks or diffs
     for diff in diffs:
         _check_names(diff, path)
     diffs = _without_repeats(diffs)
-    if not any(hunk.changes for diff in diffs for hunk in diff.hunks):
-        if form == "file":
+    if not _lines(diffs, "+-"):
+        if file:
             return text
-        raise PatchRejected("the edit adds and deletes nothing" if diffs else explain_no_diff(reply, path))
-    for diff in diffs:
-        for hunk in diff.hunks:
-            _check_added(hunk, text)
-    closer = _without_space_after_sign(diffs) if form == "diff" and path.endswith(".py") else None
+        raise PatchRejected("the edit adds and deletes nothing" if diffs else explain_no_diff(whole, answer, path))
+    for line in _lines(diffs, "+"):
+        _check_added(line.text, text)
+    closer = _without_space_after_sign(diffs) if may_be_spaced else None
     if closer and _has_space_after_signs(text, diffs, closer):
         with contextlib.suppress(NotPlaced):
             return _applied(text, closer, path)
@@ -109,18 +116,6 @@ def form_of(reply: str) -> Form:
     with contextlib.suppress(PatchRejected):
         reply = strip_reasoning(reply)
     return next((form for form, marks in _FORMS.items() if marks.search(reply)), "")
-
-
-def _read(reply: str, text: str, path: str) -> tuple[Form, list[FileDiff]]:
-    """The edit of a reply and its form. Raises PatchRejected."""
-    blocks, rest = read_blocks(reply)
-    diffs = read_diffs(rest if blocks else reply)
-    if blocks and diffs:
-        raise PatchRejected("the reply holds a diff and search and replace blocks; send one of them")
-    if blocks:
-        return "blocks", blocks
-    file = None if diffs else read_whole_file(reply, text, path)
-    return ("file", [file]) if file else ("diff" if diffs else "", diffs)
 
 
 def unified_diff(before: str, after: str, path: str) -> str:
@@ -142,7 +137,7 @@ def _applied(text: str, diffs: list[FileDiff], path: str) -> str:
             raise NotPlaced(message, problem.hunk, problem.at) from None
     if not disjoint(places):
         raise PatchRejected("the reply holds several diffs that change the same lines; send one diff")
-    has_end_marks = any(not line.ended for diff in diffs for hunk in diff.hunks for line in hunk.old)
+    has_end_marks = any(not line.ended for line in _lines(diffs, " -"))
     items = splice(0, len(lines), places)
     after = _joined(_with_spaces(items, lines) if path.endswith(".py") else items, ends, has_end_marks)
     _check_result(text, after, path)
@@ -188,17 +183,15 @@ def _without_repeats(diffs: list[FileDiff]) -> list[FileDiff]:
     return [diff for at, diff in enumerate(diffs) if not repeated(at)]
 
 
-def _check_added(hunk: Hunk, text: str) -> None:
-    for line in hunk.lines:
-        if line.sign != "+":
-            continue
-        if len(line.text) > MAX_ADDED_LINE:
-            raise PatchRejected(f"an added line has {len(line.text)} characters; at most {MAX_ADDED_LINE} are allowed")
-        controls = [c for c in line.text if c in _BIDI or (c != "\t" and unicodedata.category(c) in _CONTROLS)]
-        if controls and line.text not in text:
-            raise PatchRejected(f"an added line holds the control character {controls[0]!a}: {visible(line.text)}")
-        if _ELIDED.match(line.text) and line.text.strip() not in text:
-            raise PatchRejected(f"an added line stands for code that was left out: {visible(line.text.strip())}")
+def _check_added(added: str, text: str) -> None:
+    """Check one added line of an edit of ``text``. Raises PatchRejected."""
+    if len(added) > MAX_ADDED_LINE:
+        raise PatchRejected(f"an added line has {len(added)} characters; at most {MAX_ADDED_LINE} are allowed")
+    controls = [c for c in added if c in _BIDI or (c != "\t" and unicodedata.category(c) in _CONTROLS)]
+    if controls and added not in text:
+        raise PatchRejected(f"an added line holds the control character {controls[0]!a}: {visible(added)}")
+    if _ELIDED.match(added) and added.strip() not in text:
+        raise PatchRejected(f"an added line stands for code that was left out: {visible(added.strip())}")
 
 
 def _check_result(before: str, after: str, path: str) -> None:
@@ -222,8 +215,7 @@ def _check_result(before: str, after: str, path: str) -> None:
 
 def _without_space_after_sign(diffs: list[FileDiff]) -> list[FileDiff] | None:
     """The diffs without the space that some models write after every sign; None if a changed line has no such space."""
-    signed = [line for diff in diffs for hunk in diff.hunks for line in hunk.lines if line.sign != " "]
-    if any(line.text.strip() and not line.text.startswith(" ") for line in signed):
+    if any(line.text.strip() and not line.text.startswith(" ") for line in _lines(diffs, "+-")):
         return None
 
     def closer(line: Line) -> Line:
@@ -237,26 +229,31 @@ def _without_space_after_sign(diffs: list[FileDiff]) -> list[FileDiff] | None:
 
 def _has_space_after_signs(text: str, diffs: list[FileDiff], closer: list[FileDiff]) -> bool:
     """Whether every sign certainly has a space after it, by the deleted lines or the indentation of added lines."""
-    hunks = [hunk for diff in diffs for hunk in diff.hunks]
-    if any(line.sign == "-" for hunk in hunks for line in hunk.lines):
+    if _lines(diffs, "-"):
         return _deletes_lines_of(text, closer) and not _deletes_lines_of(text, diffs)
-    for hunk in hunks:  # added lines begin one column after the context beside them, or after a multiple of four
+    # Added lines begin one column after the context beside them, or after a multiple of four.
+    for hunk in (hunk for diff in diffs for hunk in diff.hunks):
         full = [(line.sign, len(line.text) - len(line.text.lstrip())) for line in hunk.lines if line.text.strip()]
         for one, other in pairwise(full):
             (_, context), (_, added) = sorted((one, other))  # " " sorts before "+"
             if one[0] != other[0] and added != context + 1 and (added % 4, context % 4) != (1, 0):
                 return False
-    return any(line.sign == "+" and line.text.strip() for hunk in hunks for line in hunk.lines)
+    return any(line.text.strip() for line in _lines(diffs, "+"))
 
 
 def _deletes_lines_of(text: str, diffs: list[FileDiff]) -> bool:
     """Whether the diffs delete something, and only lines of the text."""
     lines = {line.rstrip() for line in text.split("\n")}
-    deleted = [line.text.rstrip() for diff in diffs for hunk in diff.hunks for line in hunk.lines if line.sign == "-"]
+    deleted = [line.text.rstrip() for line in _lines(diffs, "-")]
     return any(deleted) and lines.issuperset(deleted)
 
 
 # --- lines and their ends -------------------------------------------------------------------------------------------
+
+
+def _lines(diffs: list[FileDiff], signs: str) -> list[Line]:
+    """The lines with one of these signs."""
+    return [line for diff in diffs for hunk in diff.hunks for line in hunk.lines if line.sign in signs]
 
 
 def _split(text: str) -> list[tuple[str, str]]:

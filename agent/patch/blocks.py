@@ -18,7 +18,6 @@ from difflib import SequenceMatcher
 
 from agent.errors import PatchRejected
 from agent.patch.parse import MAX_HUNKS, FileDiff, Hunk, Line
-from agent.patch.reasoning import strip_reasoning
 
 _HEAD = re.compile(r"<{5,9} ?SEARCH>?\s*")
 _DIVIDER = re.compile(r"={5,9}\s*")
@@ -27,10 +26,12 @@ _FENCE = re.compile(r"[ \t]*(?:`{3,}|~{3,})[ \t]*(?P<info>\S*).*")
 _NAME = re.compile(r"[\w./~-]*\w\.[A-Za-z]\w{0,7}")
 
 
-def read_blocks(reply: str) -> tuple[list[FileDiff], str]:
-    """The blocks of a reply as diffs of one hunk each, and the reply without them. Raises PatchRejected."""
-    whole = reply.replace("\r\n", "\n")
-    lines = strip_reasoning(whole).split("\n")
+def read_blocks(answer: str, reply: str) -> tuple[list[FileDiff], str]:
+    """The blocks of an answer as diffs of one hunk each, and the answer without them.
+
+    ``answer`` is the ``reply`` of a model without its reasoning. Raises PatchRejected.
+    """
+    lines = answer.split("\n")
     found: list[FileDiff] = []
     rest: list[str] = []
     at = 0
@@ -42,7 +43,7 @@ def read_blocks(reply: str) -> tuple[list[FileDiff], str]:
         end = next((k for k in range(at + 1, len(lines)) if _TAIL.fullmatch(lines[k])), None)
         if end is None:
             raise PatchRejected("the reply was cut off inside a search and replace block: >>>>>>> REPLACE is missing")
-        if "\n".join(lines[at : end + 1]) not in whole:
+        if "\n".join(lines[at : end + 1]) not in reply:
             raise PatchRejected("a reasoning tag is inside a search and replace block: the block is ambiguous")
         found.append(FileDiff(_name_before(lines, at), [_hunk(lines[at], lines[at + 1 : end])]))
         at = end + 1

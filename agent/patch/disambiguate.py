@@ -143,18 +143,14 @@ def _by_line_numbers(
         place = next((place for place in places if place.start == start and place.exact), None)
         if place is None or new - start != growth or not _in_section(lines, place, hunk.section, nearest=False):
             return None
-        if len(places) > 2 and not confirmed and not _full_context(lines, place, hunk):
-            return None  # with many places, a wrong number easily matches one of them by chance
+        if len(places) > 2 and not confirmed:  # a wrong number easily matches one of many places by chance
+            signs = "".join(line.sign for line in hunk.lines)
+            lead, trail = (len(signs) - len(rest) for rest in (signs.lstrip(), signs.rstrip()))
+            if not ((lead >= 3 or place.start == 0) and (trail >= 3 or place.end == len(lines))):
+                return None  # less context than diff programs write
         growth += hunk.growth
         chosen.append(place)
     return tuple(chosen) if disjoint(chosen) else None
-
-
-def _full_context(lines: Sequence[str], place: Place, hunk: Hunk) -> bool:
-    """Whether the hunk has three lines of context on both sides, as diff programs write it."""
-    signs = "".join(line.sign for line in hunk.lines)
-    lead, trail = (len(signs) - len(rest) for rest in (signs.lstrip(), signs.rstrip()))
-    return (lead >= 3 or place.start == 0) and (trail >= 3 or place.end == len(lines))
 
 
 def _by_section(

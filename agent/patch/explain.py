@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 
 from agent.patch.disambiguate import NotPlaced
+from agent.patch.locate import Source
 from agent.patch.parse import FileDiff, Hunk
-from agent.patch.reasoning import strip_reasoning
 from agent.text import visible
 
 _AROUND = 3  # lines before the nearest line that are quoted
 
 
-def explain_no_diff(reply: str, path: str) -> str:
-    """What a reply without a diff holds instead."""
+def explain_no_diff(reply: str, answer: str, path: str) -> str:
+    """What a reply without a diff holds instead; ``answer`` is the reply without its reasoning."""
     if not reply.strip():
         return "the reply is empty"
-    reply = strip_reasoning(reply)
-    if not reply.strip():
+    if not answer.strip():
         return "the reply holds nothing outside its reasoning"
-    if re.search(r"^(?:```|~~~)", reply, re.MULTILINE):
+    if re.search(r"^(?:```|~~~)", answer, re.MULTILINE):
         return f"the reply holds a code block and no unified diff of {path}; send only the lines that change, as a diff"
     return f"the reply holds no unified diff of {path}"
 
@@ -53,17 +53,14 @@ def _quote(lines: Sequence[str], start: int, count: int) -> list[str]:
 
 def _nearest(hunk: Hunk, lines: Sequence[str]) -> tuple[int, str | None] | None:
     """Where most old lines of the hunk are, rare lines weighing more, and the first old line that is not there."""
-    where: dict[str, list[int]] = {}
-    for at, line in enumerate(lines):
-        where.setdefault(line.strip(), []).append(at)
+    where = Source(lines).index(loose=True)[1]
     old = [line.text.strip() for line in hunk.old]
-    votes: dict[int, float] = {}
+    votes: defaultdict[int, float] = defaultdict(float)
     for offset, text in enumerate(old):
         hits = where.get(text, []) if text else []
         for at in hits[:200]:
             for near, weight in ((0, 1.0), (-1, 0.5), (1, 0.5)):
-                start = at - offset + near
-                votes[start] = votes.get(start, 0.0) + weight / len(hits)
+                votes[at - offset + near] += weight / len(hits)
     if not votes:
         longest = max(old, key=len, default="")[:300]
         close = difflib.get_close_matches(longest, [key[:300] for key in list(where)[:3000] if key], n=1, cutoff=0.5)

@@ -19,26 +19,26 @@ decides if exactly one choice lies in it. Otherwise ``locate`` raises NotPlaced.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 
 from agent.patch.disambiguate import NotPlaced, Place, Places, resolve
 from agent.patch.parse import Hunk, Line
 from agent.patch.reindent import reindented
 
 _DOTS = re.compile(r"\s*(?:#|//)?\s*[\[(<{]?\s*(?:\.\.\.|…)[\w\s,.:;'’/…)>}\]-]*")
-_Search = Callable[["_Source", Hunk, bool], Iterator[Place]]
 
 
 def locate(lines: Sequence[str], hunks: Sequence[Hunk]) -> Places:
     """The places of the hunks of one diff; a hunk that dots split has several. Raises NotPlaced."""
-    source = _Source(lines)
+    source = Source(lines)
     parts: list[tuple[int, Hunk]] = []
     candidates: list[list[Place]] = []
     for number, hunk in enumerate(hunks):
         if not hunk.changes:
-            if hunk.lines and not any(_contiguous(source, hunk, loose=False)):
+            if hunk.lines and not any(_matches(source, hunk)):
                 raise NotPlaced("it changes nothing, and its lines are not in the file", number)
             continue
         if not hunk.old and lines:
@@ -56,11 +56,11 @@ def locate(lines: Sequence[str], hunks: Sequence[Hunk]) -> Places:
     if any(places[0].reindented for places in candidates):  # then exact indentation of other hunks is no evidence
         for (_, part), places in zip(parts, candidates, strict=True):
             known = {place.start for place in places}
-            places += [place for place in _contiguous(source, part, True) if place.start not in known]
+            places += [place for place in _matches(source, part, loose=True) if place.start not in known]
     return resolve(lines, parts, candidates)
 
 
-class _Source:
+class Source:
     """The file, indexed for searches. A tight line has no trailing white space, a loose line none on both sides."""
 
     def __init__(self, lines: Sequence[str]) -> None:
@@ -99,21 +99,21 @@ class _Source:
         return next((unit for unit in (4, 2, 3) if sum(step % unit == 0 for step in steps) > 0.9 * len(steps)), 1)
 
 
-def _places(source: _Source, hunk: Hunk) -> list[Place]:
+def _places(source: Source, hunk: Hunk) -> list[Place]:
     """Every place that the first successful step finds."""
     verbatim = source.index()[1]
     if not hunk.exact and any(line.sign != " " and line.raw.rstrip() in verbatim for line in hunk.lines):
         return []  # either a changed line, or a line of the file that begins with a sign
-    if places := list(_contiguous(source, hunk, False)):
+    if places := list(_matches(source, hunk)):
         return [replace(place, exact=True) for place in places]
     corrected = list(_corrections(hunk))
-    steps: list[tuple[_Search, Hunk, bool]] = [
-        *((_contiguous, reading, False) for reading in corrected),
-        *((_around_blank_lines, reading, False) for reading in [hunk, *corrected]),
-        (_contiguous, hunk, True),
-        (_around_blank_lines, hunk, True),
+    steps = [  # reading of the hunk, loose, dense
+        *((reading, False, False) for reading in corrected),
+        *((reading, False, True) for reading in [hunk, *corrected]),
+        (hunk, True, False),
+        (hunk, True, True),
     ]
-    return next((places for search, reading, loose in steps if (places := list(search(source, reading, loose)))), [])
+    return next((places for step in steps if (places := list(_matches(source, *step)))), [])
 
 
 def _corrections(hunk: Hunk) -> Iterator[Hunk]:
@@ -143,31 +143,23 @@ def _all_off_by_one(lines: Sequence[Line]) -> bool:
     return all((len(text) - len(text.lstrip())) % 4 == 3 for text in added)
 
 
-def _contiguous(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
-    """Places where all old lines match, blank lines included."""
+def _matches(source: Source, hunk: Hunk, loose: bool = False, dense: bool = False) -> Iterator[Place]:
+    """Places where the old lines match; ``dense``: where blank context lines differ harmlessly."""
     old = hunk.old
-    if not old and not source.lines:
+    if not old and not source.lines and not dense:
         yield Place(0, 0, hunk.lines)
-    for start in source.find(old, loose):
-        if place := _filled(source, hunk, range(start, start + len(old)), loose):
-            yield place
-
-
-def _around_blank_lines(source: _Source, hunk: Hunk, loose: bool) -> Iterator[Place]:
-    """Places where the old lines with text match, and blank context lines differ harmlessly."""
-    if (hunk.claimed or 0) > hunk.growth and not all(line.raw for line in hunk.lines):
+    if dense and (hunk.claimed or 0) > hunk.growth and not all(line.raw for line in hunk.lines):
         return  # a blank line without a marker may be an added line
-    count = sum(bool(line.text.strip()) for line in hunk.old)
-    for first in source.find(hunk.old, loose, dense=True):
-        aligned = _aligned(source, hunk, source.full[first : first + count])
+    for first in source.find(old, loose, dense):
+        aligned = _aligned(source, hunk, first) if dense else (hunk, range(first, first + len(old)))
         if aligned and (place := _filled(source, *aligned, loose)):
             yield place
 
 
-def _aligned(source: _Source, hunk: Hunk, numbers: list[int]) -> tuple[Hunk, range] | None:
+def _aligned(source: Source, hunk: Hunk, first: int) -> tuple[Hunk, range] | None:
     """``hunk`` with the blank lines of the file, and the lines it covers; None if a blank line matters.
 
-    ``numbers`` are the lines of the file that match the old lines with text; the lines between them are blank.
+    ``first`` is where its old lines with text begin among those of the file; the lines between them are blank.
     """
     gaps: list[list[Line]] = [[]]  # added and blank lines around each old line with text
     firm: list[Line] = []
@@ -177,6 +169,7 @@ def _aligned(source: _Source, hunk: Hunk, numbers: list[int]) -> tuple[Hunk, ran
         else:
             firm.append(line)
             gaps.append([])
+    numbers = source.full[first : first + len(firm)]
     for side in (0, -1):
         if not any(line.raw for line in gaps[side]):
             gaps[side] = []  # blank lines around the hunk are layout of the reply
@@ -185,23 +178,20 @@ def _aligned(source: _Source, hunk: Hunk, numbers: list[int]) -> tuple[Hunk, ran
     ends = source.tight[max(begin, 0) : numbers[0]] + source.tight[numbers[-1] + 1 : end]
     if any(ends) or len(ends) != sum(covered):
         return None
-    lines = gaps[0]
-    for at, line in enumerate(firm):
-        lines.append(line)
-        if at + 1 == len(firm):
-            break
-        gap, blank = gaps[at + 1], numbers[at + 1] - numbers[at] - 1
-        if (quoted := sum(other.sign != "+" for other in gap)) != blank:
-            if quoted > blank and any(not other.raw for other in gap):
+    lines = [*gaps[0], firm[0]]
+    for gap, (one, other), (before, after) in zip(gaps[1:], pairwise(firm), pairwise(numbers), strict=False):
+        blank, quoted = after - before - 1, sum(line.sign != "+" for line in gap)
+        if quoted != blank:
+            if quoted > blank and any(not line.raw for line in gap):
                 return None  # a blank line without a marker may be an added line
-            if "".join(other.sign for other in (line, *gap, firm[at + 1])).strip():
+            if "".join(line.sign for line in (one, *gap, other)).strip():
                 return None
             gap = [Line(" ", "", "")] * blank
-        lines += gap
+        lines += [*gap, other]
     return replace(hunk, lines=(*lines, *gaps[-1]), exact=False), range(begin, end)
 
 
-def _filled(source: _Source, hunk: Hunk, numbers: range, loose: bool) -> Place | None:
+def _filled(source: Source, hunk: Hunk, numbers: range, loose: bool) -> Place | None:
     """The place with its new lines; None if no single reindentation explains the old lines."""
     lines: Sequence[Line] = hunk.lines
     if loose:
@@ -223,7 +213,7 @@ def _filled(source: _Source, hunk: Hunk, numbers: range, loose: bool) -> Place |
     return Place(numbers.start, numbers.stop, tuple(new), reindented=loose)
 
 
-def _split_at_dots(source: _Source, hunk: Hunk) -> list[Hunk]:
+def _split_at_dots(source: Source, hunk: Hunk) -> list[Hunk]:
     """The parts of the hunk around its lines of dots, or the whole hunk if it has a place or a part has none."""
     dots = [at for at, line in enumerate(hunk.lines) if line.sign == " " and _DOTS.fullmatch(line.text)]
     if not dots or _places(source, hunk):

@@ -27,7 +27,7 @@ _SEED_CALLS = {
 }  # fmt: skip
 _LOSS_NAME = re.compile(r"loss|entropy", re.IGNORECASE)
 _MAX_FOLDED = 2**128  # larger numbers are not folded
-_OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], object]] = {
+_OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow, ast.LShift: operator.lshift,
     ast.RShift: operator.rshift, ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor,
@@ -97,9 +97,9 @@ def parsed(source: str) -> ast.Module:
 @_limits_of_parser()
 def _tree(source: str, seeds: bool = True) -> ast.AST:
     """The syntax tree in normal form; without ``seeds``, all seeds are equal and calls that set seeds are gone."""
-    tree: ast.AST = parsed(source)
+    tree = parsed(source)
     if not seeds:
-        tree = _NoSeeds().visit(tree)
+        _forget_seeds(tree)
     keep_docstrings = any(_last_name(node) == "__doc__" for node in ast.walk(tree))
     return _Normal(keep_docstrings).visit(tree)
 
@@ -125,17 +125,16 @@ class _Normal(ast.NodeTransformer):
         for name in ("body", "orelse", "finalbody"):
             body = getattr(node, name, None)
             if isinstance(body, list):
-                kept = [item for item in body if not self._idle(item)]
+                kept = [item for item in body if not self._is_idle(item)]
                 needed = name == "body" and not isinstance(node, ast.Module)
                 setattr(node, name, kept or ([ast.Pass()] if needed else []))
         return node
 
-    def _idle(self, statement: ast.AST) -> bool:
-        if isinstance(statement, ast.Pass):
-            return True
-        if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
-            return False
-        return not (self.keep_docstrings and isinstance(statement.value.value, str))
+    def _is_idle(self, statement: ast.AST) -> bool:
+        match statement:
+            case ast.Expr(value=ast.Constant(value=value)):
+                return not (self.keep_docstrings and isinstance(value, str))
+        return isinstance(statement, ast.Pass)
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         node.kind = None  # u"text" is "text"
@@ -159,75 +158,50 @@ class _Normal(ast.NodeTransformer):
         left, right = _number(node.left), _number(node.right)
         if left is None or right is None:
             return node
-        value = _folded(node.op, left, right)
-        return node if value is None else ast.Constant(value)
+        too_large = not abs(right) <= 1024 or (isinstance(left, int) and abs(left) > _MAX_FOLDED)
+        if isinstance(node.op, ast.Pow | ast.LShift) and too_large:
+            return node
+        try:
+            value = _OPERATIONS[type(node.op)](left, right)
+        except (KeyError, ArithmeticError, ValueError, TypeError):  # TypeError: bits of a float
+            return node
+        small = isinstance(value, float) or (isinstance(value, int) and abs(value) <= _MAX_FOLDED)
+        return ast.Constant(value) if small else node
 
 
-def _folded(kind: ast.operator, left: int | float, right: int | float) -> int | float | None:
-    if isinstance(kind, ast.Pow | ast.LShift) and not abs(right) <= 1024:
-        return None
-    if isinstance(left, int) and isinstance(kind, ast.Pow) and abs(left) > _MAX_FOLDED:
-        return None
-    try:
-        value = _OPERATIONS[type(kind)](left, right)
-    except (KeyError, ArithmeticError, ValueError, TypeError):  # TypeError: bits of a float
-        return None
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) <= _MAX_FOLDED):
-        return value
-    return None
+def _forget_seeds(tree: ast.AST) -> None:
+    """Replace every seed by the same constant, and every statement that sets a seed by one without effect."""
+    zero = ast.Constant(0)
 
+    def is_seed(name: str) -> bool:
+        return _SEED_NAME.search(name) is not None
 
-class _NoSeeds(ast.NodeTransformer):
-    """Replaces every seed by the same constant and removes statements that set a seed."""
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        self.generic_visit(node)
-        if _last_name(node.func) in _SEED_CALLS:
-            node.args, node.keywords = [], []
-        for word in node.keywords:
-            if word.arg and _SEED_NAME.search(word.arg):
-                word.value = ast.Constant(0)
-        return node
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        self.generic_visit(node)
-        if isinstance(node.value, ast.Call) and _last_name(node.value.func) in _SEED_CALLS:
-            return ast.Pass()
-        return node
-
-    def visit_Assign(self, node: ast.Assign | ast.AnnAssign) -> ast.AST:
-        self.generic_visit(node)
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        if node.value is not None and all(_SEED_NAME.search(_last_name(target)) for target in targets):
-            node.value = ast.Constant(0)
-        return node
-
-    visit_AnnAssign = visit_Assign
-
-    def visit_Dict(self, node: ast.Dict) -> ast.AST:
-        self.generic_visit(node)
-        for at, key in enumerate(node.keys):
-            if isinstance(key, ast.Constant) and isinstance(key.value, str) and _SEED_NAME.search(key.value):
-                node.values[at] = ast.Constant(0)
-        return node
-
-    def visit_arguments(self, node: ast.arguments) -> ast.AST:
-        self.generic_visit(node)
-        positional = [*node.posonlyargs, *node.args]
-        for at in range(1, len(node.defaults) + 1):
-            if _SEED_NAME.search(positional[-at].arg):
-                node.defaults[-at] = ast.Constant(0)
-        for at, arg in enumerate(node.kwonlyargs):
-            if node.kw_defaults[at] is not None and _SEED_NAME.search(arg.arg):
-                node.kw_defaults[at] = ast.Constant(0)
-        return node
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Call(func=function)) if _last_name(function) in _SEED_CALLS:
+                node.value = zero
+            case ast.Call(func=function) if _last_name(function) in _SEED_CALLS:
+                node.args, node.keywords = [], []
+            case ast.keyword(arg=str(name)) if is_seed(name):
+                node.value = zero
+            case ast.Assign(targets=targets) if all(is_seed(_last_name(target)) for target in targets):
+                node.value = zero
+            case ast.AnnAssign(target=target, value=ast.expr()) if is_seed(_last_name(target)):
+                node.value = zero
+            case ast.Dict(keys=keys, values=values):
+                named = [isinstance(key, ast.Constant) and is_seed(str(key.value)) for key in keys]
+                node.values = [zero if seed else value for seed, value in zip(named, values, strict=True)]
+            case ast.arguments(defaults=defaults, kw_defaults=kw_defaults):
+                positional = [*node.posonlyargs, *node.args][-len(defaults) :] if defaults else []
+                node.defaults = [zero if is_seed(a.arg) else d for a, d in zip(positional, defaults, strict=True)]
+                only = zip(node.kwonlyargs, kw_defaults, strict=True)
+                node.kw_defaults = [zero if default and is_seed(arg.arg) else default for arg, default in only]
 
 
 def _last_name(node: ast.AST) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-        return str(node.slice.value)
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Subscript(slice=ast.Constant(value=key)):
+            return str(key)
     return ""

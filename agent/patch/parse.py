@@ -1,10 +1,9 @@
-"""Finds the unified diffs in a model's reply, among prose, reasoning, fences and headers.
+"""Finds the unified diffs in a model's answer, among prose, fences and headers.
 
 The parser does not know the edited file. ``agent.patch.locate`` judges line numbers and counts (``Hunk.start``,
 ``Hunk.exact``). An ambiguous reply is rejected.
 
 Rules
-- Reasoning is removed first (``agent.patch.reasoning``).
 - Hunks may be inside and outside fences. Context lines may lack their space in a fence. Outside a fence, a line without
   a marker ends the diff, and a later line with a sign makes the reply ambiguous.
 - Blank lines without a marker at the end of a hunk are layout, unless correct counts make them context.
@@ -25,7 +24,6 @@ from unidiff.patch import PatchSet
 
 from agent.errors import PatchRejected
 from agent.patch.fences import Segment, segments
-from agent.patch.reasoning import strip_reasoning
 
 _DIFF_INFO = {"diff", "patch", "udiff", "git", "git-diff", "unified-diff"}
 _COUNTED = re.compile(r"^@@ +-(\d{1,9})(?:,(\d{1,9}))? +\+(\d{1,9})(?:,(\d{1,9}))? +@@(.*)$")
@@ -90,10 +88,10 @@ class FileDiff:
     problems: list[str] = field(default_factory=list)
 
 
-def read_diffs(reply: str) -> list[FileDiff]:
-    """All diffs of a reply in order. Raises PatchRejected for an ambiguous reply."""
+def read_diffs(answer: str) -> list[FileDiff]:
+    """All diffs of an answer without reasoning, in order. Raises PatchRejected for an ambiguous answer."""
     found: list[FileDiff] = []
-    for segment in segments(strip_reasoning(reply.replace("\r\n", "\n"))):
+    for segment in segments(answer):
         inner = _diff_in_json(segment)
         parts = [segment] if inner is None else list(segments(inner))
         for part in parts:
@@ -131,11 +129,8 @@ class _Reader:
         self.in_header = False
 
     def read(self) -> None:
-        loose = (
-            self.segment.fenced
-            and self.segment.info in _DIFF_INFO
-            and not any(line.startswith("@@") for line in self.lines)
-        )
+        of_diff = self.segment.fenced and self.segment.info in _DIFF_INFO
+        loose = of_diff and not any(line.startswith("@@") for line in self.lines)
         while self.at < len(self.lines):
             line = self.lines[self.at]
             if line.startswith("@@"):
@@ -162,7 +157,9 @@ class _Reader:
         """Read one header line, or the pair of --- and +++. False for any other line."""
         following = self.lines[self.at + 1] if self.at + 1 < len(self.lines) else ""
         if line.startswith("diff --git "):
-            self._new(_git_names(line.removeprefix("diff --git ")))
+            rest = line.removeprefix("diff --git ")
+            middle = len(rest) // 2  # names with spaces: the space between a/NAME and b/NAME is in the middle
+            self._new(words if len(words := rest.split()) == 2 else [rest[:middle], rest[middle + 1 :]])
         elif line.startswith("--- ") and following.startswith(("+++ ", "@@")):
             diff = self.current if self.in_header and self.current and not self.current.hunks else self._new([])
             diff.names.append(line[4:])
@@ -198,14 +195,6 @@ class _Reader:
             diff.hunks.append(hunk)
         self.at = max(end, self.at + 1)
         self.in_header = False
-
-
-def _git_names(rest: str) -> list[str]:
-    words = rest.split()
-    if len(words) == 2:
-        return words
-    middle = len(rest) // 2  # names with spaces: the space between a/NAME and b/NAME is in the middle
-    return [rest[:middle], rest[middle + 1 :]]
 
 
 def _ends_body(lines: list[str], at: int, may_be_body: bool) -> bool:
@@ -267,7 +256,7 @@ def _read_hunk(header: str, body: list[str], fenced: bool) -> Hunk:
         at += 1
     if at and not old and not new and _only_prose(body[at:], fenced) and _well_formed(counted[0], body[:at]):
         return Hunk(_lines(body[:at]), start, new_start, True, section)
-    hunk = Hunk(_without_layout(body), start, new_start, section=section, claimed=growth)
+    hunk = Hunk(_without_layout(body), start, new_start, False, section, growth)
     cut = len(_lines(body)) - len(hunk.lines)
     if cut and hunk.lines and hunk.lines[-1].sign == "+" and growth == hunk.growth + cut:
         raise PatchRejected("a blank line at the end of a hunk may be an added line; begin every added line with +")

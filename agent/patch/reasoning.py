@@ -30,8 +30,9 @@ def strip_reasoning(reply: str) -> str:
     kept: list[str] = []
     depth = position = 0
     for tag in _TAG.finditer(reply):
-        if _quoted(reply, tag):
-            continue
+        before, after = reply[max(0, tag.start() - 1) : tag.start()], reply[tag.end() : tag.end() + 1]
+        if before and before in "\"'`" and before == after:
+            continue  # quoted
         closing = "/" in tag.group(0)[:2] or (tag.group("d") or "").lower() == "end"
         if depth == 0:
             _refuse_tag_in_change(reply, tag, closing)
@@ -43,11 +44,6 @@ def strip_reasoning(reply: str) -> str:
     if depth == 0:
         kept.append(reply[position:])
     return "".join(kept)
-
-
-def _quoted(reply: str, tag: re.Match[str]) -> bool:
-    before, after = reply[max(0, tag.start() - 1) : tag.start()], reply[tag.end() : tag.end() + 1]
-    return before != "" and before in "\"'`" and before == after
 
 
 def _refuse_tag_in_change(reply: str, tag: re.Match[str], closing: bool) -> None:

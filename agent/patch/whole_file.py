@@ -18,10 +18,9 @@ from agent.patch.blocks import hunk_between, names_in
 from agent.patch.fences import segments
 from agent.patch.normal_form import parsed
 from agent.patch.parse import FileDiff
-from agent.patch.reasoning import strip_reasoning
 from agent.text import visible
 
-LEAST_SHARED = 0.5  # of the lines of the file with text
+LEAST_SHARED = 0.5  # of the lines of the file with text, in any place
 _INFO = ("", "python", "python3", "py")
 _DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _MARKER = re.compile(r"#\s*-{2,}.*")
@@ -33,24 +32,28 @@ _ELIDED = re.compile(
 )
 
 
-def read_whole_file(reply: str, text: str, path: str) -> FileDiff | None:
-    """The diff from ``text`` to the whole file in a reply; None if no fence holds most of the file.
+def read_whole_file(answer: str, reply: str, text: str, path: str) -> FileDiff | None:
+    """The diff from ``text`` to the whole file in an answer; None if no fence holds most of the file.
+
+    ``answer`` is the ``reply`` of a model without its reasoning.
 
     Raises:
         PatchRejected: the code may be a part of the file, or the reply holds several versions of it.
     """
     if not path.endswith(".py"):
         return None
-    whole = reply.replace("\r\n", "\n")
     old = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     found: dict[str, list[str]] = {}
     before: Sequence[str] = ()
-    for part in segments(strip_reasoning(whole)):
+    least = LEAST_SHARED * max(sum(bool(line.strip()) for line in old), 1)
+    for part in segments(answer):
         named = names_in(part.info.rpartition(":")[2])
-        if part.fenced and (named or part.info in _INFO) and _shares(old, part.lines):
+        known = {line.strip() for line in part.lines}
+        shared = sum(line.strip() in known for line in old if line.strip())
+        if part.fenced and (named or part.info in _INFO) and shared >= least:
             if not part.closed:
                 raise PatchRejected("the reply was cut off inside the file: its fence is never closed")
-            if "\n".join(part.lines) not in whole:
+            if "\n".join(part.lines) not in reply:
                 raise PatchRejected("a reasoning tag is inside the file: the file is ambiguous")
             found["\n".join(part.lines)] = named or names_in(next((s for s in reversed(before) if s.strip()), ""))
         before = part.lines
@@ -62,12 +65,6 @@ def read_whole_file(reply: str, text: str, path: str) -> FileDiff | None:
         _check_whole(text, new, path)
         return FileDiff(names, [hunk_between(old, new.split("\n"))])
     return None
-
-
-def _shares(old: Sequence[str], new: Sequence[str]) -> bool:
-    """Whether ``new`` has at least ``LEAST_SHARED`` of the lines of ``old``, in any place."""
-    lines, known = [line.strip() for line in old if line.strip()], {line.strip() for line in new}
-    return sum(line in known for line in lines) >= LEAST_SHARED * max(len(lines), 1)
 
 
 def _check_whole(text: str, new: str, path: str) -> None:
@@ -108,10 +105,10 @@ def _lost(before: ast.Module, after: ast.Module) -> set[str]:
 
 def _sizes(tree: ast.Module) -> Counter[str]:
     """The number of definitions at module level, and of methods of all classes of one name."""
-    found = Counter({"": sum(isinstance(node, _DEFINITION) for node in tree.body)})
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            found[node.name] += sum(isinstance(part, _DEFINITION) for part in node.body)
+    scopes = [("", tree.body), *((node.name, node.body) for node in tree.body if isinstance(node, ast.ClassDef))]
+    found = Counter[str]()
+    for name, body in scopes:
+        found[name] += sum(isinstance(part, _DEFINITION) for part in body)
     return found
 
 

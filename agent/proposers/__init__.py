@@ -45,7 +45,7 @@ def make_proposer(
         options: further arguments of the method's class.
 
     Raises:
-        UsageError: unknown method or option, a missing model, or a baseline outside the space.
+        UsageError: unknown method, a missing model, or a baseline outside the space.
         EnvironmentProblem: a package that the method needs is not installed.
     """
     check_choice(str(name), METHODS, "search method")
@@ -54,12 +54,7 @@ def make_proposer(
         if llm is None:
             raise UsageError(f"{name} needs a model; name its server with --llm-base-url")
         options["llm"] = _chat(llm)
-    try:
-        method: Method = getattr(import_module(module), attribute)(space, seed, baseline, **options)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise UsageError(f"{name} has no option {str(error).rsplit(' ', 1)[-1]}") from None
+    method: Method = getattr(import_module(module), attribute)(space, seed, baseline, **options)
     return method
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.errors import SearchExhausted, UsageError
 from agent.proposers.block import BlockProposer, minimised_value
-from agent.proposers.protocol import PLATEAU, Context, FromContext, Proposer
+from agent.proposers.protocol import PLATEAU, Context, Proposer
 from agent.proposers.search.base import Suggestion
 from agent.proposers.search.cma import CmaEs
 from agent.space.space import SearchSpace
@@ -22,7 +22,7 @@ SOURCE = "cma"
 
 
 @dataclass(frozen=True)
-class PlateauHandOver(FromContext):
+class PlateauHandOver(Proposer):
     """A ``Proposer``: after every ``PLATEAU`` trials of ``code`` without a keep, ``trials`` trials of ``other``.
 
     ``other`` makes the other method for a context, since it starts at the present file.
@@ -41,7 +41,7 @@ class PlateauHandOver(FromContext):
 
 
 @dataclass(frozen=True)
-class StandIn(FromContext):
+class StandIn(Proposer):
     """A ``Proposer``: edits of ``code``; where its answers are a loop, an edit of ``other`` in their place.
 
     The proposal then has the other method's ``source``, and in ``loop`` the reason. Without another edit, the model's

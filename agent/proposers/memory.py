@@ -82,12 +82,8 @@ class Memory:
     ) -> list[tuple[PastAttempt, float | None]]:
         """Points of earlier sessions with their values for this session, to be minimised.
 
-        Values are moved by the difference between the baselines, since machines differ between nights.
-
-        Args:
-            start: mean value of the present baseline.
-            goal: of the metric.
-            form_of: the form of the program that a point gives with the present file; "" if it gives none.
+        Values are moved by the difference from ``start``, the mean value of the present baseline, since machines differ
+        between nights. ``form_of``: the form of the program that a point gives with the present file; "" if none.
         """
         found: list[tuple[PastAttempt, float | None]] = []
         for past in self.attempts if self.points else ():
@@ -103,9 +99,8 @@ class Memory:
 
 def _worth_another_look(past: PastAttempt, present: str) -> bool:
     """Within one standard error of a gain, on a program that is known not to be the present one."""
-    if past.gain is None or past.gain_se is None:
-        return False
-    return past.gain + past.gain_se > 0 and past.base not in ("", present)
+    known = past.gain is not None and past.gain_se is not None and past.gain + past.gain_se > 0
+    return known and past.base not in ("", present)
 
 
 def effect_of(past: PastAttempt) -> str:

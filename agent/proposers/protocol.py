@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,6 @@ class SearchMethod(Protocol):
 
     def ask(self) -> dict[str, Value]:
         """The next configuration to evaluate. Several asks may be open."""
-        ...
 
     def tell(
         self, params: Params, value: float | None, *, n: int = 1, status: str = "ok", memory_gb: float | None = None
@@ -36,7 +36,6 @@ class SearchMethod(Protocol):
             status: ``ok``, or the kind of failure in any words.
             memory_gb: peak memory of a run.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,12 @@ class Context:
 
 
 class Proposer(Protocol):
-    """Ask and tell over the editable file. ``rebase`` and ``replay`` serve parallel trials and resume."""
+    """Ask and tell over the editable file. ``rebase`` and ``replay`` serve parallel trials and resume.
 
+    The defaults are for a proposer whose state follows from the Context alone, which holds every record.
+    """
+
+    @abstractmethod
     def ask(self, context: Context) -> Proposal:
         """The next edit.
 
@@ -95,11 +98,10 @@ class Proposer(Protocol):
             ModelUnavailable: the model server does not answer; the same call may be repeated.
             SearchExhausted: every configuration of the search space was proposed.
         """
-        ...
 
     def tell(self, record: Record) -> None:
         """Report a trial: once, after its verdict."""
-        ...
+        return
 
     def rebase(self, proposal: Proposal, source: str, path: str) -> str:
         """``source``, a newer text of the file, with the edit of ``proposal``.
@@ -108,21 +110,8 @@ class Proposer(Protocol):
             PatchRejected: the edit does not apply to ``source``.
             NoEffect: ``source`` already contains the edit.
         """
-        ...
-
-    def replay(self, events: Iterable[Event]) -> None:
-        """Restore the state of a new proposer from the asks and tells of a ledger."""
-        ...
-
-
-class FromContext:
-    """The base of proposers whose state follows from the Context alone, which holds every record."""
-
-    def tell(self, record: Record) -> None:
-        """Nothing to do."""
-
-    def rebase(self, proposal: Proposal, source: str, path: str) -> str:
         return apply_reply(source, proposal.diff, path)
 
     def replay(self, events: Iterable[Event]) -> None:
-        """Nothing to restore."""
+        """Restore the state of a new proposer from the asks and tells of a ledger."""
+        return

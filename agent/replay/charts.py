@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from agent import text
 from agent.replay.outcomes import Result
 from agent.review.data.branch import padded
@@ -44,23 +42,25 @@ def value_chart(result: Result, width: int) -> str:
 
 def gain_chart(result: Result, width: int) -> str:
     """Gain of each edit in the session and at each setting, with two standard errors."""
-    rows = list(_gains(result))
-    ends = [v + s * 2 * (se or 0.0) for _, gains in rows for v, se, _ in gains if v is not None for s in (-1, 1)]
-    if not ends:
+    columns = [[(SESSION, f.edit.gain, f.edit.gain_se, SESSION) for f in result.found[0]]]
+    for stage, found in zip(result.plan.stages, result.found, strict=True):
+        columns.append([(str(stage.setting), f.gain, f.se, f.outcome) for f in found])
+    known = [(gain, 2 * (se or 0.0)) for column in columns for _, gain, se, _ in column if gain is not None]
+    if not known:
         return ""
-    names = [SESSION, *(str(stage.setting) for stage in result.plan.stages)]
     line, top = 22, 26
-    height = top + len(rows) * (len(names) * 13 + line) + 30
+    height = top + len(result.found[0]) * (len(columns) * 13 + line) + 30
     root = svg.canvas(width, height, "gain of each edit in the session and at each setting")
     box = svg.Box(14, top, width - 14, height - 30)
-    low, high = padded(min(0.0, *ends), max(0.0, *ends))
+    low, high = padded(min(0.0, *(g - reach for g, reach in known)), max(0.0, *(g + reach for g, reach in known)))
     x = svg.linear(low, high, box.left, box.right)
     svg.axes(root, box, (x, svg.ticks(low, high, width // 140)), (lambda y: y, []))
     svg.add(root, "path", cls="loss parent", d=svg.line([(x(0), box.top), (x(0), box.bottom)]))
     y = top + 14.0
-    for name, gains in rows:
+    for finding, gains in zip(result.found[0], zip(*columns, strict=True), strict=True):
+        name = f"{finding.edit.trial or ''} {finding.edit.subject}".strip()
         svg.add(root, "text", text.line(name, width // 8), cls="tick axis", x=box.left, y=y)
-        for setting, (gain, se, outcome) in zip(names, gains, strict=True):
+        for setting, gain, se, outcome in gains:
             y += 13
             if gain is None:
                 continue
@@ -72,12 +72,3 @@ def gain_chart(result: Result, width: int) -> str:
             svg.tip(mark, f"{setting}: {text.gain(gain, se)}\n{outcome}")
         y += line
     return svg.render(root)
-
-
-def _gains(result: Result) -> Iterator[tuple[str, list[tuple[float | None, float | None, str]]]]:
-    """For each edit its gain, standard error and outcome: in the session first, then at each setting."""
-    for row, finding in enumerate(result.found[0]):
-        edit = finding.edit
-        gains: list[tuple[float | None, float | None, str]] = [(edit.gain, edit.gain_se, SESSION)]
-        gains += [(found[row].gain, found[row].se, found[row].outcome) for found in result.found]
-        yield f"{edit.trial or ''} {edit.subject}".strip(), gains

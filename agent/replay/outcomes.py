@@ -61,11 +61,6 @@ class Finding:
     decided: bool = False  # more seeds would not change the outcome of a promotion
 
     @property
-    def shift(self) -> float | None:
-        """``value`` minus the recorded value."""
-        return None if self.value is None or self.edit.recorded is None else self.value - self.edit.recorded
-
-    @property
     def measured(self) -> bool:
         """Whether there is a run, or there cannot be one."""
         return self.n > 0 or self.outcome != "cannot tell"

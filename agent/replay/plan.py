@@ -15,6 +15,7 @@ from agent.judge.gain import difference
 from agent.ledger.state import State
 from agent.replay.exact import traced
 from agent.replay.steps import TOGETHER, WHOLE, Step
+from agent.target import Target
 from agent.trial.seeds import session_seed
 from agent.types import Goal, Measurement, Value
 
@@ -23,14 +24,6 @@ FIRST = {"replay": 1_000_000, "promote": 2_000_000}
 OBSTACLE = "later edits build on it, or nothing is left of it"
 Runs = Mapping[str, Sequence[Measurement]]  # by commit
 Question = Literal["steps", "cuts", "setting"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One planned run of a commit."""
-
-    seed: int
-    schedule: Path | None = None  # recorded trace that the run follows instead of the clock
 
 
 @dataclass(frozen=True)
@@ -110,12 +103,19 @@ class Plan:
         found = [comparison for stage in self.stages for comparison in stage.comparisons]
         return (found[0].before.commit, *(comparison.after.commit for comparison in found))
 
-    def runs_of(self, step: Step) -> tuple[Run, ...]:
-        """All planned runs of a commit."""
+    def runs_of(self, step: Step) -> list[tuple[int, Path | None]]:
+        """All planned runs of a commit: the seed, and the recorded schedule that replaces the clock."""
         if self.exact:
-            recorded = traced(step, Path(self.source))[: self.rounds]
-            return tuple(Run(run.seed, schedule) for run, schedule in recorded)
-        return tuple(Run(session_seed(self.seed, FIRST[self.kind] + k)) for k in range(self.rounds))
+            return [(run.seed, schedule) for run, schedule in traced(step, Path(self.source))[: self.rounds]]
+        return [(session_seed(self.seed, FIRST[self.kind] + k), None) for k in range(self.rounds)]
+
+
+def plan_for(target: Target, settings: Mapping[str, Any], **own: Any) -> Plan:
+    """The plan to run a target under settings; ``own``: the fields that do not follow from them."""
+    return Plan(
+        goal=target.goal, metric=target.metric, budget=str(target.budget), seed=int(settings.get("seed", 0)),
+        self_reported=target.score == "stdout", **own,
+    )  # fmt: skip
 
 
 def stages_of_replay(

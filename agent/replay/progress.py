@@ -14,45 +14,37 @@ from agent.replay.steps import Step
 from agent.types import Measurement
 
 
-class ReplayProgress:
+class ReplayProgress(Progress):
     """Shows each run; ``total`` is the number of planned runs.
 
     Only ``progress`` is called from the threads of workers. It changes nothing but the bar, which rich locks.
     """
 
     def __init__(self, console: Console, metric: str, total: int):
-        self._console, self._metric, self._total, self._done, self._run = console, metric, total, 0, ""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, transient=True)
-        self._task = self._bar.add_task("", total=total)
-
-    def __enter__(self) -> ReplayProgress:
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._metric, self._total, self._done, self._run = metric, total, 0, ""
+        self._all = self.add_task("", total=total)
 
     def begins(self, step: Step, run: int, runs: int) -> None:
         self._run = _name(step, run, runs)
-        self._bar.update(self._task, description=self._run)
+        self.update(self._all, description=self._run)
 
     def progress(self, phase: str, info: Mapping[str, Any]) -> None:
         loss = info.get("loss")
         words = f"{self._run}: {phase}" + (f", loss {loss:.3f}" if isinstance(loss, float) else "")
-        self._bar.update(self._task, description=words)
+        self.update(self._all, description=words)
 
     def measured(self, step: Step, run: int, runs: int, found: Measurement) -> None:
         self._done += 1
-        self._bar.update(self._task, completed=self._done, total=max(self._total, self._done))
+        self.update(self._all, completed=self._done, total=max(self._total, self._done))
         value = text.number(found.value, found.self_reported)
         words = f"{self._metric} {value}" if found.value is not None else found.status
         followed = next((old.value for old in step.runs if old.seed == found.seed), step.recorded)  # with --exact
         recorded = f" (recorded {text.number(followed)})" if followed is not None else ""
         spent = text.duration(sum(found.seconds.values()))
         line = f"{_name(step, run, runs)}  {words}{recorded}  {spent}  {step.subject}"
-        self._console.print(Text(text.line(line, 160)), soft_wrap=True)
+        self.console.print(Text(text.line(line, 160)), soft_wrap=True)
 
 
 def _name(step: Step, run: int, runs: int) -> str:

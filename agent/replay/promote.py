@@ -13,7 +13,7 @@ from typing import Any
 from agent.errors import UsageError
 from agent.replay.ablation import cut
 from agent.replay.outcomes import PAIRS, REPLACED
-from agent.replay.plan import Comparison, Plan, Setting, Stage
+from agent.replay.plan import Comparison, Setting, Stage, plan_for
 from agent.replay.replay import Say, recorded
 from agent.replay.run import Prepared
 from agent.replay.steps import TOGETHER, WHOLE, Step
@@ -68,7 +68,7 @@ def prepare(
         raise UsageError("promote: name what is larger: --set NAME=VALUE, --budget 1200s, or both.")
     if tag not in find_runs(runs):
         raise UsageError(f"{tag!r} is no session in {runs}. `overnight list` shows them.")
-    _, steps, place = recorded(tag, runs, settings, say)
+    steps, place, _ = recorded(tag, runs, settings, say)
     steps = tuple(step.bare for step in steps)
     if len(steps) == 1:
         raise UsageError(f"session {tag} kept no edit: there is nothing to promote.")
@@ -78,19 +78,8 @@ def prepare(
     stages = tuple(Stage(b.setting, _comparisons(b, steps, chosen, ablate)) for b in builders)
     if not any(c.obstacle == "" for stage in stages for c in stage.comparisons):
         raise UsageError(f"promote: no edit can be measured: {stages[0].comparisons[0].obstacle}.")
-    plan = Plan(
-        what=tag,
-        rounds=seeds,
-        goal=place.target.goal,
-        metric=place.target.metric,
-        budget=str(place.target.budget),
-        stages=stages,
-        ablate=ablate,
-        seed=int(settings.get("seed", 0)),
-        self_reported=place.target.score == "stdout",
-    )
     return Prepared(
-        plan=plan,
+        plan=plan_for(place.target, settings, what=tag, rounds=seeds, stages=stages, ablate=ablate),
         steps=steps,
         places=[builder.place for builder in builders],
         together=[builder.together for builder in builders],

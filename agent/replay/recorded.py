@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -35,14 +34,9 @@ class Recorded:
     started: float | None  # seconds since the epoch
     done: int  # runs
     left: int = 0  # runs that may follow
-    under_way: tuple[tuple[str, float], ...] = ()  # what each run trains, and when the run started
+    in_progress: tuple[str, ...] = ()  # for each run in progress: what it trains, and how long so far
     shown: Shown | None = None  # None before there is a plan
     damage: tuple[str, ...] = ()  # a text for each line of the ledger that cannot be read
-
-    def in_progress(self, now: float) -> Iterator[str]:
-        """One line for each run in progress."""
-        for name, since in self.under_way:
-            yield f"{text.line(name, 90)} · {text.duration(now - since)}"
 
 
 def read_recorded(directory: RunDirectory) -> Recorded:
@@ -51,7 +45,10 @@ def read_recorded(directory: RunDirectory) -> Recorded:
     kind, what = (word if isinstance(word, str) else "" for word in (state.session.kind, state.session.what))
     stages = result.plan.stages if result else ()
     names = {step.commit: step.subject for stage in stages for step in sides_of(stage.comparisons)}
-    under_way = [(names.get(run.commit, run.commit[:9]), run.time) for run in state.started] if running else []
+    under_way = [
+        f"{text.line(names.get(run.commit, run.commit[:9]), 90)} · {text.duration(time.time() - run.time)}"
+        for run in state.started
+    ]
     return Recorded(
         tag=directory.tag,
         kind=kind,
@@ -60,7 +57,7 @@ def read_recorded(directory: RunDirectory) -> Recorded:
         started=state.session.began,
         done=sum(map(len, state.runs.values())),
         left=sum(runs_left(result.plan, chain(*result.undecided), state.runs).values()) if result else 0,
-        under_way=tuple(under_way),
+        in_progress=tuple(under_way) if running else (),
         shown=shown_of(result) if result else None,
         damage=tuple(damage),
     )
@@ -80,7 +77,7 @@ class WatchedReplay:
         bar = Table.grid(padding=(0, 2))
         words = f"{found.done} of at most {text.count(found.done + found.left, 'run')}"
         bar.add_row(ProgressBar(total=max(1, found.done + found.left), completed=found.done, width=32), Text(words))
-        parts: list[RenderableType] = [bar, *(Text(line, style="cyan") for line in found.in_progress(time.time()))]
+        parts: list[RenderableType] = [bar, *(Text(line, style="cyan") for line in found.in_progress)]
         parts += [Text(), terminal(found.shown)] if found.shown else [Text("getting ready")]
         running = found.condition == "running"
         foot = " q quits, the runs continue " if running and height else ""

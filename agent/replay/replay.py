@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 from agent.errors import UsageError, similar
 from agent.ledger.journal import read
-from agent.ledger.state import State, fold
+from agent.ledger.state import fold
 from agent.replay.ablation import MINIMAL, cut
 from agent.replay.exact import recorded_schedule
-from agent.replay.plan import Comparison, Plan, stages_of_replay
+from agent.replay.plan import Comparison, plan_for, stages_of_replay
 from agent.replay.run import Prepared
 from agent.replay.steps import TOGETHER, Step, named, steps_of_branch, steps_of_run
 from agent.repo.git import scrub_environment
@@ -68,8 +67,8 @@ def prepare(
     if what in known:
         if results is not None:
             raise UsageError(f"--results: session {what} has recorded values in its ledger. Leave --results out.")
-        state, steps, place = recorded(what, runs, settings, say, exact)
-        same, source = exact or str(place.target.budget) == state.session.budget, str(runs / what)
+        steps, place, same = recorded(what, runs, settings, say, exact)
+        source = str(runs / what)
         if not same:
             say("the budget differs from the recorded one: gains may differ, and the recorded noise is not used.")
     elif exact:
@@ -79,20 +78,9 @@ def prepare(
         same, source = False, ""
     target, bare = place.target, [step.bare for step in steps]
     cuts = [cut(place.repo, bare, step, target.path) for step in bare[1:]] if ablate else []
-    plan = Plan(
-        what=what,
-        rounds=rounds,
-        goal=target.goal,
-        metric=target.metric,
-        budget=str(target.budget),
-        exact=exact,
-        ablate=ablate,
-        stages=stages_of_replay(steps, target.goal, str(target.budget), cuts, exact),
-        same_budget=same,
-        source=source,
-        seed=int(settings.get("seed", 0)),
-        self_reported=target.score == "stdout",
-    )
+    stages = stages_of_replay(steps, target.goal, str(target.budget), cuts, exact)
+    own = {"exact": exact, "ablate": ablate, "same_budget": same, "source": source}
+    plan = plan_for(target, settings, what=what, rounds=rounds, stages=stages, **own)
     directory = RunDirectory(runs, name or _name(what, exact), "--name")
     if ablate and not directory.ledger.exists() and place.repo.refs.get(f"refs/heads/{plan.minimal_branch}"):
         raise UsageError(
@@ -115,8 +103,8 @@ def _name(what: str, exact: bool) -> str:
 
 def recorded(
     tag: str, runs: Path, settings: Mapping[str, Any], say: Say, exact: bool = False
-) -> tuple[State, tuple[Step, ...], Workplace]:
-    """A recorded run, its commits with their values, and the place where they run again.
+) -> tuple[tuple[Step, ...], Workplace, bool]:
+    """The commits of a recorded run with their values, the place where they run again, and whether the budget is equal.
 
     Args:
         settings: take precedence over those of the run.
@@ -145,7 +133,7 @@ def recorded(
         wall = 10 * place.target.budget.wall_seconds  # this machine may be slower
         budget = replace(place.target.budget, kind="steps", amount=float(training_steps), wall_seconds=wall)
         place = replace(place, target=replace(place.target, budget=budget))
-    return state, named(steps, place.repo, tag), place
+    return named(steps, place.repo, tag), place, exact or str(place.target.budget) == state.session.budget
 
 
 def _of_branch(
@@ -164,11 +152,9 @@ def _of_branch(
         if not results.is_file():
             raise UsageError(f"--results {results}: no such file.")
         published = values_of_results(results.read_text(errors="replace"), str(results), target.goal)
-    with contextlib.closing(Repo(folder)) as repo:
-        if ".." not in what and repo.resolve(what) is None:
-            names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs.below("refs/heads/"))]
-            raise UsageError(
-                f"{what!r} is neither a session in {runs} nor a branch of {repo.top}.{similar(what, names)}"
-            )
-        steps = steps_of_branch(repo, target, what, published)
+    repo = Repo(folder)
+    if ".." not in what and repo.resolve(what) is None:
+        names = [*known, *(name.removeprefix("refs/heads/") for name in repo.refs.below("refs/heads/"))]
+        raise UsageError(f"{what!r} is neither a session in {runs} nor a branch of {repo.top}.{similar(what, names)}")
+    steps = steps_of_branch(repo, target, what, published)
     return steps, workplace(make_settings({**settings, "runs": str(runs)}, None, of_target), say)

@@ -202,11 +202,11 @@ class _Work:
         tries = sum(isinstance(event, RunStarted) and event.commit == step.commit for event in self.ledger.events)
         trace = f"trials/{step.number:04d}/run-{tries + 1}"
         number, runs = self._next(step), plan.runs_of(step)
-        run = runs[number - 1]
+        seed, schedule = runs[number - 1]
         self.view.begins(step, number, len(runs))
-        self.ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=run.seed, trace=trace))
+        self.ledger.append(RunStarted(trial=0, commit=step.commit, role="replay", seed=seed, trace=trace))
         on = workers.types[0] if len(workers.types) > 1 else ""  # values of two types cannot be compared
-        order = Order(0, step.commit, "replay", run.seed, trace, on=on, schedule=run.schedule)
+        order = Order(0, step.commit, "replay", seed, trace, on=on, schedule=schedule)
         flying[workers.start(order, self.prepared.directory.path / trace, self.view.progress)] = step, trace
 
     def _finish(self, future: Future[Measurement], plan: Plan, step: Step, trace: str) -> bool:

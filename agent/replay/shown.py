@@ -67,11 +67,7 @@ class Shown:
     tables: tuple[Table, ...] = ()
     chart: Chart | None = None
     notes: tuple[str, ...] = ()
-    self_reported: bool = False
-
-    @property
-    def legend(self) -> str:
-        return text.LEGEND if self.self_reported else ""
+    legend: str = ""
 
 
 def terminal(shown: Shown) -> RenderableType:

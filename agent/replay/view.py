@@ -48,7 +48,7 @@ def result_json(result: Result) -> Any:
 
 
 def replay_json(result: Result) -> dict[str, Any]:
-    plan, total = result.plan, result.total
+    plan, total, minimal = result.plan, result.total, result.minimal
     commits = {c.edit.number: c.before.commit for stage in plan.stages[1:] for c in stage.comparisons if not c.obstacle}
     return {
         "schema": "overnight.replay/1",
@@ -58,32 +58,36 @@ def replay_json(result: Result) -> dict[str, Any]:
         "reproduced": result.reproduced,
         "noise_sd": result.noise.sd,
         "noise_dof": result.noise.dof,
-        "total": {**_finding_json(total), "step": result.steps[-1].edit.number} if total else None,
-        "steps": [_finding_json(finding) for finding in result.steps],
+        "total": {**_step_json(total), "step": result.steps[-1].edit.number} if total else None,
+        "steps": [_step_json(finding) for finding in result.steps],
         "ablations": [
             {"step": f.edit.number, "subject": f.edit.subject, "need": f.outcome, "reason": f.reason,
              "commit": commits.get(f.edit.number), "value": f.value, "loss": f.gain, "loss_se": f.se}
             for f in result.ablations
         ],
-        "minimal": _minimal_json(result, result.minimal) if result.minimal else None,
+        "minimal": minimal and {
+            "branch": plan.minimal_branch, "commit": minimal.edit.commit, "left_out": sorted(result.dropped),
+            "gain": minimal.gain, "gain_se": minimal.se, "made": minimal.outcome == "reproduced",
+            "reason": minimal.reason,
+        },
         "differs": result.differs,
     }  # fmt: skip
 
 
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    edit = finding.edit
+def _step_json(finding: Finding) -> dict[str, Any]:
+    edit, value = finding.edit, finding.value
+    shift = None if value is None or edit.recorded is None else value - edit.recorded
     return {
-        "step": edit.number, "commit": edit.commit, "trial": edit.trial, "subject": edit.subject,
-        "outcome": finding.outcome, "reason": finding.reason, "recorded": edit.recorded, "value": finding.value,
-        "runs": finding.n, "shift": finding.shift, "recorded_gain": edit.gain, "recorded_gain_se": edit.gain_se,
-        "gain": finding.gain, "gain_se": finding.se,
+        "step": edit.number, **_row_json(finding), "recorded": edit.recorded, "value": value, "runs": finding.n,
+        "shift": shift, "recorded_gain": edit.gain, "recorded_gain_se": edit.gain_se,
     }  # fmt: skip
 
 
-def _minimal_json(result: Result, minimal: Finding) -> dict[str, Any]:
+def _row_json(finding: Finding) -> dict[str, Any]:
+    edit = finding.edit
     return {
-        "branch": result.plan.minimal_branch, "commit": minimal.edit.commit, "left_out": sorted(result.dropped),
-        "gain": minimal.gain, "gain_se": minimal.se, "made": minimal.outcome == "reproduced", "reason": minimal.reason,
+        "trial": edit.trial, "commit": edit.commit, "subject": edit.subject, "outcome": finding.outcome,
+        "reason": finding.reason, "gain": finding.gain, "gain_se": finding.se,
     }  # fmt: skip
 
 
@@ -96,19 +100,13 @@ def promote_json(result: Result) -> dict[str, Any]:
         "complete": result.complete,
         "held": result.held,
         "settings": [
-            {"budget": stage.setting.budget, "values": dict(stage.setting.values),
-             "findings": [_promoted_json(finding) for finding in found]}
+            {"budget": stage.setting.budget, "values": dict(stage.setting.values), "findings": [
+                {"edit": NAMES.get(f.edit.number, f.edit.number), **_row_json(f), "night_gain": f.edit.gain,
+                 "night_gain_se": f.edit.gain_se, "pairs": f.n}
+                for f in found
+            ]}
             for stage, found in zip(plan.stages, result.found, strict=True)
         ],
-    }  # fmt: skip
-
-
-def _promoted_json(finding: Finding) -> dict[str, Any]:
-    edit = finding.edit
-    return {
-        "edit": NAMES.get(edit.number, edit.number), "trial": edit.trial, "commit": edit.commit,
-        "subject": edit.subject, "outcome": finding.outcome, "reason": finding.reason, "night_gain": edit.gain,
-        "night_gain_se": edit.gain_se, "gain": finding.gain, "gain_se": finding.se, "pairs": finding.n,
     }  # fmt: skip
 
 
@@ -145,7 +143,7 @@ def shown_of(result: Result) -> Shown:
         tables=tuple(_tables(result)),
         chart=chart,
         notes=(*result.differs, *minimal),
-        self_reported=plan.self_reported,
+        legend=text.LEGEND if plan.self_reported else "",
     )
 
 

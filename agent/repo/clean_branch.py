@@ -124,7 +124,8 @@ def _total(edits: Sequence[Record], state: State) -> str:
     gain = math.fsum(verdict.gain or 0.0 for verdict in verdicts)
     start = verdicts[0].best_before
     end = start + gain if state.session.goal == "maximize" else start - gain
-    return f"In total {_change(state, start, end, _gain(gain, len(errors) == len(verdicts) and math.hypot(*errors)))}."
+    se = math.hypot(*errors) if len(errors) == len(verdicts) else None
+    return f"In total {_change(state, start, end, _gain(gain, se))}."
 
 
 def _change(state: State, before: float, after: float, gain: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
-from agent.errors import EnvironmentProblem
+from agent.repo.git import GitRefused, output_of
 
+AUTHOR = {"NAME": "Overnight", "EMAIL": "overnight@localhost"}
 LARGEST = 20 << 20  # bytes of a file that is copied; larger files are data
 JUNK = {"__pycache__", ".git", ".venv", "venv", "node_modules", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache"}
 
@@ -19,11 +19,9 @@ def make_repository(directory: Path, message: str) -> None:
     Raises:
         EnvironmentProblem: git is missing or fails.
     """
-    identity = ["-c", "user.name=Overnight", "-c", "user.email=overnight@localhost", "-c", "commit.gpgSign=false"]
-    for words in (["init", "-q", "-b", "main"], ["add", "-A", "-f"], [*identity, "commit", "-q", "-m", message]):
-        done = _git(directory, "-c", "core.hooksPath=/dev/null", *words)
-        if done.returncode:
-            raise EnvironmentProblem(f"git {words[0]} failed in {directory}: {done.stderr.strip()}")
+    who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in AUTHOR.items()}
+    for words in (["init", "-b", "main"], ["add", "-A", "-f"], ["commit", "--no-gpg-sign", "-m", message]):
+        output_of(directory, *words, env=who)
 
 
 def files_of(folder: Path) -> list[str] | None:
@@ -32,10 +30,13 @@ def files_of(folder: Path) -> list[str] | None:
     Raises:
         EnvironmentProblem: git refuses for another reason than a missing repository, such as its owner; quotes git.
     """
-    inside = _git(folder, "rev-parse", "--is-inside-work-tree")
-    if inside.returncode and "not a git repository" not in inside.stderr:
-        raise EnvironmentProblem(f"git rev-parse failed in {folder}: {inside.stderr.strip().splitlines()[0]}")
-    if inside.stdout.strip() != "true" or _git(folder, "check-ignore", str(folder.resolve())).stdout:
+    try:
+        inside = output_of(folder, "rev-parse", "--is-inside-work-tree")
+    except GitRefused as error:
+        if "not a git repository" not in str(error):
+            raise
+        return None
+    if inside.strip() != b"true" or _attempt(folder, "check-ignore", str(folder.resolve())):
         return None
     return _listed(folder, "--cached", "--recurse-submodules") + _listed(folder, "--others", "--exclude-standard")
 
@@ -64,13 +65,12 @@ def ignored_of(folder: Path) -> list[str]:
 
 
 def _listed(folder: Path, *words: str) -> list[str]:
-    return list(filter(None, _git(folder, "ls-files", "-z", *words).stdout.split("\0")))
+    return list(filter(None, _attempt(folder, "ls-files", "-z", *words).split("\0")))
 
 
-def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    english = {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}  # `files_of` reads git's message
+def _attempt(folder: Path, *words: str) -> str:
+    """The output of a git command; "" if git refuses."""
     try:
-        command = ["git", "-C", str(folder), *words]
-        return subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", env=english)
-    except OSError:
-        raise EnvironmentProblem("git is not installed.") from None
+        return os.fsdecode(output_of(folder, *words))
+    except GitRefused:
+        return ""

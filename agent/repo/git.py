@@ -6,18 +6,19 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import EnvironmentProblem, UsageError
 
-if TYPE_CHECKING:
-    import git
-
 LOCK_SECONDS = 3.0  # wait for a lock that another git process holds
-_SAFE = (
+_SAFE = (  # override the configuration of the repository
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false", "core.pager=cat",
     "diff.external=", "protocol.allow=never", "i18n.logOutputEncoding=UTF-8",
 )  # fmt: skip
+
+
+class GitRefused(EnvironmentProblem):
+    """A git command failed. The message quotes git."""
 
 
 class Git:
@@ -29,43 +30,22 @@ class Git:
     """
 
     def __init__(self, folder: Path):
-        self._repo = _open(folder)
-        if self._repo.bare or self._repo.working_tree_dir is None:
-            raise UsageError(f"{folder} is a bare repository. Clone it and name the folder of the clone.")
-        self.top = Path(self._repo.working_tree_dir).resolve()
-
-    def close(self) -> None:
-        self._repo.close()
+        self.top = folder.resolve()
+        try:
+            self.top = Path(self.run("rev-parse", "--show-toplevel")).resolve()
+        except GitRefused as error:
+            if "must be run in a work tree" in str(error):
+                raise UsageError(f"{folder} is a bare repository. Clone it and name the folder of the clone.") from None
+            if "not a git repository" not in str(error) and folder.is_dir():
+                raise UsageError(str(error)) from None
+            raise UsageError(
+                f"{folder} is not in a git repository. Make one (git init, git add, git commit), "
+                f"or start with `overnight init DIR`."
+            ) from None
 
     def run(self, *words: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> str:
-        """The output of a git command as text, without its last line feed. Arguments and errors: see ``output``."""
-        return os.fsdecode(self.output(*words, data=data, env=env)).removesuffix("\n")
-
-    def output(self, *words: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
-        """The output of a git command, unchanged.
-
-        Args:
-            data: input of the command.
-            env: added to the environment.
-
-        Raises:
-            EnvironmentProblem: git is missing, or the command fails; quotes git.
-        """
-        import git
-
-        flags = [flag for setting in _settings() for flag in ("-c", setting)]
-        # -C, because GitPython expands a $ in the path of its working directory
-        command = ["git", "-C", str(self.top), "--no-optional-locks", *flags, *words]
-        options: dict[str, Any] = {"stdout_as_string": False, "strip_newline_in_stdout": False, "env": env}
-        try:
-            with tempfile.TemporaryFile() as stdin:
-                stdin.write(data)
-                stdin.seek(0)
-                return bytes(self._repo.git.execute(command, istream=stdin, **options))
-        except git.GitCommandNotFound:
-            raise EnvironmentProblem("git is not installed, or not on PATH.") from None
-        except git.GitCommandError as error:
-            raise EnvironmentProblem(f"git {words[0]} failed in {self.top}: {_complaint(error.stderr)}.") from None
+        """The output of a git command as text, without its last line feed. Arguments and errors: see ``output_of``."""
+        return os.fsdecode(output_of(self.top, *words, data=data, env=env)).removesuffix("\n")
 
     def attempt(self, *words: str) -> str | None:
         """The output of a git command; None if it is empty or the command fails."""
@@ -75,34 +55,38 @@ class Git:
             return None
 
 
-def _open(folder: Path) -> git.Repo:
+def output_of(folder: Path, *words: str, data: bytes = b"", env: Mapping[str, str] | None = None) -> bytes:
+    """The output of a git command in a folder, which may be in no repository.
+
+    Args:
+        data: input of the command.
+        env: added to the environment. Messages of git are in English.
+
+    Raises:
+        GitRefused: the command fails.
+        EnvironmentProblem: git is missing.
+    """
     try:
         import git
     except ImportError as error:  # GitPython looks for the program when it is imported
         raise EnvironmentProblem(f"git does not run: {str(error).splitlines()[0]} Install git.") from None
-
-    class OwnGroup(git.Git):
-        """Runs git in its own process group: Ctrl-C in a terminal would end git before the session can decide."""
-
-        def execute(self, command: Any, *arguments: Any, **options: Any) -> Any:
-            return super().execute(command, *arguments, start_new_session=True, **options)
-
-    class Repository(git.Repo):
-        GitCommandWrapperType = OwnGroup
-
-    try:
-        return Repository(folder, search_parent_directories=True, expand_vars=False)
-    except (git.InvalidGitRepositoryError, git.NoSuchPathError):
-        raise UsageError(
-            f"{folder} is not in a git repository. Make one (git init, git add, git commit), "
-            f"or start with `overnight init DIR`."
-        ) from None
-
-
-def _settings() -> list[str]:
-    """Configuration that overrides the repository's."""
     wait = round(LOCK_SECONDS * 1000)
-    return [*_SAFE, f"core.filesRefLockTimeout={wait}", f"core.packedRefsTimeout={wait}"]
+    settings = (*_SAFE, f"core.filesRefLockTimeout={wait}", f"core.packedRefsTimeout={wait}")
+    flags = [flag for setting in settings for flag in ("-c", setting)]
+    # -C, because GitPython expands a $ in the path of its working directory
+    command = ["git", "-C", str(folder.resolve()), "--no-optional-locks", *flags, *words]
+    unchanged = {"stdout_as_string": False, "strip_newline_in_stdout": False}
+    # an own process group: Ctrl-C in a terminal would end git before the session can decide
+    options: dict[str, Any] = {**unchanged, "env": env, "start_new_session": True}
+    try:
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(data)
+            stdin.seek(0)
+            return bytes(git.Git(os.sep).execute(command, istream=stdin, **options))
+    except git.GitCommandNotFound:
+        raise EnvironmentProblem("git is not installed, or not on PATH.") from None
+    except git.GitCommandError as error:
+        raise GitRefused(f"git {words[0]} failed in {folder}: {_complaint(error.stderr)}.") from None
 
 
 def _complaint(text: str | None) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from agent.errors import EnvironmentProblem, UsageError
-from agent.repo.git import Git
+from agent.repo.git import Git, output_of
 from agent.repo.refs import Refs
 
 AUTHOR = ("Overnight", "overnight@localhost")
@@ -59,9 +59,6 @@ class Repo:
         prefix = PurePosixPath(self.folder.relative_to(self.top).as_posix())
         self.prefix = "" if str(prefix) == "." else f"{prefix}/"
 
-    def close(self) -> None:
-        self.git.close()
-
     # reading
 
     def head(self) -> str:
@@ -100,7 +97,7 @@ class Repo:
             raise UsageError(f"commit {commit[:12]} has no file {name}: is it committed?")
         if not entry.startswith("100"):
             raise UsageError(f"commit {commit[:12]}: {name} is a link or a folder. Commit the file itself.")
-        data = self.git.output("cat-file", "blob", f"{commit}:{name}")
+        data = output_of(self.top, "cat-file", "blob", f"{commit}:{name}")
         return data.decode("utf-8", "surrogateescape")
 
     def has(self, commit: str, path: str) -> bool:
@@ -120,7 +117,7 @@ class Repo:
 
     def _blobs(self, hashes: list[str]) -> Iterator[bytes]:
         """The contents of blobs."""
-        text = self.git.output("cat-file", "--batch", data="\n".join(hashes).encode()) if hashes else b""
+        text = output_of(self.top, "cat-file", "--batch", data="\n".join(hashes).encode()) if hashes else b""
         place = 0
         for _ in hashes:  # each: hash, kind, size, line feed, content, line feed
             start = text.index(b"\n", place) + 1

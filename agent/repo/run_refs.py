@@ -30,23 +30,18 @@ class RunRefs:
     def obstacle(self) -> str:
         """Why git could not create the refs of this run beside those of the repository, and the way out; "" if it can.
 
-        No advice here deletes a ref: it may hold work of the user.
+        Git cannot keep a ref beside a longer one that starts with its name. No advice here deletes a ref: it may hold
+        work of the user.
         """
-        branch = f"refs/heads/{self.branch}"
-        old = next(iter(self.repo.refs.below(f"{REFS}/{self.tag}/")), branch if self.repo.refs.get(branch) else "")
-        if old:
-            kind = "a branch" if old == branch else "a ref"
-            return f"{old} exists: {kind} of an earlier session or of yours. Choose another --tag; nothing is deleted."
-        if self.repo.refs.get("refs/heads/autoresearch"):
-            return (
-                f"the branch autoresearch exists, so git cannot create {self.branch}. Rename the branch: "
-                f"git branch -m autoresearch NEW-NAME"
-            )
-        for name in (REFS, f"{REFS}/{self.tag}"):
-            if self.repo.refs.get(name):
-                return f"the ref {name} exists, so git cannot create refs below it. Choose another --tag or rename it."
-        if below := next(iter(self.repo.refs.below(f"{branch}/")), ""):
-            return f"{below} exists, so git cannot create the branch {self.branch}. Choose another --tag."
+        refs = self.repo.refs
+        for name in (f"{REFS}/{self.tag}", f"refs/heads/{self.branch}"):
+            if old := name if refs.get(name) else next(iter(refs.below(f"{name}/")), ""):
+                return f"{old} exists: it is of an earlier session or yours. Choose another --tag; nothing is deleted."
+            if refs.get(above := name.rpartition("/")[0]):
+                return (
+                    f"{above} exists, so git cannot create {name}. Rename it; a branch: "
+                    f"git branch -m {above.removeprefix('refs/heads/')} NEW-NAME"
+                )
         return ""
 
     def waits(self, head: str, known: frozenset[str]) -> str:

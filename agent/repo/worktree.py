@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from agent.repo.repo import Repo
 
@@ -11,34 +11,27 @@ _FILTERS = ("filter", "working-tree-encoding")  # attributes that change the con
 _UNSET = ("unspecified", "unset", "")
 
 
-def dirty(repo: Repo) -> list[PurePosixPath]:
-    """Files of HEAD that git sees as changed in the working tree."""
-    return [path for path, changed in _raw_differences(repo).items() if changed]
-
-
-def filtered(repo: Repo) -> list[PurePosixPath]:
-    """Unchanged files that a filter or an encoding of .gitattributes writes in another form than git stores."""
-    names = "\0".join(f"{repo.prefix}{path}" for path, changed in _raw_differences(repo).items() if not changed)
-    if not names:
-        return []
-    fields = repo.git.run("check-attr", "-z", "--stdin", *_FILTERS, data=os.fsencode(names)).split("\0")
-    named = (path for path, value in zip(fields[::3], fields[2::3], strict=False) if value not in _UNSET)
-    return [PurePosixPath(path[len(repo.prefix) :]) for path in dict.fromkeys(named)]
-
-
-def _raw_differences(repo: Repo) -> dict[PurePosixPath, bool]:
-    """Files whose bytes differ between HEAD and the working tree, and whether git sees a change.
+def differing(repo: Repo) -> tuple[list[str], list[str]]:
+    """Files of the target whose bytes differ between HEAD and the working tree.
 
     Git decides about sparse checkouts and filters. Git runs its clean filters only if there are such files.
+
+    Returns:
+        Files that git sees as changed; and unchanged ones that a filter or an encoding of .gitattributes writes in
+        another form than git stores.
     """
     files = repo.tree(repo.head()).files
-    differing = [PurePosixPath(path) for path, data, _ in files if _differs(repo.folder / path, data)]
-    if not differing:
-        return {}
+    found = [path for path, data, _ in files if _differs(repo.folder / path, data)]
+    if not found:
+        return [], []
     words = ("diff", "--name-only", "--no-renames", "--no-ext-diff", "--no-textconv", "-z", "HEAD")
     changed = set(repo.git.run(*words).split("\0"))
-    present = [path for path in differing if f"{repo.prefix}{path}" in changed or (repo.folder / path).exists()]
-    return {path: f"{repo.prefix}{path}" in changed for path in present}
+    dirty = [path for path in found if f"{repo.prefix}{path}" in changed]
+    same = [path for path in found if f"{repo.prefix}{path}" not in changed and (repo.folder / path).exists()]
+    names = os.fsencode("\0".join(f"{repo.prefix}{path}" for path in same))
+    fields = repo.git.run("check-attr", "-z", "--stdin", *_FILTERS, data=names).split("\0") if same else []
+    filtered = {path for path, value in zip(fields[::3], fields[2::3], strict=False) if value not in _UNSET}
+    return dirty, [path for path in same if f"{repo.prefix}{path}" in filtered]
 
 
 def checked_out(repo: Repo, branch: str) -> Path | None:

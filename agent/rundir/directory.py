@@ -8,9 +8,10 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -107,17 +108,14 @@ class RunDirectory:
                 # seconds on a machine under load.
                 alive = owner.isdigit() and exists(int(owner))
                 if alive or not acquire(file, ORPHAN_SECONDS):
-                    raise self._runs(owner)
+                    raise UsageError(
+                        f"session {self.tag} is already running (process {owner or 'unknown'}). "
+                        f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
+                    )
             with writing(self.path / "lock"):
                 file.truncate(0)
                 os.write(file.fileno(), str(os.getpid()).encode())
             yield
-
-    def _runs(self, owner: str) -> UsageError:
-        return UsageError(
-            f"session {self.tag} is already running (process {owner or 'unknown'}). "
-            f"`{self.command('status')}` shows it, `{self.command('stop')}` ends it."
-        )
 
     def running(self) -> bool:
         """Whether a session holds the lock now."""
@@ -152,16 +150,16 @@ def writing(place: Path) -> Iterator[None]:
 
 def find_runs(root: Path) -> list[str]:
     """Tags of the sessions below a folder, oldest first."""
-    if not root.is_dir():
-        return []
-    found = [p for p in root.iterdir() if (p / "run.toml").is_file()]
-    return [p.name for p in sorted(found, key=lambda p: (p / "run.toml").stat().st_mtime)]
+    return _by_age(root.glob("*/run.toml"))
 
 
 def find_replays(root: Path) -> list[str]:
     """Names of the folders of replays and promotions, the latest write last. They have a ledger and no run.toml."""
-    found = [p for p in root.glob("*/ledger.jsonl") if not p.with_name("run.toml").exists()]
-    return [p.parent.name for p in sorted(found, key=lambda p: p.stat().st_mtime)]
+    return _by_age(p for p in root.glob("*/ledger.jsonl") if not p.with_name("run.toml").exists())
+
+
+def _by_age(files: Iterable[Path]) -> list[str]:
+    return [p.parent.name for p in sorted(files, key=lambda p: p.stat().st_mtime)]
 
 
 def new_tag(root: Path, prefix: str = "", *beside: str) -> str:
@@ -173,8 +171,6 @@ def new_tag(root: Path, prefix: str = "", *beside: str) -> str:
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and start time, for run.toml and the report."""
-    from importlib import metadata
-
     versions = {"python": sys.version.split()[0]}
     for name in ("overnight", "torch", "numpy", "cmaes", "openai", "optuna"):
         try:

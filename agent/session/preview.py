@@ -36,7 +36,6 @@ def preview(settings: Settings, say: Callable[[str], None]) -> list[tuple[str, s
         "ends": _end(settings),
         "training": training,
     }
-    parts.repo.close()
     return [(name, words) for name, words in lines.items() if words]
 
 

@@ -26,7 +26,7 @@ from agent.patch.normal_form import program_of
 from agent.proposers.block import BlockProposer
 from agent.repo.repo import Repo
 from agent.repo.run_refs import RunRefs
-from agent.repo.worktree import dirty, filtered
+from agent.repo.worktree import differing
 from agent.rundir.directory import NOTES, RunDirectory, environment, new_tag
 from agent.rundir.stop import Stopper
 from agent.session.baseline import Baseline
@@ -117,12 +117,13 @@ def check_repository(repo: Repo, tag: str) -> None:
     Raises:
         UsageError: names the file or the ref.
     """
-    if changed := dirty(repo):
+    changed, converted = differing(repo)
+    if changed:
         raise UsageError(
-            f"the target has uncommitted changes ({', '.join(map(str, changed[:3]))}). The baseline is a commit: "
+            f"the target has uncommitted changes ({', '.join(changed[:3])}). The baseline is a commit: "
             f"git commit or git stash them."
         )
-    if converted := filtered(repo):
+    if converted:
         raise UsageError(
             f"{converted[0]} is stored by git in another form (a filter or an encoding in .gitattributes, such as Git "
             f"LFS), and trials would see that form. Keep such files outside of the target and name their folder in "
@@ -199,7 +200,7 @@ def run(parts: Parts, workers: Workers, stopper: Stopper, ledger: Ledger, shown:
     trackers = Trackers(parts.tracks, directory.path)
     view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), parts.notifier, trackers)
     session = _session(parts, workers, stopper, Recorder(ledger, view))
-    with closing(parts.repo), stopper.listening(), view:
+    with stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # it was written before there were observers
         session.run()
 

@@ -85,8 +85,9 @@ class Choices(Axis):
         return (self._index(value) + 0.5) / self.count
 
     def problem(self, value: Value) -> str:
-        wrong = f"{self.param.name} = {value!r} is not one of {', '.join(map(repr, self.param.choices))}"
-        return wrong if self._index(value) < 0 else ""
+        if self._index(value) >= 0:
+            return ""
+        return f"{self.param.name} = {value!r} is not one of {', '.join(map(repr, self.param.choices))}"
 
     def exact(self, value: Value) -> Value:
         return self.param.choices[self._index(value)]
@@ -157,7 +158,7 @@ class Whole(Number):
         super().__init__(param)
         low, high = self.low, self.high
         if param.power_of_two:
-            low, high = math.log2(low) - 1e-9, math.log2(high) + 1e-9
+            low, high = math.log2(max(low, 1.0)) - 1e-9, math.log2(high) + 1e-9
         self.first, self.last = math.ceil(low), math.floor(high)
         self.count: int = self.last - self.first + 1
         self.ends = (0, self.count - 1) if self.indexed else (self.first, self.last)  # as ``outward`` has them

@@ -72,27 +72,28 @@ def parse_constraint(text: str, names: Iterable[str]) -> Constraint:
 
 
 def _compile(node: ast.expr, text: str) -> Evaluate:
-    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
-        value = node.value
-        return lambda params: value
-    if isinstance(node, ast.Name):
-        name = node.id
-        return lambda params: params[name]
-    if isinstance(node, (ast.UnaryOp, ast.BinOp)) and type(node.op) in _OPERATORS:
-        apply = _OPERATORS[type(node.op)]
-        operands = [node.operand] if isinstance(node, ast.UnaryOp) else [node.left, node.right]
-        parts = [_compile(operand, text) for operand in operands]
-        return lambda params: apply(*(part(params) for part in parts))
-    if isinstance(node, ast.BoolOp):
-        parts = [_compile(value, text) for value in node.values]
-        join = all if isinstance(node.op, ast.And) else any
-        return lambda params: join(part(params) for part in parts)
-    if isinstance(node, ast.Compare) and all(type(op) in _OPERATORS for op in node.ops):
-        parts = [_compile(term, text) for term in (node.left, *node.comparators)]
-        tests = [_OPERATORS[type(op)] for op in node.ops]
-        return lambda params: all(
-            test(left(params), right(params)) for test, left, right in zip(tests, parts, parts[1:], strict=False)
-        )
+    def compiled(*terms: ast.expr) -> list[Evaluate]:
+        return [_compile(term, text) for term in terms]
+
+    match node:
+        case ast.Constant(value=bool() | int() | float() | str() as value):
+            return lambda params: value
+        case ast.Name(id=name):
+            return lambda params: params[name]
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
+            apply, (part,) = _OPERATORS[type(op)], compiled(operand)
+            return lambda params: apply(part(params))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            apply, (one, other) = _OPERATORS[type(op)], compiled(left, right)
+            return lambda params: apply(one(params), other(params))
+        case ast.BoolOp(op=op, values=values):
+            join, parts = all if isinstance(op, ast.And) else any, compiled(*values)
+            return lambda params: join(part(params) for part in parts)
+        case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _OPERATORS for op in ops):
+            tests, parts = [_OPERATORS[type(op)] for op in ops], compiled(left, *others)
+            return lambda params: all(
+                test(one(params), other(params)) for test, one, other in zip(tests, parts, parts[1:], strict=False)
+            )
     raise ValueError(
         f"`{text}`: `{ast.unparse(node)}` is not allowed; use names, numbers, + - * / // % ** and comparisons"
     )

@@ -93,7 +93,14 @@ def _params(rows: Any, source: str, places: _Places, path: str) -> list[Param]:
         )
     names: list[str] = []
     for index, row in enumerate(rows):
-        names.append(_name(row, index, places, names))
+        name = row.get("name")
+        if not isinstance(name, str) or not name.isidentifier():
+            raise UsageError(f"{places.row(index, 'name')}: set name to a constant of the block")
+        if name in names:
+            raise UsageError(f"{places.row(index, 'name')}: {name} is defined twice")
+        for key in row:
+            check_key(key, KEYS, places.row(index, key), f"key of {name}")
+        names.append(name)
     entries = read_block(source, path, names=names)
     for name, entry in read_block(source, path).items() if block_text(source, path) else ():
         if name not in names:
@@ -102,17 +109,6 @@ def _params(rows: Any, source: str, places: _Places, path: str) -> list[Param]:
                 f"{places.path} as [[hyperparameters]] with low and high, or move the line out of the block"
             )
     return [_param(row, entries[row["name"]], index, places, path) for index, row in enumerate(rows)]
-
-
-def _name(row: Mapping[str, Any], index: int, places: _Places, taken: list[str]) -> str:
-    name = row.get("name")
-    if not isinstance(name, str) or not name.isidentifier():
-        raise UsageError(f"{places.row(index, 'name')}: set name to a constant of the block")
-    if name in taken:
-        raise UsageError(f"{places.row(index, 'name')}: {name} is defined twice")
-    for key in row:
-        check_key(key, KEYS, places.row(index, key), f"key of {name}")
-    return name
 
 
 def _param(row: Mapping[str, Any], entry: Entry, index: int, places: _Places, path: str) -> Param:

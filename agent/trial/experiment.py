@@ -7,9 +7,10 @@ value comes from the scorer, a separate process and the only one with validation
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from agent.trial.own_packages import write_hiding_module
 from agent.trial.scoring import Scoring
 from agent.trial.training import Trained, Training
 from agent.trial.trusted_target import Data, trusted_target
-from agent.trial.usual import PROCESSOR, UNKNOWN, Usual
+from agent.trial.usual import PROCESSOR
 from agent.trial.workspace import workspace
 from agent.types import Failure, Measurement, Progress
 from sandbox.interpreter import OWN, Interpreter, find_interpreter
@@ -88,11 +89,8 @@ class Experiment:
             return self._score_test(order.scored, directory, progress)
         directory.mkdir(parents=True, exist_ok=True)
         with workspace(self.owner) as work:
-            code, data = work / "code", work / "data"
-            self._stage(order.commit, code, data)
-            seeds = {name: str(order.seed) for name in ("OVERNIGHT_SEED", self.target.seed_env) if name}
-            env = {**seeds, **self._single_run(order, code, data)}
-            trained = self._smoke_and_train(order, code, data, directory, env, progress)
+            self._stage(order.commit, work)
+            trained = self._smoke_and_train(order, self._job(order, work, directory), progress)
             if self._compiles(order) and self._compiled and (left := directory / COMPILED.name).exists():
                 left.replace(self._compiled)
             seconds, score = dict(trained.seconds), Score(failure=trained.failure)
@@ -100,7 +98,7 @@ class Experiment:
                 score = printed_value(directory / "train.log", self.target.pattern, self.target.metric)
             elif trained.failure is None:
                 began = time.monotonic()
-                score = self._score(code, directory, "validation", progress, order.usual)
+                score = self._score(work, directory, "validation", progress, order.usual.loading)
                 seconds["scoring"] = round(time.monotonic() - began, 3)
         measurement = self._measurement(order, trained, score, seconds)
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
@@ -111,14 +109,16 @@ class Experiment:
         score = Score(failure=Failure("crash", "the checkpoint is gone"))
         if (directory / CHECKPOINT[0].name).exists():
             with workspace(self.owner) as work:
-                self._stage(run.commit, work / "code", work / "data")
-                score = self._score(work / "code", directory, "test", progress)
+                self._stage(run.commit, work)
+                score = self._score(work, directory, "test", progress)
         if score.failure is None:
             return replace(run, role="test", value=score.value, reason="")
         reason = f"test split could not be scored: {score.failure.reason}"
         return replace(run, role="test", value=None, status=score.failure.status, reason=reason)
 
-    def _stage(self, commit: str, code: Path, data: Path) -> None:
+    def _stage(self, commit: str, work: Path) -> None:
+        """Write the code of a commit to ``work/code``, and the data that it may read to ``work/data``."""
+        code, data = work / "code", work / "data"
         code.mkdir()
         data.mkdir()
         self._tree(commit).write(code)
@@ -131,52 +131,14 @@ class Experiment:
         """Whether a run must write the cache of torch.compile."""
         return order.role == "calibrate" and self._compiled is not None and not self._compiled.exists()
 
-    def _single_run(self, order: Order, code: Path, data: Path) -> dict[str, str]:
-        """Stage the files that only some runs have; the variables that name them to the harness."""
-        if self._compiled and self._compiled.exists():
-            shutil.copyfile(self._compiled, data / COMPILED.name)
-        env = {"OVERNIGHT_KEEP_COMPILED": "1"} if self._compiles(order) else {}
-        if order.schedule is not None:
-            shutil.copyfile(order.schedule, code / SCHEDULE)
-            (code / SCHEDULE).chmod(0o644)
-            env["OVERNIGHT_SCHEDULE"] = "{code}/" + SCHEDULE
-        return env
-
-    def _smoke_and_train(
-        self, order: Order, code: Path, data: Path, directory: Path, env: Mapping[str, str], progress: Progress
-    ) -> Trained:
-        """Train, after the smoke test that ``order`` asks for.
-
-        The harness of a trusted target makes that test within its start-up. The command ``smoke`` of another target
-        runs in its own sandbox.
-        """
-        watch = order.watch
-        if watch is not None and watch.device_type != self.device.type:
-            watch = None  # on other hardware the incumbent's curve is another
-        training = Training(self.target, None, self._stop_now, progress, order.smoke, watch=watch, usual=order.usual)
-        smoke = {"OVERNIGHT_SMOKE": f"{order.smoke:g}"} if order.smoke else {}
-        before: Mapping[str, float] = {}
-        if (trusted := self._trusted) is not None:
-            training.release = lambda: trusted.release(self.prepared, data)
-            env = {**env, **smoke}
-        elif smoke and self.target.smoke:
-            job = self._job(self.target.smoke, code, data, directory, {**env, **smoke})
-            tested = replace(training, first="smoke", watch=None).run(self.sandbox, job)
-            if tested.failure is not None:
-                return tested
-            before = tested.seconds
-        train = [*self.target.train, *_seed_words(self.target, order.seed)]
-        trained = training.run(self.sandbox, self._job(train, code, data, directory, env))
-        return replace(trained, seconds={**before, **trained.seconds})
-
-    def _base(self, code: Path) -> Job:
+    def _base(self, work: Path) -> Job:
         """What the jobs of a run have in common."""
         target, device = self.target, self.device
         # with a time budget on the CPU, a run that used more processors than the others would train more
         cpus = float(device.threads) if target.budget.kind == "seconds" and device.kind == "cpu" else 0.0
         return Job(
             argv=(),
-            mounts={"code": Mount(code)},
+            mounts={"code": Mount(work / "code")},
             workdir="code",
             env=self._hardware(),
             limits=Limits(
@@ -189,33 +151,61 @@ class Experiment:
             python=self._python,
         )
 
-    def _job(self, argv: Sequence[str], code: Path, data: Path, directory: Path, env: Mapping[str, str]) -> Job:
-        base, own = self._base(code), self._own_packages(code.parent)
-        extra = (COMPILED,) if "OVERNIGHT_KEEP_COMPILED" in env else ()
-        fixed = {"OVERNIGHT_DATA": "{data}", "OVERNIGHT_OUT": "{out}", "OVERNIGHT_BUDGET": self.target.budget.encoded}
-        return replace(
-            base,
-            argv=mounts.command(self.target, ["{python}" if w in ("python", "python3") else w for w in argv]),
-            mounts={**base.mounts, "data": Mount(data), **mounts.stage(self.target, code), **own},
-            env={**fixed, **({"PYTHONPATH": "{site}"} if own else {}), **env, **base.env},
-            collect=() if self._trusted is None else (*CHECKPOINT, *REPORTS, *extra),
-            collect_to=directory,
-            log=directory / "train.log",
-        )
+    def _job(self, order: Order, work: Path, directory: Path) -> Job:
+        """The job of a run, but for its command: all that the order needs is staged in ``work``."""
+        target, base, code, data = self.target, self._base(work), work / "code", work / "data"
+        mounted = {**base.mounts, "data": Mount(data), **mounts.stage(target, code)}
+        env = {"OVERNIGHT_DATA": "{data}", "OVERNIGHT_OUT": "{out}", "OVERNIGHT_BUDGET": target.budget.encoded}
+        if self._trusted is None and not target.python:  # a foreign target in Overnight's own interpreter
+            write_hiding_module(work / "site")
+            mounted["site"] = Mount(work / "site")
+            env["PYTHONPATH"] = "{site}"
+        env |= {name: str(order.seed) for name in ("OVERNIGHT_SEED", target.seed_env) if name}
+        collect: tuple[Collect, ...] = () if self._trusted is None else (*CHECKPOINT, *REPORTS)
+        if self._compiles(order):
+            env["OVERNIGHT_KEEP_COMPILED"] = "1"
+            collect = (*collect, COMPILED)
+        elif self._compiled and self._compiled.exists():
+            shutil.copyfile(self._compiled, data / COMPILED.name)
+        if order.schedule is not None:
+            shutil.copyfile(order.schedule, code / SCHEDULE)
+            (code / SCHEDULE).chmod(0o644)
+            env["OVERNIGHT_SCHEDULE"] = "{code}/" + SCHEDULE
+        log = directory / "train.log"
+        env |= base.env
+        return replace(base, mounts=mounted, env=env, collect=collect, collect_to=directory, log=log)
 
-    def _own_packages(self, folder: Path) -> dict[str, Mount]:
-        """A mount that hides Overnight's packages from a foreign target, unless that has its own interpreter."""
-        if self._trusted is not None or self.target.python:
-            return {}
-        write_hiding_module(folder / "site")
-        return {"site": Mount(folder / "site")}
+    def _smoke_and_train(self, order: Order, job: Job, progress: Progress) -> Trained:
+        """Train, after the smoke test that ``order`` asks for.
 
-    def _score(self, code: Path, directory: Path, split: str, progress: Progress, usual: Usual = UNKNOWN) -> Score:
+        The harness of a trusted target makes that test within its start-up. The command ``smoke`` of another target
+        runs in its own sandbox.
+        """
+        target = self.target
+        # on other hardware the incumbent's curve is another
+        watch = order.watch if order.watch and order.watch.device_type == self.device.type else None
+        training = Training(target, None, self._stop_now, progress, order.smoke, watch=watch, usual=order.usual)
+        with_smoke = {**job.env, "OVERNIGHT_SMOKE": f"{order.smoke:g}"} if order.smoke else job.env
+        before: Mapping[str, float] = {}
+        if (trusted := self._trusted) is not None:
+            training.release = lambda: trusted.release(self.prepared, job.mounts["data"].source)
+            job = replace(job, env=with_smoke)
+        elif order.smoke and target.smoke:
+            smoke = replace(job, argv=mounts.command(target, target.smoke), env=with_smoke)
+            tested = replace(training, first="smoke", watch=None).run(self.sandbox, smoke)
+            if tested.failure is not None:
+                return tested
+            before = tested.seconds
+        train = mounts.command(target, [*target.train, *_seed_words(target, order.seed)])
+        trained = training.run(self.sandbox, replace(job, argv=train))
+        return replace(trained, seconds={**before, **trained.seconds})
+
+    def _score(
+        self, work: Path, directory: Path, split: str, progress: Progress, most_loading: float = math.inf
+    ) -> Score:
         assert self._trusted is not None
-        assert self.prepared is not None
-        base, stop = self._base(code), self._stop_now
-        scoring = Scoring(self.target, self._trusted, self.prepared, self.sandbox, base, usual, stop)
-        return scoring.score(directory, split, progress)
+        scoring = Scoring(self.target, self._trusted, self.sandbox, self._base(work), self._stop_now, most_loading)
+        return scoring.score(self.prepared, directory, split, progress)
 
     def _measurement(self, order: Order, trained: Trained, score: Score, seconds: Mapping[str, float]) -> Measurement:
         outcome, failure = trained.outcome, score.failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _BEFORE = re.compile(r"(?:\d[\d.,_]*(?:[eE][-+]?)?|(?<![\w.])[-+.])$", re.ASCII)  # of a number that is cut at its left
@@ -16,12 +16,16 @@ _NO_VALUE = {"FAILED", "FAIL", "ERROR", "N/A", "NA", "NONE", "NULL"}
 _CLOSING = ".,;:!)]}'\"%"  # punctuation after a number
 
 
-@dataclass(frozen=True)
-class _Split:
-    """A pattern around its group: the text before and after, None where the group is not at the top level."""
+_TOKENS = re.compile(  # of a pattern: a character, a class, the start of a group (named: capturing), its end
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<opens>\((?P<plain>\?(?!P<))?)|(?P<closes>\))", re.DOTALL
+)
 
-    before: str
-    after: str
+
+class _Split(NamedTuple):
+    """The text of a pattern before and after its group; the first is empty for a group inside another one."""
+
+    before: str = ""
+    after: str = ""
 
 
 def metric_token(text: str, pattern: str) -> str | None:
@@ -97,23 +101,10 @@ def _with_any_token(split: _Split, after: str) -> re.Pattern[str] | None:
 
 def _split(pattern: str) -> _Split:
     """Cut a pattern at its only capturing group."""
-    place, opened = 0, None
-    depth, inside = 0, False  # of groups; a character class
-    while place < len(pattern):
-        sign = pattern[place]
-        if sign == "\\":
-            place += 1
-        elif inside:
-            inside = sign != "]" or pattern[:place].endswith(("[", "[^"))
-        elif sign == "[":
-            inside = True
-        elif sign == "(":
-            if not pattern.startswith("(?", place) or pattern.startswith("(?P<", place):
-                opened = (place, depth)
-            depth += 1
-        elif sign == ")":
-            depth -= 1
-            if opened is not None and depth == opened[1]:
-                return _Split(pattern[: opened[0]] if depth == 0 else "", pattern[place + 1 :])
-        place += 1
-    return _Split("", "")
+    groups: list[re.Match[str]] = []  # that are open
+    for token in _TOKENS.finditer(pattern):
+        if token["opens"]:
+            groups.append(token)
+        elif token["closes"] and not (opened := groups.pop())["plain"]:
+            return _Split("" if groups else pattern[: opened.start()], pattern[token.end() :])
+    return _Split()

@@ -66,7 +66,8 @@ def stage(target: Target, code: Path) -> dict[str, Mount]:
 
 
 def command(target: Target, argv: Sequence[str]) -> tuple[str, ...]:
-    """``argv``, preceded by the program that links mounts below the home directory, if there are any."""
+    """``argv`` with the trial's interpreter, after the program that links mounts below the home directory, if any."""
+    argv = ["{python}" if word in ("python", "python3") else word for word in argv]
     links = [f"{{mount{k}}}={m[2:]}" for k, m in enumerate(target.mounts) if m.startswith("~/") and m[2:].strip("/.")]
     return ("{python}", "-I", "-S", "-c", _LINK, *links, "--", *argv) if links else tuple(argv)
 

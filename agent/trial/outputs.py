@@ -60,16 +60,14 @@ def events(lines: list[str]) -> Iterator[dict[str, Any]]:
             except _NO_JSON:
                 continue
             if isinstance(event, dict) and isinstance(event.get("event"), str):
-                yield {k: _cleaned(v) for k, v in event.items() if isinstance(v, (int, float, str)) and _plain(v)}
-
-
-def _plain(value: float | str) -> bool:
-    return len(value) < 200 if isinstance(value, str) else abs(value) < 1e300
-
-
-def _cleaned(value: Any) -> Any:
-    """JSON strings can spell what the sandbox removed from the line: escape sequences, line ends, lone surrogates."""
-    return clean(value).encode(errors="replace").decode() if isinstance(value, str) else value
+                numbers = {k: v for k, v in event.items() if isinstance(v, (int, float)) and abs(v) < 1e300}
+                # JSON can spell what the sandbox removed from the line: escape sequences, line ends, lone surrogates
+                texts = {
+                    k: clean(v).encode(errors="replace").decode()
+                    for k, v in event.items()
+                    if isinstance(v, str) and len(v) < 200
+                }
+                yield numbers | texts
 
 
 def number(value: Any) -> float | None:

@@ -14,7 +14,7 @@ from agent.target import Target
 from agent.text import decisive_line
 from agent.trial.outputs import CHECKPOINT, Score, number, out_of_memory
 from agent.trial.trusted_target import Data, TrustedTarget
-from agent.trial.usual import LOADING, Usual
+from agent.trial.usual import LOADING
 from agent.trial.workspace import workspace
 from agent.types import Failure, Progress, Status
 from sandbox.layout import MB
@@ -95,13 +95,12 @@ class Scoring:
 
     target: Target
     trusted: TrustedTarget
-    data: Data
     sandbox: Sandbox
     base: Job  # as in ``Host``
-    usual: Usual
     stop_now: Callable[[], bool]
+    most_loading: float  # bound of loading by the baseline's, in seconds
 
-    def score(self, directory: Path, split: str, progress: Progress) -> Score:
+    def score(self, data: Data | None, directory: Path, split: str, progress: Progress) -> Score:
         """Score the checkpoint that a run left in ``directory``.
 
         Raises:
@@ -109,6 +108,9 @@ class Scoring:
             Interrupted: ``stop_now`` is true.
         """
         budget, owner, began = self.target.budget, self.base.owner, time.monotonic()
+        share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
+        least = LOAD_SECONDS["cpu" if self.base.device.kind == "cpu" else "gpu"]
+        loading = round(min(max(share, least), self.most_loading), 1)
 
         def wait() -> None:
             if self.stop_now():
@@ -124,10 +126,10 @@ class Scoring:
                     shutil.copyfile(directory / item.name, checkpoint / item.name)
             host = Host(
                 owner, checkpoint, folder, shared, budget.score_seconds, budget.startup_seconds,
-                self._load_seconds(), wait, self.sandbox, self.base,
+                loading, wait, self.sandbox, self.base,
             )  # fmt: skip
             try:
-                verdict = self.trusted.score(self.data, split, host)
+                verdict = self.trusted.score(data, split, host)
             finally:
                 outcomes = host.close()
         return self._result(verdict, outcomes, split)
@@ -149,9 +151,3 @@ class Scoring:
         line = next((line for o in outcomes if blind and (line := decisive_line(o.log_tail))), "")
         known: Status = status if status in ("invalid", "timeout") else "crash"
         return Score(failure=Failure(known, f"{reason}{f': {line}' if line else ''}"))
-
-    def _load_seconds(self) -> float:
-        budget = self.target.budget
-        share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
-        least = LOAD_SECONDS["cpu" if self.base.device.kind == "cpu" else "gpu"]
-        return round(min(max(share, least), self.usual.loading), 1)

@@ -22,9 +22,10 @@ def with_seed_check(run: Measurement, runs: Iterable[Measurement]) -> Measuremen
     so bit-equal values of a trusted scorer count as well.
     """
     others = [other for other in runs if other.seed != run.seed]
-    reason = "seed pinned: equal weights under different seeds"
-    if any(o.initial_hash and o.initial_hash == run.initial_hash for o in others):
-        return replace(run, status="invalid", value=None, reason=reason)
-    if not run.self_reported and run.value is not None and any(o.value == run.value for o in others):
-        return replace(run, status="invalid", value=None, reason=reason.replace("weights", "values"))
-    return run
+    equal = ""
+    if run.initial_hash and any(other.initial_hash == run.initial_hash for other in others):
+        equal = "weights"
+    elif not run.self_reported and run.value is not None and any(other.value == run.value for other in others):
+        equal = "values"
+    reason = f"seed pinned: equal {equal} under different seeds"
+    return replace(run, status="invalid", value=None, reason=reason) if equal else run

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from agent.errors import Interrupted
 from agent.judge.hopeless import Milestones, Watch
-from agent.target import Budget, Target
+from agent.target import Target
 from agent.text import decisive_line, is_error
 from agent.trial.outputs import CHECKPOINT, events, number, out_of_memory
 from agent.trial.usual import UNKNOWN, Usual
@@ -52,23 +52,14 @@ class _Clock:
 
 @dataclass
 class Training:
-    """One training run.
+    """One training run."""
 
-    Args:
-        target: with the bounds of the phases.
-        release: makes the training data appear; None if the target prints its own value.
-        stop_now: whether to stop at once.
-        progress: receives the phase and its figures.
-        smoke: bound of the smoke test in seconds; 0: there is none.
-        first: the phase of a job that does not report its start-up.
-    """
-
-    target: Target
-    release: Callable[[], None] | None
+    target: Target  # with the bounds of the phases
+    release: Callable[[], None] | None  # makes the training data appear; None if the target prints its own value
     stop_now: Callable[[], bool]
     progress: Progress
-    smoke: float = 0.0
-    first: Literal["training", "smoke"] = "training"
+    smoke: float = 0.0  # bound of the smoke test in seconds; 0: there is none
+    first: Literal["training", "smoke"] = "training"  # the phase of a job that does not report its start-up
     watch: Watch | None = None  # when the job is stopped; None: never
     milestones: Milestones = field(default_factory=Milestones)
     prediction: Prediction | None = None
@@ -133,7 +124,7 @@ class Training:
                         clock.enter("training")
                         self.release()
                     case "step", "training":
-                        left = _left(budget, clock)
+                        left = max(0.0, budget.wall_seconds - clock.age) if budget.kind == "seconds" else None
                         self.progress("training", {**event, "seconds": clock.age, "seconds_left": left})
                         if self._hopeless(event):
                             running.kill()
@@ -185,7 +176,3 @@ class Training:
         if self.release is not None and CHECKPOINT[0].name not in outcome.collected:
             return Failure("crash", f"left no checkpoint{caught}")
         return None
-
-
-def _left(budget: Budget, clock: _Clock) -> float | None:
-    return max(0.0, budget.wall_seconds - clock.age) if budget.kind == "seconds" else None

@@ -31,12 +31,8 @@ def workspace(owner: str, memory: bool = False) -> Iterator[Path]:
 
 def sweep(owner: str) -> int:
     """Remove the folders of dead sessions of this owner; their number."""
-    left = [
-        folder
-        for place in (SHARED, Path(tempfile.gettempdir()))
-        for folder in place.glob("overnight-*")
-        if orphaned(folder.name, owner)
-    ]
+    found = (folder for place in (SHARED, Path(tempfile.gettempdir())) for folder in place.glob("overnight-*"))
+    left = [folder for folder in found if orphaned(folder.name, owner)]
     for folder in left:
         remove_tree(folder)
     return len(left)

@@ -36,12 +36,9 @@ HEADERS = {
 
 
 def make_app(root: Path, host: str, token: str) -> Starlette:
-    """The server over the runs below ``root``. Its ``state.server`` is to be set before the first request.
+    """The server over the runs below ``root``, without a secret if ``token`` is "".
 
-    Args:
-        root: folder of the run directories.
-        host: name or address that the server listens on.
-        token: secret that a browser must know; "" asks for none.
+    ``state.server`` of the result is to be set before the first request.
     """
     pages = Pages(root)
     names = {"localhost", host.lower(), socket.gethostname().lower()}

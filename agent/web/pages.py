@@ -1,9 +1,4 @@
-"""The pages of the server: the list of runs, a run's report that stays up to date, and what it does now.
-
-A replay or promotion has a page too: its plan, the runs that are done, and what they say so far.
-
-They are rendered from the files of the run directories, which the server only reads. A session never notices it.
-"""
+"""The pages of the server, from files that it only reads: the list of runs, a run's report, and what it does now."""
 
 from __future__ import annotations
 
@@ -16,7 +11,6 @@ from typing import Any
 
 from agent import text
 from agent.curves import Point, curve_of
-from agent.ledger.state import State
 from agent.observers.activity import OVER, Activity
 from agent.observers.watched import Watched
 from agent.replay.recorded import Recorded, read_recorded
@@ -69,17 +63,20 @@ class Pages:
             watched = self._watched.setdefault(tag, Watched(directory))
             state = watched.state()
             now, running = time.time(), directory.running()
-            seen, activity = watched.activity(state, now)
+            activity = watched.activity(state, now)
             gpu = watched.gpu(state) if running else ""
         if not running:
             return _fragment(condition(state, running))
-        own, best = _curve(activity), _incumbent_curve(directory, state)
+        points = zip(activity.shares, activity.losses, strict=False)
+        own = [Point(share, loss, k) for k, (share, loss) in enumerate(points)]
+        seed = state.started[-1].seed if state.started else None  # of the incumbent's curve, if it ran under this seed
+        best = curve_of(directory.path, sorted(state.runs.get(state.incumbent, ()), key=lambda run: run.seed != seed))
         record = state.of_trial(activity.trial) if activity.trial else None
         doing = f"trial {activity.trial}" if activity.trial else "the baseline"
         return _fragment(
             condition(state, running),
             f"{doing}: {activity.phase}" if activity.phase not in ("", OVER) else "",
-            [(name, words) for name, words in _rows(activity, best, gpu, now - seen) if words],
+            [(name, words) for name, words in _rows(activity, best, gpu, now - activity.time) if words],
             subject=text.line(record.proposal.subject) if record else "",
             picture=charts.curve_chart(own, best, 400, 170) if state.started else "",
             share=activity.progress,
@@ -106,7 +103,7 @@ def _replay_now(found: Recorded) -> str:
     doing = f"{found.done} of at most {text.count(found.done + found.left, 'run')}"
     if found.condition != "running":
         return _fragment(found.condition, doing)
-    rows = [("in progress", line) for line in found.in_progress(time.time())]
+    rows = [("in progress", line) for line in found.in_progress]
     return _fragment(found.condition, doing, rows, share=found.done / max(1, found.done + found.left))
 
 
@@ -114,18 +111,6 @@ def _fragment(condition: str, doing: str = "", rows: Sequence[tuple[str, str]] =
     """What a run does now; ``more``: subject and picture of the trial, and the share of its budget that it has used."""
     usual = {"subject": "", "picture": "", "share": None}
     return render_page("live.html", condition=condition, doing=doing, rows=rows, **{**usual, **more})
-
-
-def _curve(activity: Activity) -> list[Point]:
-    """The loss of the run under way, by share of the budget."""
-    points = zip(activity.shares, activity.losses, strict=False)
-    return [Point(share, loss, k) for k, (share, loss) in enumerate(points)]
-
-
-def _incumbent_curve(directory: RunDirectory, state: State) -> list[Point]:
-    """The loss of the incumbent, under the seed of the run under way if it has such a run."""
-    seed = state.started[-1].seed if state.started else None
-    return curve_of(directory.path, sorted(state.runs.get(state.incumbent, ()), key=lambda run: run.seed != seed))
 
 
 def _rows(activity: Activity, best: list[Point], gpu: str, quiet: float) -> list[tuple[str, str]]:

@@ -199,10 +199,10 @@ def _device(site: Site) -> Device:
     if site.device == "cpu":
         return Device("cpu", threads=site.settings.threads or 1)
     ray = importlib.import_module("ray")
-    here = list(gpus())
+    here = gpus()
     try:
         (name,) = ray.get_runtime_context().get_accelerator_ids()["GPU"]
-        uuid = name if name.startswith("GPU-") else here[int(name)]
+        uuid = name if name.startswith("GPU-") else here[int(name)].uuid
     except (ValueError, IndexError):
         raise EnvironmentProblem("nvidia-smi does not list the GPU that Ray reserved for the run.") from None
     (node,) = (n for n in ray.nodes() if n["NodeID"] == ray.get_runtime_context().get_node_id())

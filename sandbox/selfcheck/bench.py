@@ -33,7 +33,7 @@ class Ran:
     log: Path
 
 
-class Bench:
+class Bench(contextlib.AbstractContextManager["Bench"]):
     """A sandbox and the folders that its jobs see. A context manager."""
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -42,9 +42,6 @@ class Bench:
         self.root = Path(tempfile.mkdtemp(prefix="overnight-check-"))
         self.root.chmod(0o755)
         self.code, self.shared = self.folder("code"), self.folder("shared", 0o777)
-
-    def __enter__(self) -> Bench:
-        return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.root, ignore_errors=True)

@@ -49,7 +49,7 @@ def test_every_reply_is_a_valid_diff(vllm_server: Server) -> None:
         for reply in REPLY.findall(talk):
             block = talk.split("```python\n")[1].split("\n```")[0] + "\n"
             try:
-                assert set(read_diff(space, block, reply)) == set(space.names)
+                assert set(read_diff(space, block, reply)[0]) == set(space.names)
             except ReplyRejected as error:
                 transcript_of(error)
             replies += 1

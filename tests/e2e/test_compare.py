@@ -84,7 +84,7 @@ def test_comparison_gets_only_valid_diffs(vllm_server: ModelServer, overnight: O
 def check_reply(space: SearchSpace, block: str, reply: str) -> None:
     """Check that the reply is a valid diff of the block, except for what a grammar cannot enforce."""
     try:
-        params = read_diff(space, block, reply)
+        params, _ = read_diff(space, block, reply)
     except ReplyRejected as error:
         if not BEYOND_A_GRAMMAR.search(str(error)):
             raise

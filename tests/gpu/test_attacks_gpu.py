@@ -26,12 +26,12 @@ os._exit(0)
 def test_28_gpu_memory_is_free_after_job(name: str) -> None:
     place = working(name)
     device = Device("cuda")
-    before = gpu._used_mb(device)
+    before = gpu.held_gb(device)
     with Bench(place) as bench:
         outcome = bench.run(HOLD, device=device, limits=Limits(memory_gb=16.0)).outcome
-    after = gpu._used_mb(device)
+    after = gpu.held_gb(device)
     assert outcome.exit_code == 0, describe(outcome)
     assert not outcome.problems
     assert before is not None
     assert after is not None
-    assert after < before + gpu.SLACK_MB
+    assert after < before + gpu.SLACK_GB

@@ -104,5 +104,4 @@ def check_stacked(directory: RunDirectory, target: Path, trials: int) -> State:
     commits = repo.history(f"{state.baseline}..{state.head}")
     assert [commit.sha for commit in commits] == [record.accepted for record in state.kept]
     assert len(directory.results.read_text().splitlines()) == 2 + trials
-    repo.close()
     return state

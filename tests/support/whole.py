@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +43,14 @@ def check_whole(directory: RunDirectory, target: Path, trials: int) -> None:
     wanted |= {f"{r.number:04d}{suffix[r.number - 1]}": r.candidate for r in state.records if r.candidate}
     found = refs_of(target, directory.tag)
     assert {name: found.get(name) for name in wanted} == wanted, found
-    with closing(Repo(target)) as repo:
-        commits = repo.history(f"{state.baseline}..{state.head}")
-        assert [c.sha for c in commits] == [r.accepted for r in state.kept], "the branch is not what was kept"
-        for commit, record in zip(commits, state.kept, strict=True):
-            assert record.candidate is not None
-            assert commit.tree == repo.commit(record.candidate).tree
-            assert commit.parents == (record.base,), "the branch holds a combination of edits that was not measured"
-            assert any(run.value is not None for run in state.runs[record.candidate])
+    repo = Repo(target)
+    commits = repo.history(f"{state.baseline}..{state.head}")
+    assert [c.sha for c in commits] == [r.accepted for r in state.kept], "the branch is not what was kept"
+    for commit, record in zip(commits, state.kept, strict=True):
+        assert record.candidate is not None
+        assert commit.tree == repo.commit(record.candidate).tree
+        assert commit.parents == (record.base,), "the branch holds a combination of edits that was not measured"
+        assert any(run.value is not None for run in state.runs[record.candidate])
     lines = directory.results.read_text().splitlines()
     assert len(lines) == 2 + trials, len(lines)
     in_order = [state.records[trial - 1] for trial in observed if trial]

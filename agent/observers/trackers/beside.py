@@ -47,7 +47,7 @@ class Trackers(Observer):
             if (missing := self._settled - child.held) > 0:
                 log.warning(
                     "%s lacks %d of %d trials, the baseline included. `overnight export %s --track %s` sends them.",
-                    child.tool, missing, self._settled, self._directory.name, child.track,
+                    child.track.tool, missing, self._settled, self._directory.name, child.track,
                 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ class _Child:
     """One process. Its first problem is a warning."""
 
     def __init__(self, track: Track, directory: Path):
-        self.track, self.tool = track, track.tool
+        self.track = track
         self.held = 0  # trials that the tracker holds
         self._problem = ""
         words = ["-P", "-m", "agent.observers.trackers.follow", str(directory), str(track), str(AT_EXIT)]
@@ -83,6 +83,6 @@ class _Child:
         for line in self._process.stdout or ():
             if line.startswith("!") and not self._problem:
                 self._problem = line[1:].strip()
-                log.warning("%s: %s. It is tried again until the session ends.", self.tool, self._problem)
+                log.warning("%s: %s. It is tried again until the session ends.", self.track.tool, self._problem)
             elif line.strip().isdigit():
                 self.held = int(line)

@@ -54,6 +54,10 @@ class Entry:
     started: float  # seconds since the epoch
     ended: float
 
+    @property
+    def texts(self) -> dict[str, str]:
+        return {"name": self.name, "diff": self.diff, "rationale": self.rationale}
+
 
 def about(state: State) -> About:
     """The description of a session. ``state`` has a session event."""
@@ -74,15 +78,8 @@ def entry_of(number: int, state: State, run_dir: Path) -> Entry:
         id=f"{about(state).id}-{number:04d}",
         name=text.line(f"{number:04d} {scrub(subject)}", 100),
         params=dict(record.proposal.params or {}),
-        labels={
-            name: text.line(scrub(value), MOST_LABEL)
-            for name, value in found.items()
-            if isinstance(value, str) and value
-        },
-        figures={
-            **{name: float(found[name]) for name in FIGURES if found[name] is not None},
-            **_system(record),
-        },
+        labels={name: text.line(scrub(v), MOST_LABEL) for name, v in found.items() if isinstance(v, str) and v},
+        figures={name: float(found[name]) for name in FIGURES if found[name] is not None} | _system(record),
         curve=_increasing(thin(curve_of(run_dir, record.runs), MOST_POINTS)),
         diff=_text(record.proposal.diff),
         rationale=_text(record.proposal.rationale).strip(),

@@ -21,17 +21,15 @@ MOST_TAG = 5000  # characters
 MOST_AT_ONCE = 900  # metrics of one request; MLflow accepts 1,000
 
 
-def open_tracker(place: str, session: About) -> MLflow:
-    if "://" in place:
-        return MLflow(MlflowClient(tracking_uri=place), session)
-    Path(place).mkdir(parents=True, exist_ok=True)
-    return MLflow(MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db"), session, f"{place}/artifacts")
-
-
 class MLflow:
     """A run that is still RUNNING was cut off. See ``track.Tracker``."""
 
-    def __init__(self, client: MlflowClient, session: About, artifacts: str | None = None):
+    def __init__(self, place: str, session: About):
+        artifacts: str | None = None  # a server knows its own
+        if "://" not in place:
+            Path(place).mkdir(parents=True, exist_ok=True)
+            place, artifacts = f"sqlite:///{place}/mlflow.db", f"{place}/artifacts"
+        client = MlflowClient(tracking_uri=place)
         self._client, self._session = client, session
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "overnight"
         found = client.get_experiment_by_name(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import indent
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
@@ -18,16 +19,12 @@ from agent.observers.trackers.entries import About, Entry
 FILE = "events.out.tfevents.{:010.0f}.overnight"  # a reader takes the files of a folder in the order of their names
 
 
-def open_tracker(place: str, session: About) -> TensorBoard:
-    return TensorBoard(Path(place) / session.id, session)
-
-
 class TensorBoard:
     """Writes the file of a trial as a whole, and appends to that of the session. See ``track.Tracker``."""
 
-    def __init__(self, folder: Path, session: About):
+    def __init__(self, place: str, session: About):
+        self._folder = folder = Path(place) / session.id
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
         self.held = {int(file.parent.name) for file in folder.glob("[0-9]*/events.*") if file.parent.name.isdigit()}
         before = sorted(folder.glob("events.*"))
         self.points = 1 + max((event.step for file in before for event in _read(file)), default=-1)
@@ -45,8 +42,9 @@ class TensorBoard:
             writer.write(_event(entry.started, file_version="brain.Event:2"))
             values = {**entry.labels, **entry.params}
             writer.write(_event(entry.started, summary=summary_v2.hparams_pb(values, entry.id, entry.started)))
-            for name, words in _texts(entry).items():
-                writer.write(_event(entry.started, summary=text_pb(name, words)))
+            for name, words in entry.texts.items():
+                if words:  # as a code block: TensorBoard reads Markdown, and a model wrote it
+                    writer.write(_event(entry.started, summary=text_pb(name, indent(words, "    ", lambda _: True))))
             for point in entry.curve:
                 moment = entry.started + point.progress * (entry.ended - entry.started)
                 writer.write(_event(moment, point.step, scalar_pb("loss", point.loss)))
@@ -95,9 +93,3 @@ def _event(time: float, step: int = 0, summary: Summary | None = None, file_vers
     if summary is not None:
         event.summary.CopyFrom(summary)
     return bytes(event.SerializeToString())
-
-
-def _texts(entry: Entry) -> dict[str, str]:
-    """Texts as code blocks: TensorBoard reads Markdown, and a model wrote them."""
-    texts = {"name": entry.name, "diff": entry.diff, "rationale": entry.rationale}
-    return {name: "\n".join(f"    {row}" for row in words.split("\n")) for name, words in texts.items() if words}

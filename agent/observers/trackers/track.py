@@ -16,7 +16,8 @@ from urllib.request import getproxies
 from agent.errors import EnvironmentProblem, UsageError, check_choice
 from agent.observers.trackers.entries import About, Entry
 
-TOOLS = ("tensorboard", "mlflow", "wandb", "trackio")  # each is a package, an extra, and a module beside this one
+# each is a package, an extra, and a module beside this one with this class
+TOOLS = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "WandB", "trackio": "Trackio"}
 REMOTE = ("mlflow",)  # tools whose place may be the address of a server or a database
 PORTS = {"http": 80, "https": 443}  # of a server's address without one
 SCHEMES = (*PORTS, "databricks", "databricks-uc", "uc", "postgresql", "mysql", "sqlite", "mssql")  # of addresses
@@ -65,7 +66,7 @@ class Track:
 
     def open(self, session: About) -> Tracker:
         module = importlib.import_module(f"agent.observers.trackers.{self.tool}")
-        tracker: Tracker = module.open_tracker(self.place, session)
+        tracker: Tracker = getattr(module, TOOLS[self.tool])(self.place, session)
         return tracker
 
 

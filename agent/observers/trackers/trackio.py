@@ -13,17 +13,13 @@ PART = ".part"  # ends the name of a run that is not written to its end
 ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID", "TRACKIO_WEBHOOK_URL")
 
 
-def open_tracker(place: str, session: About) -> Trackio:
-    os.environ |= {"TRACKIO_DIR": place, "HF_HUB_OFFLINE": "1"}  # read at import
-    for name in ELSEWHERE:
-        os.environ.pop(name, None)
-    return Trackio(session)
-
-
 class Trackio:
     """Trackio warns where it cannot write, so what it holds is asked after each write. See ``track.Tracker``."""
 
-    def __init__(self, session: About):
+    def __init__(self, place: str, session: About):
+        os.environ |= {"TRACKIO_DIR": place, "HF_HUB_OFFLINE": "1"}  # read at import
+        for name in ELSEWHERE:
+            os.environ.pop(name, None)
         self._session = session
         self.held: set[int] = set()
         for name in (str(record["name"]) for record in _storage().get_run_records(PROJECT)):
@@ -35,10 +31,9 @@ class Trackio:
         self.points = self._last() + 1
 
     def trial(self, entry: Entry) -> None:
-        texts = {"name": entry.name, "diff": entry.diff, "rationale": entry.rationale}
         rows = [({"loss": point.loss, "progress": point.progress}, point.step) for point in entry.curve]
         rows.append((dict(entry.figures), entry.curve[-1].step + 1 if entry.curve else 0))
-        self._write(entry.id + PART, {**texts, **entry.labels, **entry.params}, rows)
+        self._write(entry.id + PART, {**entry.texts, **entry.labels, **entry.params}, rows)
         _storage().rename_run(PROJECT, entry.id + PART, entry.id)  # raises if nothing was written
 
     def point(self, step: int, time: float, figures: Mapping[str, float]) -> None:

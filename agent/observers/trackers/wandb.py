@@ -17,16 +17,12 @@ from agent.observers.trackers.entries import About, Entry
 WHOLE = "overnight-whole"  # an empty file in the folder of a trial that was written to its end
 
 
-def open_tracker(place: str, session: About) -> WandB:
-    return WandB(Path(place), session)
-
-
 class WandB:
     """The folder of a run is named after its id. See ``track.Tracker``."""
 
-    def __init__(self, folder: Path, session: About):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._session = folder, session
+    def __init__(self, place: str, session: About):
+        self._folder, self._session = Path(place), session
+        self._folder.mkdir(parents=True, exist_ok=True)
         self.held: set[int] = set()
         for run in self._folders(session.id + "-*"):
             if (run / WHOLE).exists():

@@ -6,8 +6,9 @@ import re
 
 from agent.llm.prompts import block, fence, fill, one_line
 from agent.patch.apply import apply_reply
+from agent.proposers.code.history import training
 from agent.proposers.protocol import Context
-from agent.types import Measurement, Proposal, Record
+from agent.types import Proposal, Record
 
 LOG_LIMIT = 3000  # characters
 FRAMES, AROUND = 3, 3  # of the edited file; lines shown on either side of each
@@ -20,10 +21,11 @@ def failure_remark(context: Context, failed: Record) -> str:
     log = clean_traceback(run.log_tail, context.path)
     edited = apply_reply(context.source, failed.proposal.diff, context.path)
     lines = lines_around(log, edited, context.path)
+    machine = f"\n{training(run, None)} The machine: {context.hardware}." if run.status == "oom" else ""
     return fill(
         "crash",
         path=context.path,
-        reason=block(one_line(f"{run.status}: {run.reason}", 500) + memory(run, context.hardware), "text"),
+        reason=block(one_line(f"{run.status}: {run.reason}", 500) + machine, "text"),
         log=f"The end of its output:\n\n{fence(log, LOG_LIMIT)}" if log else "",
         lines=f"Lines of your edited file, by number:\n\n{block(lines, 'text')}" if lines else "",
     )
@@ -53,12 +55,3 @@ def lines_around(log: str, source: str, path: str) -> str:
             parts.append(f"{'>' if number in marked else ' '}{number:>5}  {line}")
             before = number
     return "\n".join(parts)
-
-
-def memory(run: Measurement, hardware: str) -> str:
-    """The memory that a run used, for a run that ran out of it; "" for other failures."""
-    if run.status != "oom":
-        return ""
-    used = [f"{run.peak_memory_gb:.3g} GB of memory"] if run.peak_memory_gb is not None else []
-    used += [f"{run.metrics['peak_vram_gb']:.3g} GB of GPU memory"] if "peak_vram_gb" in run.metrics else []
-    return f"\nUsed at most: {', '.join(used) or 'unknown'}. The machine: {hardware}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from agent.patch.apply import Form
 from agent.types import Answer
@@ -11,17 +11,12 @@ from agent.types import Answer
 TEMPLATES: dict[Form, str] = {"diff": "repair", "blocks": "repair-blocks", "file": "repair-file"}
 
 
-def best_form(answers: Iterable[Answer], fits: bool) -> Form:
-    """The form with the largest share of applied answers, one of each outcome added.
+def best_form(answers: Sequence[Answer], fits: bool) -> Form:
+    """The form with the largest share of applied answers of a model, one of each outcome added.
 
-    Args:
-        answers: of the model, in any order.
-        fits: whether an answer has room for the whole file.
+    ``fits``: whether an answer has room for the whole file.
     """
-    applied: Counter[str] = Counter()
-    tried: Counter[str] = Counter()
-    for answer in answers:
-        tried[answer.form] += 1
-        applied[answer.form] += answer.applied
+    tried = Counter(answer.form for answer in answers)
+    applied = Counter(answer.form for answer in answers if answer.applied)
     forms: tuple[Form, ...] = ("blocks", "diff", "file") if fits else ("blocks", "diff")
     return max(forms, key=lambda form: (applied[form] + 1) / (tried[form] + 2))

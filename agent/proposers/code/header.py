@@ -73,12 +73,6 @@ def read_header(reply: str) -> Header:
     return _header(found.get("category", ""), subject, rationale, found.get("idea", ""))
 
 
-def normal_category(text: str) -> str:
-    """The known category of a text; ``other`` for an unknown one, "" for an empty one."""
-    text = text.lower().replace("normali", "architecture normali")
-    return next((category for word, category in _WORDS if word in text), "other" if text.strip() else "")
-
-
 def _header(category: str, subject: str, rationale: str, idea: str) -> Header:
     subject = one_line(subject, 4 * SUBJECT_LIMIT).strip(" *_#>-")
     if len(subject) > 2 and subject[0] == subject[-1] and subject[0] in "\"'`":
@@ -86,4 +80,6 @@ def _header(category: str, subject: str, rationale: str, idea: str) -> Header:
     if len(subject) > SUBJECT_LIMIT:
         subject = subject[: SUBJECT_LIMIT - 1].rsplit(" ", 1)[0] + "…"
     rationale = one_line(rationale, RATIONALE_LIMIT).strip(" *_")
-    return Header(normal_category(category), subject, rationale, one_line(idea).strip(" *_`\"'"))
+    words = category.lower().replace("normali", "architecture normali")
+    known = next((name for word, name in _WORDS if word in words), "other" if words.strip() else "")
+    return Header(known, subject, rationale, one_line(idea).strip(" *_`\"'"))

@@ -27,26 +27,16 @@ def repeats_itself(reply: Reply) -> bool:
     return len(tokens) >= SHORTEST and len(set(grams)) < MOST_DISTINCT * len(grams)
 
 
-def hash_of(reply: Reply) -> str:
-    """A hash of the text without white space: equal for equal replies."""
-    text = "".join(reply.text.split())
-    return hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=8).hexdigest()
-
-
 def answer_of(reply: Reply, applied: bool) -> Answer:
-    """The record of one reply."""
+    """The record of one reply. White space does not change its hash."""
+    text = "".join(reply.text.split()).encode(errors="backslashreplace")
     cut = "length" if reply.finish_reason == "length" else ""
-    return Answer(form_of(reply.text), applied, hash_of(reply), "loop" if repeats_itself(reply) else cut)
+    problem = "loop" if repeats_itself(reply) else cut
+    return Answer(form_of(reply.text), applied, hashlib.blake2b(text, digest_size=8).hexdigest(), problem)
 
 
 def why_loop(answer: Answer, in_trial: Sequence[Answer], context: Context) -> str:
-    """Why an answer that cannot be used counts as a loop; "" if it does not.
-
-    Args:
-        answer: the last one of the trial.
-        in_trial: the earlier ones of the trial.
-        context: with the earlier trials.
-    """
+    """Why an answer that cannot be used counts as a loop, after those ``in_trial``; "" if it does not."""
     if answer.problem == "loop":
         return "the reply repeats itself"
     if answer.problem and any(other.problem == "loop" for other in in_trial):

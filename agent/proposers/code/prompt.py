@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ HISTORY_LIMIT = 60_000  # characters
 DEFAULT_WINDOW = 32_768  # tokens, for a server that does not report its context window
 ANSWER = 16_384  # tokens reserved for the answer, reasoning included; at most a third of the window
 SMALLEST_ANSWER = 1024  # tokens
+LATEST = 24  # trials whose categories count on a plateau
 FEW, MANY = 4, 8  # ideas in a prompt, and on a plateau
 
 
@@ -50,19 +52,21 @@ def build_prompt(context: Context, model: Chat, window: int | None, material: Ma
     window = window or DEFAULT_WINDOW
     level = plateau_level(context.plateau)
     answer = min(ANSWER, window // 3)
-    for extras in (True, False):
-        limit = HISTORY_LIMIT
-        while True:
-            earlier = history.render_history(context, limit) if limit else "Left out to save space."
-            ideas = material.show(context, MANY if level else FEW) if material and extras else {}
-            text = _fill(context, earlier, level, extras, ideas)
-            over = model.count_tokens([user(text)]) + answer + margin(window) - window
-            if over <= 0:
-                return Prompt(text, answer, level, tuple(ideas))
-            if not limit:
-                break
+    limit, extras = HISTORY_LIMIT, True
+    while True:
+        earlier = history.render_history(context, limit) if limit else "Left out to save space."
+        ideas = material.show(context, MANY if level else FEW) if material and extras else {}
+        text = _fill(context, earlier, level, extras, ideas)
+        over = model.count_tokens([user(text)]) + answer + margin(window) - window
+        if over <= 0:
+            return Prompt(text, answer, level, tuple(ideas))
+        if limit:
             limit = min(limit, len(earlier)) - int(over * BYTES_PER_TOKEN * 1.1)
             limit = limit if limit >= 400 else 0
+        elif extras:
+            limit, extras = HISTORY_LIMIT, False
+        else:
+            break
     room = answer - over
     if room >= SMALLEST_ANSWER:
         return Prompt(text, room, level, tuple(ideas))
@@ -84,9 +88,12 @@ def user(text: str) -> Message:
 
 
 def _fill(context: Context, earlier: str, level: int, extras: bool, ideas: Mapping[str, str]) -> str:
-    remarks = [history.last_failure(context), plateau_text(context, level)] if extras else []
-    remarks += [context.memory.page(program_of(context.source)) if extras else ""]
-    remarks += [fill("material", ideas="\n".join(ideas.values())) if ideas else "", history.open_trials(context)]
+    remarks = [
+        *([history.last_failure(context), plateau_text(context, level)] if extras else []),
+        context.memory.page(program_of(context.source)) if extras else "",
+        fill("material", ideas="\n".join(ideas.values())) if ideas else "",
+        history.open_trials(context),
+    ]
     return fill(
         "code",
         path=context.path,
@@ -119,7 +126,7 @@ def plateau_text(context: Context, level: int) -> str:
         return fill("plateau-combine", count=context.plateau, near="\n\n".join(shown))
     if level == 3:
         return fill("plateau-bold", count=context.plateau)
-    used = history.categories_used(context)
+    used = Counter(record.proposal.category for record in context.history[-LATEST:] if record.proposal.category)
     fewest = sorted(history.CATEGORIES[:-1], key=lambda name: (used[name], history.CATEGORIES.index(name)))[:3]
     counts = ", ".join(f"{name} ({count})" for name, count in used.most_common()) or "none"
     return fill("plateau-category", count=context.plateau, used=counts, unused=", ".join(fewest))

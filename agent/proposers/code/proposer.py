@@ -1,10 +1,9 @@
 """Proposes edits of a whole file as unified diffs written by a model.
 
-One ``ask`` is one conversation. A repair round follows a reply that does not apply, with the exact reason; the last of
-several asks for the form of edit that this model has followed best. A repeat round at a higher temperature follows an
-idea that was tried before. A reply that is a loop gets one round with other sampling in place of these. No round costs
-a training run. The conversation is written to the trial's directory; ``Proposal.usage`` counts requests, tokens and
-seconds.
+One ``ask`` is one conversation, which is written to the trial's directory. A repair round follows a reply that does not
+apply, with the exact reason; the last of several asks for the form of edit that this model has followed best. A repeat
+round at a higher temperature follows an idea that was tried before. A reply that is a loop gets one round with other
+sampling in place of these.
 
 The prompt depends only on the Context, and request k of a trial has the seed (session seed, trial, k). So the same
 ledger gives the same next request.
@@ -30,7 +29,7 @@ from agent.proposers.code.history import outcome
 from agent.proposers.code.loops import answer_of, why_loop
 from agent.proposers.code.prompt import SMALLEST_ANSWER, Material, Prompt, build_prompt, margin, user
 from agent.proposers.memory import effect_of
-from agent.proposers.protocol import Context, FromContext
+from agent.proposers.protocol import Context, Proposer
 from agent.types import Answer, Ending, Proposal, Record
 
 OVERFLOWS = 3  # requests to fit the prompt into an unknown context window
@@ -45,14 +44,10 @@ class Unusable(Exception):
     def __init__(self, ending: Ending, reason: str, form: str = "") -> None:
         super().__init__(reason)
         self.ending, self.reason, self.form = ending, reason, form
-
-    @property
-    def round(self) -> str:
-        """The round that may follow: ``repeat`` if the idea is not new, ``repair`` for other reasons."""
-        return "repeat" if self.ending in ("duplicate", "no_effect") else "repair"
+        self.repeats = ending in ("duplicate", "no_effect")  # whether the idea is not new
 
 
-class CodeProposer(FromContext):
+class CodeProposer(Proposer):
     """Asks a model for an edit of the one editable file.
 
     Args:
@@ -81,21 +76,18 @@ class CodeProposer(FromContext):
         self.rounds = {"repair": repairs, "repeat": repeats, "loop": 1}  # at most
 
     def ask(self, context: Context) -> Proposal:
-        """One edit as a candidate file, or a proposal with the reason why there is none.
-
-        Raises:
-            ModelUnavailable: the model server fails, or the file does not fit its context window.
-        """
+        """See ``Proposer.ask``; ModelUnavailable also if the file does not fit the context window."""
         talk = Conversation(self, context)
         reply = talk.start()
         while True:
             try:
                 text, form = read_edit(reply, context)
             except Unusable as problem:
-                answer = answer_of(reply, problem.round == "repeat")
+                answer = answer_of(reply, problem.repeats)
                 loop = why_loop(answer, talk.answers, context)
                 talk.answers.append(answer)
-                following = talk.next_round("loop" if loop else problem.round, problem, reply)
+                kind = "loop" if loop else "repeat" if problem.repeats else "repair"
+                following = talk.next_round(kind, problem, reply)
                 if following is None:
                     reason = f"{problem.reason}; {loop}" if loop else problem.reason
                     ending = {"ending": problem.ending, "reason": reason, "form": problem.form, "loop": loop}
@@ -239,20 +231,17 @@ class Conversation:
         self.context.write(f"{name}-prompt.md" if name else "prompt.md", messages[-1]["content"])
         warmer = WARMER * self.rounds["repeat"] + OTHER_SAMPLING["temperature"] * self.rounds["loop"]
         earlier = 100 * (1 + len(self.context.failed.repairs)) if self.context.failed else 0  # above all their requests
+        digest = hashlib.blake2b(
+            f"{self.context.seed}/{self.context.trial}/{earlier + len(self.calls)}".encode(), digest_size=4
+        )
         reply = self.model.complete(
             messages,
             grammar=self.grammar,
             temperature=min(WARMEST, self.proposer.temperature + warmer),
             frequency_penalty=OTHER_SAMPLING["frequency_penalty"] if self.rounds["loop"] else None,
-            seed=request_seed(self.context.seed, self.context.trial, earlier + len(self.calls)),
+            seed=int(digest.hexdigest(), 16) & 0x7FFFFFFF,
             max_tokens=max_tokens,
         )
         self.calls.append(reply)
         self.context.write(f"{name}-reply.md" if name else "reply.md", transcript(reply))
         return reply
-
-
-def request_seed(seed: int, trial: int, request: int) -> int:
-    """A seed of 31 bits from (session seed, trial, request); a resumed session gets the same one."""
-    digest = hashlib.blake2b(f"{seed}/{trial}/{request}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") & 0x7FFFFFFF

@@ -62,29 +62,25 @@ class Idea:
 def load_bank(target: Path | None = None) -> tuple[Idea, ...]:
     """The shipped ideas, then those of the folder ``ideas/`` of a target, each in the order of the file names.
 
-    Raises:
-        UsageError: a file breaks the format, or two ideas have one name. Names the file and the key.
+    Raises UsageError, with the file and the key, if a file breaks the format or two ideas have one name.
     """
     folders: list[Traversable] = [resources.files("prompts") / FOLDER]
     if target is not None and (target / FOLDER).is_dir():
         folders.append(target / FOLDER)
+    files = [file for folder in folders for file in sorted(folder.iterdir(), key=lambda file: file.name)]
     found: dict[str, Idea] = {}
-    for folder in folders:
-        for file in sorted(folder.iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".md"):
-                idea = read_idea(file.name, _text(file), str(file))
-                for name in {idea.key, idea.name.lower()}:
-                    if name in found:
-                        raise UsageError(f"{file}: name {name!r} is already used by {found[name].file}.")
-                    found[name] = idea
+    for file in files:
+        if not file.name.endswith(".md"):
+            continue
+        try:
+            idea = read_idea(file.name, file.read_text(encoding="utf-8"), str(file))
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{file}: {error}.") from None
+        for name in {idea.key, idea.name.lower()}:
+            if name in found:
+                raise UsageError(f"{file}: name {name!r} is already used by {found[name].file}.")
+            found[name] = idea
     return tuple(dict.fromkeys(found.values()))
-
-
-def _text(file: Traversable) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file}: {error}.") from None
 
 
 def read_idea(name: str, text: str, where: str) -> Idea:

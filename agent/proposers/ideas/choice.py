@@ -13,7 +13,7 @@ from agent.llm.prompts import one_line
 from agent.proposers.code.header import SUBJECT_LIMIT, Header
 from agent.proposers.ideas.bank import Idea
 from agent.proposers.protocol import Context
-from agent.types import IdeaUse, Record
+from agent.types import IdeaUse
 
 SOURCE = "ideas"
 PRIOR = 2.0  # pseudo-outcomes of each kind per category: a first failure lowers a category a little
@@ -27,18 +27,12 @@ def subject(idea: Idea) -> str:
     return one_line(idea.name, SUBJECT_LIMIT)
 
 
-def tried(records: Iterable[Record], bank: Sequence[Idea]) -> set[str]:
-    """Keys of the ideas that a trial took up. In ledgers of earlier versions the subject says so."""
-    subjects = {subject(idea).lower(): idea.key for idea in bank}
-    proposals = [record.proposal for record in records]
-    found = {subjects[p.subject.lower()] for p in proposals if p.ideas is None and p.subject.lower() in subjects}
-    return found | {proposal.ideas.taken for proposal in proposals if proposal.ideas and proposal.ideas.taken}
-
-
 def untried(bank: Sequence[Idea], context: Context) -> tuple[Idea, ...]:
-    """The ideas that no trial of this session took up."""
-    done = tried((*context.history, *context.open), bank)
-    return tuple(idea for idea in bank if idea.key not in done)
+    """The ideas that no trial of this session took up. In ledgers of earlier versions the subject says so."""
+    proposals = [record.proposal for record in (*context.history, *context.open)]
+    taken = {proposal.ideas.taken for proposal in proposals if proposal.ideas is not None}
+    subjects = {proposal.subject.lower() for proposal in proposals if proposal.ideas is None}
+    return tuple(idea for idea in bank if idea.key not in taken and subject(idea).lower() not in subjects)
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class BankMaterial:
         """
         left = untried(self.bank, context)
         shown = Counter(key for r in context.history if r.proposal.ideas for key in r.proposal.ideas.shown)
-        draws = {category: category_draw(category, context) for category in sorted({idea.category for idea in left})}
+        draws = category_draws(left, context)
         draw = random.Random(f"{context.seed}/{context.trial}/material")
         keys = {}
         for idea in left:
@@ -67,42 +61,35 @@ class BankMaterial:
 
     def use_of(self, header: Header, shown: Collection[str], context: Context) -> IdeaUse:
         """The line ``Idea:`` names an idea of the bank; without it, the subject may hold the name of a shown idea."""
+        taken = ""
         if header.idea:
-            taken = _named(header.idea, self.bank)
+            names = {_plain(name): idea.key for idea in self.bank for name in (idea.name, idea.key)}
+            for close in difflib.get_close_matches(_plain(header.idea), names, n=1, cutoff=SIMILAR):
+                taken = names[close]
         else:
-            taken = _in_subject(header.subject, [idea for idea in self.bank if idea.key in shown])
+            words = f" {_plain(header.subject)} "
+            names = {_plain(idea.name): idea.key for idea in self.bank if idea.key in shown}
+            found = [name for name in names if len(name) >= SHORTEST and f" {name} " in words]
+            taken = names[max(found, key=len)] if found else ""
         return IdeaUse(taken, tuple(shown), len(untried(self.bank, context)))
 
 
-def category_draw(category: str, context: Context) -> float:
-    """A Thompson draw from the outcomes of the trials that took up ideas of a category; 1/2 without outcomes.
+def category_draws(ideas: Iterable[Idea], context: Context) -> dict[str, float]:
+    """For each category, a Thompson draw from the outcomes of the trials that took up its ideas; 1/2 without outcomes.
 
     Source: Thompson 1933, doi:10.1093/biomet/25.3-4.285.
     """
-    outcomes = [
-        record.decision == "keep"
-        for record in context.history
-        if (record.proposal.source == SOURCE or (record.proposal.ideas and record.proposal.ideas.taken))
-        and record.proposal.category == category
-        and not record.proposal.ending
-    ]
-    if not outcomes:
-        return 0.5
-    keeps = sum(outcomes)
-    draw = random.Random(f"{context.seed}/{context.trial}/{category}")
-    return draw.betavariate(PRIOR + keeps, PRIOR + len(outcomes) - keeps)
-
-
-def _named(text: str, bank: Sequence[Idea]) -> str:
-    names = {_plain(name): idea.key for idea in bank for name in (idea.name, idea.key)}
-    close = difflib.get_close_matches(_plain(text), names, n=1, cutoff=SIMILAR)
-    return names[close[0]] if close else ""
-
-
-def _in_subject(text: str, shown: Sequence[Idea]) -> str:
-    plain = f" {_plain(text)} "
-    found = [idea for idea in shown if len(_plain(idea.name)) >= SHORTEST and f" {_plain(idea.name)} " in plain]
-    return max(found, key=lambda idea: len(idea.name)).key if found else ""
+    outcomes: dict[str, list[bool]] = {idea.category: [] for idea in ideas}
+    for record in context.history:
+        proposal = record.proposal
+        took_up = proposal.source == SOURCE or (proposal.ideas and proposal.ideas.taken)
+        if took_up and not proposal.ending and proposal.category in outcomes:
+            outcomes[proposal.category].append(record.decision == "keep")
+    draws = {}
+    for category, found in outcomes.items():
+        draw, keeps = random.Random(f"{context.seed}/{context.trial}/{category}"), sum(found)
+        draws[category] = draw.betavariate(PRIOR + keeps, PRIOR + len(found) - keeps) if found else 0.5
+    return draws
 
 
 def _plain(text: str) -> str:

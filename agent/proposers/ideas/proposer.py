@@ -15,12 +15,12 @@ from agent.patch.apply import unified_diff
 from agent.proposers.code.header import RATIONALE_LIMIT
 from agent.proposers.code.proposer import Unusable, read_edit
 from agent.proposers.ideas.bank import Idea
-from agent.proposers.ideas.choice import SOURCE, category_draw, subject, untried
-from agent.proposers.protocol import Context, FromContext
+from agent.proposers.ideas.choice import SOURCE, category_draws, subject, untried
+from agent.proposers.protocol import Context, Proposer
 from agent.types import IdeaUse, Proposal
 
 
-class IdeasProposer(FromContext):
+class IdeasProposer(Proposer):
     """Proposes the recipes that apply to the present file, the best expected first.
 
     The score of an idea is its ``expected`` times a Thompson draw of its category: Beta(PRIOR + keeps, PRIOR +
@@ -37,7 +37,7 @@ class IdeasProposer(FromContext):
 
     def ask(self, context: Context) -> Proposal:
         left = untried(self.recipes, context)
-        draws = {category: category_draw(category, context) for category in sorted({i.category for i in left})}
+        draws = category_draws(left, context)
         scores = {idea.key: idea.expected * draws[idea.category] for idea in left}
         ranked = sorted(left, key=lambda idea: (-scores[idea.key], idea.key))
         skipped: dict[str, str] = {}
@@ -48,7 +48,13 @@ class IdeasProposer(FromContext):
             except Unusable as problem:
                 skipped[best.key] = one_line(problem.reason, 200)
         else:
-            raise _exhausted(len(self.recipes) - len(left), skipped)
+            names = ", ".join(list(skipped)[:5]) + (", …" if len(skipped) > 5 else "")  # `overnight ideas` lists all
+            rest = f" {len(skipped)} do not apply to the present file: {names}." if skipped else ""
+            tried = len(self.recipes) - len(left)
+            raise SearchExhausted(
+                f"all recipes of the idea bank are used up: {tried} are tried.{rest} Add ideas to the folder ideas/ "
+                "beside target.toml to go on; see `overnight ideas`."
+            )
         lines = [f"- {idea.key}: score {scores[idea.key]:.3f}" for idea in ranked]
         lines += [f"- {key}: skipped: {reason}" for key, reason in skipped.items()]
         context.write("ideas.md", "\n".join(lines) + "\n")
@@ -66,12 +72,3 @@ class IdeasProposer(FromContext):
             ideas=IdeaUse(best.key, left=len(left)),
             search={"left": len(ranked) - len(skipped), "skipped": len(skipped), "score": round(scores[best.key], 6)},
         )
-
-
-def _exhausted(tried: int, skipped: dict[str, str]) -> SearchExhausted:
-    names = ", ".join(list(skipped)[:5]) + (", …" if len(skipped) > 5 else "")  # `overnight ideas` lists all
-    rest = f" {len(skipped)} do not apply to the present file: {names}." if skipped else ""
-    return SearchExhausted(
-        f"all recipes of the idea bank are used up: {tried} are tried.{rest} Add ideas to the folder ideas/ beside "
-        "target.toml to go on; see `overnight ideas`."
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from agent.llm.transcript import no_answer, transcript
 from agent.proposers.search.answer_forms import RATIONALE, block_grammar, point_schema, read_diff, read_object
 from agent.proposers.search.base import Method, NoPoint, Suggestion, successes
 from agent.proposers.search.failure_model import MODEL, FailureModel
-from agent.proposers.search.prompt_tables import bounds, latest, leaders, progress, table, wording
+from agent.proposers.search.prompt_tables import bounds, latest, leaders, progress, table
 from agent.proposers.search.surrogate import JUDGED, Surrogate
 from agent.space.space import Key, Params, SearchSpace
 from agent.types import Value
@@ -66,11 +67,7 @@ class Conversation:
         return reply
 
     def until_accepted(self, prompt: str, form: Mapping[str, Any], read: Callable[[Reply], T]) -> T:
-        """The result of ``read``. A reply that ``read`` rejects is answered with the reason, once.
-
-        Raises:
-            NoPoint: the second reply was rejected too.
-        """
+        """The result of ``read``. A reply that it rejects is answered with the reason, once. Raises NoPoint."""
         messages: list[Message] = [{"role": "user", "content": prompt}]
         before = self.repairs
         while True:
@@ -123,11 +120,11 @@ class Adviser:
         method, space = self.method, self.method.space
         talk = Conversation(self.llm, method.stream(ask, "llm"))
         block = space.render(space.block, method.baseline if method.best is None else method.best.params)
-        answer, form = self._form(block)
+        answer, form, read_one = self._form(block)
         doubted: Points = {}
 
         def read(reply: Reply) -> Points:
-            found = new_points(method, reply, lambda text: self._point(block, text))
+            found = new_points(method, reply, read_one)
             if failures is None or talk.repairs:
                 return doubted | found
             objections = [objection(method, failures, params) for params, _ in found.values()]
@@ -143,7 +140,7 @@ class Adviser:
             best=table(space, leaders(method.observations), method.terms),
             latest=latest(method),
             state=state,
-            **wording(method),
+            **method.terms.variables,
         )
         try:
             points = talk.until_accepted(prompt, form if failures is None else {**form, "n": POINTS}, read)
@@ -153,17 +150,14 @@ class Adviser:
             points = doubted
         return talk, list(points.values())
 
-    def _form(self, block: str) -> tuple[str, dict[str, Any]]:
-        """The instructions for an answer about ``block``, and the option with which a server enforces its form."""
+    def _form(self, block: str) -> tuple[str, dict[str, Any], Callable[[str], Point]]:
+        """The instructions for an answer about ``block``, the option that enforces its form, and how it is read."""
         shown, space = fenced(block, "python"), self.method.space
         if self.form == "diff":
-            return fill("hparams-diff", path=space.path, block=shown), {"grammar": block_grammar(space, block)}
-        return fill("hparams-json", block=shown, names=", ".join(space.names)), {"schema": point_schema(space)}
-
-    def _point(self, block: str, text: str) -> Point:
-        if self.form == "diff":
-            return read_diff(self.method.space, block, text), said_rationale(text)
-        return read_object(self.method.space, text)
+            answer = fill("hparams-diff", path=space.path, block=shown)
+            return answer, {"grammar": block_grammar(space, block)}, partial(read_diff, space, block)
+        answer = fill("hparams-json", block=shown, names=", ".join(space.names))
+        return answer, {"schema": point_schema(space)}, partial(read_object, space)
 
 
 def readable(reply: Reply, read: Callable[[str], T]) -> list[T]:
@@ -204,12 +198,6 @@ def objection(method: Method, failures: FailureModel, params: Params) -> str:
         f"by the runs that failed so far ({failed}), a run of this configuration fails with a probability of "
         f"{1 - success:.0%}; stay further away from what failed, or answer the same again if you are sure"
     )
-
-
-def said_rationale(text: str) -> str:
-    """The text after ``Rationale:`` in a reply."""
-    lines = (line.strip() for line in text.splitlines())
-    return next((line.partition(":")[2].strip() for line in lines if line.lower().startswith("rationale:")), "")
 
 
 def repeated(method: Method, params: Params) -> str:

@@ -54,12 +54,10 @@ def block_grammar(space: SearchSpace, block: str) -> str:
 
 def number_rule(name: str, p: Param, like: str = "", but: Value | None = None) -> str:
     """The grammar rule ``name`` for the values of ``p`` except ``but``, in the style of the literal ``like``."""
-    if p.low is None or p.high is None:
-        choices = [c for c in p.choices if c != but or isinstance(c, bool) != isinstance(but, bool)]
-        return f"{name} ::= " + " | ".join(_quoted(literal(choice, like)) for choice in choices)
-    if p.power_of_two or (p.kind == "int" and p.high - p.low < _LISTED):
-        values = [value for value in axis_of(p).values() if value != but]
-        return f"{name} ::= " + " | ".join(_quoted(literal(value, like)) for value in values)
+    if p.low is None or p.high is None or p.power_of_two or (p.kind == "int" and p.high - p.low < _LISTED):
+        values = p.choices or axis_of(p).values()
+        others = [v for v in values if v != but or isinstance(v, bool) != isinstance(but, bool)]
+        return f"{name} ::= " + " | ".join(_quoted(literal(value, like)) for value in others)
     first = math.floor(math.log10(p.low)) if p.log else math.floor(math.log10(p.high - p.low)) - 2
     decimals = 0 if p.kind == "int" else max(1, _DIGITS - 1 - first)
     low, high = math.ceil(p.low * 10**decimals - 1e-6), math.floor(p.high * 10**decimals + 1e-6)
@@ -103,10 +101,8 @@ def point_schema(space: SearchSpace, rationale: bool = True) -> dict[str, Any]:
     """The JSON schema of a configuration, with all parameters required."""
     properties: dict[str, Any] = {"rationale": {"type": "string", "maxLength": RATIONALE}} if rationale else {}
     for p in space.params:
-        if p.low is None or p.high is None:
-            properties[p.name] = {"enum": list(p.choices)}
-        elif p.power_of_two:
-            properties[p.name] = {"enum": list(space.axes[p.name].values())}
+        if p.low is None or p.high is None or p.power_of_two:
+            properties[p.name] = {"enum": list(p.choices or space.axes[p.name].values())}
         elif p.kind == "int":
             properties[p.name] = {"type": "integer", "minimum": math.ceil(p.low), "maximum": math.floor(p.high)}
         else:
@@ -119,8 +115,8 @@ def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def read_diff(space: SearchSpace, block: str, text: str) -> dict[str, Value]:
-    """The configuration that the diff in a reply makes of ``block``.
+def read_diff(space: SearchSpace, block: str, text: str) -> tuple[dict[str, Value], str]:
+    """The configuration that the diff in a reply makes of ``block``, and the text after ``Rationale:``.
 
     Raises:
         ReplyRejected: no diff, a diff of anything but values, or an invalid configuration.
@@ -135,15 +131,13 @@ def read_diff(space: SearchSpace, block: str, text: str) -> dict[str, Value]:
     for name in before:
         if name not in space.names and before[name].value != after[name].value:
             raise ReplyRejected(f"the diff changes {name}, which is not searched")
-    return _checked(space, {name: after[name].value for name in space.names})
+    lines = (line.strip() for line in text.splitlines())
+    said = (line.partition(":")[2].strip() for line in lines if line.lower().startswith("rationale:"))
+    return _checked(space, {name: after[name].value for name in space.names}), next(said, "")
 
 
 def read_object(space: SearchSpace, text: str) -> tuple[dict[str, Value], str]:
-    """The configuration and the rationale in a JSON reply.
-
-    Raises:
-        ReplyRejected: no JSON object, or an invalid configuration.
-    """
+    """The configuration and the rationale in a JSON reply. Raises ReplyRejected if there is no valid one."""
     found = parse_object(text)
     rationale = found.pop("rationale", "")
     return _checked(space, found), str(rationale)

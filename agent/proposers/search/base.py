@@ -54,8 +54,9 @@ class Terms:
     notes: str = ""
 
     @property
-    def better(self) -> str:
-        return better(self.goal)
+    def variables(self) -> dict[str, str]:
+        """The variables of prompts."""
+        return {"metric": self.metric, "better": better(self.goal), "notes": self.notes or "A better result."}
 
     def shown(self, value: float) -> float:
         """A minimised value in the user's sign; also the inverse."""

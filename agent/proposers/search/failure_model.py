@@ -24,10 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.proposers.search.base import Observation
+from agent.proposers.search.gp import Array
 from agent.proposers.search.memory_model import REPORTS, MemoryModel
 from agent.space.space import SearchSpace, Unit
-
-Array = NDArray[np.float64]
 
 OWN, MODEL = ("cma", "gp"), ("llm",)  # sources of the points of CMA-ES and of a model
 LEAST = {OWN: 0.3, MODEL: 0.5}  # success probability that a point needs, before any failed
@@ -74,7 +73,6 @@ class FailureModel:
         self._space, self._all, self._recent = space, observations, observations[-LATEST:]
         self._home = features(space, [home])[0]
         self._kinds = failure_kinds(self._recent)
-        self._x = features(space, [o.x for o in self._recent]) - self._home if self._kinds else np.zeros((0, 0))
         self._causes = {kind: self._fit(kind) for kind in sorted(set(self._kinds.values()))}
 
     def success_probability(self, points: Sequence[Unit]) -> Array:
@@ -106,16 +104,17 @@ class FailureModel:
 
     def _fit(self, kind: str) -> list[tuple[float, Boundary | MemoryModel]]:
         """What explains a kind by the location, and how probably; the rest is the probability of a constant rate."""
-        rows = [i for i, o in enumerate(self._recent) if o.value is not None or self._kinds[o.status] == kind]
-        failed = np.array([self._recent[i].value is None for i in rows], dtype=float)
-        causes: list[Boundary | MemoryModel] = [Boundary(self._x[rows], failed)]
+        seen = [o for o in self._recent if o.value is not None or self._kinds[o.status] == kind]
+        failed = np.array([o.value is None for o in seen], dtype=float)
+        x = features(self._space, [o.x for o in seen]) - self._home
+        causes: list[Boundary | MemoryModel] = [Boundary(x, failed)]
         known = [o for o in self._recent if o.value is not None and o.memory_gb is not None]  # all of a run's memory
         if kind == OUT_OF_MEMORY and len(known) >= REPORTS:
             starved = [o.x for o in self._recent if o.status == OUT_OF_MEMORY]
             reports = np.array([o.memory_gb for o in known], dtype=float)
-            x = log_features(self._space, [o.x for o in known])
-            causes.append(MemoryModel(x, reports, log_features(self._space, starved)))
-        constant = Boundary(np.zeros((len(rows), 0)), failed)
+            sizes = log_features(self._space, [o.x for o in known])
+            causes.append(MemoryModel(sizes, reports, log_features(self._space, starved)))
+        constant = Boundary(np.zeros((len(seen), 0)), failed)
         evidence = np.array([constant.evidence, *(cause.evidence for cause in causes)])
         shares = np.exp(evidence - evidence.max())
         return list(zip((shares[1:] / shares.sum()).tolist(), causes, strict=True))

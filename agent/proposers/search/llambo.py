@@ -22,7 +22,7 @@ from agent.proposers.search.adviser import Conversation, new_points, readable
 from agent.proposers.search.answer_forms import closed_object, parse_object, point_schema, read_object
 from agent.proposers.search.base import Method, Observation, Suggestion, best_and_latest, loss, successes
 from agent.proposers.search.gp import Array, log_expected_improvement
-from agent.proposers.search.prompt_tables import bounds, row, table, wording
+from agent.proposers.search.prompt_tables import bounds, row, table
 from agent.space.space import Params, SearchSpace
 from agent.types import Value
 
@@ -69,7 +69,7 @@ class Llambo(Method):
             history=history,
             target=self.target(),
             label=self.label(),
-            notes=wording(self)["notes"],
+            notes=self.terms.variables["notes"],
             names=", ".join(self.space.names),
         )
         form = {"n": CANDIDATES, "schema": point_schema(self.space, rationale=False)}
@@ -106,7 +106,7 @@ class Llambo(Method):
     # --- what the variants override ---------------------------------------------------------------------------------
 
     def label(self) -> str:
-        return f"{self.terms.metric}, {self.terms.better}"
+        return "{metric}, {better}".format_map(self.terms.variables)
 
     def target(self) -> str:
         values = [loss(o) for o in successes(self.observations)]

@@ -11,9 +11,8 @@ Sources:
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from agent.proposers.search.gp import Array
 
 REPORTS = 10  # reports needed
 ROUNDS = 30  # of re-estimating the hyperparameters

@@ -15,7 +15,7 @@ from agent.space.space import Params, SearchSpace
 from agent.types import Param, Value
 
 if TYPE_CHECKING:
-    from agent.proposers.search.cma import CmaEs
+    from agent.proposers.search.cma import CmaEs, Gaussian
     from agent.proposers.search.surrogate import Surrogate
 
 BEST = 5
@@ -76,12 +76,6 @@ def _result(observation: Observation, terms: Terms) -> str:
     return observation.status + (f" ({observation.memory_gb:.1f} GB)" if observation.memory_gb else "")
 
 
-def wording(method: Method) -> dict[str, str]:
-    """Prompt variables for the user's metric and notes."""
-    terms = method.terms
-    return {"metric": terms.metric, "better": terms.better, "notes": terms.notes or "A better result."}
-
-
 def leaders(observations: Sequence[Observation]) -> list[Observation]:
     """The best successes, best first."""
     return sorted(successes(observations), key=loss)[:BEST]
@@ -112,21 +106,19 @@ def state(method: CmaEs, suggestion: Params) -> str:
             name, mean = space.names[i], float(gaussian.mean[k])
             low, middle, high = (show(space.axes[name].decode(mean + s * float(deviation[k]))) for s in (-1, 0, 1))
             lines.append(f"| {name} | {middle} | {low} to {high} | {show(suggestion[name])} |")
-        lines += ["", *correlations(method)]
+        lines += ["", *correlations(gaussian, [space.names[i] for i in method.numeric])]
     for i, p in zip(space.categorical, method.categories.probabilities, strict=True):
         shares = ", ".join(f"{choice} {share:.0%}" for choice, share in zip(space.params[i].choices, p, strict=True))
         lines.append(f"{space.names[i]}: {shares}; next suggestion {suggestion[space.names[i]]}.")
     return "\n".join(lines).strip()
 
 
-def correlations(method: CmaEs) -> list[str]:
+def correlations(gaussian: Gaussian, names: Sequence[str]) -> list[str]:
     """The strongest correlations of CMA-ES, one sentence each."""
-    gaussian = method.gaussian
-    if gaussian is None or len(gaussian.mean) < 2:
+    if len(names) < 2:
         return []
     deviation = np.sqrt(np.diag(gaussian.covariance))
     matrix = gaussian.covariance / np.outer(deviation, deviation)
-    names = [method.space.names[i] for i in method.numeric]
     pairs = sorted(combinations(range(len(names)), 2), key=lambda pair: -abs(matrix[pair]))[:CORRELATIONS]
     lines = [
         f"- Higher {names[i]} goes with {'higher' if matrix[i, j] > 0 else 'lower'} {names[j]} ({matrix[i, j]:+.2f})."

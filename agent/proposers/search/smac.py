@@ -78,7 +78,10 @@ class Smac(Method):
         history, encoder = self._history(scenario.configspace), Facade.get_runhistory_encoder(scenario)
         encoder.runhistory = history
         x, y = encoder.transform()
-        model = forest(scenario)
+        model = RandomForest(  # SMAC's, in one thread and with fewer leaves: memory for a million takes a second
+            scenario.configspace, seed=scenario.seed, log_y=True, n_trees=10, ratio_features=1.0, min_samples_split=2,
+            min_samples_leaf=1, max_leaf_nodes=2**13, n_jobs=1,
+        )  # fmt: skip
         model.train(x, y)
         improvement = Facade.get_acquisition_function(scenario)
         improvement.update(model=model, eta=float(model.predict_marginalized(x)[0].min()), num_data=len(x))
@@ -122,11 +125,3 @@ def _hyperparameter(axis: Axis) -> Any:
         return UniformIntegerHyperparameter(p.name, *axis.ends, log=p.log and not axis.indexed)
     assert isinstance(axis, Real)
     return UniformFloatHyperparameter(p.name, axis.low, axis.high, log=p.log)
-
-
-def forest(scenario: Scenario) -> RandomForest:
-    """The forest of SMAC's facade, in one thread and with fewer leaves: memory for a million takes a second."""
-    return RandomForest(
-        scenario.configspace, seed=scenario.seed, log_y=True, n_trees=10, ratio_features=1.0, min_samples_split=2,
-        min_samples_leaf=1, max_leaf_nodes=2**13, n_jobs=1,
-    )  # fmt: skip

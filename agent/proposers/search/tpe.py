@@ -1,7 +1,7 @@
 """Optuna's samplers behind ask and tell: tree-structured Parzen estimator, uniform draws.
 
 Each ask builds a study from the observations and has its own seed, so there is no other state. A failure counts as the
-worst value, an open ask as running.
+worst value.
 
 Source: Bergstra, Bardenet, Bengio and Kégl (2011), Algorithms for hyper-parameter optimization, NeurIPS 24.
 """
@@ -31,7 +31,7 @@ REDRAWS = 16
 
 
 class Tpe(Method):
-    """Optuna's TPE with its defaults: univariate, ten uniform trials first."""
+    """Optuna's TPE with its defaults: univariate, ten uniform trials first. An open ask counts as running."""
 
     source = "tpe"
     sampler: type[BaseSampler] = optuna.samplers.TPESampler
@@ -67,10 +67,10 @@ class Tpe(Method):
 
 
 class RandomSearch(Tpe):
-    """Uniform draws: the control. The sampler ignores the history."""
+    """Uniform draws: the control."""
 
     source = "random"
-    sampler = optuna.samplers.RandomSampler
+    sampler = optuna.samplers.RandomSampler  # ignores the history
 
 
 def distribution(axis: Axis) -> BaseDistribution:

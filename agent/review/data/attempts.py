@@ -27,7 +27,7 @@ from agent import text
 from agent.review.data.diffs import diff_lines
 from agent.review.data.summary import test_problem
 from agent.review.data.times import cost
-from agent.types import Proposal, Record
+from agent.types import Proposal, Record, on_validation
 
 LOG_SCHEMA = "overnight.log/1"
 HIDDEN = ("outcome", "problem", "record")  # fields of an attempt that ``log --json`` leaves out
@@ -76,7 +76,7 @@ def attempt_of(record: Record) -> Attempt:
         gain_se=(verdict.gain_se or None) if verdict else None,
         commit=record.candidate,
         accepted=record.accepted,
-        runs=sum(1 for run in runs if run.role != "test"),
+        runs=len(on_validation(runs)),
         seconds=cost(record),
         repairs=len(record.repairs),
         subject=text.line(proposal.subject),

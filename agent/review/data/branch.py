@@ -11,6 +11,7 @@ from agent import text
 from agent.judge.gain import difference
 from agent.ledger.state import State
 from agent.review.data.summary import estimate, test_value
+from agent.types import values_of
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ def value_range(state: State, steps: Sequence[Step], noise_sd: float | None) -> 
     if len(tried) > 9:
         cuts = quantiles(tried, n=20)
         tried = [value for value in tried if cuts[1] <= value <= cuts[-2]]
-    calibration = [run.value for run in state.baseline_runs if run.value is not None and run.role != "test"]
-    values = [*(step.value for step in steps), *tried, *calibration]
+    values = [*(step.value for step in steps), *tried, *values_of(state.baseline_runs)]
     if not values:
         return 0.0, 1.0
     margin = 3 * (noise_sd or 0.0)

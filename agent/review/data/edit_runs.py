@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent import text
 from agent.ledger.events import Stacked
 from agent.ledger.state import State
-from agent.types import Measurement, Record, Weight
+from agent.types import Measurement, Record, Weight, on_validation
 
 MOST = 24  # edits with pairs that are shown, the latest ones
 
@@ -39,7 +39,7 @@ def seed_pairs_of(state: State) -> tuple[SeedPairs, ...]:
 
 def values_by_seed(runs: tuple[Measurement, ...]) -> dict[int, float]:
     """Values on the validation split."""
-    return {run.seed: run.value for run in runs if run.value is not None and run.role != "test"}
+    return {run.seed: run.value for run in on_validation(runs) if run.value is not None}
 
 
 def parent_runs(record: Record, state: State) -> tuple[Measurement, ...]:
@@ -55,7 +55,6 @@ def parent_runs(record: Record, state: State) -> tuple[Measurement, ...]:
 class StackedEdit:
     """One edit of a stacked session. Texts are sanitised."""
 
-    trial: int
     subject: str
     standing: str  # keep, revert, likely or undecided
     weight: Weight
@@ -74,7 +73,6 @@ def stacked_edits(state: State) -> tuple[StackedEdit, ...]:
     """Every edit that a run has weighed, in the order of the trials."""
     return tuple(
         StackedEdit(
-            trial=trial,
             subject=text.line(record.proposal.subject),
             standing=record.decision if record.verdict else "likely" if weight.nominated else "undecided",
             weight=weight,

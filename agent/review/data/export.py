@@ -44,19 +44,17 @@ def export(state: State, kind: str) -> str:
         records = [state.baseline_record, *state.finished] if 0 in state.observed else []
         return TSV_HEADER + "".join(result_line(record, state.session.goal) for record in records)
     if kind == "csv":
-        return export_csv(state)
+        out = io.StringIO()
+        writer = csv.DictWriter(out, list(attempt_columns()), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _inert(value) for key, value in row.items()} for row in _rows(state))
+        return out.getvalue()
     return json.dumps(export_json(state), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
 
-def export_csv(state: State) -> str:
-    """Return one row per finished trial, with the keys of ``log --json`` as columns."""
-    rows = [attempt_json(attempt_of(record)) for record in state.finished]
-    columns = list(rows[0]) if rows else ["trial", "decision", "status", "value"]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _inert(value) for key, value in row.items()} for row in rows)
-    return out.getvalue()
+def _rows(state: State) -> list[dict[str, Any]]:
+    """The objects of ``log --json``, one for each finished trial."""
+    return [attempt_json(attempt_of(record)) for record in state.finished]
 
 
 def _inert(value: Any) -> Any:
@@ -76,13 +74,13 @@ def export_json(state: State) -> dict[str, Any]:
         "branch": {"name": f"autoresearch/{state.session.tag}", "head": state.head},
         "attempts": [
             {
-                **attempt_json(attempt_of(record)),
+                **row,
                 "params": to_json(record.proposal.params),
                 "rationale": record.proposal.rationale,
                 "diff": record.proposal.diff,
                 "measurements": to_json(record.runs),
             }
-            for record in state.finished
+            for record, row in zip(state.finished, _rows(state), strict=True)
         ],
     }
 
@@ -125,11 +123,7 @@ def _parquet(sessions: Sequence[Session], file: Path, _params: Sequence[Param]) 
     with _needs("parquet needs pyarrow", "overnight[train]"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    rows = [
-        {**session.columns, **attempt_json(attempt_of(record))}
-        for session in sessions
-        for record in session.state.finished
-    ]
+    rows = [{**session.columns, **row} for session in sessions for row in _rows(session.state)]
     kinds: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
     columns = {name: type(value) for name, value in sessions[0].columns.items()} | attempt_columns()
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
@@ -147,15 +141,14 @@ def _optuna(sessions: Sequence[Session], file: Path, params: Sequence[Param]) ->
     try:
         for session in sessions:
             state = session.state
+            name, goal = state.session.tag or "run", state.session.goal
+            study = optuna.create_study(storage=storage, study_name=name, direction=goal)
             about = {"metric": state.session.metric, "proposer": state.session.proposer, **session.columns}
-            study = optuna.create_study(
-                storage=storage, study_name=state.session.tag or "run", direction=state.session.goal
-            )
-            for name, value in about.items():
-                study.set_user_attr(name, value)
+            for key, value in about.items():
+                study.set_user_attr(key, value)
             distributions = _distributions(state.finished, params)
-            for record in state.finished:
-                study.add_trial(_trial(record, distributions))
+            rows = zip(state.finished, _rows(state), strict=True)
+            study.add_trials([_trial(record, row, distributions) for record, row in rows])
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
             raise
@@ -164,21 +157,19 @@ def _optuna(sessions: Sequence[Session], file: Path, params: Sequence[Param]) ->
         optuna.logging.set_verbosity(verbosity)
 
 
-def _trial(record: Record, distributions: dict[str, BaseDistribution]) -> Any:
+def _trial(record: Record, row: Mapping[str, Any], distributions: dict[str, BaseDistribution]) -> Any:
     from optuna.trial import TrialState, create_trial
 
-    attempt = attempt_of(record)
     values = dict(record.proposal.params or {})
-    attributes = {
-        **{name: value for name, value in attempt_json(attempt).items() if value is not None},
-        "diff": record.proposal.diff[:MOST_DIFF],
-    }
     trial = create_trial(
-        state=TrialState.FAIL if attempt.value is None else TrialState.COMPLETE,
-        value=attempt.value,
+        state=TrialState.FAIL if row["value"] is None else TrialState.COMPLETE,
+        value=row["value"],
         params=values,
         distributions={name: distributions[name] for name in values},
-        user_attrs=attributes,
+        user_attrs={
+            **{name: value for name, value in row.items() if value is not None},
+            "diff": record.proposal.diff[:MOST_DIFF],
+        },
     )
     trial.datetime_start = datetime.fromtimestamp(record.started)
     trial.datetime_complete = datetime.fromtimestamp(record.ended or record.started)

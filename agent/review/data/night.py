@@ -1,4 +1,4 @@
-"""One session as data, built once: the terminal, ``--json`` and the report only render it."""
+"""One session as data, built once: what the terminal, ``--json`` and the report share."""
 
 from __future__ import annotations
 
@@ -11,20 +11,8 @@ from agent.ledger.events import RunStarted
 from agent.ledger.state import State
 from agent.review.data.attempts import Attempt, attempt_of
 from agent.review.data.branch import Step, steps_of, value_range
-from agent.review.data.edit_runs import SeedPairs, StackedEdit, seed_pairs_of, stacked_edits
 from agent.review.data.summary import Summary, summarize
-from agent.review.data.tables import (
-    IdeaTally,
-    Series,
-    SourceRow,
-    Values,
-    environment_tables,
-    parameters_of,
-    search_series,
-    source_rows,
-    tally_of_ideas,
-    usage_of,
-)
+from agent.review.data.tables import IdeaTally, environment_tables, tally_of_ideas, usage_of
 
 
 @dataclass(frozen=True)
@@ -41,15 +29,10 @@ class Night:
     setup: tuple[str, ...]  # proposer, model, policy, sandbox, budget, device
     attempts: tuple[Attempt, ...]  # finished trials, in order
     steps: tuple[Step, ...]  # the baseline and the kept edits
-    pairs: tuple[SeedPairs, ...]  # of the latest kept and undecided edits
     value_range: tuple[float, float]  # of the values worth drawing
-    sources: tuple[SourceRow, ...]
     ideas: IdeaTally | None  # of the idea bank; None where no proposal knows it
     loops: tuple[int, ...]  # trials in which the answers of the model were a loop
-    stacked: tuple[StackedEdit, ...]  # policy stacked: what each edit is worth
     usage: Mapping[str, str | float]  # of the model: its name, calls, tokens, seconds
-    parameters: Mapping[str, Values]  # hyperparameters that took several values
-    search: Mapping[str, Series]  # state of the search method by trial
     environment: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # tables of (name, value)
     damage: tuple[str, ...]  # lines of the ledger that cannot be read
 
@@ -105,15 +88,10 @@ def night_of(
         setup=_setup(state, usage),
         attempts=attempts,
         steps=steps,
-        pairs=seed_pairs_of(state),
         value_range=value_range(state, steps, summary.noise_sd),
-        sources=source_rows(attempts),
         ideas=tally_of_ideas(state.records),
         loops=tuple(record.number for record in state.records if record.proposal.loop),
-        stacked=stacked_edits(state),
         usage=usage,
-        parameters=parameters_of(attempts),
-        search=search_series(state.records),
         environment=environment_tables(state, run),
         damage=tuple(text.line(problem) for problem in damage),
     )

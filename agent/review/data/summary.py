@@ -7,16 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
 
 from agent.judge.gain import Gain, added, gain_of, gain_of_runs, on_shared_devices, without_screening_run
-from agent.judge.noise import noise_of, t_quantile
+from agent.judge.noise import noise_of
 from agent.ledger.state import State
 from agent.review.data.times import Stopped, gpu_seconds, phases, split, stopped_of, wall_seconds
-from agent.types import Measurement
-
-LARGE = 1_000_000  # degrees of freedom of a posterior
-Transfer = Literal["unknown", "unsure", "full", "partial", "none"]
+from agent.types import Measurement, on_validation, values_of
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,12 @@ class Summary:
     best: Estimate | None  # the commit of the branch's head
     gain: float | None  # of ``best`` over ``baseline``; None while nothing was kept
     gain_se: float | None
-    gain_interval: tuple[float, float] | None  # 95 %: confidence interval by Student's t, or credible interval
     estimated: bool  # whether gain and best value are the sum of the gains that ``confirm`` reported, not means of runs
     test_baseline: float | None
     test_best: float | None
     test_gain: float | None
     test_gain_se: float | None
     test_problem: str  # why the test split of baseline or best was scored without a value; "" if it was not
-    transfer: Transfer  # how much of the gain holds on the test split
     noise_sd: float | None  # pooled standard deviation between runs of one commit on one device type; 0: a fixed seed
     noise_dof: int
     repaired: int  # trials whose edit failed before training, and ran after a repair
@@ -81,8 +75,7 @@ def summarize(state: State) -> Summary:
     tests = [test_value(runs) for runs in (state.baseline_runs, best_runs)]
     scored = [[value] if value is not None else [] for value in tests]
     test_gain = gain_of(scored[0], scored[1], goal, noise) if state.kept else None
-    planned = session.trials
-    spent = phases(measured)
+    planned, spent = session.trials, phases(measured)
     return Summary(
         tag=session.tag,
         metric=session.metric,
@@ -99,17 +92,15 @@ def summarize(state: State) -> Summary:
         gain=gain.value if gain else None,
         gain_se=(gain.se or None) if gain else None,
         estimated=reported is not None,
-        gain_interval=_interval(gain, LARGE if reported else noise.dof),
         test_baseline=tests[0],
         test_best=tests[1],
         test_gain=test_gain.value if test_gain else None,
         test_gain_se=test_gain.se if test_gain else None,
         test_problem=test_problem(state.baseline_runs) or test_problem(best_runs),
-        transfer=_transfer(gain, test_gain),
         noise_sd=noise.sd,
         noise_dof=noise.dof,
         repaired=sum(1 for r in state.finished if r.status == "ok" and r.repairs),
-        runs=sum(1 for run in measured if run.role != "test"),
+        runs=len(on_validation(measured)),
         seconds=spent,
         gpu_seconds=gpu_seconds(state),
         wall_seconds=wall_seconds(state),
@@ -119,12 +110,12 @@ def summarize(state: State) -> Summary:
 
 def estimating(runs: Iterable[Measurement]) -> tuple[Measurement, ...]:
     """Return the runs on the validation split that estimate a commit's value."""
-    return without_screening_run([run for run in runs if run.role != "test"])
+    return without_screening_run(on_validation(runs))
 
 
 def estimate(runs: Iterable[Measurement]) -> Estimate | None:
     """Return the mean value of a commit's runs; None without a value."""
-    values = [run.value for run in estimating(runs) if run.value is not None]
+    values = values_of(estimating(runs))
     return Estimate(fmean(values), len(values)) if values else None
 
 
@@ -148,22 +139,3 @@ def reported_gain(state: State) -> Gain | None:
     se = math.hypot(*(verdict.gain_se or 0.0 for verdict in verdicts))
     runs = verdicts[-1].n
     return Gain(math.fsum(verdict.gain or 0.0 for verdict in verdicts), se, runs, verdicts[0].n_before)
-
-
-def _interval(gain: Gain | None, dof: int) -> tuple[float, float] | None:
-    if gain is None or not gain.se:
-        return None
-    reach = t_quantile(0.975, dof) * gain.se
-    return gain.value - reach, gain.value + reach
-
-
-def _transfer(gain: Gain | None, test: Gain | None) -> Transfer:
-    """Compare the gains on both splits: partial, if they differ by over two standard errors and by over a tenth."""
-    if gain is None or test is None:
-        return "unknown"
-    if test.se is None:
-        return "unsure"
-    if test.value <= 0:
-        return "none"
-    doubt = 2 * math.hypot(gain.se or 0.0, test.se)
-    return "partial" if gain.value - test.value > max(doubt, 0.1 * gain.value) else "full"

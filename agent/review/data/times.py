@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from statistics import median
 
 from agent import text
 from agent.ledger.state import State
-from agent.types import Measurement, Record
+from agent.types import Measurement, Record, on_validation
 
 PHASES = ("startup", "smoke", "training", "scoring", "overhead")
 
@@ -34,7 +35,7 @@ class Stopped:
 
 
 def stopped_of(state: State) -> Stopped:
-    runs = [run for found in state.runs.values() for run in found if run.role != "test"]
+    runs = on_validation(chain.from_iterable(state.runs.values()))
     trained = [run.seconds.get("training", 0.0) for run in runs if run.status == "ok"]
     stopped = [run.seconds.get("training", 0.0) for run in runs if run.status == "stopped"]
     usual = median(trained) if trained else 0.0
@@ -51,20 +52,21 @@ def stopped_of(state: State) -> Stopped:
 def phases(runs: Iterable[Measurement]) -> dict[str, float]:
     """Return seconds by phase of a run, summed over runs."""
     total: defaultdict[str, float] = defaultdict(float)
-    for phase, seconds in _spent(runs):
-        total[phase] += seconds
-    return {p: total[p] for p in (*PHASES, *sorted(set(total) - set(PHASES))) if p in total}
+    for run in on_validation(runs):  # a test score repeats the times of the run that it scores
+        for phase, seconds in run.seconds.items():
+            total[phase] += max(0.0, seconds)
+    return {p: total[p] for p in (*PHASES, *sorted(set(total) - {*PHASES, "done"})) if p in total}
 
 
 def gpu_seconds(state: State) -> float:
     """Return the seconds of all runs on GPUs, summed over workers. Lost runs are not in it."""
-    return sum(phases(run for runs in state.runs.values() for run in runs if run.device != "cpu").values())
+    return sum(phases(run for run in chain.from_iterable(state.runs.values()) if run.device != "cpu").values())
 
 
 def cost(record: Record) -> float:
     """Return the seconds that the runs of a trial took, those before a repair included."""
     runs = (*record.runs, *(run for repair in record.repairs for run in repair.runs))
-    return sum(seconds for _, seconds in _spent(runs))
+    return sum(phases(runs).values())
 
 
 def wall_seconds(state: State) -> float:
@@ -93,12 +95,3 @@ def split(state: State, spent: Mapping[str, float]) -> dict[str, float]:
     }
     parts["overhead"] = max(0.0, wall_seconds(state) - sum(parts.values()))
     return {name: seconds for name, seconds in parts.items() if seconds > 0}
-
-
-def _spent(runs: Iterable[Measurement]) -> Iterator[tuple[str, float]]:
-    """(phase, seconds) of each run. Test scores are skipped: they repeat the times of the run that they score."""
-    for run in runs:
-        if run.role != "test":
-            for phase, seconds in run.seconds.items():
-                if phase != "done":
-                    yield phase, max(0.0, seconds)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agent import text
 from agent.review.data.branch import padded
-from agent.review.data.edit_runs import StackedEdit
+from agent.review.data.edit_runs import StackedEdit, seed_pairs_of
 from agent.review.data.night import Night
 from agent.review.report import svg
 
@@ -18,7 +18,7 @@ MOST_ROWS = 80  # the latest edits
 def pair_chart(night: Night, width: int = 960, height: int = 260) -> str:
     """Draw the pairs of the latest kept and undecided edits; "" if there are none."""
     box = svg.Box(58 if width > 600 else 50, 26, width - 14, height - 30)
-    edits = night.pairs[-int((box.right - box.left) // SLOT) :]
+    edits = seed_pairs_of(night.state)[-int((box.right - box.left) // SLOT) :]
     if not edits:
         return ""
     metric, lower = text.line(night.summary.metric), night.summary.goal != "maximize"
@@ -60,9 +60,9 @@ def stacked_chart(edits: Sequence[StackedEdit], width: int = 960) -> str:
     root = svg.canvas(width, ROW * len(shown) + 4, "edits that each run carried", "chart carried")
     for at, edit in enumerate(shown):
         row = svg.add(root, "g", cls=f"stacked-{'likely' if edit.standing == 'undecided' else edit.standing}")
-        svg.add(row, "text", str(edit.trial), cls="tick", x=LEFT - 6, y=ROW * at + ROW - 1, text_anchor="end")
+        svg.add(row, "text", str(edit.weight.trial), cls="tick", x=LEFT - 6, y=ROW * at + ROW - 1, text_anchor="end")
         for run in edit.runs:
             gap = 1 if slot > 4 else 0
             svg.add(row, "rect", x=LEFT + run * slot, y=ROW * at + 2, width=slot - gap, height=ROW - 2)
-        svg.tip(row, f"trial {edit.trial}, {edit.standing}: {text.line(edit.subject, 80)}")
+        svg.tip(row, f"trial {edit.weight.trial}, {edit.standing}: {text.line(edit.subject, 80)}")
     return svg.render(root)

@@ -16,8 +16,10 @@ from agent.ledger.recovery import read_state, uncollected
 from agent.review.data.attempt import Details, details_of, failure_lines
 from agent.review.data.attempts import Attempt
 from agent.review.data.diffs import Pieces, diff_lines, highlighted
+from agent.review.data.edit_runs import stacked_edits
 from agent.review.data.night import Night, night_of
 from agent.review.data.server import words_of
+from agent.review.data.tables import source_rows
 from agent.review.report import charts, png, sections
 from agent.review.report.edit_charts import pair_chart, stacked_chart
 from agent.review.report.html import NARROW, WIDE, renderer, write_page
@@ -116,7 +118,7 @@ def _limits(attempts: Sequence[Attempt]) -> list[tuple[int, int]]:
 
 def _fixed(night: Night) -> dict[str, Any]:
     """Every value of the template except the rows of attempts."""
-    summary, state = night.summary, night.state
+    summary, state, stacked = night.summary, night.state, stacked_edits(night.state)
     words = {name: text.duration(seconds) for name, seconds in summary.split.items()}
     return {
         "night": night,
@@ -125,19 +127,18 @@ def _fixed(night: Night) -> dict[str, Any]:
         "tag": night.tag or "run",
         "as_of": time.strftime("%Y-%m-%d %H:%M", time.localtime(state.last_time)) if state.last_time else "",
         "ended": text.line(state.ended or ""),
-        "headline": sections.headline(summary),
-        "how_sure": sections.how_sure(summary),
-        "carries_over": sections.carries_over(summary),
+        "sections": sections,
         "legend": text.LEGEND if summary.self_reported else "",
         "progress": [charts.progress_chart(night, WIDE, 400), charts.progress_chart(night, NARROW, 330)],
         "gains": [charts.gain_chart(night, WIDE, 300), charts.gain_chart(night, NARROW, 260)],
         "pairs": [pair_chart(night, WIDE), pair_chart(night, NARROW)],
         "parameters": parameter_charts(night),
         "latest_of": {attempt.status: attempt for attempt in night.attempts},
-        "kinds": sections.KINDS,
         "strip": charts.source_strip(night),
         "search": search_charts(night),
-        "carried": stacked_chart(night.stacked),
+        "sources": source_rows(night.attempts),
+        "stacked": stacked,
+        "carried": stacked_chart(stacked),
         "server": [words_of(problem) for problem in state.server_problems],
         "time_bar": charts.share_bar(summary.split, words),
         "time_words": words,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from agent import text
+from agent.judge.noise import t_quantile
 from agent.review.data.summary import Summary
 
 KINDS = {
@@ -18,12 +21,7 @@ KINDS = {
     "model_failed": "the model gave no usable answer",
     "lost": "was never run",
 }
-TRANSFER = {
-    "unsure": "One checkpoint of each was scored.",
-    "full": "The gain holds on data that played no part in the search.",
-    "partial": "Smaller than on validation: part of the gain overfits the validation split.",
-    "none": "The gain does not hold: the search overfitted the validation split.",
-}
+POSTERIOR = 1_000_000  # degrees of freedom
 
 
 def headline(summary: Summary) -> str:
@@ -56,11 +54,12 @@ def how_sure(summary: Summary) -> str:
             else f"Standard deviation between runs: {summary.noise_sd:.2g}."
         )
     runs = f"{text.count(summary.baseline.n, 'run')} of the baseline, {summary.best.n} of the result"
-    if summary.gain_interval is None:
+    if summary.gain_se is None:
         if summary.noise_sd == 0:
             return f"{runs}. No interval: the noise was {text.FIXED_SEED}."
         return f"{runs}. No confidence interval: no commit has two values."
-    low, high = (text.gain(end) for end in summary.gain_interval)
+    reach = t_quantile(0.975, POSTERIOR if summary.estimated else summary.noise_dof) * summary.gain_se
+    low, high = text.gain(summary.gain - reach), text.gain(summary.gain + reach)
     if summary.estimated:
         return f"95 % credible interval {low} to {high}: the sum of the gains reported for the kept edits."
     return (
@@ -70,7 +69,16 @@ def how_sure(summary: Summary) -> str:
 
 
 def carries_over(summary: Summary) -> str:
-    """Whether the gain holds on the test split."""
-    if summary.transfer == "unknown" and summary.self_reported:
-        return "The target reports its own value, so there is no test split."
-    return TRANSFER.get(summary.transfer, "The test split is scored for the baseline and for kept edits.")
+    """Whether the gain holds on the test split: it differs by over two standard errors and by over a tenth if not."""
+    gain, test, se = summary.gain, summary.test_gain, summary.test_gain_se
+    if gain is None or test is None:
+        if summary.self_reported:
+            return "The target reports its own value, so there is no test split."
+        return "The test split is scored for the baseline and for kept edits."
+    if se is None:
+        return "One checkpoint of each was scored."
+    if test <= 0:
+        return "The gain does not hold: the search overfitted the validation split."
+    if gain - test > max(2 * math.hypot(summary.gain_se or 0.0, se), 0.1 * gain):
+        return "Smaller than on validation: part of the gain overfits the validation split."
+    return "The gain holds on data that played no part in the search."

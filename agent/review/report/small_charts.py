@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from agent import text
 from agent.review.data.night import Night
-from agent.review.data.tables import Series, Values
+from agent.review.data.tables import Series, Values, parameters_of, search_series
 from agent.review.report import svg
 from agent.review.report.charts import apart
 from agent.types import Value
@@ -22,7 +22,7 @@ STEP, SHARE = (
 def parameter_charts(night: Night) -> list[tuple[str, str]]:
     """Return (name, picture) of every hyperparameter that took more than one value."""
     last = max(1, len(night.state.records))
-    named = ((text.line(name, 40), points) for name, points in night.parameters.items())
+    named = ((text.line(name, 40), points) for name, points in parameters_of(night.attempts).items())
     return [(name, _chart(name, points, last)) for name, points in named]
 
 
@@ -51,7 +51,7 @@ def _chart(name: str, points: Values, last: int) -> str:
 
 def search_charts(night: Night) -> list[tuple[str, str]]:
     """Return (title, picture) of the step size of CMA-ES and of the model's share in Centaur, where recorded."""
-    series, last = night.search, max(1, len(night.state.records))
+    series, last = search_series(night.state.records), max(1, len(night.state.records))
     step, share = series["step"], series["model_share"]
     found = [(STEP, _step_chart(step, series["longest"], series["shortest"], last))] if len(step) > 1 else []
     return found + ([(SHARE, _share_chart(share, last))] if len(share) > 1 else [])

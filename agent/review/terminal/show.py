@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from rich.console import Group, RenderableType
@@ -23,24 +23,33 @@ WIDTH = 60  # characters of a sparkline
 
 def show_view(details: Details) -> RenderableType:
     """Render a trial: outcome, figures, rationale, diff, runs and loss curve."""
-    attempt = details.attempt
     parts: list[RenderableType] = [_headline(details), *_failure(details), figures(_figures(details))]
-    if details.rationale:
-        parts += [_heading("why"), Padding(Text(details.rationale), (0, 2))]
-    if attempt.record.proposal.diff.strip():
-        parts.append(_heading(f"edit  +{details.size[0]} −{details.size[1]}"))
-        parts.append(Padding(diff_text(attempt.record.proposal.diff), (0, 2)))
-    if attempt.repairs:
-        parts += [_heading("repairs"), *(Padding(line, (0, 2)) for line in _repairs(attempt.record.repairs))]
-    if attempt.record.runs:
-        parts += [_heading("runs"), Padding(_runs_table(details), (0, 2))]
-    if details.stacked:
-        parts += [_heading("runs that carried it"), Padding(Columns(STACKED, details.stacked, header="dim"), (0, 2))]
-    if details.curve:
-        parts += [_heading("training loss"), *_curves(details.curve, details.parent_curve)]
-    if attempt.self_reported:
+    for title, contents in _sections(details):
+        parts += [Text(f"\n{title}", style="bold"), *map(_indented, contents)]
+    if details.attempt.self_reported:
         parts += [Text(), Text(text.LEGEND, style="dim")]
     return Group(*parts)
+
+
+def _sections(details: Details) -> Iterator[tuple[str, Iterable[RenderableType]]]:
+    record = details.attempt.record
+    if details.rationale:
+        yield "why", [Text(details.rationale)]
+    if record.proposal.diff.strip():
+        added, removed = details.size
+        yield f"edit  +{added} −{removed}", [diff_text(record.proposal.diff)]
+    if record.repairs:
+        yield "repairs", _repairs(record.repairs)
+    if record.runs:
+        yield "runs", [_runs_table(details)]
+    if details.stacked:
+        yield "runs that carried it", [Columns(STACKED, details.stacked, header="dim")]
+    if details.curve:
+        yield "training loss", _curves(details.curve, details.parent_curve)
+
+
+def _indented(content: RenderableType) -> Padding:
+    return Padding(content, (0, 2))
 
 
 def _headline(details: Details) -> Text:
@@ -54,7 +63,7 @@ def _headline(details: Details) -> Text:
 def _failure(details: Details) -> list[RenderableType]:
     if details.attempt.status in ("ok", "lost"):
         return []
-    lines = (Padding(Text(line, style="yellow"), (0, 2)) for line in details.failure)
+    lines = (_indented(Text(line, style="yellow")) for line in details.failure)
     return [Text(details.attempt.reason, "bold yellow"), *lines]
 
 
@@ -125,19 +134,12 @@ STACKED = (
 )
 
 
-def _curves(curve: Sequence[Point], parent: Sequence[Point]) -> list[RenderableType]:
+def _curves(curve: Sequence[Point], parent: Sequence[Point]) -> Iterator[Text]:
     """Both curves on one scale, without the first tenth of the budget: the initial fall would flatten the rest."""
     tails = [[p for p in points if p.progress >= 0.1] or points for points in (curve, parent)]
     losses = [p.loss for points in tails for p in points]
-    rows: list[RenderableType] = []
     for name, points, style in (("this", tails[0], "cyan"), ("parent", tails[1], "dim")):
         if points:
             width = round(WIDTH * min(1.0, max(0.05, points[-1].progress)))  # shorter for a run that stopped early
             spark = text.sparkline([p.loss for p in points], width, min(losses), max(losses))
-            row = Text.assemble((f"{name:<7}", "dim"), (spark, style), f" {points[-1].loss:.4f}")
-            rows.append(Padding(row, (0, 2)))
-    return rows
-
-
-def _heading(words: str) -> Text:
-    return Text(f"\n{words}", style="bold")
+            yield Text.assemble((f"{name:<7}", "dim"), (spark, style), f" {points[-1].loss:.4f}")

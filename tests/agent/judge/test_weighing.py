@@ -41,7 +41,7 @@ def test_gains_and_losses_in_the_same_runs_are_separated(shared: float) -> None:
     truth = {1: 2.0, 2: -2.0, 3: 0.0, 4: 4.0, 5: -1.0, 6: 2.0}
     model = weighed(truth, 60, shared)
     for edit, gain in truth.items():
-        worth = model.worth(edit)
+        worth = model.worth[edit]
         assert abs(worth.gain - gain) < 4 * worth.se + 0.1
         assert (worth.probability > 0.9) == (gain > 0)
 
@@ -54,11 +54,11 @@ def test_correlation_under_equal_seeds_is_learned() -> None:
 
 def test_wild_loss_of_a_new_edit_leaves_the_others() -> None:
     model = weighed({1: 2.0, 2: 0.0}, 20)
-    before = model.worth(1)
+    before = model.worth[1]
     model.open(3)
     assert model.observe(0, -60.0, [1, 3], [3])
-    assert model.worth(3).probability < 0.001
-    assert abs(model.worth(1).gain - before.gain) < 0.3
+    assert model.worth[3].probability < 0.001
+    assert abs(model.worth[1].gain - before.gain) < 0.3
 
 
 def test_wild_loss_of_two_new_edits_accuses_neither_yet() -> None:
@@ -66,9 +66,9 @@ def test_wild_loss_of_two_new_edits_accuses_neither_yet() -> None:
     for edit in (2, 3):
         model.open(edit)
     assert model.observe(0, -60.0, [2, 3], [2, 3])
-    assert model.worth(2).probability > 0.1
+    assert model.worth[2].probability > 0.1
     model.observe(1, 0.5, [2])
-    assert model.worth(3).probability < 0.001
+    assert model.worth[3].probability < 0.001
 
 
 def test_repeated_huge_gain_is_no_outlier() -> None:
@@ -76,22 +76,22 @@ def test_repeated_huge_gain_is_no_outlier() -> None:
     model.open(2)
     assert not model.observe(0, 5000.0, [2], [2])
     model.observe(1, 5000.0, [2])
-    assert model.worth(2).probability > 0.99
-    assert model.worth(2).gain > 4000
+    assert model.worth[2].probability > 0.99
+    assert model.worth[2].gain > 4000
 
 
 def test_wild_loss_without_a_new_edit_counts_for_little() -> None:
     model = weighed({1: 2.0, 2: 2.0}, 30)
     model.observe(0, -40.0, [1, 2])
-    assert model.worth(1).gain > 1.0
+    assert model.worth[1].gain > 1.0
 
 
 def test_kept_edit_becomes_part_of_the_level() -> None:
     model = weighed({1: 4.0, 2: 0.0}, 30)
     model.close(1, kept=True)
-    before = model.worth(2).gain
+    before = model.worth[2].gain
     model.observe(0, 4.0 + 0.0, [])
-    assert abs(model.worth(2).gain - before) < 0.5
+    assert abs(model.worth[2].gain - before) < 0.5
     assert level_of(model)[0] > 2.5
 
 
@@ -101,7 +101,7 @@ def test_late_run_without_a_kept_edit_is_corrected() -> None:
         model.close(1, kept=True)
     models[0].observe(0, 0.0, [2], offset=4.0, spread=0.5)
     models[1].observe(0, 4.0, [2])
-    assert models[0].worth(2).gain == pytest.approx(models[1].worth(2).gain, abs=0.2)
+    assert models[0].worth[2].gain == pytest.approx(models[1].worth[2].gain, abs=0.2)
 
 
 def test_runs_that_do_not_vary_cannot_be_weighed() -> None:

@@ -14,7 +14,7 @@ from agent.errors import EnvironmentProblem, UsageError
 from agent.repo.refs import RefMoved
 from agent.repo.repo import Repo
 from agent.repo.run_refs import RunRefs
-from agent.repo.worktree import dirty
+from agent.repo.worktree import differing
 from agent.session.setup import check_repository
 
 
@@ -89,7 +89,7 @@ def test_harmless_attribute_is_clean(tmp_path: Path, attributes: str) -> None:
 )
 def test_file_behind_filter_is_refused(tmp_path: Path, attributes: str, content: bytes) -> None:
     repo = Repo(with_attributes(tmp_path / "target", attributes, content))
-    assert dirty(repo) == []
+    assert differing(repo)[0] == []
     with pytest.raises(UsageError, match=r"a\.dat.*mounts"):
         check_repository(repo, "night")
 
@@ -97,7 +97,7 @@ def test_file_behind_filter_is_refused(tmp_path: Path, attributes: str, content:
 def test_changed_file_behind_filter_is_dirty(tmp_path: Path) -> None:
     target = with_attributes(tmp_path / "target", "filter=lfs", b"secret\n")
     (target / "a.dat").write_text("other\n")
-    assert [str(path) for path in dirty(Repo(target))] == ["a.dat"]
+    assert differing(Repo(target))[0] == ["a.dat"]
 
 
 @pytest.mark.parametrize("name", ["with $HOME", "$x", "~", "Größe 速い", "a b'c\"d"])

@@ -15,7 +15,7 @@ from agent.repo.git import scrub_environment
 from agent.repo.refs import RefMoved
 from agent.repo.repo import Repo
 from agent.repo.run_refs import RunRefs
-from agent.repo.worktree import dirty
+from agent.repo.worktree import differing
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_hooks_and_filters_never_run(target: Path, tmp_path: Path) -> None:
     repo.refs.move(refs.head_name, commit, None)
     assert refs.mirror(commit, frozenset()) == ""
     repo.tree(commit).write(tmp_path / "out")
-    assert dirty(repo) == []
+    assert differing(repo) == ([], [])
     assert not trap.exists()
 
 
@@ -197,7 +197,7 @@ def test_uncommitted_file_is_named(target: Path) -> None:
 def test_dirty_lists_changed_tracked_files(target: Path) -> None:
     repo = Repo(target)
     (target / "new.txt").write_text("untracked")
-    assert dirty(repo) == []
+    assert differing(repo) == ([], [])
     (target / "train.py").write_text("x = 1\n")
     (target / "target.toml").unlink()
-    assert sorted(map(str, dirty(repo))) == ["target.toml", "train.py"]
+    assert sorted(differing(repo)[0]) == ["target.toml", "train.py"]

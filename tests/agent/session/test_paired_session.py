@@ -19,6 +19,7 @@ from agent.review.data.export import export_json
 from agent.review.data.night import night_of
 from agent.review.data.status import status_json
 from agent.review.data.summary import summarize
+from agent.review.data.tables import source_rows
 from agent.review.report.report import write_report
 from agent.rundir.directory import RunDirectory
 from agent.rundir.results import read_tsv
@@ -95,7 +96,7 @@ def test_one_gain_in_all_outputs(night: tuple[RunDirectory, Path], state: State)
     total = sum(record.verdict.gain or 0.0 for record in state.kept if record.verdict)
     assert status["gain"] == pytest.approx(total)
     assert data.steps[-1].gain == pytest.approx(total)
-    assert sum(row.gain for row in data.sources) == pytest.approx(total)
+    assert sum(row.gain for row in source_rows(data.attempts)) == pytest.approx(total)
     if len(state.kept) > 1:
         assert f"In total val_bpb {status['baseline']:.4f} → {status['best']:.4f}" in squashed
 

@@ -131,7 +131,7 @@ def test_out_of_memory_goes_back_with_sizes(target: Path, tmp_path: Path) -> Non
     assert record.repairs[0].runs[0].status == "oom"
     assert record.decision == "keep"
     remark = server.chats[1]["messages"][2]["content"]
-    assert "Used at most" in remark
+    assert "GB of memory" in remark
     assert "1 GB" in remark
 
 

@@ -304,6 +304,11 @@ def test_unusable_parameter_raises(param, message):
         SearchSpace([param])
 
 
+def test_powers_of_two_are_whole_numbers():
+    space = SearchSpace([Param("A", "int", 2, 0.25, 4, power_of_two=True)])
+    assert list(space.axes["A"].values()) == [1, 2, 4]
+
+
 def test_space_needs_distinct_parameters():
     with pytest.raises(UsageError, match="no hyperparameters"):
         SearchSpace([])

@@ -158,6 +158,22 @@ def test_mounts_appear_at_expected_paths(
     (target / "data/set/new").unlink(missing_ok=True)
 
 
+def test_smoke_test_and_run_share_the_mounts(tmp_path: Path) -> None:
+    toml = TOML.replace(', "{mount0}", "{mount1}"', "").replace(', "~/.cache/set"', "")
+    toml = toml.replace("mounts =", 'smoke = ["python", "train.py"]\nmounts =')
+    folder = make_bowl(tmp_path / "target", "print('loss', open('data/set/x').read())\nX = 5\n", toml)
+    (folder / "data/set").mkdir(parents=True)
+    (folder / "data/set/x").write_text("5")
+    assert main(["trust", str(folder)]) == 0
+    repo, device = Repo(folder), Device("cpu", threads=1)
+    experiment = Experiment(repo.tree, load_target(folder)[0], make_sandbox("process"), device, "test")
+    order = Order(0, repo.head(), "screen", 1, "run", smoke=30.0)
+    run = experiment.measure(order, tmp_path / "run", lambda _phase, _info: None)
+    repo.close()
+    assert (run.status, run.value) == ("ok", 5.0), run.reason
+    assert "smoke" in run.seconds
+
+
 # what is printed
 
 
@@ -181,7 +197,6 @@ def test_last_printed_number_is_the_value(tmp_path: Path, printed: str, status: 
     tree, target = repo.tree, load_target(folder)[0]
     experiment = Experiment(tree, target, make_sandbox("process"), Device("cpu", threads=1), "test")
     run = experiment.measure(Order(0, repo.head(), "screen", 1, "run"), tmp_path / "run", lambda _phase, _info: None)
-    repo.close()
     assert (run.status, run.value) == (status, 2.5 if status == "ok" else None)
     assert reason in run.reason
 

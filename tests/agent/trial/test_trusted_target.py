@@ -94,7 +94,6 @@ def test_invalid_checkpoint_of_second_target_has_no_value(target: Path, tmp_path
     data, repo = prepare(loaded, str(tmp_path / "cache"), nothing), Repo(target)
     experiment = Experiment(repo.tree, loaded, make_sandbox("process"), Device("cpu", threads=1), "test", data)
     run = experiment.measure(Order(0, repo.head(), "screen", 1, "run"), tmp_path / "run", lambda _phase, _info: None)
-    repo.close()
     assert (run.status, run.value) == ("invalid", None)
     assert "positive numbers" in run.reason
 

@@ -22,7 +22,7 @@ def test_bounds_are_multiples_of_the_longest_calibration_run() -> None:
 
 
 def test_short_start_ups_have_a_margin() -> None:
-    assert usual_of([RUN]) == Usual(startup=25.0, processor=14.0, loading=3.5)
+    assert usual_of([RUN]) == Usual(startup=25.0, processor=14.0, loading=6.5)
     assert usual_of([dataclasses.replace(RUN, device="GPU-1")]).loading == 10.5
 
 

@@ -229,7 +229,6 @@ def test_trial_receives_its_gpu_memory_limit(tmp_path: Path, device: Device, lim
     repo = Repo(target.folder)
     experiment = SharedExperiment(repo.tree, target, make_sandbox("process"), device, "x")
     assert experiment._hardware().get("OVERNIGHT_VRAM_GB") == limit
-    repo.close()
 
 
 def test_several_workers_refuse_a_sleeping_server(

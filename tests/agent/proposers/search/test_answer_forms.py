@@ -71,7 +71,7 @@ def test_grammar_requires_a_changed_value():
 def test_diff_is_read_as_configuration():
     wanted = SPACE.defaults | {"DEPTH": 12, "MATRIX_LR": 0.02, "WINDOW_PATTERN": "SSLL"}
     diff = unified_diff(SPACE.block, SPACE.render(SPACE.block, wanted), SPACE.path)
-    assert read_diff(SPACE, SPACE.block, f"Rationale: deeper.\n\n```diff\n{diff}```") == wanted
+    assert read_diff(SPACE, SPACE.block, f"Rationale: deeper.\n\n```diff\n{diff}```") == (wanted, "deeper.")
 
 
 def changed(old: str, new: str) -> str:
