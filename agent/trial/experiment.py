@@ -7,7 +7,6 @@ value comes from the scorer, a separate process and the only one with validation
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -77,7 +76,7 @@ class Experiment:
             Interrupted: ``stop_now`` is true.
         """
         if order.scored is not None:
-            return self._score_test(order.scored, directory, progress)
+            return self._score_test(order, order.scored, directory, progress)
         directory.mkdir(parents=True, exist_ok=True)
         with workspace(self.owner) as work:
             self._stage(order.commit, work)
@@ -89,19 +88,19 @@ class Experiment:
                 score = printed_value(directory / "train.log", self.target.pattern, self.target.metric)
             elif trained.failure is None:
                 began = time.monotonic()
-                score = self._score(work, directory, "validation", progress, order.usual.loading)
+                score = self._score(order, work, directory, progress)
                 seconds["scoring"] = round(time.monotonic() - began, 3)
         measurement = self._measurement(order, trained, score, seconds)
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
         return measurement
 
-    def _score_test(self, run: Measurement, directory: Path, progress: Progress) -> Measurement:
-        """Score the checkpoint in ``directory`` on the test split."""
+    def _score_test(self, order: Order, run: Measurement, directory: Path, progress: Progress) -> Measurement:
+        """Score the checkpoint of ``run`` in ``directory`` on the test split."""
         score = Score(failure=Failure("crash", "the checkpoint is gone"))
         if (directory / CHECKPOINT[0].name).exists():
             with workspace(self.owner) as work:
                 self._stage(run.commit, work)
-                score = self._score(work, directory, "test", progress)
+                score = self._score(order, work, directory, progress)
         if score.failure is None:
             return replace(run, role="test", value=score.value, reason="")
         reason = f"test split could not be scored: {score.failure.reason}"
@@ -176,9 +175,9 @@ class Experiment:
         runs in its own sandbox.
         """
         target = self.target
-        # on other hardware the incumbent's curve is another
-        watch = order.watch if order.watch and order.watch.device_type == self.device.type else None
-        training = Training(target, None, self.stop_now, progress, order.smoke, watch=watch, usual=order.usual)
+        if order.watch and order.watch.device_type != self.device.type:  # there the incumbent's curve is another
+            order = replace(order, watch=None)
+        training = Training(target, order, self.stop_now, progress)
         with_smoke = {**job.env, "OVERNIGHT_SMOKE": f"{order.smoke:g}"} if order.smoke else job.env
         before: Mapping[str, float] = {}
         if (trusted := self._trusted) is not None:
@@ -186,7 +185,7 @@ class Experiment:
             job = replace(job, env=with_smoke)
         elif order.smoke and target.smoke:
             smoke = replace(job, argv=mounts.command(target, target.smoke), env=with_smoke)
-            tested = replace(training, first="smoke", watch=None).run(self.sandbox, smoke)
+            tested = replace(training, order=replace(order, watch=None), first="smoke").run(self.sandbox, smoke)
             if tested.failure is not None:
                 return tested
             before = tested.seconds
@@ -194,13 +193,11 @@ class Experiment:
         trained = training.run(self.sandbox, replace(job, argv=train))
         return replace(trained, seconds={**before, **trained.seconds})
 
-    def _score(
-        self, work: Path, directory: Path, split: str, progress: Progress, most_loading: float = math.inf
-    ) -> Score:
+    def _score(self, order: Order, work: Path, directory: Path, progress: Progress) -> Score:
         """Score the checkpoint that a run left in ``directory``."""
         assert self._trusted is not None
-        budget, began = self.target.budget, time.monotonic()
-        loading = loading_bound(budget, self.device, most_loading)
+        split, budget, began = "test" if order.scored else "validation", self.target.budget, time.monotonic()
+        loading = loading_bound(budget, self.device, order.usual.loading)
         checkpoint, scratch = work / "checkpoint", work / "scorer"
         for folder in (checkpoint, scratch):
             folder.mkdir()
