@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from shlex import quote
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from agent.errors import UsageError, check_choice, check_key
 from agent.judge.policy import NAMES as POLICIES
-from agent.judge.policy import Policy, needs_noise
 from agent.proposers import METHODS
 from agent.toml import read_toml
 from agent.trust import PROTECTED, is_own_run
@@ -148,10 +146,15 @@ def make_settings(
     """
     if config is not None and not config.is_file():
         raise UsageError(f"--config {config}: no such file.")
-    sources = [("target.toml, [run]", target_run or {}), (str(config), read_toml(config) if config else {})]
+    file = read_toml(config) if config else {}
+    hints, fields = get_type_hints(Settings), {f.name: f for f in dataclasses.fields(Settings)}
     merged: dict[str, Any] = {}
-    for where, values in (*sources, ("command line", flags)):
-        merged |= _checked(values, where)
+    for where, values in (("target.toml, [run]", target_run or {}), (str(config), file), ("command line", flags)):
+        for key, value in values.items():
+            check_key(key, fields, where)
+            merged[key] = _typed(value, plain_type(hints[key]), f"{where}: {key}", key in ABOVE_ZERO)
+            if choices := fields[key].metadata["choices"]:
+                check_choice(merged[key], choices, f"{where}: {key}")
     return Settings(**merged)
 
 
@@ -161,7 +164,7 @@ def check_own_run(directory: Path, saved: Mapping[str, Any], given: Mapping[str,
     Args:
         directory: the run directory.
         saved: its settings.
-        given: settings that the user names now.
+        given: settings that the user names now; they are not refused.
 
     Raises:
         UsageError: names the settings and the command that approves them.
@@ -187,22 +190,9 @@ def foreign_settings(saved: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    hints, fields = get_type_hints(Settings), {f.name: f for f in dataclasses.fields(Settings)}
-    checked = {}
-    for key, value in values.items():
-        check_key(key, fields, where)
-        checked[key] = _typed(value, plain_type(hints[key]), f"{where}: {key}", key in ABOVE_ZERO)
-        if choices := fields[key].metadata["choices"]:
-            check_choice(checked[key], choices, f"{where}: {key}")
-    return checked
-
-
-def plain_type(hint: Any) -> type:
+def plain_type(hint: Any) -> Any:
     """``int`` for ``int`` and for ``int | None``."""
-    if get_origin(hint) in (Union, types.UnionType):
-        hint = next(a for a in get_args(hint) if a is not type(None))
-    return hint  # type: ignore[no-any-return]
+    return next(kind for kind in get_args(hint) or (hint,) if kind is not type(None))
 
 
 ABOVE_ZERO = {
@@ -233,8 +223,7 @@ def check_settings(settings: Settings) -> None:
         raise UsageError(f"--max-cost {settings.max_cost:g}: add --price-in and --price-out, per million tokens.")
     check_threads(settings.threads)
     smoke_seconds(settings.smoke, 1.0)
-    if settings.centaur_share != "auto" and not _is_share(settings.centaur_share):
-        raise UsageError(f"--centaur-share {settings.centaur_share}: write auto, or a number from 0 to 1.")
+    model_share(settings.centaur_share)
     if settings.on_llm_failure == "cma" and settings.proposer != "centaur":
         raise UsageError("--on-llm-failure cma needs --proposer centaur; use wait or stop.")
 
@@ -244,20 +233,17 @@ def check_threads(threads: int) -> None:
         raise UsageError(f"--threads {threads}: must be at most {MOST_THREADS}; 0 uses all cores.")
 
 
-def check_calibration(calibration: int, policy: Policy) -> None:
-    """Raises ``UsageError`` for a policy that needs the noise and too few baseline runs to estimate it."""
-    if calibration < 2 and needs_noise(policy):
-        raise UsageError(
-            f"--calibrate {calibration}: the policy {policy.name} estimates the noise from at least 2 baseline runs. "
-            f"Use --calibrate 3 or more, or --policy greedy."
-        )
-
-
-def _is_share(text: str) -> bool:
+def model_share(text: str) -> float | None:
+    """The share of trials that ``--centaur-share`` names; None for ``auto``."""
+    if text == "auto":
+        return None
     try:
-        return 0 <= float(text) <= 1
+        share = float(text)
     except ValueError:
-        return False
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"--centaur-share {text}: write auto, or a number from 0 to 1.")
+    return share
 
 
 def smoke_seconds(text: str, auto: float) -> float:

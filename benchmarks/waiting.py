@@ -13,6 +13,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import fmean
 
@@ -28,6 +29,7 @@ from agent.rundir.stop import Stopper
 from agent.session import setup as launch
 from agent.session.parts import assemble
 from agent.settings import make_settings
+from agent.workers.runtime import find_workers
 from benchmarks.idle_target import TRAIN, make_target
 
 SPEED = 60.0  # simulated seconds per second
@@ -67,7 +69,8 @@ def night(root: Path, trials: int, ahead: str) -> tuple[float, float, float]:
     directory = RunDirectory(root / "runs", ahead)
     directory.create(launch.record_of(parts))
     stopper = Stopper(directory)
-    with directory.lock(), Ledger(directory.ledger) as ledger, launch.at_work(parts, stopper) as workers:
+    workers = find_workers(parts, str(directory.path.resolve()), stopper.now)
+    with directory.lock(), Ledger(directory.ledger) as ledger, closing(workers):
         ledger.append(launch.session_event(parts, directory))
         launch.run(parts, workers, stopper, ledger, Observer())
     events = read(directory.ledger)

@@ -29,6 +29,7 @@ EXTRAS = {  # package: the extra that installs it
 }  # fmt: skip
 LIBRARIES = {  # module of an exception that no caller expected: what it speaks to
     "git": "git", "gitdb": "git", "openai": "model server", "httpx": "model server", "httpcore": "model server",
+    "httpx2": "model server", "httpcore2": "model server",
 }  # fmt: skip
 
 

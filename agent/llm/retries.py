@@ -27,7 +27,7 @@ class Retries:
     def call(self, request: Callable[[], T], patience: float, failures: list[str]) -> T:
         """The result of ``request``. Each transient failure adds a line to ``failures``.
 
-        Raises RequestFailed if another attempt cannot succeed, or ``patience`` (seconds) or ``max_attempts`` is used up.
+        Raises RequestFailed if another attempt cannot succeed, or ``patience`` seconds or ``max_attempts`` are used up.
         """
         began = self.clock()
         while True:

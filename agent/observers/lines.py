@@ -95,8 +95,8 @@ def trial_line(record: Record, metric: str, planned: int | None) -> str:
     bound = f"/{planned}" if planned and record.number <= planned else ""  # a resumed run may exceed its first plan
     subject, verdict = text.line(record.proposal.subject, 100), record.verdict
     if record.status != "ok" or verdict is None:
-        why = f"{record.status}  {text.line(reason(record), 160)}"
-        return f"trial {record.number}{bound}  {why}" + (f"  [{subject}]" if subject else "")
+        why = text.line(reason(record).partition("\n")[0], 160)
+        return f"trial {record.number}{bound}  {record.status}  {why}" + (f"  [{subject}]" if subject else "")
     value = f"{metric} {text.number(verdict.value, any(run.self_reported for run in record.runs))}"
     gain = text.gain(verdict.gain, verdict.gain_se)
     return f"trial {record.number}{bound}  {record.decision}  {value}  {gain}  {subject}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.errors import SearchExhausted, UsageError
-from agent.proposers.block import BlockProposer, minimised_value
+from agent.proposers.block import BlockProposer
 from agent.proposers.protocol import PLATEAU, Context, Proposer
 from agent.proposers.search.base import Suggestion
 from agent.proposers.search.cma import CmaEs
@@ -69,10 +69,9 @@ def search_from(context: Context, target_toml: Path, goal: Goal, name: str) -> B
     """CMA-ES from the block values of the present file, with the results of its trials since the last keep."""
     space = SearchSpace.from_toml(target_toml, source=context.source)
     method = CmaEs(space, seed=context.seed, baseline=space.read(context.source))
+    proposer = BlockProposer(name, method, space, goal)
     for record in context.history[len(context.history) - context.plateau :]:
-        params = record.proposal.params
-        if record.proposal.source == SOURCE and params is not None:
-            method.replay(Suggestion(dict(params), SOURCE))
-            value = minimised_value(record, goal)
-            method.tell(dict(params), value, status=record.status if value is None else "ok")
-    return BlockProposer(name, method, space, goal)
+        if record.proposal.source == SOURCE and record.proposal.params is not None:
+            method.replay(Suggestion(dict(record.proposal.params), SOURCE))
+            proposer.tell(record)
+    return proposer

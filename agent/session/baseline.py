@@ -10,10 +10,8 @@ from agent import text
 from agent.errors import OvernightError, UsageError
 from agent.judge.policy import MeasureNext, Policy, check_baseline
 from agent.ledger.state import State
-from agent.rundir.directory import RunDirectory
 from agent.session.commits import Commits
 from agent.session.in_flight import Ideas, Runs
-from agent.session.recorder import Recorder
 from agent.session.stopping import EndOfNight
 from agent.session.trial_judge import lacks_test_score
 from agent.target import Target
@@ -29,16 +27,14 @@ class Baseline:
 
     runs: Runs
     ideas: Ideas
-    recorder: Recorder
     commits: Commits
-    directory: RunDirectory
     policy: Policy
     calibration: int  # runs on each type of device
     ending: EndOfNight
 
     def settled(self, state: State) -> bool:
         """Whether trials can start: the proposer knows the baseline, on each type of device."""
-        return 0 in state.observed and not self._uncalibrated(state)
+        return 0 in state.observed and not self._missing(state)
 
     def advance(self, state: State) -> bool:
         """Take the next step; False if it has to wait.
@@ -47,45 +43,45 @@ class Baseline:
             UsageError: the budget is too short for this target on this machine.
         """
         check_training(state, self.commits.target)
-        wanted = self._uncalibrated(state) and not _fails_again(state)
-        return self._calibrate(state) if wanted else self._settle(state)
-
-    def _uncalibrated(self, state: State) -> list[str]:
-        """Types of device with too few runs: at first, or after a resume on other devices."""
-        return [kind for kind in self.runs.workers.types if _runs_on(state, kind) < self.calibration]
-
-    def _calibrate(self, state: State) -> bool:
-        for kind in self._uncalibrated(state):
+        runs, missing = on_validation(state.baseline_runs), self._missing(state)
+        fails = len(runs) > 1 and all(run.value is None and run.status == runs[0].status for run in runs)
+        if not missing or fails:  # after two equal failures more runs would fail, too
+            return self._settle(state, runs)
+        for kind, number in missing.items():
             running = sum(order.on == kind for order in self.runs.orders.values())
-            if _runs_on(state, kind) + running < self.calibration and not self.ending.before(state, 0):
+            if running < number and not self.ending.before(state, 0):
                 return self.runs.measure(0, MeasureNext(state.baseline, "calibrate", "calibration"), kind)
         return False
 
-    def _settle(self, state: State) -> bool:
+    def _missing(self, state: State) -> dict[str, int]:
+        """The runs that each type of device lacks: at first, or after a resume on other devices."""
+        runs, kinds = on_validation(state.baseline_runs), self.runs.workers.types
+        missing = {kind: self.calibration - sum(run.on(kind) for run in runs) for kind in kinds}
+        return {kind: number for kind, number in missing.items() if number > 0}
+
+    def _settle(self, state: State, runs: Sequence[Measurement]) -> bool:
         """Create head and branch at the baseline, and tell the proposer its value.
 
         Raises:
             OvernightError: the baseline has no value, or cannot be compared with.
         """
-        runs = on_validation(state.baseline_runs)
         check_budget(runs, self.commits.target)
         if all(run.value is None for run in runs):
             last, target = runs[-1], self.commits.target
+            log = self.runs.directory.path / last.trace / "train.log"
             missing = " If your project has its own environment, name its interpreter with --python."
             raise OvernightError(
-                f"the unchanged target fails ({last.status}: {last.reason}); see "
-                f"{self.directory.path / last.trace / 'train.log'}. Fix {target.path}, target.toml or the machine, "
-                "then start a new session." + (missing if "ModuleNotFoundError" in last.reason else "")
+                f"the unchanged target fails ({last.status}: {last.reason}); see {log}. Fix {target.path}, target.toml "
+                "or the machine, then start a new session." + (missing if "ModuleNotFoundError" in last.reason else "")
             )
         for kind in self.runs.workers.types:
             check_baseline([run for run in runs if run.on(kind)], self.policy)
-        self.recorder.note(_pinned_seed(runs, self.commits.target))
+        self.runs.recorder.note(_pinned_seed(runs, self.commits.target))
         self.commits.move_head(state.baseline)
-        self.recorder.note(self.commits.mirror(state))
+        self.runs.recorder.note(self.commits.mirror(state))
         if lacks_test_score(state.baseline_runs, self.commits.target):
             return self.runs.score_test(0, state.baseline_runs)
-        self.ideas.tell(state.baseline_record)
-        return True
+        return self.ideas.report(state)
 
 
 def check_training(state: State, target: Target) -> None:
@@ -130,13 +126,3 @@ def _pinned_seed(runs: Sequence[Measurement], target: Target) -> str:
         f'int(os.environ.get("OVERNIGHT_SEED", "42")), and commit; or name the option or the variable of the script in '
         f"target.toml: seed_arg or seed_env. Then start a new session."
     )
-
-
-def _fails_again(state: State) -> bool:
-    """Whether the baseline failed twice in the same way and never had a value: more runs would fail, too."""
-    runs = on_validation(state.baseline_runs)
-    return len(runs) > 1 and all(run.value is None and run.status == runs[0].status for run in runs)
-
-
-def _runs_on(state: State, kind: str) -> int:
-    return sum(run.on(kind) for run in on_validation(state.baseline_runs))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from agent.errors import PatchRejected
 from agent.ledger.events import Candidate
 from agent.ledger.state import State
+from agent.patch.apply import apply_reply
 from agent.proposers.protocol import Proposer
 from agent.repo.messages import accepted_message, candidate_message
 from agent.repo.repo import Repo
@@ -28,7 +29,7 @@ class Commits:
         return self.repo.read(commit, self.target.path)
 
     def build(self, record: Record, head: str) -> Candidate:
-        """Commit a trial's edit on top of ``head``. The same proposal there always has the same hash.
+        """Commit a trial's edit on top of ``head``, with a ref. The same proposal there always has the same hash.
 
         Raises:
             PatchRejected: the edit does not apply there.
@@ -37,16 +38,15 @@ class Commits:
         if commit is None or text != self.read(commit):  # the same program on another head keeps its runs
             revision += commit is not None
             commit = self.commit_candidate(record, head, text)
+        return self.candidate(record, commit, revision, head)
+
+    def candidate(self, record: Record, commit: str, revision: int, head: str) -> Candidate:
+        """Point the ref of an attempt at its commit, which lies on top of ``head``."""
         name = self.refs.attempt_name(record.number, revision)
+        self.repo.refs.point(name, commit)
         return Candidate(trial=record.number, commit=commit, ref=name, parent=head)
 
-    def publish(self, candidate: Candidate) -> None:
-        """Point the ref of an attempt at its commit."""
-        self.repo.refs.point(candidate.ref, candidate.commit)
-
     def _edited(self, proposal: Proposal, parent: str) -> str:
-        from agent.patch.apply import apply_reply
-
         before = self.read(parent)
         if parent == proposal.parent:
             return apply_reply(before, proposal.diff, self.target.path)

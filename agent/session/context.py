@@ -19,10 +19,6 @@ def describe(
     """Everything that a proposer may know: all but the scores on the test split.
 
     Args:
-        state: of the session.
-        parts: of the session.
-        directory: of the session.
-        memory: trials of earlier sessions.
         failed: the trial whose edit is to be repaired; None for a new idea.
     """
     finished, number, parent, transcripts = state.finished, len(state.records) + 1, state.head, ""

@@ -30,7 +30,7 @@ from agent.trial.order import Order
 from agent.trial.outputs import forget_checkpoints
 from agent.trial.seeds import session_seed, with_seed_check
 from agent.trial.usual import UNKNOWN, usual_of
-from agent.types import Measurement, Proposal, Record
+from agent.types import Measurement, Proposal
 from agent.workers.local import Workers, in_background
 from sandbox.types import SandboxBroken
 
@@ -43,7 +43,7 @@ class Runs:
     def __init__(self, workers: Workers, directory: RunDirectory, recorder: Recorder, seed: int, smoke: float = 0.0):
         self.workers, self.smoke = workers, smoke  # bound of the smoke test of a new program, in seconds; 0: none
         self.orders: dict[Future[Measurement], Order] = {}
-        self._directory, self.recorder, self._seed = directory, recorder, seed
+        self.directory, self.recorder, self._seed = directory, recorder, seed
         self._lost = 0  # runs that were lost since the last that was measured
 
     @property
@@ -63,39 +63,37 @@ class Runs:
     def measure(self, trial: int, wanted: MeasureNext, on: str = "") -> bool:
         """Train and score a commit once, on a device of type ``on`` ("": any). False if that has to wait."""
         commit, role, seed = wanted.commit, wanted.role, wanted.seed
-        running = list(self.orders.values())
-        shared = role == "incumbent"  # one run of the incumbent serves all open trials
-        if not self.room or (shared and any(order.commit == commit for order in running)):
+        running = [order.seed for order in self.orders.values() if order.commit == commit]
+        if not self.room or (role == "incumbent" and running):  # one run of the incumbent serves all open trials
             return False
         state, events = self.recorder.state, self.recorder.events
         earlier = sum(isinstance(event, RunStarted) and event.trial == trial for event in events)
         trace = f"trials/{trial:04d}/run-{earlier + 1}"
-        used = {run.seed for run in state.runs.get(commit, ())} | {o.seed for o in running if o.commit == commit}
+        used = {*running, *(run.seed for run in state.runs.get(commit, ()))}
         smoke = 0.0 if used else self.smoke
         if seed is None:
             seed = next(seed for k in count() if (seed := session_seed(self._seed, k)) not in used)
         self.recorder.write(RunStarted(trial=trial, commit=commit, role=role, seed=seed, trace=trace))
         usual = usual_of(state.baseline_runs) if trial else UNKNOWN
-        self._start(
+        return self._start(
             Order(trial, commit, role, seed, trace, state.resumed, on, watch=wanted.watch, smoke=smoke, usual=usual)
         )
-        return True
 
     def score_test(self, trial: int, runs: tuple[Measurement, ...]) -> bool:
         """Score the newest checkpoint of ``runs`` on the test split. False if that has to wait."""
         run = with_checkpoint(runs)
         if run is None or not self.room or self.of(trial):
             return False
-        self._start(Order(trial, run.commit, "test", run.seed, run.trace, run.attempt, run.device_type, run))
-        return True
+        return self._start(Order(trial, run.commit, "test", run.seed, run.trace, run.attempt, run.device_type, run))
 
-    def _start(self, order: Order) -> None:
+    def _start(self, order: Order) -> bool:
         def progress(phase: str, info: Mapping[str, object]) -> None:
             if order is next(iter(list(self.orders.values())), order):  # only the oldest run is shown
                 more = {"trial": order.trial, "role": order.role, "running": len(self.orders)}
                 self.recorder.progress(phase, {**info, **more})
 
-        self.orders[self.workers.start(order, self._directory.path / order.trace, progress)] = order
+        self.orders[self.workers.start(order, self.directory.path / order.trace, progress)] = order
+        return True
 
     def take(self, future: Future[Measurement]) -> None:
         """Record the outcome of a run that ended.
@@ -107,11 +105,12 @@ class Runs:
         order = self.orders.pop(future)
         try:
             run = future.result()
-        except Interrupted:
-            self._lose(order, "interrupted")
-            raise
-        except (SandboxBroken, EnvironmentProblem, OSError) as error:
-            self._lose(order, str(error))
+        except (Interrupted, SandboxBroken, EnvironmentProblem, OSError) as error:
+            reason = "interrupted" if isinstance(error, Interrupted) else str(error)
+            if order.scored is None:
+                self.recorder.write(Lost(trial=order.trial, trace=order.trace, reason=reason))
+            if isinstance(error, Interrupted):
+                raise
             self._lost += 1
             if (lost := lost_in_a_row(self.recorder.events)) >= RETRIES * self.workers.size:
                 raise EnvironmentProblem(f"{lost} runs in a row were lost to the machine, the last: {error}") from error
@@ -119,11 +118,7 @@ class Runs:
         self._lost = 0
         checked = with_seed_check(run, self.recorder.state.runs.get(run.commit, ()))
         self.recorder.write(Measured(trial=order.trial, measurement=checked))
-        prune_checkpoints(self._directory, self.recorder.state, order.trial, self.orders.values())
-
-    def _lose(self, order: Order, reason: str) -> None:
-        if order.scored is None:
-            self.recorder.write(Lost(trial=order.trial, trace=order.trace, reason=reason))
+        prune_checkpoints(self.directory, self.recorder.state, order.trial, self.orders.values())
 
     def leave(self) -> None:
         """End all runs. The outcome of a run that has just ended is recorded."""
@@ -149,10 +144,9 @@ def prune_checkpoints(directory: RunDirectory, state: State, trial: int, running
 class Idea:
     """A proposal that the proposer is asked for."""
 
-    trial: int
+    context: Context
     started: float  # seconds since the epoch
     reply: Future[Proposal]
-    failed: Record | None = None  # the trial whose edit is repaired
 
 
 class Ideas:
@@ -170,10 +164,10 @@ class Ideas:
         """Whether the proposer can be asked."""
         return not self.pending and not self.problem
 
-    def ask(self, trial: int, context: Context, failed: Record | None = None) -> bool:
+    def ask(self, context: Context) -> bool:
         """Ask for the edit of a trial, or for the repair of its edit."""
         self.waited = 0.0
-        self.pending = Idea(trial, time.time(), in_background(lambda: self._proposer.ask(context)), failed)
+        self.pending = Idea(context, time.time(), in_background(lambda: self._proposer.ask(context)))
         return True
 
     def take(self, idea: Idea) -> None:
@@ -181,48 +175,46 @@ class Ideas:
         self.pending = None
         try:
             proposal = idea.reply.result()
-        except ModelUnavailable as error:
-            if self._wait_for_model and not isinstance(error, ModelMisconfigured):
+        except (ModelUnavailable, SearchExhausted) as error:
+            if self._wait_for_model and not isinstance(error, (ModelMisconfigured, SearchExhausted)):
                 self._recorder.note(f"waiting for the model server: {error}")
             else:
                 self.problem = error
             return
-        except SearchExhausted as error:
-            self.problem = error
-            return
-        folder = self._directory.trial(idea.trial)
+        trial, failed, waited = idea.context.trial, idea.context.failed, round(self.waited, 3)
+        folder, proposal = self._directory.trial(trial), replace(proposal, text=None)
         folder.mkdir(parents=True, exist_ok=True)
-        started, waited, proposal = round(idea.started, 3), round(self.waited, 3), replace(proposal, text=None)
-        if idea.failed is None or not proposal.ending:
+        if failed is None or not proposal.ending:
             (folder / "proposal.diff").write_text(proposal.diff, encoding="utf-8", errors="replace")
-        if idea.failed is None:
-            self._recorder.write(Asked(trial=idea.trial, started=started, waited=waited, proposal=proposal))
+        if failed is None:
+            started = round(idea.started, 3)
+            self._recorder.write(Asked(trial=trial, started=started, waited=waited, proposal=proposal))
         else:
-            self._recorder.write(Repaired(trial=idea.trial, waited=waited, proposal=proposal))
+            self._recorder.write(Repaired(trial=trial, waited=waited, proposal=proposal))
 
     def restore(self, state: State) -> None:
         """Bring the proposer and results.tsv to where the ledger ends."""
         self._proposer.replay(self._recorder.events)
         if 0 in state.observed:
-            observed = [state.of_trial(event.trial) for event in self._recorder.events if isinstance(event, Observed)]
-            records = [record or state.baseline_record for record in observed]
+            trials = [event.trial for event in self._recorder.events if isinstance(event, Observed)]
+            records = [state.of_trial(trial) or state.baseline_record for trial in trials]
             rewrite_results(self._directory.results, records, state.session.goal)
 
     def report(self, state: State, waiting: Collection[int] = ()) -> bool:
-        """Tell the outcome of one finished trial, other than those ``waiting``; False if there is none."""
+        """Report the baseline, or a finished trial other than those ``waiting``; False if there is none.
+
+        The proposer and results.tsv receive it. Its checkpoints are not needed any more.
+        """
         known = state.observed.union(waiting)
-        record = next((record for record in state.finished if record.number not in known), None)
+        records = state.finished if 0 in known else (state.baseline_record,)
+        record = next((record for record in records if record.number not in known), None)
         if record is None or self.pending:  # one thread at a time uses the proposer
             return False
-        self.tell(record)
-        return True
-
-    def tell(self, record: Record) -> None:
-        """Report the outcome of a trial to the proposer and in results.tsv. Its checkpoints are not needed any more."""
         self._proposer.tell(record)
         self._recorder.write(Observed(trial=record.number))
-        append_result(self._directory.results, record, self._recorder.state.session.goal)
+        append_result(self._directory.results, record, state.session.goal)
         forget_checkpoints(self._directory, record.number, ())
+        return True
 
 
 def wait(runs: Runs, ideas: Ideas) -> None:
@@ -232,7 +224,6 @@ def wait(runs: Runs, ideas: Ideas) -> None:
     if not awaited:  # the end of the night came between two looks at the clock
         return
     done, _ = futures.wait(awaited, timeout=LOOK, return_when=futures.FIRST_COMPLETED)
-    runs.recorder.flush()
     if not runs.orders:
         ideas.waited += time.monotonic() - began
     for future in [future for future in runs.orders if future in done]:

@@ -17,7 +17,7 @@ from agent.session.commits import Commits
 from agent.session.in_flight import Ideas, Runs, wait
 from agent.session.recorder import Recorder
 from agent.session.restore import restore
-from agent.session.stopping import AT_ONCE, EndOfNight
+from agent.session.stopping import AT_ONCE, STOPPED, EndOfNight
 from agent.session.trial_judge import TrialJudge, lacks_test_score
 from agent.types import Record, Verdict
 
@@ -68,7 +68,7 @@ class Session:
         """Ask the proposer for an idea, in the background."""
         trial = len(state.records) + 1
         free = len(state.open) < self.most_open and self.ideas.free and not self.ending.before(state, trial)
-        return free and self.ideas.ask(trial, self.describe(state))
+        return free and self.ideas.ask(self.describe(state))
 
     def advance_trial(self, record: Record, state: State) -> bool:
         """Commit, measure or judge an open trial; False if it has to wait."""
@@ -78,7 +78,6 @@ class Session:
         step = self.judge.next_step(record, state, self.recorder.events)
         match step:
             case Candidate():
-                self.commits.publish(step)
                 self.recorder.write(step)
             case MeasureNext():
                 return self.runs.measure(record.number, step, device_type_of(record))
@@ -98,8 +97,8 @@ class Session:
 
     def reason_to_end(self, state: State) -> str:
         """Why the session ends; "" while a trial is to be started or finished."""
-        if reason := self.ending.at_once():
-            return AT_ONCE if self.runs.orders else reason
+        if self.ending.stopper.now():
+            return AT_ONCE if self.runs.orders else STOPPED
         unreported = 0 in state.observed and len(state.observed) < 1 + len(state.finished)
         if self.runs.orders or unreported or any(record.candidate for record in state.open_records):
             return ""

@@ -18,12 +18,11 @@ from agent.ledger.recovery import read_state
 from agent.ledger.state import State
 from agent.proposers.memory import Memory, PastAttempt
 from agent.repo.repo import Repo
-from agent.rundir.directory import RunDirectory, find_runs
+from agent.rundir.directory import RunDirectory, find_replays, find_runs
 from agent.target import Target
 from agent.types import Record, on_validation, to_json, values_of
 
 FILE = "memory.json"
-REPLAYS = "replay-"  # prefix of the directories of replays
 NEVER_RAN = ("patch_rejected", "duplicate", "no_effect", "model_failed", "lost")
 
 
@@ -41,9 +40,9 @@ def gather(setting: str, root: Path, target: Target, data: str, repo: Repo, say:
     Raises:
         UsageError: a named session does not exist, or has another metric or another target.
     """
-    known = [tag for tag in find_runs(root) if not tag.startswith(REPLAYS)]
     if setting == "off":
         return Memory()
+    known = find_runs(root)
     tags = known if setting == "auto" else [tag for tag in setting.replace(",", " ").split() if tag]
     states: dict[str, State] = {}
     for tag in tags:
@@ -138,8 +137,8 @@ def _form(record: Record) -> str:
 def _replays(tag: str, root: Path) -> dict[str, tuple[float, float | None]]:
     """Replayed gains over the commit before, with their standard errors, by accepted commit; the latest replay wins."""
     gains: dict[str, tuple[float, float | None]] = {}
-    for ledger in sorted(root.glob(f"{REPLAYS}*/ledger.jsonl"), key=lambda path: path.stat().st_mtime):
-        state, _ = read_state(ledger)
+    for name in find_replays(root):
+        state, _ = read_state(root / name / "ledger.jsonl")
         session = state.session
         if session.kind != "replay" or session.what != tag or not isinstance(session.commits, tuple):
             continue

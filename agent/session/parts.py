@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import UsageError
-from agent.judge.policy import Policy, default_calibration, policy_from
+from agent.judge.policy import Policy, default_calibration, needs_noise, policy_from
+from agent.llm.chat import Chat
 from agent.llm.client import ChatModel, is_loopback
 from agent.llm.sleeping_server import SleepingServer, WakingChat
-from agent.observers.notify import Notifier, make_notifier
+from agent.observers.notify import make_notifier
+from agent.observers.protocol import Observer
 from agent.observers.trackers.track import Track, parse_tracks
+from agent.proposers import make_proposer
+from agent.proposers.block import BlockProposer
+from agent.proposers.code.proposer import CodeProposer
+from agent.proposers.ideas.bank import load_bank
+from agent.proposers.ideas.choice import BankMaterial
+from agent.proposers.ideas.proposer import IdeasProposer
 from agent.proposers.protocol import Context, Proposer
-from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_calibration, check_settings, without_effect
+from agent.settings import EDIT_CODE, NEED_MODEL, Settings, check_settings, model_share, without_effect
+from agent.space.space import SearchSpace
 from agent.target import Target
+from agent.trial.trusted_target import prepare
 from agent.workers.gpu_sharing import find_sleeper, memory_for_trials
-from agent.workers.runtime import Workplace, checked_place, with_data
-
-if TYPE_CHECKING:
-    from agent.llm.chat import Chat
-    from agent.proposers.block import BlockProposer
+from agent.workers.runtime import Workplace, checked_place
 
 # Seconds for which one request is repeated while the server fails. With "wait" the session asks again afterwards.
 MODEL_PATIENCE = {"wait": 30.0, "cma": 30.0, "stop": 300.0}
@@ -33,15 +39,9 @@ class Parts(Workplace):
     proposer: Proposer
     policy: Policy
     calibration: int  # runs of the baseline before the first proposal
-    notifier: Notifier | None = None
+    notifier: Observer
     tracks: tuple[Track, ...] = ()
     ahead: bool = False  # the model is asked while a trial trains
-
-    def caution(self, say: Callable[[str], None]) -> None:
-        super().caution(say)
-        for track in self.tracks:
-            if problem := track.unreachable():
-                say(f"--track {track}: {problem}. It is tried again until the session ends.")
 
 
 def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
@@ -55,10 +55,14 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
     policy = session_policy(settings, say)
     default = default_calibration(policy, settings.trials)
     calibration = default if settings.calibrate is None else settings.calibrate
-    check_calibration(calibration, policy)
+    if calibration < 2 and needs_noise(policy):
+        raise UsageError(
+            f"--calibrate {calibration}: the policy {policy.name} estimates the noise from at least 2 baseline runs. "
+            f"Use --calibrate 3 or more, or --policy greedy."
+        )
     for sentence in without_effect(settings):
         say(sentence)
-    notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes)
+    notifier = make_notifier(settings.notify, settings.tag, settings.notify_minutes) or Observer()
     tracks = parse_tracks(settings.track, settings.runs)
     settings = dataclasses.replace(settings, track=",".join(map(str, tracks)))  # a resume may start in another folder
     place = checked_place(settings)
@@ -68,11 +72,14 @@ def assemble(settings: Settings, say: Callable[[str], None]) -> Parts:
         say(f"--gpu-hours {settings.gpu_hours:g} has no effect: runs train on the CPU.")
     sleeper = find_sleeper(settings, place.device)
     proposer = make_session_proposer(settings, place.target, source, sleeper)
-    place = with_data(place, say)
+    prepared = prepare(place.target, settings.cache, say)
+    place.caution(say)
+    for track in tracks:
+        if problem := track.unreachable():
+            say(f"--track {track}: {problem}. It is tried again until the session ends.")
     target = memory_for_trials(place.target, settings, place.device, sleeper, say)
-    place = dataclasses.replace(place, target=target, sleeper=sleeper)
     return Parts(
-        **vars(place),
+        **vars(dataclasses.replace(place, target=target, prepared=prepared, sleeper=sleeper)),
         proposer=proposer,
         policy=policy,
         calibration=max(calibration, 1),
@@ -99,9 +106,7 @@ def session_policy(settings: Settings, say: Callable[[str], None]) -> Policy:
     return policy_from(name, keep_simpler=settings.keep_simpler, stop_hopeless=settings.stop_hopeless)
 
 
-def make_session_proposer(
-    settings: Settings, target: Target, source: str, sleeper: SleepingServer | None = None
-) -> Proposer:
+def make_session_proposer(settings: Settings, target: Target, source: str, sleeper: SleepingServer | None) -> Proposer:
     """The proposer that the settings name, for a file with the text ``source``.
 
     Raises:
@@ -113,10 +118,8 @@ def make_session_proposer(
         return block_proposer(settings, target, source, model)
     toml = target.folder / "target.toml"
     if settings.on_plateau or (model is not None and settings.on_llm_loop == "cma"):
-        from agent.space.space import SearchSpace
-
         SearchSpace.from_toml(toml, source=source)  # raises now, not hours later
-    from agent.proposers.hand_over import PlateauHandOver, search_from
+    from agent.proposers.hand_over import PlateauHandOver, search_from  # loads scipy
 
     def search(context: Context) -> Proposer:
         return search_from(context, toml, target.goal, settings.proposer)
@@ -128,11 +131,7 @@ def make_session_proposer(
 def _code_proposer(
     settings: Settings, target: Target, model: Chat | None, search: Callable[[Context], Proposer]
 ) -> Proposer:
-    from agent.proposers.code.proposer import CodeProposer
     from agent.proposers.hand_over import StandIn
-    from agent.proposers.ideas.bank import load_bank
-    from agent.proposers.ideas.choice import BankMaterial
-    from agent.proposers.ideas.proposer import IdeasProposer
 
     if model is None:
         return IdeasProposer(load_bank(target.folder))
@@ -155,16 +154,11 @@ def _model(settings: Settings, sleeper: SleepingServer | None) -> Chat:
 
 def block_proposer(settings: Settings, target: Target, source: str, model: Chat | None) -> BlockProposer:
     """The search method that the settings name, over the block of ``source``."""
-    from agent.proposers import make_proposer
-    from agent.proposers.block import BlockProposer
-    from agent.space.space import SearchSpace
-
     space = SearchSpace.from_toml(target.folder / "target.toml", source=source)
     options: dict[str, Any] = {}
     if settings.proposer == "centaur":
-        options["share"] = None if settings.centaur_share == "auto" else float(settings.centaur_share)
-        options["screen"] = settings.screen
-        options["on_failure"] = "cma" if settings.on_llm_failure == "cma" else "raise"
+        on_failure = "cma" if settings.on_llm_failure == "cma" else "raise"
+        options = {"share": model_share(settings.centaur_share), "screen": settings.screen, "on_failure": on_failure}
     method = make_proposer(settings.proposer, space, seed=settings.seed, llm=model, **options)
     return BlockProposer(settings.proposer, method, space, target.goal)
 

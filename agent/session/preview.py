@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from agent import text
 from agent.rundir.directory import NOTES
-from agent.session.parts import Parts, assemble
-from agent.session.setup import check_repository, new_run, notes_of
+from agent.session.setup import new_session
 from agent.settings import Settings
 
 
@@ -17,34 +16,27 @@ def preview(settings: Settings, say: Callable[[str], None]) -> list[tuple[str, s
     Raises:
         UsageError, EnvironmentProblem: as ``start``.
     """
-    settings, directory = new_run(settings)
-    has_notes = notes_of(settings) != NOTES
-    parts = assemble(settings, say)
-    check_repository(parts.repo, settings.tag)
-    parts.caution(say)
-    return list(_lines(parts, str(directory.path), has_notes))
-
-
-def _lines(parts: Parts, place: str, has_notes: bool) -> Iterator[tuple[str, str]]:
-    settings, target = parts.settings, parts.target
-    yield "run", f"{place}, branch autoresearch/{settings.tag}"
-    yield "target", f"{target.path} at {parts.repo.head()[:10]}, {target.goal} {target.metric}"
-    yield "proposer", settings.proposer
-    yield "sandbox", f"{parts.sandbox.name}, {parts.device.model or parts.device.kind}"
-    if target.python:
-        yield "python", target.python
-    yield "notes", "your notes.md" if has_notes else "none yet"
-    bound = f"{target.budget} of training" if target.score == "trusted" else f"at most {target.budget}"
-    yield "one run", bound
-    yield "baseline", text.count(parts.calibration, "run")
-    if settings.trials != 0:
-        yield "policy", f"{parts.policy.name}: at least one run per trial that can be measured"
-    yield "ends", _end(settings)
-    seconds = target.budget.wall_seconds if target.budget.kind == "seconds" else 0.0
-    if settings.trials is not None and seconds:
-        most = "" if target.score == "trusted" else "at most "
-        whole = seconds * (parts.calibration + settings.trials)
-        yield "training", f"{most}{text.duration(whole)} with one run per trial"
+    parts, directory, notes = new_session(settings, say)
+    policy = f"{parts.policy.name}: at least one run per trial that can be measured"
+    target, training = parts.target, ""
+    most = "" if target.score == "trusted" else "at most "
+    if settings.trials is not None and target.budget.kind == "seconds":
+        seconds = target.budget.amount * (parts.calibration + settings.trials)
+        training = f"{most}{text.duration(seconds)} with one run per trial"
+    lines = {
+        "run": f"{directory.path}, branch autoresearch/{directory.tag}",
+        "target": f"{target.path} at {parts.repo.head()[:10]}, {target.goal} {target.metric}",
+        "proposer": settings.proposer,
+        "sandbox": f"{parts.sandbox.name}, {parts.device.model or parts.device.kind}",
+        "python": target.python,
+        "notes": "none yet" if notes == NOTES else "your notes.md",
+        "one run": f"{most}{target.budget}" if most else f"{target.budget} of training",
+        "baseline": text.count(parts.calibration, "run"),
+        "policy": policy if settings.trials != 0 else "",
+        "ends": _end(settings),
+        "training": training,
+    }
+    return [(name, words) for name, words in lines.items() if words]
 
 
 def _end(settings: Settings) -> str:

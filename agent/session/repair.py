@@ -18,30 +18,22 @@ REPAIRABLE = ("crash", "oom", "diverged")
 
 @dataclass(frozen=True)
 class Repairs:
-    """Repairs of edits that a model wrote.
-
-    Args:
-        ideas: asks the model.
-        ending: no repair starts after the end of the night.
-        describe: the context of a repair.
-        budget: of a run.
-        most: requests per trial; 0 for proposers that do not edit code.
-    """
+    """Repairs of edits that a model wrote."""
 
     ideas: Ideas
     ending: EndOfNight
     describe: Callable[..., Context]
-    budget: Budget
-    most: int
+    budget: Budget  # of a run
+    most: int  # requests per trial; 0 for proposers that do not edit code
 
     def ask(self, record: Record, state: State) -> bool:
         """Ask for a repair if one is due. Whether the trial has to wait for one."""
         pending = self.ideas.pending
-        if pending is not None and pending.trial == record.number:
+        if pending is not None and pending.context.trial == record.number:
             return True
         due = self.is_due(record) and not self.ideas.problem and not self.ending.before(state, record.number)
         if due and self.ideas.free:
-            self.ideas.ask(record.number, self.describe(state, failed=record), record)
+            self.ideas.ask(self.describe(state, failed=record))
         return due
 
     def is_due(self, record: Record) -> bool:
@@ -49,9 +41,12 @@ class Repairs:
         proposal, earlier = record.proposal, record.repairs
         if proposal.source != "llm" or proposal.params is not None or len(earlier) >= self.most:
             return False
-        if not record.runs or (earlier and earlier[-1].proposal.ending):
-            return False
-        return all(
-            run.status in REPAIRABLE and run.seconds.get("training", 0.0) <= EARLY * self.budget.wall_seconds
-            for run in record.runs
+        usable = not (earlier and earlier[-1].proposal.ending)
+        return (
+            usable
+            and bool(record.runs)
+            and all(
+                run.status in REPAIRABLE and run.seconds.get("training", 0.0) <= EARLY * self.budget.wall_seconds
+                for run in record.runs
+            )
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import UNSET
 
@@ -18,6 +18,10 @@ from agent.judge.paired_runs import PairedRuns
 from agent.ledger.events import Resumed, ServerProblem, SessionStarted
 from agent.ledger.journal import Ledger
 from agent.ledger.state import State
+from agent.observers.heartbeat import Heartbeat
+from agent.observers.protocol import Observer, Observers
+from agent.observers.session_log import SessionLog
+from agent.observers.trackers.beside import Trackers
 from agent.patch.normal_form import program_of
 from agent.proposers.block import BlockProposer
 from agent.repo.repo import Repo
@@ -44,9 +48,6 @@ from agent.trust import trust_run
 from agent.workers.local import Workers
 from agent.workers.runtime import find_workers
 
-if TYPE_CHECKING:
-    from agent.observers.protocol import Observer
-
 CHANGEABLE = ("proposer", "sandbox", "policy", "seed", "trials", "workers", "device")  # by a resume
 
 
@@ -57,14 +58,10 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
         UsageError: the tag is taken, the target has uncommitted changes, or a setting is wrong.
         EnvironmentProblem: something outside is missing or breaks.
     """
-    settings, directory = new_run(settings)
-    notes = notes_of(settings)
-    parts = assemble(settings, say)
-    check_repository(parts.repo, settings.tag)
+    parts, directory, notes = new_session(settings, say)
     memory = gather(settings.memory, Path(settings.runs), parts.target, parts.data_hash, parts.repo, say)
     stopper = Stopper(directory)
-    with at_work(parts, stopper) as workers:
-        parts.caution(say)
+    with closing(find_workers(parts, str(directory.path.resolve()), stopper.now)) as workers:
         directory.create(record_of(parts), notes)
         save(memory, directory)
         approve(directory)
@@ -74,11 +71,10 @@ def start(settings: Settings, view: Observer, say: Callable[[str], None]) -> Run
     return directory
 
 
-def new_run(settings: Settings) -> tuple[Settings, RunDirectory]:
-    """The settings with a tag, and the directory of the session, which does not exist yet.
+def new_session(settings: Settings, say: Callable[[str], None]) -> tuple[Parts, RunDirectory, str]:
+    """Everything that a session needs, checked: its parts, its directory, which does not exist yet, and its notes.
 
-    Raises:
-        UsageError: the tag is taken, or a path is not UTF-8.
+    Errors: see ``start``.
     """
     root = Path(settings.runs)
     settings = dataclasses.replace(settings, tag=settings.tag or new_tag(root))
@@ -87,7 +83,10 @@ def new_run(settings: Settings) -> tuple[Settings, RunDirectory]:
     for place in (*map(str, lasting(settings).values()), str(root.resolve())):
         if re.search(r"[\udc80-\udcff]", place):
             raise UsageError(f"{place}: the path is not UTF-8. Rename the folder; run.toml and git need UTF-8 paths.")
-    return settings, directory
+    notes = notes_of(settings)
+    parts = assemble(settings, say)
+    check_repository(parts.repo, directory.tag)
+    return parts, directory, notes
 
 
 def notes_of(settings: Settings) -> str:
@@ -108,7 +107,7 @@ def notes_of(settings: Settings) -> str:
 
 def approve(directory: RunDirectory, state: State | None = None) -> None:
     """Record that this user started the session. Without a configuration folder, a resume asks for its settings."""
-    with contextlib.suppress(EnvironmentProblem):
+    with suppress(EnvironmentProblem):
         trust_run(directory.path, directory.read_settings(state)["run"])
 
 
@@ -152,8 +151,7 @@ def resume(
         check_same(ledger.state, parts)
         directory.forget_stop()
         stopper = Stopper(directory)
-        with at_work(parts, stopper) as workers:
-            parts.caution(say)
+        with closing(find_workers(parts, str(directory.path.resolve()), stopper.now)) as workers:
             changed = changes_of(ledger.state, parts, directory, before, changes)
             ledger.append(Resumed(attempt=ledger.state.resumed + 1, changes=changed or UNSET))
             approve(directory, ledger.state)
@@ -196,22 +194,11 @@ def changes_of(
     return changed
 
 
-def at_work(parts: Parts, stopper: Stopper) -> contextlib.closing[Workers]:
-    """Start the workers, and close them at the end. Errors: see ``find_workers``."""
-    return contextlib.closing(find_workers(parts, f"{stopper.directory.path.resolve()}", stopper.now))
-
-
 def run(parts: Parts, workers: Workers, stopper: Stopper, ledger: Ledger, shown: Observer) -> None:
     """Run a session to its end, with all observers."""
-    from agent.observers.heartbeat import Heartbeat
-    from agent.observers.protocol import Observers
-    from agent.observers.session_log import SessionLog
-    from agent.observers.trackers.beside import Trackers
-
     directory = stopper.directory
-    notifiers = [parts.notifier] if parts.notifier else []
     trackers = Trackers(parts.tracks, directory.path)
-    view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), *notifiers, trackers)
+    view = Observers(SessionLog(directory.log), shown, Heartbeat(directory.progress), parts.notifier, trackers)
     session = _session(parts, workers, stopper, Recorder(ledger, view))
     with stopper.listening(), view:
         view.event(ledger.events[-1], ledger.state)  # it was written before there were observers
@@ -219,30 +206,30 @@ def run(parts: Parts, workers: Workers, stopper: Stopper, ledger: Ledger, shown:
 
 
 def _session(parts: Parts, workers: Workers, stopper: Stopper, recorder: Recorder) -> Session:
-    directory, memory = stopper.directory, load(stopper.directory)
+    directory, settings, target, memory = stopper.directory, parts.settings, parts.target, load(stopper.directory)
     if isinstance(parts.proposer, BlockProposer):
-        baseline = recorder.state.baseline
-        parts.proposer.start_from(memory, parts.repo.read(baseline, parts.target.path))
-    stacked = parts.policy.name == "stacked"
-    policy = dataclasses.replace(parts.policy, name="confirm") if stacked else parts.policy
-    commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), parts.target, parts.proposer)
-    smoke = smoke_seconds(parts.settings.smoke, parts.target.budget.startup_seconds)
+        parts.proposer.start_from(memory, parts.repo.read(recorder.state.baseline, target.path))
     if parts.sleeper is not None:
-        parts.sleeper.report = lambda text, action: recorder.post(ServerProblem(problem=text, action=action))
-    runs = Runs(workers, directory, recorder, parts.settings.seed, smoke)
-    ideas = Ideas(parts.proposer, directory, recorder, parts.settings.on_llm_failure == "wait")
-    ending = EndOfNight(parts.settings, stopper, parts.target)
-    most_repairs = parts.settings.repairs if parts.settings.proposer == "code" else 0
+        parts.sleeper.report = lambda text, action: recorder.write(ServerProblem(problem=text, action=action))
+    commits = Commits(parts.repo, RunRefs(parts.repo, directory.tag), target, parts.proposer)
+    smoke = smoke_seconds(settings.smoke, target.budget.startup_seconds)
+    runs = Runs(workers, directory, recorder, settings.seed, smoke)
+    ideas = Ideas(parts.proposer, directory, recorder, settings.on_llm_failure == "wait")
+    ending = EndOfNight(settings, stopper, target)
     context = partial(describe, parts=parts, directory=directory, memory=memory)
-    repairs = Repairs(ideas, ending, context, parts.target.budget, most_repairs)
-    kind = partial(StackedSession, seed=parts.settings.seed, edits=StackedEdits(commits)) if stacked else Session
+    repairs = Repairs(ideas, ending, context, target.budget, settings.repairs if settings.proposer == "code" else 0)
+    policy = parts.policy
+    kind: Callable[..., Session] = Session
+    if policy.name == "stacked":
+        kind = partial(StackedSession, seed=settings.seed, edits=StackedEdits(commits))
+        policy = dataclasses.replace(policy, name="confirm")  # decides where runs do not vary
     return kind(
         recorder=recorder,
         runs=runs,
         ideas=ideas,
         commits=commits,
-        baseline=Baseline(runs, ideas, recorder, commits, directory, parts.policy, parts.calibration, ending),
-        judge=TrialJudge(commits, policy, PairedRuns(partial(session_seed, parts.settings.seed))),
+        baseline=Baseline(runs, ideas, commits, parts.policy, parts.calibration, ending),
+        judge=TrialJudge(commits, policy, PairedRuns(partial(session_seed, settings.seed))),
         ending=ending,
         describe=context,
         repair=repairs.ask,

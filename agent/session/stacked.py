@@ -5,6 +5,7 @@ Edits are kept and dropped by the linear model that reads all runs. The branch m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from agent.errors import UsageError
@@ -15,14 +16,13 @@ from agent.judge.stacked import LAST_RUNS
 from agent.judge.stacked_runs import StackedRuns
 from agent.ledger.events import Candidate, Judged, Published, Weighed
 from agent.ledger.state import State
-from agent.proposers.protocol import Context
 from agent.session.in_flight import wait
 from agent.session.loop import Session
 from agent.session.stacked_edits import StackedEdits
-from agent.session.stacked_planner import Phase, StackPlanner, since_new, unpublished
-from agent.session.stopping import AT_ONCE
+from agent.session.stacked_planner import Phase, StackPlanner, unpublished
+from agent.session.stopping import AT_ONCE, STOPPED
 from agent.session.trial_judge import best_value, lacks_test_score
-from agent.types import Decision, Record, Verdict, on_validation
+from agent.types import Decision, Verdict, on_validation
 
 PINNED = "seed pinned, equal weights under different seeds: "
 CONFLICT = "its lines no longer fit to the kept edits: "
@@ -41,15 +41,11 @@ class StackedSession(Session):
         fold = self.fold.catch_up(self.recorder.events)
         if not self.baseline.settled(state) or not fold.varies:
             return super().reason_to_end(state)
-        if reason := self.ending.at_once():
-            return AT_ONCE if self.runs.orders else reason
-        if (
-            self.runs.orders
-            or unpublished(state)
-            or any(record.number not in state.observed for record in state.finished)
-        ):
+        if self.ending.stopper.now():
+            return AT_ONCE if self.runs.orders else STOPPED
+        if self.runs.orders or unpublished(state) or len(state.observed) < 1 + len(state.finished):
             return ""
-        if self.ending.stopping:
+        if self.ending.stopper.asked():
             return self.ending.before(state, 1)
         if state.open:  # edits that never ran stay open where time is over
             return "" if fold.edits or fold.pending or fold.failed else self.ending.before(state, 1)
@@ -70,11 +66,10 @@ class StackedSession(Session):
         elif fold.unweighed:
             self.recorder.write(Weighed(trial=fold.unweighed, edits=fold.weights))
         else:
-            steps = (self._commit, self._judge, self._publish, self._report, self._measure, self._ask)
-            if not any(step(state) for step in steps):
+            decided = self._decide(state) or self._publish(state)
+            reported = decided or self.ideas.report(state, waiting=unpublished(state))
+            if not (reported or self._measure(state) or self._ask(state)):
                 wait(self.runs, self.ideas)
-
-    # what is to be done
 
     def _closing(self, state: State) -> str:
         """Why no new edits are asked for; "" while they are."""
@@ -83,66 +78,45 @@ class StackedSession(Session):
     def _planner(self, state: State) -> StackPlanner:
         phase: Phase = "closing" if self._closing(state) else "open"
         if self.ending.before(state, 1):
-            phase = "stopping" if self.ending.stopping else "over"
+            phase = "stopping" if self.ending.stopper.asked() else "over"
         return StackPlanner(state, self.fold, self.edits, self.seed, phase)
-
-    def _last(self, planner: StackPlanner) -> bool:
-        """Whether no more runs with undecided edits will be made, so that each is decided now."""
-        if planner.phase in ("open", "stopping") or self.runs.orders or self.fold.pending:
-            return False
-        return planner.phase == "over" or (not planner.waiting and since_new(planner.state) >= LAST_RUNS)
 
     # decisions
 
-    def _commit(self, state: State) -> bool:
-        record = next((record for record in state.open_records if record.candidate is None), None)
-        return record is not None and self._record(self.commits.build(record, record.proposal.parent))
+    def _decide(self, state: State) -> bool:
+        """Commit or judge one edit; False if none is ready."""
+        event = next(self._decisions(state), None)
+        if event is not None:
+            self.recorder.write(event)
+        return event is not None
 
-    def _record(self, step: Candidate | Judged) -> bool:
-        if isinstance(step, Candidate):
-            self.commits.publish(step)
-        self.recorder.write(step)
-        return True
-
-    def _judge(self, state: State) -> bool:
-        """Judge one edit, or prepare to keep it; False if none is ready."""
+    def _decisions(self, state: State) -> Iterator[Candidate | Judged]:
+        for record in state.open_records:
+            if record.candidate is None:
+                yield self.commits.build(record, record.proposal.parent)
         for trial, reason in self.fold.failed.items():
-            return self._decide(trial, undone((), noise_of(state), reason))
+            yield Judged(trial=trial, verdict=undone((), noise_of(state), reason))
         planner = self._planner(state)
-        last = self._last(planner)
+        last = not self.runs.orders and planner.last
         for trial, edit in self.fold.edits.items():
             step = self.fold.last_step(trial) if last else edit.step
-            pins, parents = (
-                self.fold.pins_seed(trial),
-                self.edits.parents(trial, state, self.fold.edits),
-            )
+            pins, parents = self.fold.pins_seed(trial), self.edits.parents(trial, state, self.fold.edits)
             if pins or (pins is None and last):
-                note = PINNED
+                yield self._judged(trial, "revert", state, PINNED)
             elif parents is None:
-                note = CONFLICT
+                yield self._judged(trial, "revert", state, CONFLICT)
             elif step == "drop" or (last and step == "keep" and parents):
-                note = ""
+                yield self._judged(trial, "revert", state)
             elif step == "keep" and not parents and pins is False:
-                return self._keep(state.records[trial - 1], state)
-            else:
-                continue
-            return self._decide(trial, self._verdict(trial, "revert", state, note))
+                yield self.edits.on_kept(state.records[trial - 1], state) or self._judged(trial, "keep", state)
         for record in planner.waiting:
             if self.edits.parents(record.number, state, self.fold.edits) is None:
-                return self._decide(record.number, undone((), noise_of(state), "it does not fit to the kept edits"))
-        return False
+                verdict = undone((), noise_of(state), "it does not fit to the kept edits")
+                yield Judged(trial=record.number, verdict=verdict)
 
-    def _decide(self, trial: int, verdict: Verdict) -> bool:
-        return self._record(Judged(trial=trial, verdict=verdict))
-
-    def _keep(self, record: Record, state: State) -> bool:
-        if candidate := self.edits.on_kept(record, state):
-            return self._record(candidate)
-        return self._decide(record.number, self._verdict(record.number, "keep", state))
-
-    def _verdict(self, trial: int, decision: Decision, state: State, note: str = "") -> Verdict:
+    def _judged(self, trial: int, decision: Decision, state: State, note: str = "") -> Judged:
         worth, counts, best = self.fold.worth(trial), self.fold.edits[trial], best_value(state)
-        return Verdict(
+        verdict = Verdict(
             decision=decision,
             value=None if best is None else added(best, worth.gain, state.session.goal),
             best_before=best,
@@ -154,30 +128,28 @@ class StackedSession(Session):
             reason=f"{note}{in_words(worth.probability)}, {counts.runs_in} runs with it, {counts.runs_out} without",
             probability=worth.probability,
         )
+        return Judged(trial=trial, verdict=verdict)
 
     # the branch
 
     def _publish(self, state: State) -> bool:
         """Move the head to the newest kept edit whose tree has run alone."""
-        numbers = [trial for trial in state.keeps if trial not in state.moved]
-        checked = next((trial for trial in reversed(numbers) if state.records[trial - 1].values), None)
-        if checked is None:
+        records = [record for record in state.kept if record.number not in state.moved]
+        while records and not records[-1].values:
+            records.pop()
+        if not records:
             return False
-        record, head, commits = state.records[checked - 1], state.head, []
-        if lacks_test_score(record.runs, self.commits.target):
-            return self.runs.score_test(checked, record.runs)
-        trials = tuple(numbers[: numbers.index(checked) + 1])
-        for trial in trials:
-            head = self.commits.commit_accepted(state.records[trial - 1], state, head)
-            commits.append(head)
-        self.commits.move_head(head)
-        self.recorder.write(Published(trial=checked, trials=trials, commits=tuple(commits)))
+        checked = records[-1]
+        if lacks_test_score(checked.runs, self.commits.target):
+            return self.runs.score_test(checked.number, checked.runs)
+        commits = [state.head]
+        for record in records:
+            commits.append(self.commits.commit_accepted(record, state, commits[-1]))
+        self.commits.move_head(commits[-1])
+        trials = tuple(record.number for record in records)
+        self.recorder.write(Published(trial=checked.number, trials=trials, commits=tuple(commits[1:])))
         self.recorder.note(self.commits.mirror(self.recorder.state))
         return True
-
-    def _report(self, state: State) -> bool:
-        """Report an edit to the proposer; a kept one, once it is on the branch."""
-        return self.ideas.report(state, unpublished(state))
 
     # runs and ideas
 
@@ -196,16 +168,14 @@ class StackedSession(Session):
         return planned is not None
 
     def _ask(self, state: State) -> bool:
-        ahead = self.most_open > self.runs.workers.size
-        planner = self._planner(state)
+        """Ask for an idea on the working head, which holds the kept edits and those that are likely gains."""
+        ahead, planner = self.most_open > self.runs.workers.size, self._planner(state)
         enough = len(planner.waiting) >= planner.wanted + ahead
-        free = self.ideas.free and planner.phase == "open" and (self.runs.room or ahead)
-        return free and not enough and self.ideas.ask(len(state.records) + 1, self._context(state))
-
-    def _context(self, state: State) -> Context:
-        """What the proposer sees: the working head, which holds the kept edits and those that are likely gains."""
+        if enough or not self.ideas.free or planner.phase != "open" or not (self.runs.room or ahead):
+            return False
         likely = [trial for trial, edit in self.fold.edits.items() if edit.nominated]
         carried = self.edits.combine(state, (), likely, likely)
         work = self.edits.build(carried, state, self.commits.refs.work_name)
         runs = on_validation(state.runs.get(state.measured(state.head), ()))
-        return replace(self.describe(state), parent=work, source=carried.text, incumbent_runs=runs)
+        source = self.commits.read(work)
+        return self.ideas.ask(replace(self.describe(state), parent=work, source=source, incumbent_runs=runs))

@@ -13,14 +13,6 @@ from agent.types import Record
 
 
 @dataclass(frozen=True)
-class Carried:
-    """Edits that fit together on the kept ones, in the order of their trials, and the file with them."""
-
-    trials: tuple[int, ...]
-    text: str
-
-
-@dataclass(frozen=True)
 class StackedEdits:
     """Merges edits by their content. The kept edits are the tree of the incumbent."""
 
@@ -45,8 +37,10 @@ class StackedEdits:
                 return tried
         return None
 
-    def combine(self, state: State, first: Sequence[int], others: Sequence[int], undecided: Collection[int]) -> Carried:
-        """As many edits as fit together.
+    def combine(
+        self, state: State, first: Sequence[int], others: Sequence[int], undecided: Collection[int]
+    ) -> tuple[int, ...]:
+        """As many edits as fit together on the kept ones, in the order of their trials.
 
         Args:
             state: With the kept edits.
@@ -54,25 +48,24 @@ class StackedEdits:
             others: Further edits, the most wanted first.
             undecided: All undecided edits, among which the parents are.
         """
-        if (text := self.merge(state, {*first, *others})) is not None:
-            return Carried(tuple(sorted({*first, *others})), text)
-        inside: set[int] = set()
-        for trial in (*first, *others):
-            wanted = {*inside, trial, *(self.parents(trial, state, undecided) or ())}
-            if self.merge(state, wanted) is not None:
-                inside = wanted
-        found = self.merge(state, inside)
-        assert found is not None
-        return Carried(tuple(sorted(inside)), found)
+        inside = {*first, *others}
+        if self.merge(state, inside) is None:
+            inside = set()
+            for trial in (*first, *others):
+                wanted = {*inside, trial, *(self.parents(trial, state, undecided) or ())}
+                if self.merge(state, wanted) is not None:
+                    inside = wanted
+        return tuple(sorted(inside))
 
-    def build(self, carried: Carried, state: State, name: str) -> str:
+    def build(self, trials: Sequence[int], state: State, name: str) -> str:
         """Commit edits on top of the kept ones, and point the ref ``name`` at it. Equal edits have equal hashes."""
         commit = state.incumbent
-        if carried.trials:
-            numbers = ", ".join(map(str, carried.trials))
-            text = f"Carry the edits of trials {numbers}\n\nTrials: {numbers}\n"
-            path = self.commits.target.path
-            commit = self.commits.repo.build(commit, {path: carried.text}, text, int(state.session.began or 0))
+        if trials:
+            text, numbers = self.merge(state, trials), ", ".join(map(str, trials))
+            assert text is not None
+            message = f"Carry the edits of trials {numbers}\n\nTrials: {numbers}\n"
+            files = {self.commits.target.path: text}
+            commit = self.commits.repo.build(commit, files, message, int(state.session.began or 0))
         self.commits.repo.refs.point(name, commit)
         return commit
 
@@ -83,8 +76,7 @@ class StackedEdits:
         if record.base == state.incumbent and text == self._read(record.candidate or ""):
             return None
         commit = self.commits.commit_candidate(record, state.incumbent, text)
-        name = self.commits.refs.attempt_name(record.number, record.revision + (commit != record.candidate))
-        return Candidate(trial=record.number, commit=commit, ref=name, parent=state.incumbent)
+        return self.commits.candidate(record, commit, record.revision + (commit != record.candidate), state.incumbent)
 
     def _read(self, commit: str) -> str:
         if commit not in self._texts:

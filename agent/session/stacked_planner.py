@@ -13,7 +13,7 @@ from agent.judge.stacked import LAST_RUNS, RUNS_PER_CHECK, choose, new_edits
 from agent.judge.stacked_runs import StackedRuns
 from agent.ledger.events import Stacked
 from agent.ledger.state import State
-from agent.session.stacked_edits import Carried, StackedEdits
+from agent.session.stacked_edits import StackedEdits
 from agent.trial.seeds import session_seed
 from agent.types import Record
 
@@ -40,14 +40,26 @@ class StackPlanner:
         gone = {*self.fold.edits, *self.fold.failed, *busy}
         return [record for record in self.state.open_records if record.candidate and record.number not in gone]
 
+    @property
+    def last(self) -> bool:
+        """Whether no more runs with undecided edits will be made, so that each is decided now."""
+        closed = not self.waiting and not self._lacks_last_runs
+        return not self.fold.pending and (self.phase == "over" or (self.phase == "closing" and closed))
+
+    @property
+    def _lacks_last_runs(self) -> bool:
+        return _runs_since(self.state, lambda stack: stack.new) < LAST_RUNS
+
     def next_run(self) -> Stacked | None:
         """The next run; None if it has to wait for an idea or another run."""
         new, undecided, pending = self._new(), list(self.fold.edits), self.fold.pending
-        only_old = undecided and not new and self._only_old()
+        # too many edits are undecided, or the session is about to end
+        due = not self.wanted or (self.phase != "open" and self._lacks_last_runs)
+        only_old = undecided and not new and due
         if unpublished(self.state) and not any(stack.commit == self.state.incumbent for stack in pending):
-            due = _runs_since(self.state, lambda stack: not stack.edits) >= RUNS_PER_CHECK
-            if due or self.phase == "stopping" or (self.phase != "open" and not new and not only_old):
-                return self._stacked(Carried((), ""), ())
+            late = _runs_since(self.state, lambda stack: not stack.edits) >= RUNS_PER_CHECK
+            if late or self.phase == "stopping" or (self.phase != "open" and not new and not only_old):
+                return self._stacked((), ())
         if self.phase in ("over", "stopping") or not (new or only_old):
             return None
         draw = random.Random(f"{self.seed}/stack/{len(self.state.stacks)}")
@@ -59,15 +71,15 @@ class StackPlanner:
         if new and new[0] in self.fold.alone:
             chosen = []
         carried = self.edits.combine(self.state, new, chosen, undecided)
-        return self._stacked(carried, tuple(trial for trial in new if trial in carried.trials))
+        return self._stacked(carried, tuple(trial for trial in new if trial in carried))
 
-    def _stacked(self, carried: Carried, new: tuple[int, ...]) -> Stacked:
+    def _stacked(self, carried: tuple[int, ...], new: tuple[int, ...]) -> Stacked:
         name = self.edits.commits.refs.stack_name(len(self.state.stacks) + 1)
-        trial = (new or carried.trials or unpublished(self.state) or tuple(self.fold.edits))[-1]
+        trial = (new or carried or unpublished(self.state) or tuple(self.fold.edits))[-1]
         commit = self.edits.build(carried, self.state, name)
         seed = self._seed(commit)
         return Stacked(
-            trial=trial, commit=commit, ref=name, base=self.state.incumbent, edits=carried.trials, new=new, seed=seed
+            trial=trial, commit=commit, ref=name, base=self.state.incumbent, edits=carried, new=new, seed=seed
         )
 
     def _seed(self, commit: str = "") -> int:
@@ -91,10 +103,6 @@ class StackPlanner:
         """New edits that the next run carries if there are enough."""
         return new_edits(self.fold.edits.values(), len(self.fold.tried), self.fold.ruined)
 
-    def _only_old(self) -> bool:
-        """Whether a run without new edits is due: too many are undecided, or the session is about to end."""
-        return not self.wanted or (self.phase != "open" and since_new(self.state) < LAST_RUNS)
-
 
 def unpublished(state: State) -> list[int]:
     """Kept edits that the branch lacks; [] once the runs of the kept edits alone have failed ``CHECKS`` times."""
@@ -102,10 +110,5 @@ def unpublished(state: State) -> list[int]:
     return [] if failed >= CHECKS else [trial for trial in state.keeps if trial not in state.moved]
 
 
-def since_new(state: State) -> int:
-    """Runs since the last with new edits."""
-    return _runs_since(state, lambda stack: bool(stack.new))
-
-
-def _runs_since(state: State, last: Callable[[Stacked], bool]) -> int:
+def _runs_since(state: State, last: Callable[[Stacked], object]) -> int:
     return next((k for k, stack in enumerate(reversed(state.stacks)) if last(stack)), len(state.stacks))

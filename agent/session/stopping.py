@@ -17,6 +17,7 @@ from agent.settings import Settings, parse_until
 from agent.target import Target
 from agent.types import Record, on_validation
 
+STOPPED = "stopped by the user"
 AT_ONCE = "stopped at once; the running trial is run again at the next resume"
 
 
@@ -26,19 +27,19 @@ class Stuck(OvernightError):
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of the shortest possible trial: one idea and one run."""
+    """Seconds of the shortest possible trials: one idea and one run each."""
 
     trial: float
     training: float
-    run: float = 0.0  # the trial without the wait for the idea
+    run: float = 0.0  # the trials without the wait for the ideas
 
 
-def expected_cost(state: State, target: Target | None = None) -> Cost:
-    """Estimate the next trial from the medians of this session.
+def expected_cost(state: State, target: Target | None = None, runs: int = 1) -> Cost:
+    """Estimate the next ``runs`` trials from the medians of this session.
 
     Before the first run has ended, it is the budget of a trusted target in seconds; 0 for any other target or budget.
     """
-    good = [m.seconds for runs in state.runs.values() for m in runs if m.status == "ok" and m.role != "test"]
+    good = [m.seconds for same in state.runs.values() for m in same if m.status == "ok" and m.role != "test"]
     if good:
         phases = {name: median(run.get(name, 0.0) for run in good) for name in {n for run in good for n in run}}
         training = phases.get("training", 0.0)
@@ -47,7 +48,7 @@ def expected_cost(state: State, target: Target | None = None) -> Cost:
         known = target is not None and target.score == "trusted" and target.budget.kind == "seconds"
         run = training = target.budget.amount if target is not None and known else 0.0
     asking = median(record.asking for record in state.records) if state.records else 0.0
-    return Cost(run + asking, training, run)
+    return Cost(runs * (run + asking), runs * training, runs * run)
 
 
 def reason_to_end(
@@ -63,16 +64,15 @@ def reason_to_end(
     Args:
         state: of the session.
         settings: with the bounds.
-        cost: of the trial, expected.
+        cost: expected, of the trial.
         elapsed: seconds since the session started.
         until_left: seconds until ``settings.until``; None without.
         trial: number; by default the next one.
     """
     number = len(state.finished) + 1 if trial is None else trial
     if settings.trials is not None and number > settings.trials:
-        if settings.trials == 0:
-            return "the baseline is measured"
-        return "the one trial is done" if settings.trials == 1 else f"all {settings.trials} trials done"
+        few = {0: "the baseline is measured", 1: "the one trial is done"}
+        return few.get(settings.trials, f"all {settings.trials} trials done")
     trained = sum(m.seconds.get("training", 0.0) for runs in state.runs.values() for m in on_validation(runs))
     bounds = [  # seconds that are left and needed, and the end and the length in words
         _hours(settings.hours, elapsed, cost.trial, ""),
@@ -116,12 +116,11 @@ def breaker(state: State, limit: int) -> str:
     numbers aside. With ``limit`` 0 it never stops.
     """
     last = state.finished[max(state.resumed_at, len(state.finished) - limit) :] if limit else ()
-    if not limit or len(last) < limit or not all(record.failed for record in last):
-        return ""
-    if len({(record.status, re.sub(r"\d+", "#", failure_of(record))) for record in last}) > 1:
+    kinds = {(record.status, re.sub(r"\d+", "#", failure_of(record))) for record in last}
+    if not last or len(last) < limit or len(kinds) > 1 or not last[-1].failed:
         return ""
     failed = last[-1]
-    why = text.line(failure_of(failed), 200)
+    why = text.line(failure_of(failed).partition("\n")[0], 200)
     ended = "the last trial failed" if limit == 1 else f"the last {limit} trials all ended the same way"
     return (
         f"{ended}: {failed.status}{f' ({why})' if why else ''}. "
@@ -147,15 +146,6 @@ class EndOfNight:
         self.begun = time.monotonic()
         self.until = parse_until(settings.until, datetime.now()) if settings.until else None
 
-    def at_once(self) -> str:
-        """Why everything stops now; "" if it does not."""
-        return "stopped by the user" if self.stopper.asked() == "now" else ""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the user wants the session to end."""
-        return bool(self.stopper.asked())
-
     def before(self, state: State, trial: int, runs: int = 1) -> str:
         """Why ``trial`` is not started; "" if it is. A trial that has started is always finished.
 
@@ -168,10 +158,9 @@ class EndOfNight:
             Stuck: the breaker trips.
         """
         if self.stopper.asked():
-            return "stopped by the user"
+            return STOPPED
         left = (self.until - datetime.now()).total_seconds() if self.until is not None else None
-        one = expected_cost(state, self.target)
-        cost = Cost(one.trial * runs, one.training * runs, one.run * runs)
+        cost = expected_cost(state, self.target, runs)
         reason = reason_to_end(state, self.settings, cost, time.monotonic() - self.begun, left, trial)
         if not reason and (stuck := breaker(state, self.settings.breaker)):
             raise Stuck(stuck)

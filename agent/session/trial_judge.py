@@ -61,15 +61,17 @@ class TrialJudge:
             before, after = (self.commits.read(commit) for commit in (base or state.head, record.candidate))
             simpler_by = tree_size(before) - tree_size(after)
         paired = self.policy.name == "confirm"
-        belief = None
-        if paired and values_of(record.runs):
-            belief = self.paired_runs.catch_up(events).of(kind, record.number)
+        measured = paired and values_of(record.runs)
+        belief = self.paired_runs.catch_up(events).of(kind, record.number) if measured else None
+        counting = tuple(run for run in on_validation(state.runs.get(incumbent, ())) if run.on(kind))
+        if not paired and incumbent != state.baseline:  # the belief of ``confirm`` corrects for selection bias itself
+            counting = without_screening_run(counting)
         runs = [run for commit in (incumbent, record.candidate) for run in state.runs.get(commit, ())]
         return History(
             goal=self.commits.target.goal,
             incumbent=incumbent,
             candidate=record.candidate,
-            incumbent_runs=_counting(state, incumbent, kind, paired),
+            incumbent_runs=counting,
             candidate_runs=on_validation(record.runs),
             noise=noise_of(state, kind),
             simpler_by=simpler_by,
@@ -79,12 +81,6 @@ class TrialJudge:
             belief=belief,
             seeds=self.paired_runs.window(len(state.keeps)) if paired else (),
         )
-
-
-def _counting(state: State, incumbent: str, device_type: str, paired: bool) -> tuple[Measurement, ...]:
-    """Runs of the incumbent; the belief corrects for selection itself, other policies leave the screening run out."""
-    runs = tuple(run for run in on_validation(state.runs.get(incumbent, ())) if run.on(device_type))
-    return runs if paired or incumbent == state.baseline else without_screening_run(runs)
 
 
 def best_value(state: State) -> float | None:

@@ -24,9 +24,10 @@ def watch_of(
 ) -> Watch | None:
     """How to tell that a candidate's first run is hopeless; None if it must be finished.
 
-    Once a check has shown a wrong prediction, every run is finished.
+    Once a check has shown a wrong prediction (a kept edit whose run was predicted to lose), every run is finished.
     """
-    if record.superseded or _was_wrong(state):
+    wrong = any(run.prediction for kept in state.kept for run in kept.runs)
+    if record.superseded or wrong:
         return None
     before = next((run for run in state.runs.get(state.incumbent, ()) if run.seed == step.seed and run.losses), None)
     fits = fits_of(list(pairs_of(state, before.device_type))) if before is not None else ()
@@ -50,11 +51,6 @@ def pairs_of(state: State, device_type: str) -> Iterator[Pair]:
             if before is not None and _counts(run, device_type):
                 gain = difference(before.value or 0.0, run.value or 0.0, state.session.goal)
                 yield Pair(before.losses, run.losses, gain)
-
-
-def _was_wrong(state: State) -> bool:
-    """Whether an edit was kept whose run was predicted to lose, and finished as a check."""
-    return any(run.prediction for record in state.kept for run in record.runs)
 
 
 def _counts(run: Measurement, device_type: str) -> bool:

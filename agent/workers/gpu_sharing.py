@@ -39,17 +39,16 @@ def find_sleeper(settings: Settings, device: Device) -> SleepingServer | None:
     Raises:
         EnvironmentProblem: ``on``, and the server has no sleep mode.
     """
-    if settings.llm_sleep == "off" or settings.proposer not in NEED_MODEL:
+    required = settings.llm_sleep == "on" and settings.proposer in NEED_MODEL
+    if not required and (settings.llm_sleep != "auto" or not shares_gpu(settings, device)):
         return None
     url, cache = normal_base_url(settings.llm_base_url), Path(settings.cache)
     sleeper = SleepingServer(url, cache, device, settings.on_sleep_failure == "split")
-    if settings.llm_sleep == "auto" and not shares_gpu(settings, device):
-        return None
     try:
         can = sleeper.sleeping() is not None
     except OSError:
         return sleeper  # the first request to the model reports the problem with the server
-    if not can and settings.llm_sleep == "on":
+    if not can and required:
         raise EnvironmentProblem(
             f"--llm-sleep on: the model server at {sleeper.root} has no sleep mode. Start it with "
             f"`overnight llm serve`, or with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1."
@@ -61,9 +60,7 @@ def memory_for_trials(
     target: Target, settings: Settings, device: Device, sleeper: SleepingServer | None, say: Callable[[str], None]
 ) -> Target:
     """The target, with ``vram_gb`` set to what a server without sleep leaves free. The server must be up."""
-    if sleeper is not None or not shares_gpu(settings, device):
-        return target
-    memory = gpu.memory(device)
+    memory = gpu.memory(device) if sleeper is None and shares_gpu(settings, device) else None
     if memory is None or memory.used_gb <= UNSHARED * memory.total_gb:
         return target
     limited = beside_server(target, memory)

@@ -10,27 +10,29 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import agent
 from agent.errors import EnvironmentProblem, Interrupted, UsageError
+from agent.repo.repo import Repo
 from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT
 from agent.types import Measurement, Progress
+from agent.workers.local import in_background
 from agent.workers.ray_node import (
     ACCELERATOR,
     PULSE,
-    Delivery,
     Exchange,
+    Report,
     Site,
     accelerator,
     on_node,
@@ -38,13 +40,10 @@ from agent.workers.ray_node import (
     warm_up,
     write_files,
 )
+from agent.workers.runtime import Workplace
 from sandbox.packages import install_command
 from sandbox.types import SandboxBroken
 
-if TYPE_CHECKING:
-    from agent.workers.runtime import Workplace
-
-LOOK = 0.25  # seconds between checks of the tasks
 GRACE = 20.0  # seconds in which a node should end a run itself
 PATIENCE = 60.0  # seconds without a free node until the session reports it
 START = 120.0  # longest start of a process by Ray, in seconds
@@ -55,26 +54,14 @@ _START = (
 _TOKEN = "Its servers may ask for a token, as they do where ~/.ray/auth_token exists: then set RAY_AUTH_MODE=token."
 
 
-@dataclass
-class _Run:
-    key: int
-    future: Future[Measurement]
-    directory: Path
-    progress: Progress
-    node: str = ""  # known after its first report
-    since: float = field(default_factory=time.monotonic)
-    missed: bool = False  # whether the session has reported that the run waits for a node
-
-
 class RayWorkers:
-    """One task per run; tasks without a free node wait in Ray's queue.
+    """A task for each run, and a thread that waits for it; tasks without a free node wait in Ray's queue.
 
     Args:
         address: local (a cluster of this process, on the loopback), auto, or host:port.
         size: number of runs at the same time.
         place: what is run, and how.
-        owner: label of files and processes that a killed session leaves behind.
-        stop_now: whether the user wants every run to stop at once.
+        owner: see ``find_workers``, also for ``stop_now``.
 
     Raises:
         UsageError, EnvironmentProblem: there is no such cluster, or none of its nodes has room for a run.
@@ -94,123 +81,90 @@ class RayWorkers:
             self._exchange = ray.remote(num_cpus=0, scheduling_strategy=here)(Exchange).remote()
             _check_answer(ray, self._exchange)
             remote = ray.remote(max_retries=0, max_calls=0, scheduling_strategy="SPREAD", **site.needs)
-            self._site, self._data = (
-                ray.put(site),
-                [ray.put(read_files(place.prepared.directory))] if place.prepared else [],
-            )
+            self._site = ray.put(site)
+            self._data = [ray.put(read_files(place.prepared.directory))] if place.prepared else []
             self._task, self._warm_up = remote(on_node), remote(warm_up)
         except BaseException:
             ray.shutdown()
             raise
-        self._tree = lru_cache(maxsize=4 * size)(lambda commit: ray.put(place.repo.tree(commit)))
+        repo, self._lock = Repo(place.target.folder), threading.Lock()
+        self._tree = lru_cache(maxsize=4 * size)(lambda commit: ray.put(repo.tree(commit)))
         self._keys = itertools.count()
-        self._runs: dict[Any, _Run] = {}  # by reference to what the task returns
+        self._runs: list[Future[Measurement]] = []  # not all are done
         self._warm = False
-        self._stop_now, self._closing, self._ended = stop_now, threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
+        self._stop_now, self._end = stop_now, math.inf  # moment at which a node should have ended its run
 
     def start(self, order: Order, directory: Path, progress: Progress) -> Future[Measurement]:
-        run = _Run(next(self._keys), Future(), directory, progress)
-        try:
-            files = read_files(directory, {item.name for item in CHECKPOINT}) if order.scored else {}
-            tree = self._tree(order.commit)
-            known = order.on not in ("", "cpu", "cuda")
-            task = self._task.options(resources={ACCELERATOR + order.on: 0.001}) if known else self._task
-            reference = task.remote(self._site, order, tree, self._data, files, self._exchange, run.key)
-        except (EnvironmentProblem, OSError) as error:
-            run.future.set_exception(error)
-        except self._ray.exceptions.RayError as error:
-            run.future.set_exception(SandboxBroken(f"Ray accepted no task: {_first_line(error)}"))
-        else:
-            self._runs[reference] = run
-        return run.future
+        run = in_background(lambda: self._measure(order, directory, progress))
+        self._runs = [*(run for run in self._runs if not run.done()), run]
+        return run
 
     def close(self) -> None:
-        self._closing.set()
-        deadline = time.monotonic() + GRACE
-        while (runs := dict(self._runs)) and time.monotonic() < deadline:
-            for reference, run in runs.items():
-                if not run.node:  # the task waits for a node, or has just started
-                    self._ray.cancel(reference, force=True)
-            wait([run.future for run in runs.values()], timeout=PULSE)
-        for reference in list(self._runs):
-            self._ray.cancel(reference, force=True)
-        wait([run.future for run in list(self._runs.values())], timeout=GRACE)
-        self._ended.set()
-        self._thread.join()
-        for run in self._runs.values():
-            run.future.set_exception(Interrupted())
-        self._runs.clear()
+        self._end = time.monotonic() + GRACE
+        wait(self._runs)
         self._ray.shutdown()
 
-    def _follow(self) -> None:
-        """The thread that passes reports on and completes futures."""
-        pulse = 0.0
-        while not self._ended.is_set():
+    def _measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
+        """Pass on the reports of a task until it ends, then write its files."""
+        errors, key, node, patience = self._ray.exceptions, next(self._keys), "", time.monotonic() + PATIENCE
+        reference = self._submit(order, directory, key)
+        result: Measurement | Exception
+        while True:
             try:
-                if time.monotonic() >= pulse:
-                    self._pass_news()
-                    pulse = time.monotonic() + PULSE
-                done = self._done()
-            except self._ray.exceptions.RayError as error:  # the session has lost the cluster
-                for run in self._take(list(self._runs)):
-                    run.future.set_exception(EnvironmentProblem(f"the Ray cluster is gone: {_first_line(error)}"))
-                self._ended.wait(LOOK)
-                continue
-            for reference in done:
-                self._complete(reference)
-
-    def _done(self) -> list[Any]:
-        """Tasks that have ended; waits up to ``LOOK`` seconds for one."""
-        if waiting := list(self._runs):
-            return list(self._ray.wait(waiting, timeout=LOOK)[0])
-        self._ended.wait(LOOK)
-        return []
-
-    def _take(self, references: list[Any]) -> list[_Run]:
-        return [self._runs.pop(reference) for reference in references]
-
-    def _pass_news(self) -> None:
-        stop = self._closing.is_set() or self._stop_now()
-        news = self._ray.get(self._exchange.collect.remote(stop))
-        if news and not self._warm:  # the first runs have started: warm up processes for the other slots
-            self._warm = True
-            for key in range(cold := self.size - len(self._runs)):
-                self._warm_up.remote(self._site, self._data, self._exchange, key, cold)
-        for run in list(self._runs.values()):
-            if run.key in news:
-                run.node, phase, info = news[run.key]
+                result, files = self._ray.get(reference, timeout=PULSE)
+                write_files(files, directory)
+            except errors.GetTimeoutError:
+                pass
+            except errors.RayTaskError as error:
+                raise _task_problem(error, errors.RayError) from None
+            except errors.RayError as error:
+                lost = f"{node or 'a node'} was lost with its run: {type(error).__name__}, {_first_line(error)}"
+                raise SandboxBroken(lost) if self._end == math.inf else Interrupted from None
+            else:
+                if isinstance(result, Exception):
+                    raise result
+                return result
+            if report := self._report(key):
+                node, phase, info = report
+                self._warm_up_others()
                 if phase:
-                    run.progress(phase, info)
-            elif not (run.node or run.missed) and time.monotonic() - run.since > PATIENCE:
-                run.missed = True
-                run.progress("note", {"text": "a run waits for a node of the cluster; `ray status` lists what is free"})
+                    progress(phase, info)
+            elif not node and time.monotonic() > patience:
+                patience = math.inf
+                progress("note", {"text": "a run waits for a node of the cluster; `ray status` lists what is free"})
+            if time.monotonic() > self._end + GRACE:
+                raise Interrupted
+            if time.monotonic() > self._end or (not node and self._end < math.inf):  # it may wait for a node
+                self._ray.cancel(reference, force=True)
 
-    def _complete(self, reference: Any) -> None:
-        """Write the files of a run, then complete its future."""
-        (run,) = self._take([reference])
-        errors = self._ray.exceptions
+    def _submit(self, order: Order, directory: Path, key: int) -> Any:
+        """Start the task of a run; return a reference to its result."""
+        files = read_files(directory, {item.name for item in CHECKPOINT}) if order.scored else {}
+        known = order.on not in ("", "cpu", "cuda")
+        task = self._task.options(resources={ACCELERATOR + order.on: 0.001}) if known else self._task
         try:
-            delivery: Delivery = self._ray.get(reference)
-            write_files(delivery.files, run.directory)
-            result = delivery.result
-        except errors.RayTaskError as error:
-            result = error.cause if isinstance(error.cause, Exception) else error
-            if isinstance(result, (errors.RayError, ImportError)) or "failed to import" in str(result):
-                result = EnvironmentProblem(
-                    f"a node could not start a run: {_first_line(result)}. "
-                    f"Install Overnight {agent.__version__} on every node, and start Ray from its environment."
-                )
-        except errors.RayError as error:
-            lost = f"{run.node or 'a node'} was lost with its run: {type(error).__name__}, {_first_line(error)}"
-            result = Interrupted() if self._closing.is_set() else SandboxBroken(lost)
-        except OSError as error:
-            result = error
-        if isinstance(result, Exception):
-            run.future.set_exception(result)
-        else:
-            run.future.set_result(result)
+            with self._lock:  # a Repo is not thread-safe
+                tree = self._tree(order.commit)
+            return task.remote(self._site, order, tree, self._data, files, self._exchange, key)
+        except self._ray.exceptions.RayError as error:
+            raise SandboxBroken(f"Ray accepted no task: {_first_line(error)}") from None
+
+    def _report(self, key: int) -> Report | None:
+        """The latest report of a run, unless it was read before. Its next report is answered with whether to stop."""
+        stop = self._end < math.inf or self._stop_now()
+        try:
+            report: Report | None = self._ray.get(self._exchange.collect.remote(key, stop))
+        except self._ray.exceptions.RayError as error:
+            raise EnvironmentProblem(f"the Ray cluster is gone: {_first_line(error)}") from None
+        return report
+
+    def _warm_up_others(self) -> None:
+        """Once the first runs have started, warm up processes for the other slots."""
+        with self._lock:
+            cold = 0 if self._warm else self.size - sum(not run.done() for run in self._runs)
+            self._warm = True
+        for _ in range(cold):
+            self._warm_up.remote(self._site, self._data)
 
 
 def _connect(address: str, size: int, site: Site) -> Any:
@@ -246,7 +200,7 @@ def _connect(address: str, size: int, site: Site) -> Any:
                 answered = True
             ray.init(address=address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
-        mend = _START if address == "auto" or not answered else _TOKEN
+        mend = _TOKEN if answered else _START
         raise EnvironmentProblem(
             f"--ray-address {address}: no Ray cluster to work with ({_first_line(error)}). {mend}"
         ) from None
@@ -281,7 +235,7 @@ def _check_room(ray: Any, site: Site) -> tuple[str, ...]:
 
 def _check_answer(ray: Any, exchange: Any) -> None:
     try:
-        ray.get(exchange.collect.remote(False), timeout=START)
+        ray.get(exchange.collect.remote(-1, False), timeout=START)
     except ray.exceptions.RayError as error:
         tokens = os.environ.get("RAY_AUTH_MODE") == "token"  # Ray itself says so for auto, once there is a token
         raise EnvironmentProblem(
@@ -289,6 +243,17 @@ def _check_answer(ray: Any, exchange: Any) -> None:
             f"Stop it (ray stop), and start it again from the environment of this `overnight`."
             + (" Or it was started without a token: then set RAY_AUTH_MODE=disabled." if tokens else "")
         ) from None
+
+
+def _task_problem(error: Any, ray_error: type[Exception]) -> Exception:
+    """The exception that ended a task without a result."""
+    cause: Exception = error.cause if isinstance(error.cause, Exception) else error
+    if not isinstance(cause, (ray_error, ImportError)) and "failed to import" not in str(cause):
+        return cause
+    return EnvironmentProblem(
+        f"a node could not start a run: {_first_line(cause)}. "
+        f"Install Overnight {agent.__version__} on every node, and start Ray from its environment."
+    )
 
 
 def _first_line(error: BaseException) -> str:

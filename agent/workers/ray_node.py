@@ -10,34 +10,34 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 import agent
 from agent.errors import EnvironmentProblem, Interrupted, UsageError
 from agent.repo.repo import Tree
+from agent.settings import Settings
 from agent.target import Target
 from agent.trial.experiment import Experiment
 from agent.trial.mounts import check_mounts
 from agent.trial.order import Order
 from agent.trial.trusted_target import Data, trusted_target
 from agent.trial.workspace import sweep, workspace
-from agent.types import Measurement
+from agent.types import Measurement, Progress
 from agent.workers.gpu_sharing import SharedExperiment
+from agent.workers.runtime import Workplace
 from sandbox import make_sandbox
 from sandbox.gpu import gpus
 from sandbox.processor import processors
 from sandbox.types import Device, Guarantee, Sandbox, SandboxBroken, SandboxUnavailable
 
-if TYPE_CHECKING:
-    from agent.workers.runtime import Workplace
-
 PULSE = 1.0  # seconds between messages of a node and the session
-MEETING = 5.0  # seconds that a warm process waits for the next one
-LOOK = 0.25  # seconds between its checks
+WARM = 10.0  # seconds in which Ray should start the other processes
 ACCELERATOR = "accelerator_type:"  # prefix of the Ray resource that names the type of a node's GPUs
 
+_swept: set[str] = set()  # owners; what their earlier processes left was removed
+Report = tuple[str, str, Mapping[str, Any]]  # name of the node, phase of the run ("" at first), and its figures
 Files = Mapping[str, np.ndarray]  # names and contents, uint8: Ray transfers arrays without a copy
 
 
@@ -46,156 +46,118 @@ class Site:
     """What a node needs from the session, the same for every run."""
 
     version: str
+    settings: Settings  # a leading ~ of ``cache`` is the home directory of the node's user
     target: Target
     sandbox: str
-    image: str
     promised: frozenset[Guarantee]  # guarantees of the sandbox on the session's machine: no node may have fewer
     device: str  # cpu | cuda
-    threads: int  # 0: not set
     owner: str
-    cache: Path  # a leading ~ is the home directory of the node's user
     data: tuple[str, str]  # folder in the cache, and hash; "" for a target without prepared data
 
     @classmethod
     def of(cls, place: Workplace, owner: str) -> Site:
         settings, prepared = place.settings, place.prepared
-        cache = Path(settings.cache)
+        if Path(settings.cache).parts[:1] != ("~",):
+            settings = replace(settings, cache=str(Path(settings.cache).resolve()))
         return cls(
             version=agent.__version__,
+            settings=settings,
             target=replace(place.target, folder=place.target.folder.resolve()),
             sandbox=place.sandbox.name,
-            image=settings.image,
             promised=place.sandbox.guarantees,
             device=place.device.kind,
-            threads=settings.threads,
             owner=owner,
-            cache=cache if cache.parts[:1] == ("~",) else cache.resolve(),
             data=(prepared.directory.name, prepared.hash) if prepared else ("", ""),
         )
 
     @property
     def needs(self) -> dict[str, int]:
         """Resources that Ray reserves for one run."""
-        return {"num_cpus": self.threads or 1, "num_gpus": int(self.device == "cuda")}
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What a node returns: how the run ended, and its files."""
-
-    result: Measurement | Exception
-    files: Files
+        return {"num_cpus": self.settings.threads or 1, "num_gpus": int(self.device == "cuda")}
 
 
 class Exchange:
     """Messages between nodes and the session; a Ray actor on the session's machine."""
 
     def __init__(self) -> None:
-        self._news: dict[int, tuple[str, str, Mapping[str, Any]]] = {}
+        self._latest: dict[int, Report] = {}
         self._stop = False
-        self._met: set[int] = set()
-        self._latest = 0.0  # time of the last arrival
-        self._all_met = False
 
     def report(self, key: int, node: str, phase: str, info: Mapping[str, Any]) -> bool:
-        """Called by a node for one run.
-
-        Returns:
-            Whether the run must end now.
-        """
-        self._news[key] = (node, phase, info)
+        """Called by a node for one run. Returns whether the run must end now."""
+        self._latest[key] = (node, phase, info)
         return self._stop
 
-    def collect(self, stop: bool) -> dict[int, tuple[str, str, Mapping[str, Any]]]:
-        """Called by the session.
-
-        Returns:
-            The latest report of every run that has reported since the last call.
-        """
+    def collect(self, key: int, stop: bool) -> Report | None:
+        """Called by the session for one run. Returns its latest report; None without one since the last call."""
         self._stop = stop
-        news, self._news = self._news, {}
-        return news
-
-    def meet(self, key: int, count: int) -> bool:
-        """Called by a warm process.
-
-        Returns:
-            Whether it may end: all ``count`` processes are warm, or none has arrived for ``MEETING`` seconds.
-        """
-        if key not in self._met:
-            self._met.add(key)
-            self._latest = time.monotonic()
-        self._all_met |= len(self._met) >= count or time.monotonic() - self._latest > MEETING
-        return self._all_met
+        return self._latest.pop(key, None)
 
 
-class _Connection:
-    """Reports one run to the session, and receives the request to stop."""
+@contextmanager
+def _connected(exchange: Any, key: int, node: str) -> Iterator[tuple[Progress, Callable[[], bool]]]:
+    """Report one run to the session every ``PULSE`` seconds.
 
-    def __init__(self, exchange: Any, key: int, node: str):
-        self._exchange, self._key, self._node = exchange, key, node
-        self._news: tuple[str, Mapping[str, Any]] = ("", {})
-        self._stop, self._ended = threading.Event(), threading.Event()
+    Yields:
+        A function that receives the progress of the run, and one that says whether the run must end now.
+    """
+    ray = importlib.import_module("ray")
+    news: tuple[str, Mapping[str, Any]] = ("", {})
+    stop, ended = threading.Event(), threading.Event()
 
-    @property
-    def stopped(self) -> bool:
-        return self._stop.is_set()
+    def progress(phase: str, info: Mapping[str, Any]) -> None:
+        nonlocal news
+        news = (phase, dict(info))
 
-    def progress(self, phase: str, info: Mapping[str, Any]) -> None:
-        self._news = (phase, dict(info))
-
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._talk, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            thread.join()
-
-    def _talk(self) -> None:
-        ray = importlib.import_module("ray")
-        while True:
+    def talk() -> None:
+        while not ended.is_set():
             try:
-                if ray.get(self._exchange.report.remote(self._key, self._node, *self._news)):
-                    self._stop.set()
+                if ray.get(exchange.report.remote(key, node, *news)):
+                    stop.set()
             except ray.exceptions.RayError:  # the session is gone
-                self._stop.set()
-            if self._ended.wait(PULSE):
-                return
+                stop.set()
+            ended.wait(PULSE)
+
+    thread = threading.Thread(target=talk, daemon=True)
+    thread.start()
+    try:
+        yield progress, stop.is_set
+    finally:
+        ended.set()
+        thread.join()
 
 
-def warm_up(site: Site, data: list[Any], exchange: Any, key: int, count: int) -> None:
+def warm_up(site: Site, data: list[Any]) -> None:
     """Start a process, import what a run needs and fetch the data, so that no run waits for them.
 
-    The task holds its slot until all ``count`` tasks have one: otherwise one process would serve them all in turn.
+    The task holds its slot for ``WARM`` seconds: otherwise one process would serve all these tasks in turn.
     """
     ray = importlib.import_module("ray")
     with suppress(Exception):  # the first run here reports the problem
         _prepare(site, lambda: ray.get(data[0]))
-    while not ray.get(exchange.meet.remote(key, count)):
-        time.sleep(LOOK)
+    time.sleep(WARM)
 
 
-def on_node(site: Site, order: Order, tree: Tree, data: list[Any], files: Files, exchange: Any, key: int) -> Delivery:
-    """Make one run here. ``data`` is a reference, read only if this node lacks the data."""
+def on_node(
+    site: Site, order: Order, tree: Tree, data: list[Any], files: Files, exchange: Any, key: int
+) -> tuple[Measurement | Exception, Files]:
+    """Make one run here; return how it ended, and its files.
+
+    ``data`` holds a reference, which is read only if this node lacks the data.
+    """
     ray = importlib.import_module("ray")
     node = f"{socket.gethostname()} (Ray node {ray.get_runtime_context().get_node_id()[:8]})"
-    session = _Connection(exchange, key, node)
-    with session.open():
-        try:
-            with workspace(site.owner) as directory:
-                write_files(files, directory)
-                experiment = experiment_at(site, tree, lambda: ray.get(data[0]), lambda: session.stopped)
-                measured = experiment.measure(order, directory, session.progress)
-                return Delivery(measured, read_files(directory))
-        except Interrupted as error:
-            return Delivery(error, {})
-        except (EnvironmentProblem, UsageError, SandboxUnavailable) as error:
-            return Delivery(EnvironmentProblem(f"{node}: {error}"), {})
-        except (SandboxBroken, OSError) as error:
-            return Delivery(SandboxBroken(f"{node}: {error}"), {})
+    try:
+        with _connected(exchange, key, node) as (progress, stop_now), workspace(site.owner) as directory:
+            write_files(files, directory)
+            measured = experiment_at(site, tree, lambda: ray.get(data[0]), stop_now).measure(order, directory, progress)
+            return measured, read_files(directory)
+    except Interrupted as error:
+        return error, {}
+    except (EnvironmentProblem, UsageError, SandboxUnavailable) as error:
+        return EnvironmentProblem(f"{node}: {error}"), {}
+    except (SandboxBroken, OSError) as error:
+        return SandboxBroken(f"{node}: {error}"), {}
 
 
 def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: Callable[[], bool]) -> Experiment:
@@ -214,30 +176,20 @@ def _prepare(site: Site, fetch: Callable[[], Files]) -> tuple[Sandbox, Data | No
     if site.version != agent.__version__:
         raise EnvironmentProblem(f"has Overnight {agent.__version__}, the session {site.version}. Install the same.")
     check_mounts(site.target)
-    sandbox = make_sandbox(site.sandbox, image=site.image)
+    sandbox = make_sandbox(site.sandbox, image=site.settings.image)
     sandbox.check()
     if lacking := site.promised - sandbox.guarantees:
         words = "; ".join(sorted(guarantee.value for guarantee in lacking))
         raise EnvironmentProblem(f"the sandbox {sandbox.name} does not guarantee here: {words}.")
-    _sweep(sandbox, site.owner)
-    return sandbox, _unpack(site, fetch) if site.data[0] else None
-
-
-_swept: set[str] = set()
-
-
-def _sweep(sandbox: Sandbox, owner: str) -> None:
-    """Remove what an earlier process of this owner left, once per Ray process."""
-    if owner not in _swept:
-        sandbox.sweep(owner)
-        sweep(owner)
-        _swept.add(owner)
-
-
-def _unpack(site: Site, fetch: Callable[[], Files]) -> Data:
+    if site.owner not in _swept:
+        sandbox.sweep(site.owner)
+        sweep(site.owner)
+        _swept.add(site.owner)
+    if not site.data[0]:
+        return sandbox, None
     trusted = trusted_target(site.target)
     try:
-        return trusted.unpack(*site.data, site.cache.expanduser() / "data", fetch)
+        return sandbox, trusted.unpack(*site.data, Path(site.settings.cache).expanduser() / "data", fetch)
     except trusted.DataError as error:
         raise EnvironmentProblem(str(error)) from None
 
@@ -245,7 +197,7 @@ def _unpack(site: Site, fetch: Callable[[], Files]) -> Data:
 def _device(site: Site) -> Device:
     """The device that Ray reserved for this task."""
     if site.device == "cpu":
-        return Device("cpu", threads=site.threads or 1)
+        return Device("cpu", threads=site.settings.threads or 1)
     ray = importlib.import_module("ray")
     here = gpus()
     try:
@@ -254,7 +206,7 @@ def _device(site: Site) -> Device:
     except (ValueError, IndexError):
         raise EnvironmentProblem("nvidia-smi does not list the GPU that Ray reserved for the run.") from None
     (node,) = (n for n in ray.nodes() if n["NodeID"] == ray.get_runtime_context().get_node_id())
-    threads = site.threads or max(1, processors() // max(1, len(here)))
+    threads = site.settings.threads or max(1, processors() // max(1, len(here)))
     return Device("cuda", uuid, threads, accelerator(node["Resources"]))
 
 

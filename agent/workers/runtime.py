@@ -52,15 +52,9 @@ class Workplace:
             say(f"sandbox {self.sandbox.name} does not guarantee: {lacking}")
 
     def experiments(self, owner: str, stop_now: Callable[[], bool], workers: int) -> list[Experiment]:
-        """Experiments that measure at the same time, each on its own GPU.
+        """Experiments that measure at the same time, each on its own GPU. Arguments and errors: see ``find_workers``.
 
-        Args:
-            owner: path of the run directory; what earlier processes of this owner left in the sandbox is removed.
-            stop_now: whether the user wants every run to stop at once.
-            workers: number of experiments.
-
-        Raises:
-            UsageError: runs at the same time would influence each other's values.
+        What earlier processes of this owner left in the sandbox is removed.
         """
         devices = self._devices(workers)
         if self.sleeper is not None:
@@ -109,13 +103,9 @@ class Workplace:
 
 
 def workplace(settings: Settings, say: Callable[[str], None]) -> Workplace:
-    """``checked_place`` with its data. Errors: see there."""
-    return with_data(checked_place(settings), say)
-
-
-def with_data(place: Workplace, say: Callable[[str], None]) -> Workplace:
-    """The place with its data prepared, which may take minutes."""
-    return dataclasses.replace(place, prepared=prepare(place.target, place.settings.cache, say))
+    """``checked_place`` with its data, whose preparation may take minutes. Errors: see there."""
+    place = checked_place(settings)
+    return dataclasses.replace(place, prepared=prepare(place.target, settings.cache, say))
 
 
 def checked_place(settings: Settings) -> Workplace:
@@ -135,6 +125,7 @@ def checked_place(settings: Settings) -> Workplace:
     if repo.has(head := repo.head(), target.path):  # a replay may measure another branch only
         check_utf8(repo.read(head, target.path), target.path)
     device = find_device(settings)
+    # an untrusted target may choose a method without edits of code, to get a weaker sandbox
     unasked = chosen.get("proposer") == settings.proposer and not is_trusted(folder)
     needs_all = unasked or settings.proposer in EDIT_CODE
     sandbox = find_sandbox(settings, needs_all, own_python=bool(target.python))
@@ -189,15 +180,14 @@ def with_python(target: Target, named: str) -> Target:
 
 def check_utf8(source: str, path: str) -> None:
     """Raise ``UsageError`` for a source with bytes that are not UTF-8 (surrogate escapes in ``source``)."""
-    for number, line in enumerate(source.split("\n"), start=1):
-        if foreign := re.search(r"[\udc80-\udcff]", line):
-            cookie = re.search(r"coding[:=]\s*([-\w.]+)", "\n".join(source.split("\n")[:2]))
-            raise UsageError(
-                f"{path}:{number}: byte 0x{ord(foreign[0]) - 0xDC00:02x} is not UTF-8"
-                f"{f' (the file declares {cookie[1]})' if cookie else ''}. "
-                f"Convert it and commit: iconv -f {cookie[1] if cookie else 'ENCODING'} -t utf-8 {path}"
-                + (", and remove its coding line." if cookie else ".")
-            )
+    if foreign := re.search(r"[\udc80-\udcff]", source):
+        cookie = re.search(r"coding[:=]\s*([-\w.]+)", "\n".join(source.split("\n")[:2]))
+        declared, encoding = (f" (the file declares {cookie[1]})", cookie[1]) if cookie else ("", "ENCODING")
+        raise UsageError(
+            f"{path}:{source.count(chr(10), 0, foreign.start()) + 1}: byte 0x{ord(foreign[0]) - 0xDC00:02x} is not "
+            f"UTF-8{declared}. Convert it and commit: iconv -f {encoding} -t utf-8 {path}"
+            + (", and remove its coding line." if cookie else ".")
+        )
     if "\0" in source:
         raise UsageError(f"{path} holds null bytes: it is binary or UTF-16. Convert it to UTF-8 and commit.")
     if "\r" in source and "\n" not in source:
@@ -209,20 +199,17 @@ def find_sandbox(settings: Settings, needs_all: bool, own_python: bool = False) 
 
     Args:
         settings: of the session.
-        needs_all: whether to require all guarantees unless the sandbox is named explicitly: for edits to code, and
-            for an untrusted target that chose a method without such edits.
-        own_python: whether trials use an interpreter of the host, which Docker does not show; ``auto`` is bubblewrap
-            then.
+        needs_all: whether to require all guarantees unless the sandbox is named explicitly.
+        own_python: whether trials use an interpreter of the host, which Docker does not show.
     """
-    if own_python and settings.sandbox == "docker":
+    named = "bwrap" if own_python and settings.sandbox == "auto" else settings.sandbox
+    if own_python and named == "docker":
         raise UsageError(
             "--python, or python in target.toml: Docker runs the interpreter of its image. Use --sandbox bwrap, or "
             "remove the setting and install the packages in the image (--image)."
         )
     try:
-        sandbox = make_sandbox(
-            "bwrap" if own_python and settings.sandbox == "auto" else settings.sandbox, image=settings.image
-        )
+        sandbox = make_sandbox(named, image=settings.image)
         sandbox.check()
     except SandboxUnavailable as error:
         if settings.sandbox != "auto" or needs_all:

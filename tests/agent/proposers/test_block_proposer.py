@@ -14,9 +14,11 @@ from search_models import Helper
 from agent.ledger.events import Asked, Candidate, Judged, Measured, Observed, decode, encode
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
+from agent.proposers.hand_over import search_from
 from agent.proposers.protocol import Context
 from agent.proposers.search.adviser import repeated
 from agent.proposers.search.base import Terms
+from agent.proposers.search.cma import CmaEs
 from agent.space.space import SearchSpace
 from agent.types import Measurement, Record, Verdict
 
@@ -139,3 +141,15 @@ def test_search_receives_memory_of_the_device(metrics, host, expected, tmp_path)
     smaller = dataclasses.replace(run, metrics={}, peak_memory_gb=None)
     one.tell(Record(1, proposal, "c", (run, smaller), Verdict("revert", 1.0, None, None, None, 2, 1, 0, "")))
     assert one.method.observations[-1].memory_gb == expected
+
+
+def test_search_on_plateau_learns_peak_memory(tmp_path: Path) -> None:
+    there = context(tmp_path)
+    proposal = search_from(there, TARGET / "target.toml", "minimize", "code").ask(there)
+    run = Measurement("c", "screen", 1, "cpu", "ok", 1.0, peak_memory_gb=2.5)
+    history = (Record(1, proposal, runs=(run,)),)
+    after = search_from(
+        dataclasses.replace(there, history=history, plateau=1), TARGET / "target.toml", "minimize", "code"
+    )
+    assert isinstance(after.method, CmaEs)
+    assert [observation.memory_gb for observation in after.method.observations] == [2.5]

@@ -12,6 +12,7 @@ from targets import make_bowl
 from agent import __version__
 from agent.errors import EnvironmentProblem
 from agent.repo.repo import Repo
+from agent.settings import Settings
 from agent.target import load_target
 from agent.trial.experiment import Experiment
 from agent.trial.order import Order
@@ -24,7 +25,8 @@ from sandbox.types import Guarantee
 def site(tmp_path: Path) -> Site:
     target, _ = load_target(make_bowl(tmp_path / "target"))
     none: frozenset[Guarantee] = frozenset()
-    return Site(__version__, target, "process", "", none, "cpu", 1, str(tmp_path), tmp_path, ("", ""))
+    settings = Settings(threads=1, cache=str(tmp_path))
+    return Site(__version__, settings, target, "process", none, "cpu", str(tmp_path), ("", ""))
 
 
 def make(site: Site) -> Experiment:
