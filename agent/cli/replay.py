@@ -16,8 +16,9 @@ from agent.replay.progress import ReplayProgress
 from agent.replay.promote import prepare as prepare_promotion
 from agent.replay.replay import prepare as prepare_replay
 from agent.replay.run import Prepared, run
-from agent.replay.shown import terminal, write
+from agent.replay.shown import page, terminal
 from agent.replay.view import plan_words, result_json, shown_of
+from agent.review.report.html import write_page
 
 
 def replay(check: bool, yes: bool, json: bool, runs: str, **options: Any) -> int:
@@ -57,10 +58,10 @@ def _train_again(prepared: Prepared, yes: bool, json: bool) -> Result | None:
     result = run(prepared, ReplayProgress(Console(stderr=True, highlight=False), plan.metric, cost.runs))
     shown = shown_of(result)
     show(json, result, result_json, lambda _result: terminal(shown), paged=False)
-    page = prepared.directory.path / f"{plan.kind}.html"
+    place = prepared.directory.path / f"{plan.kind}.html"
     try:
-        write(shown, page)
-        say(f"the page: {page}")
+        write_page(place, page(shown))
+        say(f"the page: {place}")
     except EnvironmentProblem as error:
         say(f"the page was not written: {error}")
     if not result.complete:

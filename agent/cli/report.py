@@ -6,7 +6,8 @@ from agent.cli.output import say
 from agent.cli.runs import existing, is_replay
 from agent.errors import UsageError
 from agent.replay.recorded import read_recorded
-from agent.replay.shown import write
+from agent.replay.shown import page
+from agent.review.report.html import write_page
 from agent.review.report.report import write_report
 
 
@@ -21,5 +22,5 @@ def report(tag: str | None, runs: str) -> None:
     if found.shown is None:
         raise UsageError(f"{directory.path} has no plan yet. Repeat its `overnight {found.kind or 'replay'}`.")
     place = directory.path / f"{found.kind}.html"
-    write(found.shown, place)
+    write_page(place, page(found.shown))
     print(place)

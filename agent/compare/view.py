@@ -29,10 +29,8 @@ from agent.compare import paper
 from agent.compare.chart import curves
 from agent.compare.plan import Plan
 from agent.compare.statistics import SEEDS_TO_TEST, Comparison, Test, pair_tests, rows
-from agent.files import replace_file
-from agent.review.report.html import render_page
+from agent.review.report.html import render_page, write_page
 from agent.review.terminal.table import Column, Columns
-from agent.rundir.directory import writing
 from agent.types import to_json
 
 SCHEMA = "overnight.compare/1"
@@ -135,9 +133,8 @@ def _counts(sources: Mapping[str, int]) -> str:
 
 def write_files(comparison: Comparison, plan: Plan, home: Path) -> Path:
     """Write compare.csv and compare.html, and return the path of the page."""
-    with writing(home):
-        replace_file(home / "compare.csv", comparison_csv(comparison))
-        replace_file(home / "compare.html", comparison_page(comparison, plan))
+    write_page(home / "compare.csv", comparison_csv(comparison))
+    write_page(home / "compare.html", comparison_page(comparison, plan))
     return home / "compare.html"
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
-from rich.panel import Panel
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
 from agent import text
@@ -18,7 +15,7 @@ from agent.review.data.night import seconds_left
 from agent.review.data.summary import summarize
 from agent.review.terminal.log import outcome_text
 from agent.review.terminal.status import gained_text, trials_text
-from agent.review.terminal.table import Column, Columns, WholeWords
+from agent.review.terminal.table import Column, Columns, WholeWords, bar, figures, framed
 from agent.types import Record
 
 PHASES = {
@@ -57,15 +54,11 @@ def night_panel(
     elif activity.losses:
         spark = text.sparkline(activity.losses, chart[0] or 48)
         parts.append(Text.assemble(("loss ", "dim"), (spark, "cyan"), f" {activity.losses[-1]:.3f}"))
-    figures = Table.grid(padding=(0, 2), expand=True)  # values are cut to the width, labels are not
-    figures.add_column(style="dim", no_wrap=True)
-    figures.add_column(ratio=1)
     shown = [("gained", gained_text(summary)), ("trials", trials_text(summary))]
     if activity.phase != OVER and (left := seconds_left(state, summary, now)) is not None:
         shown.append(("time left", Text(f"about {text.duration(left)}")))
-    for name, value in (*shown, *rows):
-        figures.add_row(name, WholeWords(value) if rows else value)
-    parts += [Text(), figures] if chart[1] < 2 or not activity.losses else [figures]
+    parts += [Text()] if chart[1] < 2 or not activity.losses else []
+    parts.append(figures((name, WholeWords(value) if rows else value) for name, value in (*shown, *rows)))
     if recent and state.finished:
         parts += [Text(), _recent(state.finished[-recent:], summary.self_reported)]
     if activity.note:
@@ -73,11 +66,7 @@ def night_panel(
     if summary.self_reported:
         parts.append(Text(text.LEGEND, style="dim"))
     parts += [Text(), *map(WholeWords, below)] if below else []
-    title = Text.assemble(" overnight ", text.safe(summary.tag, "bold"), " ", badge or "", " " if badge else "")
-    return Panel(
-        Group(*parts), title=title, title_align="left", subtitle=Text(f" {foot} ", style="dim") if foot else None,
-        subtitle_align="right", border_style="dim", padding=(0, 1),
-    )  # fmt: skip
+    return framed(parts, summary.tag, badge, foot)
 
 
 def _chart(activity: Activity, width: int, height: int) -> list[Text]:
@@ -103,11 +92,10 @@ def _now(activity: Activity) -> Text:
 
 def _bar(activity: Activity) -> RenderableType:
     """The progress bar of the phase; it pulses while the progress is unknown."""
-    known = activity.progress is not None and activity.phase == "training"
-    done = min(1.0, max(0.0, activity.progress or 0.0))
-    bar = ProgressBar(total=1.0 if known else None, completed=done, pulse=not known, width=32)
-    words = [f"{done:.0%}"] if known else [text.duration(activity.seconds)]
-    if activity.seconds_left is not None and activity.phase == "training":
+    training = activity.phase == "training"
+    done = min(1.0, max(0.0, activity.progress)) if training and activity.progress is not None else None
+    words = [text.duration(activity.seconds) if done is None else f"{done:.0%}"]
+    if activity.seconds_left is not None and training:
         words.append(f"{text.duration(activity.seconds_left)} left")
     if activity.step is not None:
         words.append(f"step {activity.step}")
@@ -115,9 +103,7 @@ def _bar(activity: Activity) -> RenderableType:
         words.append(f"{activity.tokens_per_second:,.0f} tokens/s")
     if activity.memory_gb:
         words.append(f"{activity.memory_gb:.1f} GB")
-    line = Table.grid(padding=(0, 2))
-    line.add_row(bar, WholeWords(Text(" · ".join(words))))
-    return line
+    return bar(done, " · ".join(words))
 
 
 def _recent(records: Sequence[Record], star: bool) -> Columns:

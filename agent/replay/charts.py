@@ -16,28 +16,23 @@ def value_chart(result: Result, width: int) -> str:
     values = [v for f in findings for v in (f.edit.recorded, f.value) if v is not None]
     if not values:
         return ""
-    low, high = padded(min(values) - 2 * sd, max(values) + 2 * sd)
-    height = 360 if width > 500 else 330
-    root = svg.canvas(width, height, f"{metric} by step, recorded and replayed")
-    box = svg.Box(58, 26, width - 14, height - 30)
     last = max(len(findings) - 1, 1)
-    x = svg.linear(-0.4, last + 0.4, box.left, box.right)
-    y = svg.linear(low, high, box.bottom, box.top)
-    numbers = svg.whole_ticks(last, width // 90)
-    svg.axes(root, box, (x, numbers), (y, svg.ticks(low, high, 6)))
-    svg.add(root, "text", metric, cls="tick axis", x=box.left, y=14)
-    svg.add(root, "text", "step", cls="tick axis", x=box.right, y=14, text_anchor="end")
-    recorded = [(x(f.edit.number), y(f.edit.recorded)) for f in findings if f.edit.recorded is not None]
-    svg.add(root, "path", cls="loss parent", d=svg.line(recorded))
+    plot = svg.plot(
+        (width, 360 if width > 500 else 330), f"{metric} by step, recorded and replayed", "chart",
+        (-0.4, last + 0.4), padded(min(values) - 2 * sd, max(values) + 2 * sd),
+        numbers=svg.whole_ticks(last, width // 90), titles=(metric, "step"),
+    )  # fmt: skip
+    recorded = [(f.edit.number, f.edit.recorded) for f in findings if f.edit.recorded is not None]
+    plot.line(recorded, "loss parent")
     measured = [(f, f.value) for f in findings if f.value is not None]
-    svg.add(root, "path", cls="loss own", d=svg.line([(x(f.edit.number), y(value)) for f, value in measured]))
+    plot.line([(f.edit.number, value) for f, value in measured], "loss own")
     for f, value in measured:
-        at, reach = x(f.edit.number), 2 * sd / f.n**0.5
-        svg.add(root, "path", cls="loss own", d=f"M{at:.1f} {y(value - reach):.1f}V{y(value + reach):.1f}")
-        mark = svg.add(root, "circle", cls="keep", cx=at, cy=y(value), r=4.5)
+        at, reach = f.edit.number, 2 * sd / f.n**0.5
+        plot.line([(at, value - reach), (at, value + reach)], "loss own")
         words = f"recorded {text.number(f.edit.recorded)}, replayed {text.number(value)} in {text.count(f.n, 'run')}"
-        svg.tip(mark, f"step {f.edit.number}: {f.outcome}\n{words}\n{text.line(f.edit.subject, 90)}")
-    return svg.render(root)
+        mark = plot.dot((at, value), "keep", 4.5)
+        svg.tip(mark, f"step {at}: {f.outcome}\n{words}\n{text.line(f.edit.subject, 90)}")
+    return svg.render(plot.root)
 
 
 def gain_chart(result: Result, width: int) -> str:
@@ -48,27 +43,26 @@ def gain_chart(result: Result, width: int) -> str:
     known = [(gain, 2 * (se or 0.0)) for column in columns for _, gain, se, _ in column if gain is not None]
     if not known:
         return ""
-    line, top = 22, 26
-    height = top + len(result.found[0]) * (len(columns) * 13 + line) + 30
-    root = svg.canvas(width, height, "gain of each edit in the session and at each setting")
-    box = svg.Box(14, top, width - 14, height - 30)
-    low, high = padded(min(0.0, *(g - reach for g, reach in known)), max(0.0, *(g + reach for g, reach in known)))
-    x = svg.linear(low, high, box.left, box.right)
-    svg.axes(root, box, (x, svg.ticks(low, high, width // 140)), (lambda y: y, []))
-    svg.add(root, "path", cls="loss parent", d=svg.line([(x(0), box.top), (x(0), box.bottom)]))
+    heading, row, top = 22, 13, 26
+    height = top + len(result.found[0]) * (len(columns) * row + heading) + 30
+    span = padded(min(0.0, *(g - reach for g, reach in known)), max(0.0, *(g + reach for g, reach in known)))
+    bottom = height - 30  # the vertical axis is in pixels
+    plot = svg.plot(
+        (width, height), "gain of each edit in the session and at each setting", "chart", span, (bottom, top),
+        numbers=svg.ticks(*span, width // 140), levels=(), margins=(14, top, 14, 30),
+    )  # fmt: skip
+    plot.line([(0, top), (0, bottom)], "loss parent")
     y = top + 14.0
     for finding, gains in zip(result.found[0], zip(*columns, strict=True), strict=True):
         name = f"{finding.edit.trial or ''} {finding.edit.subject}".strip()
-        svg.add(root, "text", text.line(name, width // 8), cls="tick axis", x=box.left, y=y)
+        svg.add(plot.root, "text", text.line(name, width // 8), cls="tick axis", x=plot.box.left, y=y)
         for setting, gain, se, outcome in gains:
-            y += 13
+            y += row
             if gain is None:
                 continue
-            style = "parent" if setting == SESSION else "own"
             reach = 2 * (se or 0.0)
-            svg.add(root, "path", cls=f"loss {style}", d=svg.line([(x(gain - reach), y), (x(gain + reach), y)]))
+            plot.line([(gain - reach, y), (gain + reach, y)], f"loss {'parent' if setting == SESSION else 'own'}")
             kind = "keep" if outcome in ("holds", SESSION) else "revert"
-            mark = svg.add(root, "circle", cls=kind, cx=x(gain), cy=y, r=4)
-            svg.tip(mark, f"{setting}: {text.gain(gain, se)}\n{outcome}")
-        y += line
-    return svg.render(root)
+            svg.tip(plot.dot((gain, y), kind, 4), f"{setting}: {text.gain(gain, se)}\n{outcome}")
+        y += heading
+    return svg.render(plot.root)

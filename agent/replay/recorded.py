@@ -6,10 +6,7 @@ import time
 from dataclasses import dataclass
 from itertools import chain
 
-from rich.console import Group, RenderableType
-from rich.panel import Panel
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
 from agent import text
@@ -20,6 +17,7 @@ from agent.replay.shown import Shown, terminal
 from agent.replay.view import shown_of
 from agent.review.data.runs import condition
 from agent.review.terminal.runs import condition_text
+from agent.review.terminal.table import bar, framed
 from agent.rundir.directory import RunDirectory
 
 
@@ -37,6 +35,15 @@ class Recorded:
     in_progress: tuple[str, ...] = ()  # for each run in progress: what it trains, and how long so far
     shown: Shown | None = None  # None before there is a plan
     damage: tuple[str, ...] = ()  # a text for each line of the ledger that cannot be read
+
+    @property
+    def progress(self) -> str:
+        return f"{self.done} of at most {text.count(self.done + self.left, 'run')}"
+
+    @property
+    def share(self) -> float:
+        """Of the runs, 0 to 1."""
+        return self.done / max(1, self.done + self.left)
 
 
 def read_recorded(directory: RunDirectory) -> Recorded:
@@ -74,15 +81,8 @@ class WatchedReplay:
         """The panel for a terminal of ``height`` lines; 0: drawn once, nothing can be pressed."""
         found = read_recorded(self.directory)
         self.damage = found.damage
-        bar = Table.grid(padding=(0, 2))
-        words = f"{found.done} of at most {text.count(found.done + found.left, 'run')}"
-        bar.add_row(ProgressBar(total=max(1, found.done + found.left), completed=found.done, width=32), Text(words))
-        parts: list[RenderableType] = [bar, *(Text(line, style="cyan") for line in found.in_progress)]
-        parts += [Text(), terminal(found.shown)] if found.shown else [Text("getting ready")]
-        running = found.condition == "running"
-        foot = " q quits, the runs continue " if running and height else ""
-        title = Text.assemble(" overnight ", text.safe(found.tag, "bold"), " ", condition_text(found.condition), " ")
-        return Panel(
-            Group(*parts), title=title, title_align="left", subtitle=Text(foot, style="dim") if foot else None,
-            subtitle_align="right", border_style="dim", padding=(0, 1),
-        )  # fmt: skip
+        under_way = (Text(line, style="cyan") for line in found.in_progress)
+        shown = [Text(), terminal(found.shown)] if found.shown else [Text("getting ready")]
+        foot = "q quits, the runs continue" if found.condition == "running" and height else ""
+        parts: list[RenderableType] = [bar(found.share, found.progress), *under_way, *shown]
+        return framed(parts, found.tag, condition_text(found.condition), foot)

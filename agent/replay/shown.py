@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from agent import text
-from agent.review.report.html import NARROW, WIDE, render_page, write_page
+from agent.review.report.html import NARROW, WIDE, render_page
 
 STYLES = {
     "reproduced": "green", "holds": "green", "not reproduced": "red", "does not hold": "red", "reverses": "red",
@@ -108,8 +107,3 @@ def page(shown: Shown, live_tag: str = "", stamp: str = "") -> str:
     return render_page(
         "comparisons.html", live=bool(live_tag), place=live_tag, stamp=stamp, shown=shown, pictures=pictures
     )
-
-
-def write(shown: Shown, place: Path) -> None:
-    """Write the page. Raises EnvironmentProblem if ``place`` cannot be written."""
-    write_page(place, page(shown))

@@ -100,11 +100,9 @@ def _page(root: Path, tag: str, stamp: int) -> str:
 
 
 def _replay_now(found: Recorded) -> str:
-    doing = f"{found.done} of at most {text.count(found.done + found.left, 'run')}"
-    if found.condition != "running":
-        return _fragment(found.condition, doing)
     rows = [("in progress", line) for line in found.in_progress]
-    return _fragment(found.condition, doing, rows, share=found.done / max(1, found.done + found.left))
+    share = found.share if found.condition == "running" else None
+    return _fragment(found.condition, found.progress, rows, share=share)
 
 
 def _fragment(condition: str, doing: str = "", rows: Sequence[tuple[str, str]] = (), **more: Any) -> str:

@@ -17,21 +17,18 @@ MOST_ROWS = 80  # the latest edits
 
 def pair_chart(night: Night, width: int = 960, height: int = 260) -> str:
     """Draw the pairs of the latest kept and undecided edits; "" if there are none."""
-    box = svg.Box(58 if width > 600 else 50, 26, width - 14, height - 30)
-    edits = seed_pairs_of(night.state)[-int((box.right - box.left) // SLOT) :]
+    edits = seed_pairs_of(night.state)[-int((width - 72) // SLOT) :]
     if not edits:
         return ""
     metric, lower = text.line(night.summary.metric), night.summary.goal != "maximize"
     values = [value for edit in edits for pair in edit.pairs for value in pair]
-    low, high = padded(min(values), max(values))
-    root = svg.canvas(width, height, f"{metric} before and after each edit, one line per seed", "chart pairs")
-    y = svg.linear(low, high, box.bottom, box.top)
-    svg.axes(root, box, (y, []), (y, svg.ticks(low, high, 5)))
-    svg.add(root, "text", f"{metric}: commit below → edit", cls="tick axis", x=box.left, y=14)
-    slot = (box.right - box.left) / len(edits)
+    plot = svg.plot(
+        (width, height), f"{metric} before and after each edit, one line per seed", "chart pairs",
+        (0, len(edits)), padded(min(values), max(values)), levels=5, titles=(f"{metric}: commit below → edit", ""),
+    )  # fmt: skip
+    root, box, y = plot.root, plot.box, plot.y
     for place, edit in enumerate(edits):
-        left = box.left + slot * (place + 0.22)
-        right = box.left + slot * (place + 0.78)
+        left, middle, right = (plot.x(place + share) for share in (0.22, 0.5, 0.78))
         better = sum((after < before) == lower and after != before for before, after in edit.pairs)
         link = svg.add(root, "a", href=f"#trial-{edit.trial}")
         for before, after in edit.pairs:
@@ -44,9 +41,7 @@ def pair_chart(night: Night, width: int = 960, height: int = 260) -> str:
         state = "kept" if edit.kept else "undecided"
         words = f"better under {better} of {text.count(len(edit.pairs), 'seed')}"
         svg.tip(area, f"trial {edit.trial} · {state}\n{words}\n{edit.subject}")
-        svg.add(
-            root, "text", str(edit.trial), cls="tick", x=(left + right) / 2, y=box.bottom + 15, text_anchor="middle"
-        )
+        svg.add(root, "text", str(edit.trial), cls="tick", x=middle, y=box.bottom + 15, text_anchor="middle")
     return svg.render(root)
 
 

@@ -23,22 +23,30 @@ TEMPLATES = Path(__file__).with_name("templates")
 WIDE, NARROW = 960, 420  # widths of a chart in pixels: on a desktop, on a phone
 
 
-@cache  # to compile a template takes as long as to render it for a hundred trials
-def renderer(name: str, live: bool = False) -> Callable[[dict[str, Any]], str]:
-    """Return a template as a function of its values.
+def render_page(name: str, live: bool = False, **values: Any) -> str:
+    """Return a page.
 
     Args:
-        name: File in ``TEMPLATES``.
+        name: Its template, a file in ``TEMPLATES``.
         live: Whether a server sends the page: its script then follows the server's events.
 
     Raises:
         EnvironmentProblem: Jinja2 is not installed.
     """
+    return _template(name, live)(**values)
+
+
+@cache  # to compile a template takes as long as to render it for a hundred trials
+def _template(name: str, live: bool) -> Callable[..., str]:
     try:
         import jinja2
         from markupsafe import Markup
     except ImportError:
         raise EnvironmentProblem(f"the report needs Jinja2: {install_command('overnight[report]')}") from None
+    parts = ("report.js", *(("live.js",) if live else ()), "report.css")
+    *scripts, style = ((TEMPLATES / part).read_text(encoding="utf-8") for part in parts)
+    script = "\n".join(scripts)
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -50,22 +58,8 @@ def renderer(name: str, live: bool = False) -> Callable[[dict[str, Any]], str]:
     environment.filters.update(
         number=text.number, gain=text.gain, duration=text.duration, count=text.count, moment=text.moment
     )
-    template = environment.get_template(name)
-    parts = ("report.js", *(("live.js",) if live else ()), "report.css")
-    *scripts, style = ((TEMPLATES / part).read_text(encoding="utf-8") for part in parts)
-    script = "\n".join(scripts)
-    common = {
-        "own": Markup,
-        "script": script,
-        "style": style,
-        "live": live,
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
-    return lambda values: template.render(common, **values)
-
-
-def render_page(name: str, live: bool = False, **values: Any) -> str:
-    return renderer(name, live)(values)
+    environment.globals.update(own=Markup, script=script, style=style, live=live, script_hash=script_hash)
+    return environment.get_template(name).render
 
 
 def write_page(place: Path, content: str) -> None:

@@ -22,7 +22,7 @@ from agent.review.data.server import words_of
 from agent.review.data.tables import source_rows
 from agent.review.report import charts, png, sections
 from agent.review.report.edit_charts import pair_chart, stacked_chart
-from agent.review.report.html import NARROW, WIDE, renderer, write_page
+from agent.review.report.html import NARROW, WIDE, render_page, write_page
 from agent.review.report.small_charts import parameter_charts, search_charts
 from agent.rundir.directory import writing
 from sandbox.packages import install_command
@@ -81,14 +81,14 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 def _page(night: Night, kept: Sequence[Details], run_dir: Path, live: str) -> str:
     """The whole page. Diffs are cut until it fits into ``MOST_BYTES``."""
-    render = renderer("report.html", bool(live))
-    fixed, html = {**_fixed(night), "live": live, "folder": run_dir.name}, ""
+    fixed, html = {**_fixed(night), "stamp": live, "place": run_dir.name}, ""
     latest = night.attempts[-charts.MOST_MARKS :]
     curves = [charts.curve_chart(details.curve, details.parent_curve) for details in kept]
     for kept_limit, other_limit in _limits(latest):
         diffs = [highlighted(_diff(details.attempt, kept_limit)) for details in kept]
         edits = list(zip(kept, diffs, curves, strict=True))
-        html = render({**fixed, "kept": edits, "attempts": [_row(attempt, run_dir, other_limit) for attempt in latest]})
+        rows = [_row(attempt, run_dir, other_limit) for attempt in latest]
+        html = render_page("report.html", bool(live), kept=edits, attempts=rows, **fixed)
         if len(html.encode()) <= MOST_BYTES:
             break
     return html

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agent import text
 from agent.review.data.night import Night
 from agent.review.data.tables import Series, Values, parameters_of, search_series
 from agent.review.report import svg
 from agent.review.report.charts import apart
-from agent.types import Value
+from agent.types import is_number
 
 SIZE, SEARCH_SIZE = (300, 130), (460, 170)  # width and height of a hyperparameter's chart, and of one of the search
 STEP, SHARE = (
@@ -28,25 +28,45 @@ def parameter_charts(night: Night) -> list[tuple[str, str]]:
 
 def _chart(name: str, points: Values, last: int) -> str:
     """Every value that was tried, and a line through the values on the branch."""
-    root, box, x = _frame(SIZE, f"{name} by trial", "parameter", last)
-    level = _levels(root, [value for _, value in points], box)
-    svg.axes(root, box, (x, svg.whole_ticks(last, 4)), (x, []))
-    kept = [(x(attempt.trial), level(value)) for attempt, value in points if attempt.decision == "keep"]
-    if kept:
-        corners = [kept[0]]
-        for at, up in kept[1:]:
-            corners += [(at, corners[-1][1]), (at, up)]
-        svg.add(root, "path", cls="staircase", d=svg.line([*corners, (box.right, corners[-1][1])]))
+    values = [value for _, value in points]
+    lanes = [] if all(map(is_number, values)) else sorted({str(v) for v in values})
+    at = [(a.trial, float(lanes.index(str(v)) if lanes else v)) for a, v in points]
+    plot = _lanes(name, lanes, last) if lanes else _numbers(name, [height for _, height in at], last)
+    on_branch = [point for (attempt, _), point in zip(points, at, strict=True) if attempt.decision == "keep"]
+    if on_branch:
+        corners = [on_branch[0]]
+        for trial, height in on_branch[1:]:
+            corners += [(trial, corners[-1][1]), (trial, height)]
+        plot.line([*corners, (last, corners[-1][1])], "staircase")
     early, marked = apart([attempt for attempt, _ in points])
-    values = {attempt.trial: value for attempt, value in points}
-    svg.cloud(root, [(x(attempt.trial), level(values[attempt.trial])) for attempt in early])
+    heights, value_of = dict(at), {attempt.trial: value for attempt, value in points}
+    svg.cloud(plot.root, [(plot.x(a.trial), plot.y(heights[a.trial])) for a in early])
     for attempt in sorted(marked, key=lambda attempt: attempt.decision == "keep"):
-        value = values[attempt.trial]
         look = "keep" if attempt.decision == "keep" else "lost" if attempt.record.failed else "revert"
-        size = 3.5 if look == "keep" else 2.0
-        mark = svg.add(root, "circle", cls=look, cx=x(attempt.trial), cy=level(value), r=size)
-        svg.add(mark, "title", f"trial {attempt.trial}: {text.line(str(value), 40)} · {attempt.outcome}")
-    return svg.render(root)
+        mark = plot.dot((attempt.trial, heights[attempt.trial]), look, 3.5 if look == "keep" else 2.0)
+        words = f"trial {attempt.trial}: {text.line(str(value_of[attempt.trial]), 40)} · {attempt.outcome}"
+        svg.add(mark, "title", words)
+    return svg.render(plot.root)
+
+
+def _numbers(name: str, values: Sequence[float], last: int) -> svg.Plot:
+    """A linear axis; logarithmic for a wide range."""
+    low, high = min(values), max(values)
+    if low > 0 and high / low > 20:
+        powers = [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+        levels = [p for p in powers if low <= p <= high] or [low, high]
+        return _frame(SIZE, f"{name} by trial", last, (low, high), levels, log=True)
+    pad = 0.08 * (high - low)
+    return _frame(SIZE, f"{name} by trial", last, (low - pad, high + pad), 3)
+
+
+def _lanes(name: str, lanes: Sequence[str], last: int) -> svg.Plot:
+    """One lane for each value."""
+    plot = _frame(SIZE, f"{name} by trial", last, (-0.5, len(lanes) - 0.5), ())
+    for k, lane in enumerate(lanes):
+        words, x = text.line(lane, 8), plot.box.left - 6
+        svg.add(plot.root, "text", words, cls="tick", x=x, y=plot.y(k) + 3.5, text_anchor="end")
+    return plot
 
 
 def search_charts(night: Night) -> list[tuple[str, str]]:
@@ -59,51 +79,30 @@ def search_charts(night: Night) -> list[tuple[str, str]]:
 
 def _step_chart(step: Series, longest: Series, shortest: Series, last: int) -> str:
     """The step size in the unit cube."""
-    root, box, x = _frame(SEARCH_SIZE, "step size of CMA-ES by trial", "search", last)
     values = [value for _, value in (*step, *longest, *shortest)]
     low, high = min(values) / 1.15, max(values) * 1.15
-    y = svg.logarithmic(low, high, box.bottom, box.top)
-    marks = [m * 10.0**k for k in range(-12, 3) for m in (1, 2, 5) if low <= m * 10.0**k <= high]
-    svg.axes(root, box, (x, svg.whole_ticks(last, 6)), (y, marks or [low, high]))
-    edges = [(x(trial), y(value)) for trial, value in (*longest, *reversed(shortest))]
+    levels = [m * 10.0**k for k in range(-12, 3) for m in (1, 2, 5) if low <= m * 10.0**k <= high] or [low, high]
+    plot = _frame(SEARCH_SIZE, "step size of CMA-ES by trial", last, (low, high), levels, log=True)
     if len(longest) > 1:
-        svg.add(root, "path", cls="band", d=svg.line(edges) + "Z")
-    svg.add(root, "path", cls="staircase", d=svg.line([(x(trial), y(value)) for trial, value in step]))
-    return svg.render(root)
+        plot.line([*longest, *reversed(shortest)], "band", "Z")
+    plot.line(step, "staircase")
+    return svg.render(plot.root)
 
 
 def _share_chart(share: Series, last: int) -> str:
-    root, box, x = _frame(SEARCH_SIZE, "share of the model by trial", "search", last)
-    y = svg.linear(0, 1, box.bottom, box.top)
-    svg.axes(root, box, (x, svg.whole_ticks(last, 6)), (y, [0, 0.2, 0.4, 0.6, 0.8, 1]))
-    svg.add(root, "path", cls="staircase", d=svg.line([(x(trial), y(value)) for trial, value in share]))
-    return svg.render(root)
+    plot = _frame(SEARCH_SIZE, "share of the model by trial", last, (0, 1), (0, 0.2, 0.4, 0.6, 0.8, 1))
+    plot.line(share, "staircase")
+    return svg.render(plot.root)
 
 
-def _frame(size: tuple[int, int], label: str, cls: str, last: int) -> tuple[svg.Element, svg.Box, svg.Scale]:
-    """An empty picture, the area of its data, and the scale of trials."""
-    width, height = size
-    box = svg.Box(52, 10, width - 8, height - 20)
-    return svg.canvas(width, height, label, f"chart {cls}"), box, svg.linear(0, last, box.left, box.right)
-
-
-def _levels(root: svg.Element, values: Sequence[Value], box: svg.Box) -> Callable[[Value], float]:
-    """Draw the vertical axis and return the height of a value: linear, logarithmic for wide ranges, or lanes."""
-    if all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values):
-        numbers = [float(v) for v in values]
-        low, high = min(numbers), max(numbers)
-        wide = low > 0 and high / low > 20
-        pad = 0.0 if wide else 0.08 * (high - low)
-        scale = (svg.logarithmic if wide else svg.linear)(low - pad, high + pad, box.bottom, box.top)
-        svg.axes(root, box, (scale, []), (scale, _powers(low, high) if wide else svg.ticks(low - pad, high + pad, 3)))
-        return lambda value: scale(float(value))
-    lanes = sorted({str(v) for v in values})
-    row = svg.linear(-0.5, len(lanes) - 0.5, box.bottom, box.top)
-    for k, lane in enumerate(lanes):
-        svg.add(root, "text", text.line(lane, 8), cls="tick", x=box.left - 6, y=row(k) + 3.5, text_anchor="end")
-    return lambda value: row(lanes.index(str(value)))
-
-
-def _powers(low: float, high: float) -> list[float]:
-    powers = [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    return [p for p in powers if low <= p <= high] or [low, high]
+def _frame(
+    size: tuple[int, int],
+    label: str,
+    last: int,
+    y: tuple[float, float],
+    levels: int | Sequence[float],
+    log: bool = False,
+) -> svg.Plot:
+    cls, about = ("chart parameter", 4) if size == SIZE else ("chart search", 6)
+    numbers, margins = svg.whole_ticks(last, about), (52, 10, 8, 20)
+    return svg.plot(size, label, cls, (0, last), y, numbers=numbers, levels=levels, margins=margins, log=log)

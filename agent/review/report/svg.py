@@ -110,13 +110,53 @@ def zoomable(root: Element, box: Box, x: tuple[float, float], y: tuple[float, fl
         root.set(f"data-{name}", " ".join(f"{v:.8g}" for v in numbers))
 
 
-def axes(root: Element, box: Box, x: tuple[Scale, Sequence[float]], y: tuple[Scale, Sequence[float]]) -> None:
-    """Draw horizontal grid lines with their values, and the values of the horizontal axis."""
-    scale, values = y
-    for value, words in zip(values, tick_words(values), strict=True):
-        at = scale(value)
+@dataclass(frozen=True)
+class Plot:
+    """A chart with axes. Points are in units of the axes; ``y`` keeps marks within the box."""
+
+    root: Element
+    box: Box
+    x: Scale
+    y: Scale
+
+    def line(self, points: Sequence[tuple[float, float]], cls: str, end: str = "") -> Element:
+        """Append a path through points; ``end`` is "Z" for an area."""
+        return add(self.root, "path", cls=cls, d=line([(self.x(a), self.y(b)) for a, b in points]) + end)
+
+    def dot(self, point: tuple[float, float], cls: str, r: float) -> Element:
+        return add(self.root, "circle", cls=cls, cx=self.x(point[0]), cy=self.y(point[1]), r=r)
+
+
+def plot(
+    size: tuple[float, float], label: str, cls: str, x: tuple[float, float], y: tuple[float, float], *,
+    numbers: Sequence[float] = (), levels: int | Sequence[float] = 6, titles: tuple[str, str] = ("", ""),
+    margins: tuple[float, float, float, float] | None = None, log: bool = False, lane: float = 0,
+) -> Plot:  # fmt: skip
+    """Return a chart without data.
+
+    Args:
+        size: Width and height in pixels.
+        x: Range from left to right.
+        y: Range from bottom to top.
+        numbers: Ticks of the horizontal axis.
+        levels: Ticks of the vertical axis, or their rough number.
+        titles: Above the left and the right edge.
+        margins: Left, top, right and bottom, in pixels; by the width if None.
+        log: Whether the vertical axis is logarithmic.
+        lane: Height of a strip between the data and the ticks of the horizontal axis.
+    """
+    left, top, right, bottom = margins or (58 if size[0] > 600 else 50, 26, 14, 30)
+    box = Box(left, top, size[0] - right, size[1] - bottom - lane)
+    root = canvas(*size, label, cls)
+    across, up = linear(*x, box.left, box.right), (logarithmic if log else linear)(*y, box.bottom, box.top)
+    levels = ticks(*y, levels) if isinstance(levels, int) else levels
+    for value, words in zip(levels, tick_words(levels), strict=True):
+        at = up(value)
         add(root, "line", cls="grid", x1=box.left, x2=box.right, y1=at, y2=at)
         add(root, "text", words, cls="tick", x=box.left - 6, y=at + 3.5, text_anchor="end")
-    scale, values = x
-    for value, words in zip(values, tick_words(values), strict=True):
-        add(root, "text", words, cls="tick", x=scale(value), y=box.bottom + 15, text_anchor="middle")
+    for value, words in zip(numbers, tick_words(numbers), strict=True):
+        add(root, "text", words, cls="tick", x=across(value), y=box.bottom + lane + 15, text_anchor="middle")
+    for words, at, anchor in ((titles[0], box.left, "start"), (titles[1], box.right, "end")):
+        if words:
+            add(root, "text", words, cls="tick axis", x=at, y=top - 12, text_anchor=anchor)
+    return Plot(root, box, across, lambda value: min(max(up(value), box.top), box.bottom))

@@ -1,4 +1,4 @@
-"""A table without borders, with as many columns as the console is wide, and a list of labelled figures."""
+"""A table without borders, with as many columns as the console is wide; labelled figures; the frame of live views."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from agent import text
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class WholeWords:
         return Measurement.get(console, options, self.text)
 
 
-def figures(rows: Iterable[tuple[str, Text]]) -> Table:
+def figures(rows: Iterable[tuple[str, RenderableType]]) -> Table:
     """One row for each label and its value."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -91,3 +95,20 @@ def figures(rows: Iterable[tuple[str, Text]]) -> Table:
     for label, value in rows:
         grid.add_row(label, value)
     return grid
+
+
+def bar(share: float | None, words: str) -> Table:
+    """A progress bar beside ``words``; it pulses while the share is unknown."""
+    grid = Table.grid(padding=(0, 2))
+    drawn = ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, pulse=share is None, width=32)
+    grid.add_row(drawn, WholeWords(Text(words)))
+    return grid
+
+
+def framed(parts: Iterable[RenderableType], tag: str, badge: Text | None = None, foot: str = "") -> Panel:
+    """The panel of a live view: the badge is beside the title, ``foot`` in the lower border."""
+    title = Text.assemble(" overnight ", text.safe(tag, "bold"), " ", badge or "", " " if badge else "")
+    return Panel(
+        Group(*parts), title=title, title_align="left", subtitle=Text(f" {foot} ", style="dim") if foot else None,
+        subtitle_align="right", border_style="dim", padding=(0, 1),
+    )  # fmt: skip

@@ -9,7 +9,7 @@ from nights import write_night
 from agent.judge.noise import Noise
 from agent.replay.outcomes import Finding, Result
 from agent.replay.plan import Plan, stages_of_replay
-from agent.replay.shown import write
+from agent.replay.shown import page as page_of
 from agent.replay.steps import Step
 from agent.replay.view import shown_of
 from agent.review.report.report import write_report
@@ -161,7 +161,8 @@ def test_replay_page_fits_the_width(browser, tmp_path, width):
     finding = Finding(step, "not reproduced", "worse than before it by more than the noise", -0.0393, 0.01, 3, 2.7782)
     budget = "65536 tokens"
     plan = Plan("night", 3, "minimize", "val_bpb", budget, stages_of_replay((step,), "minimize", budget, ()))
-    write(shown_of(Result(plan, ((finding,) * 3,), Noise(0.01, 5))), tmp_path / "replay.html")
+    shown = shown_of(Result(plan, ((finding,) * 3,), Noise(0.01, 5)))
+    (tmp_path / "replay.html").write_text(page_of(shown))
     browser.complaints.clear()
     browser.open(tmp_path / "replay.html")
     browser.resize(width, 800)
