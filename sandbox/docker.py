@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from sandbox import gpu, layout, stdlib
 from sandbox.container import OUT, ContainerRunning
 from sandbox.layout import GB, INODES, INSIDE
+from sandbox.local import sweep_folders
 from sandbox.packages import install_command
 from sandbox.types import Guarantee, Job, Mount, Running, SandboxBroken, SandboxUnavailable
 
@@ -106,7 +107,7 @@ class DockerSandbox:
         except Exception as error:
             if self.guarantees:
                 raise SandboxBroken(f"cannot remove containers of a dead session: {_short(error)}") from error
-        return removed
+        return removed + sweep_folders(owner)
 
     @cached_property
     def _api(self) -> APIClient:

@@ -29,6 +29,7 @@ from sandbox.rmtree import remove_tree
 from sandbox.types import Job, Outcome, Running, SandboxBroken
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+SHARED = Path("/dev/shm")  # in memory, for data that two processes exchange
 
 _NOSUID, _NODEV, _NOEXEC, _DETACH = 2, 4, 8, 2  # flags of mount(2), and one of umount2(2)
 
@@ -51,12 +52,7 @@ class LocalSandbox(ABC):
         """Start a job that writes to the folders ``out`` and ``tmp`` in ``scratch``."""
 
     def sweep(self, owner: str) -> int:
-        removed = cgroups.sweep(owner)
-        for folder in Path(tempfile.gettempdir()).glob("overnight-*"):
-            if layout.orphaned(folder.name, owner):
-                remove_scratch(folder)
-                removed += 1
-        return removed
+        return cgroups.sweep(owner) + sweep_folders(owner)
 
 
 class LocalRunning:
@@ -216,6 +212,15 @@ def mount_memory(folder: Path, size: int, user: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", _NOSUID | _NODEV | _NOEXEC, options.encode()):
         raise SandboxBroken(f"cannot mount memory at {folder}: {os.strerror(ctypes.get_errno())}")
+
+
+def sweep_folders(owner: str) -> int:
+    """Remove the temporary folders that dead processes of this owner left; their number."""
+    found = (folder for place in (SHARED, Path(tempfile.gettempdir())) for folder in place.glob("overnight-*"))
+    left = [folder for folder in found if layout.orphaned(folder.name, owner)]
+    for folder in left:
+        remove_scratch(folder)
+    return len(left)
 
 
 def remove_scratch(scratch: Path) -> None:

@@ -34,7 +34,6 @@ from agent.trial.outputs import CHECKPOINT
 from agent.types import Measurement, to_json
 from agent.workers.local import Workers
 from agent.workers.runtime import Workplace, find_workers
-from sandbox.types import SandboxBroken
 
 IDENTITY = ("kind", "what", "baseline", "commits", "budget", "data", "exact")  # cannot change when the work continues
 Flying = dict[Future[Measurement], tuple[Step, str]]  # the commit of each run under way, and the folder of its files
@@ -213,7 +212,7 @@ class _Work:
         """Record the end of a run; False if it was lost to the machine and is to be repeated."""
         try:
             found = future.result()
-        except (Interrupted, SandboxBroken, EnvironmentProblem) as error:
+        except (Interrupted, EnvironmentProblem) as error:
             interrupted = isinstance(error, Interrupted)
             self.ledger.append(Lost(trial=0, trace=trace, reason="interrupted" if interrupted else str(error)))
             if interrupted:

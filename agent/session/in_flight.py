@@ -32,7 +32,6 @@ from agent.trial.seeds import session_seed, with_seed_check
 from agent.trial.usual import UNKNOWN, usual_of
 from agent.types import Measurement, Proposal
 from agent.workers.local import Workers, in_background
-from sandbox.types import SandboxBroken
 
 LOOK = 1.0  # seconds between looks at the clock and at requests of the user
 
@@ -105,7 +104,7 @@ class Runs:
         order = self.orders.pop(future)
         try:
             run = future.result()
-        except (Interrupted, SandboxBroken, EnvironmentProblem, OSError) as error:
+        except (Interrupted, EnvironmentProblem) as error:
             reason = "interrupted" if isinstance(error, Interrupted) else str(error)
             if order.scored is None:
                 self.recorder.write(Lost(trial=order.trial, trace=order.trace, reason=reason))

@@ -7,22 +7,21 @@ value comes from the scorer, a separate process and the only one with validation
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.errors import EnvironmentProblem
+from agent.errors import EnvironmentProblem, Interrupted
 from agent.repo.repo import Tree
 from agent.target import Target
 from agent.trial import mounts
 from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT, MOST, REPORTS, SHOWN, Score, fingerprint, number, printed_value, summary
 from agent.trial.own_packages import write_hiding_module
-from agent.trial.scoring import Scoring
+from agent.trial.scoring import Host, loading_bound, score_of
 from agent.trial.training import Trained, Training
 from agent.trial.trusted_target import Data, trusted_target
 from agent.trial.usual import PROCESSOR
@@ -46,31 +45,22 @@ def interpreter_of(target: Target) -> Interpreter:
         raise EnvironmentProblem(f"the interpreter {target.python}: {error}.") from None
 
 
+@dataclass(eq=False)
 class Experiment:
-    """Trains and scores commits of one target in one sandbox.
+    """Trains and scores commits of one target in one sandbox."""
 
-    Args:
-        tree: the files of a commit.
-        compiled: file of the session that holds the cache of torch.compile; None: there is no cache.
-    """
+    tree: Callable[[str], Tree]  # the files of a commit
+    target: Target
+    sandbox: Sandbox
+    device: Device
+    owner: str
+    prepared: Data | None = None
+    stop_now: Callable[[], bool] = lambda: False
+    compiled: Path | None = None  # file of the session with the cache of torch.compile; None: there is no cache
 
-    def __init__(
-        self,
-        tree: Callable[[str], Tree],
-        target: Target,
-        sandbox: Sandbox,
-        device: Device,
-        owner: str,
-        prepared: Data | None = None,
-        stop_now: Callable[[], bool] = lambda: False,
-        compiled: Path | None = None,
-    ):
-        self._tree, self.target, self.sandbox, self.device = tree, target, sandbox, device
-        self.owner, self.prepared, self._stop_now, self._compiled = owner, prepared, stop_now, compiled
-        self._python = interpreter_of(target)
-        self._trusted = trusted_target(target) if target.score == "trusted" else None
-        if self._trusted is not None and prepared is None:
-            raise EnvironmentProblem("a target with a trusted score needs prepared data: run `overnight prepare`.")
+    def __post_init__(self) -> None:
+        self._python = interpreter_of(self.target)
+        self._trusted = trusted_target(self.target) if self.target.score == "trusted" else None
 
     def measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
         """Make one run.
@@ -86,31 +76,31 @@ class Experiment:
             Interrupted: ``stop_now`` is true.
         """
         if order.scored is not None:
-            return self._score_test(order.scored, directory, progress)
+            return self._score_test(order, order.scored, directory, progress)
         directory.mkdir(parents=True, exist_ok=True)
         with workspace(self.owner) as work:
             self._stage(order.commit, work)
             trained = self._smoke_and_train(order, self._job(order, work, directory), progress)
-            if self._compiles(order) and self._compiled and (left := directory / COMPILED.name).exists():
-                left.replace(self._compiled)
+            if self._compiles(order) and self.compiled and (left := directory / COMPILED.name).exists():
+                left.replace(self.compiled)
             seconds, score = dict(trained.seconds), Score(failure=trained.failure)
             if self._trusted is None and trained.failure is None:
                 score = printed_value(directory / "train.log", self.target.pattern, self.target.metric)
             elif trained.failure is None:
                 began = time.monotonic()
-                score = self._score(work, directory, "validation", progress, order.usual.loading)
+                score = self._score(order, work, directory, progress)
                 seconds["scoring"] = round(time.monotonic() - began, 3)
         measurement = self._measurement(order, trained, score, seconds)
         (directory / "result.json").write_text(json.dumps({"status": measurement.status, "value": measurement.value}))
         return measurement
 
-    def _score_test(self, run: Measurement, directory: Path, progress: Progress) -> Measurement:
-        """Score the checkpoint in ``directory`` on the test split."""
+    def _score_test(self, order: Order, run: Measurement, directory: Path, progress: Progress) -> Measurement:
+        """Score the checkpoint of ``run`` in ``directory`` on the test split."""
         score = Score(failure=Failure("crash", "the checkpoint is gone"))
         if (directory / CHECKPOINT[0].name).exists():
             with workspace(self.owner) as work:
                 self._stage(run.commit, work)
-                score = self._score(work, directory, "test", progress)
+                score = self._score(order, work, directory, progress)
         if score.failure is None:
             return replace(run, role="test", value=score.value, reason="")
         reason = f"test split could not be scored: {score.failure.reason}"
@@ -121,7 +111,7 @@ class Experiment:
         code, data = work / "code", work / "data"
         code.mkdir()
         data.mkdir()
-        self._tree(commit).write(code)
+        self.tree(commit).write(code)
         if self._trusted is not None:
             self._trusted.stage(self.prepared, code, data)
         for place in (code, *code.rglob("*")):
@@ -129,18 +119,21 @@ class Experiment:
 
     def _compiles(self, order: Order) -> bool:
         """Whether a run must write the cache of torch.compile."""
-        return order.role == "calibrate" and self._compiled is not None and not self._compiled.exists()
+        return order.role == "calibrate" and self.compiled is not None and not self.compiled.exists()
 
     def _base(self, work: Path) -> Job:
         """What the jobs of a run have in common."""
         target, device = self.target, self.device
         # with a time budget on the CPU, a run that used more processors than the others would train more
         cpus = float(device.threads) if target.budget.kind == "seconds" and device.kind == "cpu" else 0.0
+        hardware = {"OVERNIGHT_DEVICE": device.torch, "OVERNIGHT_THREADS": str(device.threads)}
+        if target.vram_gb is not None and device.torch == "cuda":  # the harness limits PyTorch to it
+            hardware["OVERNIGHT_VRAM_GB"] = f"{target.vram_gb:g}"
         return Job(
             argv=(),
             mounts={"code": Mount(work / "code")},
             workdir="code",
-            env=self._hardware(),
+            env=hardware,
             limits=Limits(
                 target.memory_gb, target.disk_gb, target.processes, cpus=cpus or None, vram_gb=target.vram_gb
             ),
@@ -165,8 +158,8 @@ class Experiment:
         if self._compiles(order):
             env["OVERNIGHT_KEEP_COMPILED"] = "1"
             collect = (*collect, COMPILED)
-        elif self._compiled and self._compiled.exists():
-            shutil.copyfile(self._compiled, data / COMPILED.name)
+        elif self.compiled and self.compiled.exists():
+            shutil.copyfile(self.compiled, data / COMPILED.name)
         if order.schedule is not None:
             shutil.copyfile(order.schedule, code / SCHEDULE)
             (code / SCHEDULE).chmod(0o644)
@@ -182,9 +175,9 @@ class Experiment:
         runs in its own sandbox.
         """
         target = self.target
-        # on other hardware the incumbent's curve is another
-        watch = order.watch if order.watch and order.watch.device_type == self.device.type else None
-        training = Training(target, None, self._stop_now, progress, order.smoke, watch=watch, usual=order.usual)
+        if order.watch and order.watch.device_type != self.device.type:  # there the incumbent's curve is another
+            order = replace(order, watch=None)
+        training = Training(target, order, self.stop_now, progress)
         with_smoke = {**job.env, "OVERNIGHT_SMOKE": f"{order.smoke:g}"} if order.smoke else job.env
         before: Mapping[str, float] = {}
         if (trusted := self._trusted) is not None:
@@ -192,7 +185,7 @@ class Experiment:
             job = replace(job, env=with_smoke)
         elif order.smoke and target.smoke:
             smoke = replace(job, argv=mounts.command(target, target.smoke), env=with_smoke)
-            tested = replace(training, first="smoke", watch=None).run(self.sandbox, smoke)
+            tested = replace(training, order=replace(order, watch=None), first="smoke").run(self.sandbox, smoke)
             if tested.failure is not None:
                 return tested
             before = tested.seconds
@@ -200,12 +193,33 @@ class Experiment:
         trained = training.run(self.sandbox, replace(job, argv=train))
         return replace(trained, seconds={**before, **trained.seconds})
 
-    def _score(
-        self, work: Path, directory: Path, split: str, progress: Progress, most_loading: float = math.inf
-    ) -> Score:
+    def _score(self, order: Order, work: Path, directory: Path, progress: Progress) -> Score:
+        """Score the checkpoint that a run left in ``directory``."""
         assert self._trusted is not None
-        scoring = Scoring(self.target, self._trusted, self.sandbox, self._base(work), self._stop_now, most_loading)
-        return scoring.score(self.prepared, directory, split, progress)
+        split, budget, began = "test" if order.scored else "validation", self.target.budget, time.monotonic()
+        loading = loading_bound(budget, self.device, order.usual.loading)
+        checkpoint, scratch = work / "checkpoint", work / "scorer"
+        for folder in (checkpoint, scratch):
+            folder.mkdir()
+        for item in CHECKPOINT:
+            if (directory / item.name).exists():
+                shutil.copyfile(directory / item.name, checkpoint / item.name)
+
+        def wait() -> None:
+            if self.stop_now():
+                raise Interrupted
+            progress("scoring", {"seconds": time.monotonic() - began})
+
+        with workspace(self.owner, memory=True) as shared:
+            host = Host(
+                self.owner, checkpoint, scratch, shared, budget.score_seconds, budget.startup_seconds, loading, wait,
+                self.sandbox, self._base(work),
+            )  # fmt: skip
+            try:
+                verdict = self._trusted.score(self.prepared, split, host)
+            finally:
+                outcomes = host.close()
+        return score_of(verdict, outcomes, split, self.target.memory_gb)
 
     def _measurement(self, order: Order, trained: Trained, score: Score, seconds: Mapping[str, float]) -> Measurement:
         outcome, failure = trained.outcome, score.failure
@@ -235,9 +249,6 @@ class Experiment:
             losses=trained.losses,
             prediction=trained.prediction,
         )
-
-    def _hardware(self) -> dict[str, str]:
-        return {"OVERNIGHT_DEVICE": self.device.torch, "OVERNIGHT_THREADS": str(self.device.threads)}
 
 
 def _seed_words(target: Target, seed: int) -> list[str]:

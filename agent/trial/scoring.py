@@ -1,25 +1,21 @@
-"""Scores a checkpoint: the trusted target's scorer runs on the host, its model processes in sandboxes."""
+"""What the host gives a trusted target's scorer, among it model processes in sandboxes, and what a verdict means."""
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.errors import EnvironmentProblem, Interrupted
-from agent.target import Target
+from agent.errors import EnvironmentProblem
+from agent.target import Budget
 from agent.text import decisive_line
-from agent.trial.outputs import CHECKPOINT, Score, number, out_of_memory
-from agent.trial.trusted_target import Data, TrustedTarget
+from agent.trial.outputs import Score, number, out_of_memory
 from agent.trial.usual import LOADING
-from agent.trial.workspace import workspace
-from agent.types import Failure, Progress, Status
+from agent.types import Failure, Status
 from sandbox.layout import MB
 from sandbox.rmtree import remove_tree
-from sandbox.types import Job, Mount, Outcome, Running, Sandbox
+from sandbox.types import Device, Job, Mount, Outcome, Running, Sandbox
 
 LOAD_SHARE = 0.1  # of a time budget: how long a model process may load...
 # ...and the least, for a busy machine or a GPU that wakes up
@@ -89,65 +85,37 @@ class Host:
         return [running.finish() for running in self.started]
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """Scores checkpoints of one commit on one device."""
+def loading_bound(budget: Budget, device: Device, usual: float) -> float:
+    """Seconds in which a model process must have loaded; ``usual``: the bound by the baseline's own time."""
+    share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
+    return round(min(max(share, LOAD_SECONDS["cpu" if device.kind == "cpu" else "gpu"]), usual), 1)
 
-    target: Target
-    trusted: TrustedTarget
-    sandbox: Sandbox
-    base: Job  # as in ``Host``
-    stop_now: Callable[[], bool]
-    most_loading: float  # bound of loading by the baseline's, in seconds
 
-    def score(self, data: Data | None, directory: Path, split: str, progress: Progress) -> Score:
-        """Score the checkpoint that a run left in ``directory``.
+def score_of(verdict: Mapping[str, Any], outcomes: Sequence[Outcome], split: str, memory_gb: float) -> Score:
+    """The score that a scorer's verdict means.
 
-        Raises:
-            SandboxBroken, EnvironmentProblem: the machinery failed, not the checkpoint.
-            Interrupted: ``stop_now`` is true.
-        """
-        budget, owner, began = self.target.budget, self.base.owner, time.monotonic()
-        share = LOAD_SHARE * budget.wall_seconds if budget.kind == "seconds" else 0.0
-        least = LOAD_SECONDS["cpu" if self.base.device.kind == "cpu" else "gpu"]
-        loading = round(min(max(share, least), self.most_loading), 1)
+    Args:
+        verdict: as ``TrustedTarget.score`` returns it.
+        outcomes: of the model processes.
+        split: that was scored.
+        memory_gb: limit of a model process, in units of 2**30 bytes.
 
-        def wait() -> None:
-            if self.stop_now():
-                raise Interrupted
-            progress("scoring", {"seconds": time.monotonic() - began})
-
-        with workspace(owner, memory=True) as shared, workspace(owner) as work:
-            checkpoint, folder = work / "checkpoint", work / "scorer"
-            checkpoint.mkdir()
-            folder.mkdir()
-            for item in CHECKPOINT:
-                if (directory / item.name).exists():
-                    shutil.copyfile(directory / item.name, checkpoint / item.name)
-            host = Host(
-                owner, checkpoint, folder, shared, budget.score_seconds, budget.startup_seconds,
-                loading, wait, self.sandbox, self.base,
-            )  # fmt: skip
-            try:
-                verdict = self.trusted.score(data, split, host)
-            finally:
-                outcomes = host.close()
-        return self._result(verdict, outcomes, split)
-
-    def _result(self, verdict: Mapping[str, Any], outcomes: Sequence[Outcome], split: str) -> Score:
-        status, reason = verdict["status"], str(verdict.get("reason", ""))
-        if status == "ok":
-            counts = {f"{split}_{k}": v for k in _COUNTS if (v := number(verdict.get(k))) is not None}
-            if (loading := number(verdict.get("loading"))) is not None:
-                counts[LOADING] = loading
-            return Score(float(verdict["value"]), counts)
-        if status == "broken":
-            raise EnvironmentProblem(f"the scorer failed: {decisive_line(reason) or 'no message'}")
-        starved = next((outcome for outcome in outcomes if outcome.out_of_memory), None)
-        if starved is not None and status != "invalid":
-            return Score(failure=out_of_memory(starved, self.target.memory_gb))
-        # output of a model process that has seen text of the split could contain that text
-        blind = verdict.get("asked") is False
-        line = next((line for o in outcomes if blind and (line := decisive_line(o.log_tail))), "")
-        known: Status = status if status in ("invalid", "timeout") else "crash"
-        return Score(failure=Failure(known, f"{reason}{f': {line}' if line else ''}"))
+    Raises:
+        EnvironmentProblem: the scorer failed, not the checkpoint.
+    """
+    status, reason = verdict["status"], str(verdict.get("reason", ""))
+    if status == "ok":
+        counts = {f"{split}_{k}": v for k in _COUNTS if (v := number(verdict.get(k))) is not None}
+        if (loading := number(verdict.get("loading"))) is not None:
+            counts[LOADING] = loading
+        return Score(float(verdict["value"]), counts)
+    if status == "broken":
+        raise EnvironmentProblem(f"the scorer failed: {decisive_line(reason) or 'no message'}")
+    starved = next((outcome for outcome in outcomes if outcome.out_of_memory), None)
+    if starved is not None and status != "invalid":
+        return Score(failure=out_of_memory(starved, memory_gb))
+    # output of a model process that has seen text of the split could contain that text
+    blind = verdict.get("asked") is False
+    line = next((line for o in outcomes if blind and (line := decisive_line(o.log_tail))), "")
+    known: Status = status if status in ("invalid", "timeout") else "crash"
+    return Score(failure=Failure(known, f"{reason}{f': {line}' if line else ''}"))

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agent.errors import Interrupted
-from agent.judge.hopeless import Milestones, Watch
+from agent.judge.hopeless import Milestones
 from agent.target import Target
 from agent.text import decisive_line, is_error
+from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT, events, number, out_of_memory
-from agent.trial.usual import UNKNOWN, Usual
 from agent.types import Failure, Prediction, Progress
 from sandbox.types import Job, Outcome, Running, Sandbox
 
@@ -55,15 +55,13 @@ class Training:
     """One training run."""
 
     target: Target  # with the bounds of the phases
-    release: Callable[[], None] | None  # makes the training data appear; None if the target prints its own value
+    order: Order
     stop_now: Callable[[], bool]
     progress: Progress
-    smoke: float = 0.0  # bound of the smoke test in seconds; 0: there is none
+    release: Callable[[], None] | None = None  # makes the training data appear; None if the target prints its own value
     first: Literal["training", "smoke"] = "training"  # the phase of a job that does not report its start-up
-    watch: Watch | None = None  # when the job is stopped; None: never
     milestones: Milestones = field(default_factory=Milestones)
     prediction: Prediction | None = None
-    usual: Usual = UNKNOWN
     processor: float = 0.0  # processor time of start-up, in seconds
     late: str = ""  # why the job was killed
     last: Mapping[str, Any] = field(default_factory=dict)  # the last event that it reported
@@ -93,16 +91,15 @@ class Training:
 
     def _follow(self, running: Running, clock: _Clock) -> None:
         """Read the events of the job until it ends; when it is ready, release the data and start the clock."""
-        budget = self.target.budget
-        startup = min(budget.startup_seconds, self.usual.startup)
-        bounds = {"startup": startup, "smoke": self.smoke + SMOKE_GRACE}
+        budget, usual, smoke = self.target.budget, self.order.usual, self.order.smoke
+        bounds = {"startup": min(budget.startup_seconds, usual.startup), "smoke": smoke + SMOKE_GRACE}
         while True:
             starting = clock.phase == "startup"
             bound = bounds.get(clock.phase, budget.kill_seconds)
             if clock.age > bound:
                 self.late = f"{clock.phase} took more than {bound:.0f} s"
-            elif starting and self._sample(running, clock.age) > self.usual.processor:
-                self.late = f"startup took more than {self.usual.processor:.0f} s of processor time"
+            elif starting and self._sample(running, clock.age) > usual.processor:
+                self.late = f"startup took more than {usual.processor:.0f} s of processor time"
             if self.late:
                 running.kill()
                 return
@@ -114,7 +111,7 @@ class Training:
             for event in events(lines):
                 self.last = event
                 match event["event"], clock.phase:
-                    case "smoke", "startup" if self.smoke and "smoke" not in clock.seconds:
+                    case "smoke", "startup" if smoke and "smoke" not in clock.seconds:
                         clock.enter("smoke")
                     case "smoke_end", "smoke":
                         clock.enter("startup")
@@ -135,9 +132,9 @@ class Training:
     def _hopeless(self, event: Mapping[str, Any]) -> bool:
         """Whether the loss curve says that the run is certain to lose, and the run is to be stopped for it."""
         passed = self.milestones.add(number(event.get("progress")), number(event.get("loss")))
-        if passed and self.watch is not None and self.prediction is None:
-            self.prediction = self.watch.look(self.milestones.losses)
-            return self.prediction is not None and not self.watch.finish
+        if passed and self.order.watch is not None and self.prediction is None:
+            self.prediction = self.order.watch.look(self.milestones.losses)
+            return self.prediction is not None and not self.order.watch.finish
         return False
 
     def _sample(self, running: Running, age: float) -> float:
@@ -148,7 +145,7 @@ class Training:
 
     def _failure(self, outcome: Outcome, seconds: Mapping[str, float]) -> Failure | None:
         """The first reason that applies."""
-        if self.prediction is not None and self.watch is not None and not self.watch.finish:
+        if self.prediction is not None and self.order.watch is not None and not self.order.watch.finish:
             found = self.prediction
             foretold = f"predicted {self.target.metric} {found.value:.5g} ± {found.se:.2g}"
             return Failure("stopped", f"at {found.progress:.0%} of the budget: {foretold}".replace("%", " %"))

@@ -1,4 +1,4 @@
-"""Temporary folders of a run, readable by sandboxed users, and their removal after a SIGKILL."""
+"""Temporary folders of a run, readable by sandboxed users. ``Sandbox.sweep`` removes what a killed session left."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.errors import EnvironmentProblem
-from sandbox.layout import job_name, orphaned
+from sandbox.layout import job_name
+from sandbox.local import SHARED
 from sandbox.rmtree import remove_tree
-
-SHARED = Path("/dev/shm")  # in memory, for data that two processes exchange
 
 
 @contextmanager
@@ -27,12 +26,3 @@ def workspace(owner: str, memory: bool = False) -> Iterator[Path]:
         yield folder
     finally:
         remove_tree(folder)
-
-
-def sweep(owner: str) -> int:
-    """Remove the folders of dead sessions of this owner; their number."""
-    found = (folder for place in (SHARED, Path(tempfile.gettempdir())) for folder in place.glob("overnight-*"))
-    left = [folder for folder in found if orphaned(folder.name, owner)]
-    for folder in left:
-        remove_tree(folder)
-    return len(left)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from agent.errors import EnvironmentProblem
 from agent.llm.client import is_loopback, normal_base_url
@@ -79,12 +78,12 @@ def beside_server(target: Target, memory: gpu.Memory) -> Target:
     return target if enough else dataclasses.replace(target, vram_gb=room)
 
 
+@dataclasses.dataclass(eq=False)
 class SharedExperiment(Experiment):
     """Runs on a GPU without other users: the model server sleeps, and no other process holds memory."""
 
-    def __init__(self, *given: Any, sleeper: SleepingServer | None = None, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self.sleeper, self._beside = sleeper, False  # whether vram_gb was lowered to fit beside the awake server
+    sleeper: SleepingServer | None = None
+    _beside: bool = False  # whether vram_gb was lowered to fit beside the awake server
 
     def measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
         """As ``Experiment.measure``; EnvironmentProblem or SandboxBroken also if the GPU is not free."""
@@ -98,9 +97,3 @@ class SharedExperiment(Experiment):
             self.sleeper.check_slept()
             self.sleeper.most_gb = max(self.sleeper.most_gb, run.peak_memory_gb or 0.0)
         return run
-
-    def _hardware(self) -> dict[str, str]:
-        """Also the GPU memory that a trial may use; the harness limits PyTorch to it."""
-        limit = self.target.vram_gb
-        bound = {} if limit is None or self.device.torch != "cuda" else {"OVERNIGHT_VRAM_GB": f"{limit:g}"}
-        return {**super()._hardware(), **bound}

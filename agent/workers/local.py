@@ -7,24 +7,29 @@ thread with a sandbox on this machine (``LocalWorkers``) or a task on a cluster 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from agent.errors import Interrupted
+from agent.errors import EnvironmentProblem, Interrupted
 from agent.trial.experiment import Experiment
 from agent.trial.order import Order
 from agent.types import Measurement, Progress
+from sandbox.types import SandboxBroken
 
 T = TypeVar("T")
 
 
-class Workers(Protocol):
+class Workers(ABC):
     """Makes runs, ``size`` of them at the same time."""
 
     size: int
     types: tuple[str, ...]  # of their devices
+
+    def __init__(self) -> None:
+        self._runs: list[Future[Measurement]] = []  # not all are done
 
     def start(self, order: Order, directory: Path, progress: Progress) -> Future[Measurement]:
         """Start a run and return at once.
@@ -35,16 +40,30 @@ class Workers(Protocol):
             progress: called from another thread.
 
         Returns:
-            A future with the measurement, or with an exception that ``Experiment.measure`` raises.
+            A future with the measurement, with ``Interrupted``, or with ``EnvironmentProblem``: the machine failed, not
+            the commit.
         """
-        ...
 
+        def measure() -> Measurement:
+            try:
+                return self._measure(order, directory, progress)
+            except (SandboxBroken, OSError) as error:
+                raise EnvironmentProblem(str(error)) from error
+
+        run = in_background(measure)
+        self._runs = [*(run for run in self._runs if not run.done()), run]
+        return run
+
+    @abstractmethod
+    def _measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
+        """Make a run, in a thread of its own. Errors: as ``Experiment.measure``."""
+
+    @abstractmethod
     def close(self) -> None:
         """Stop every run now (their futures raise ``Interrupted``) and wait until all processes are gone."""
-        ...
 
 
-class LocalWorkers:
+class LocalWorkers(Workers):
     """A thread for each run on this machine. A run waits until an experiment on a device of its type is free.
 
     Args:
@@ -53,17 +72,12 @@ class LocalWorkers:
     """
 
     def __init__(self, make: Callable[[Callable[[], bool]], Sequence[Experiment]], stop_now: Callable[[], bool]):
+        super().__init__()
         self._closing = threading.Event()
         self._free = list(make(lambda: self._closing.is_set() or stop_now()))
         self._freed = threading.Condition()
-        self._runs: list[Future[Measurement]] = []  # not all are done
         self.size = len(self._free)
         self.types = tuple(dict.fromkeys(experiment.device.type for experiment in self._free))
-
-    def start(self, order: Order, directory: Path, progress: Progress) -> Future[Measurement]:
-        run = in_background(lambda: self._measure(order, directory, progress))
-        self._runs = [*(run for run in self._runs if not run.done()), run]
-        return run
 
     def _measure(self, order: Order, directory: Path, progress: Progress) -> Measurement:
         experiment = self._take(order.on)

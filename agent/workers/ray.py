@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from agent.repo.repo import Repo
 from agent.trial.order import Order
 from agent.trial.outputs import CHECKPOINT
 from agent.types import Measurement, Progress
-from agent.workers.local import in_background
+from agent.workers.local import Workers
 from agent.workers.ray_node import (
     ACCELERATOR,
     PULSE,
@@ -42,7 +42,6 @@ from agent.workers.ray_node import (
 )
 from agent.workers.runtime import Workplace
 from sandbox.packages import install_command
-from sandbox.types import SandboxBroken
 
 GRACE = 20.0  # seconds in which a node should end a run itself
 PATIENCE = 60.0  # seconds without a free node until the session reports it
@@ -54,7 +53,7 @@ _START = (
 _TOKEN = "Its servers may ask for a token, as they do where ~/.ray/auth_token exists: then set RAY_AUTH_MODE=token."
 
 
-class RayWorkers:
+class RayWorkers(Workers):
     """A task for each run, and a thread that waits for it; tasks without a free node wait in Ray's queue.
 
     Args:
@@ -70,6 +69,7 @@ class RayWorkers:
     def __init__(self, address: str, size: int, place: Workplace, owner: str, stop_now: Callable[[], bool]):
         if size < 1:
             raise UsageError(f"--workers {size}: must be at least 1.")
+        super().__init__()
         self.size = size
         site = Site.of(place, owner)
         self._ray = ray = _connect(address, size, site)
@@ -90,14 +90,8 @@ class RayWorkers:
         repo, self._lock = Repo(place.target.folder), threading.Lock()
         self._tree = lru_cache(maxsize=4 * size)(lambda commit: ray.put(repo.tree(commit)))
         self._keys = itertools.count()
-        self._runs: list[Future[Measurement]] = []  # not all are done
         self._warm = False
         self._stop_now, self._end = stop_now, math.inf  # moment at which a node should have ended its run
-
-    def start(self, order: Order, directory: Path, progress: Progress) -> Future[Measurement]:
-        run = in_background(lambda: self._measure(order, directory, progress))
-        self._runs = [*(run for run in self._runs if not run.done()), run]
-        return run
 
     def close(self) -> None:
         self._end = time.monotonic() + GRACE
@@ -108,22 +102,19 @@ class RayWorkers:
         """Pass on the reports of a task until it ends, then write its files."""
         errors, key, node, patience = self._ray.exceptions, next(self._keys), "", time.monotonic() + PATIENCE
         reference = self._submit(order, directory, key)
-        result: Measurement | Exception
+        measured: Measurement
         while True:
             try:
-                result, files = self._ray.get(reference, timeout=PULSE)
+                measured, files = self._ray.get(reference, timeout=PULSE)
                 write_files(files, directory)
+                return measured
             except errors.GetTimeoutError:
                 pass
             except errors.RayTaskError as error:
                 raise _task_problem(error, errors.RayError) from None
             except errors.RayError as error:
                 lost = f"{node or 'a node'} was lost with its run: {type(error).__name__}, {_first_line(error)}"
-                raise SandboxBroken(lost) if self._end == math.inf else Interrupted from None
-            else:
-                if isinstance(result, Exception):
-                    raise result
-                return result
+                raise EnvironmentProblem(lost) if self._end == math.inf else Interrupted from None
             if report := self._report(key):
                 node, phase, info = report
                 self._warm_up_others()
@@ -147,7 +138,7 @@ class RayWorkers:
                 tree = self._tree(order.commit)
             return task.remote(self._site, order, tree, self._data, files, self._exchange, key)
         except self._ray.exceptions.RayError as error:
-            raise SandboxBroken(f"Ray accepted no task: {_first_line(error)}") from None
+            raise EnvironmentProblem(f"Ray accepted no task: {_first_line(error)}") from None
 
     def _report(self, key: int) -> Report | None:
         """The latest report of a run, unless it was read before. Its next report is answered with whether to stop."""

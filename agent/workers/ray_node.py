@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import agent
-from agent.errors import EnvironmentProblem, Interrupted, UsageError
+from agent.errors import EnvironmentProblem, UsageError
 from agent.repo.repo import Tree
 from agent.settings import Settings
 from agent.target import Target
@@ -23,7 +23,7 @@ from agent.trial.experiment import Experiment
 from agent.trial.mounts import check_mounts
 from agent.trial.order import Order
 from agent.trial.trusted_target import Data, trusted_target
-from agent.trial.workspace import sweep, workspace
+from agent.trial.workspace import workspace
 from agent.types import Measurement, Progress
 from agent.workers.gpu_sharing import SharedExperiment
 from agent.workers.runtime import Workplace
@@ -140,24 +140,22 @@ def warm_up(site: Site, data: list[Any]) -> None:
 
 def on_node(
     site: Site, order: Order, tree: Tree, data: list[Any], files: Files, exchange: Any, key: int
-) -> tuple[Measurement | Exception, Files]:
-    """Make one run here; return how it ended, and its files.
+) -> tuple[Measurement, Files]:
+    """Make one run here; return its files, too. ``data`` holds a reference, read only if this node lacks the data.
 
-    ``data`` holds a reference, which is read only if this node lacks the data.
+    Raises:
+        EnvironmentProblem: this node failed, not the commit.
+        Interrupted: the session wants the run to end.
     """
     ray = importlib.import_module("ray")
     node = f"{socket.gethostname()} (Ray node {ray.get_runtime_context().get_node_id()[:8]})"
     try:
         with _connected(exchange, key, node) as (progress, stop_now), workspace(site.owner) as directory:
             write_files(files, directory)
-            measured = experiment_at(site, tree, lambda: ray.get(data[0]), stop_now).measure(order, directory, progress)
-            return measured, read_files(directory)
-    except Interrupted as error:
-        return error, {}
-    except (EnvironmentProblem, UsageError, SandboxUnavailable) as error:
-        return EnvironmentProblem(f"{node}: {error}"), {}
-    except (SandboxBroken, OSError) as error:
-        return SandboxBroken(f"{node}: {error}"), {}
+            experiment = experiment_at(site, tree, lambda: ray.get(data[0]), stop_now)
+            return experiment.measure(order, directory, progress), read_files(directory)
+    except (EnvironmentProblem, UsageError, SandboxUnavailable, SandboxBroken, OSError) as error:
+        raise EnvironmentProblem(f"{node}: {error}") from None
 
 
 def experiment_at(site: Site, tree: Tree, fetch: Callable[[], Files], stop_now: Callable[[], bool]) -> Experiment:
@@ -183,7 +181,6 @@ def _prepare(site: Site, fetch: Callable[[], Files]) -> tuple[Sandbox, Data | No
         raise EnvironmentProblem(f"the sandbox {sandbox.name} does not guarantee here: {words}.")
     if site.owner not in _swept:
         sandbox.sweep(site.owner)
-        sweep(site.owner)
         _swept.add(site.owner)
     if not site.data[0]:
         return sandbox, None

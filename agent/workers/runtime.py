@@ -17,7 +17,6 @@ from agent.target import Target, load_target, parse_budget
 from agent.trial.experiment import COMPILED, Experiment, interpreter_of
 from agent.trial.mounts import check_mounts
 from agent.trial.trusted_target import Data, prepare
-from agent.trial.workspace import sweep
 from agent.trust import is_trusted
 from agent.workers.gpu_sharing import SharedExperiment
 from agent.workers.local import LocalWorkers, Workers
@@ -65,7 +64,6 @@ class Workplace:
                 )
             self.sleeper.stop = stop_now
         self.sandbox.sweep(owner)
-        sweep(owner)
         return [  # a Repo is not thread-safe
             SharedExperiment(
                 Repo(self.target.folder).tree,

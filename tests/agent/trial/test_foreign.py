@@ -169,7 +169,6 @@ def test_smoke_test_and_run_share_the_mounts(tmp_path: Path) -> None:
     experiment = Experiment(repo.tree, load_target(folder)[0], make_sandbox("process"), device, "test")
     order = Order(0, repo.head(), "screen", 1, "run", smoke=30.0)
     run = experiment.measure(order, tmp_path / "run", lambda _phase, _info: None)
-    repo.close()
     assert (run.status, run.value) == ("ok", 5.0), run.reason
     assert "smoke" in run.seconds
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import EnvironmentProblem
-from agent.trial.workspace import sweep, workspace
+from agent.trial.workspace import workspace
+from sandbox.local import sweep_folders
 
 HOLD = """
 import os, signal
@@ -29,12 +30,12 @@ def test_sweep_removes_folders_of_killed_process(tmp_path: Path, monkeypatch: py
     assert process.stdout is not None
     folders = [Path(word) for word in process.stdout.readline().split()]
     assert [folder.is_dir() for folder in folders] == [True, True]
-    assert sweep("night") == 0, "the process still runs"
+    assert sweep_folders("night") == 0, "the process still runs"
     process.send_signal(signal.SIGKILL)
     process.communicate()
     with workspace("night") as mine:
-        assert sweep("another") == 0
-        assert sweep("night") == 2
+        assert sweep_folders("another") == 0
+        assert sweep_folders("night") == 2
         assert mine.is_dir()
     assert [folder.exists() for folder in (*folders, mine)] == [False, False, False]
 

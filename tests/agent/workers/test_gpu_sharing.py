@@ -228,7 +228,7 @@ def test_trial_receives_its_gpu_memory_limit(tmp_path: Path, device: Device, lim
     target = replace(load_target(make_bowl(tmp_path / "target"))[0], vram_gb=48.5)
     repo = Repo(target.folder)
     experiment = SharedExperiment(repo.tree, target, make_sandbox("process"), device, "x")
-    assert experiment._hardware().get("OVERNIGHT_VRAM_GB") == limit
+    assert experiment._base(tmp_path).env.get("OVERNIGHT_VRAM_GB") == limit
 
 
 def test_several_workers_refuse_a_sleeping_server(
