@@ -13,10 +13,11 @@ from agent.ledger.state import fold
 from agent.replay.progress import ReplayProgress
 from agent.replay.replay import prepare
 from agent.replay.run import run
+from agent.replay.shown import page
 from agent.replay.shown import terminal as drawn
-from agent.replay.shown import write
 from agent.replay.view import shown_of
 from agent.review.data.night import night_of
+from agent.review.report.html import write_page
 from agent.review.report.report import write_report
 from agent.review.terminal.log import log_table
 from agent.review.terminal.status import status_panel
@@ -43,12 +44,12 @@ def replayed(tag: str, runs: Path) -> RenderableType:
     replay = prepare(runs, print, tag)
     result = run(replay, ReplayProgress(Console(stderr=True), replay.plan.metric, replay.cost.runs))
     shown = shown_of(result)
-    write(shown, replay.directory.path / "replay.html")
+    write_page(replay.directory.path / "replay.html", page(shown))
     return drawn(shown)
 
 
 def main() -> int:
-    from browser import Browser
+    from browser import Browser  # type: ignore[import-not-found]  # of the tests
 
     directory = Path(sys.argv[1]).resolve()
     tag = directory.name
