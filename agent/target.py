@@ -22,8 +22,13 @@ from agent.types import Goal
 
 BudgetKind = Literal["seconds", "steps", "tokens"]
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+Count = Annotated[int, Meta(gt=0)]
 Words = tuple[Annotated[str, Meta(min_length=1)], ...]
 
+_MUST_BE: Mapping[Any, str] = {
+    str: "a string", Words: "a list of strings", Count: "a whole number above 0", Positive: "a finite number above 0",
+    Positive | None: "a finite number above 0",
+}  # fmt: skip
 LEAVING_SECONDS = 5.0  # allowed beyond the budget, for saving the model and exiting
 
 TARGET_KEYS = {  # table: its keys; None: another module checks the keys
@@ -88,7 +93,7 @@ class Target:
     memory_gb: Positive = 8.0
     vram_gb: Positive | None = None
     disk_gb: Positive = 4.0
-    processes: Annotated[int, Meta(gt=0)] = 512
+    processes: Count = 512
     data: Mapping[str, Any] = field(default_factory=dict)
     mounts: Words = ()  # host directories that a foreign target reads, mounted read-only
     has_block: bool = False  # whether there are [[hyperparameters]]
@@ -147,7 +152,7 @@ def _target(folder: Path, tables: Mapping[str, Any]) -> Target:
     values |= _typed(f"{path}, [limits]", tables.get("limits", {}), hints)
     for key in ("editable", "train"):
         if not values.get(key):
-            raise UsageError(f"{where}: {key} is missing.")
+            raise UsageError(f"{where}: {key} is {'empty' if key in values else 'missing'}.")
     if values.get("python"):  # absolute, with its links: an environment is found by the link that was started
         values["python"] = os.path.abspath(folder / Path(values["python"]).expanduser())  # noqa: PTH100
     target = Target(
@@ -162,12 +167,14 @@ def _typed(where: str, table: Mapping[str, Any], hints: Mapping[str, Any]) -> di
     """The values of a table. Raises ``UsageError`` for a value that its hint does not allow."""
     found = {}
     for key, value in table.items():
-        if get_origin(hints[key]) is Literal:
-            check_choice(str(value), get_args(hints[key]), f"{where}: {key}")
+        choices = get_args(hints[key]) if get_origin(hints[key]) is Literal else ()
+        if choices and isinstance(value, str):
+            check_choice(value, choices, f"{where}: {key}")
         try:
             found[key] = msgspec.convert(value, hints[key])
-        except msgspec.ValidationError as error:
-            raise UsageError(f"{where}: {key} = {value!r}: {error}.") from None
+        except msgspec.ValidationError:
+            wanted = f"one of {', '.join(choices)}" if choices else _MUST_BE[hints[key]]
+            raise UsageError(f"{where}: {key} must be {wanted}, not {value!r}.") from None
     return found
 
 
@@ -203,13 +210,13 @@ def _check_pattern(pattern: str, where: str) -> None:
 
 
 def _budget(where: str, table: Mapping[str, Any]) -> Budget:
-    hints = get_type_hints(Budget, include_extras=True)
-    bounds = _typed(where, table, {**dict.fromkeys(get_args(BudgetKind), Positive), **hints})
-    kinds = [kind for kind in get_args(BudgetKind) if kind in bounds]
+    kinds = [kind for kind in get_args(BudgetKind) if kind in table]
     if len(kinds) != 1:
         raise UsageError(
             f"{where}: set exactly one of seconds, steps and tokens (found: {', '.join(kinds) or 'none'})."
         )
+    hints = get_type_hints(Budget, include_extras=True)
+    bounds = _typed(where, table, {**dict.fromkeys(get_args(BudgetKind), Positive), **hints})
     kind, amount = kinds[0], bounds.pop(kinds[0])
     if kind == "seconds" and "wall_seconds" in bounds:
         raise UsageError(f"{where}: wall_seconds bounds a budget of steps or tokens. Remove it beside seconds.")

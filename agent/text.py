@@ -59,6 +59,11 @@ def line(text: str, width: int = 0) -> str:
     return text if not width or len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
+def without_password(text: str) -> str:
+    """Return ``text`` without user and password in its URLs."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
 def safe(text: str, style: str = "", width: int = 0) -> Text:
     """Return ``line`` for Rich, which does not read it as markup."""
     return Text(line(text, width), style=style, overflow="ellipsis")

@@ -40,11 +40,6 @@ def resume(tag: str, runs: str, **changes: Any) -> int:
     if nothing := _nothing_left(directory, state, settings, changes):
         say(nothing)
         return 0
-    before = settings["run"]
-    changed = {name: value for name, value in changes.items() if value != before.get(name)}
-    if changed:
-        words = (f"{name} from {before.get(name, 'unset')} to {value}" for name, value in changed.items())
-        say(f"changed settings: {'; '.join(words)}")
     setup.resume(Path(runs), tag, changes, live_view(), say)
     return finish(directory)
 

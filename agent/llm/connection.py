@@ -22,6 +22,7 @@ from urllib.request import (  # type: ignore[attr-defined]
 from agent.errors import ModelMisconfigured
 from agent.llm.api_keys import scrub
 from agent.llm.error_bodies import ErrorBody, read_error
+from agent.text import without_password
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -60,8 +61,7 @@ class Proxy(NamedTuple):
     variable: str  # environment variable that holds the URL
 
     def __str__(self) -> str:
-        shown = re.sub(r"//[^/@]*@", "//", self.url).rstrip("/")  # without user and password
-        return f"the proxy {shown} of {self.variable}"
+        return f"the proxy {without_password(self.url).rstrip('/')} of {self.variable}"
 
 
 class Connection:

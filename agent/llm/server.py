@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -64,8 +65,9 @@ class ServerSupervisor:
         with self.control.held():
             try:
                 self._keep_running()
-            finally:
+            except (KeyboardInterrupt, SystemExit):
                 self.say("the model server has ended")
+                raise
 
     def _keep_running(self) -> NoReturn:
         quick = 0
@@ -121,6 +123,10 @@ class ServerSupervisor:
             )  # fmt: skip
         try:
             yield process
+        except (KeyboardInterrupt, SystemExit):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a second one would leave the server behind
+                signal.signal(number, signal.SIG_IGN)
+            raise
         finally:
             process.terminate()
             process.wait()

@@ -121,7 +121,7 @@ def _begin(ledger: Ledger, event: SessionStarted, directory: RunDirectory) -> No
         return
     state = ledger.state
     if different := [name for name in IDENTITY if getattr(state.session, name) != getattr(event, name)]:
-        found = f"{directory.path} holds a {state.session.kind} with other {' and '.join(different)}"
+        found = f"{directory.path} holds a {state.session.kind or 'session'} with other {' and '.join(different)}"
         raise UsageError(f"{found}. Name a new one: --name NAME.")
     ledger.append(Resumed(attempt=state.resumed + 1))
     for started in state.started:

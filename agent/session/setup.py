@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from agent.session.stacked_edits import StackedEdits
 from agent.session.stopping import EndOfNight
 from agent.session.trial_judge import TrialJudge
 from agent.settings import Settings, check_own_run, make_settings, smoke_seconds
+from agent.text import without_password
 from agent.trial.seeds import session_seed
 from agent.trust import trust_run
 from agent.workers.local import Workers
@@ -152,7 +153,11 @@ def resume(
         directory.forget_stop()
         stopper = Stopper(directory)
         with closing(find_workers(parts, str(directory.path.resolve()), stopper.now)) as workers:
-            changed = changes_of(ledger.state, parts, directory, before, changes)
+            now = lasting(settings)
+            new = {name: now[name] for name in changes if now[name] != before.get(name)}
+            if new:
+                say(f"changed settings: {_in_words(before, new)}")
+            changed = changes_of(ledger.state, parts, directory, new)
             ledger.append(Resumed(attempt=ledger.state.resumed + 1, changes=changed or UNSET))
             approve(directory, ledger.state)
             run(parts, workers, stopper, ledger, view)
@@ -182,14 +187,17 @@ def check_same(state: State, parts: Parts) -> None:
         )
 
 
-def changes_of(
-    state: State, parts: Parts, directory: RunDirectory, before: Mapping[str, Any], given: Iterable[str]
-) -> dict[str, Any]:
-    """The changes that a resume records: fields of the session event, and ``settings`` that differ from run.toml."""
+def _in_words(before: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    shown = ((name, before.get(name), value) for name, value in new.items())
+    words = (f"{name} from {'unset' if old in (None, '') else old} to {value}" for name, old, value in shown)
+    return without_password("; ".join(words))
+
+
+def changes_of(state: State, parts: Parts, directory: RunDirectory, new: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes that a resume records: fields of the session event, and the ``new`` settings beside earlier ones."""
     old, now = state.session, session_event(parts, directory)
     changed = {name: getattr(now, name) for name in CHANGEABLE if getattr(now, name) != getattr(old, name)}
-    settings = lasting(parts.settings)
-    if new := {name: settings[name] for name in given if settings[name] != before.get(name)}:
+    if new:
         changed["settings"] = {**state.settings, **new}
     return changed
 

@@ -1,16 +1,17 @@
 """Stands in for the executable of vLLM: ``serve MODEL …`` answers at once on ``--port``, as ``openai_server`` does.
 
 The folder in the variable STAND_IN says what it does: of the files there, ``broken`` lets it die before it answers and
-``dying`` soon after its first answer, ``silent`` lets it never answer, ``corrupt`` lets it answer the canary otherwise
-after waking (only of one start if the file says ``once``), and ``leak`` lets it hold as many MiB more as the file says
-at each sleep. The folder ``replies`` holds its replies. It writes down there how it was started, and what it has
-started: a process of its own that detaches itself, as an engine might.
+``dying`` soon after its first answer, ``silent`` lets it never answer, ``slow`` lets it end 3 s after SIGTERM,
+``corrupt`` lets it answer the canary otherwise after waking (only of one start if the file says ``once``), and ``leak``
+lets it hold as many MiB more as the file says at each sleep. The folder ``replies`` holds its replies. It writes down
+there how it was started, and what it has started: a process of its own that detaches itself, as an engine might.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -33,6 +34,8 @@ def main() -> None:
     part = folder / "part"
     part.write_text(json.dumps(started))
     part.rename(folder / f"started-{len(list(folder.glob('started-*')))}.json")
+    if (folder / "slow").exists():
+        signal.signal(signal.SIGTERM, lambda *_: end_slowly(folder))
     if (folder / "silent").exists():
         time.sleep(600)
     name = words[words.index("--served-model-name") + 1]
@@ -58,6 +61,12 @@ def leak(folder: Path, held: list[float], pid: int) -> None:
     """Write what nvidia-smi lists, with more memory at each sleep."""
     (folder / "held").write_text(f"{pid}, {held[0]:.0f}\n")
     held[0] += float((folder / "leak").read_text())
+
+
+def end_slowly(folder: Path) -> None:
+    (folder / "ending").touch()
+    time.sleep(3)
+    os._exit(0)
 
 
 def die_once_seen(server: OpenAIServer) -> None:

@@ -89,7 +89,8 @@ class CodeProposer(Proposer):
                 kind = "loop" if loop else "repeat" if problem.repeats else "repair"
                 following = talk.next_round(kind, problem, reply)
                 if following is None:
-                    reason = f"{problem.reason}; {loop}" if loop else problem.reason
+                    first, *quoted = problem.reason.split("\n")
+                    reason = "\n".join([f"{first}; {loop}" if loop else first, *quoted])
                     ending = {"ending": problem.ending, "reason": reason, "form": problem.form, "loop": loop}
                     return self._proposal(talk, reply, diff="", **ending)
                 reply = following

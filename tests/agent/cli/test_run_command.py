@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -146,6 +147,21 @@ def test_resume_names_changed_settings(target: Path, capsys: pytest.CaptureFixtu
     assert main(["resume", "night", "--runs", str(target.parent / "runs"), *words]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("changed settings: ")]
     assert lines == ["changed settings: trials from 1 to 2; hours from unset to 3.0"]
+
+
+def test_resume_names_no_change_that_is_refused_or_secret(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options(target, "--proposer", "cma-es")) == 0
+    resume = ["resume", "night", "--runs", str(target.parent / "runs"), "--trials", "2"]
+    capsys.readouterr()
+    assert main([*resume, "--policy", "bogus"]) == 2
+    assert "changed settings" not in capsys.readouterr().err
+    relative = os.path.relpath(target)
+    assert main([*resume, "--target", relative, "--llm-base-url", "http://user:secret@127.0.0.1:9/v1"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("changed settings: ")]
+    assert len(lines) == 1
+    assert "target" not in lines[0]
+    assert "http://127.0.0.1:9/v1" in lines[0]
+    assert "secret" not in lines[0]
 
 
 def test_prepare_without_data_is_no_error(target: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,18 @@ def test_ctrl_c_stops_a_loading_server(place: Place) -> None:
     assert not [pid for pid in place.pids() if alive(pid)]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_leaves_no_server(place: Place, number: int) -> None:
+    (place.folder / "slow").touch()
+    command = place.start()
+    place.await_output(command, "answers")
+    command.send_signal(number)
+    wait_for((place.folder / "ending").exists, "the server is asked to end")
+    command.send_signal(number)
+    command.wait(PROGRAM_SECONDS)
+    assert not [pid for pid in place.pids() if alive(pid)]
+
+
 def test_server_ends_when_its_command_is_killed(place: Place) -> None:
     command = place.start()
     place.await_output(command, "answers")

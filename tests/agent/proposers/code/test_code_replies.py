@@ -101,6 +101,7 @@ def test_equal_replies_are_noticed_in_the_second_trial() -> None:
     second, model = ask([LOST] * 9, after(first), repairs=1)
     assert "trial 1" in second.loop
     assert len(model.requests) == 2
+    assert second.loop in second.reason.partition("\n")[0], "views of one line show the first"
 
 
 def test_equal_reply_that_applies_is_used() -> None:
