@@ -154,8 +154,8 @@ class RayWorkers(Workers):
         with self._lock:
             cold = 0 if self._warm else self.size - sum(not run.done() for run in self._runs)
             self._warm = True
-        for _ in range(cold):
-            self._warm_up.remote(self._site, self._data)
+        for process in range(cold):
+            self._warm_up.remote(self._site, self._data, self._exchange, process, cold)
 
 
 def _connect(address: str, size: int, site: Site) -> Any:

@@ -33,7 +33,8 @@ from sandbox.processor import processors
 from sandbox.types import Device, Guarantee, Sandbox, SandboxBroken, SandboxUnavailable
 
 PULSE = 1.0  # seconds between messages of a node and the session
-WARM = 10.0  # seconds in which Ray should start the other processes
+MEETING = 5.0  # seconds that a warm process waits for the next one
+LOOK = 0.25  # seconds between its checks
 ACCELERATOR = "accelerator_type:"  # prefix of the Ray resource that names the type of a node's GPUs
 
 _swept: set[str] = set()  # owners; what their earlier processes left was removed
@@ -82,6 +83,9 @@ class Exchange:
     def __init__(self) -> None:
         self._latest: dict[int, Report] = {}
         self._stop = False
+        self._warm: set[int] = set()
+        self._last_arrival = 0.0
+        self._all_warm = False
 
     def report(self, key: int, node: str, phase: str, info: Mapping[str, Any]) -> bool:
         """Called by a node for one run. Returns whether the run must end now."""
@@ -92,6 +96,14 @@ class Exchange:
         """Called by the session for one run. Returns its latest report; None without one since the last call."""
         self._stop = stop
         return self._latest.pop(key, None)
+
+    def all_warm(self, process: int, count: int) -> bool:
+        """Called by a warm process. Whether all ``count`` are warm, or none has arrived for ``MEETING`` seconds."""
+        if process not in self._warm:
+            self._warm.add(process)
+            self._last_arrival = time.monotonic()
+        self._all_warm |= len(self._warm) >= count or time.monotonic() - self._last_arrival > MEETING
+        return self._all_warm
 
 
 @contextmanager
@@ -127,15 +139,16 @@ def _connected(exchange: Any, key: int, node: str) -> Iterator[tuple[Progress, C
         thread.join()
 
 
-def warm_up(site: Site, data: list[Any]) -> None:
+def warm_up(site: Site, data: list[Any], exchange: Any, process: int, count: int) -> None:
     """Start a process, import what a run needs and fetch the data, so that no run waits for them.
 
-    The task holds its slot for ``WARM`` seconds: otherwise one process would serve all these tasks in turn.
+    The task holds its slot until all ``count`` have one: otherwise one process would serve all these tasks in turn.
     """
     ray = importlib.import_module("ray")
     with suppress(Exception):  # the first run here reports the problem
         _prepare(site, lambda: ray.get(data[0]))
-    time.sleep(WARM)
+    while not ray.get(exchange.all_warm.remote(process, count)):
+        time.sleep(LOOK)
 
 
 def on_node(

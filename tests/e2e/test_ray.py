@@ -41,7 +41,9 @@ from sandbox.types import Device
 
 SLOW = TRAIN.replace("\nnoise =", "import time\n\ntime.sleep(2)\nnoise =")
 HELD = SLOW.replace(  # every trial but the baseline trains until the file GO exists
-    "time.sleep(2)", "import pathlib\n\nwhile RATE != 0.01 and not pathlib.Path(GO).exists():\n    time.sleep(0.1)"
+    "time.sleep(2)",
+    "import os, pathlib\n\nif RATE != 0.01:\n    pathlib.Path(GO + str(os.getpid())).touch()\n"
+    "while RATE != 0.01 and not pathlib.Path(GO).exists():\n    time.sleep(0.1)",
 )
 ENDLESS = ("\nimport ", "\nimport time\n\ntime.sleep(600)\nimport ")  # an edit
 FAST = {"proposer": "cma-es", "sandbox": "process", "device": "cpu", "threads": 1, "policy": "greedy", "seed": 3}
@@ -133,10 +135,9 @@ def measured(directory: RunDirectory) -> int:
     return sum(isinstance(event, Measured) for event in read(directory.ledger)) if directory.ledger.exists() else 0
 
 
-def all_at_work(directory: RunDirectory, nodes: int) -> bool:
-    """Whether a trial has been running on every node for some seconds."""
-    begun = {event.trace: event for event in state_of(directory).started}
-    return len(begun) == nodes and all(e.trial and time.time() - e.time > 4 for e in begun.values())
+def training(folder: Path) -> int:
+    """Number of ``HELD`` trials that train for some seconds, so that their nodes have reported them."""
+    return sum(time.time() - file.stat().st_mtime > 4 for file in folder.glob("go*"))
 
 
 def values(directory: RunDirectory) -> dict[tuple[str, int], float | None]:
@@ -151,7 +152,7 @@ def test_lost_node_costs_no_trial(nodes: Nodes, tmp_path: Path) -> None:
     process = begin(
         target, tmp_path / "runs", trials=8, calibrate=3, workers=3, budget="5steps", ray_address=nodes.address
     )
-    wait_for(lambda: all_at_work(directory, 3) or process.poll() is not None, "three trials", budgets.SESSION_SECONDS)
+    wait_for(lambda: training(tmp_path) == 3 or process.poll() is not None, "three trials", budgets.SESSION_SECONDS)
     nodes.lose()
     go.touch()  # until now, every trial is running
     end(process)
