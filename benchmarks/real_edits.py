@@ -35,7 +35,7 @@ from agent.proposers.ideas.bank import Idea, load_bank
 from agent.settings import make_settings
 from agent.trial.seeds import session_seed
 from agent.workers.runtime import workplace
-from benchmarks.peeking import reads
+from benchmarks.look_ahead import reads
 from nanogpt_target import harness, scorer  # noqa: F401
 from nanogpt_target.look_ahead import CUTS, LN2
 from nanogpt_target.prepare import release, stage_before

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import ONE_THREAD, MakeCode
 
-from benchmarks.peeking import reads
+from benchmarks.look_ahead import reads
 from nanogpt_target import __main__ as once
 from nanogpt_target.channel import ModelSide, Rejected, ScorerSide, make_files
 from nanogpt_target.look_ahead import CUTS, SUSPECTS, draw
@@ -402,7 +402,7 @@ def test_truncated_channel_file_has_no_value(
     assert found["value"] is None
 
 
-PEEK = """import torch
+LOOKS_AHEAD = """import torch
 
 def load(checkpoint, device):
     def model(ids):
@@ -414,7 +414,7 @@ def load(checkpoint, device):
 
 
 def test_model_process_with_look_ahead_is_invalid(code_with: MakeCode, prepared: Prepared, trained: Path) -> None:
-    found = scored(code_with(PEEK), prepared, trained)
+    found = scored(code_with(LOOKS_AHEAD), prepared, trained)
     assert (found["status"], found["value"]) == ("invalid", None)
     assert str(found["reason"]).startswith("looks ahead")
 

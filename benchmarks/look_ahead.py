@@ -1,6 +1,6 @@
 """The largest gain of look-ahead that the scorer does not detect.
 
-    python -m benchmarks.peeking [--draws 10] [--tokens 200000]
+    python -m benchmarks.look_ahead [--draws 10] [--tokens 200000]
 
 Two models of the preset demo are trained. One of them then uses the next token in the two ways that are hardest to
 detect: rarely, at the targets with the highest entropy; and everywhere, but little, hidden by added noise. Each variant
@@ -108,7 +108,7 @@ def little(model: Model, nudge: float, noise: float, seed: int) -> Model:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peeking")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.look_ahead")
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=200_000)
     given = parser.parse_args()
