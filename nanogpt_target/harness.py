@@ -53,6 +53,11 @@ def fast_bf16(device: torch.device) -> bool:
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
+def memory_share(limit: float, total: int) -> float:
+    """``limit`` (in units of 2**30 bytes) as a share of a GPU with ``total`` bytes, for PyTorch's allocator."""
+    return min(1.0, limit * 2**30 / total)
+
+
 class Run:
     """One training run. ``train.py`` reads ``meta``, ``device``, ``progress``, ``training`` and ``step``."""
 
@@ -80,7 +85,7 @@ class Run:
             if limit := os.environ.get("OVERNIGHT_VRAM_GB"):
                 # An edit can evade this limit; honest code gets an error that names the requested size.
                 total = torch.cuda.get_device_properties(self.device).total_memory
-                torch.cuda.set_per_process_memory_fraction(min(1.0, float(limit) * 2**30 / total))
+                torch.cuda.set_per_process_memory_fraction(memory_share(float(limit), total))
         if (compiled := self._data / COMPILED).exists():  # an edited model compiles only its changes
             torch.compiler.load_cache_artifacts(compiled.read_bytes())
         self.step = self.tokens = 0

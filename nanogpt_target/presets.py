@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tomllib
@@ -38,7 +37,7 @@ def write_target(preset: str, directory: Path) -> list[Path]:
     text = (PACKAGE / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
     source = (PACKAGE / "train.py").read_text(encoding="utf-8")
     for name, value in tomllib.loads(text)["preset"].items():
-        source = assign(source, name, json.dumps(value))
+        source = assign(source, name, f'"{value}"' if isinstance(value, str) else str(value))
     written = {"train.py": source, "target.toml": text.split("[preset]")[0].rstrip() + "\n", "README.md": README}
     directory.mkdir(parents=True, exist_ok=True)
     for file, content in written.items():

@@ -57,13 +57,13 @@ def write_bounded(read: Callable[[int], bytes], destination: Path, limit: int) -
     """Copy up to ``limit`` bytes from ``read`` into a new file.
 
     Raises:
-        Dropped: there are more bytes.
+        Dropped: there are more bytes, or ``read`` fails.
         SandboxBroken: the host cannot copy the file.
     """
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with destination.open("wb") as file:
-            while block := read(CHUNK):
+            while block := _block(read):
                 if file.tell() + len(block) > limit:
                     raise Dropped(f"over {limit} bytes")
                 file.write(block)
@@ -72,6 +72,13 @@ def write_bounded(read: Callable[[int], bytes], destination: Path, limit: int) -
         if isinstance(error, OSError):
             raise SandboxBroken(f"cannot write {destination}: {error.strerror}; free some space") from error
         raise
+
+
+def _block(read: Callable[[int], bytes]) -> bytes:
+    try:
+        return read(CHUNK)
+    except OSError as error:  # of the job's file, not of the host's disk
+        raise Dropped(f"cannot be read ({error.strerror})") from error
 
 
 def _copy(folder: int, item: Collect, destination: Path) -> bool:

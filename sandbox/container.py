@@ -79,7 +79,7 @@ class ContainerRunning:
         if self._outcome is None:
             self._await_end()
             report = self._report or self._lost()
-            problems: list[str] = report["problems"]
+            problems: list[str] = list(report["problems"])
             try:
                 out_of_memory = self._out_of_memory()
                 collected = self._collect(report["found"], problems)

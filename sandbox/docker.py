@@ -139,12 +139,12 @@ class DockerSandbox:
     def _stdlib(self, names: tuple[str, ...]) -> Path:
         """The image's standard library without sources and these names."""
         copy, image = (_HERE / "stdlib.py").read_text(), self._api.inspect_image(self.image)["Id"]
-        return layout.cached(f"{image} {names}", lambda folder: self._run(copy, "{code}", *names, folder=folder))
+        return layout.cached(f"{image} {names}", lambda to: self._run(copy, "{code}", *names, folder=to, writable=True))
 
-    def _run(self, program: str, *arguments: str, folder: Path | None = None) -> list[str]:
-        """The lines that a trusted Python program prints in the image; it may write to ``folder``, its {code}."""
+    def _run(self, program: str, *arguments: str, folder: Path | None = None, writable: bool = False) -> list[str]:
+        """The lines that a trusted Python program prints in the image. ``folder``: its {code}."""
         with tempfile.TemporaryDirectory(prefix="overnight-") as empty:
-            mount = Mount(folder or Path(empty), readonly=folder is None)
+            mount = Mount(folder or Path(empty), readonly=not writable)
             mount.source.chmod(0o755 if mount.readonly else 0o777)
             running = self._start(Job(("{python}", "-c", program, *arguments), {"code": mount}, "code"), [], None)
             lines: list[str] = []

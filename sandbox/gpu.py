@@ -112,7 +112,7 @@ def check_free(device: Device, needed_gb: float | None = None) -> None:
         if now.free_gb >= needed - SLACK_GB:
             return
         if time.monotonic() > deadline:
-            who = [f"{name} (process {pid}, {held or 0:.0f} MiB)" for pid, name, held in _processes(device)]
+            who = [f"{name} (process {pid}, {held or 0:.0f} MiB)" for pid, name, held in _processes(device, names=True)]
             raise SandboxBroken(
                 f"{now.free_gb:.1f} of the GPU's {now.total_gb:.1f} GB are free, and a trial may use {needed:.1f}. "
                 f"{'Held by ' + ', '.join(who) if who else 'no process is listed that holds the rest'}: "
@@ -182,16 +182,23 @@ class MemoryWatch:
         return found
 
 
-def _processes(device: Device) -> list[tuple[int, str, float | None]]:
-    """Id, name and MiB of each process on a GPU; None where the driver's tool does not report the memory."""
+def _processes(device: Device, names: bool = False) -> list[tuple[int, str, float | None]]:
+    """Id, name and MiB of each process on a GPU; None where the driver's tool does not report the memory.
+
+    A process chooses its own name, and could forge lines with it: ``names`` is for messages, never for limits.
+    """
     if device.kind == "rocm":
         return amd.processes(device)
-    found = []  # the name comes last: the process itself chooses it
-    for line in _query(device, "compute-apps=pid,used_memory,process_name").splitlines():
+    found = []
+    for line in _query(device, f"compute-apps=pid,used_memory{',process_name' if names else ''}").splitlines():
         pid, held, name = [*line.split(", ", 2), "", ""][:3]
-        if pid.isdigit():
-            found.append((int(pid), Path(name).name, float(held) if held.isdigit() else None))
+        if _is_number(pid):
+            found.append((int(pid), Path(name).name, float(held) if _is_number(held) else None))
     return found
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _listed_gb(device: Device, root: int) -> float | None:

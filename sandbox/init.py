@@ -195,7 +195,7 @@ def main() -> None:
     relay = Relay(config["output"])
     status, gone = follow(child, output, wake, relay)
     problems: list[str] = []
-    if status is not None and (left := others()):
+    if status is not None and (left := others()) > 0:
         problems.append(f"left {left} processes behind; killed")
     if not kill_all(10) or gone:
         os._exit(1)  # the end of process 1 ends the container

@@ -31,7 +31,7 @@ def find_interpreter(path: str) -> Interpreter:
     """
     try:
         done = subprocess.run([path, "-I", "-c", _FOLDERS], capture_output=True, text=True, timeout=SECONDS)
-        found = [folder for folder in json.loads(done.stdout) if Path(folder).is_dir()]
+        found = [folder for folder in json.loads(done.stdout) if os.path.isdir(folder)]  # noqa: PTH112
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise ValueError(f"no Python that starts ({error})") from None
     real = [os.path.realpath(folder) for folder in found]

@@ -193,8 +193,10 @@ class LocalRunning:
         self._process.stdout.close()
         with os.fdopen(self._status, "rb") as pipe:
             data = pipe.read()
-        killed = {"status": 9, "peak": 0, "memory": False, "problems": ["the supervisor was killed"]}
-        result: dict[str, Any] = json.loads(data) if data else killed
+        try:
+            result: dict[str, Any] = json.loads(data)
+        except ValueError:  # nothing, or what a job without isolation wrote there
+            result = {"status": 9, "peak": 0, "memory": False, "problems": ["the supervisor was killed"]}
         return result
 
 
@@ -225,6 +227,6 @@ def sweep_folders(owner: str) -> int:
 
 def remove_scratch(scratch: Path) -> None:
     """Unmount and remove the directory of one job."""
-    if (scratch / "out").is_mount():
+    if os.path.ismount(scratch / "out"):  # Path.is_mount raises for another user's folder
         ctypes.CDLL(None).umount2(os.fsencode(scratch / "out"), _DETACH)
     remove_tree(scratch)

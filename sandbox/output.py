@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,8 +84,7 @@ class Output:
             self._publish([self._partial] if self._partial else [])
             if self.dropped:
                 self._write(f"[... {self.dropped} bytes dropped; the end:]\n{self.tail()}\n")
-            if self._log:
-                self._log.close()
+            self._close()
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -144,15 +143,28 @@ class Output:
 
     def _write(self, text: str) -> None:
         if self._log is not None:
-            try:
+            with self._noting_failure(self._log):
                 self._log.write(text.encode())
                 self._log.flush()
-            except OSError as error:
-                self.failure = f"cannot write {self._log.name}: {error.strerror}; free some space"
-                with contextlib.suppress(OSError):
-                    self._log.close()
-                self._log = None
-                raise
+
+    def _close(self) -> None:
+        """Close the log; a network file system may report only now that its disk is full."""
+        if self._log is not None:
+            with self._noting_failure(self._log):
+                self._log.close()
+            self._log = None
+
+    @contextlib.contextmanager
+    def _noting_failure(self, log: BinaryIO) -> Iterator[None]:
+        """Keep why the log could not be written, for ``check``, and write no more to it."""
+        try:
+            yield
+        except OSError as error:
+            self.failure = f"cannot write {log.name}: {error.strerror}; free some space"
+            with contextlib.suppress(OSError):
+                log.close()
+            self._log = None
+            raise
 
 
 def _decode(line: bytes) -> str:

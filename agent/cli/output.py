@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import sys
@@ -53,7 +52,7 @@ def draw(renderable: RenderableType, widest: int = 200) -> None:
     if sys.stdout.isatty():
         Console(highlight=False).print(renderable)
         return
-    out = Console(highlight=False, width=widest, file=io.StringIO())
+    out = Console(highlight=False, width=widest)
     with out.capture() as captured:
         out.print(renderable)
     sys.stdout.write(re.sub(r"[ ]+(?=\n)", "", captured.get()))

@@ -86,6 +86,8 @@ def read_plan(root: Path, tag: str) -> Plan | None:
     if not place.is_file():
         return None
     saved = read_toml(place)
+    if not saved.keys() >= {"methods", "seeds", "settings"}:
+        raise UsageError(f"{place} is not the plan of a comparison. Restore the file, or choose another --tag.")
     return Plan(tag, tuple(saved["methods"]), int(saved["seeds"]), saved["settings"])
 
 

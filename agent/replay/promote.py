@@ -94,14 +94,14 @@ def prepare(
 
 def _chosen(edits: Sequence[str], steps: Sequence[Step]) -> list[Step]:
     """The steps that the arguments name, by commit or number of the trial; all without arguments."""
-    chosen = []
+    chosen: set[int] = set()
     for word in edits:
         same = [s for s in steps[1:] if word == str(s.trial) or (len(word) > 3 and s.commit.startswith(word.lower()))]
         if len(same) != 1:
             kept = ", ".join(f"{step.trial} ({step.commit[:9]})" for step in steps[1:])
             raise UsageError(f"promote: {word!r} names no kept edit. Kept trials: {kept}.")
-        chosen += same
-    return chosen or list(steps[1:])
+        chosen.add(same[0].number)
+    return [step for step in steps[1:] if step.number in chosen or not chosen]
 
 
 def _settings(

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from agent.repo.git import GitRefused, output_of
+from agent.repo.repo import AUTHOR
 
-AUTHOR = {"NAME": "Overnight", "EMAIL": "overnight@localhost"}
 LARGEST = 20 << 20  # bytes of a file that is copied; larger files are data
 JUNK = {"__pycache__", ".git", ".venv", "venv", "node_modules", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache"}
 
@@ -19,7 +19,8 @@ def make_repository(directory: Path, message: str) -> None:
     Raises:
         EnvironmentProblem: git is missing or fails.
     """
-    who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in AUTHOR.items()}
+    parts = zip(("NAME", "EMAIL"), AUTHOR, strict=True)
+    who = {f"GIT_{role}_{part}": value for part, value in parts for role in ("AUTHOR", "COMMITTER")}
     for words in (["init", "-b", "main"], ["add", "-A", "-f"], ["commit", "--no-gpg-sign", "-m", message]):
         output_of(directory, *words, env=who)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
 from agent.errors import EnvironmentProblem, UsageError
@@ -87,7 +88,8 @@ class Repo:
 
     def _missing(self, commits: list[str]) -> list[str]:
         kinds = self.git.run("cat-file", "--batch-check=%(objecttype)", data="\n".join(commits).encode()).splitlines()
-        return [commit for commit, kind in zip(commits, kinds, strict=True) if kind != "commit"]
+        # a ledger may hold anything: a name with a line feed has two lines, an empty one may have none
+        return [commit for commit, kind in zip_longest(commits, kinds, fillvalue="") if kind != "commit"]
 
     def read(self, commit: str, path: str) -> str:
         """The text of one file of the target in a commit. Bytes that are not UTF-8 become surrogate escapes."""

@@ -38,10 +38,9 @@ class RunRefs:
             if old := name if refs.get(name) else next(iter(refs.below(f"{name}/")), ""):
                 return f"{old} exists: it is of an earlier session or yours. Choose another --tag; nothing is deleted."
             if refs.get(above := name.rpartition("/")[0]):
-                return (
-                    f"{above} exists, so git cannot create {name}. Rename it; a branch: "
-                    f"git branch -m {above.removeprefix('refs/heads/')} NEW-NAME"
-                )
+                branch = above.removeprefix("refs/heads/")
+                advice = f": git branch -m {branch} NEW-NAME" if branch != above else " with git update-ref"
+                return f"{above} exists, so git cannot create {name}. Rename it{advice}."
         return ""
 
     def waits(self, head: str, known: frozenset[str]) -> str:

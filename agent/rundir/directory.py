@@ -150,7 +150,8 @@ def writing(place: Path) -> Iterator[None]:
 
 def find_runs(root: Path) -> list[str]:
     """Tags of the sessions below a folder, oldest first."""
-    return _by_age(root.glob("*/run.toml"))
+    folders = root.iterdir() if root.is_dir() else ()  # unlike glob, it reports a folder that cannot be read
+    return _by_age(place for folder in folders if (place := folder / "run.toml").is_file())
 
 
 def find_replays(root: Path) -> list[str]:

@@ -157,7 +157,7 @@ class Experiment:
         collect: tuple[Collect, ...] = () if self._trusted is None else (*CHECKPOINT, *REPORTS)
         if self._compiles(order):
             env["OVERNIGHT_KEEP_COMPILED"] = "1"
-            collect = (*collect, COMPILED)
+            collect = (*collect, COMPILED) if collect else ()
         elif self.compiled and self.compiled.exists():
             shutil.copyfile(self.compiled, data / COMPILED.name)
         if order.schedule is not None:

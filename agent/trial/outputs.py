@@ -30,7 +30,7 @@ _NO_JSON = (ValueError, RecursionError)  # raised by json.loads; the second one 
 
 @dataclass(frozen=True)
 class Score:
-    """The value of a run with its metrics, or why there is none; neither for a target without a test split."""
+    """The value of a run with its metrics, or why there is none."""
 
     value: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def events(lines: list[str]) -> Iterator[dict[str, Any]]:
                 event = json.loads(line)
             except _NO_JSON:
                 continue
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
+            if isinstance(event, dict):
                 numbers = {k: v for k, v in event.items() if isinstance(v, (int, float)) and abs(v) < 1e300}
                 # JSON can spell what the sandbox removed from the line: escape sequences, line ends, lone surrogates
                 texts = {
@@ -67,7 +67,8 @@ def events(lines: list[str]) -> Iterator[dict[str, Any]]:
                     for k, v in event.items()
                     if isinstance(v, str) and len(v) < 200
                 }
-                yield numbers | texts
+                if "event" in texts:
+                    yield numbers | texts
 
 
 def number(value: Any) -> float | None:

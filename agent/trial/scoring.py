@@ -1,4 +1,4 @@
-"""What the host gives a trusted target's scorer, among it model processes in sandboxes, and what a verdict means."""
+"""What the host gives the scorer of a trusted target, such as model processes in sandboxes; what its verdict means."""
 
 from __future__ import annotations
 

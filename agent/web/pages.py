@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -31,6 +30,7 @@ class Pages:
     def __init__(self, root: Path):
         self._root = root
         self._watched: dict[str, Watched] = {}
+        self._pages: dict[str, tuple[int, str]] = {}  # by tag: stamp of the ledger, and page; one page per run
         self._lock = Lock()
 
     def stamps(self) -> dict[str, Stamp]:
@@ -49,8 +49,14 @@ class Pages:
         directory = self._directory(tag)
         if directory is None:
             return None
+        stamp = _stamp(directory)[0]
         with self._lock:
-            return _page(self._root, tag, _stamp(directory)[0])
+            known = self._pages.get(tag)
+            if known is None or known[0] != stamp:
+                known = self._pages[tag] = stamp, _page(directory, stamp)
+                while len(self._pages) > KEPT:
+                    self._pages.pop(next(iter(self._pages)))
+        return known[1]
 
     def now(self, tag: str) -> str | None:
         """What a run does now, as a fragment of its page; None if there is no such directory."""
@@ -89,10 +95,8 @@ class Pages:
         return RunDirectory(self._root, tag) if tag in self._tags() else None
 
 
-@lru_cache(KEPT)
-def _page(root: Path, tag: str, stamp: int) -> str:
+def _page(directory: RunDirectory, stamp: int) -> str:
     """The page of a run, replay or promotion whose ledger has this stamp."""
-    directory = RunDirectory(root, tag)
     if directory.settings.exists():
         return report_page(directory.path, str(stamp))[1]
     found = read_recorded(directory)

@@ -105,11 +105,10 @@ class RayWorkers(Workers):
         measured: Measurement
         while True:
             try:
-                measured, files = self._ray.get(reference, timeout=PULSE)
-                write_files(files, directory)
-                return measured
-            except errors.GetTimeoutError:
-                pass
+                if self._ray.wait([reference], timeout=PULSE)[0]:  # a get that times out would restart the transfer
+                    measured, files = self._ray.get(reference)
+                    write_files(files, directory)
+                    return measured
             except errors.RayTaskError as error:
                 raise _task_problem(error, errors.RayError) from None
             except errors.RayError as error:
@@ -126,7 +125,8 @@ class RayWorkers(Workers):
             if time.monotonic() > self._end + GRACE:
                 raise Interrupted
             if time.monotonic() > self._end or (not node and self._end < math.inf):  # it may wait for a node
-                self._ray.cancel(reference, force=True)
+                with contextlib.suppress(errors.RayError):  # the next look finds out
+                    self._ray.cancel(reference, force=True)
 
     def _submit(self, order: Order, directory: Path, key: int) -> Any:
         """Start the task of a run; return a reference to its result."""
@@ -154,8 +154,9 @@ class RayWorkers(Workers):
         with self._lock:
             cold = 0 if self._warm else self.size - sum(not run.done() for run in self._runs)
             self._warm = True
-        for process in range(cold):
-            self._warm_up.remote(self._site, self._data, self._exchange, process, cold)
+        with contextlib.suppress(self._ray.exceptions.RayError):  # the next report finds out
+            for process in range(cold):
+                self._warm_up.remote(self._site, self._data, self._exchange, process, cold)
 
 
 def _connect(address: str, size: int, site: Site) -> Any:

@@ -57,9 +57,11 @@ class Site:
 
     @classmethod
     def of(cls, place: Workplace, owner: str) -> Site:
-        settings, prepared = place.settings, place.prepared
-        if Path(settings.cache).parts[:1] != ("~",):
-            settings = replace(settings, cache=str(Path(settings.cache).resolve()))
+        prepared, cache = place.prepared, place.settings.cache
+        if Path(cache).parts[:1] != ("~",):
+            cache = str(Path(cache).resolve())
+        # only what a node needs: others, such as addresses, may hold passwords
+        settings = Settings(image=place.settings.image, threads=place.settings.threads, cache=cache)
         return cls(
             version=agent.__version__,
             settings=settings,

@@ -51,7 +51,7 @@ class Workplace:
             say(f"sandbox {self.sandbox.name} does not guarantee: {lacking}")
 
     def experiments(self, owner: str, stop_now: Callable[[], bool], workers: int) -> list[Experiment]:
-        """Experiments that measure at the same time, each on its own GPU. Arguments and errors: see ``find_workers``.
+        """Experiments that measure at the same time, each on its own GPU. Errors: see ``find_workers``.
 
         What earlier processes of this owner left in the sandbox is removed.
         """

@@ -14,6 +14,7 @@ from conftest import ONE_THREAD, MakeCode
 
 from nanogpt_target import __main__ as once
 from nanogpt_target.batches import Batches
+from nanogpt_target.harness import memory_share
 from nanogpt_target.prepare import Prepared, release, stage_before
 
 CPU = torch.device("cpu")
@@ -85,6 +86,11 @@ def test_loss_that_is_not_finite_ends_run(
     assert run["exit"] == 3
     assert run["events"][-1] == {"event": "diverged", "step": 1}
     assert not (work / "out" / "model.safetensors").exists()
+
+
+def test_memory_share_is_at_most_one() -> None:
+    assert memory_share(20, 80 << 30) == 0.25
+    assert memory_share(76, 24 << 30) == 1.0
 
 
 # batches

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from sandbox.collect import check_name, collect
+from sandbox.collect import Dropped, check_name, collect, write_bounded
 from sandbox.types import Collect
 
 
@@ -63,6 +64,15 @@ def test_links_pipes_and_folders_are_dropped(folder: Path, tmp_path: Path) -> No
     found, problems = run_collect(folder, tmp_path / "to", *names)
     assert found == set()
     assert [p.partition(":")[0] for p in problems] == list(names)
+
+
+def test_unreadable_content_is_blamed_on_the_job(tmp_path: Path) -> None:
+    def read(_size: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(Dropped, match="cannot be read"):
+        write_bounded(read, tmp_path / "file", 10)
+    assert not (tmp_path / "file").exists()
 
 
 def test_missing_output_folder_is_a_problem(tmp_path: Path) -> None:

@@ -161,6 +161,24 @@ def test_job_over_its_limit_is_killed(smi: Path, listed: str, used: str, exceede
     assert (watch.exceeded, watch.peak_gb) == (exceeded, peak)
 
 
+@pytest.mark.parametrize("name", [b"\xff", "a\n\u00b2, 1, b".encode(), b"a\n1, 5000, b"])
+def test_name_of_a_process_changes_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes) -> None:
+    script = (
+        f'case "$1" in *=memory.used*) echo "79000, 81920";; *process_name*) cat {tmp_path}/named;; '
+        f"*) cat {tmp_path}/apps;; esac"
+    )
+    gpu_tool(tmp_path, monkeypatch, "nvidia-smi", script)
+    row = f"{os.getpid()}, 9000"
+    (tmp_path / "apps").write_text(row)
+    (tmp_path / "named").write_bytes(row.encode() + b", " + name)
+    watch, killed = gpu.MemoryWatch(GPU, limit_gb=2.0), threading.Event()
+    watch.follow(os.getpid(), killed.set)
+    assert killed.wait(PATIENCE)
+    assert watch.problems() == ["used more than 2 GiB of the GPU's memory"]
+    with pytest.raises(SandboxBroken, match=f"process {os.getpid()}, 9000 MiB"):
+        gpu.check_free(GPU, 40.0)
+
+
 def test_peak_is_measured_without_a_limit(smi: Path) -> None:
     (smi / "used").write_text("4\n")
     watch = gpu.MemoryWatch(GPU)

@@ -69,6 +69,25 @@ def test_missing_command_fails_the_job(bench: Bench) -> None:
     assert "no-such-program" in outcome.log_tail
 
 
+SPOIL = """import os
+parent = f"/proc/{os.getppid()}/fd"
+for name in os.listdir(parent):
+    try:
+        if os.readlink(f"{parent}/{name}").startswith("pipe:"):
+            os.write(os.open(f"{parent}/{name}", os.O_WRONLY | os.O_NONBLOCK), b"x")
+    except OSError:
+        pass
+"""
+
+
+def test_spoiled_report_of_the_supervisor_fails_only_the_job(bench: Bench) -> None:
+    job = bench.job(SPOIL)
+    end = bench.end(job, bench.sandbox.start(job))
+    assert end.outcome.problems in ((), ("the supervisor was killed",))
+    if bench.sandbox.name == "process" and Path("/proc/self").exists():
+        assert end.outcome.problems
+
+
 def test_second_finish_returns_same_outcome(bench: Bench) -> None:
     running = bench.sandbox.start(bench.job("print(1)"))
     assert running.finish() is running.finish()

@@ -112,9 +112,7 @@ def gain_chart(night: Night, width: int = 960, height: int = 300) -> str:
         svg.tip(bar, f"trial {step.trial}: {change}\nsum {text.gain(step.gain)}\n{subject}")
         if step is not edits[-1]:
             left = middle + thickness / 2
-            svg.add(
-                root, "line", cls="joint", x1=left, x2=left + slot - thickness / 2, y1=y(step.gain), y2=y(step.gain)
-            )
+            svg.add(root, "line", cls="joint", x1=left, x2=left + slot - thickness, y1=y(step.gain), y2=y(step.gain))
         if k % every == 0:
             svg.add(root, "text", str(step.trial), cls="tick", x=middle, y=plot.box.bottom + 16, text_anchor="middle")
         if step.test_gain is not None:

@@ -6,7 +6,6 @@ import logging
 import time
 import tomllib
 from collections.abc import Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +109,12 @@ def _diff(attempt: Attempt, limit: int) -> list[tuple[str, str]]:
 
 
 def _limits(attempts: Sequence[Attempt]) -> list[tuple[int, int]]:
-    """The ``DIFF_LIMITS`` to try: those whose diffs alone fit."""
+    """The ``DIFF_LIMITS`` to try: those whose diffs alone fit, and that show less than the limit before."""
     lengths = [(len(attempt.record.proposal.diff), attempt.decision == "keep") for attempt in attempts]
-    fits = [sum(min(n, kept if keep else other) for n, keep in lengths) <= MOST_BYTES for kept, other in DIFF_LIMITS]
-    return list(compress(DIFF_LIMITS, fits)) or [DIFF_LIMITS[-1]]
+    sizes = {sum(min(n, kept if keep else other) for n, keep in lengths): (kept, other)
+             for kept, other in reversed(DIFF_LIMITS)}  # fmt: skip
+    fitting = [limits for size, limits in sizes.items() if size <= MOST_BYTES]
+    return fitting[::-1] or [DIFF_LIMITS[-1]]
 
 
 def _fixed(night: Night) -> dict[str, Any]:

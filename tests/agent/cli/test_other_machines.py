@@ -36,6 +36,7 @@ def test_any_terminal_encoding_prints(runs: Path, command: str, encoding: str) -
     done = overnight(*command.split(), "--runs", runs, PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    assert b"???" not in done.stdout, "a frame is drawn with characters that the encoding lacks"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])

@@ -151,6 +151,16 @@ def test_invalid_options_are_named(
     assert not list((bowl.parent / "runs").glob("*/compare.toml"))
 
 
+@pytest.mark.parametrize("text", ["", "seeds = 2\n"])
+def test_damaged_plan_is_named(bowl: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    place = bowl.parent / "runs" / "cmp" / "compare.toml"
+    place.parent.mkdir(parents=True)
+    place.write_text(text)
+    assert compare(bowl, "--tag", "cmp", "--trials", "1") == 2
+    assert f"{place} is not the plan of a comparison" in capsys.readouterr().err
+    assert place.read_text() == text
+
+
 def test_running_comparison_is_refused(bowl: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = RunDirectory(bowl.parent / "runs", "cmp")
     home.path.mkdir(parents=True)

@@ -55,7 +55,7 @@ def test_outcome_without_noise_is_sign_of_gain(gain: float, recorded: float | No
     assert outcome == ("reproduced" if gain > 0 else "not reproduced")
 
 
-def test_outcome_with_unknown_noise_cannot_be_told() -> None:
+def test_outcome_with_unknown_noise_is_unknown() -> None:
     assert compare(Step(1, "c", "s", gain=0.1), Gain(0.1, None, 1, 1), 0)[0] == "cannot tell"
 
 

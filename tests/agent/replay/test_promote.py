@@ -14,6 +14,7 @@ from targets import TOML, TRAIN, git, make_bowl
 
 from agent.cli.entry import main
 from agent.ledger.state import State
+from agent.replay.promote import prepare
 from agent.rundir.directory import RunDirectory
 
 Promoted = Callable[..., dict[str, Any]]
@@ -242,6 +243,15 @@ def test_wrong_arguments_name_the_option(words: list[str], names: str, promoted:
     message = promoted(*words, status=2)["message"]
     assert names in message
     assert "guarantee" not in message
+
+
+@pytest.mark.parametrize("ablate", [False, True])
+def test_edit_named_twice_is_compared_once(night: tuple[Path, Path, State], ablate: bool) -> None:
+    settings = {"target": str(night[0]), "sandbox": "process", "device": "cpu"}
+    prepared = prepare(
+        night[1], str, "night", edits=["2", "1", "2"], budgets="40s", ablate=ablate, name="twice", **settings
+    )
+    assert [c.edit.trial for c in prepared.plan.stages[0].comparisons] == [1, 2, None]
 
 
 def test_branch_without_promotion_is_refused(

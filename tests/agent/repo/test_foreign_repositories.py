@@ -133,6 +133,15 @@ def test_conflict_of_ref_prefixes_is_named(tmp_path: Path) -> None:
         repo.refs.move("refs/heads/autoresearch/x", repo.head(), None)
 
 
+def test_advice_for_a_ref_in_the_way_works(tmp_path: Path) -> None:
+    repo = Repo(make_bowl(tmp_path / "target"))
+    git(repo.top, "update-ref", "refs/autoresearch", "HEAD")
+    assert "git branch" not in RunRefs(repo, "night").obstacle()
+    git(repo.top, "update-ref", "-d", "refs/autoresearch")
+    git(repo.top, "branch", "autoresearch")
+    assert "git branch -m autoresearch NEW-NAME" in RunRefs(repo, "night").obstacle()
+
+
 def test_missing_object_of_partial_clone_is_named(tmp_path: Path) -> None:
     origin = make_bowl(tmp_path / "origin")
     git(origin, "config", "uploadpack.allowFilter", "true")

@@ -61,6 +61,14 @@ def test_missing_commit_is_named(target: Path) -> None:
             repo.need([repo.head(), wrong], "night")
 
 
+@pytest.mark.parametrize("name", ["", "abc\ndef", "\n"])
+def test_odd_name_of_a_commit_is_not_held(target: Path, name: str) -> None:
+    repo = Repo(target)
+    assert not repo.holds(name)
+    with pytest.raises(UsageError, match="is not in"):
+        repo.need([repo.head(), name], "night")
+
+
 def test_target_in_subfolder_is_edited_there(tmp_path: Path) -> None:
     top = make_bowl(tmp_path / "top")
     (top / "sub" / "target").mkdir(parents=True)

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 from bench_target import Bench
+from targets import TRAIN, make_bowl
 
-from agent.trial.experiment import COMPILED
+from agent.repo.repo import Repo
+from agent.target import load_target
+from agent.trial.experiment import COMPILED, Experiment
+from agent.trial.order import Order
+from sandbox import make_sandbox
+from sandbox.types import Device
 
 BEGIN = "    run.begin(model)\n"
 # A product of matrices calls a library: no C++ is compiled.
@@ -63,3 +69,16 @@ def test_target_without_compilation_writes_no_cache(bench: Bench, tmp_path: Path
     bench.measure((BEGIN, BEGIN + ENDS), role="calibrate", compiled=tmp_path / COMPILED.name)
     assert bench.experiment is not None
     assert not list(tmp_path.iterdir())
+
+
+def test_foreign_target_writes_no_cache(tmp_path: Path) -> None:
+    leaves = "import os, pathlib\n(pathlib.Path(os.environ['OVERNIGHT_OUT']) / 'compiled.bin').write_bytes(b'mine')\n"
+    repo = Repo(make_bowl(tmp_path / "target", leaves + TRAIN))
+    compiled, target = tmp_path / COMPILED.name, load_target(repo.top)[0]
+    device = Device("cpu", threads=1)
+    experiment = Experiment(repo.tree, target, make_sandbox("process"), device, "test", compiled=compiled)
+    order = Order(0, repo.head(), "calibrate", 1, "run")
+    run = experiment.measure(order, tmp_path / "run", lambda _phase, _info: None)
+    assert run.status == "ok", run.reason
+    assert not compiled.exists()
+    assert not (tmp_path / "run" / COMPILED.name).exists()

@@ -21,8 +21,9 @@ DEEP = "[" * 100_000
         '{"event": ["ready"]}',
         '{"event": null}',
         '{"event": "ready"',
+        f'{{"event": "{"x" * 300}"}}',
     ],
-    ids=["open brackets", "closed brackets", "too many digits", "a list", "null", "cut"],
+    ids=["open brackets", "closed brackets", "too many digits", "a list", "null", "cut", "a long name"],
 )
 def test_malformed_event_is_skipped(line: str) -> None:
     assert list(events([line, '{"event": "step", "step": 3}'])) == [{"event": "step", "step": 3}]
