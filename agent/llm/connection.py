@@ -20,7 +20,7 @@ from urllib.request import (  # type: ignore[attr-defined]
 )
 
 from agent.errors import ModelMisconfigured
-from agent.llm.api_keys import scrub
+from agent.llm.api_keys import remember, scrub
 from agent.llm.error_bodies import ErrorBody, read_error
 from agent.text import without_password
 
@@ -76,6 +76,7 @@ class Connection:
     def __init__(self, base_url: str, key: str | None, timeout: float) -> None:
         self.base_url, self._key, self._timeout = base_url, key, timeout
         self.root = base_url.removesuffix("/v1")
+        remember(urlsplit(base_url).password)
         self.proxy = proxy_for(base_url)
 
     def __str__(self) -> str:
@@ -84,7 +85,7 @@ class Connection:
 
     def scrub(self, text: str) -> str:
         """``text`` without the API key and the password of the address."""
-        return scrub(text, self._key, urlsplit(self.base_url).password)
+        return scrub(text, self._key)
 
     def get(self, path: str) -> str:
         """The body of the answer to a GET request. Raises RequestFailed, ModelMisconfigured."""

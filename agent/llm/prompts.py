@@ -15,6 +15,7 @@ from importlib import resources
 
 from agent import text as terminal
 
+_COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # and movements of the cursor
 _VARIABLE = re.compile(r"\{\{([a-z][a-z0-9_]*)\}\}")
 # A server tokenizes special tokens anywhere in the text, so one in a log could end the user's turn.
 _SPECIAL = re.compile(
@@ -46,10 +47,11 @@ def template(name: str) -> str:
 
 
 def clean(text: str) -> str:
-    """``agent.text.clean`` without special tokens of chat templates.
+    """``agent.text.clean`` without colours and special tokens of chat templates.
 
     Of lines that overwrite each other with carriage returns, the last one stays.
     """
+    text = _COLOUR.sub("", text)  # first: after a carriage return it is no text that overwrites the line
     text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return _SPECIAL.sub(lambda match: match.group(0) + " ", terminal.clean(text))
 

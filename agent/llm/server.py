@@ -123,13 +123,16 @@ class ServerSupervisor:
             )  # fmt: skip
         try:
             yield process
-        except (KeyboardInterrupt, SystemExit):
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a second one would leave the server behind
-                signal.signal(number, signal.SIG_IGN)
-            raise
         finally:
-            process.terminate()
-            process.wait()
+            try:
+                process.terminate()
+                process.wait()
+            except (KeyboardInterrupt, SystemExit):
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # one more would leave the server behind
+                    signal.signal(number, signal.SIG_IGN)
+                process.terminate()
+                process.wait()
+                raise
 
     def _await_memory(self) -> None:
         """Wait until the GPU has room: a trial may use it since the server crashed in its sleep."""

@@ -182,8 +182,9 @@ def _forget_seeds(tree: ast.AST) -> None:
                 node.value = zero
             case ast.Call(func=function) if _last_name(function) in _SEED_CALLS:
                 node.args, node.keywords = [], []
-            case ast.keyword(arg=str(name)) if is_seed(name):
-                node.value = zero
+            case ast.Call(keywords=keywords):
+                for keyword in keywords:
+                    keyword.value = zero if keyword.arg and is_seed(keyword.arg) else keyword.value
             case ast.Assign(targets=targets) if all(is_seed(_last_name(target)) for target in targets):
                 node.value = zero
             case ast.AnnAssign(target=target, value=ast.expr()) if is_seed(_last_name(target)):

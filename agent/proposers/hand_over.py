@@ -14,7 +14,6 @@ from agent.errors import SearchExhausted, UsageError
 from agent.proposers.block import BlockProposer
 from agent.proposers.protocol import PLATEAU, Context, Proposer
 from agent.proposers.search.base import Suggestion
-from agent.proposers.search.cma import CmaEs
 from agent.space.space import SearchSpace
 from agent.types import Goal, Proposal
 
@@ -67,6 +66,8 @@ class StandIn(Proposer):
 
 def search_from(context: Context, target_toml: Path, goal: Goal, name: str) -> BlockProposer:
     """CMA-ES from the block values of the present file, with the results of its trials since the last keep."""
+    from agent.proposers.search.cma import CmaEs  # loads scipy
+
     space = SearchSpace.from_toml(target_toml, source=context.source)
     method = CmaEs(space, seed=context.seed, baseline=space.read(context.source))
     proposer = BlockProposer(name, method, space, goal)

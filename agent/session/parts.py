@@ -17,6 +17,7 @@ from agent.observers.trackers.track import Track, parse_tracks
 from agent.proposers import make_proposer
 from agent.proposers.block import BlockProposer
 from agent.proposers.code.proposer import CodeProposer
+from agent.proposers.hand_over import PlateauHandOver, StandIn, search_from
 from agent.proposers.ideas.bank import load_bank
 from agent.proposers.ideas.choice import BankMaterial
 from agent.proposers.ideas.proposer import IdeasProposer
@@ -119,7 +120,6 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
     toml = target.folder / "target.toml"
     if settings.on_plateau or (model is not None and settings.on_llm_loop == "cma"):
         SearchSpace.from_toml(toml, source=source)  # raises now, not hours later
-    from agent.proposers.hand_over import PlateauHandOver, search_from  # loads scipy
 
     def search(context: Context) -> Proposer:
         return search_from(context, toml, target.goal, settings.proposer)
@@ -131,8 +131,6 @@ def make_session_proposer(settings: Settings, target: Target, source: str, sleep
 def _code_proposer(
     settings: Settings, target: Target, model: Chat | None, search: Callable[[Context], Proposer]
 ) -> Proposer:
-    from agent.proposers.hand_over import StandIn
-
     if model is None:
         return IdeasProposer(load_bank(target.folder))
     bank = load_bank(target.folder) if settings.ideas or settings.on_llm_loop == "ideas" else ()

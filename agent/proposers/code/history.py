@@ -86,7 +86,7 @@ def cut_diff(diff: str, limit: int = DIFF_LIMIT) -> str:
     """The first ``limit`` characters of a diff, fenced."""
     text = clean(diff)
     if len(text) > limit:
-        text = text[:limit].rsplit("\n", 1)[0] + f"\n[{len(diff) - limit} more characters]"
+        text = text[:limit].rsplit("\n", 1)[0] + f"\n[{len(text) - limit} more characters]"
     return block(text, "diff")
 
 
@@ -94,7 +94,7 @@ def training(run: Measurement, run_directory: Path | None) -> str:
     """Steps, speed, memory and loss curve of one run on one line; "" if nothing is known."""
     known = [form.format(run.metrics[name]) for name, form in _METRICS if name in run.metrics]
     if run.peak_memory_gb is not None:
-        known.append(f"{run.peak_memory_gb:.2g} GB of memory")
+        known.append(f"{run.peak_memory_gb:.3g} GB of memory")
     if seconds := run.seconds.get("training"):
         known.append(f"{seconds:.0f} s of training")
     curve = read_curve(inside(run_directory, run.trace) / "curve.jsonl") if run_directory and run.trace else []

@@ -34,6 +34,10 @@ LONGEST_NAME = 60  # characters; the name is the subject of the commit
 KEYS = ("name", "category", "applies", "cost", "interactions", "source", "expected")
 _FILE = re.compile(r"\+\+\+\n(?P<front>.*?)^\+\+\+\n(?P<body>.*)", re.DOTALL | re.MULTILINE)
 _RECIPE = re.compile(r"^```diff\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+_MUST_BE = {
+    "name": f"text of at most {LONGEST_NAME} characters", "interactions": "a list of texts",
+    "expected": "a number from 0 to 1",
+}  # fmt: skip
 _Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -96,11 +100,17 @@ def read_idea(name: str, text: str, where: str) -> Idea:
     made = {"key": name.removesuffix(".md"), "text": prose, "recipe": "".join(recipes), "file": where}
     try:
         front = tomllib.loads(parts["front"])
-        for key in front:
-            check_key(key, KEYS, where)
-        idea = msgspec.convert({**front, **made}, Idea)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where}: {error}.") from None
+    for key in front:
+        check_key(key, KEYS, where)
+    if missing := [key for key in KEYS if key not in front]:
+        raise UsageError(f"{where}: {missing[0]} is missing.")
+    try:
+        idea = msgspec.convert({**front, **made}, Idea)
+    except msgspec.ValidationError as error:
+        key = next((key for key in KEYS if f"$.{key}" in str(error)), "")
+        raise UsageError(f"{where}: {key} must be {_MUST_BE.get(key, 'some text')}, not {front[key]!r}.") from None
     check_choice(idea.category, CATEGORIES, f"{where}: category")
     return idea
 

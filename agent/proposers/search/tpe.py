@@ -70,7 +70,10 @@ class RandomSearch(Tpe):
     """Uniform draws: the control."""
 
     source = "random"
-    sampler = optuna.samplers.RandomSampler  # ignores the history
+    sampler = optuna.samplers.RandomSampler
+
+    def history(self) -> list[FrozenTrial]:
+        return []  # its draws do not depend on results
 
 
 def distribution(axis: Axis) -> BaseDistribution:

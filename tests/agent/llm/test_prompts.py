@@ -52,6 +52,11 @@ def test_clean_keeps_last_state_of_progress_bar() -> None:
     assert clean("10%\r50%\r100%\r\ndone\r") == "100%\ndone"
 
 
+def test_clean_keeps_line_that_ends_with_a_colour() -> None:
+    assert clean("Error: boom\r\x1b[0m\nnext") == "Error: boom\nnext"
+    assert clean("50%\r\x1b[K\n") == "50%\n"
+
+
 def test_clean_keeps_other_scripts() -> None:
     assert clean("Gewinn: größer, 损失 ↓ 🙂\tok") == "Gewinn: größer, 损失 ↓ 🙂\tok"
 

@@ -81,6 +81,17 @@ def test_second_signal_leaves_no_server(place: Place, number: int) -> None:
     assert not [pid for pid in place.pids() if alive(pid)]
 
 
+def test_signal_during_a_restart_leaves_no_server(place: Place) -> None:
+    (place.folder / "slow").touch()
+    command = place.start()
+    place.await_output(command, "answers")
+    (place.folder / "llm" / f"serve-{place.port}.restart").write_text("restart")
+    wait_for((place.folder / "ending").exists, "the server is asked to end")
+    command.send_signal(signal.SIGTERM)
+    assert command.wait(PROGRAM_SECONDS) == 0
+    assert not [pid for pid in place.pids() if alive(pid)]
+
+
 def test_server_ends_when_its_command_is_killed(place: Place) -> None:
     command = place.start()
     place.await_output(command, "answers")

@@ -83,6 +83,7 @@ def test_edit_of_seeds_only(before: str, after: str) -> None:
     ("speed = 1", "speed = 2"),
     ("torch.manual_seed(1)\nf()", "torch.manual_seed(1)\ng()"),
     ("f()", "seeds = sorted(x)\nf()"),
+    ("class A(B, seed=1): pass", "class A(B, seed=2): pass"),
 ])  # fmt: skip
 def test_edit_of_more_than_seeds(before: str, after: str) -> None:
     assert not only_seed_changes(before, after)

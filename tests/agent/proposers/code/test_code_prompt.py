@@ -13,7 +13,8 @@ from asking import FASTER, LOST, SLOWER, SOURCE, ask, context, record, reply, ru
 from scripted import ScriptedModel
 
 from agent.errors import ContextOverflow, ModelMisconfigured
-from agent.proposers.code.history import near_misses, render_history
+from agent.llm.client import ChatModel
+from agent.proposers.code.history import cut_diff, near_misses, render_history
 from agent.proposers.code.prompt import plateau_level
 from agent.proposers.code.proposer import CodeProposer
 from agent.proposers.ideas.bank import Idea
@@ -196,3 +197,15 @@ def test_tried_idea_is_not_shown_again() -> None:
     assert proposal.ideas is not None
     assert "idea-3" not in proposal.ideas.shown
     assert proposal.ideas.left == 11
+
+
+def test_count_of_cut_characters_is_positive() -> None:
+    shown = cut_diff("+\x0c\n" * 900)  # each form feed is shown as four characters
+    assert int(re.findall(r"\[(.*) more characters\]", shown)[0]) > 0
+
+
+def test_transcript_hides_password_of_address(tmp_path: Path) -> None:
+    ChatModel("http://user:pass-of-the-proxy@127.0.0.1:9/v1")
+    there = dataclasses.replace(context(), transcripts=tmp_path, run_directory=tmp_path)
+    there.write("reply.md", "Bad credentials: user:pass-of-the-proxy")
+    assert (tmp_path / "reply.md").read_text() == "Bad credentials: user:[key]"
